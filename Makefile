@@ -1,0 +1,49 @@
+# make demo   paints pictures and answers questions with the shipped model
+# make test   runs the tests
+# Both make the environment .venv from requirements.lock when it is not there; afterwards everything works offline.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint format bench lock clean
+
+demo: $(READY)
+	$(BIN)/janusflow demo --out demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/tinyworld.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/rendering.py
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; give it as: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+# The pinned versions, from pyproject.toml's ranges as they resolve today. torch carries no local version suffix.
+lock:
+	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
+	.venv.lock/bin/python -m pip install --quiet torch==2.13.0
+	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[dev]"
+	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip | sed 's/+cpu//' > requirements.lock
+	rm -rf .venv.lock
+
+clean:
+	rm -rf .venv demo pictures build .pytest_cache .ruff_cache .mypy_cache
