@@ -1,0 +1,197 @@
+"""Writes the official layout back: released names, fused projections, the released form of `config.json`.
+
+A checkpoint that came from there returns to the bit. The released weights stand under the DeepSeek Model License, and
+so does what is made of them: the licence file of the source folder, if it has one, travels along.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from janusflow.checkpoint.official import CLASSES, TOWERS, source
+from janusflow.config import JanusFlowConfig
+from janusflow.processor import JanusFlowProcessor
+
+LLM_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
+
+
+def export_official(
+    config: JanusFlowConfig,
+    weights: Mapping[str, Tensor],
+    processor: JanusFlowProcessor,
+    folder: str | Path,
+    *,
+    licence: Path | None = None,
+) -> Path:
+    """A folder in the official layout, written beside its place and then renamed.
+
+    Args:
+        config: of the network.
+        weights: its parameters by our names, in the dtype that is written.
+        processor: of the model.
+        folder: where to; an older one is replaced.
+        licence: a file that travels along.
+    """
+    folder = Path(folder)
+    beside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    processor.save_pretrained(beside)
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    (beside / "config.json").write_text(json.dumps(official_config(config, dtype), indent=1) + "\n")
+    _write_processor(processor, beside)
+    save_file(official_weights(weights), beside / "model.safetensors", metadata={"format": "pt"})
+    (beside / "model.safetensors").chmod(0o644)
+    if licence is not None:
+        shutil.copy(licence, beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder
+
+
+def official_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters under their official names, in the official shapes."""
+    thirds: dict[str, list[Tensor | None]] = {}
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        place = source(name)
+        if place.third is not None:
+            thirds.setdefault(place.names[0], [None, None, None])[place.third] = value
+        elif len(place.names) == 2:  # the pool head: one third is the query, two are key and value
+            query, rest = value.split([value.shape[0] // 3, value.shape[0] - value.shape[0] // 3])
+            found[place.names[0]], found[place.names[1]] = query.contiguous(), rest.contiguous()
+        else:
+            found[place.names[0]] = value[None] if place.names[0].endswith("pos_embed") else value
+    for name, parts in thirds.items():
+        found[name] = torch.cat([part for part in parts if part is not None])
+    return {name: value.contiguous() for name, value in sorted(found.items())}
+
+
+def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
+    """The released form of `config.json`; a tower that has no released name is spelled out as the golden ones are."""
+    llm, vision = config.text_config, config.vision_config
+    width, patch = config.generation_encoder_width, config.latent_patch_size
+    shared = {
+        "block_out_channels": [width],
+        "hidden_size": llm.hidden_size,
+        "norm_eps": config.generation_norm_eps,
+        "use_bias": config.generation_use_bias,
+    }
+    encoder = {
+        **shared,
+        "elementwize_affine": True,
+        "input_channels": config.latent_channels,
+        "kernel_size": patch,
+        "layers_in_middle": max(config.generation_encoder_depth, 1),
+        "num_extra_tensors": 5,
+        "padding": 0,
+        "stride": patch,
+        "use_mid_block": config.generation_encoder_depth > 0,
+    }
+    decoder = {
+        **shared,
+        "elementwise_affine": True,
+        "in_channels": config.generation_decoder_width,
+        "layers_in_middle": max(config.generation_decoder_depth, 1),
+        "out_channels": config.latent_channels,
+        "upsamples": patch.bit_length() - 1,
+        "use_mid_block": config.generation_decoder_depth > 0,
+    }
+    name, spelled = _tower(config)
+    tower = {"image_size": vision.image_size, "model_name": name, "select_feature": "same", "select_layer": -1}
+    blocks = {
+        "vision_und_enc_config": ("vision_und_enc", tower),
+        "vision_gen_enc_config": ("vision_gen_enc", dict(sorted(encoder.items()))),
+        "vision_gen_dec_config": ("vision_gen_dec", dict(sorted(decoder.items()))),
+    }
+    llm_fields = {field: getattr(llm, field) for field in LLM_FIELDS}
+    return {
+        "architectures": ["MultiModalityCausalLM"],
+        "model_type": "multi_modality",
+        "torch_dtype": dtype,
+        "language_config": {"model_type": "llama", **llm_fields, "torch_dtype": dtype, **_llm_extras(config)},
+        **{
+            block: {"cls": CLASSES[block], "model_type": kind, "params": params}
+            for block, (kind, params) in blocks.items()
+        },
+        **spelled,
+    }
+
+
+def _llm_extras(config: JanusFlowConfig) -> dict[str, Any]:
+    """What the LLM has beside the released fields, where it differs from their defaults."""
+    llm, extras = config.text_config, {}
+    if llm.rms_norm_eps != 1e-6:
+        extras["rms_norm_eps"] = llm.rms_norm_eps
+    if llm.tie_word_embeddings:
+        extras["tie_word_embeddings"] = True
+    if llm.head_dim != llm.hidden_size // llm.num_attention_heads:
+        extras["head_dim"] = llm.head_dim
+    rope = llm.rope_parameters or {}
+    if rope.get("rope_theta", 10000.0) != 10000.0:
+        extras["rope_theta"] = rope["rope_theta"]
+    return extras
+
+
+def _tower(config: JanusFlowConfig) -> tuple[str, dict[str, Any]]:
+    """The released name of the tower; or the nearest one's, and its sizes spelled out."""
+    vision = config.vision_config
+    sizes = (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size)
+    for name, (*known, ratio) in TOWERS.items():
+        fits = sizes == tuple(known) and vision.intermediate_size == int(vision.hidden_size * ratio)
+        if fits and name.endswith(f"_{vision.image_size}"):
+            return name, {}
+    ratio = vision.intermediate_size / vision.hidden_size
+    spelled = {
+        "width": vision.hidden_size,
+        "layers": vision.num_hidden_layers,
+        "heads": vision.num_attention_heads,
+        "patch_size": vision.patch_size,
+        "mlp_ratio": int(ratio) if ratio == int(ratio) else ratio,
+    }
+    return "siglip_large_patch16_384", {"small_vision_tower": spelled}
+
+
+def _write_processor(processor: JanusFlowProcessor, folder: Path) -> None:
+    """The two processor files with the fields that released ones have."""
+    text, image = processor.text, processor.image
+    text_fields = {
+        "add_special_token": False,
+        "ignore_id": -100,
+        "image_tag": text.image_tag,
+        "image_start_tag": text.image_start_tag,
+        "image_end_tag": text.image_end_tag,
+        "mask_prompt": True,
+        "num_image_tokens": text.num_image_tokens,
+        "processor_class": "VLChatProcessor",
+        "sft_format": text.sft_format,
+        "system_prompt": text.system_prompt,
+    }
+    image_fields = {
+        "background_color": list(image.background),
+        "do_normalize": image.do_normalize,
+        "image_mean": list(image.image_mean),
+        "image_processor_type": "VLMImageProcessor",
+        "image_size": image.image_size,
+        "image_std": list(image.image_std),
+        "min_size": image.min_size,
+        "processor_class": "VLChatProcessor",
+        "rescale_factor": image.rescale_factor,
+    }
+    for name, fields in (("processor_config.json", text_fields), ("preprocessor_config.json", image_fields)):
+        (folder / name).write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,53 @@
+"""Where a checkpoint's folder is, and its JSON files."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+TINY = "tiny"
+HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.jinja", "vae/*", "LICENSE*"]
+
+
+def find_folder(path_or_id: str | Path) -> Path:
+    """The local folder of a checkpoint: of the shipped model for "tiny", a folder as it is, or a hub id fetched.
+
+    Raises:
+        ValueError: if it is none of these, or the hub cannot be reached and nothing is cached.
+    """
+    if str(path_or_id) == TINY:
+        return Path(str(files("janusflow") / "assets" / TINY))
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path_or_id)
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ValueError(f"model is {name!r}; expected 'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)")
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise ValueError(f"model is {name!r}, which is neither a folder here nor a repository of the hub") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ValueError(f"{name!r} is no folder here nor in the hub's cache, and the hub cannot be reached") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint.
+
+    Raises:
+        ValueError: if it is missing or no JSON object.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file.parent} is no checkpoint folder: it holds no {file.name}")
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} is damaged: it holds no JSON object")
+    return value

@@ -1,0 +1,122 @@
+"""The tensors of a checkpoint folder, read one at a time whatever files they lie in.
+
+Reads `model.safetensors`, a sharded `model.safetensors.index.json`, and `pytorch_model.bin` (sharded or not, with
+`weights_only=True`). Nothing here runs code from a file.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: map files anew after this many bytes
+
+
+class TensorFiles:
+    """All tensors of a folder by name, and their shapes, without holding more than one of them.
+
+    Args:
+        folder: the checkpoint's folder.
+
+    Raises:
+        ValueError: if there are no weights, a shard is missing, or a file is damaged; one sentence.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = _weight_files(folder)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        self._home: dict[str, Path] = {}
+        self._pickled: dict[Path, dict[str, Tensor]] = {}
+        for file in self.files:
+            self._read_header(file)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._home
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._home)
+
+    def __len__(self) -> int:
+        return len(self._home)
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of the given names in that order; each is only valid until the next one is asked for."""
+        done = 0
+        with ExitStack() as stack:
+            opened: dict[Path, safe_open] = {}
+            for name in names:
+                file = self._home[name]
+                if file in self._pickled:
+                    yield name, self._pickled[file][name]
+                    continue
+                if done > REMAP_BYTES:
+                    stack.close()
+                    opened.clear()
+                    done = 0
+                if file not in opened:
+                    opened[file] = stack.enter_context(safe_open(file, framework="pt"))
+                tensor = opened[file].get_tensor(name)
+                done += tensor.nbytes
+                yield name, tensor
+
+    def _read_header(self, file: Path) -> None:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt") as header:
+                    for name in header.keys():  # noqa: SIM118 (safe_open is no mapping)
+                        part = header.get_slice(name)
+                        self._add(file, name, tuple(part.get_shape()), _DTYPES[part.get_dtype()])
+            else:
+                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                self._pickled[file] = tensors
+                for name, tensor in tensors.items():
+                    self._add(file, name, tuple(tensor.shape), tensor.dtype)
+        except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, KeyError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
+
+    def _add(self, file: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self._home[name], self.shapes[name], self.dtypes[name] = file, shape, dtype
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for name in SINGLE_FILES:
+        if (folder / name).is_file():
+            return [folder / name]
+    for name in INDEX_FILES:
+        if (folder / name).is_file():
+            try:
+                shards = sorted(set(json.loads((folder / name).read_text())["weight_map"].values()))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{folder / name} is damaged: it holds no weight_map") from error
+            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            if missing:
+                names = ", ".join(missing[:3])
+                raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}")
+            return [folder / shard for shard in shards]
+    raise ValueError(f"{folder} holds no weights: expected one of {', '.join(SINGLE_FILES + INDEX_FILES)}")

@@ -1,0 +1,164 @@
+"""Every dimension of the network lives here; no other file holds one as a literal.
+
+`JanusFlowConfig` is what `config.json` of our own layout holds; `checkpoint/official.py` translates the released one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
+from transformers.configuration_utils import SubConfigSpec
+
+LATENT_DOWNSCALE = 8  # pixels per latent cell of the SDXL-VAE that the released checkpoints were trained on
+
+
+class JanusFlowConfig(PreTrainedConfig):
+    """Dimensions of one JanusFlow network.
+
+    The LLM (`text_config`) and f_enc (`vision_config`) are described by their own transformers configurations; the
+    fields below describe g_enc, g_dec and how pictures stand in the token sequence.
+
+    Args:
+        text_config: the Llama language model.
+        vision_config: the SigLIP tower f_enc. `hidden_act` is the exact GELU; `vision_use_head` says whether the
+            (unused) attention-pool head of an official checkpoint is kept for a lossless round trip.
+        latent_channels: channels of the VAE's latent.
+        latent_downscale: pixels per latent cell, each way (8 for the SDXL-VAE).
+        latent_patch_size: latent cells per image token, each way. g_enc's convolution has this kernel and stride, and
+            g_dec's pixel shuffle undoes it; a power of two.
+        generation_encoder_width: channels of g_enc and of the sinusoid of the time embedding.
+        generation_encoder_depth: number of g_enc's ConvNeXt blocks.
+        generation_decoder_width: width that g_dec projects the LLM states to, before g_enc's output is concatenated.
+        generation_decoder_depth: number of g_dec's ConvNeXt blocks.
+        generation_norm_eps: epsilon of the RMSNorms inside g_enc and g_dec.
+        generation_use_bias: whether the linear and convolution layers of g_enc and g_dec have biases.
+        image_size: side in pixels of the square pictures that the weights draw.
+        image_token_id: id of `<image_placeholder>`: stands for each understanding token of a picture.
+        begin_image_token_id: id of `<begin_of_image>`. In understanding the learned begin-of-understanding embedding
+            takes its place; in generation the time token does.
+        end_image_token_id: id of `<end_of_image>`.
+    """
+
+    model_type = "janusflow"
+    sub_configs_defaults: ClassVar = {
+        "text_config": SubConfigSpec(LlamaConfig),
+        "vision_config": SubConfigSpec(SiglipVisionConfig),
+    }
+
+    text_config: Any = None
+    vision_config: Any = None
+    latent_channels: int = 4
+    latent_downscale: int = LATENT_DOWNSCALE
+    latent_patch_size: int = 2
+    generation_encoder_width: int = 768
+    generation_encoder_depth: int = 2
+    generation_decoder_width: int = 768
+    generation_decoder_depth: int = 2
+    generation_norm_eps: float = 1e-6
+    generation_use_bias: bool = True
+    image_size: int = 384
+    image_token_id: int = 100581
+    begin_image_token_id: int = 100016
+    end_image_token_id: int = 100593
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: object) -> None:
+        super().__post_init__(**kwargs)
+        patch = self.latent_patch_size
+        if patch < 1 or patch & (patch - 1):
+            raise ValueError(f"latent_patch_size is {patch}; g_dec's pixel shuffles need a power of two")
+        pixels = self.latent_downscale * patch
+        if self.image_size % pixels:
+            raise ValueError(f"image_size is {self.image_size}; expected a multiple of {pixels} (one image token)")
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the square latent at the size that the weights were trained at."""
+        return self.image_size // self.latent_downscale
+
+    @property
+    def num_understanding_tokens(self) -> int:
+        """Tokens that f_enc makes of one picture (576 for the 384-pixel release)."""
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+
+    @property
+    def num_generation_tokens(self) -> int:
+        """Latent tokens of one picture at the trained size (576 for the 384-pixel release)."""
+        return (self.latent_size // self.latent_patch_size) ** 2
+
+
+def janusflow_1b(image_size: int = 384) -> JanusFlowConfig:
+    """JanusFlow-1.3B as released (`image_size=384`) or the 256-pixel variant of the paper's appendix A.
+
+    Raises:
+        ValueError: for any other size.
+    """
+    if image_size not in (256, 384):
+        raise ValueError(f"image_size is {image_size}; JanusFlow-1.3B exists at 384 and 256 pixels")
+    text = LlamaConfig(
+        vocab_size=102400,
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        max_position_embeddings=16384,
+        rms_norm_eps=1e-6,
+        bos_token_id=100000,
+        eos_token_id=100001,
+    )
+    vision = siglip_config(width=1024, depth=24, heads=16, patch_size=16, image_size=image_size)
+    return JanusFlowConfig(text_config=text, vision_config=vision, image_size=image_size, dtype="bfloat16")
+
+
+def siglip_config(
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    patch_size: int,
+    image_size: int,
+    mlp_ratio: float = 4,
+    pool_head: bool = True,
+) -> SiglipVisionConfig:
+    """A SigLIP tower with the exact (erf) GELU that the official code uses; transformers' default is the tanh form."""
+    return SiglipVisionConfig(
+        hidden_size=width,
+        intermediate_size=int(width * mlp_ratio),
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        patch_size=patch_size,
+        image_size=image_size,
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,
+        vision_use_head=pool_head,
+    )
+
+
+def tiny(vocab_size: int = 1024) -> JanusFlowConfig:
+    """The network that ships with the package: 64-pixel pictures, 8x8 image tokens on both sides, 11 M parameters.
+
+    Args:
+        vocab_size: of the tiny world's tokenizer.
+    """
+    text = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        rms_norm_eps=1e-6,
+    )
+    vision = siglip_config(width=192, depth=6, heads=3, patch_size=8, image_size=64, pool_head=False)
+    return JanusFlowConfig(
+        text_config=text,
+        vision_config=vision,
+        latent_downscale=4,
+        generation_encoder_width=128,
+        generation_decoder_width=128,
+        image_size=64,
+        dtype="float32",
+    )

@@ -1,0 +1,174 @@
+"""Block-causal attention over packed sequences: several samples in one row, each seeing itself alone.
+
+Where PyTorch's variable-length kernel runs (CUDA, 16-bit) it is used. Elsewhere the samples are laid out as padded
+batches of similar length for the attention alone: padding stands on the right, so the causal mask already hides it and
+no mask of T x T is ever made. The linear layers around it always run on the packed row.
+
+Shapes: T tokens of the row, N samples of a group, L tokens of its longest, h heads of width d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+PACKED = "janusflow_packed"  # name of the attention implementation in transformers' registry
+SIMILAR = 0.75  # a sample joins a group if it is at least this share of the group's longest
+EXPLICIT = 512  # up to this length softmax(QK)V is written out on the CPU: its fused kernel's backward is slower there
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples of similar length: `tokens` (T',) of the row, and each one's `sample` and `offset` in (N, L)."""
+
+    tokens: Tensor
+    sample: Tensor
+    offset: Tensor
+    count: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the samples of a packed row begin and end.
+
+    Attributes:
+        bounds: (samples + 1,) int32, where each begins, and the end.
+        longest: tokens of the longest.
+        groups: the samples by length.
+    """
+
+    bounds: Tensor
+    longest: int
+    groups: tuple[Group, ...]
+
+    @staticmethod
+    def of(lengths: Sequence[int], device: torch.device) -> Documents:
+        """Of samples with these lengths, one after the other."""
+        sizes = torch.tensor(lengths)
+        bounds = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+        order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+        parts: list[list[int]] = []
+        for index in order:
+            if parts and lengths[index] >= SIMILAR * lengths[parts[-1][0]]:
+                parts[-1].append(index)
+            else:
+                parts.append([index])
+        groups = []
+        for part in parts:
+            inside = sizes[part]
+            sample = torch.repeat_interleave(torch.arange(len(part)), inside)
+            offset = torch.arange(len(sample)) - (inside.cumsum(0) - inside)[sample]
+            tokens = bounds[torch.tensor(part)][sample] + offset
+            tokens, sample, offset = tokens.to(device), sample.to(device), offset.to(device)
+            groups.append(Group(tokens, sample, offset, count=len(part), longest=lengths[part[0]]))
+        return Documents(bounds.int().to(device), max(lengths), tuple(groups))
+
+
+class _Unpack(torch.autograd.Function):
+    """(T, h, d) -> per group (N, h, L, d), zeros as padding. Each token has one place, so nothing accumulates."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, documents: Documents) -> tuple[Tensor, ...]:
+        ctx.documents = documents
+        return tuple(_lay(x, group) for group in documents.groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _collect(gradients, ctx.documents), None
+
+
+class _Repack(torch.autograd.Function):
+    """Per group (N, h, L, d) -> (T, h, d), the inverse of `_Unpack`."""
+
+    @staticmethod
+    def forward(ctx: Any, documents: Documents, *padded: Tensor) -> Tensor:
+        ctx.documents = documents
+        return _collect(padded, documents)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(_lay(gradients[0], group) for group in ctx.documents.groups)
+
+
+def _lay(x: Tensor, group: Group) -> Tensor:
+    padded = x.new_zeros(group.count, group.longest, *x.shape[1:])
+    padded[group.sample, group.offset] = x[group.tokens]
+    return padded.transpose(1, 2)
+
+
+def _collect(padded: Sequence[Tensor], documents: Documents) -> Tensor:
+    heads, width = padded[0].shape[1], padded[0].shape[3]
+    x = padded[0].new_empty(sum(len(group.tokens) for group in documents.groups), heads, width)
+    for group, values in zip(documents.groups, padded, strict=True):
+        x[group.tokens] = values.transpose(1, 2)[group.sample, group.offset]
+    return x
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    documents: Documents | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers' kind; with `documents` block-causal, without them plain SDPA.
+
+    Args:
+        query: (1, h, T, d); key, value: the same with the key-value heads.
+        documents: the samples of the row.
+
+    Returns:
+        (1, T, h, d) and None (no weights).
+    """
+    if documents is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    scaling = scaling or query.shape[-1] ** -0.5
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, h, d)
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+        return _variable_length(q, k, v, documents, scaling)[None], None
+    parts = zip(*(_Unpack.apply(x, documents) for x in (q, k, v)), strict=True)
+    outputs = [_causal(q, k, v, scaling, dropout) for q, k, v in parts]
+    return _Repack.apply(documents, *outputs)[None], None
+
+
+def _variable_length(q: Tensor, k: Tensor, v: Tensor, documents: Documents, scaling: float) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds, longest, grouped = documents.bounds, documents.longest, q.shape[1] != k.shape[1]
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float) -> Tensor:
+    """Causal attention of a batch: (N, h, L, d) -> (N, h, L, d)."""
+    length = q.shape[2]
+    if q.device.type != "cpu" or length > EXPLICIT or dropout:
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=grouped
+        )
+    repeats = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(repeats, dim=1) if repeats > 1 else x for x in (k, v))
+    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
+    scores = (q @ k.transpose(-1, -2) * scaling).masked_fill(hidden, float("-inf"))
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

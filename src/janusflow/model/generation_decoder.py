@@ -1,0 +1,73 @@
+"""g_dec: the LLM's states at the image tokens, and g_enc's skip, become the velocity of the latent.
+
+Shapes: B pictures, (h, w) image tokens, (H, W) = (h, w) * patch latent cells, D width of the LLM.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from janusflow.config import JanusFlowConfig
+from janusflow.model.convnext import ChannelRMSNorm, ConvNextBlock
+
+
+class Unpatchify(nn.Module):
+    """RMSNorm, 1x1 convolution, pixel shuffle: doubles height and width. (B, C, h, w) -> (B, C', 2h, 2w)."""
+
+    def __init__(self, channels: int, out_channels: int, *, norm_eps: float, bias: bool) -> None:
+        super().__init__()
+        self.norm = ChannelRMSNorm(channels, norm_eps)
+        self.conv = nn.Conv2d(channels, 4 * out_channels, kernel_size=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float32; the small convolution runs in it too, so that the velocity is not rounded."""
+        bias = None if self.conv.bias is None else self.conv.bias.float()
+        return F.pixel_shuffle(F.conv2d(self.norm(x), self.conv.weight.float(), bias), 2)
+
+
+class GenerationDecoder(nn.Module):
+    """Norm and linear map of the LLM states, norm, concatenation of the skip, ConvNeXt blocks, pixel shuffles."""
+
+    def __init__(self, config: JanusFlowConfig) -> None:
+        super().__init__()
+        llm_width, eps = config.text_config.hidden_size, config.generation_norm_eps
+        skip_width, bias = config.generation_encoder_width, config.generation_use_bias
+        inner_width = config.generation_decoder_width + skip_width
+        self.norm = LlamaRMSNorm(llm_width, config.text_config.rms_norm_eps)
+        self.aligner = nn.Linear(llm_width, config.generation_decoder_width)
+        self.inner_norm = LlamaRMSNorm(config.generation_decoder_width, eps)
+        self.blocks = nn.ModuleList(
+            ConvNextBlock(inner_width, llm_width, norm_eps=eps, bias=bias)
+            for _ in range(config.generation_decoder_depth)
+        )
+        doublings = int(math.log2(config.latent_patch_size))
+        widths = [inner_width, *[skip_width] * (doublings - 1), config.latent_channels]
+        self.unpatchify = nn.ModuleList(
+            Unpatchify(before, after, norm_eps=eps, bias=bias) for before, after in itertools.pairwise(widths)
+        )
+
+    def forward(self, states: Tensor, skip: Tensor, time: Tensor) -> Tensor:
+        """Velocity from the LLM.
+
+        Args:
+            states: (B, h*w, D) last hidden states (after the LLM's final norm) at the image tokens.
+            skip: (B, C, h, w) and time: (B, D) from `EncodedLatent`.
+
+        Returns:
+            (B, latent channels, H, W) float32.
+        """
+        x = self.inner_norm(self.aligner(self.norm(states)))
+        x = rearrange(x, "b (h w) c -> b c h w", h=skip.shape[-2], w=skip.shape[-1])
+        x = torch.cat([x.float(), skip], dim=1)
+        for block in self.blocks:
+            x = block(x, time)
+        for double in self.unpatchify:
+            x = double(x)
+        return x

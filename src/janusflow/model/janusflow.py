@@ -1,0 +1,283 @@
+"""The network: one LLM that reads text, understood pictures, and noisy latents.
+
+    text out:   embed(ids, pixels) -> LLM -> logits
+    image out:  encode_prompts(ids) -> prefix; velocity(x, t, prefix): g_enc -> LLM -> g_dec
+
+Shapes: B rows, T tokens, D width of the LLM, V vocabulary, N pictures, (C, H, W) a latent, L its image tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, GenerationMixin, LlamaModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from janusflow.config import JanusFlowConfig
+from janusflow.model.attention import PACKED, Documents
+from janusflow.model.convnext import GlobalResponseNorm
+from janusflow.model.generation_decoder import GenerationDecoder
+from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
+from janusflow.model.prefix import PromptPrefix
+from janusflow.model.understanding_encoder import UnderstandingEncoder
+
+GENERATION_TOKEN = -1  # stands in ids for a token of a picture that is drawn; no tokenizer has it
+
+
+@dataclass
+class JanusFlowOutput(CausalLMOutputWithPast):
+    """What `forward` gives.
+
+    Attributes:
+        velocity: (M, C, H, W) float32 of the latents drawn.
+        image_states: (M, L, D) states after the block that was asked for, at their image tokens.
+        image_features: (M, L, W) f_enc's features of the pictures given for REPA.
+    """
+
+    velocity: Tensor | None = None
+    image_states: Tensor | None = None
+    image_features: Tensor | None = None
+
+
+class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """JanusFlow (arXiv 2411.07975) as a transformers model.
+
+    Text comes from transformers' own `generate`; pictures from `velocity`, which `janusflow.flow` integrates.
+    """
+
+    config: JanusFlowConfig
+    config_class = JanusFlowConfig
+    base_model_prefix = "language_model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    output_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules: ClassVar = ["LlamaDecoderLayer", "SiglipEncoderLayer", "SiglipVisionEmbeddings", "ConvNextBlock"]
+    _skip_keys_device_placement = "past_key_values"
+
+    def __init__(self, config: JanusFlowConfig) -> None:
+        super().__init__(config)
+        self.understanding_encoder = UnderstandingEncoder(config)
+        self.generation_encoder = GenerationEncoder(config)
+        self.language_model = LlamaModel(config.text_config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.generation_decoder = GenerationDecoder(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, GlobalResponseNorm):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, UnderstandingEncoder):
+            init.normal_(module.begin_embedding, std=self.config.text_config.initializer_range)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.language_model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.language_model.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head = new_embeddings
+
+    # --- text out ---------------------------------------------------------------------------------------------------
+
+    def embed(
+        self, input_ids: Tensor, pixel_values: Tensor | None = None, encoded: EncodedLatent | None = None
+    ) -> Tensor:
+        """Input embeddings of text with pictures in it.
+
+        Args:
+            input_ids: (B, T). Each picture is `<begin_of_image>` and its image tokens: `image_token_id` for one that is
+                seen, `GENERATION_TOKEN` for one that is drawn.
+            pixel_values: (N, 3, S, S), the pictures seen, of all rows in reading order.
+            encoded: the latents drawn, likewise.
+
+        Returns:
+            (B, T, D): token embeddings; f_enc's output at the tokens of a seen picture and the begin-of-understanding
+            embedding at its `<begin_of_image>`; g_enc's output and the time embedding for a drawn one.
+
+        Raises:
+            ValueError: if the ids hold another number of image tokens than the pictures fill.
+        """
+        embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
+        seen = None if pixel_values is None else self.understanding_encoder(pixel_values.to(embeds.dtype))
+        drawn = None if encoded is None else torch.cat([encoded.time[:, None], encoded.tokens], dim=1)
+        embeds = self._lay(embeds, input_ids, self.config.image_token_id, seen)
+        return self._lay(embeds, input_ids, GENERATION_TOKEN, drawn)
+
+    def _lay(self, embeds: Tensor, input_ids: Tensor, token: int, pictures: Tensor | None) -> Tensor:
+        """Puts pictures, (N, 1 + tokens, D), at each run of `token` and the `<begin_of_image>` before it."""
+        inside = input_ids == token
+        count, size = (0, 0) if pictures is None else (pictures.shape[0], pictures.shape[1] - 1)
+        if int(inside.sum()) != count * size:
+            raise ValueError(f"input_ids hold {int(inside.sum())} image tokens; {count} pictures of {size} were given")
+        if pictures is None or not count:
+            return embeds
+        starts = torch.zeros_like(inside)
+        starts[:, :-1] = inside[:, 1:] & (input_ids[:, :-1] == self.config.begin_image_token_id)
+        if int(starts.sum()) != count:
+            raise ValueError(f"{int(starts.sum())} <begin_of_image> tokens stand before image tokens, not {count}")
+        return embeds.masked_scatter((inside | starts)[..., None].expand_as(embeds), pictures.to(embeds.dtype))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Next-token logits of last hidden states: (..., D) -> (..., V)."""
+        return self.lm_head(states)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        latents: Tensor | None = None,
+        t: Tensor | None = None,
+        documents: Documents | None = None,
+        logits_at: Tensor | None = None,
+        repa_block: int | None = None,
+        repa_pixels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> JanusFlowOutput:
+        """Next-token logits as transformers' vision-language models give them, and in training velocities beside.
+
+        Args:
+            input_ids: (B, T), or `inputs_embeds`: (B, T, D), exactly one of them.
+            pixel_values: (N, 3, S, S), the pictures that `input_ids` hold tokens for.
+            attention_mask: (B, T) 1 at tokens and 0 at (left) padding.
+            position_ids, past_key_values, use_cache, logits_to_keep: as for `LlamaForCausalLM`.
+            labels: (B, T) target ids, -100 where no loss is taken; gives `loss`, the mean next-token cross-entropy.
+            latents: (M, C, H, W) x_t of the pictures that `input_ids` draw (runs of `GENERATION_TOKEN`).
+            t: (M,) their times.
+            documents: the row (B = 1) packs these samples; each sees itself alone. Needs the attention `PACKED`.
+            logits_at: (T',) indices into the flattened tokens: logits are computed there alone, (1, T', V).
+            repa_block: also give the states after this LLM block, from 1, at the image tokens drawn.
+            repa_pixels: (M, 3, S, S), also give f_enc's features of these pictures, without gradients.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        encoded = None if latents is None or t is None else self.generation_encoder(latents, t)
+        if input_ids is None:
+            embeds = inputs_embeds
+        elif past_key_values is not None and past_key_values.get_seq_length() > 0 and pixel_values is None:
+            # A later step of decoding: whatever token the model wrote, an image token too, is read as a token.
+            embeds = self.get_input_embeddings()(input_ids)
+        else:
+            embeds = self.embed(input_ids, pixel_values, encoded)
+        assert embeds is not None
+        if documents is not None:
+            if self.config.text_config._attn_implementation != PACKED:
+                raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
+            # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the pack.
+            kwargs["documents"] = documents
+            attention_mask = embeds.new_zeros(1, 1, 1, 1)
+        outputs = self.language_model(
+            inputs_embeds=embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **({"output_hidden_states": True} if repa_block is not None else {}),
+            **kwargs,
+        )
+        states = outputs.last_hidden_state
+        velocity = image_states = None
+        if encoded is not None and input_ids is not None:
+            drawn = input_ids == GENERATION_TOKEN
+            count = len(encoded.tokens)
+            velocity = self.generation_decoder(
+                rearrange(states[drawn], "(n l) d -> n l d", n=count), encoded.skip, encoded.time
+            )
+            if repa_block is not None:
+                image_states = rearrange(outputs.hidden_states[repa_block][drawn], "(n l) d -> n l d", n=count)
+        if logits_at is not None:
+            kept = states.flatten(0, 1)[None, logits_at]
+        else:
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            kept = states[:, keep]
+        logits = self.logits(kept)
+        features = None
+        if repa_pixels is not None:
+            with torch.no_grad():
+                features = self.understanding_encoder.features(repa_pixels.to(embeds.dtype))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size)
+        return JanusFlowOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            velocity=velocity,
+            image_states=image_states,
+            image_features=features,
+        )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Pictures enter with the prompt only: later steps read them from the cache."""
+        if not is_first_iteration:
+            kwargs.pop("pixel_values", None)
+        return super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+
+    # --- image out --------------------------------------------------------------------------------------------------
+
+    def encode_prompts(self, input_ids: Tensor, attention_mask: Tensor) -> PromptPrefix:
+        """Reads prompts once, for any number of steps and pictures.
+
+        Args:
+            input_ids: (B, P) ids up to, and without, the `<begin_of_image>` that the time token replaces; padded on
+                the right.
+            attention_mask: (B, P) 1 at tokens, 0 at padding.
+        """
+        cache = DynamicCache()
+        embeds = self.get_input_embeddings()(input_ids)
+        self.language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        return PromptPrefix(layers, visible=attention_mask, lengths=attention_mask.sum(dim=1))
+
+    def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix) -> Tensor:
+        """v(x, t | prompt), the velocity of the latent from noise (t = 0) to data (t = 1).
+
+        Args:
+            x: (B, C, H, W) latents z_t.
+            t: (B,) in [0, 1].
+            prefix: the prompts of the B rows.
+
+        Returns:
+            (B, C, H, W) in x's dtype.
+        """
+        encoded = self.generation_encoder(x, t)
+        embeds = torch.cat([encoded.time[:, None], encoded.tokens], dim=1)  # (B, 1 + L, D)
+        new = embeds.shape[1]
+        offsets = torch.arange(new, device=x.device)
+        states = self.language_model(
+            inputs_embeds=embeds,
+            attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(x.shape[0], new)], dim=1),
+            position_ids=prefix.lengths[:, None] + offsets,
+            past_key_values=prefix.cache(),
+            use_cache=True,
+        ).last_hidden_state
+        return self.generation_decoder(states[:, 1:], encoded.skip, encoded.time).to(x.dtype)

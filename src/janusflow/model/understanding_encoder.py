@@ -1,0 +1,40 @@
+"""f_enc and its aligner: pictures become the LLM's input embeddings.
+
+Shapes: N pictures, S side in pixels, T_img understanding tokens, W width of the tower, D width of the LLM.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import SiglipVisionModel
+
+from janusflow.config import JanusFlowConfig
+
+
+class UnderstandingEncoder(nn.Module):
+    """SigLIP features after its final LayerNorm, one linear map, and the begin-of-understanding embedding before them.
+
+    The official forward detaches the begin-of-understanding embedding, so that it never learns; here it is trained.
+    """
+
+    def __init__(self, config: JanusFlowConfig) -> None:
+        super().__init__()
+        llm_width = config.text_config.hidden_size
+        self.tower = SiglipVisionModel(config.vision_config)
+        self.aligner = nn.Linear(config.vision_config.hidden_size, llm_width)
+        self.begin_embedding = nn.Parameter(torch.zeros(1, llm_width))
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """f_enc(x). pixel_values: (N, 3, S, S) normalised to [-1, 1] -> (N, T_img, W).
+
+        The attention-pool head, which only an official checkpoint carries, is not run.
+        """
+        x = self.tower.embeddings(pixel_values)
+        return self.tower.post_layernorm(self.tower.encoder(inputs_embeds=x).last_hidden_state)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values: (N, 3, S, S) -> (N, 1 + T_img, D): what stands at `<begin_of_image>` and the image tokens."""
+        tokens = self.aligner(self.features(pixel_values))
+        begin = self.begin_embedding.expand(tokens.shape[0], 1, -1)
+        return torch.cat([begin, tokens], dim=1)

@@ -1,0 +1,244 @@
+"""Opening checkpoints: every layout through one door, and one sentence for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from janusflow import JanusFlow, JanusFlowForConditionalGeneration
+from janusflow.checkpoint import load_network, open_checkpoint
+from janusflow.config import janusflow_1b
+
+
+@pytest.fixture
+def folder(small_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the small checkpoint, to damage."""
+    return Path(shutil.copytree(small_folder, tmp_path / "checkpoint"))
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_config(folder: Path, change: Callable[[dict], None]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def network(folder: Path) -> JanusFlowForConditionalGeneration:
+    return load_network(open_checkpoint(folder), dtype=torch.float32, device=torch.device("cpu"))
+
+
+def test_the_released_size_has_the_released_number_of_parameters() -> None:
+    for size, tokens in ((384, 576), (256, 256)):
+        config = janusflow_1b(size)
+        with torch.device("meta"):
+            count = sum(p.numel() for p in JanusFlowForConditionalGeneration(config).parameters())
+        positions = (576 - tokens) * config.vision_config.hidden_size
+        assert count == 2_046_367_504 - positions
+        assert config.num_understanding_tokens == config.num_generation_tokens == tokens
+    with pytest.raises(ValueError, match="512"):
+        janusflow_1b(512)
+
+
+def test_every_official_tensor_is_used_and_kept(folder: Path) -> None:
+    stored = load_file(folder / "model.safetensors")
+    assert sum(p.numel() for p in network(folder).parameters()) == sum(t.numel() for t in stored.values())
+
+
+def test_our_layout_opens_again_and_is_the_same_to_the_bit(small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.save_pretrained(tmp_path / "ours")
+    again = JanusFlow.from_pretrained(tmp_path / "ours", device="cpu")
+    through_transformers = JanusFlowForConditionalGeneration.from_pretrained(tmp_path / "ours")
+    for name, value in small_model.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], value)
+        assert torch.equal(through_transformers.state_dict()[name], value)
+    arguments = {"seed": 1, "num_inference_steps": 2, "output_type": "np"}
+    assert (again.generate("a star", **arguments) == small_model.generate("a star", **arguments)).all()
+
+
+def test_a_sharded_checkpoint_opens(small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.network.save_pretrained(tmp_path, max_shard_size="300KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    sharded = network(tmp_path)
+    assert all(torch.equal(sharded.state_dict()[k], v) for k, v in small_model.network.state_dict().items())
+    next(tmp_path.glob("model-00002*")).unlink()
+    with pytest.raises(ValueError, match=r"lacks 1 of \d+ weight files: model-00002"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_bin_file_opens_and_runs_no_code(folder: Path) -> None:
+    expected = network(folder).state_dict()
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert all(torch.equal(network(folder).state_dict()[k], v) for k, v in expected.items())
+    torch.save({"weight": Trap(folder / "trap")}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="damaged or not a weights file"):
+        open_checkpoint(folder)
+    assert not (folder / "trap").exists()
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.file,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_are_cast_while_they_load(folder: Path, dtype: str) -> None:
+    model = JanusFlow.from_pretrained(folder, dtype=dtype, device="cpu")
+    assert {p.dtype for p in model.network.parameters()} == {getattr(torch, dtype)}
+
+
+def test_a_hub_id_is_fetched_once_named(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(name: str, **settings: object) -> str:
+        asked.append(name)
+        return str(small_folder)
+
+    monkeypatch.setattr("janusflow.checkpoint.files.snapshot_download", fetch)
+    model = JanusFlow.from_pretrained("deepseek-ai/JanusFlow-1.3B", device="cpu")
+    assert asked == ["deepseek-ai/JanusFlow-1.3B"]
+    assert model.generate("a star", num_inference_steps=1, output_type="latent").shape == (1, 4, 8, 8)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, **settings: object) -> str:
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("janusflow.checkpoint.files.snapshot_download", fail)
+    with pytest.raises(ValueError, match="nor in the hub's cache, and the hub cannot be reached"):
+        JanusFlow.from_pretrained("deepseek-ai/JanusFlow-1.3B")
+
+
+# --- damaged checkpoints --------------------------------------------------------------------------------------------
+
+
+def test_missing_tensors_are_named(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors.__delitem__("beg_of_und_embed"))
+    with pytest.raises(ValueError, match="lacks 1 tensors: beg_of_und_embed"):
+        network(folder)
+
+
+def test_many_missing_tensors_are_counted(folder: Path) -> None:
+    def drop(tensors: dict[str, Tensor]) -> None:
+        for name in [name for name in tensors if "layers.0" in name]:
+            del tensors[name]
+
+    change_tensors(folder, drop)
+    with pytest.raises(ValueError, match=r"lacks 9 tensors: .*, .*, .* and 6 more"):
+        network(folder)
+
+
+def test_surplus_tensors_are_named(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors.update(extra=torch.zeros(1)))
+    with pytest.raises(ValueError, match="holds surplus 1 tensors: extra"):
+        network(folder)
+
+
+def test_misshapen_tensors_are_named_with_both_shapes(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors.update({"vision_und_enc_aligner.bias": torch.zeros(7)}))
+    with pytest.raises(ValueError, match=r"vision_und_enc_aligner.bias has shape \(7,\).*\(64,\)"):
+        network(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 5_000, 100_000, 1_800_000])
+def test_a_truncated_weights_file_is_said_to_be_damaged(folder: Path, keep: int) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="model.safetensors is damaged"):
+        network(folder)
+
+
+def test_a_corrupt_header_is_said_to_be_damaged(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(b"\xff" * 64 + file.read_bytes()[64:])
+    with pytest.raises(ValueError, match="model.safetensors is damaged"):
+        network(folder)
+
+
+@pytest.mark.parametrize("block", ["vision_und_enc_config", "vision_gen_enc_config", "vision_gen_dec_config"])
+def test_unknown_classes_in_the_config_are_named(folder: Path, block: str) -> None:
+    change_config(folder, lambda config: config[block].update(cls="Evil"))
+    with pytest.raises(ValueError, match=rf"{block}.cls is 'Evil'; JanusFlow has"):
+        open_checkpoint(folder)
+
+
+def test_an_unknown_tower_is_named(folder: Path) -> None:
+    def change(config: dict) -> None:
+        del config["small_vision_tower"]
+        config["vision_und_enc_config"]["params"]["model_name"] = "dinov9"
+
+    change_config(folder, change)
+    with pytest.raises(ValueError, match="tower 'dinov9'; known are siglip_large"):
+        open_checkpoint(folder)
+
+
+def test_parts_that_do_not_fit_together_are_named(folder: Path) -> None:
+    change_config(folder, lambda config: config["vision_gen_dec_config"]["params"].update(hidden_size=63))
+    with pytest.raises(ValueError, match="vision_gen_dec_config.hidden_size amounts to 63"):
+        open_checkpoint(folder)
+
+
+def test_another_model_is_named(folder: Path) -> None:
+    change_config(folder, lambda config: config.update(model_type="gpt2"))
+    with pytest.raises(ValueError, match="'gpt2' model, not a JanusFlow"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_config_that_is_no_json_object_is_said_to_be_damaged(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config.json is damaged"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("key", ["language_config", "vision_gen_enc_config", "vision_und_enc_config"])
+def test_a_config_with_a_block_missing_is_refused(folder: Path, key: str) -> None:
+    change_config(folder, lambda config: config.pop(key) and None)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json"])
+def test_a_missing_processor_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=name):
+        JanusFlow.from_pretrained(folder, device="cpu")
+
+
+def test_a_folder_without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds no weights"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "/no/such/folder", "./nowhere", "a/b/c"])
+def test_an_unknown_model_is_refused_without_asking_the_hub(name: str) -> None:
+    with pytest.raises(ValueError, match="expected 'tiny', a folder, or a hub id"):
+        open_checkpoint(name)
+
+
+def test_an_empty_folder_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no checkpoint folder: it holds no config.json"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="expected 'tiny', a folder, or a hub id"):
+        open_checkpoint(tmp_path / "file")

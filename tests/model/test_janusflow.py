@@ -1,0 +1,90 @@
+"""The network as a transformers model: Auto classes, files, losses, gradients, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from janusflow import JanusFlow, JanusFlowConfig, JanusFlowForConditionalGeneration
+from janusflow.config import tiny
+from janusflow.model import PromptPrefix
+
+
+def test_auto_classes_know_it(small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.network.save_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), JanusFlowConfig)
+    network = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert isinstance(network, JanusFlowForConditionalGeneration)
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in small_model.network.state_dict().items())
+
+
+def test_a_fresh_network_has_sane_initial_values() -> None:
+    torch.manual_seed(0)
+    network = JanusFlowForConditionalGeneration(tiny(512))
+    assert 10e6 < sum(p.numel() for p in network.parameters()) < 13e6
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+    assert network.understanding_encoder.begin_embedding.abs().sum() > 0
+    ids = torch.randint(0, 500, (2, 5))
+    prefix = network.encode_prompts(ids, torch.ones_like(ids))
+    v = network.velocity(torch.randn(2, 4, 16, 16), torch.rand(2), prefix)
+    assert v.shape == (2, 4, 16, 16)
+    assert torch.isfinite(v).all()
+
+
+def test_labels_give_the_mean_next_token_loss(small_model: JanusFlow) -> None:
+    ids = torch.randint(0, 400, (2, 9), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[0, :4] = -100
+    output = small_model.network(input_ids=ids, labels=labels)
+    expected = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert float(output.loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_image_tokens_and_pictures_must_agree(small_model: JanusFlow) -> None:
+    network, processor = small_model.network, small_model.processor
+    ids = torch.tensor([[5, processor.image_start_id, *[processor.image_id] * 16, processor.image_end_id]])
+    with pytest.raises(ValueError, match="16 image tokens; 0 pictures"):
+        network.embed(ids)
+    with pytest.raises(ValueError, match="16 image tokens; 2 pictures of 16"):
+        network.embed(ids, torch.zeros(2, 3, 64, 64))
+    with pytest.raises(ValueError, match="0 <begin_of_image> tokens"):
+        network.embed(torch.where(ids == processor.image_start_id, 5, ids), torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+        network()
+
+
+def test_a_prefix_can_be_used_any_number_of_times(small_model: JanusFlow) -> None:
+    network = small_model.network
+    prefix = network.encode_prompts(*small_model.processor.encode_prompts(["a red circle", "two"]))
+    lengths = [k.shape[-2] for k, _ in prefix.layers]
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([0.2, 0.7])
+    first, again = network.velocity(x, t, prefix), network.velocity(x, t, prefix)
+    assert torch.equal(first, again)
+    assert [k.shape[-2] for k, _ in prefix.layers] == lengths
+    rows = torch.tensor([1, 0, 1])
+    other = network.velocity(x[rows], t[rows], prefix.select(rows))
+    torch.testing.assert_close(other, first[rows], atol=1e-5, rtol=1e-5)
+
+
+def test_the_unconditional_prefix_is_bos_alone_with_the_prompts_positions(small_model: JanusFlow) -> None:
+    network, processor = small_model.network, small_model.processor
+    x, t = torch.randn(1, 4, 8, 8), torch.tensor([0.4])
+    prefix = network.encode_prompts(*processor.encode_prompts(["a red circle"]))
+    bos = torch.tensor([[processor.tokenizer.bos_token_id]])
+    alone = network.encode_prompts(bos, torch.ones_like(bos))
+    kept = PromptPrefix(alone.layers, alone.visible, prefix.lengths)
+    torch.testing.assert_close(
+        network.velocity(x, t, prefix.unconditional()), network.velocity(x, t, kept), atol=1e-5, rtol=1e-5
+    )
+    assert not torch.allclose(network.velocity(x, t, kept), network.velocity(x, t, alone), atol=1e-4)
+
+
+def test_configs_that_make_no_network_are_refused() -> None:
+    with pytest.raises(ValueError, match="latent_patch_size is 3"):
+        JanusFlowConfig(latent_patch_size=3)
+    with pytest.raises(ValueError, match="image_size is 100; expected a multiple of 16"):
+        JanusFlowConfig(image_size=100)
