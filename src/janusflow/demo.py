@@ -1,0 +1,85 @@
+"""The demonstration: one painted picture of each kind, questions about a painted and a rendered one, all checked."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from janusflow.pipeline import JanusFlow
+from janusflow.sheet import contact_sheet, make_folder, save_png
+from janusflow.tinyworld.captions import Clause, Task, sample_pair
+from janusflow.tinyworld.checker import check, read
+from janusflow.tinyworld.questions import sample_question
+from janusflow.tinyworld.scenes import Scene, render
+
+TASKS = (
+    Task("single_object", "a star", (Clause("star"),)),
+    Task("colors", "a photo of a purple diamond", (Clause("diamond", color="purple"),)),
+    Task("two_object", "a square and a triangle", (Clause("square"), Clause("triangle"))),
+    Task("counting", "three circles", (Clause("circle", 3),)),
+    Task(
+        "position",
+        "a red circle above a blue square",
+        (Clause("circle", color="red"), Clause("square", color="blue")),
+        relation="above",
+    ),
+    Task(
+        "color_attr",
+        "a white cross and an orange star",
+        (Clause("cross", color="white"), Clause("star", color="orange")),
+    ),
+)
+ASKED = ("color", "shape", "count", "exists", "relation", "describe")
+GUIDANCE = 4.0
+STEPS = 30
+
+
+def show(model: JanusFlow, out: Path, *, seed: int = 0) -> None:
+    """Runs the demonstration and leaves its pictures and `sheet.png` in a folder.
+
+    Args:
+        model: the shipped one, or any other trained on the tiny world.
+        out: folder for the pictures.
+        seed: of the noise and of the rendered scene.
+    """
+    make_folder(out)
+    started = time.perf_counter()
+    prompts = [task.prompt for task in TASKS]
+    painted = model.generate(prompts, seed=seed, guidance_scale=GUIDANCE, num_inference_steps=STEPS)
+    right = 0
+    for task, picture in zip(TASKS, painted, strict=True):
+        verdict = check(task, np.asarray(picture))
+        right += verdict.passed
+        print(f"painted  {task.prompt!r}: {'as asked' if verdict.passed else verdict.problem}")
+        save_png(picture, out / f"{task.kind}.png", {"prompt": task.prompt, "seed": seed, "guidance_scale": GUIDANCE})
+    scene = sample_pair(Random(f"demo-{seed}"), "dense")[1]
+    rendered = Image.fromarray(render(scene))
+    save_png(rendered, out / "rendered.png", {"Software": "janusflow tinyworld"})
+    answers = _ask(model, "rendered", rendered, scene, seed)
+    for picture in reversed(painted):
+        seen = read(np.asarray(picture)).scene
+        if seen is not None and seen.shapes:
+            answers += _ask(model, "painted", picture, seen, seed)
+            break
+    sheet = contact_sheet([*painted, rendered], [*prompts, "(rendered, not painted)"])
+    save_png(sheet, out / "sheet.png", {"seed": seed, "guidance_scale": GUIDANCE, "num_inference_steps": STEPS})
+    print(
+        f"{right} of {len(TASKS)} pictures as asked, {sum(answers)} of {len(answers)} answers right, "
+        f"{time.perf_counter() - started:.0f} s; see {out / 'sheet.png'}"
+    )
+
+
+def _ask(model: JanusFlow, name: str, picture: Image.Image, scene: Scene, seed: int) -> list[bool]:
+    """Asks one question of each kind that the scene allows; which answers were right."""
+    rng, right = Random(f"questions-{seed}"), []
+    for kind in ASKED:
+        question = sample_question(rng, scene, kind)
+        if question is not None:
+            answer = model.ask(question.text, picture).strip()
+            right.append(answer == question.answer)
+            print(f"{name:8} {question.text} {answer}{'' if right[-1] else f' (right: {question.answer})'}")
+    return right

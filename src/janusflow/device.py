@@ -1,0 +1,47 @@
+"""The one place that names devices: where and in which dtype a model runs."""
+
+from __future__ import annotations
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ACCELERATORS = ("cuda", "mps", "xpu", "npu")
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device that `device` stands for; "auto" is the first of cuda, mps, xpu, npu that is here, or the CPU.
+
+    Raises:
+        ValueError: if the name is unknown or this machine has no such device.
+    """
+    if str(device) == "auto":
+        return next((torch.device(kind) for kind in ACCELERATORS if _available(kind)), torch.device("cpu"))
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; allowed are auto, cpu, {', '.join(ACCELERATORS)}") from error
+    if resolved.type in ACCELERATORS and not _available(resolved.type):
+        raise ValueError(f"device is {device!r}, but PyTorch finds no {resolved.type} device on this machine")
+    if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
+        raise ValueError(f"device is {device!r}, but this machine has {torch.cuda.device_count()} cuda device(s)")
+    return resolved
+
+
+def _available(kind: str) -> bool:
+    backend = getattr(torch, kind, None) if kind != "mps" else torch.backends.mps
+    return backend is not None and backend.is_available()
+
+
+def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
+    """The dtype that `dtype` stands for; "auto" is the one that the checkpoint asks for.
+
+    Raises:
+        ValueError: for a name that is no floating dtype of ours.
+    """
+    if dtype == "auto":
+        return stored
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if dtype in DTYPES:
+        return DTYPES[str(dtype)]
+    raise ValueError(f"dtype is {str(dtype)!r}; allowed are auto, {', '.join(DTYPES)}")

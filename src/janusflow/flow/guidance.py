@@ -1,0 +1,44 @@
+"""Classifier-free guidance: makes one velocity function out of another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""v(x: (B, C, H, W), t: (B,)) -> (B, C, H, W)."""
+
+
+def guide(
+    conditional: Velocity, both: Velocity, *, scale: float, interval: tuple[float, float] = (0.0, 1.0)
+) -> Velocity:
+    """v(x, t) = w v(x, t | prompt) + (1 - w) v(x, t | empty) for t in the interval, v(x, t | prompt) elsewhere.
+
+    Args:
+        conditional: v(x, t | prompt) for B rows.
+        both: the same for 2B rows, of which the second half sees the empty prompt.
+        scale: w >= 1. At 1 the empty prompt is never run.
+        interval: the closed range of t in which guidance acts.
+
+    Raises:
+        ValueError: for a scale below 1 or not finite, or an interval outside [0, 1].
+    """
+    if not math.isfinite(scale) or scale < 1:
+        raise ValueError(f"guidance_scale is {scale}; allowed are finite numbers from 1 (no guidance) upwards")
+    low, high = interval
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"guidance_interval is {interval}; expected 0 <= from <= to <= 1")
+    if scale == 1:
+        return conditional
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        if (low, high) != (0.0, 1.0) and not low <= float(t[0]) <= high:
+            return conditional(x, t)
+        with_prompt, without = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
+        return scale * with_prompt - (scale - 1) * without
+
+    return guided

@@ -1,0 +1,30 @@
+"""The straight path from noise to data: x_t = t x_1 + (1 - t) x_0, and how training draws t.
+
+x_0 is noise, x_1 data, t of shape (B,) in [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expand(t: Tensor, like: Tensor) -> Tensor:
+    """t of shape (B,) as (B, 1, ..., 1), to go with `like` of shape (B, ...)."""
+    return t.view(-1, *[1] * (like.ndim - 1))
+
+
+def interpolate(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+    """x_t = t x_1 + (1 - t) x_0. x0, x1: (B, ...), t: (B,)."""
+    t = expand(t, x1)
+    return t * x1 + (1 - t) * x0
+
+
+def target_velocity(x0: Tensor, x1: Tensor) -> Tensor:
+    """v = x_1 - x_0, the velocity of the straight path, the same at every t."""
+    return x1 - x0
+
+
+def logit_normal(count: int, generator: torch.Generator, *, mean: float = 0.0, scale: float = 1.0) -> Tensor:
+    """t = sigmoid(mean + scale n), n ~ N(0, 1): the paper's choice is mean 0, scale 1. Gives (count,) in (0, 1)."""
+    return torch.sigmoid(mean + scale * torch.randn(count, generator=generator))

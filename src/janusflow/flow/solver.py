@@ -1,0 +1,129 @@
+"""Integrates dx/dt = v(x, t) from noise (t = 0) to data (t = 1), for any velocity function.
+
+    x1 = integrate(velocity, x0, uniform_times(30))
+
+A method is a function of one step. All arithmetic is in x's dtype; times are Python floats, so that they are exact.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from janusflow.flow.guidance import Velocity
+
+StepCallback: TypeAlias = Callable[[int, float, Tensor], "Tensor | None"]
+"""Called after a step with (index from 0, the time reached, x); a tensor it gives back takes x's place."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The velocity at the start of an earlier step and that step's length: what two-step methods remember."""
+
+    velocity: Tensor
+    length: float
+
+
+Method: TypeAlias = Callable[[Velocity, Tensor, float, float, "Slope | None"], "tuple[Tensor, Slope]"]
+
+
+def uniform_times(steps: int, start: float = 0.0) -> list[float]:
+    """start = t_0 < ... < t_N = 1, equally spaced: with start 0, t_k = k / N.
+
+    Raises:
+        ValueError: for fewer than 1 step or a start outside [0, 1).
+    """
+    if steps < 1:
+        raise ValueError(f"num_inference_steps is {steps}; at least 1 is needed")
+    if not 0 <= start < 1:
+        raise ValueError(f"the integration starts at t = {start}; expected 0 <= t < 1")
+    return [start + (1 - start) * k / steps for k in range(steps + 1)]
+
+
+def shifted_times(steps: int, shift: float, start: float = 0.0) -> list[float]:
+    """The uniform grid through t -> t / (t + s (1 - t)): s > 1 has more steps near the noise (arXiv 2403.03206).
+
+    Raises:
+        ValueError: as `uniform_times`, and for a shift that is not positive.
+    """
+    if not 0 < shift < float("inf"):
+        raise ValueError(f"shift is {shift}; expected a positive number (1 is the uniform grid)")
+    times = [t / (t + shift * (1 - t)) for t in uniform_times(steps)]
+    return [start + (1 - start) * t for t in times]
+
+
+def integrate(
+    velocity: Velocity,
+    x: Tensor,
+    times: Sequence[float],
+    *,
+    method: str = "euler",
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """x at the last of the times.
+
+    Args:
+        velocity: v(x, t).
+        x: (B, ...) at the first of the times.
+        times: increasing, at least two.
+        method: a key of `METHODS`.
+        callback: see `StepCallback`.
+
+    Raises:
+        ValueError: for an unknown method or times that do not increase.
+    """
+    if method not in METHODS:
+        raise ValueError(f"solver is {method!r}; known are {', '.join(METHODS)}")
+    if len(times) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(times)):
+        raise ValueError(f"times must increase, and be at least two: {list(times)[:5]}")
+    step, memory = METHODS[method], None
+    for index, (t, later) in enumerate(itertools.pairwise(times)):
+        x, memory = step(velocity, x, t, later - t, memory)
+        replaced = callback(index, later, x) if callback else None
+        if replaced is not None:
+            x = replaced
+    return x
+
+
+def _at(velocity: Velocity, x: Tensor, t: float) -> Tensor:
+    return velocity(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device))
+
+
+def _euler(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
+    """x + h v(x, t). Order 1, one evaluation."""
+    v = _at(velocity, x, t)
+    return x + h * v, Slope(v, h)
+
+
+def _midpoint(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
+    """x + h v(x + h/2 v(x, t), t + h/2). Order 2, two evaluations."""
+    v = _at(velocity, x, t)
+    return x + h * _at(velocity, x + h / 2 * v, t + h / 2), Slope(v, h)
+
+
+def _heun(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
+    """x + h/2 (v(x, t) + v(x + h v(x, t), t + h)). Order 2, two evaluations."""
+    v = _at(velocity, x, t)
+    return x + h / 2 * (v + _at(velocity, x + h * v, t + h)), Slope(v, h)
+
+
+def _adams_bashforth(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
+    """x + h ((1 + r/2) v_k - r/2 v_{k-1}), r = h_k / h_{k-1}; the first step is Euler's. Order 2, one evaluation.
+
+    The weights integrate the line through the last two slopes, so they hold on uneven grids, where the usual 3/2 and
+    -1/2 (r = 1) do not.
+    """
+    v = _at(velocity, x, t)
+    if memory is None:
+        return x + h * v, Slope(v, h)
+    half_ratio = h / memory.length / 2
+    return x + h * ((1 + half_ratio) * v - half_ratio * memory.velocity), Slope(v, h)
+
+
+METHODS: dict[str, Method] = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "ab2": _adams_bashforth}
+"""Name to step: euler, midpoint, heun, ab2 (two-step Adams-Bashforth)."""

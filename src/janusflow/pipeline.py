@@ -1,0 +1,349 @@
+"""`JanusFlow`, the face of the package: opens a checkpoint, paints pictures from words, answers questions about them.
+
+model = JanusFlow.from_pretrained("tiny")
+model.generate("a red circle above a blue square")[0].save("circle.png")
+model.ask("what color is the circle?", images="circle.png")
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janusflow import generation, understanding
+from janusflow.adapters import open_adapters, remove_adapters
+from janusflow.checkpoint import find_folder, load_network, open_checkpoint
+from janusflow.device import resolve_device, resolve_dtype
+from janusflow.generation import KnownPicture, Sampling, Size
+from janusflow.images import ImageSource, load_images
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.processor import JanusFlowProcessor, Message
+from janusflow.progress import progress_bar
+from janusflow.understanding import Decoding
+from janusflow.vae import DEFAULT_VAE, LatentCodec
+
+OutputType = Literal["pil", "np", "latent"]
+OUTPUT_TYPES = ("pil", "np", "latent")
+StepEnd = Callable[["JanusFlow", int, float, dict[str, Tensor]], "dict[str, Tensor] | None"]
+"""callback(model, step, t, {"latents": x}); the latents of the mapping that it gives back, if any, take x's place."""
+
+
+class JanusFlow:
+    """A network with its processor and VAE.
+
+    Args:
+        network: the weights.
+        processor: tokenizer, templates and picture preprocessing.
+        vae: where to find the VAE, or the opened one; it is opened when pixels are first asked for.
+    """
+
+    def __init__(
+        self, network: JanusFlowForConditionalGeneration, processor: JanusFlowProcessor, vae: str | Path | LatentCodec
+    ) -> None:
+        self.network, self.processor = network, processor
+        self.vae = vae
+        self.adapters: Any = None
+        self._warned_of_size = False
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path = "tiny",
+        *,
+        vae: str | Path | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        adapter: str | Path | None = None,
+        progress: bool = True,
+    ) -> JanusFlow:
+        """Opens a checkpoint in our layout or the official one.
+
+        Args:
+            path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
+            vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, and
+                stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
+            dtype: "auto" (what the checkpoint asks for), "float32", "bfloat16" or a torch dtype.
+            device: "auto" (the best one here), or a torch device.
+            adapter: a folder of low-rank adapters to put into the network; see `load_adapters`.
+            progress: whether to show a bar while large weights load.
+
+        Raises:
+            ValueError: one sentence on what is missing, damaged or unknown.
+        """
+        place = resolve_device(device)
+        checkpoint = open_checkpoint(path_or_id)
+        if vae is not None:
+            vae = find_folder(vae) if Path(vae).expanduser().exists() else vae
+        processor = JanusFlowProcessor.from_pretrained(checkpoint.folder)
+        kind = resolve_dtype(dtype, checkpoint.dtype)
+        with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
+            network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
+        own = checkpoint.folder / "vae"
+        model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))
+        return model if adapter is None else model.load_adapters(adapter)
+
+    def load_adapters(self, folder: str | Path) -> JanusFlow:
+        """Puts adapters that `janusflow train` with `lora.rank` wrote (`export/adapter`) into the network.
+
+        Raises:
+            ValueError: if there are none or they do not fit.
+        """
+        if self.adapters is not None:
+            raise ValueError("the network has adapters already; unload or merge them first")
+        self.adapters = open_adapters(self.network, folder)
+        return self
+
+    def merge_adapters(self) -> JanusFlow:
+        """Adds the adapters to the weights and takes them out of the network: nothing is slower than without them."""
+        if self.adapters is None:
+            raise ValueError("the network has no adapters")
+        self.network, self.adapters = self.adapters.merge_and_unload(), None
+        return self
+
+    def unload_adapters(self) -> JanusFlow:
+        """Takes the adapters out of the network, whose weights are then as before."""
+        if self.adapters is None:
+            raise ValueError("the network has no adapters")
+        self.network, self.adapters = remove_adapters(self.adapters), None
+        return self
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes network, processor and VAE (if it is a local one) as a folder that `from_pretrained` opens."""
+        folder = Path(folder)
+        self.network.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir():
+            self.codec.vae.save_pretrained(folder / "vae")
+
+    def to(self, device: str | torch.device) -> JanusFlow:
+        """Moves everything to a device."""
+        self.network.to(resolve_device(device))
+        if isinstance(self.vae, LatentCodec):
+            self.vae.vae.to(self.device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.device
+
+    @property
+    def codec(self) -> LatentCodec:
+        """The VAE, opened at first use.
+
+        Raises:
+            ValueError: if it cannot be opened, or does not fit the network's latents.
+        """
+        if not isinstance(self.vae, LatentCodec):
+            codec = LatentCodec.from_pretrained(self.vae, dtype=self.network.dtype, device=self.device)
+            config = self.network.config
+            if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
+                raise ValueError(
+                    f"vae {str(self.vae)!r} has {codec.channels} channels and factor {codec.downscale}; the network's "
+                    f"latents have {config.latent_channels} channels and factor {config.latent_downscale}"
+                )
+            self.vae = codec
+        return self.vae
+
+    # --- from words to pictures -------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int = 30,
+        guidance_scale: float = 2.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        solver: str = "euler",
+        shift: float = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        seed: int | Sequence[int] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        mask: ImageSource | Sequence[ImageSource] | None = None,
+        strength: float | None = None,
+        output_type: OutputType = "pil",
+        batch_size: int = 16,
+        callback_on_step_end: StepEnd | None = None,
+        progress: bool = True,
+    ) -> Any:
+        """Paints pictures.
+
+        Args:
+            prompts: one or several, of any lengths.
+            num_images_per_prompt: pictures of each; those of one prompt stand together in the result.
+            num_inference_steps: steps of the ODE.
+            guidance_scale: w; 1 is without guidance and half the work.
+            guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts.
+            solver: euler, heun, midpoint or ab2.
+            shift: of the time grid; above 1 puts more steps near the noise.
+            height, width: multiples of 16; by default what the weights were trained at.
+            seed: picture j of every prompt gets seed + j; or one seed per picture. The same seed and prompt give the
+                same picture whatever else is painted along.
+            generator: one torch generator, or one per picture, in place of seeds.
+            latents: the noise itself, (N, C, H, W), in place of seeds.
+            image: a picture to start from, or one per prompt or per painted picture (image to image).
+            mask: bright where `image` is to be repainted (inpainting).
+            strength: how far from `image` the result may go, in (0, 1]: the path starts at t = 1 - strength. By
+                default 0.6, and 1 with a mask.
+            output_type: "pil" for a list of pictures, "np" for an array (N, height, width, 3) in [0, 1], "latent" for
+                a tensor (N, C, H, W).
+            batch_size: how many pictures are painted at once.
+            callback_on_step_end: see `StepEnd`; called for each batch.
+            progress: whether to show a bar.
+
+        Returns:
+            As `output_type` says; N pictures in the order of the prompts.
+
+        Raises:
+            ValueError: for any value that is not allowed, in one sentence.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
+        for name, value in (("num_images_per_prompt", num_images_per_prompt), ("batch_size", batch_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise ValueError("no prompt was given; a prompt is some text")
+        if image is None and (mask is not None or strength is not None):
+            raise ValueError("mask and strength need an image to start from")
+        if strength is None:
+            strength = 1.0 if image is None or mask is not None else generation.IMAGE_STRENGTH
+        sampling = Sampling(num_inference_steps, guidance_scale, guidance_interval, solver, shift, strength)
+        config = self.network.config
+        height, width = generation.check_size(config, height, width, latents)
+        self._warn_of_size(height, width)
+        size = Size(len(prompts), num_images_per_prompt, height, width)
+        noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
+        known = None if image is None else generation.known_picture(self.codec, size, image, mask, self.device)
+        painted = self._paint(prompts, noise, known, sampling, batch_size, callback_on_step_end, progress)
+        return self._output(painted, output_type, batch_size)
+
+    def _paint(
+        self,
+        prompts: list[str],
+        noise: Tensor,
+        known: KnownPicture | None,
+        sampling: Sampling,
+        batch_size: int,
+        callback: StepEnd | None,
+        progress: bool,
+    ) -> Tensor:
+        config = self.network.config
+        ids, mask = self.processor.encode_prompts(prompts)
+        tokens = noise.shape[2] * noise.shape[3] // config.latent_patch_size**2
+        generation.check_context(config, mask, tokens)
+        prefix = self.network.encode_prompts(ids.to(self.device), mask.to(self.device))
+        owner = torch.arange(len(prompts), device=self.device).repeat_interleave(len(noise) // len(prompts))
+        batches = torch.arange(len(noise), device=self.device).split(batch_size)
+        painted = []
+        with progress_bar("painting", len(batches) * (len(sampling.times()) - 1), shown=progress) as advance:
+
+            def after_step(step: int, t: float, x: Tensor) -> Tensor | None:
+                advance()
+                replaced = callback(self, step, t, {"latents": x}) if callback else None
+                return replaced.get("latents") if replaced else None
+
+            for rows in batches:
+                part = None if known is None else known.select(rows)
+                own = prefix.select(owner[rows])
+                painted.append(
+                    generation.sample_latents(self.network, own, noise[rows], sampling, known=part, callback=after_step)
+                )
+        return torch.cat(painted)
+
+    def _output(self, latents: Tensor, output_type: OutputType, batch_size: int) -> Any:
+        if output_type == "latent":
+            return latents
+        pixels = torch.cat([self.codec.decode(part) for part in latents.split(batch_size)])
+        array = (pixels.permute(0, 2, 3, 1).cpu().numpy() + 1) / 2  # (N, height, width, 3)
+        if output_type == "np":
+            return array
+        # Truncated, not rounded, as the official code does it.
+        return [Image.fromarray(picture) for picture in (array * 255).astype(np.uint8)]
+
+    def _warn_of_size(self, height: int, width: int) -> None:
+        trained = self.network.config.image_size
+        if (height, width) != (trained, trained) and not self._warned_of_size:
+            self._warned_of_size = True
+            message = f"painting at {height}x{width}; these weights were trained at {trained}x{trained}"
+            warnings.warn(message, stacklevel=4)
+
+    # --- from pictures to words -------------------------------------------------------------------------------------
+
+    def ask(self, question: str, images: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any) -> str:
+        """The answer to one question.
+
+        Args:
+            question: some text. One `<image_placeholder>` and a newline per picture are put before it, unless it
+                places as many placeholders itself.
+            images: none, one or several pictures.
+            **decoding: max_new_tokens=512, do_sample=False, temperature, top_p, top_k, repetition_penalty, seed; see
+                `janusflow.understanding.Decoding`.
+
+        Raises:
+            ValueError: for an empty question, an unreadable picture, or a request that does not fit into the context.
+        """
+        return self.chat(self._question(question, images), **decoding)
+
+    def chat(self, messages: Sequence[Message], **decoding: Any) -> str:
+        """The assistant's next message in a conversation of any number of turns and pictures.
+
+        Args:
+            messages: mappings of `role` (user, assistant; system at the start) and `content`. A message's pictures
+                stand under `images`, with an `<image_placeholder>` in its content for each; or `content` is a list of
+                parts in OpenAI's form.
+            **decoding: as in `ask`.
+        """
+        return self.chat_batch([messages], **decoding)[0]
+
+    def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
+        """`chat` for several conversations of any lengths at once."""
+        return understanding.answer(self.network, self.processor, conversations, _decoding(decoding))
+
+    def ask_batch(
+        self, questions: Sequence[str], images: Sequence[ImageSource | Sequence[ImageSource] | None], **decoding: Any
+    ) -> list[str]:
+        """`ask` for several questions at once, each with its own pictures."""
+        if len(questions) != len(images):
+            raise ValueError(f"{len(questions)} questions were given with pictures for {len(images)}")
+        conversations = [self._question(q, i) for q, i in zip(questions, images, strict=True)]
+        return self.chat_batch(conversations, **decoding)
+
+    def stream(
+        self,
+        question: str | Sequence[Message],
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        **decoding: Any,
+    ) -> Iterator[str]:
+        """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded."""
+        messages = self._question(question, images) if isinstance(question, str) else question
+        return understanding.stream(self.network, self.processor, messages, _decoding(decoding))
+
+    def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"question is {question!r}; a question is some text")
+        pictures = load_images(images)
+        return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
+
+
+def _decoding(arguments: dict[str, Any]) -> Decoding:
+    unknown = set(arguments) - set(Decoding.__dataclass_fields__)
+    if unknown:
+        known = ", ".join(Decoding.__dataclass_fields__)
+        raise ValueError(f"{', '.join(sorted(unknown))}: unknown decoding argument; known are {known}")
+    return Decoding(**arguments)

@@ -1,0 +1,334 @@
+"""Text and pictures in, what the network reads out: ids, masks and normalised pixels.
+
+The strings are those of the family's chat template; the ids those of the checkpoint's own `tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from janusflow.checkpoint.files import read_json
+from janusflow.images import ImageSource, load_image, load_images
+
+Message: TypeAlias = "Mapping[str, Any]"
+
+SYSTEM_PROMPT = (
+    "You are a helpful language and vision assistant. "
+    "You are able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+)
+ROLE_WORDS = {"deepseek_old": ("User", "Assistant"), "deepseek": ("<|User|>", "<|Assistant|>")}
+ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 1}
+PAD_TOKEN = "<｜▁pad▁｜>"
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How conversations become text; `processor_config.json`.
+
+    Attributes:
+        num_image_tokens: understanding tokens of one picture.
+        sft_format: name of the chat template, a key of `ROLE_WORDS`.
+        system_prompt: stands before an understanding conversation that brings none of its own.
+        image_tag: placeholder of one picture in the text.
+        image_start_tag: token before a picture's tokens, and the last token of a generation prompt.
+        image_end_tag: token after a picture's tokens.
+    """
+
+    num_image_tokens: int
+    sft_format: str = "deepseek_old"
+    system_prompt: str = SYSTEM_PROMPT
+    image_tag: str = "<image_placeholder>"
+    image_start_tag: str = "<begin_of_image>"
+    image_end_tag: str = "<end_of_image>"
+
+    def __post_init__(self) -> None:
+        if self.sft_format not in ROLE_WORDS:
+            raise ValueError(f"sft_format is {self.sft_format!r}; known templates are {', '.join(ROLE_WORDS)}")
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How pictures become pixels; `preprocessor_config.json`.
+
+    Attributes:
+        image_size: side of the square that f_enc takes.
+        min_size: the short side is never made smaller than this.
+        image_mean, image_std: per channel, of values in [0, 1].
+        rescale_factor: 1/255.
+        do_normalize: whether mean and deviation are applied.
+    """
+
+    image_size: int
+    min_size: int = 14
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    rescale_factor: float = 1 / 255
+    do_normalize: bool = True
+
+    @property
+    def background(self) -> tuple[int, ...]:
+        """The colour that pads a picture to a square: the mean, truncated to 8 bits."""
+        return tuple(int(mean * 255) for mean in self.image_mean)
+
+
+@dataclass
+class UnderstandingInputs:
+    """A batch of B conversations, padded on the left to T tokens.
+
+    Attributes:
+        input_ids: (B, T) int64; `<image_placeholder>` at each understanding token.
+        attention_mask: (B, T) int64, 1 at tokens.
+        pixel_values: (N, 3, S, S) float32, the pictures of all conversations in reading order; None if there are none.
+        text: the prompts as strings, before pictures were laid in.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    pixel_values: Tensor | None
+    text: list[str] = field(default_factory=list)
+
+
+class JanusFlowProcessor:
+    """Tokenizer, template and picture preprocessing of one checkpoint.
+
+    Args:
+        tokenizer: of the checkpoint.
+        text: see `TextSettings`.
+        image: see `ImageSettings`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, text: TextSettings, image: ImageSettings) -> None:
+        self.tokenizer, self.text, self.image = tokenizer, text, image
+        self.image_id = self._id(text.image_tag)
+        self.image_start_id = self._id(text.image_start_tag)
+        self.image_end_id = self._id(text.image_end_tag)
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> JanusFlowProcessor:
+        """Reads the tokenizer and the two JSON files of a checkpoint folder, official or ours.
+
+        Raises:
+            ValueError: if one is missing or damaged.
+        """
+        folder = Path(folder)
+        text, image = read_json(folder / "processor_config.json"), read_json(folder / "preprocessor_config.json")
+        image = {key: tuple(value) if isinstance(value, list) else value for key, value in image.items()}
+        try:
+            text_settings = TextSettings(**_known(TextSettings, text))
+            image_settings = ImageSettings(**_known(ImageSettings, image))
+            return cls(_tokenizer(folder), text_settings, image_settings)
+        except TypeError as error:
+            raise ValueError(f"{folder}: the processor's files are incomplete ({error})") from error
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what `from_pretrained` reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(folder)
+        settings = {"processor_config.json": asdict(self.text), "preprocessor_config.json": asdict(self.image)}
+        for name, values in settings.items():
+            content = {**values, "processor_class": type(self).__name__}
+            (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    # --- understanding ----------------------------------------------------------------------------------------------
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """A conversation as the text that the tokenizer gets.
+
+        System prompt, blank line, then `Role: content` turns; a blank line closes a user's turn, the end-of-sentence
+        token an assistant's, and an empty last turn of the assistant is left open for the answer.
+
+        Args:
+            messages: of `role` (user, assistant, or a system one at the start) and `content`. An open assistant turn
+                is added if the last message is a user's.
+        """
+        system, turns = self._turns(messages)
+        user, assistant = ROLE_WORDS[self.text.sft_format]
+        closers = ("\n\n", self.tokenizer.eos_token)
+        text = system + "\n\n" if system else ""
+        for index, (role, content) in enumerate(turns):
+            word = (user, assistant)[role]
+            text += f"{word}: {content}{closers[index % 2]}" if content else f"{word}:"
+        return text.strip()
+
+    def encode_conversations(self, conversations: Sequence[Sequence[Message]]) -> UnderstandingInputs:
+        """Conversations of any lengths, with their pictures, as one batch.
+
+        Args:
+            conversations: each a list of messages; a message's pictures stand under `images`, and one
+                `<image_placeholder>` in its content for each, or both come as a list of parts in OpenAI's form.
+
+        Raises:
+            ValueError: if a conversation is malformed or its pictures and placeholders differ in number.
+        """
+        plain = [[_flatten(message, self.text.image_tag) for message in messages] for messages in conversations]
+        texts, rows, pictures = [], [], []
+        for messages in plain:
+            text = self.render(messages)
+            images = [image for message in messages for image in load_images(message.get("images"))]
+            ids = self.lay_pictures(self.tokenizer.encode(text), len(images))
+            texts.append(text)
+            rows.append(ids)
+            pictures.extend(images)
+        padded, mask = self._pad(rows, side="left")
+        pixels = torch.stack([self.preprocess(image) for image in pictures]) if pictures else None
+        return UnderstandingInputs(padded, mask, pixels, texts)
+
+    def question(self, question: str, images: int) -> str:
+        """A question with one placeholder and a newline per picture before it, unless it places them itself."""
+        placed = question.count(self.text.image_tag)
+        if placed and placed != images:
+            raise ValueError(f"the question holds {placed} {self.text.image_tag}, but {images} pictures were given")
+        return question if placed else f"{self.text.image_tag}\n" * images + question
+
+    def preprocess(self, source: ImageSource) -> Tensor:
+        """A picture as f_enc takes it: (3, S, S) float32.
+
+        The long side is resized to S (bicubic, antialiased, sides truncated), the rest padded, centred, with the mean.
+        """
+        image, settings = load_image(source), self.image
+        size, longest = settings.image_size, max(image.size)
+        width, height = (max(int(side / longest * size), settings.min_size) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        square = Image.new("RGB", (max(width, height),) * 2, settings.background)
+        square.paste(image, ((square.width - width) // 2, (square.height - height) // 2))
+        pixels = np.asarray(square, dtype=np.float64) * settings.rescale_factor
+        values = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)
+        if settings.do_normalize:
+            mean, std = (torch.tensor(value).view(3, 1, 1) for value in (settings.image_mean, settings.image_std))
+            values = (values - mean) / std
+        return values.contiguous()
+
+    # --- generation -------------------------------------------------------------------------------------------------
+
+    def render_prompt(self, prompt: str) -> str:
+        """The text of a generation prompt: one user turn, no system prompt, `<begin_of_image>`."""
+        messages = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
+        return self.render(messages) + self.text.image_start_tag
+
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Generation prompts without the `<begin_of_image>` that the time token replaces.
+
+        Returns:
+            ids and mask, both (B, P) int64, padded on the right.
+
+        Raises:
+            ValueError: for an empty prompt.
+        """
+        rows = []
+        for prompt in prompts:
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise ValueError(f"prompt is {prompt!r}; a prompt is some text")
+            rows.append(self.tokenizer.encode(self.render_prompt(prompt))[:-1])
+        return self._pad(rows, side="right")
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _id(self, token: str) -> int:
+        index = self.tokenizer.convert_tokens_to_ids(token)
+        if index is None or self.tokenizer.convert_ids_to_tokens(index) != token:
+            raise ValueError(f"the tokenizer has no token {token!r}, which this model family needs")
+        return int(index)
+
+    def _turns(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, str]]]:
+        plain = [_flatten(message, self.text.image_tag) for message in messages]
+        system = self.text.system_prompt
+        if plain and plain[0]["role"].lower() == "system":
+            system = plain.pop(0)["content"].strip()
+        turns: list[tuple[int, str]] = []
+        for message in plain:
+            role = ROLES.get(message["role"].lower())
+            if role is None:
+                raise ValueError(f"role is {message['role']!r}; allowed are user, assistant, and system at the start")
+            if role != len(turns) % 2:
+                raise ValueError("user and assistant must take turns, the user first")
+            content = message["content"].strip()
+            if not content and (role == 0 or len(turns) + 1 < len(plain)):
+                raise ValueError(f"message {len(turns) + 1} of the conversation is empty")
+            turns.append((role, content))
+        if not turns:
+            raise ValueError("the conversation holds no message")
+        return system, turns if turns[-1][0] == 1 else [*turns, (1, "")]
+
+    def lay_pictures(self, ids: list[int], pictures: int) -> list[int]:
+        """Each placeholder replaced by the tokens of a picture.
+
+        Raises:
+            ValueError: if there are more or fewer placeholders than pictures.
+        """
+        placeholders = ids.count(self.image_id)
+        if placeholders != pictures:
+            raise ValueError(
+                f"the conversation holds {placeholders} {self.text.image_tag}, but {pictures} pictures were given"
+            )
+        tokens = [self.image_start_id, *[self.image_id] * self.text.num_image_tokens, self.image_end_id]
+        return [new for old in ids for new in (tokens if old == self.image_id else (old,))]
+
+    def _pad(self, rows: list[list[int]], *, side: str) -> tuple[Tensor, Tensor]:
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            part = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
+            ids[index, part], mask[index, part] = torch.tensor(row), 1
+        return ids, mask
+
+
+def _flatten(message: Message, image_tag: str) -> dict[str, Any]:
+    """A message with `content` as a string and `images` as a list, from ours, the official or OpenAI's form."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError(f"a message is a mapping with role and content, not {message!r:.80}")
+    content, images = message.get("content"), message.get("images") or []
+    if isinstance(images, (str, bytes, Path, np.ndarray, Image.Image)):
+        images = [images]
+    if isinstance(content, str):
+        return {"role": message["role"], "content": content, "images": list(images)}
+    if not isinstance(content, Sequence):
+        raise ValueError(f"a message's content is a string or a list of parts, not {type(content).__name__}")
+    text, found = "", list(images)
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text":
+            text += str(part.get("text", ""))
+        elif kind in ("image", "image_url"):
+            value = part.get("image") if kind == "image" else part.get("image_url")
+            found.append(value["url"] if isinstance(value, Mapping) else value)
+            text += f"{image_tag}\n"
+        else:
+            raise ValueError(f"a part of a message's content has type {kind!r}; allowed are text, image and image_url")
+    return {"role": message["role"], "content": text, "images": found}
+
+
+def _known(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that the dataclass has; released files hold others beside them."""
+    names = {entry.name for entry in fields(settings)}
+    return {key: value for key, value in values.items() if key in names}
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """`tokenizer.json` as it is: the Llama class that released files name would change the ids in transformers 5."""
+    file, config = folder / "tokenizer.json", read_json(folder / "tokenizer_config.json")
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no tokenizer.json")
+    try:
+        backend = Tokenizer.from_file(str(file))
+    except Exception as error:  # the Rust side raises bare Exception
+        raise ValueError(f"{file} is damaged: {error}") from error
+    names = {key: config.get(key) for key in ("bos_token", "eos_token", "pad_token")}
+    tokens = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
+    tokens["pad_token"] = PAD_TOKEN if backend.token_to_id(PAD_TOKEN) is not None else tokens["eos_token"]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **tokens)

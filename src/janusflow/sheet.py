@@ -1,0 +1,77 @@
+"""Pictures on disk: PNG files that carry how they were made, and contact sheets."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+SHOWN_SIDE = 128  # pictures smaller than this are enlarged by a whole factor on a sheet
+MARGIN = 8
+LINE_HEIGHT = 14
+CHARACTER_WIDTH = 6
+
+
+def save_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
+    """Writes a PNG with text chunks, beside its place and then renamed: no half-written file is ever seen.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    info = PngImagePlugin.PngInfo()
+    for name, value in metadata.items():
+        info.add_itxt(name, str(value))
+    handle, name = tempfile.mkstemp(suffix=".png.tmp", dir=file.parent)
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            picture.save(stream, format="PNG", pnginfo=info)
+        beside.chmod(0o644)
+        beside.replace(file)
+    except BaseException:
+        beside.unlink()
+        raise
+
+
+def make_folder(folder: Path) -> Path:
+    """A folder that can be written to, made if it is not there.
+
+    Raises:
+        ValueError: if it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"folder {str(folder)!r} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str], *, columns: int = 4) -> Image.Image:
+    """Pictures in a grid, each with its label below it.
+
+    Args:
+        pictures: at least one; all are shown at the size of the first.
+        labels: one per picture; wrapped to the picture's width.
+        columns: at most so many side by side.
+    """
+    side = pictures[0].width
+    factor = max(1, -(-SHOWN_SIDE // side))
+    width, height = side * factor, pictures[0].height * factor
+    lines = [textwrap.wrap(label, max(width // CHARACTER_WIDTH, 8)) for label in labels]
+    text = LINE_HEIGHT * max(map(len, lines))
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    cell_width, cell_height = width + MARGIN, height + text + MARGIN
+    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for index, (picture, label) in enumerate(zip(pictures, lines, strict=True)):
+        x, y = MARGIN + index % columns * cell_width, MARGIN + index // columns * cell_height
+        sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
+        draw.multiline_text((x, y + height + 2), "\n".join(label), fill="black", font=font, spacing=2)
+    return sheet

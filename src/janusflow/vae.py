@@ -1,0 +1,83 @@
+"""Pixels to scaled latents and back: the frozen VAE outside the network.
+
+Shapes: pixels (B, 3, H, W) in [-1, 1], latents (B, C, H/f, W/f) scaled to about unit deviation, f = 8 for the SDXL-VAE.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from torch import Tensor
+
+DEFAULT_VAE = "stabilityai/sdxl-vae"
+
+
+class LatentCodec:
+    """A diffusers `AutoencoderKL` with its scaling.
+
+    Args:
+        vae: the autoencoder; it is put into eval mode and frozen.
+
+    Raises:
+        ValueError: if it holds float16 weights: activations of the SDXL-VAE overflow in float16.
+    """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        check_dtype(vae.dtype)
+        self.vae = vae.eval().requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, dtype: torch.dtype, device: torch.device) -> LatentCodec:
+        """Opens a folder in diffusers' layout (itself, or its `vae` subfolder), or a hub id.
+
+        Raises:
+            ValueError: if there is none, or the dtype is float16.
+        """
+        check_dtype(dtype)
+        path = Path(source).expanduser()
+        if path.is_dir() and not (path / "config.json").is_file() and (path / "vae").is_dir():
+            path = path / "vae"
+        try:
+            vae = AutoencoderKL.from_pretrained(str(path) if path.is_dir() else str(source), torch_dtype=dtype)
+        except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+            raise ValueError(
+                f"vae is {str(source)!r}: no AutoencoderKL folder, and none fetched or cached from the hub; "
+                "pass vae=FOLDER, or output_type='latent' to do without"
+            ) from error
+        return cls(vae.to(device))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latent."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent cell, each way."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The mean of the posterior, scaled, in float32."""
+        posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+        shift = self.vae.config.shift_factor or 0.0
+        return (posterior.mean.float() - shift) * self.vae.config.scaling_factor
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels clipped to [-1, 1], in float32."""
+        unscaled = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self.vae.decode(unscaled.to(self.vae.device, self.vae.dtype)).sample.float().clip(-1, 1)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuses float16.
+
+    Raises:
+        ValueError: saying why.
+    """
+    if dtype == torch.float16:
+        raise ValueError("dtype is float16, in which the SDXL-VAE overflows to black pictures; use bfloat16 or float32")

@@ -1,0 +1,213 @@
+"""The command line: what it writes, what it refuses, and that it is quick to answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from janusflow import JanusFlow, __version__
+from janusflow.cli import app
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def run(small_folder: Path, vae_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs a command on the small checkpoint."""
+
+    def call(command: str, *arguments: object, stdin: str | None = None, model: Path = small_folder) -> Result:
+        extra = ["--model", str(model)] + (["--vae", str(vae_folder)] if command in ("generate", "chat") else [])
+        words = [str(argument) for argument in arguments]
+        return runner.invoke(app, [command, *words, *extra, "--device", "cpu"], input=stdin)
+
+    return call
+
+
+def sentence(result: Result) -> str:
+    """The one sentence of a refused command."""
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def test_pictures_carry_how_they_were_made(run, tmp_path: Path) -> None:
+    result = run("generate", "a red circle", "three stars", "-n", 2, "--steps", 2, "--seed", 7, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    files = sorted(tmp_path.glob("*.png"))
+    names = [
+        "001-a-red-circle-7.png",
+        "001-sheet.png",
+        "002-a-red-circle-8.png",
+        "003-three-stars-7.png",
+        "004-three-stars-8.png",
+    ]
+    assert [file.name for file in files] == names
+    assert result.stdout.split() == [str(tmp_path / name) for name in (names[0], *names[2:], names[1])]
+    with Image.open(tmp_path / "004-three-stars-8.png") as picture:
+        assert picture.size == (64, 64)
+        assert picture.text["prompt"] == "three stars"
+        assert picture.text["seed"] == "8"
+        assert picture.text["num_inference_steps"] == "2"
+        assert picture.text["guidance_scale"] == "2.0"
+        assert picture.text["Software"] == f"janusflow {__version__}"
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_nothing_is_overwritten_and_one_picture_needs_no_sheet(run, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run("generate", "a star", "--steps", 1, "--seed", 0, "--out", tmp_path).exit_code == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["001-a-star-0.png", "002-a-star-0.png"]
+    first, second = (Image.open(file) for file in sorted(tmp_path.iterdir()))
+    assert np.array_equal(np.asarray(first), np.asarray(second))
+
+
+def test_a_picture_is_the_one_that_python_paints(run, small_model: JanusFlow, tmp_path: Path) -> None:
+    run("generate", "a star", "--steps", 2, "--seed", 3, "--guidance", 3, "--solver", "ab2", "--out", tmp_path)
+    (expected,) = small_model.generate("a star", num_inference_steps=2, seed=3, guidance_scale=3.0, solver="ab2")
+    assert np.array_equal(np.asarray(Image.open(next(tmp_path.glob("*.png")))), np.asarray(expected))
+
+
+def test_painting_over_a_picture_with_a_mask(run, picture: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    Image.new("L", (64, 64), 255).save(mask)
+    out = tmp_path / "out"
+    assert run("generate", "a", "--image", picture, "--strength", 0.5, "--steps", 2, "--out", out).exit_code == 0
+    assert run("generate", "a", "--image", picture, "--mask", mask, "--steps", 2, "--out", out).exit_code == 0
+    assert len(list(out.iterdir())) == 2
+
+
+def test_ask_prints_the_answer_whole_or_streamed(run, small_model: JanusFlow, picture: Path) -> None:
+    expected = small_model.ask("what is it?", picture, max_new_tokens=6).strip()
+    whole = run("ask", picture, "what is it?", "--max-new-tokens", 6)
+    streamed = run("ask", picture, "what is it?", "--max-new-tokens", 6, "--stream")
+    assert whole.stdout.strip() == streamed.stdout.strip() == expected
+    assert run("ask", "hello", "--max-new-tokens", 2).exit_code == 0
+    assert (
+        run("ask", picture, picture, "which?", "--temperature", 0.9, "--seed", 1, "--max-new-tokens", 2).exit_code == 0
+    )
+
+
+def test_chat_shows_draws_answers_forgets_and_survives_errors(run, picture: Path, tmp_path: Path) -> None:
+    lines = [
+        f"/image {picture}",
+        "what is it?",
+        "/image missing.png",
+        "/sing",
+        "/draw a star",
+        "and this?",
+        "/reset",
+        "hello",
+        "/quit",
+    ]
+    result = run("chat", "--max-new-tokens", 3, "--out", tmp_path / "drawn", stdin="\n".join(lines))
+    assert result.exit_code == 0, result.output
+    assert "picture 1 will go with your next message" in result.stdout
+    assert (tmp_path / "drawn" / "chat-001.png").is_file()
+    assert "(forgotten)" in result.stdout
+    assert "missing.png' does not exist" in result.stderr
+    assert "/sing is unknown" in result.stderr
+
+
+def test_info_tells_what_a_checkpoint_is(small_folder: Path) -> None:
+    result = runner.invoke(app, ["info", str(small_folder)])
+    assert result.exit_code == 0, result.output
+    for words in (
+        "official",
+        "64 px, latent 4x8x8",
+        "16 to see, 16 to draw",
+        "not here; by default stabilityai/sdxl-vae",
+    ):
+        assert words in result.stdout
+    stored = sum(
+        int(n.replace(",", "")) for n in re.findall(r"(?:encoder|model|head|decoder) +([\d,]+)", result.stdout)
+    )
+    total = int(re.search(r"parameters +([\d,]+)", result.stdout)[1].replace(",", ""))
+    assert stored == total > 400_000
+
+
+def test_version_and_help_show_examples() -> None:
+    assert runner.invoke(app, ["--version"]).stdout.strip() == __version__
+    for command in ("generate", "ask", "chat", "info", "demo"):
+        result = runner.invoke(app, [command, "--help"])
+        assert result.exit_code == 0
+        assert "janusflow " + command in result.stdout
+        assert "Example" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "words"),
+    [
+        ("generate", [""], "prompt is ''"),
+        ("generate", ["star " * 3000], "a prompt has"),
+        ("generate", ["a", "--steps", "0"], "num_inference_steps is 0"),
+        ("generate", ["a", "--guidance", "0.2"], "guidance_scale is 0.2"),
+        ("generate", ["a", "--guidance", "nan"], "guidance_scale is nan"),
+        ("generate", ["a", "--height", "50"], "height is 50; expected a positive multiple of 16"),
+        ("generate", ["a", "--num-images", "0"], "--num-images is 0"),
+        ("generate", ["a", "--seed", "-4"], "seed is -4"),
+        ("generate", ["a", "--strength", "0.5"], "need an image"),
+        ("generate", ["a", "--solver", "magic"], "solver is 'magic'"),
+        ("generate", ["a", "--image", "missing.png"], "does not exist"),
+        ("generate", ["a", "--dtype", "int4"], "dtype is 'int4'"),
+        ("ask", ["missing.png", "what?"], "does not exist"),
+        ("ask", [""], "question is ''"),
+        ("ask", ["a", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
+    run, command: str, arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    out = ["--out", tmp_path / "out"] if command == "generate" else []
+    assert words in sentence(run(command, *arguments, *out))
+    assert not list(tmp_path.rglob("*.png*"))
+
+
+def test_a_damaged_checkpoint_and_an_unknown_model(run, small_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_folder, tmp_path / "cut"))
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    assert "is damaged" in sentence(run("ask", "hi", model=folder))
+    assert "expected 'tiny', a folder, or a hub id" in sentence(run("ask", "hi", model=Path("nowhere")))
+    assert "is damaged" in sentence(runner.invoke(app, ["info", str(folder)]))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not os.access("/proc", os.R_OK), reason="needs /proc")
+def test_an_output_folder_that_cannot_be_written(run, tmp_path: Path) -> None:
+    for out in (Path("/proc/pictures"), tmp_path / "file" / "pictures"):
+        (tmp_path / "file").touch()
+        assert "cannot be written" in sentence(run("generate", "a", "--steps", 1, "--out", out))
+
+
+def test_an_unknown_device_is_refused() -> None:
+    result = runner.invoke(app, ["ask", "hi", "--device", "abacus"])
+    assert "device is 'abacus'; allowed are auto, cpu" in sentence(result)
+
+
+def test_debug_shows_the_traceback(run) -> None:
+    result = run("ask", "", "--debug")
+    assert isinstance(result.exception, ValueError)
+
+
+def loaded_modules(code: str) -> set[str]:
+    """What a fresh interpreter has imported after running the code."""
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_and_asking_for_help_load_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "diffusers", "numpy", "scipy", "PIL"}
+    assert not loaded_modules("import janusflow") & heavy
+    assert not loaded_modules("import janusflow.cli") & heavy
+    assert "torchvision" not in loaded_modules("import janusflow; janusflow.JanusFlow")

@@ -1,0 +1,38 @@
+"""One place resolves devices and dtypes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from janusflow.device import ACCELERATORS, resolve_device, resolve_dtype
+
+
+def test_auto_takes_the_first_accelerator_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("cuda", "mps"):
+        monkeypatch.setattr("janusflow.device._available", lambda name, kind=kind: name == kind)
+        assert resolve_device("auto").type == kind
+    monkeypatch.setattr("janusflow.device._available", lambda name: False)
+    assert resolve_device() == torch.device("cpu")
+    with pytest.raises(ValueError, match="finds no cuda device"):
+        resolve_device("cuda:0")
+    with pytest.raises(ValueError, match="device is 'toaster'"):
+        resolve_device("toaster")
+
+
+def test_dtypes() -> None:
+    assert resolve_dtype("auto", torch.bfloat16) == torch.bfloat16
+    assert resolve_dtype("float32", torch.bfloat16) == torch.float32
+    assert resolve_dtype(torch.float16, torch.bfloat16) == torch.float16
+    for wrong in ("int8", "double", torch.int64, None):
+        with pytest.raises(ValueError, match="dtype is"):
+            resolve_dtype(wrong, torch.float32)  # type: ignore[arg-type]
+
+
+def test_no_other_file_names_a_device() -> None:
+    source = Path(__file__).parents[1] / "src" / "janusflow"
+    named = re.compile(rf"[\"'](?:{'|'.join(ACCELERATORS)})[\"':]|\.cuda\(")
+    assert [f.name for f in source.rglob("*.py") if f.name != "device.py" and named.search(f.read_text())] == []
