@@ -1,0 +1,36 @@
+"""The command line. The commands import what is heavy themselves, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from janusflow import __version__
+from janusflow.cli import models, training
+
+app = typer.Typer(
+    name="janusflow",
+    help="JanusFlow: one model that sees and draws.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+for command in (models.generate, models.ask, models.chat, models.info, models.demo, training.train):
+    app.command()(command)
+app.add_typer(training.data, name="data", help="Prepare data for training.")
+
+
+def main() -> None:
+    """Entry point of the `janusflow` command."""
+    app()

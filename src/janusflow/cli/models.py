@@ -1,0 +1,246 @@
+"""Commands that run a model: generate, ask, chat, info, demo. Heavy imports happen inside them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from janusflow import __version__
+from janusflow.cli.options import Adapter, Debug, Device, Dtype, MaxNewTokens, Model, Vae, one_sentence
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from janusflow.pipeline import JanusFlow
+
+NAME_LENGTH = 40  # characters of a prompt in a file's name
+
+
+@one_sentence
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="What to paint; several prompts are painted together.")],
+    model: Model = "tiny",
+    vae: Vae = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures of each prompt.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps from noise to picture.")] = 30,
+    guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 is without guidance.")] = 2.0,
+    seed: Annotated[Optional[int], typer.Option(help="Of the first picture of each prompt; by default random.")] = None,
+    solver: Annotated[str, typer.Option(help="euler, heun, midpoint or ab2.")] = "euler",
+    shift: Annotated[float, typer.Option(help="Above 1: more steps near the noise.")] = 1.0,
+    height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
+    width: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
+    image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
+    mask: Annotated[Optional[Path], typer.Option(help="Bright where the picture is to be repainted.")] = None,
+    strength: Annotated[Optional[float], typer.Option(help="How far from the picture, in (0, 1].")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures painted at once.")] = 16,
+    adapter: Adapter = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    debug: Debug = False,
+) -> None:
+    """Paint pictures from words.
+
+    Writes PNG files that carry prompt, seed and settings, and a contact sheet when there are several.
+
+    [bold]Examples[/bold]
+
+      janusflow generate "a red circle above a blue square"
+
+      janusflow generate "three stars" "a green cross" --num-images 4 --steps 30 --guidance 2 --seed 0 --out pictures
+
+      janusflow generate "a yellow star" --image scene.png --mask mask.png
+    """
+    from janusflow.generation import choose_seeds
+    from janusflow.sheet import make_folder
+
+    make_folder(out)
+    if num_images < 1:
+        raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
+    seeds = choose_seeds(seed, len(prompts), num_images)
+    painter = _open(model, vae, dtype, device, adapter)
+    settings: dict[str, Any] = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "solver": solver,
+        "shift": shift,
+        "height": height,
+        "width": width,
+        "strength": strength,
+    }
+    pictures = painter.generate(
+        prompts,
+        num_images_per_prompt=num_images,
+        seed=seeds,
+        image=image,
+        mask=mask,
+        batch_size=batch_size,
+        **settings,
+    )
+    named = [prompt for prompt in prompts for _ in range(num_images)]
+    used = {name: value for name, value in settings.items() if value is not None}
+    _write(pictures, named, seeds, out, {"model": model, **used})
+
+
+@one_sentence
+def ask(
+    pictures_and_question: Annotated[
+        list[str], typer.Argument(metavar="[PICTURE]... QUESTION", help="Any number of pictures, then a question.")
+    ],
+    model: Model = "tiny",
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is written.")] = False,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Annotated[Optional[float], typer.Option(help="Sample with it; by default greedy.")] = None,
+    top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
+    seed: Annotated[Optional[int], typer.Option(help="Of sampling.")] = None,
+    adapter: Adapter = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    debug: Debug = False,
+) -> None:
+    """Ask a question about pictures.
+
+    [bold]Examples[/bold]
+
+      janusflow ask scene.png "what colour is the circle?"
+
+      janusflow ask first.png second.png "which one shows a star?" --stream
+    """
+    *pictures, question = pictures_and_question
+    answerer = _open(model, None, dtype, device, adapter)
+    sampling: dict[str, Any] = {"do_sample": temperature is not None, "temperature": temperature or 1.0, "top_p": top_p}
+    decoding = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
+    if stream:
+        for piece in answerer.stream(question, pictures, **decoding):
+            print(piece, end="", flush=True)
+        print()
+    else:
+        print(answerer.ask(question, pictures, **decoding).strip())
+
+
+@one_sentence
+def chat(
+    model: Model = "tiny",
+    vae: Vae = None,
+    out: Annotated[Path, typer.Option(help="Folder for what /draw paints.")] = Path("pictures"),
+    max_new_tokens: MaxNewTokens = 512,
+    adapter: Adapter = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    debug: Debug = False,
+) -> None:
+    """Talk about pictures and have some painted, in many turns.
+
+    [bold]In the chat[/bold]: /image FILE shows the model a picture, /draw PROMPT paints one and shows it too, /reset
+    starts over, /quit ends.
+
+    [bold]Example[/bold]
+
+      janusflow chat --model deepseek-ai/JanusFlow-1.3B
+    """
+    from janusflow.talk import Talk
+
+    talk = Talk(_open(model, vae, dtype, device, adapter), out, max_new_tokens)
+    print("/image FILE, /draw PROMPT, /reset, /quit", file=sys.stderr)
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            break
+        if line in ("/quit", "/exit"):
+            break
+        try:
+            for piece in talk.say(line):
+                print(piece, end="", flush=True)
+            print()
+        except (ValueError, OSError) as error:
+            if debug:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+
+
+@one_sentence
+def info(
+    model: Annotated[str, typer.Argument(help="'tiny', a folder, or a hub id.")] = "tiny",
+    debug: Debug = False,
+) -> None:
+    """Show what a checkpoint is, without loading its weights.
+
+    [bold]Examples[/bold]
+
+      janusflow info
+
+      janusflow info deepseek-ai/JanusFlow-1.3B
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from janusflow.checkpoint.describe import PARTS, describe
+    from janusflow.vae import DEFAULT_VAE
+
+    found = describe(model)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    stored = ", ".join(f"{count} tensors {dtype}" for dtype, count in found.dtypes.items())
+    table.add_row("from", str(found.folder))
+    table.add_row("layout", f"{found.layout}, {found.bytes / 1e6:,.1f} MB in {stored}")
+    table.add_row("pictures", f"{found.image_size} px, latent {found.latent[0]}x{found.latent[1]}x{found.latent[1]}")
+    table.add_row("tokens", f"{found.image_tokens[0]} to see, {found.image_tokens[1]} to draw; context {found.context}")
+    table.add_row("VAE", str(found.vae) if found.vae else f"not here; by default {DEFAULT_VAE}")
+    for part, count in found.parts.items():
+        table.add_row(part, f"{count:>15,}  {PARTS[part]}")
+    table.add_row("parameters", f"{sum(found.parts.values()):>15,}")
+    Console(soft_wrap=True).print(table)
+
+
+@one_sentence
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo"),
+    model: Model = "tiny",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Paint one picture of each kind, ask about a painted and a rendered one, and check everything.
+
+    [bold]Example[/bold]
+
+      janusflow demo --out demo
+    """
+    from janusflow.demo import show
+
+    show(_open(model, None, "auto", device), out, seed=seed)
+
+
+def _open(model: str, vae: str | None, dtype: str, device: str, adapter: Path | None = None) -> JanusFlow:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from janusflow.pipeline import JanusFlow
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    return JanusFlow.from_pretrained(model, vae=vae, dtype=dtype, device=device, adapter=adapter)
+
+
+def _write(
+    pictures: list[Image.Image], prompts: list[str], seeds: list[int], out: Path, settings: dict[str, Any]
+) -> None:
+    """PNG files under names that are still free, and a contact sheet if there are several."""
+    from janusflow.sheet import contact_sheet, save_png
+
+    first = 1 + max((int(m[1]) for file in out.iterdir() if (m := re.match(r"(\d+)-", file.name))), default=0)
+    for number, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True), start=first):
+        slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:NAME_LENGTH].strip("-") or "picture"
+        file = out / f"{number:03d}-{slug}-{seed}.png"
+        save_png(picture, file, {"prompt": prompt, "seed": seed, **settings, "Software": f"janusflow {__version__}"})
+        print(file)
+    if len(pictures) > 1:
+        file = out / f"{first:03d}-sheet.png"
+        labels = [f"{prompt} ({seed})" for prompt, seed in zip(prompts, seeds, strict=True)]
+        save_png(contact_sheet(pictures, labels), file, settings)
+        print(file)

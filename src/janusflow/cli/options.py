@@ -1,0 +1,39 @@
+"""Options that several commands share, and how a user's error is told."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+Model = Annotated[str, typer.Option("--model", "-m", help="'tiny' (in the package), a folder, or a hub id.")]
+Vae = Annotated[Optional[str], typer.Option(help="Folder or hub id of the VAE, if not the model's own.")]
+Adapter = Annotated[Optional[Path], typer.Option(help="Folder of low-rank adapters to put into the model.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+
+
+def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns a user's error into one sentence on stderr and exit code 2; `--debug` lets it through."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            if kwargs.get("debug"):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return run

@@ -1,0 +1,117 @@
+"""Commands that train and prepare data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from janusflow.cli.options import Debug, Device, one_sentence
+
+if TYPE_CHECKING:
+    from janusflow.data.prepare import Captioner, Scorer
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+
+@one_sentence
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Other values.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
+    export: Annotated[str, typer.Option(help="janusflow, or official: the official layout too.")] = "janusflow",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Train from scratch or fine-tune, on one device or, under torchrun, on many.
+
+    [bold]Examples[/bold]
+
+      janusflow train recipes/tiny/stage3.yaml --dry-run
+
+      janusflow train recipes/finetune/both.yaml model=tiny data=my_pictures out=runs/mine
+
+      torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage3.yaml model=runs/stage2/export
+    """
+    from janusflow.training.config import load_config
+
+    if export not in ("janusflow", "official"):
+        raise ValueError(f"--export is {export!r}; allowed are janusflow and official")
+    config = load_config(recipe, overrides or [])
+    if dry_run:
+        from janusflow.training.dryrun import describe
+
+        print(describe(config))
+        return
+    from janusflow.training.trainer import train as run
+
+    print(run(config, resume=resume, device=device, official=export == "official"))
+
+
+@data.command()
+@one_sentence
+def prepare(
+    source: Annotated[str, typer.Argument(help="Folder or files with pictures; a hub id with --kind hub.")],
+    out: Annotated[Path, typer.Option(help="Folder for shards and report; the same one continues a run.")],
+    kind: Annotated[Optional[str], typer.Option(help="folder, jsonl, parquet, webdataset or hub.")] = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read without copying or indexing.")] = False,
+    format: Annotated[str, typer.Option(help="webdataset or parquet.")] = "webdataset",
+    min_side: Annotated[int, typer.Option(help="Pixels of the shorter side.")] = 256,
+    max_aspect: Annotated[float, typer.Option(help="Longer side over shorter.")] = 2.0,
+    scorer: Annotated[Optional[str], typer.Option(help="module:function that gives a picture's score.")] = None,
+    min_score: Annotated[float, typer.Option(help="Pictures below it are dropped.")] = 0.0,
+    caption: Annotated[Optional[str], typer.Option(help="Model that captions anew: tiny, a folder, a hub id.")] = None,
+    endpoint: Annotated[Optional[str], typer.Option(help="OpenAI-compatible address that captions anew.")] = None,
+    endpoint_model: Annotated[str, typer.Option(help="The model's name there.")] = "default",
+    question: Annotated[str, typer.Option(help="What the captioner is asked.")] = "Describe the picture.",
+    short_share: Annotated[float, typer.Option(help="Share of captions cut to their first sentence.")] = 0.25,
+    shard_size: Annotated[int, typer.Option(help="Records of a shard.")] = 1000,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Filter, caption and deduplicate pictures, and write them as shards with a report.
+
+    [bold]Examples[/bold]
+
+      janusflow data prepare my_pictures --out shards --min-side 384
+
+      janusflow data prepare my_pictures --out shards --caption deepseek-ai/JanusFlow-1.3B
+    """
+    from janusflow.data.prepare import PrepareConfig, load_scorer
+    from janusflow.data.prepare import prepare as run
+    from janusflow.data.sources import SourceConfig, kind_of
+
+    config = PrepareConfig(
+        min_side=min_side,
+        max_aspect=max_aspect,
+        min_score=min_score,
+        short_share=short_share,
+        format=format,
+        shard_size=shard_size,
+    )
+    place = SourceConfig(kind or kind_of(source, captions=False), source, streaming=streaming)
+    rate: Scorer | None = None if scorer is None else load_scorer(scorer)
+    state = run(
+        place, out, config, captioner=_captioner(caption, endpoint, endpoint_model, question, device), scorer=rate
+    )
+    print(f"{state.counts['kept']} of {state.counts.total()} pictures kept; see {out / 'report.md'}")
+
+
+def _captioner(
+    model: str | None, endpoint: str | None, endpoint_model: str, question: str, device: str
+) -> Captioner | None:
+    if model is not None and endpoint is not None:
+        raise ValueError("give --caption or --endpoint, not both")
+    if endpoint is not None:
+        from janusflow.endpoint import Endpoint
+
+        far = Endpoint(endpoint, endpoint_model)
+        return lambda pictures: [far.ask(question, [picture]) for picture in pictures]
+    if model is not None:
+        from janusflow.pipeline import JanusFlow
+
+        near = JanusFlow.from_pretrained(model, device=device)
+        return lambda pictures: near.ask_batch([question] * len(pictures), pictures, max_new_tokens=256)
+    return None

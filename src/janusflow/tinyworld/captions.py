@@ -1,0 +1,221 @@
+"""What a picture must show, as a sentence and as a specification: GenEval's six kinds of task, and dense captions.
+
+A task is drawn first; `scene_for` then draws a scene that shows exactly what it says and leaves the rest to chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from janusflow.tinyworld.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    MAX_SHAPES,
+    OPPOSITE,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    Wish,
+    held_out_attribution,
+    held_out_pair,
+    held_out_relation,
+    sample_scene,
+)
+
+GENEVAL_KINDS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+KINDS = (*GENEVAL_KINDS, "dense")
+HELD_OUT_KINDS = ("two_object", "position", "color_attr")  # those with combinations that training never shows
+NUMBERS = ("zero", "one", "two", "three", "four", "five")
+REGIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+RELATION_WORDS = {
+    "left of": ("to the left of", "left of", "on the left of"),
+    "right of": ("to the right of", "right of", "on the right of"),
+    "above": ("above", "over", "on top of"),
+    "below": ("below", "under", "beneath"),
+}
+FRAMES = (
+    "{}",
+    "{}",
+    "{}",
+    "a photo of {}",
+    "a picture of {}",
+    "an image of {}",
+    "a drawing of {}",
+    "draw {}",
+    "paint {}",
+    "show me {}",
+)
+BACKGROUND_WORDS = ("{} on a {} background", "{} on {}", "{} in front of a {} background")
+LINKS = ("{} and {}", "{} and {}", "{} with {}", "{} together with {}")
+
+
+@dataclass(frozen=True)
+class Clause:
+    """`count` shapes of one kind; colour, size and region only where they are not None."""
+
+    kind: str
+    count: int = 1
+    color: str | None = None
+    size: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt and what exactly a picture of it shows: these shapes and no others.
+
+    Attributes:
+        kind: one of `KINDS`.
+        prompt: the sentence.
+        clauses: the shapes.
+        relation: where the first clause's shape lies seen from the second's, or None.
+        background: its name, or None where the prompt names none.
+    """
+
+    kind: str
+    prompt: str
+    clauses: tuple[Clause, ...]
+    relation: str | None = None
+    background: str | None = None
+
+
+def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
+    """A random task.
+
+    Args:
+        rng: the only source of chance.
+        kind: one of `KINDS`.
+        held_out: for `HELD_OUT_KINDS`, a combination that training never shows; otherwise one that it does.
+
+    Raises:
+        ValueError: for an unknown kind, or a held-out task of a kind that has none.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}")
+    if held_out and kind not in HELD_OUT_KINDS:
+        raise ValueError(f"kind {kind!r} has no held-out combinations; only {', '.join(HELD_OUT_KINDS)} have")
+    if kind == "dense":
+        return _dense(rng)
+    clauses, relation = _clauses(rng, kind, held_out)
+    words = [noun_phrase(clause) for clause in clauses]
+    if relation:
+        text = _related(rng, words, relation)
+    else:
+        text = words[0] if len(words) == 1 else rng.choice(LINKS).format(*words)
+    background = rng.choice(tuple(BACKGROUNDS)) if rng.random() < 0.15 else None
+    return _framed(rng, Task(kind, text, clauses, relation, background))
+
+
+def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None:
+    """A scene that shows exactly the task; None if no place was found or, in training, it may not be shown."""
+    wishes = []
+    same = rng.choice(tuple(COLORS)) if rng.random() < 0.6 else None  # colour of shapes that are only counted
+    for index, clause in enumerate(task.clauses):
+        color = clause.color or (same if clause.count > 1 else None)
+        wish = Wish(clause.kind, color, clause.size, clause.region)
+        if task.relation and index == 1:
+            wish = replace(wish, relation=(OPPOSITE[task.relation], 0))
+        wishes += [wish] * clause.count
+    return sample_scene(rng, wishes, background=task.background, training=training)
+
+
+def sample_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
+    """A training pair: a task of the given kind, and a scene of it that holds nothing kept from training."""
+    while True:
+        task = sample_task(rng, kind)
+        scene = scene_for(rng, task)
+        if scene is not None:
+            return task, scene
+
+
+def describe(scene: Scene) -> str:
+    """The whole scene in one fixed wording, shapes in reading order: what "describe the picture" is answered with."""
+    shapes = sorted(scene.shapes, key=lambda s: (REGIONS.index(s.region), s.x, s.y))
+    phrases = [f"{noun_phrase(Clause(s.kind, 1, s.color, s.size))} {place(s.region)}" for s in shapes]
+    return f"{listed(phrases)} on a {scene.background} background"
+
+
+def noun_phrase(clause: Clause) -> str:
+    """a red circle; three small stars."""
+    words = " ".join(word for word in (clause.size, clause.color, clause.kind) if word)
+    if clause.count == 1:
+        return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return f"{NUMBERS[clause.count]} {words}{'es' if clause.kind == 'cross' else 's'}"
+
+
+def place(region: str) -> str:
+    """in the center; on the left; at the top right."""
+    if region == "center":
+        return "in the center"
+    return f"on the {region}" if region in ("left", "right") else f"at the {region}"
+
+
+def listed(phrases: list[str]) -> str:
+    """a; a and b; a, b and c."""
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def _clauses(rng: Random, kind: str, held_out: bool) -> tuple[tuple[Clause, ...], str | None]:
+    if kind == "single_object":
+        return (Clause(rng.choice(SHAPES)),), None
+    if kind == "colors":
+        return (Clause(rng.choice(SHAPES), color=rng.choice(tuple(COLORS))),), None
+    if kind == "counting":
+        color = rng.choice(tuple(COLORS)) if rng.random() < 0.25 else None
+        return (Clause(rng.choice(SHAPES), rng.randint(2, 4), color),), None
+    while True:
+        first, second = rng.sample(SHAPES, 2)
+        colors = rng.sample(tuple(COLORS), 2)
+        relation = rng.choice(RELATIONS)
+        if kind == "two_object" and held_out_pair(first, second) == held_out:
+            return (Clause(first), Clause(second)), None
+        if held_out_pair(first, second):
+            continue
+        attribution = held_out_attribution((colors[0], first), (colors[1], second))
+        if kind == "color_attr" and attribution == held_out:
+            return (Clause(first, color=colors[0]), Clause(second, color=colors[1])), None
+        if kind == "position" and held_out_relation(first, relation, second) == held_out:
+            if rng.random() < 0.6:
+                return (Clause(first), Clause(second)), relation
+            if not attribution:
+                return (Clause(first, color=colors[0]), Clause(second, color=colors[1])), relation
+
+
+def _dense(rng: Random) -> Task:
+    """Two to four clauses with colours, sizes and places, each mentioned or not."""
+    clauses: list[Clause] = []
+    regions = rng.sample(REGIONS, 4)
+    for region in regions[: rng.randint(2, 4)]:
+        free = MAX_SHAPES - sum(clause.count for clause in clauses)
+        count = 2 if free > 2 and rng.random() < 0.15 else 1
+        clause = Clause(
+            rng.choice(SHAPES),
+            count,
+            rng.choice(tuple(COLORS)) if rng.random() < 0.9 else None,
+            rng.choice(tuple(SIZES)) if rng.random() < 0.4 else None,
+            region if count == 1 and rng.random() < 0.6 else None,
+        )
+        if all((clause.kind, clause.color) != (other.kind, other.color) for other in clauses):
+            clauses.append(clause)
+    phrases = [noun_phrase(c) + (f" {place(c.region)}" if c.region else "") for c in clauses]
+    background = rng.choice(tuple(BACKGROUNDS)) if rng.random() < 0.5 else None
+    return _framed(rng, Task("dense", listed(phrases), tuple(clauses), None, background))
+
+
+def _related(rng: Random, words: list[str], relation: str) -> str:
+    joint = rng.choice(RELATION_WORDS[relation])
+    return f"{words[0]} {joint} {words[1]}"
+
+
+def _framed(rng: Random, task: Task) -> Task:
+    """The task with its sentence put into one of many wordings."""
+    text = task.prompt
+    if task.background:
+        words = rng.choice(BACKGROUND_WORDS) if task.kind != "dense" else BACKGROUND_WORDS[0]
+        text = words.format(text, task.background)
+    text = rng.choice(FRAMES).format(text)
+    if rng.random() < 0.15:
+        text = text[0].upper() + text[1:] + "."
+    return replace(task, prompt=text)

@@ -1,0 +1,299 @@
+"""Scenes of coloured shapes: what the tiny world consists of, how a scene is drawn at random, and how it is rendered.
+
+Coordinates and radii are in 64ths of the picture's side, x to the right and y downwards, at any pixel size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import combinations, combinations_with_replacement
+from random import Random
+
+import numpy as np
+
+UNITS = 64
+SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
+RESERVED_SHAPES = ("heart", "ring")  # can be drawn and checked, never occur in training: fine-tuning teaches them
+COLORS = {  # GenEval's
+    "red": (222, 40, 44),
+    "orange": (245, 136, 24),
+    "yellow": (250, 222, 50),
+    "green": (40, 150, 66),
+    "blue": (40, 84, 220),
+    "purple": (132, 56, 184),
+    "pink": (252, 148, 196),
+    "brown": (122, 72, 36),
+    "black": (16, 16, 18),
+    "white": (252, 252, 252),
+}
+BACKGROUNDS = {"gray": (150, 152, 156), "beige": (224, 204, 166), "mint": (164, 214, 190), "slate": (78, 92, 110)}
+SIZES = {"small": (6, 7), "medium": (9, 10), "large": (12, 13)}  # radii
+RELATIONS = ("left of", "right of", "above", "below")
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+MAX_SHAPES = 5
+GAP = 3  # free units between two shapes
+TINT = 4  # colours vary by at most this much per channel
+PLACE_TRIES = 60
+SUPERSAMPLING = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape of a scene.
+
+    Attributes:
+        kind: a name from `SHAPES` or `RESERVED_SHAPES`.
+        color: a name from `COLORS`.
+        x, y: its centre.
+        radius: of the circle that it is drawn in; the shapes are scaled to look about equally large.
+        rgb: the colour as rendered.
+    """
+
+    kind: str
+    color: str
+    x: int
+    y: int
+    radius: int
+    rgb: tuple[int, int, int]
+
+    @property
+    def size(self) -> str:
+        """small, medium or large: the class whose radii are nearest."""
+        return min(SIZES, key=lambda name: abs(self.radius - sum(SIZES[name]) / 2))
+
+    @property
+    def region(self) -> str:
+        """Which ninth of the picture holds the centre: "top left", "top", ..., "center", ..., "bottom right"."""
+        row = ("top", "", "bottom")[min(3 * self.y // UNITS, 2)]
+        column = ("left", "", "right")[min(3 * self.x // UNITS, 2)]
+        return f"{row} {column}".strip() or "center"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Shapes that do not touch, on a plain background.
+
+    Attributes:
+        shapes: at most `MAX_SHAPES`, in no particular order.
+        background: a name from `BACKGROUNDS`.
+        background_rgb: the background as rendered.
+    """
+
+    shapes: tuple[Shape, ...]
+    background: str
+    background_rgb: tuple[int, int, int]
+
+
+def relations(a: Shape, b: Shape) -> set[str]:
+    """Where a lies seen from b, by GenEval's rule: centre offsets shortened by a tenth of both sizes, then by angle."""
+    offset = (a.x - b.x, a.y - b.y)
+    slack = 0.1 * 2 * (a.radius + b.radius)
+    dx, dy = (math.copysign(max(abs(o) - slack, 0), o) for o in offset)
+    length = math.hypot(*offset)
+    found = set()
+    if length:
+        found |= {"left of"} if dx / length < -0.5 else {"right of"} if dx / length > 0.5 else set()
+        found |= {"above"} if dy / length < -0.5 else {"below"} if dy / length > 0.5 else set()
+    return found
+
+
+# --- what training never shows --------------------------------------------------------------------------------------
+
+
+def _share(share: float, *parts: object) -> bool:
+    """A fixed pseudo-random choice of about `share` of all arguments."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") < share * 2**32
+
+
+@cache
+def held_out_pair(first: str, second: str) -> bool:
+    """Whether two kinds of shape never stand in one training scene: 2 of 15 pairs."""
+    return {first, second} in ({"triangle", "cross"}, {"circle", "star"})
+
+
+@cache
+def held_out_relation(first: str, relation: str, second: str) -> bool:
+    """Whether training never shows `first` in `relation` to `second`: about an eighth of the ordered kinds."""
+    if relation in ("right of", "below"):
+        first, relation, second = second, OPPOSITE[relation], first
+    return first != second and not held_out_pair(first, second) and _share(0.12, "relation", first, relation, second)
+
+
+@cache
+def held_out_attribution(first: tuple[str, str], second: tuple[str, str]) -> bool:
+    """Whether two (colour, kind) never stand in one training scene: about a tenth of those with two kinds."""
+    if first[1] == second[1] or held_out_pair(first[1], second[1]):
+        return False
+    return _share(0.1, "attribution", *sorted((first, second)))
+
+
+def held_out(a: Shape, b: Shape) -> bool:
+    """Whether training never shows these two shapes together as they stand."""
+    return (
+        held_out_pair(a.kind, b.kind)
+        or held_out_attribution((a.color, a.kind), (b.color, b.kind))
+        or any(held_out_relation(a.kind, relation, b.kind) for relation in relations(a, b))
+    )
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether a scene shows any combination that is kept from training."""
+    return any(held_out(a, b) for a, b in combinations(scene.shapes, 2))
+
+
+def held_out_pairs() -> list[tuple[str, str]]:
+    """All unordered pairs of kinds that training never shows together."""
+    return [pair for pair in combinations_with_replacement(SHAPES, 2) if held_out_pair(*pair)]
+
+
+# --- scenes at random -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a shape must be; None leaves it to chance.
+
+    Attributes:
+        kind, color, size, region: as in `Shape`.
+        relation: (relation, index): must stand so seen from the shape with that index, and clearly.
+    """
+
+    kind: str | None = None
+    color: str | None = None
+    size: str | None = None
+    region: str | None = None
+    relation: tuple[str, int] | None = None
+
+
+def sample_scene(
+    rng: Random, wishes: list[Wish], *, background: str | None = None, training: bool = True
+) -> Scene | None:
+    """A random scene with one shape per wish.
+
+    Args:
+        rng: the only source of chance.
+        wishes: at most `MAX_SHAPES`.
+        background: its name, or None for any.
+        training: keep what training never shows out of the scene.
+
+    Returns:
+        The scene, or None if no place was found (ask again).
+    """
+    shapes: list[Shape] = []
+    for wish in wishes:
+        for _ in range(PLACE_TRIES):
+            shape = _sample_shape(rng, wish)
+            if _fits(shape, shapes, wish) and not (training and any(held_out(shape, other) for other in shapes)):
+                shapes.append(shape)
+                break
+        else:
+            return None
+    background = background or rng.choice(tuple(BACKGROUNDS))
+    return Scene(tuple(shapes), background, _tinted(rng, BACKGROUNDS[background]))
+
+
+def _sample_shape(rng: Random, wish: Wish) -> Shape:
+    kind = wish.kind or rng.choice(SHAPES)
+    color = wish.color or rng.choice(tuple(COLORS))
+    radius = rng.choice(SIZES[wish.size or rng.choice(tuple(SIZES))])
+    low, high = radius + 3, UNITS - radius - 3
+    return Shape(kind, color, rng.randint(low, high), rng.randint(low, high), radius, _tinted(rng, COLORS[color]))
+
+
+def _tinted(rng: Random, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = (min(max(value + rng.randint(-TINT, TINT), 0), 255) for value in rgb)
+    return red, green, blue
+
+
+def _fits(shape: Shape, others: list[Shape], wish: Wish) -> bool:
+    if wish.region is not None and shape.region != wish.region:
+        return False
+    if any(math.hypot(shape.x - o.x, shape.y - o.y) < REACH * (shape.radius + o.radius) + GAP for o in others):
+        return False
+    if wish.relation is None:
+        return True
+    relation, index = wish.relation
+    other = others[index]
+    across, along = abs(shape.x - other.x), abs(shape.y - other.y)
+    if relation in ("left of", "right of"):
+        across, along = along, across
+    return relation in relations(shape, other) and along >= 1.5 * across
+
+
+# --- rendering ------------------------------------------------------------------------------------------------------
+
+REACH = 1.15  # the farthest point of any shape from its centre, in radii
+
+
+def _star_edge(angle: np.ndarray) -> np.ndarray:
+    """Distance of a five-pointed star's edge from its centre, point up, outer radius 1.15 and inner 0.5."""
+    outer, inner, half = REACH, 0.5, math.pi / 5
+    phi = np.abs((angle + math.pi / 2) % (2 * half) - half)  # 0 at a notch, pi/5 at a point
+    phi = half - phi  # 0 at a point, pi/5 at a notch
+    return outer * inner * math.sin(half) / (outer * np.sin(phi) + inner * np.sin(half - phi))
+
+
+def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Which points (in radii from the centre, v downwards) belong to a shape."""
+    if kind == "circle":
+        return u**2 + v**2 <= 1
+    if kind == "ring":
+        return (u**2 + v**2 <= 1) & (u**2 + v**2 >= 0.3)
+    if kind == "square":
+        return np.maximum(abs(u), abs(v)) <= 0.81
+    if kind == "diamond":
+        return abs(u) + abs(v) <= REACH
+    if kind == "cross":
+        return (np.maximum(abs(u), abs(v)) <= 1) & (np.minimum(abs(u), abs(v)) <= 0.3)
+    if kind == "triangle":
+        return (v <= 0.75) & (abs(u) <= (v + 1.05) * 0.5833)
+    if kind == "star":
+        return np.hypot(u, v) <= _star_edge(np.arctan2(v, u))
+    if kind == "heart":
+        x, y = 1.15 * u, 0.25 - 1.15 * v
+        return (x**2 + y**2 - 1) ** 3 - x**2 * y**3 <= 0
+    raise ValueError(f"shape is {kind!r}; known are {', '.join(SHAPES + RESERVED_SHAPES)}")
+
+
+@lru_cache(maxsize=4096)
+def coverage(kind: str, radius: float, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
+    """How much of each pixel a shape covers.
+
+    Args:
+        kind: of the shape.
+        radius: in pixels.
+        dx, dy: offset of its centre from a pixel corner, in [0, 1).
+
+    Returns:
+        (2n, 2n) float32 in [0, 1]; the centre lies dx right of and dy below the array's middle.
+    """
+    half = math.ceil(REACH * radius) + 1
+    steps = (np.arange(2 * half * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - half
+    u, v = (steps - dx) / radius, (steps - dy) / radius
+    inside = _inside(kind, u[None, :], v[:, None]).astype(np.float32)
+    blocks = inside.reshape(2 * half, SUPERSAMPLING, 2 * half, SUPERSAMPLING)
+    mask = blocks.mean(axis=(1, 3))
+    mask.setflags(write=False)
+    return mask
+
+
+def render(scene: Scene, size: int = UNITS) -> np.ndarray:
+    """The scene as (size, size, 3) uint8 pixels, edges antialiased."""
+    canvas = np.empty((size, size, 3), dtype=np.float32)
+    canvas[:] = scene.background_rgb
+    scale = size / UNITS
+    for shape in scene.shapes:
+        x, y = shape.x * scale, shape.y * scale
+        left, top = math.floor(x), math.floor(y)
+        mask = coverage(shape.kind, shape.radius * scale, x - left, y - top)
+        half = mask.shape[0] // 2
+        x0, y0 = left - half, top - half
+        cut_x, cut_y = max(0, -x0), max(0, -y0)
+        part = canvas[max(0, y0) : y0 + 2 * half, max(0, x0) : x0 + 2 * half]
+        alpha = mask[cut_y : cut_y + part.shape[0], cut_x : cut_x + part.shape[1], None]
+        part += alpha * (np.array(shape.rgb, np.float32) - part)
+    return (canvas + 0.5).astype(np.uint8)
