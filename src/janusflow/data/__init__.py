@@ -1,0 +1,1 @@
+"""Training data: samples and the templates that turn them into token sequences."""

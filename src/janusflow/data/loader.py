@@ -1,0 +1,127 @@
+"""The samples of a step for one process: drawn by the plan, made by the sample maker, broken ones replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from janusflow.data.mixture import TASKS, Mixture, index_of
+from janusflow.data.samples import Sample, SampleMaker
+from janusflow.data.sources import FileSource, Record, Source, SourceConfig, StreamSource, TinyworldSource
+
+REPLACEMENTS = 20  # records tried in the place of a broken one
+
+
+@dataclass
+class StepSamples:
+    """The samples of one step that fall to this process.
+
+    Attributes:
+        step: its number.
+        samples: in the order of their numbers.
+        broken: names of the records that were skipped, and why.
+        streams: the places of the streams after this step, for resuming; empty without streams.
+    """
+
+    step: int
+    samples: list[Sample]
+    broken: list[str] = field(default_factory=list)
+    streams: dict[str, Any] = field(default_factory=dict)
+
+
+class Data(Dataset):
+    """All steps of a run, as this process sees them: sample n of a step falls to process n mod `ranks`.
+
+    Args:
+        sources: of each task.
+        mixture: the plan.
+        maker: makes samples of records.
+        seed: of everything random.
+        rank, ranks: this process and how many there are.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Sequence[SourceConfig]],
+        mixture: Mixture,
+        maker: SampleMaker,
+        *,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.mixture, self.maker, self.seed, self.rank, self.ranks = mixture, maker, seed, rank, ranks
+        self.sources = {
+            task: [open_source(config, task, seed, rank, ranks) for config in sources.get(task, ())] for task in TASKS
+        }
+
+    def __getitem__(self, step: int) -> StepSamples:
+        found = StepSamples(step, [])
+        for number, draw in enumerate(self.mixture.plan(step)):
+            if number % self.ranks != self.rank:
+                continue
+            source, rng = self.sources[draw.task][draw.source], Random(f"{self.seed}/{step}/{number}")
+            found.samples.append(self._sample(draw.task, source, draw.count, rng, found.broken))
+        found.streams = {name: stream.state() for name, stream in self.streams().items()}
+        return found
+
+    def _sample(self, task: str, source: Source | StreamSource, count: int, rng: Random, broken: list[str]) -> Sample:
+        for attempt in range(REPLACEMENTS):
+            try:
+                return self.maker.make(task, self._record(source, count, attempt, rng), rng)
+            except (ValueError, OSError, KeyError, TypeError) as error:
+                broken.append(str(error))
+        raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {broken[-1]}")
+
+    def _record(self, source: Source | StreamSource, count: int, attempt: int, rng: Random) -> Record:
+        if isinstance(source, StreamSource):
+            return source.next()
+        if source.length is None:
+            return source.record(count)
+        if attempt == 0:
+            return source.record(index_of(count, source.length, f"{self.seed}"))
+        return source.record(rng.randrange(source.length))
+
+    def streams(self) -> dict[str, StreamSource]:
+        """Those sources whose place has to be kept, by name."""
+        return {
+            f"{task}.{index}": source
+            for task, sources in self.sources.items()
+            for index, source in enumerate(sources)
+            if isinstance(source, StreamSource)
+        }
+
+    def restore(self, streams: Mapping[str, Any]) -> None:
+        """Puts the streams where `StepSamples.streams` says they were."""
+        for name, source in self.streams().items():
+            if name in streams:
+                source.restore(streams[name])
+
+
+def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: int) -> Source | StreamSource:
+    """One source, opened.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    if config.kind == "tinyworld":
+        return TinyworldSource(task, config.shares, seed)
+    return StreamSource(config, rank, ranks) if config.streaming else FileSource(config)
+
+
+def steps(data: Data, first: int, last: int, *, workers: int) -> Iterator[StepSamples]:
+    """Steps `first` to `last` - 1 in order, made ahead by worker processes.
+
+    Streams are read one after the other, so with any of them there is one worker only.
+    """
+    if data.streams():
+        workers = min(workers, 1)
+    order = list(range(first, last))
+    loader = DataLoader(
+        data, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=2 if workers else None
+    )
+    return iter(loader)

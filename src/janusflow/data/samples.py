@@ -1,0 +1,152 @@
+"""A record becomes a training sample: template, picture transforms, noise and time, all from one source of chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janusflow.config import JanusFlowConfig
+from janusflow.data.sources import Record
+from janusflow.data.templates import Tokens, captioning, conversation, drawing, plain_text
+from janusflow.flow import logit_normal
+from janusflow.images import ImageSource, load_image
+from janusflow.processor import JanusFlowProcessor
+
+Template = Literal["pretraining", "chat"]
+INSTRUCTIONS = (  # of stages 1 and 2, before a caption
+    "Generate the caption of this image.",
+    "Describe this image.",
+    "What does this picture show?",
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture to draw: `pixels` (3, H, W) in [-1, 1], the `noise` x_0 of its latent (C, h, w), and the time `t`."""
+
+    pixels: Tensor
+    noise: Tensor
+    t: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample.
+
+    Attributes:
+        tokens: its sequence.
+        seen: (n, 3, S, S), the pictures that it shows, normalised for f_enc; None if there are none.
+        drawn: the picture that it draws, or None.
+    """
+
+    tokens: Tokens
+    seen: Tensor | None = None
+    drawn: Drawn | None = None
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How records become samples.
+
+    Attributes:
+        template: "pretraining" or "chat"; see `data/templates.py`.
+        prompt_dropout: share of generation prompts of which only BOS is seen, for guidance.
+        time: distribution of t: "logit_normal" or "uniform".
+        time_mean, time_scale: of the logit of t.
+        crop: of a picture to draw: "random" or "center"; a centre crop can be cached.
+        longest: a sample of more tokens is refused.
+    """
+
+    template: Template = "chat"
+    prompt_dropout: float = 0.1
+    time: Literal["logit_normal", "uniform"] = "logit_normal"
+    time_mean: float = 0.0
+    time_scale: float = 1.0
+    crop: Literal["random", "center"] = "random"
+    longest: int = 4096
+
+
+class SampleMaker:
+    """Makes samples for one network.
+
+    Args:
+        processor: tokenizer and templates.
+        network: its dimensions.
+        config: see `SampleConfig`.
+    """
+
+    def __init__(self, processor: JanusFlowProcessor, network: JanusFlowConfig, config: SampleConfig) -> None:
+        self.processor, self.network, self.config = processor, network, config
+
+    def make(self, task: str, record: Record, rng: Random) -> Sample:
+        """The sample of a record for a task.
+
+        Raises:
+            ValueError: if the record lacks what the task needs, a picture is broken, or the sample is too long.
+        """
+        make = {"understanding": self._understanding, "generation": self._generation, "text": self._text}[task]
+        sample = make(record, rng)
+        if len(sample.tokens) > self.config.longest:
+            raise ValueError(f"{record.name} has {len(sample.tokens)} tokens, more than {self.config.longest}")
+        return sample
+
+    def _understanding(self, record: Record, rng: Random) -> Sample:
+        if not record.images:
+            raise ValueError(f"{record.name} has no picture to understand")
+        pictures, tag = len(record.images), self.processor.text.image_tag
+        if record.turns:
+            (first, answer), *rest = record.turns
+            tokens = self._talk([(self.processor.question(first, pictures), answer), *rest], pictures)
+        else:
+            instruction = rng.choice(INSTRUCTIONS)
+            if self.config.template == "chat":
+                tokens = self._talk([(f"{tag}\n" * pictures + instruction, record.text)], pictures)
+            else:
+                tokens = captioning(self.processor, instruction, record.text, pictures=pictures)
+        seen = torch.stack([self.processor.preprocess(image) for image in record.images])
+        return Sample(tokens, seen=seen)
+
+    def _generation(self, record: Record, rng: Random) -> Sample:
+        if len(record.images) != 1 or not record.text:
+            raise ValueError(f"{record.name} is no picture with a text: {len(record.images)} pictures")
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        network, config = self.network, self.config
+        side = network.latent_size
+        noise = torch.randn(network.latent_channels, side, side, generator=generator)
+        if config.time == "uniform":
+            t = torch.rand(1, generator=generator)
+        else:
+            t = logit_normal(1, generator, mean=config.time_mean, scale=config.time_scale)
+        pixels = square(record.images[0], network.image_size, rng if config.crop == "random" else None)
+        tokens = drawing(
+            self.processor,
+            record.text,
+            network.num_generation_tokens,
+            dropped=rng.random() < config.prompt_dropout,
+            chat=config.template == "chat",
+        )
+        return Sample(tokens, drawn=Drawn(pixels, noise, float(t)))
+
+    def _text(self, record: Record, rng: Random) -> Sample:
+        return Sample(self._talk(list(record.turns), 0) if record.turns else plain_text(self.processor, record.text))
+
+    def _talk(self, turns: list[tuple[str, str]], pictures: int) -> Tokens:
+        return conversation(self.processor, turns, pictures=pictures)
+
+
+def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
+    """A picture to draw: short side to `side`, a square crop at random or in the middle, (3, side, side) in [-1, 1]."""
+    image = load_image(source)
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (rng.randint(0, spare) if rng is not None else spare // 2 for spare in (width - side, height - side))
+    pixels = np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1

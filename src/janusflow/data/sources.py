@@ -1,0 +1,326 @@
+"""Where training data comes from: every kind of source gives plain records.
+
+Files are read through Hugging Face `datasets` (WebDataset tars, Parquet, JSON lines, folders of pictures, hub ids; on
+disk or streamed). Pictures stay undecoded in a record, so that a broken one costs its sample and not the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from janusflow.images import ImageSource
+from janusflow.tinyworld.captions import KINDS, describe, sample_pair
+from janusflow.tinyworld.questions import sample_fact, sample_talk
+from janusflow.tinyworld.scenes import render
+
+IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
+TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
+TALK_COLUMNS = ("conversations", "messages")
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+LLAVA_IMAGE = "<image>"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
+SUFFIXES = {"webdataset": "*.tar", "parquet": "*.parquet", "jsonl": "*.jsonl"}
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source of data.
+
+    Attributes:
+        kind: tinyworld, webdataset, parquet, jsonl, folder or hub.
+        path: a file, a folder, a pattern, or a hub id; not used by tinyworld.
+        weight: its turn among the sources of its task.
+        split: of the data set.
+        streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
+        shares: of tinyworld's kinds of scenes; by default all alike.
+    """
+
+    kind: str
+    path: str = ""
+    weight: float = 1.0
+    split: str = "train"
+    streaming: bool = False
+    shares: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a source holds of one sample, before any template.
+
+    Attributes:
+        name: to find it again in a log.
+        images: its pictures, undecoded where they come from files.
+        text: a caption, a prompt or plain text; empty if there is none.
+        turns: (user, assistant) messages; a `<image_placeholder>` in the first for each picture, or in none.
+    """
+
+    name: str
+    images: tuple[ImageSource, ...] = ()
+    text: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
+
+
+class Source(Protocol):
+    """Records by number. `length` is None where there is no end."""
+
+    length: int | None
+
+    def record(self, index: int) -> Record:
+        """The record with a number.
+
+        Raises:
+            ValueError: if it is malformed.
+        """
+        ...
+
+
+class TinyworldSource:
+    """Endless scenes of the tiny world: record n is a function of (seed, task, n).
+
+    Args:
+        task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
+        shares: of the kinds of scenes.
+        seed: another one gives another world.
+    """
+
+    length: int | None = None
+
+    def __init__(self, task: str, shares: Mapping[str, float], seed: int) -> None:
+        self.task, self.seed = task, seed
+        self.shares = dict(shares) or dict.fromkeys(KINDS, 1.0)
+
+    def record(self, index: int) -> Record:
+        rng = Random(f"{self.task}/{self.seed}/{index}")
+        kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
+        name = f"tinyworld {self.task} {index}"
+        if self.task == "text" and rng.random() < 0.2:
+            facts = tuple((fact.text, fact.answer) for fact in (sample_fact(rng) for _ in range(3)))
+            return Record(name, turns=facts)
+        task, scene = sample_pair(rng, kind)
+        if self.task == "generation":
+            return Record(name, (Image.fromarray(render(scene)),), text=task.prompt)
+        if self.task == "text" and rng.random() < 0.25:
+            return Record(name, text=task.prompt)
+        talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, rng.randint(2, 4))]
+        if self.task == "understanding":
+            return Record(name, (Image.fromarray(render(scene)),), turns=tuple(talk))
+        (first, answer), *rest = talk
+        return Record(name, turns=((f"{describe(scene)}\n{first}", answer), *rest))
+
+
+def spelled(rng: Random, question: str) -> str:
+    """A question in one of the spellings that people use."""
+    if rng.random() < 0.3:
+        question = question.replace("color", "colour")
+    return question[0].upper() + question[1:] if rng.random() < 0.3 else question
+
+
+class FileSource:
+    """A data set on disk, by index.
+
+    Args:
+        config: where it is.
+
+    Raises:
+        ValueError: if it cannot be opened.
+    """
+
+    def __init__(self, config: SourceConfig) -> None:
+        self.rows, self.folder = _open(config)
+        self.name = config.path
+        self.length: int | None = len(self.rows)
+        if not self.length:
+            raise ValueError(f"{config.path} holds no records")
+
+    def record(self, index: int) -> Record:
+        return read_row(self.rows[index], f"{self.name}[{index}]", self.folder)
+
+
+class StreamSource:
+    """A data set read from its beginning, again and again. Its state is the place in the files.
+
+    Args:
+        config: where it is.
+        rank, ranks: this process reads every `ranks`-th shard or row.
+    """
+
+    def __init__(self, config: SourceConfig, rank: int, ranks: int) -> None:
+        self.config, self.rank, self.ranks = config, rank, ranks
+        self.name, self.epoch, self.place = config.path, 0, 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Opens the data set at its beginning. A used one would begin again where its state was once restored."""
+        rows, self.folder = _open(self.config)
+        if rows.num_shards >= self.ranks:
+            self.rows = rows.shard(self.ranks, self.rank)
+        else:
+            self.rows = rows.filter(lambda _, index: index % self.ranks == self.rank, with_indices=True)
+        self._iterator: Iterator[Any] | None = None
+
+    def next(self) -> Record:
+        """The next record.
+
+        Raises:
+            ValueError: if it is malformed, or the data set is empty.
+        """
+        if self._iterator is None:
+            self._iterator = iter(self.rows)
+        try:
+            row = next(self._iterator)
+        except StopIteration:
+            if self.place == 0:
+                raise ValueError(f"{self.name} holds no records for this process") from None
+            self.epoch, self.place = self.epoch + 1, 0
+            self._begin()
+            return self.next()
+        self.place += 1
+        return read_row(row, f"{self.name}[{self.epoch}:{self.place - 1}]", self.folder)
+
+    def state(self) -> dict[str, Any]:
+        """To continue exactly here."""
+        return {"epoch": self.epoch, "place": self.place, "rows": self.rows.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state` was taken."""
+        self._begin()
+        self.epoch, self.place = state["epoch"], state["place"]
+        self.rows.load_state_dict(state["rows"])
+
+
+def kind_of(path: str, *, captions: bool = True) -> str:
+    """The kind of source that a folder or file is: jsonl, folder, parquet or webdataset.
+
+    Args:
+        path: of the data.
+        captions: without them a folder of pictures alone will do.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ValueError(f"{path} does not exist")
+    files = [place] if place.is_file() else sorted(place.rglob("*"))
+    if place.is_dir() and any(file.stem == "metadata" or file.suffix == ".txt" for file in files):
+        return "folder"
+    if place.is_dir() and not captions and any(file.suffix.lower() in PICTURES for file in files):
+        return "folder"
+    for kind, pattern in SUFFIXES.items():
+        if any(file.match(pattern) for file in files):
+            return kind
+    forms = "pictures with a .txt beside each, a metadata.jsonl, .jsonl, .parquet or .tar files"
+    raise ValueError(f"{path} holds no data of a known form: {forms}")
+
+
+def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
+    """A row of any of the known forms as a record.
+
+    Raises:
+        ValueError: if it holds nothing that is known, or a malformed conversation.
+    """
+    fields = dict(row)
+    if isinstance(fields.get("json"), Mapping):  # WebDataset keeps a sample's metadata in a .json member
+        fields = {**fields["json"], **fields}
+    images = next((fields[key] for key in IMAGE_COLUMNS if fields.get(key) is not None), None)
+    listed = images if isinstance(images, list) else [] if images is None else [images]
+    talk = next((fields[key] for key in TALK_COLUMNS if fields.get(key)), None)
+    if isinstance(talk, str):
+        talk = json.loads(talk)
+    text = next((fields[key] for key in TEXT_COLUMNS if isinstance(fields.get(key), str | bytes)), "")
+    text = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else text
+    record = Record(name, tuple(_picture(i, folder) for i in listed), text.strip(), read_turns(talk or [], name))
+    if not record.text and not record.turns and not record.images:
+        raise ValueError(
+            f"{name} has no text, no conversation and no picture; its columns are {', '.join(map(str, row))}"
+        )
+    return record
+
+
+def read_turns(messages: Sequence[Mapping[str, Any]], name: str) -> tuple[tuple[str, str], ...]:
+    """(user, assistant) turns of a conversation in LLaVA's (`from`, `value`) or OpenAI's (`role`, `content`) form.
+
+    Raises:
+        ValueError: if user and assistant do not take turns.
+    """
+    plain = []
+    for message in messages:
+        role = ROLES.get(str(message.get("from", message.get("role"))))
+        content = message.get("value", message.get("content"))
+        if role is None or not isinstance(content, str) or not content.strip():
+            raise ValueError(f"{name} has a malformed message: {dict(message)!r:.80}")
+        if role != "system":
+            plain.append((role, content.replace(LLAVA_IMAGE, "<image_placeholder>").strip()))
+    if len(plain) % 2 or any(role != ("user", "assistant")[i % 2] for i, (role, _) in enumerate(plain)):
+        raise ValueError(f"{name}: user and assistant do not take turns")
+    return tuple((plain[i][1], plain[i + 1][1]) for i in range(0, len(plain), 2))
+
+
+def _picture(value: Any, folder: Path) -> ImageSource:
+    if isinstance(value, Mapping):  # an undecoded Image feature
+        value = value["bytes"] if value.get("bytes") is not None else value["path"]
+    if isinstance(value, str) and not value.startswith("data:") and not Path(value).is_absolute():
+        return folder / value
+    if isinstance(value, str | bytes | Path | np.ndarray | Image.Image):
+        return value
+    raise ValueError(f"a picture is given as {type(value).__name__}")
+
+
+def _open(config: SourceConfig) -> tuple[Any, Path]:
+    """The rows of a data set, and the folder that its paths are relative to."""
+    import datasets
+
+    path = Path(config.path).expanduser()
+    options: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
+    if config.kind in SUFFIXES:
+        found = sorted(path.rglob(SUFFIXES[config.kind])) if path.is_dir() else sorted(path.parent.glob(path.name))
+        if not found:
+            raise ValueError(f"{config.path}: no {SUFFIXES[config.kind]} files are there")
+        options.update(path=BUILDERS[config.kind], data_files={config.split: [str(file) for file in found]})
+        folder = found[0].parent
+    elif config.kind == "folder":
+        if not path.is_dir():
+            raise ValueError(f"{config.path} is no folder")
+        if not any(path.glob("metadata.*")):
+            return _captioned(path, config), path
+        options.update(path="imagefolder", data_dir=str(path))
+        folder = path
+    elif config.kind == "hub":
+        options["path"], folder = config.path, Path()
+    else:
+        known = "tinyworld, webdataset, parquet, jsonl, folder, hub"
+        raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
+    try:
+        rows = datasets.load_dataset(**options)
+    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        raise ValueError(f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}") from error
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
+    return rows, folder
+
+
+def _captioned(path: Path, config: SourceConfig) -> Any:
+    """Pictures, each with the text of the .txt file beside it, if there is one."""
+    import datasets
+
+    pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES]
+    texts = [file.with_suffix(".txt") for file in pictures]
+    if not pictures:
+        raise ValueError(f"{config.path} holds neither a metadata.jsonl nor pictures with a .txt file beside each")
+    rows = datasets.Dataset.from_list(
+        [
+            {"image": str(picture), "text": text.read_text(encoding="utf-8") if text.is_file() else ""}
+            for picture, text in zip(pictures, texts, strict=True)
+        ]
+    )
+    return rows.to_iterable_dataset() if config.streaming else rows

@@ -1,0 +1,97 @@
+"""Conversations as training sequences: token ids, and labels where the assistant speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from janusflow.model.janusflow import GENERATION_TOKEN
+from janusflow.processor import ROLE_WORDS, JanusFlowProcessor
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One sample as a token sequence of length T.
+
+    Attributes:
+        ids: token ids; `image_token_id` where a picture is seen and `GENERATION_TOKEN` where one is drawn.
+        labels: the ids where the next-token loss is taken, `IGNORE` elsewhere.
+        positions: position ids.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    positions: list[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def conversation(processor: JanusFlowProcessor, turns: Sequence[tuple[str, str]], *, pictures: int = 0) -> Tokens:
+    """A finished conversation in the chat template; every answer and its end token are labelled.
+
+    The pieces are encoded one by one so that their borders are known; the ids are those of the whole text.
+
+    Args:
+        processor: of the model in training.
+        turns: (user, assistant) messages; the first user message holds the placeholders of the pictures.
+        pictures: how many placeholders it holds.
+    """
+    user, assistant = ROLE_WORDS[processor.text.sft_format]
+    encode = processor.tokenizer
+    system = f"{processor.text.system_prompt}\n\n" if processor.text.system_prompt else ""
+    ids, labels = [encode.bos_token_id], [IGNORE]
+    for index, (question, answer) in enumerate(turns):
+        asked = f"{system if index == 0 else ''}{user}: {question.strip()}\n\n{assistant}:"
+        told = f" {answer.strip()}{encode.eos_token}"
+        new = processor.lay_pictures(encode.encode(asked, add_special_tokens=False), pictures if index == 0 else 0)
+        ids += new
+        labels += [IGNORE] * len(new)
+        new = encode.encode(told, add_special_tokens=False)
+        ids += new
+        labels += new
+    return Tokens(ids, labels, list(range(len(ids))))
+
+
+def plain_text(processor: JanusFlowProcessor, text: str) -> Tokens:
+    """A text without roles: every token after BOS is labelled, the end token too."""
+    tokenizer = processor.tokenizer
+    ids = tokenizer.encode(text + tokenizer.eos_token)
+    return Tokens(ids, [IGNORE, *ids[1:]], list(range(len(ids))))
+
+
+def captioning(processor: JanusFlowProcessor, instruction: str, caption: str, *, pictures: int) -> Tokens:
+    """The template of stages 1 and 2: pictures, an instruction on the next line, the caption on the line after.
+
+    The caption and its end token are labelled.
+    """
+    tokenizer = processor.tokenizer
+    asked = f"{processor.text.image_tag * pictures}\n{instruction}\n"
+    before = processor.lay_pictures(tokenizer.encode(asked), pictures)
+    told = tokenizer.encode(caption.strip() + tokenizer.eos_token, add_special_tokens=False)
+    ids = before + told
+    return Tokens(ids, [IGNORE] * len(before) + told, list(range(len(ids))))
+
+
+def drawing(
+    processor: JanusFlowProcessor, prompt: str, image_tokens: int, *, dropped: bool, chat: bool = True
+) -> Tokens:
+    """A prompt, the place of the time token, and the tokens of the picture.
+
+    Args:
+        processor: of the model in training.
+        prompt: what the picture shows.
+        image_tokens: of the picture.
+        dropped: leave all of the prompt but BOS away, and keep the positions: what guidance later masks.
+        chat: in the chat template, as generation has it; else (stages 1 and 2) the prompt as it is.
+    """
+    prompt_ids = (
+        processor.encode_prompts([prompt])[0][0].tolist() if chat else processor.tokenizer.encode(prompt.strip())
+    )
+    length = len(prompt_ids)
+    before = list(range(1 if dropped else length))
+    ids = [prompt_ids[i] for i in before] + [processor.image_start_id] + [GENERATION_TOKEN] * image_tokens
+    positions = before + list(range(length, length + 1 + image_tokens))
+    return Tokens(ids, [IGNORE] * len(ids), positions)

@@ -1,0 +1,314 @@
+"""What a training run is told: dataclasses read from a YAML recipe with `key=value` overrides, checked before anything
+is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from janusflow.data.mixture import TASKS, Mixture, Ratio
+from janusflow.data.samples import SampleConfig
+from janusflow.data.sources import SourceConfig, kind_of
+from janusflow.training.objective import LossConfig
+from janusflow.training.stages import PARTS
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained.
+
+    Attributes:
+        checkpoint: "tiny", a folder or a hub id to start from. Without one the network starts from `preset`.
+        preset: "janusflow_1b", "janusflow_1b_256" or "tiny": the dimensions of a new network.
+        llm: a folder or hub id of a Llama causal LM that a new network's language model starts from.
+        tower: the same of a SigLIP vision tower.
+        processor: a checkpoint whose tokenizer and settings a new network takes.
+        vae: a folder or hub id; by default that of the checkpoint.
+    """
+
+    checkpoint: str | None = None
+    preset: Literal["janusflow_1b", "janusflow_1b_256", "tiny"] | None = None
+    llm: str | None = None
+    tower: str | None = None
+    processor: str | None = None
+    vae: str | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What it is trained on.
+
+    Attributes:
+        understanding, generation, text: sources of each task.
+        own: a folder or file of one's own that joins the sources of every task it has something for: pictures with
+            texts are drawn and, with conversations or texts, understood.
+        own_share: share of one's own in those tasks; at 1 the other sources are left out.
+        ratios: shares of the tasks, one after the other.
+        workers: processes that make samples ahead.
+        max_broken: the run stops when more than this share of the records was broken.
+        cache: a folder where latents (and f_enc's features, while the tower is frozen) are kept.
+    """
+
+    understanding: list[SourceConfig] = field(default_factory=list)
+    generation: list[SourceConfig] = field(default_factory=list)
+    text: list[SourceConfig] = field(default_factory=list)
+    own: str | None = None
+    own_share: float = 0.5
+    ratios: list[Ratio] = field(default_factory=lambda: [Ratio(1, 1, 1)])
+    workers: int = 2
+    max_broken: float = 0.05
+    cache: str | None = None
+
+    def sources(self) -> dict[str, list[SourceConfig]]:
+        """Sources by task, one's own among them.
+
+        Raises:
+            ValueError: if one's own data has no form that is known.
+        """
+        given: dict[str, list[SourceConfig]] = {task: list(getattr(self, task)) for task in TASKS}
+        if self.own is None:
+            return given
+        kind = kind_of(self.own)
+        for task in ("understanding", "generation"):
+            others = sum(source.weight for source in given[task])
+            if self.own_share >= 1 or not others:
+                given[task] = [SourceConfig(kind, self.own)]
+            else:
+                weight = others * self.own_share / (1 - self.own_share)
+                given[task].append(SourceConfig(kind, self.own, weight=weight))
+        return given
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its rate.
+
+    Attributes:
+        learning_rate: after the warm-up.
+        warmup: steps of linear growth.
+        schedule: "constant"; "cosine" down to `floor` at the last step; or "decay", constant and then linearly down to
+            `floor` over the last `decay` share of the steps.
+        betas, weight_decay: of AdamW; the paper's are (0.9, 0.95) and 0.
+        clip: largest norm of the gradient.
+        decay, floor: of the schedules, as shares of all steps and of the rate.
+    """
+
+    learning_rate: float = 1e-4
+    warmup: int = 0
+    schedule: Literal["constant", "cosine", "decay"] = "constant"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    decay: float = 0.25
+    floor: float = 0.01
+
+
+@dataclass(frozen=True)
+class SaveConfig:
+    """Checkpoints.
+
+    Attributes:
+        every: steps between two.
+        keep: the last so many are kept, and the best one.
+        background: write while training goes on; needs several processes.
+    """
+
+    every: int = 500
+    keep: int = 2
+    background: bool = False
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """What is looked at on the way.
+
+    Attributes:
+        every: steps between two sheets of painted prompts and answered questions from the EMA weights; 0 is never.
+        prompts: to paint.
+        questions: to ask about the last painted picture.
+        guidance_scale, num_inference_steps: of the paintings.
+        tensorboard, wandb: whether to log there; TensorBoard needs its package, W&B its own.
+    """
+
+    every: int = 0
+    prompts: list[str] = field(default_factory=lambda: ["a red circle above a blue square", "three stars"])
+    questions: list[str] = field(default_factory=lambda: ["describe the picture."])
+    guidance_scale: float = 4.0
+    num_inference_steps: int = 30
+    tensorboard: bool = True
+    wandb: bool = False
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on the LLM in place of its weights (PEFT).
+
+    Attributes:
+        rank: 0 trains the weights themselves.
+        alpha, dropout: of the adapters.
+        tower: put adapters on f_enc too.
+    """
+
+    rank: int = 0
+    alpha: int = 32
+    dropout: float = 0.0
+    tower: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run.
+
+    Attributes:
+        out: folder of the run.
+        parts: what learns; names from `stages.PARTS`.
+        steps: optimizer steps in all.
+        batch_size: samples of a step, over all processes.
+        pack_length: tokens of a row.
+        precision: of the matrix products; weights, EMA and optimizer are float32.
+        ema: constant decay of the average of the weights, which is what is exported.
+        activation_checkpointing: recompute the blocks' activations in the backward pass.
+        compile: compile the blocks with torch.compile.
+        spike: stop if a loss exceeds this many times its running mean; 0 is never.
+        seed: of everything random.
+        model, data, samples, loss, optimizer, save, watch, lora: see their classes.
+    """
+
+    out: str
+    parts: list[str]
+    steps: int
+    batch_size: int
+    model: ModelConfig
+    data: DataConfig
+    pack_length: int = 4096
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    ema: float = 0.99
+    activation_checkpointing: bool = False
+    compile: bool = False
+    spike: float = 0.0
+    seed: int = 0
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+    def check(self) -> None:
+        """Refuses what cannot be.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        for name, value, least in (
+            ("steps", self.steps, 1),
+            ("batch_size", self.batch_size, 1),
+            ("pack_length", self.pack_length, 16),
+            ("save.every", self.save.every, 1),
+            ("save.keep", self.save.keep, 1),
+            ("optimizer.warmup", self.optimizer.warmup, 0),
+            ("data.workers", self.data.workers, 0),
+            ("lora.rank", self.lora.rank, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}; expected {least} or more")
+        for name, share, top in (
+            ("ema", self.ema, 1.0),
+            ("data.max_broken", self.data.max_broken, 1.0),
+            ("data.own_share", self.data.own_share, 1.0),
+            ("samples.prompt_dropout", self.samples.prompt_dropout, 1.0),
+            ("optimizer.learning_rate", self.optimizer.learning_rate, float("inf")),
+        ):
+            if not 0 <= share <= top:
+                raise ValueError(f"{name} is {share}; expected a number from 0 to {top:g}")
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown or not self.parts:
+            raise ValueError(f"parts are {self.parts}; expected some of {', '.join(PARTS)}")
+        if (self.model.checkpoint is None) == (self.model.preset is None):
+            raise ValueError("give exactly one of model.checkpoint and model.preset")
+        if self.model.preset is not None and self.model.processor is None:
+            raise ValueError(f"model.preset {self.model.preset!r} needs model.processor, for its tokenizer")
+        if self.data.cache is not None and self.samples.crop == "random" and self.data.generation:
+            raise ValueError("data.cache keeps the latents of whole pictures; it needs samples.crop=center")
+        if self.lora.rank and "llm" not in self.parts:
+            raise ValueError(f"lora.rank is {self.lora.rank}, but parts {self.parts} leave the llm out")
+        Mixture(self.data.ratios, self.weights(), batch_size=self.batch_size, seed=self.seed)
+
+    def weights(self) -> dict[str, list[float]]:
+        """Turns of the sources by task."""
+        return {task: [source.weight for source in sources] for task, sources in self.data.sources().items()}
+
+
+STRICT = (
+    ModelConfig,
+    DataConfig,
+    SourceConfig,
+    Ratio,
+    SampleConfig,
+    LossConfig,
+    OptimizerConfig,
+    SaveConfig,
+    WatchConfig,
+    LoraConfig,
+)
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """A recipe with overrides, checked.
+
+    Args:
+        recipe: a YAML file.
+        overrides: `key=value`, keys dotted (`optimizer.learning_rate=1e-4`, `data.generation.0.path=FOLDER`), values in
+            YAML. `model=X` is short for `model.checkpoint=X`, and `data=X` for `data.own=X`.
+
+    Raises:
+        ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        raw = OmegaConf.load(recipe)
+    except FileNotFoundError as error:
+        raise ValueError(f"recipe {str(recipe)!r} does not exist") from error
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"recipe {str(recipe)!r} cannot be read: {str(error).splitlines()[0]}") from error
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign or not key:
+            raise ValueError(f"override {override!r} is not of the form key=value")
+        key = {"model": "model.checkpoint", "data": "data.own"}.get(key, key)
+        try:
+            OmegaConf.update(raw, key, OmegaConf.create(f"x: {value}").x, merge=False, force_add=True)
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+            raise ValueError(f"override {override!r} does not fit the recipe: {str(error).splitlines()[0]}") from error
+    return read_config(OmegaConf.to_container(raw, resolve=True))
+
+
+def read_config(values: Any) -> TrainConfig:
+    """A configuration from plain values, checked.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    for part in (TrainConfig, *STRICT):
+        setattr(part, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
+    try:
+        config: TrainConfig = TypeAdapter(TrainConfig).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise ValueError(f"{place} is no setting of a recipe{more}") from error
+        if first["type"] in ("missing", "missing_argument"):
+            raise ValueError(f"{place} is missing{more}") from error
+        raise ValueError(f"{place} is {first['input']!r}: {first['msg'].lower()}{more}") from error
+    config.check()
+    return config

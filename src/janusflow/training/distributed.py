@@ -1,0 +1,129 @@
+"""One process or many: who we are, sharding (FSDP2), and sums over all processes.
+
+Under `torchrun` every process trains on its own samples and holds a shard of every parameter, gradient, moment and
+average. Alone, none of it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from janusflow.device import resolve_device
+from janusflow.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all.
+
+    Attributes:
+        rank, ranks: its number and how many there are.
+        device: what it computes on.
+        mesh: of all processes, or None alone.
+    """
+
+    rank: int
+    ranks: int
+    device: torch.device
+    mesh: DeviceMesh | None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process does what is done once: logs, exports, pictures."""
+        return self.rank == 0
+
+    def add_up(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Each value summed over all processes."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def largest(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The largest of each value over all processes."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.mesh is not None:
+            dist.barrier()
+
+    def _reduce(self, values: Mapping[str, float], operation: dist.ReduceOp.RedOpType) -> dict[str, float]:
+        if self.mesh is None:
+            return dict(values)
+        packed = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(packed, op=operation)
+        return dict(zip(values, packed.tolist(), strict=True))
+
+
+def join(device: str = "auto") -> World:
+    """Joins the processes that torchrun started, or stands alone."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    place = resolve_device(device)
+    if ranks == 1:
+        return World(0, 1, place, None)
+    if place.type != "cpu":
+        place = torch.device(place.type, int(os.environ["LOCAL_RANK"]))
+        torch.get_device_module(place).set_device(place)
+    if not dist.is_initialized():
+        dist.init_process_group(dist.get_default_backend_for_device(place))
+    return World(dist.get_rank(), ranks, place, init_device_mesh(place.type, (ranks,)))
+
+
+def leave(world: World) -> None:
+    """Leaves the other processes."""
+    if world.mesh is not None and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def shard(objective: Objective, world: World, *, precision: str) -> None:
+    """Shards every LLM block for itself, and all else together with the root; nothing alone.
+
+    The blocks and the root run in every forward pass, and `Objective.anchored` gives all else a gradient: so the
+    processes never wait for each other in vain, whatever their samples are.
+    """
+    if world.mesh is None:
+        return
+    half = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in objective.network.language_model.layers:
+        fully_shard(block, mesh=world.mesh, mp_policy=policy)
+    fully_shard(objective, mesh=world.mesh, mp_policy=policy)
+    objective.anchored = True
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor, or the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor gathered from all processes (which must all ask for it), or itself."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+class Ema:
+    """theta_ema <- d theta_ema + (1 - d) theta after every step: constant decay, float32, sharded like the weights.
+
+    Args:
+        model: its learning parameters are averaged; the others are what they are.
+        decay: d.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.values = {name: p.detach().float().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the parameters as they are now."""
+        averages = [local(value) for value in self.values.values()]
+        current = [local(p).float() for p in self.parameters.values()]
+        torch._foreach_lerp_(averages, current, 1 - self.decay)

@@ -1,0 +1,149 @@
+"""What a recipe would do, without doing it: parts, tokens per step, memory and FLOPs, from the sizes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from janusflow.checkpoint import open_checkpoint
+from janusflow.config import JanusFlowConfig
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.training.config import TrainConfig
+from janusflow.training.stages import PARTS, part_of
+from janusflow.training.start import sizes_of
+
+PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample beside its picture, where data is not looked at
+BYTES = 4  # of a float32
+MOMENTS = 2  # of AdamW, per learning parameter
+H100_BF16 = 989e12  # FLOP/s, dense
+MFU = 0.4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one step takes.
+
+    Attributes:
+        learning, frozen: parameters by part; the REPA head counts as "repa".
+        tokens: of a step, by task.
+        flops: of a step, forward and backward.
+        state: bytes of weights, gradients, moments and average, over all processes.
+        activations: bytes of one row's activations in one process.
+        steps: in all.
+    """
+
+    learning: dict[str, int]
+    frozen: dict[str, int]
+    tokens: dict[str, int]
+    flops: float
+    state: float
+    activations: float
+    steps: int
+
+    def memory(self, gpus: int) -> float:
+        """Bytes in one of so many processes: its share of the state, and the activations of a row."""
+        return self.state / gpus + self.activations
+
+    def days(self, gpus: int) -> float:
+        """Of so many H100s at 40 % of their bf16 peak, for all steps."""
+        return self.flops * self.steps / (gpus * H100_BF16 * MFU) / 86400
+
+
+def estimate(config: TrainConfig) -> Estimate:
+    """Estimates a run from its recipe and the sizes of its model; no weight is loaded and no data read.
+
+    Raises:
+        ValueError: if the model's configuration cannot be read.
+    """
+    start = config.model
+    sizes = sizes_of(start) if start.checkpoint is None else open_checkpoint(start.checkpoint).config
+    with torch.device("meta"):
+        network = JanusFlowForConditionalGeneration(sizes)
+    learning, frozen = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    for name, parameter in network.named_parameters():
+        part = part_of(name)
+        chosen = learning if part in config.parts and ".tower.head." not in name else frozen
+        chosen[part] += parameter.numel()
+    if config.loss.repa:
+        width, features = sizes.text_config.hidden_size, sizes.vision_config.hidden_size
+        learning["repa"] = 2 * width * (width + 1) + features * (width + 1)
+    tokens, pictures = _tokens(config, sizes)
+    trained = sum(learning.values())
+    state = BYTES * (sum(frozen.values()) + trained * (3 + MOMENTS))
+    return Estimate(
+        learning={part: count for part, count in learning.items() if count},
+        frozen={part: count for part, count in frozen.items() if count},
+        tokens=tokens,
+        flops=_flops(config, sizes, tokens, pictures),
+        state=state,
+        activations=_activations(config, sizes),
+        steps=config.steps,
+    )
+
+
+def _tokens(config: TrainConfig, sizes: JanusFlowConfig) -> tuple[dict[str, int], dict[str, float]]:
+    """Tokens and pictures of a step by task, by the last ratio."""
+    ratio = config.data.ratios[-1]
+    shares = {"understanding": ratio.understanding, "generation": ratio.generation, "text": ratio.text}
+    pictures = {task: config.batch_size * share / sum(shares.values()) for task, share in shares.items()}
+    each = {
+        "understanding": sizes.num_understanding_tokens + TALK_TOKENS,
+        "generation": sizes.num_generation_tokens + PROMPT_TOKENS,
+        "text": TEXT_TOKENS,
+    }
+    return {task: round(pictures[task] * each[task]) for task in each}, pictures
+
+
+def _flops(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], pictures: dict[str, float]) -> float:
+    """Two per weight and token forward; as much again for the gradient of the input, and once more for the weights'."""
+    llm, vision = sizes.text_config, sizes.vision_config
+    layers = llm.num_hidden_layers
+    block = 4 * llm.hidden_size**2 + 3 * llm.hidden_size * llm.intermediate_size
+    llm_backward = 2 if "llm" in config.parts else 1
+    total = sum(tokens.values())
+    flops = 2.0 * total * layers * block * (1 + llm_backward)
+    mean = total / max(sum(pictures.values()), 1)
+    flops += 2.0 * total * mean * llm.hidden_size * layers * (1 + 2)  # causal attention: half of 4 d L per token
+    answers = TALK_TOKENS * pictures["understanding"] / 2 + tokens["text"]
+    flops += 2.0 * answers * llm.hidden_size * llm.vocab_size * 3
+    tower = 12 * vision.hidden_size**2 * vision.num_hidden_layers
+    seen = pictures["understanding"] * (3 if "tower" in config.parts else 1)
+    compared = pictures["generation"] if config.loss.repa else 0
+    flops += 2.0 * tower * sizes.num_understanding_tokens * (seen + compared)
+    inner = sizes.generation_encoder_width + sizes.generation_decoder_width
+    convs = 8 * (
+        sizes.generation_encoder_depth * sizes.generation_encoder_width**2 + sizes.generation_decoder_depth * inner**2
+    )
+    flops += 2.0 * convs * sizes.num_generation_tokens * pictures["generation"] * 3
+    return flops
+
+
+def _activations(config: TrainConfig, sizes: JanusFlowConfig) -> float:
+    """Of one row: about 34 bytes per token, width and block in 16 bits, or the blocks' inputs alone."""
+    llm = sizes.text_config
+    per_block = 2 if config.activation_checkpointing else 34
+    blocks = per_block * config.pack_length * llm.hidden_size * llm.num_hidden_layers
+    return blocks * (1 if config.precision == "bfloat16" else 2)
+
+
+def describe(config: TrainConfig) -> str:
+    """The estimate as a text to read."""
+    found = estimate(config)
+    lines = ["learning:"]
+    lines += [f"  {part:12} {count:>15,}" for part, count in found.learning.items()]
+    lines += ["frozen:"] + [f"  {part:12} {count:>15,}" for part, count in found.frozen.items()]
+    lines += [
+        f"steps: {found.steps:,} of {config.batch_size} samples, rows of {config.pack_length:,} tokens",
+        "tokens per step: "
+        + ", ".join(f"{task} {count:,}" for task, count in found.tokens.items())
+        + f"; {sum(found.tokens.values()) / config.pack_length:,.1f} rows",
+        f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g}",
+        f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
+    ]
+    for gpus in (1, 8, 64):
+        lines.append(
+            f"on {gpus:2} GPU{'s' if gpus > 1 else ''}: {found.memory(gpus) / 1e9:,.1f} GB each under FSDP2, "
+            f"{found.days(gpus):,.1f} days of H100 at {MFU:.0%} MFU"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""The loop: batches that are functions of the step, AdamW, clipping, EMA, atomic checkpoints, resume.
+
+Everything random in a step must come from `step_generator(seed, step)`, so that a killed run continues as if nothing
+had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, cast
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+Losses = dict[str, Tensor]
+Model = TypeVar("Model", bound=nn.Module)
+DECAY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a model is fitted.
+
+    Attributes:
+        steps: optimizer steps in all.
+        learning_rate: peak, after warm-up.
+        warmup: steps of linear warm-up.
+        schedule: after the warm-up "constant", "cosine" down to a hundredth of the peak at the last step, or "decay":
+            constant, then over the last quarter of the steps linearly down to a hundredth.
+        clip: largest norm of the gradient.
+        weight_decay: of AdamW, whose betas are the paper's (0.9, 0.95).
+        ema: constant decay of the average of the weights, kept in float32.
+        precision: "bfloat16" runs the matrix products of forward and backward in it (autocast).
+        save_every: steps between checkpoints.
+        seed: of everything random.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup: int = 100
+    schedule: Literal["constant", "cosine", "decay"] = "cosine"
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    ema: float = 0.999
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    save_every: int = 200
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        done = min(step / self.steps, 1.0)
+        share = {
+            "constant": 1.0,
+            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+            "decay": min(1.0, (1 - done) / DECAY_SHARE),
+        }[self.schedule]
+        return self.learning_rate * warm * (0.01 + 0.99 * share)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random generator of one step: a function of seed and step and of nothing else."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig, folder: Path, *, title: str) -> Model:
+    """Fits `model` and returns its EMA; continues where an earlier, killed call with the same folder stopped.
+
+    Args:
+        model: float32 parameters; those without `requires_grad` stay as they are.
+        losses: (model, step) to named terms; "loss" is minimised, the others are only shown.
+        config: see `FitConfig`.
+        folder: gets `state.pt` (everything needed to continue) and `log.jsonl`.
+        title: stands before the progress bar.
+
+    Raises:
+        ValueError: if the loss is not finite; the last checkpoint stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+    )
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+    first = _resume(folder / "state.pt", model, average, optimizer)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), refresh_per_second=1) as bar:
+        task = bar.add_task(title, total=config.steps, completed=first)
+        for step in range(first, config.steps):
+            started = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(step)
+            terms = _update(model, losses, optimizer, parameters, step, config)
+            average.update_parameters(model)
+            _log(folder / "log.jsonl", {"step": step, **terms, "seconds": time.perf_counter() - started})
+            bar.update(task, advance=1, description=f"{title} loss {terms['loss']:.4f}")
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                _save(folder / "state.pt", step + 1, model, average, optimizer)
+    return cast(Model, average.module.eval())
+
+
+def _update(
+    model: Model,
+    losses: Callable[[Model, int], Losses],
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    step: int,
+    config: FitConfig,
+) -> dict[str, float]:
+    model.train()
+    kind = parameters[0].device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        terms = losses(model, step)
+    if not torch.isfinite(terms["loss"]):
+        raise ValueError(f"the loss of step {step} is {terms['loss'].item()}; the last checkpoint is intact")
+    optimizer.zero_grad(set_to_none=True)
+    terms["loss"].backward()
+    norm = clip_grad_norm_(parameters, config.clip)
+    optimizer.step()
+    return {**{name: value.item() for name, value in terms.items()}, "gradient": norm.item()}
+
+
+def _log(file: Path, row: dict[str, float]) -> None:
+    with file.open("a") as handle:
+        handle.write(json.dumps({name: round(value, 6) for name, value in row.items()}) + "\n")
+
+
+def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> None:
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    beside = file.with_suffix(".tmp")
+    torch.save(state, beside)
+    beside.replace(file)
+
+
+def _resume(file: Path, model: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
+    if not file.is_file():
+        return 0
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

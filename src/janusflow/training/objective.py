@@ -1,0 +1,147 @@
+"""The losses of the paper's section 3.3: as functions of tensors, and together as one module over a pack.
+
+Every loss is a sum; it is divided by the number of tokens or pictures of the whole step, over all packs and processes,
+so that it does not matter how samples fell into them.
+
+Shapes: K labelled tokens, V vocabulary, M pictures drawn, (C, H, W) a latent. t of shape (M,) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from janusflow.flow import interpolate, target_velocity
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.training.packing import Pack
+from janusflow.training.repa import RepaHead, repa_loss
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses.
+
+    Attributes:
+        ar, flow, repa: weights of L_AR, L_RF and L_REPA; a weight of 0 leaves the loss out.
+        repa_block: the LLM block, from 1, whose states REPA compares.
+    """
+
+    ar: float = 1.0
+    flow: float = 1.0
+    repa: float = 1.0
+    repa_block: int = 6
+
+
+def autoregressive_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """L_AR = - sum log p(token | what stands before it), over the labelled tokens; divide by their number.
+
+    Args:
+        logits: (K, V), of the tokens before the labelled ones.
+        labels: (K,) ids.
+
+    Returns:
+        A scalar, float32; 0 where nothing is labelled.
+    """
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor) -> Tensor:
+    """L_RF = sum over pictures of the mean over latent values of (v(x_t, t | prompt) - (x_1 - x_0))^2.
+
+    Args:
+        velocity: v(x_t, t | prompt), (M, C, H, W), at x_t = t x_1 + (1 - t) x_0.
+        latents: x_1.
+        noise: x_0.
+
+    Returns:
+        A scalar, float32; divide by the number of pictures.
+    """
+    return (velocity.float() - target_velocity(noise, latents)).square().flatten(1).mean(dim=1).sum()
+
+
+class Objective(nn.Module):
+    """The network with the REPA head: a pack in, sums of losses out. All of training runs through its `forward`.
+
+    Args:
+        network: what is trained.
+        config: see `LossConfig`.
+
+    Raises:
+        ValueError: if REPA is asked of a block that is not there, or of grids of different sizes.
+    """
+
+    def __init__(self, network: JanusFlowForConditionalGeneration, config: LossConfig) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+        self.head: RepaHead | None = None
+        self.anchored = False
+        if config.repa:
+            sizes = network.config
+            blocks = sizes.text_config.num_hidden_layers
+            if not 1 <= config.repa_block <= blocks:
+                raise ValueError(f"repa_block is {config.repa_block}; the LLM has blocks 1 to {blocks}")
+            if sizes.num_understanding_tokens != sizes.num_generation_tokens:
+                raise ValueError(
+                    f"REPA needs equal grids: understanding has {sizes.num_understanding_tokens} tokens, "
+                    f"generation {sizes.num_generation_tokens}"
+                )
+            self.head = RepaHead(sizes)
+
+    def forward(self, pack: Pack, latents: Tensor | None) -> dict[str, Tensor]:
+        """Sums of the losses of a pack, by name: ar, flow, repa, each only where the pack has something for it.
+
+        Args:
+            pack: a row of samples.
+            latents: x_1 of its pictures drawn, (M, C, H, W), or None if it draws none.
+        """
+        noisy = None
+        if latents is not None:
+            assert pack.noise is not None and pack.t is not None
+            noisy = interpolate(pack.noise, latents, pack.t)
+        repa = self.head is not None and latents is not None
+        output = self.network(
+            input_ids=pack.input_ids,
+            pixel_values=pack.seen,
+            position_ids=pack.position_ids,
+            latents=noisy,
+            t=pack.t,
+            documents=pack.documents,
+            logits_at=pack.predicted_at,
+            repa_block=self.config.repa_block if repa else None,
+            repa_pixels=pack.pixels if repa else None,
+        )
+        sums = {}
+        if len(pack.labels):
+            sums["ar"] = autoregressive_loss(output.logits[0], pack.labels)
+        if latents is not None:
+            assert pack.noise is not None
+            sums["flow"] = rectified_flow_loss(output.velocity, latents=latents, noise=pack.noise)
+            if self.head is not None:
+                sums["repa"] = repa_loss(self.head(output.image_states), output.image_features)
+        if self.anchored or not sums:
+            sums["anchor"] = self._anchor() + 0 * output.logits.sum()
+        return sums
+
+    def _anchor(self) -> Tensor:
+        """Zero, as a function of every learning parameter outside the LLM's blocks.
+
+        Under sharding all processes must have gradients of the same parameters, whatever their samples use.
+        """
+        blocks = {id(p) for p in self.network.language_model.layers.parameters()}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in blocks]
+        return torch.stack([p.sum() * 0 for p in others]).sum() if others else torch.zeros(())
+
+    def weighted(self, sums: dict[str, Tensor], counts: Mapping[str, float]) -> Tensor:
+        """The loss: each sum over its count, weighted and added.
+
+        Args:
+            sums: from `forward`.
+            counts: labelled tokens ("ar") and pictures drawn ("flow", "repa") of the whole step.
+        """
+        weights = {"ar": self.config.ar, "flow": self.config.flow, "repa": self.config.repa, "anchor": 1.0}
+        terms = [weights[name] / max(counts.get(name, 1), 1) * value for name, value in sums.items()]
+        return torch.stack(terms).sum()

@@ -1,0 +1,81 @@
+"""Several samples in one row: no padding, and each sample sees itself alone.
+
+Shapes: T tokens of the row, K of them labelled, N pictures seen, M drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from janusflow.data.samples import Sample
+from janusflow.data.templates import IGNORE
+from janusflow.model.attention import Documents
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A row of samples.
+
+    Attributes:
+        input_ids, position_ids: (1, T).
+        documents: where the samples begin and end.
+        predicted_at: (K,) indices of the tokens whose successor is labelled.
+        labels: (K,) those successors.
+        seen: (N, 3, S, S) or None.
+        pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures drawn, or None.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    documents: Documents
+    predicted_at: Tensor
+    labels: Tensor
+    seen: Tensor | None
+    pixels: Tensor | None
+    noise: Tensor | None
+    t: Tensor | None
+
+
+def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
+    """Samples one after the other in one row."""
+    ids = torch.tensor([token for sample in samples for token in sample.tokens.ids])
+    positions = torch.tensor([position for sample in samples for position in sample.tokens.positions])
+    # A sample's first token is never predicted, so the label before each sample's end stays free.
+    following = torch.tensor([label for s in samples for label in (*s.tokens.labels[1:], IGNORE)])
+    predicted_at = (following != IGNORE).nonzero()[:, 0]
+    seen = [sample.seen for sample in samples if sample.seen is not None]
+    drawn = [sample.drawn for sample in samples if sample.drawn is not None]
+    return Pack(
+        input_ids=ids[None].to(device),
+        position_ids=positions[None].to(device),
+        documents=Documents.of([len(sample.tokens) for sample in samples], device),
+        predicted_at=predicted_at.to(device),
+        labels=following[predicted_at].to(device),
+        seen=torch.cat(seen).to(device) if seen else None,
+        pixels=torch.stack([one.pixels for one in drawn]).to(device) if drawn else None,
+        noise=torch.stack([one.noise for one in drawn]).to(device) if drawn else None,
+        t=torch.tensor([one.t for one in drawn], device=device) if drawn else None,
+    )
+
+
+def fill(samples: Sequence[Sample], length: int) -> list[list[Sample]]:
+    """Samples in rows of at most `length` tokens, longest first into the first row with room.
+
+    A sample of more than `length` tokens gets a row of its own.
+    """
+    rows: list[list[Sample]] = []
+    room: list[int] = []
+    for sample in sorted(samples, key=lambda sample: -len(sample.tokens)):
+        size = len(sample.tokens)
+        place = next((index for index, free in enumerate(room) if free >= size), None)
+        if place is None:
+            rows.append([sample])
+            room.append(length - size)
+        else:
+            rows[place].append(sample)
+            room[place] -= size
+    return rows

@@ -1,0 +1,132 @@
+"""What a run tells: a progress bar, `log.jsonl`, TensorBoard or W&B, and sheets of pictures and answers on the way."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from janusflow.pipeline import JanusFlow
+from janusflow.sheet import contact_sheet
+from janusflow.training.config import TrainConfig
+from janusflow.training.distributed import Ema, World
+from janusflow.training.objective import Objective
+from janusflow.training.start import averaged_model
+
+SHOWN = ("ar", "flow", "repa")
+NAMED = 5  # broken records named per step
+
+
+class Report:
+    """The reports of one run; a context manager. Only the first process says anything.
+
+    Args:
+        out: folder of the run.
+        config: of the run.
+        world: this process.
+        first: steps that are done already; later rows of an earlier, killed run are dropped from the log.
+        shown: whether to draw the bar.
+    """
+
+    def __init__(self, out: Path, config: TrainConfig, world: World, *, first: int, shown: bool) -> None:
+        self.out, self.config, self.world, self.first, self.shown = out, config, world, first, shown
+        self.file, self.console = out / "log.jsonl", Console(stderr=True)
+        self._stack = ExitStack()
+        self._writers: list[Any] = []
+
+    def __enter__(self) -> Report:
+        if not self.world.first:
+            return self
+        self._forget_later_steps()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        hidden = not self.shown or not self.console.is_terminal
+        self.bar = self._stack.enter_context(
+            Progress(*columns, TimeRemainingColumn(), console=self.console, disable=hidden)
+        )
+        self.task = self.bar.add_task("training", total=self.config.steps, completed=self.first)
+        if self.config.watch.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self.say("TensorBoard is not installed: log.jsonl alone is written")
+            else:
+                writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.first + 1)
+                self._stack.callback(writer.close)
+                self._writers.append(writer.add_scalar)
+        if self.config.watch.wandb:
+            self._writers.append(self._wandb())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def step(self, step: int, losses: dict[str, float], broken: list[str], *, waited: float, took: float) -> None:
+        """One step: named losses, skipped records, seconds waited for data and taken in all."""
+        if not self.world.first:
+            return
+        with self.file.open("a") as log:
+            row = {"step": step, **losses, "seconds": round(took, 4), "waited": round(waited, 4)}
+            log.write(json.dumps(row) + "\n")
+        for name, value in losses.items():
+            for write in self._writers:
+                write(name, value, step)
+        for problem in broken[:NAMED]:
+            self.say(f"step {step}: skipped: {problem}")
+        if len(broken) > NAMED:
+            self.say(f"step {step}: skipped {len(broken) - NAMED} more")
+        terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))
+        rate = f"{losses['tokens'] / took:,.0f} tokens/s, {waited / took:.0%} waiting"
+        self.bar.update(self.task, completed=step, description=f"{terms} | {rate}")
+
+    def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
+        """Paints and asks with the averaged weights: `samples/step-N.png` and `.txt`."""
+        painter = averaged_model(objective, ema, model, self.world, self.config)
+        if painter is None:
+            return
+        watch = self.config.watch
+        pictures = painter.generate(
+            watch.prompts,
+            seed=0,
+            guidance_scale=watch.guidance_scale,
+            num_inference_steps=watch.num_inference_steps,
+            progress=False,
+        )
+        folder = self.out / "samples"
+        folder.mkdir(exist_ok=True)
+        contact_sheet(pictures, watch.prompts).save(folder / f"step-{step:07d}.png")
+        answers = [
+            f"{question} {painter.ask(question, pictures[-1], max_new_tokens=64)}" for question in watch.questions
+        ]
+        (folder / f"step-{step:07d}.txt").write_text("\n".join(answers) + "\n", encoding="utf-8")
+
+    def say(self, text: str) -> None:
+        """A line for the one who watches."""
+        if self.world.first:
+            self.console.print(text, markup=False, highlight=False)
+
+    def _forget_later_steps(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not self.file.is_file():
+            return
+        kept = []
+        for line in self.file.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:  # a line that a killed process did not finish
+                continue
+            if row["step"] <= self.first:
+                kept.append(line)
+        self.file.write_text("".join(line + "\n" for line in kept))
+
+    def _wandb(self) -> Any:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ValueError("watch.wandb is set, but the package wandb is not installed") from error
+        run = wandb.init(project="janusflow", name=self.out.name, dir=str(self.out), resume="allow")
+        self._stack.callback(run.finish)
+        return lambda name, value, step: run.log({name: value}, step=step)

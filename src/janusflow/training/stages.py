@@ -1,0 +1,86 @@
+"""The paper's training as data: which parts of the network learn in which stage, for how long and from what.
+
+`recipes/paper/*.yaml` hold the same values; a test compares them with the table below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from janusflow.data.mixture import Ratio
+
+PARTS = {
+    "aligner": ("understanding_encoder.aligner.", "understanding_encoder.begin_embedding"),
+    "generation": ("generation_encoder.", "generation_decoder."),
+    "llm": ("language_model.", "lm_head."),
+    "tower": ("understanding_encoder.tower.",),
+}
+"""Names of the parts that a recipe can train, and the parameters that they are."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One column of the paper's table.
+
+    Attributes:
+        parts: what learns, names from `PARTS`.
+        learning_rate: constant after the warm-up.
+        warmup: steps.
+        steps: in all.
+        batch_size: samples of a step.
+        ratios: of the data, one after the other.
+        template: "pretraining" (a caption instruction; a prompt and its picture) or "chat".
+    """
+
+    parts: tuple[str, ...]
+    learning_rate: float
+    warmup: int
+    steps: int
+    batch_size: int
+    ratios: tuple[Ratio, ...]
+    template: str
+
+
+PAPER = {
+    "stage1": Stage(("aligner", "generation"), 1e-4, 2_000, 10_000, 512, (Ratio(50, 50, 0),), "pretraining"),
+    "stage2": Stage(
+        ("aligner", "generation", "llm"),
+        1e-4,
+        0,
+        380_000,
+        512,
+        (Ratio(30, 50, 20, until=10_000), Ratio(14, 80, 6)),
+        "pretraining",
+    ),
+    "stage3": Stage(("aligner", "generation", "llm", "tower"), 2e-5, 1_000, 26_000, 256, (Ratio(21, 70, 9),), "chat"),
+}
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter of the network belongs to.
+
+    Raises:
+        KeyError: if it belongs to none.
+    """
+    for part, prefixes in PARTS.items():
+        if name.startswith(prefixes):
+            return part
+    raise KeyError(name)
+
+
+def choose_trainable(network: nn.Module, parts: Sequence[str]) -> None:
+    """Lets the parameters of these parts learn and freezes all others.
+
+    SigLIP's pool head, which only official checkpoints carry, is never run and stays frozen.
+
+    Raises:
+        ValueError: for an unknown part.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(PARTS)}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(part_of(name) in parts and ".tower.head." not in name)

@@ -1,0 +1,144 @@
+"""What a run starts from and what it leaves: opening or making the network, and exporting the EMA weights."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, SiglipVisionModel
+from transformers.initialization import no_init_weights
+
+from janusflow.checkpoint import find_folder
+from janusflow.checkpoint.export import export_official
+from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.pipeline import JanusFlow
+from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
+from janusflow.training.config import ModelConfig, TrainConfig
+from janusflow.training.distributed import Ema, World, whole
+from janusflow.training.lora import add_adapters
+from janusflow.training.objective import Objective
+from janusflow.vae import DEFAULT_VAE
+
+
+def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
+    """The network in float32, with processor and VAE, as the recipe says.
+
+    Raises:
+        ValueError: if a part cannot be opened or does not fit.
+    """
+    start = config.model
+    if start.checkpoint is not None:
+        return JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
+    torch.manual_seed(config.seed)
+    processor, sizes = _processor(start)
+    network = JanusFlowForConditionalGeneration(sizes)
+    if start.llm is not None:
+        llm = AutoModelForCausalLM.from_pretrained(str(_local(start.llm)), dtype=torch.float32)
+        _take(network.language_model, llm.model.state_dict(), start.llm)
+        _take(network.lm_head, llm.lm_head.state_dict(), start.llm)
+    if start.tower is not None:
+        tower = SiglipVisionModel.from_pretrained(str(_local(start.tower)), dtype=torch.float32)
+        wanted = network.understanding_encoder.tower.state_dict().keys()
+        state = {name: value for name, value in tower.state_dict().items() if name in wanted}
+        _take(network.understanding_encoder.tower, state, start.tower)
+    return JanusFlow(network.eval().to(device), processor, start.vae or DEFAULT_VAE)
+
+
+def sizes_of(start: ModelConfig) -> JanusFlowConfig:
+    """Dimensions of a new network.
+
+    Raises:
+        ValueError: without a preset.
+    """
+    if start.preset is None:
+        raise ValueError("model.preset is missing")
+    return {"janusflow_1b": janusflow_1b, "janusflow_1b_256": lambda: janusflow_1b(256), "tiny": tiny}[start.preset]()
+
+
+def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, JanusFlowConfig]:
+    """The tokenizer of another checkpoint with the new network's picture size, and the network's dimensions."""
+    assert start.processor is not None
+    given, sizes = JanusFlowProcessor.from_pretrained(find_folder(start.processor)), sizes_of(start)
+    text = TextSettings(
+        sizes.num_understanding_tokens, sft_format=given.text.sft_format, system_prompt=given.text.system_prompt
+    )
+    processor = JanusFlowProcessor(given.tokenizer, text, ImageSettings(sizes.vision_config.image_size))
+    if start.preset == "tiny":
+        sizes.text_config.vocab_size = len(given.tokenizer)
+    sizes.image_token_id, sizes.begin_image_token_id = processor.image_id, processor.image_start_id
+    sizes.end_image_token_id = processor.image_end_id
+    return processor, sizes
+
+
+def _local(path_or_id: str) -> Path | str:
+    folder = Path(path_or_id).expanduser()
+    return folder if folder.is_dir() else path_or_id
+
+
+def _take(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{source} does not fit the network: {str(error).splitlines()[1].strip()}") from error
+
+
+def averaged_model(
+    objective: Objective, ema: Ema, model: JanusFlow, world: World, config: TrainConfig
+) -> JanusFlow | None:
+    """A pipeline with the averages in the place of what was trained, gathered from all processes.
+
+    Every process must ask; only the first gets it. Adapters stay apart from the weights: see `JanusFlow.adapters`.
+    """
+    state: dict[str, Tensor] = {}
+    for name, parameter in objective.network.named_parameters():
+        value = whole(ema.values.get(f"network.{name}", parameter).detach())
+        if world.first:
+            state[name] = value
+    if not world.first:
+        return None
+    with no_init_weights(), torch.device(world.device):
+        sizes = copy.deepcopy(model.network.config)
+        network = JanusFlowForConditionalGeneration._from_config(sizes, dtype=torch.float32)
+    adapters = add_adapters(network, config.lora, config.parts) if config.lora.rank else None
+    network.load_state_dict(state)
+    network.set_attn_implementation("sdpa")
+    averaged = JanusFlow(network.eval().requires_grad_(False), model.processor, model.vae)
+    averaged.adapters = adapters
+    return averaged
+
+
+def export(
+    objective: Objective,
+    ema: Ema,
+    model: JanusFlow,
+    folder: Path,
+    world: World,
+    config: TrainConfig,
+    *,
+    official: bool = False,
+) -> Path:
+    """Writes the EMA weights as a folder in our layout, beside its place and then renamed.
+
+    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights. With `official`, the
+    same weights also go into `<folder>-official` in the official layout.
+    """
+    averaged = averaged_model(objective, ema, model, world, config)
+    if averaged is not None:
+        beside = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        if averaged.adapters is not None:
+            averaged.adapters.save_pretrained(beside / "adapter")
+            averaged.merge_adapters()
+        averaged.save_pretrained(beside)
+        if official:
+            weights = dict(averaged.network.named_parameters())
+            place = folder.with_name(f"{folder.name}-official")
+            export_official(averaged.network.config, weights, averaged.processor, place)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    world.wait()
+    return folder

@@ -1,0 +1,264 @@
+"""The shipped model's recipe: tokenizer, then VAE, tower and LLM as small pretrained parts, then the paper's stages.
+
+    python -m janusflow.training.tiny --out runs/tiny
+
+The stages are `recipes/tiny/stage1.yaml` to `stage3.yaml`. Everything stops and resumes at any time with the same
+command; the result is a folder that `JanusFlow.from_pretrained` opens.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+
+import torch
+import typer
+from diffusers import AutoencoderKL
+from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, SiglipTextConfig
+
+from janusflow.config import JanusFlowConfig, siglip_config, tiny
+from janusflow.data.samples import SampleConfig, SampleMaker
+from janusflow.data.sources import TinyworldSource
+from janusflow.device import resolve_device
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model.attention import PACKED
+from janusflow.pipeline import JanusFlow
+from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
+from janusflow.training import tiny_samples as samples
+from janusflow.training.config import load_config
+from janusflow.training.fit import FitConfig, Losses, fit, step_generator
+from janusflow.training.objective import autoregressive_loss
+from janusflow.training.packing import pack
+from janusflow.training.tokenizer import learn_tokenizer
+from janusflow.training.trainer import train
+from janusflow.vae import LatentCodec
+
+VOCABULARY = 1024
+DESCRIPTION_TOKENS = 72
+STAGES = ("stage1", "stage2", "stage3")
+
+
+@dataclass(frozen=True)
+class PartsRecipe:
+    """How the parts are pretrained that the paper takes pretrained.
+
+    Attributes:
+        vae, tower, llm: how each is fitted.
+        vae_batch, tower_batch, llm_batch: samples per step.
+        seed: of the data; the parts draw different samples from it.
+    """
+
+    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1600, learning_rate=2e-3, ema=0.996))
+    tower: FitConfig = field(default_factory=lambda: FitConfig(steps=600, learning_rate=1e-3, ema=0.99))
+    llm: FitConfig = field(default_factory=lambda: FitConfig(steps=400, learning_rate=2e-3, ema=0.99))
+    vae_batch: int = 32
+    tower_batch: int = 64
+    llm_batch: int = 32
+    seed: int = 0
+
+    def shortened(self, steps: int) -> PartsRecipe:
+        """The same with at most so many steps in each part, to see that everything runs."""
+        parts = {name: replace(getattr(self, name), steps=steps, warmup=1) for name in ("vae", "tower", "llm")}
+        return replace(self, **parts, vae_batch=4, tower_batch=4, llm_batch=4)
+
+
+def run(out: Path, recipes: Path, *, device: str = "auto", steps: int | None = None) -> Path:
+    """Pretrains the parts, trains the three stages and writes the model, skipping what is done.
+
+    Args:
+        out: folder of the run.
+        recipes: folder of the stages' recipes.
+        device: where.
+        steps: at most so many in each part and stage, to try it out.
+
+    Returns:
+        The folder of the finished model.
+    """
+    recipe = PartsRecipe() if steps is None else PartsRecipe().shortened(steps)
+    parts = pretrain(recipe, out, resolve_device(device))
+    before = parts
+    for stage in STAGES:
+        changes = [f"model={before}", f"out={out / stage}"]
+        changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0"]
+        before = out / stage / "export"
+        if not before.is_dir():
+            train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
+            if not before.is_dir():
+                raise SystemExit(0)  # told to stop: the same command continues
+    return publish(before, out / "model")
+
+
+def pretrain(recipe: PartsRecipe, out: Path, device: torch.device) -> Path:
+    """The three parts put together as a checkpoint that stage 1 starts from."""
+    folder = out / "parts"
+    if not folder.is_dir():
+        processor = make_processor(out / "processor")
+        vae = fit_vae(recipe, out / "vae", device)
+        tower = fit_tower(recipe, processor, out / "tower", device)
+        network = assemble(tower, fit_llm(recipe, processor, out / "llm", device))
+        JanusFlow(network.float().eval(), processor, LatentCodec(vae)).save_pretrained(folder)
+    return folder
+
+
+def make_processor(folder: Path) -> JanusFlowProcessor:
+    """The tokenizer of the tiny world with the tiny model's settings; learned once, then read from `folder`."""
+    if not (folder / "tokenizer.json").is_file():
+        tokenizer = learn_tokenizer(samples.corpus(4000), VOCABULARY)
+        processor = _processor(tokenizer, tiny())
+        processor.save_pretrained(folder)
+    return JanusFlowProcessor.from_pretrained(folder)
+
+
+def _processor(tokenizer: PreTrainedTokenizerFast, config: JanusFlowConfig) -> JanusFlowProcessor:
+    text = TextSettings(num_image_tokens=config.num_understanding_tokens, system_prompt="")
+    return JanusFlowProcessor(tokenizer, text, ImageSettings(image_size=config.image_size))
+
+
+# --- the pretrained parts -------------------------------------------------------------------------------------------
+
+
+def fit_vae(recipe: PartsRecipe, folder: Path, device: torch.device) -> AutoencoderKL:
+    """A VAE of factor 4 on scenes: absolute and squared error, and a small KL; then its scaling factor is measured."""
+    if (folder / "model").is_dir():
+        return AutoencoderKL.from_pretrained(folder / "model").to(device)
+    torch.manual_seed(recipe.seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        latent_channels=tiny().latent_channels,
+        norm_num_groups=8,
+        sample_size=tiny().image_size,
+        mid_block_add_attention=False,
+    ).to(device)
+
+    def losses(model: Any, step: int) -> Losses:
+        pixels = samples.any_scenes(recipe.seed, step, recipe.vae_batch).to(device)
+        posterior = model.encode(pixels).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=step_generator(recipe.seed, step)).to(device)
+        output = model.decode(posterior.mean + posterior.std * noise).sample.float()
+        absolute, squared = (output - pixels).abs().mean(), (output - pixels).square().mean()
+        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        return {"loss": absolute + 2 * squared + 1e-3 * kl, "absolute": absolute, "squared": squared, "kl": kl}
+
+    vae = fit(vae, losses, recipe.vae, folder, title="VAE")
+    with torch.inference_mode():
+        latents = vae.encode(samples.any_scenes(recipe.seed, -1, 512).to(device)).latent_dist.mean
+    vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
+    vae.save_pretrained(folder / "model")
+    return vae
+
+
+def fit_tower(recipe: PartsRecipe, processor: JanusFlowProcessor, folder: Path, device: torch.device) -> SiglipModel:
+    """SigLIP's pairwise sigmoid loss between scenes and their descriptions, with a small text tower beside."""
+    tower = siglip_config(width=192, depth=6, heads=3, patch_size=8, image_size=tiny().image_size)
+    text = SiglipTextConfig(
+        vocab_size=len(processor.tokenizer),
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        max_position_embeddings=DESCRIPTION_TOKENS,
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )
+    torch.manual_seed(recipe.seed)
+    siglip = SiglipModel(SiglipConfig(text_config=text.to_dict(), vision_config=tower.to_dict())).to(device)
+    with torch.no_grad():
+        siglip.logit_scale.fill_(2.3)
+        siglip.logit_bias.fill_(-10.0)
+
+    def losses(model: Any, step: int) -> Losses:
+        pixels, words = samples.described_scenes(recipe.seed, step, recipe.tower_batch)
+        ids = processor.tokenizer(
+            words, padding="max_length", truncation=True, max_length=DESCRIPTION_TOKENS, return_tensors="pt"
+        ).input_ids
+        output = model(input_ids=ids.to(device), pixel_values=pixels.to(device), return_loss=True)
+        right = (output.logits_per_image.argmax(dim=1).cpu() == torch.arange(len(words))).float().mean()
+        return {"loss": output.loss, "retrieved": right}
+
+    return fit(siglip, losses, recipe.tower, folder, title="tower")
+
+
+def fit_llm(
+    recipe: PartsRecipe, processor: JanusFlowProcessor, folder: Path, device: torch.device
+) -> JanusFlowForConditionalGeneration:
+    """The language model on text alone; the other parts of the network stay at their initial values."""
+    torch.manual_seed(recipe.seed)
+    network = JanusFlowForConditionalGeneration(_config(processor)).to(device)
+    network.set_attn_implementation({"text_config": PACKED})
+    network.requires_grad_(False)
+    for part in (network.language_model, network.lm_head):
+        part.requires_grad_(True)
+
+    world = TinyworldSource("text", samples.SHARES, recipe.seed)
+    maker = SampleMaker(processor, network.config, SampleConfig())
+
+    def losses(model: Any, step: int) -> Losses:
+        numbers = range(step * recipe.llm_batch, (step + 1) * recipe.llm_batch)
+        row = pack([maker.make("text", world.record(number), Random(number)) for number in numbers], device)
+        output = model(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            documents=row.documents,
+            logits_at=row.predicted_at,
+        )
+        return {"loss": autoregressive_loss(output.logits[0], row.labels) / len(row.labels)}
+
+    return fit(network, losses, recipe.llm, folder, title="LLM")
+
+
+# --- the network ----------------------------------------------------------------------------------------------------
+
+
+def assemble(tower: SiglipModel, llm: JanusFlowForConditionalGeneration) -> JanusFlowForConditionalGeneration:
+    """The pretrained LLM with the pretrained tower (without its pool head) put in."""
+    state = {k: v for k, v in tower.vision_model.state_dict().items() if not k.startswith("head.")}
+    llm.understanding_encoder.tower.load_state_dict(state)
+    llm.set_attn_implementation("sdpa")
+    return llm
+
+
+def _config(processor: JanusFlowProcessor) -> JanusFlowConfig:
+    config = tiny(len(processor.tokenizer))
+    config.image_token_id = processor.image_id
+    config.begin_image_token_id = processor.image_start_id
+    config.end_image_token_id = processor.image_end_id
+    config.text_config.bos_token_id = processor.tokenizer.bos_token_id
+    config.text_config.eos_token_id = processor.tokenizer.eos_token_id
+    return config
+
+
+def publish(trained: Path, folder: Path) -> Path:
+    """A trained model with its weights in bfloat16, to ship; it computes in float32. Written beside, then renamed."""
+    model = JanusFlow.from_pretrained(trained, device="cpu")
+    beside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    codec = model.codec
+    model.network.to(torch.bfloat16).save_pretrained(beside)
+    model.network.config.dtype = "float32"
+    model.network.config.save_pretrained(beside)
+    model.processor.save_pretrained(beside)
+    codec.vae.to(torch.bfloat16).save_pretrained(beside / "vae")
+    for file in beside.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same one continues it.")] = Path("runs/tiny"),
+    recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/tiny"),
+    steps: Annotated[int | None, typer.Option(help="At most so many in each part and stage, to try it out.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, ...")] = "auto",
+) -> None:
+    """Trains the tiny model from nothing; stop and repeat the command to continue."""
+    print(f"trained: {run(out, recipes, device=device, steps=steps)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

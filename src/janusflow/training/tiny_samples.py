@@ -1,0 +1,70 @@
+"""The tiny world as training batches. Sample n of step s is a function of (seed, s, n), whatever ran before."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from janusflow.data.sources import spelled
+from janusflow.tinyworld.captions import KINDS, describe, sample_pair
+from janusflow.tinyworld.questions import sample_fact, sample_talk
+from janusflow.tinyworld.scenes import RESERVED_SHAPES, SHAPES, Scene, Wish, render, sample_scene
+
+SHARES = {  # of each kind of scene
+    "single_object": 0.05,
+    "two_object": 0.15,
+    "counting": 0.20,
+    "colors": 0.05,
+    "position": 0.15,
+    "color_attr": 0.15,
+    "dense": 0.25,
+}
+
+
+def sample_rng(part: str, seed: int, step: int, index: int) -> Random:
+    """The source of chance of one sample."""
+    return Random(f"{part}/{seed}/{step}/{index}")
+
+
+def to_pixels(scenes: list[Scene]) -> Tensor:
+    """(B, 3, 64, 64) float32 in [-1, 1]."""
+    array = np.stack([render(scene) for scene in scenes])
+    return torch.from_numpy(array).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def any_scenes(seed: int, step: int, count: int) -> Tensor:
+    """Pictures for the VAE: every shape that exists, the reserved ones too, one to five in a scene."""
+    scenes = []
+    for index in range(count):
+        rng, scene = sample_rng("vae", seed, step, index), None
+        while scene is None:
+            wishes = [Wish(kind=rng.choice(SHAPES + RESERVED_SHAPES)) for _ in range(rng.randint(1, 5))]
+            scene = sample_scene(rng, wishes, training=False)
+        scenes.append(scene)
+    return to_pixels(scenes)
+
+
+def described_scenes(seed: int, step: int, count: int) -> tuple[Tensor, list[str]]:
+    """Pictures and their full descriptions, for the contrastive tower."""
+    rngs = [sample_rng("tower", seed, step, index) for index in range(count)]
+    scenes = [sample_pair(rng, _kind(rng, SHARES))[1] for rng in rngs]
+    return to_pixels(scenes), [describe(scene) for scene in scenes]
+
+
+def corpus(count: int) -> list[str]:
+    """Sentences to learn the tokenizer from."""
+    sentences = []
+    for index in range(count):
+        rng = sample_rng("corpus", 0, 0, index)
+        task, scene = sample_pair(rng, rng.choice(KINDS))
+        sentences += [f"User: {task.prompt}\n\nAssistant:", describe(scene)]
+        for question in [*sample_talk(rng, scene, 3), sample_fact(rng)]:
+            sentences.append(f"User: {spelled(rng, question.text)}\n\nAssistant: {question.answer}")
+    return sentences
+
+
+def _kind(rng: Random, shares: dict[str, float]) -> str:
+    return rng.choices(list(shares), list(shares.values()))[0]

@@ -1,0 +1,283 @@
+"""The loop: plan, pack, forward and backward, step, average, save. Alone or under torchrun, with the same code.
+
+janusflow train recipes/tiny/joint.yaml
+torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage2.yaml model=... data.generation.0.path=...
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from janusflow.data.loader import Data, StepSamples, steps
+from janusflow.data.mixture import Mixture
+from janusflow.data.samples import Sample, SampleMaker
+from janusflow.data.templates import IGNORE, Tokens
+from janusflow.model.attention import PACKED
+from janusflow.pipeline import JanusFlow
+from janusflow.training.config import OptimizerConfig, TrainConfig
+from janusflow.training.distributed import Ema, World, join, leave, shard, whole
+from janusflow.training.lora import add_adapters
+from janusflow.training.objective import Objective
+from janusflow.training.packing import Pack, fill, pack
+from janusflow.training.report import Report
+from janusflow.training.resume import Checkpoints, Progress
+from janusflow.training.stages import choose_trainable
+from janusflow.training.start import export, open_model
+from janusflow.vae import LatentCodec
+
+MEMORY = 0.98  # of the running mean of the loss
+ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
+
+
+class RunError(ValueError):
+    """The run cannot go on; the message says why, and the last checkpoint is intact."""
+
+
+@dataclass
+class Run:
+    """Everything that a step works on."""
+
+    config: TrainConfig
+    world: World
+    objective: Objective
+    codec: LatentCodec | None
+    optimizer: AdamW
+    ema: Ema
+    progress: Progress
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    official: bool = False,
+    progress_bar: bool = True,
+) -> Path:
+    """Trains, and exports the EMA weights as a folder that `JanusFlow.from_pretrained` opens.
+
+    Args:
+        config: from `load_config`.
+        resume: continue the run in `config.out`; without it a folder with checkpoints is refused.
+        device: alone, where to train.
+        official: export in the official layout too, as `export-official`.
+        progress_bar: whether to show one.
+
+    Returns:
+        The exported folder; or, when SIGTERM ended the run early, the folder of the run.
+
+    Raises:
+        ValueError: before anything is trained, for data or a model that cannot be opened; as `RunError` for a loss that
+            is not finite or jumps, or too many broken records. The last checkpoint is then intact.
+        OSError: if a checkpoint cannot be written.
+    """
+    world = join(device)
+    try:
+        out = Path(config.out)
+        checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep)
+        if checkpoints.all() and not resume:
+            raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
+        model = open_model(config, world.device)
+        run = _prepare(config, world, model)
+        run.progress = checkpoints.restore(run.objective, run.ema, run.optimizer)
+        data = _data(config, world, model)
+        data.restore(run.progress.streams.get(str(world.rank), {}))
+        report = Report(out, config, world, first=run.progress.step, shown=progress_bar)
+        with report, _told_to_stop() as told:
+            finished = _loop(run, data, checkpoints, report, model, told)
+        if not finished:
+            return out
+        return export(run.objective, run.ema, model, out / "export", world, config, official=official)
+    finally:
+        leave(world)
+
+
+def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
+    network = model.network
+    network.set_attn_implementation({"text_config": PACKED})
+    if config.lora.rank:
+        add_adapters(network, config.lora, config.parts)
+    else:
+        choose_trainable(network, config.parts)
+    if config.activation_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    torch.manual_seed(config.seed)
+    objective = Objective(network, config.loss).to(world.device)
+    if config.compile:
+        for block in network.language_model.layers:
+            block.compile(dynamic=True)
+    shard(objective, world, precision=config.precision)
+    learning = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = AdamW(
+        learning,
+        lr=config.optimizer.learning_rate,
+        betas=config.optimizer.betas,
+        weight_decay=config.optimizer.weight_decay,
+        fused=world.device.type != "cpu",
+    )
+    draws = any(ratio.generation for ratio in config.data.ratios)
+    codec = model.codec if draws else None
+    return Run(config, world, objective, codec, optimizer, Ema(objective, config.ema), Progress())
+
+
+def _data(config: TrainConfig, world: World, model: JanusFlow) -> Data:
+    mixture = Mixture(config.data.ratios, config.weights(), batch_size=config.batch_size, seed=config.seed)
+    maker = SampleMaker(model.processor, model.network.config, config.samples)
+    sources = config.data.sources()
+    return Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
+
+
+def _loop(
+    run: Run, data: Data, checkpoints: Checkpoints, report: Report, model: JanusFlow, told: Sequence[int]
+) -> bool:
+    """Steps until the last; False if the run was told to stop."""
+    config, progress, world = run.config, run.progress, run.world
+    feed = steps(data, progress.step, config.steps, workers=config.data.workers)
+    waiting = time.perf_counter()
+    while progress.step < config.steps:
+        samples = next(feed)
+        started = time.perf_counter()
+        losses = _step(run, samples)
+        _judge(run, samples, losses)
+        progress.step += 1
+        progress.streams[str(world.rank)] = samples.streams
+        stop = bool(world.largest({"stop": float(bool(told))})["stop"])
+        if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
+            if progress.loss < progress.best[0]:
+                progress.best = (progress.loss, progress.step)
+            checkpoints.save(run.objective, run.ema, run.optimizer, progress)
+        now = time.perf_counter()
+        report.step(progress.step, losses, samples.broken, waited=started - waiting, took=now - waiting)
+        waiting = now
+        if config.watch.every and progress.step % config.watch.every == 0:
+            report.watch(progress.step, run.objective, run.ema, model)
+            waiting = time.perf_counter()
+        if stop:
+            report.say(f"told to stop: saved after step {progress.step}; continue with --resume")
+            return False
+    return True
+
+
+def _step(run: Run, found: StepSamples) -> dict[str, float]:
+    """One optimizer step; the mean losses of the whole step over all processes, and the norm of the gradient."""
+    config, world, objective = run.config, run.world, run.objective
+    packs = [pack(row, world.device) for row in fill(found.samples, config.pack_length)]
+    tokens = sum(p.input_ids.shape[1] for p in packs)
+    mine = {
+        "ar": float(sum(len(p.labels) for p in packs)),
+        "flow": float(sum(0 if p.t is None else len(p.t) for p in packs)),
+        "tokens": float(tokens),
+    }
+    counts = world.add_up(mine)
+    counts["repa"] = counts["flow"]
+    rows = int(world.largest({"rows": float(len(packs))})["rows"])
+    packs += [_empty(found, world)] * (rows - len(packs))
+    objective.train()
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate(config.optimizer, found.step, config.steps)
+    totals = dict.fromkeys(("ar", "flow", "repa"), 0.0)
+    for row in packs:
+        with _precision(config, world):
+            sums = objective(row, _latents(run, row))
+        # Sharded gradients are averaged over the processes; the loss is a sum over all of them.
+        (objective.weighted(sums, counts) * world.ranks).backward()
+        for name in totals.keys() & sums.keys():
+            totals[name] += float(sums[name].detach())
+    norm = whole(clip_grad_norm_([p for p in objective.parameters() if p.requires_grad], config.optimizer.clip))
+    losses = {name: value / max(counts[name], 1) for name, value in world.add_up(totals).items()}
+    weights = {"ar": config.loss.ar, "flow": config.loss.flow, "repa": config.loss.repa}
+    losses["loss"] = sum(weights[name] * losses[name] for name in weights)
+    losses.update(gradient=float(norm), rate=run.optimizer.param_groups[0]["lr"], tokens=counts["tokens"])
+    if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
+        run.optimizer.step()
+        run.ema.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    return losses
+
+
+def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
+    """Stops a run that has gone wrong.
+
+    Raises:
+        RunError: for a loss that is not finite or jumps, or too many broken records.
+    """
+    config, progress = run.config, run.progress
+    loss, number = losses["loss"], found.step + 1
+    if not (math.isfinite(loss) and math.isfinite(losses["gradient"])):
+        raise RunError(f"step {number}: loss {loss}, gradient {losses['gradient']}; the last checkpoint is intact")
+    first = not math.isfinite(progress.loss)
+    if config.spike and not first and abs(loss) > config.spike * abs(progress.loss):
+        raise RunError(
+            f"step {number}: loss {loss:.4g} is more than {config.spike:g} times its mean {progress.loss:.4g}; "
+            "the last checkpoint is intact"
+        )
+    progress.loss = loss if first else MEMORY * progress.loss + (1 - MEMORY) * loss
+    new = run.world.add_up({"seen": float(len(found.samples) + len(found.broken)), "broken": float(len(found.broken))})
+    seen, broken = progress.seen[0] + int(new["seen"]), progress.seen[1] + int(new["broken"])
+    progress.seen = (seen, broken)
+    if seen >= ENOUGH_RECORDS and broken > config.data.max_broken * seen:
+        raise RunError(
+            f"{broken} of {seen} records are broken, more than data.max_broken={config.data.max_broken:g}"
+            + (f"; the last: {found.broken[-1]}" if found.broken else "")
+        )
+
+
+@torch.no_grad()
+def _latents(run: Run, row: Pack) -> Tensor | None:
+    if row.pixels is None or run.codec is None:
+        return None
+    return run.codec.encode(row.pixels).clone()
+
+
+def _precision(config: TrainConfig, world: World) -> AbstractContextManager[object]:
+    return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _empty(found: StepSamples, world: World) -> Pack:
+    """A row without any loss, for a process that has fewer rows than others: all must run the same number."""
+    return pack([Sample(Tokens([0], [IGNORE], [0]))], world.device)
+
+
+def rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Learning rate of a step, counted from 0."""
+    warm = min(1.0, (step + 1) / max(config.warmup, 1))
+    done = min(step / steps, 1.0)
+    share = {
+        "constant": 1.0,
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "decay": min(1.0, (1 - done) / config.decay),
+    }[config.schedule]
+    if config.schedule != "constant":
+        share = config.floor + (1 - config.floor) * share
+    return config.learning_rate * warm * share
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[list[int]]:
+    """Collects SIGTERMs for a while, in place of dying of them."""
+    told: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, note)
+    except ValueError:  # not in the main thread
+        yield told
+        return
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,76 @@
+"""The samples of a step: shared among processes, broken records replaced, streams continued."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janusflow import JanusFlow
+from janusflow.data.loader import Data, StepSamples, steps
+from janusflow.data.mixture import Mixture, Ratio
+from janusflow.data.samples import SampleConfig, SampleMaker
+from janusflow.data.sources import SourceConfig
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve captioned pictures, of which two are broken."""
+    for number in range(12):
+        pixels = np.full((20, 20, 3), number * 20, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:02d}.png")
+        (tmp_path / f"{number:02d}.txt").write_text(f"caption {number}")
+    for number in (3, 7):
+        file = tmp_path / f"{number:02d}.png"
+        file.write_bytes(file.read_bytes()[:40])
+    return tmp_path
+
+
+def data(model: JanusFlow, folder: Path, *, rank: int = 0, ranks: int = 1, streaming: bool = False) -> Data:
+    sources = {"generation": [SourceConfig("folder", str(folder), streaming=streaming)]}
+    mixture = Mixture([Ratio(0, 1, 0)], {"generation": [1.0]}, batch_size=6, seed=0)
+    maker = SampleMaker(model.processor, model.network.config, SampleConfig(prompt_dropout=0.0))
+    return Data(sources, mixture, maker, seed=0, rank=rank, ranks=ranks)
+
+
+def ids(found: StepSamples) -> list[list[int]]:
+    return [sample.tokens.ids for sample in found.samples]
+
+
+def test_broken_records_are_replaced_counted_and_named(small_model: JanusFlow, folder: Path) -> None:
+    found = [data(small_model, folder)[step] for step in range(2)]
+    assert [len(one.samples) for one in found] == [6, 6]
+    broken = [problem for one in found for problem in one.broken]
+    assert len(broken) >= 2
+    assert {name for name in ("03.png", "07.png") if any(name in problem for problem in broken)} == {"03.png", "07.png"}
+
+
+def test_processes_share_a_step_and_their_number_changes_nothing(small_model: JanusFlow, folder: Path) -> None:
+    whole = ids(data(small_model, folder)[4])
+    parts = [ids(data(small_model, folder, rank=rank, ranks=2)[4]) for rank in (0, 1)]
+    assert parts[0] == whole[0::2]
+    assert parts[1] == whole[1::2]
+
+
+def test_workers_give_the_steps_in_order(small_model: JanusFlow, folder: Path) -> None:
+    plain = [ids(found) for found in steps(data(small_model, folder), 2, 6, workers=0)]
+    ahead = [ids(found) for found in steps(data(small_model, folder), 2, 6, workers=2)]
+    assert plain == ahead
+
+
+def test_a_stream_continues_where_a_step_left_it(small_model: JanusFlow, folder: Path) -> None:
+    whole = [ids(found) for found in steps(data(small_model, folder, streaming=True), 0, 6, workers=1)]
+    first = list(steps(data(small_model, folder, streaming=True), 0, 3, workers=1))
+    again = data(small_model, folder, streaming=True)
+    again.restore(json.loads(json.dumps(first[-1].streams)))
+    assert [ids(found) for found in first] + [ids(found) for found in steps(again, 3, 6, workers=1)] == whole
+
+
+def test_nothing_but_broken_records_ends_the_run(small_model: JanusFlow, folder: Path) -> None:
+    for file in folder.glob("*.png"):
+        file.write_bytes(b"broken")
+    with pytest.raises(ValueError, match="20 records in a row are broken; the last"):
+        data(small_model, folder)[0]

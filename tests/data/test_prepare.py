@@ -1,0 +1,152 @@
+"""Preparing data: what is dropped and why, shards that training reads, and runs that continue."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from janusflow.cli import app
+from janusflow.data import prepare as module
+from janusflow.data.prepare import PrepareConfig, difference_hash, load_scorer, prepare
+from janusflow.data.sources import FileSource, SourceConfig
+
+CAPTION = "A plain picture. It has one colour. Nothing else is in it."
+
+
+def picture(number: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """A picture of its own."""
+    pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty good pictures, and one of every kind that is dropped."""
+    place = tmp_path / "raw"
+    place.mkdir()
+    for number in range(20):
+        picture(number).save(place / f"good-{number:02d}.png")
+        (place / f"good-{number:02d}.txt").write_text(CAPTION)
+    picture(3).resize((128, 96), Image.Resampling.BICUBIC).save(place / "x-duplicate.jpg", quality=80)
+    picture(50, (20, 60)).save(place / "x-small.png")
+    picture(51, (300, 40)).save(place / "x-wide.png")
+    (place / "x-broken.png").write_bytes(b"broken")
+    picture(52).save(place / "x-nocaption.png")
+    for name in ("x-duplicate", "x-small", "x-wide", "x-broken"):
+        (place / f"{name}.txt").write_text(CAPTION)
+    return place
+
+
+def settings(**changes: object) -> PrepareConfig:
+    return PrepareConfig(**{"min_side": 32, "max_aspect": 3.0, "shard_size": 6, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_is_kept_is_what_training_reads(folder: Path, tmp_path: Path, kind: str, streaming: bool) -> None:
+    source = SourceConfig("folder", str(folder), streaming=streaming)
+    state = prepare(source, tmp_path / "out", settings(format=kind))
+    assert state.counts == {
+        "kept": 20,
+        "duplicate": 1,
+        "too small": 1,
+        "too long or too wide": 1,
+        "broken or malformed": 1,
+        "no caption": 1,
+    }
+    rows = FileSource(SourceConfig(kind, str(tmp_path / "out")))
+    assert rows.length == 20
+    short = sum(rows.record(index).text == "A plain picture." for index in range(20))
+    assert short == state.cut
+    assert 1 <= short <= 10
+    assert all(rows.record(index).text in (CAPTION, "A plain picture.") for index in range(20))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["records"], report["kept"], report["shards"]) == (25, 20, state.shards)
+    assert "20 of 25 pictures kept" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_run_that_was_stopped_anywhere_continues_to_the_same(
+    folder: Path, tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SourceConfig("folder", str(folder), streaming=streaming)
+    prepare(source, tmp_path / "whole", settings())
+    for function in ("_write_shard", "_save"):
+        for stop in (1, 2, 3):
+            out, calls, original = tmp_path / f"{function}-{stop}", 0, getattr(module, function)
+
+            def stopped(*args: object, stop: int = stop, original: object = original) -> None:
+                nonlocal calls
+                calls += 1
+                if calls == stop:
+                    raise KeyboardInterrupt
+                original(*args)  # type: ignore[operator]
+
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(module, function, stopped)
+                prepare(source, out, settings())
+            prepare(source, out, settings())
+            for file in (tmp_path / "whole").iterdir():
+                if file.name != "state.json":
+                    assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_captions_anew_and_scores(folder: Path, tmp_path: Path) -> None:
+    source = SourceConfig("folder", str(folder))
+    state = prepare(
+        source,
+        tmp_path / "out",
+        settings(min_score=120.0, short_share=0.0, batch_size=4),
+        captioner=lambda pictures: [f"{p.width} wide" for p in pictures],
+        scorer=lambda image: float(np.asarray(image).mean()),
+    )
+    assert state.counts["low score"] > 0
+    assert state.counts["no caption"] == 0
+    rows = FileSource(SourceConfig("webdataset", str(tmp_path / "out")))
+    assert {rows.record(index).text for index in range(rows.length or 0)} == {"64 wide"}
+
+
+def test_the_hash_survives_scaling_and_tells_pictures_apart() -> None:
+    hashes = [difference_hash(picture(number)) for number in range(200)]
+    assert len(set(hashes)) == 200
+    assert difference_hash(picture(3).resize((256, 192), Image.Resampling.BICUBIC)) == hashes[3]
+    plain = [difference_hash(Image.new("RGB", (9, 9), (shade, 0, 0))) for shade in (0, 100, 200)]
+    assert len(set(plain)) == 3
+
+
+def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -> None:
+    source = SourceConfig("folder", str(folder))
+    prepare(source, tmp_path / "out", settings())
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        prepare(source, tmp_path / "out", settings(min_side=33))
+    for changes, words in (
+        ({"format": "zip"}, "format is 'zip'"),
+        ({"min_side": 0}, "min_side is 0"),
+        ({"short_share": 2.0}, "short_share is 2.0"),
+        ({"max_aspect": 0.5}, "max_aspect is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            settings(**changes)
+    with pytest.raises(ValueError, match="expected module:function"):
+        load_scorer("nowhere:nothing")
+    assert load_scorer("math:sqrt")(4.0) == 2  # type: ignore[arg-type]
+
+
+def test_the_command_captions_with_the_shipped_model(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    arguments = ["data", "prepare", str(folder), "--out", str(out), "--min-side", "32", "--max-aspect", "3"]
+    result = CliRunner().invoke(app, [*arguments, "--caption", "tiny", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "21 of 25 pictures kept" in result.output
+    rows = FileSource(SourceConfig("webdataset", str(out)))
+    assert all(" on a " in rows.record(index).text for index in range(21))
+    shutil.rmtree(out)
+    refused = CliRunner().invoke(app, [*arguments, "--caption", "tiny", "--endpoint", "http://x"])
+    assert refused.exit_code == 2
+    assert "not both" in refused.output

@@ -1,0 +1,180 @@
+"""Records from every kind of source, on disk and streamed, with broken ones among them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janusflow.data.sources import FileSource, SourceConfig, StreamSource, TinyworldSource, kind_of, read_row
+from janusflow.images import load_image
+from janusflow.tinyworld.checker import read
+
+COUNT = 6
+
+
+def png(number: int) -> bytes:
+    """A picture of one colour that tells its number."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 16), (10 * number, 0, 0)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def webdataset(folder: Path) -> SourceConfig:
+    for shard in range(2):
+        with tarfile.open(folder / f"shard-{shard}.tar", "w") as tar:
+            for number in range(shard * COUNT // 2, (shard + 1) * COUNT // 2):
+                parts = {"png": png(number), "txt": f"caption {number}".encode(), "json": b'{"origin": "made"}'}
+                for suffix, data in parts.items():
+                    entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+    return SourceConfig("webdataset", str(folder))
+
+
+def parquet(folder: Path) -> SourceConfig:
+    import datasets
+
+    rows = [{"image": {"bytes": png(n), "path": None}, "text": f"caption {n}"} for n in range(COUNT)]
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    datasets.Dataset.from_list(rows, features=features).to_parquet(str(folder / "rows.parquet"))
+    return SourceConfig("parquet", str(folder / "rows.parquet"))
+
+
+def jsonl(folder: Path) -> SourceConfig:
+    lines = []
+    for number in range(COUNT):
+        (folder / f"{number}.png").write_bytes(png(number))
+        lines.append(json.dumps({"image": f"{number}.png", "text": f"caption {number}"}))
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return SourceConfig("jsonl", str(folder / "rows.jsonl"))
+
+
+def sidecars(folder: Path) -> SourceConfig:
+    for number in range(COUNT):
+        (folder / f"{number}.png").write_bytes(png(number))
+        (folder / f"{number}.txt").write_text(f"caption {number}\n")
+    return SourceConfig("folder", str(folder))
+
+
+def metadata(folder: Path) -> SourceConfig:
+    lines = []
+    for number in range(COUNT):
+        (folder / f"{number}.png").write_bytes(png(number))
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": f"caption {number}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return SourceConfig("folder", str(folder))
+
+
+KINDS = [webdataset, parquet, jsonl, sidecars, metadata]
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_pictures_with_captions_of_every_kind(make: Callable[[Path], SourceConfig], tmp_path: Path) -> None:
+    config = make(tmp_path)
+    source = FileSource(config)
+    assert source.length == COUNT
+    records = [source.record(index) for index in range(COUNT)]
+    assert sorted(record.text for record in records) == [f"caption {number}" for number in range(COUNT)]
+    for record in records:
+        red = load_image(record.images[0]).getpixel((0, 0))[0]
+        assert record.text == f"caption {red // 10}"
+    assert kind_of(config.path) == config.kind
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_streams_give_the_same_and_continue_exactly(make: Callable[[Path], SourceConfig], tmp_path: Path) -> None:
+    config = SourceConfig(**{**vars(make(tmp_path)), "streaming": True})
+    whole = StreamSource(config, 0, 1)
+    texts = [whole.next().text for _ in range(2 * COUNT + 3)]
+    assert sorted(texts[:COUNT]) == [f"caption {number}" for number in range(COUNT)]
+    for stop in (0, 1, COUNT - 1, COUNT, COUNT + 2):
+        first = StreamSource(config, 0, 1)
+        before = [first.next().text for _ in range(stop)]
+        state = json.loads(json.dumps(first.state()))
+        again = StreamSource(config, 0, 1)
+        again.restore(state)
+        assert before + [again.next().text for _ in range(len(texts) - stop)] == texts
+
+
+@pytest.mark.parametrize("make", [webdataset, jsonl], ids=lambda make: make.__name__)
+def test_processes_share_a_stream_without_overlap(make: Callable[[Path], SourceConfig], tmp_path: Path) -> None:
+    config = SourceConfig(**{**vars(make(tmp_path)), "streaming": True})
+    shares = [[StreamSource(config, rank, 2) for rank in (0, 1)][rank] for rank in (0, 1)]
+    seen = [[stream.next().text for _ in range(COUNT // 2)] for stream in shares]
+    assert sorted(seen[0] + seen[1]) == [f"caption {number}" for number in range(COUNT)]
+
+
+def test_conversations_of_llava_and_of_openai() -> None:
+    llava = {
+        "image": "a.png",
+        "conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a star"}],
+    }
+    record = read_row(llava, "row", Path("/data"))
+    assert record.turns == (("<image_placeholder>\nwhat?", "a star"),)
+    assert record.images == (Path("/data/a.png"),)
+    openai = {"messages": [{"role": "system", "content": "s"}, *_messages("hi", "hello", "bye", "see you")]}
+    assert read_row(openai, "row", Path()).turns == (("hi", "hello"), ("bye", "see you"))
+    assert read_row({"messages": json.dumps(_messages("hi", "hello"))}, "row", Path()).turns == (("hi", "hello"),)
+    both = {"json": {"text": "from json"}, "png": png(1)}
+    assert read_row(both, "row", Path()).text == "from json"
+
+
+def _messages(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"picture": 1}, "has no text, no conversation and no picture; its columns are picture"),
+        ({"messages": _messages("hi", "hello", "bye")}, "do not take turns"),
+        ({"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]}, "do not take turns"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "malformed message"),
+        ({"messages": [{"role": "user", "content": ""}]}, "malformed message"),
+        ({"image": 7, "text": "x"}, "given as int"),
+        ({"messages": "{not json"}, "Expecting|delimiter|property"),
+    ],
+)
+def test_malformed_rows(row: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_row(row, "row", Path())
+
+
+def test_sources_that_are_not_there_or_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for config, words in (
+        (SourceConfig("parquet", str(tmp_path / "missing.parquet")), "no .* files are there"),
+        (SourceConfig("webdataset", str(tmp_path / "empty")), "no .* files are there"),
+        (SourceConfig("folder", str(tmp_path / "missing")), "is no folder"),
+        (SourceConfig("folder", str(tmp_path / "empty")), "neither a metadata.jsonl nor pictures"),
+        (SourceConfig("csv", str(tmp_path)), "kind of source is 'csv'; known are tinyworld"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            FileSource(config)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(ValueError, match="cannot be read as parquet"):
+        FileSource(SourceConfig("parquet", str(tmp_path / "broken.parquet")))
+    for path in (tmp_path / "nowhere", tmp_path / "empty"):
+        with pytest.raises(ValueError, match="does not exist|no data of a known form"):
+            kind_of(str(path))
+
+
+@pytest.mark.parametrize("task", ["understanding", "generation", "text"])
+def test_tinyworld_is_endless_and_a_function_of_number_and_seed(task: str) -> None:
+    source, same, other = (TinyworldSource(task, {}, seed) for seed in (0, 0, 1))
+    for number in (0, 5, 10**9):
+        record, again = source.record(number), same.record(number)
+        assert (record.text, record.turns) == (again.text, again.turns)
+        assert (record.text, record.turns) != (other.record(number).text, other.record(number).turns)
+        if task != "text":
+            assert read(np.asarray(record.images[0])).scene is not None
+    only = TinyworldSource("generation", {"counting": 1.0}, 0)
+    numbers = ("two", "three", "four")
+    assert all(any(word in only.record(n).text.lower() for word in numbers) for n in range(20))

@@ -1,0 +1,46 @@
+"""Training sequences are those that the processor makes, with labels where the assistant speaks."""
+
+from __future__ import annotations
+
+from janusflow import JanusFlow
+from janusflow.data.templates import IGNORE, conversation, drawing, plain_text
+from janusflow.model.janusflow import GENERATION_TOKEN
+
+TURNS = [("<image_placeholder>\nwhat is it?", "a red circle"), ("sure?", "yes")]
+
+
+def test_a_conversation_has_the_ids_of_its_rendered_text(small_model: JanusFlow) -> None:
+    processor = small_model.processor
+    messages = []
+    for question, answer in TURNS:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    expected = processor.lay_pictures(processor.tokenizer.encode(processor.render(messages)), 1)
+    tokens = conversation(processor, TURNS, pictures=1)
+    assert tokens.ids == expected
+    assert tokens.positions == list(range(len(tokens)))
+    told = [label for label in tokens.labels if label != IGNORE]
+    assert processor.tokenizer.decode(told) == " a red circle<｜end▁of▁sentence｜> yes<｜end▁of▁sentence｜>"
+    assert all(label in (IGNORE, token) for token, label in zip(tokens.ids, tokens.labels, strict=True))
+
+
+def test_plain_text_is_labelled_throughout(small_model: JanusFlow) -> None:
+    tokens = plain_text(small_model.processor, "a triangle has three corners")
+    assert tokens.labels == [IGNORE, *tokens.ids[1:]]
+    assert tokens.ids[-1] == small_model.processor.tokenizer.eos_token_id
+
+
+def test_a_drawing_is_its_prompt_the_time_token_and_the_picture(small_model: JanusFlow) -> None:
+    processor = small_model.processor
+    prompt = processor.tokenizer.encode(processor.render_prompt("a red circle"))
+    tokens = drawing(processor, "a red circle", 16, dropped=False)
+    assert tokens.ids == prompt + [GENERATION_TOKEN] * 16
+    assert tokens.ids[len(prompt) - 1] == processor.image_start_id
+    assert tokens.positions == list(range(len(prompt) + 16))
+    assert set(tokens.labels) == {IGNORE}
+
+
+def test_a_dropped_prompt_leaves_bos_and_keeps_the_positions(small_model: JanusFlow) -> None:
+    whole = drawing(small_model.processor, "a red circle", 16, dropped=False)
+    dropped = drawing(small_model.processor, "a red circle", 16, dropped=True)
+    assert dropped.ids == [whole.ids[0], *whole.ids[-17:]]
+    assert dropped.positions == [0, *whole.positions[-17:]]

@@ -1,0 +1,81 @@
+"""A network of 130,000 parameters that the training tests start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from transformers import LlamaConfig
+
+from janusflow import JanusFlow, JanusFlowForConditionalGeneration
+from janusflow.config import JanusFlowConfig, siglip_config
+from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
+from janusflow.training.config import TrainConfig, read_config
+from janusflow.training.tiny import make_processor
+from janusflow.vae import LatentCodec
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a new, very small model of the tiny world."""
+    folder = tmp_path_factory.mktemp("start")
+    tokenizer = make_processor(folder / "processor").tokenizer
+    processor = JanusFlowProcessor(tokenizer, TextSettings(16, system_prompt=""), ImageSettings(64))
+    config = JanusFlowConfig(
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            max_position_embeddings=512,
+        ),
+        vision_config=siglip_config(width=24, depth=1, heads=2, patch_size=16, image_size=64, pool_head=False),
+        generation_encoder_width=16,
+        generation_decoder_width=16,
+        image_size=64,
+        image_token_id=processor.image_id,
+        begin_image_token_id=processor.image_start_id,
+        end_image_token_id=processor.image_end_id,
+    )
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8,) * 4,
+        norm_num_groups=4,
+    )
+    model = JanusFlow(JanusFlowForConditionalGeneration(config).eval(), processor, LatentCodec(vae))
+    model.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+TINYWORLD = [{"kind": "tinyworld"}]
+
+
+def settings(start: Path, out: Path, **changes: Any) -> TrainConfig:
+    """A run of a few quick steps on the tiny world."""
+    values: dict[str, Any] = {
+        "out": str(out),
+        "parts": ["aligner", "generation", "llm", "tower"],
+        "steps": 6,
+        "batch_size": 6,
+        "pack_length": 256,
+        "precision": "float32",
+        "model": {"checkpoint": str(start)},
+        "data": {
+            "understanding": TINYWORLD,
+            "generation": TINYWORLD,
+            "text": TINYWORLD,
+            "ratios": [{"understanding": 2, "generation": 3, "text": 1}],
+            "workers": 0,
+        },
+        "loss": {"repa_block": 2},
+        "save": {"every": 2},
+        "watch": {"tensorboard": False},
+        "optimizer": {"learning_rate": 1e-3},
+    }
+    return read_config({**values, **changes})

@@ -1,0 +1,123 @@
+"""Recipes are checked before anything is loaded, and every mistake is one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from janusflow.training.config import load_config
+from janusflow.training.dryrun import describe, estimate
+from janusflow.training.stages import PAPER, PARTS
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+GOOD: dict[str, Any] = {
+    "out": "runs/x",
+    "parts": ["llm"],
+    "steps": 5,
+    "batch_size": 4,
+    "model": {"checkpoint": "tiny"},
+    "data": {"text": [{"kind": "tinyworld"}], "ratios": [{"understanding": 0, "generation": 0, "text": 1}]},
+}
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return file
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.rglob("*.yaml")), ids=lambda f: f"{f.parent.name}/{f.name}")
+def test_every_recipe_is_sound(file: Path) -> None:
+    load_config(file)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_recipes_hold_the_papers_values(name: str) -> None:
+    config, stage = load_config(RECIPES / "paper" / f"{name}.yaml"), PAPER[name]
+    assert tuple(config.parts) == stage.parts
+    assert config.steps == stage.steps
+    assert config.batch_size == stage.batch_size
+    assert tuple(config.data.ratios) == stage.ratios
+    assert config.samples.template == stage.template
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.warmup, optimizer.schedule) == (
+        stage.learning_rate,
+        stage.warmup,
+        "constant",
+    )
+    assert (optimizer.betas, optimizer.weight_decay, optimizer.clip) == ((0.9, 0.95), 0.0, 1.0)
+    assert (config.pack_length, config.ema, config.samples.prompt_dropout) == (4096, 0.99, 0.1)
+    assert (config.samples.time, config.samples.time_mean, config.samples.time_scale) == ("logit_normal", 0.0, 1.0)
+    assert config.loss.repa_block == 6
+
+
+def test_overrides_reach_every_depth(tmp_path: Path) -> None:
+    overrides = ["optimizer.learning_rate=1e-4", "data.text.0.weight=2", "steps=7", "model=runs/y", "lora.rank=4"]
+    config = load_config(write(tmp_path), overrides)
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.data.text[0].weight == 2
+    assert (config.steps, config.model.checkpoint, config.lora.rank) == (7, "runs/y", 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stepz": 5}, "stepz is no setting of a recipe"),
+        ({"optimizer": {"learningrate": 1}}, "optimizer.learningrate is no setting"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "foo": 1}]}}, "data.text.0.foo is no setting"),
+        ({"steps": "many"}, "steps is 'many': input should be a valid integer"),
+        ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate is 'fast'"),
+        ({"precision": "int8"}, "precision is 'int8': input should be 'float32' or 'bfloat16'"),
+        ({"parts": ["head"]}, "parts are \\['head'\\]; expected some of aligner"),
+        ({"parts": []}, "parts are \\[\\]"),
+        ({"steps": 0}, "steps is 0; expected 1 or more"),
+        ({"ema": 1.5}, "ema is 1.5; expected a number from 0 to 1"),
+        ({"model": {}}, "exactly one of model.checkpoint and model.preset"),
+        ({"model": {"preset": "tiny"}}, "needs model.processor"),
+        ({"lora": {"rank": 4}, "parts": ["aligner"]}, "lora.rank is 4, but parts"),
+        ({"data": {"text": [{"kind": "tinyworld"}]}}, "gives 1 to understanding, but no source"),
+        ({"data": {**GOOD["data"], "ratios": []}}, "data.ratios are empty"),
+        ({"data": {**GOOD["data"], "own": "/no/such/folder"}}, "/no/such/folder does not exist"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        load_config(write(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_and_overrides_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        load_config(tmp_path / "missing.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1, 2")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_config(tmp_path / "broken.yaml")
+    for override in ("steps", "=5", "data.text.7.kind=x"):
+        with pytest.raises(ValueError, match="override"):
+            load_config(write(tmp_path), [override])
+
+
+def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
+    preset = ["model.checkpoint=null", "model.preset=janusflow_1b", "model.processor=x"]
+    stage1 = estimate(load_config(RECIPES / "paper" / "stage1.yaml"))
+    stage2 = estimate(load_config(RECIPES / "paper" / "stage2.yaml", preset))
+    stage3 = estimate(load_config(RECIPES / "paper" / "stage3.yaml", preset))
+    assert set(stage1.learning) == {"aligner", "generation", "repa"}
+    assert set(stage2.frozen) == {"tower"}
+    pool_head = 12_595_200  # SigLIP's, which is never run
+    for found in (stage1, stage2, stage3):
+        counted = sum(found.learning.values()) + sum(found.frozen.values()) - found.learning["repa"]
+        assert counted == 2_046_367_504
+    assert stage3.frozen == {"tower": pool_head}
+    assert stage1.flops < stage2.flops
+    assert stage2.memory(8) < stage2.memory(1)
+    text = describe(load_config(RECIPES / "paper" / "stage1.yaml"))
+    for words in ("learning:", "frozen:", "tokens per step", "FLOPs per step", "on 64 GPUs"):
+        assert words in text
+
+
+def test_every_parameter_belongs_to_one_part() -> None:
+    assert set(PARTS) == {"aligner", "generation", "llm", "tower"}

@@ -1,0 +1,63 @@
+"""Adapters train, load, unload and merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from janusflow import JanusFlow
+from janusflow.cli import app
+from janusflow.training.trainer import train
+from tests.training.conftest import settings
+
+
+@pytest.fixture(scope="module")
+def trained(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = settings(
+        start,
+        tmp_path_factory.mktemp("lora"),
+        parts=["aligner", "generation", "llm"],
+        steps=4,
+        lora={"rank": 4, "tower": True},
+    )
+    return train(config, device="cpu", progress_bar=False)
+
+
+def painted(model: JanusFlow) -> torch.Tensor:
+    return model.generate("a star", seed=0, num_inference_steps=2, output_type="latent")
+
+
+def test_adapters_load_unload_and_merge(trained: Path, start: Path) -> None:
+    merged = painted(JanusFlow.from_pretrained(trained, device="cpu"))
+    plain = painted(JanusFlow.from_pretrained(start, device="cpu"))
+    assert not torch.allclose(merged, plain, atol=1e-3)
+    model = JanusFlow.from_pretrained(start, adapter=trained / "adapter", device="cpu")
+    torch.testing.assert_close(painted(model), merged, atol=1e-5, rtol=1e-5)
+    model.unload_adapters()
+    assert torch.equal(painted(model), plain)
+    model.load_adapters(trained / "adapter").merge_adapters()
+    torch.testing.assert_close(painted(model), merged, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="has no adapters"):
+        model.merge_adapters()
+
+
+def test_only_adapters_and_whole_parts_are_written(trained: Path) -> None:
+    small = sum(file.stat().st_size for file in (trained / "adapter").iterdir())
+    assert small < 0.8 * (trained / "model.safetensors").stat().st_size
+
+
+def test_adapters_that_are_not_there_or_do_not_fit(trained: Path, start: Path, small_model: JanusFlow) -> None:
+    with pytest.raises(ValueError, match="holds no adapters"):
+        JanusFlow.from_pretrained(start, adapter=start, device="cpu")
+    golden = JanusFlow.from_pretrained(Path(__file__).parents[1] / "golden" / "janusflow-small-a", device="cpu")
+    with pytest.raises(ValueError, match="do not fit the model"):
+        golden.load_adapters(trained / "adapter")
+
+
+def test_the_command_line_takes_adapters(trained: Path, start: Path, tmp_path: Path) -> None:
+    arguments = ["generate", "a star", "--model", str(start), "--adapter", str(trained / "adapter")]
+    result = CliRunner().invoke(app, [*arguments, "--steps", "1", "--out", str(tmp_path), "--device", "cpu"])
+    assert result.exit_code == 0, result.output

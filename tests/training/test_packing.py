@@ -1,0 +1,160 @@
+"""A pack of samples is its samples alone: losses and gradients to float32 rounding."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import torch
+
+from janusflow import JanusFlow, JanusFlowForConditionalGeneration
+from janusflow.data.samples import Drawn, Sample
+from janusflow.data.templates import conversation, drawing, plain_text
+from janusflow.flow import interpolate
+from janusflow.model.attention import PACKED, Documents, packed_attention
+from janusflow.training.objective import autoregressive_loss, rectified_flow_loss
+from janusflow.training.packing import pack
+
+CPU = torch.device("cpu")
+
+
+def mixed_samples(model: JanusFlow) -> list[Sample]:
+    """Understanding, generation (one prompt dropped) and text, of many lengths."""
+    processor, generator = model.processor, torch.Generator().manual_seed(0)
+
+    def draw(prompt: str, dropped: bool) -> Sample:
+        noise = torch.randn(4, 8, 8, generator=generator)
+        drawn = Drawn(torch.rand(3, 64, 64, generator=generator), noise, float(torch.rand(1, generator=generator)))
+        return Sample(drawing(processor, prompt, 16, dropped=dropped), drawn=drawn)
+
+    def see(turns: list[tuple[str, str]]) -> Sample:
+        seen = torch.rand(1, 3, 64, 64, generator=generator)
+        return Sample(conversation(processor, turns, pictures=1), seen=seen)
+
+    return [
+        draw("a red circle", False),
+        see([("<image_placeholder>\nwhat is it?", "a star"), ("sure?", "yes")]),
+        Sample(plain_text(processor, "a triangle has three corners")),
+        draw("two", True),
+        draw("a much longer prompt about three yellow stars on a gray background", False),
+        see([("<image_placeholder>\nhow many?", "two")]),
+        Sample(conversation(processor, [("hello", "hi")])),
+    ]
+
+
+def loss_of(network: JanusFlowForConditionalGeneration, samples: list[Sample]) -> torch.Tensor:
+    """Both losses of a pack, summed; latents are made up from the pixels."""
+    row = pack(samples, CPU)
+    latents = None if row.pixels is None else torch.nn.functional.avg_pool2d(row.pixels, 8)[:, [0, 1, 2, 0]]
+    noisy = None
+    if latents is not None:
+        assert row.noise is not None
+        assert row.t is not None
+        noisy = interpolate(row.noise, latents, row.t)
+    output = network(
+        input_ids=row.input_ids,
+        pixel_values=row.seen,
+        position_ids=row.position_ids,
+        latents=noisy,
+        t=row.t,
+        documents=row.documents,
+        logits_at=row.predicted_at,
+    )
+    loss = autoregressive_loss(output.logits[0], row.labels)
+    if latents is not None:
+        assert row.noise is not None
+        assert output.velocity is not None
+        loss = loss + rectified_flow_loss(output.velocity, latents=latents, noise=row.noise)
+    return loss
+
+
+@pytest.fixture
+def network(mutable_model: JanusFlow) -> JanusFlowForConditionalGeneration:
+    mutable_model.network.set_attn_implementation({"text_config": PACKED})
+    return mutable_model.network.requires_grad_(True)
+
+
+def gradients(network: JanusFlowForConditionalGeneration) -> dict[str, torch.Tensor]:
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    return found
+
+
+def test_losses_and_gradients_of_a_pack_are_those_of_its_samples(
+    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration
+) -> None:
+    samples = mixed_samples(mutable_model)
+    whole = loss_of(network, samples)
+    whole.backward()
+    packed = gradients(network)
+    total = 0.0
+    for sample in samples:
+        loss = loss_of(network, [sample])
+        loss.backward()
+        total += float(loss)
+    alone = gradients(network)
+    assert float(whole) == pytest.approx(total, rel=1e-5)
+    assert packed.keys() == alone.keys()
+    for name, gradient in packed.items():
+        torch.testing.assert_close(gradient, alone[name], atol=2e-5 * float(alone[name].abs().max()) + 1e-6, rtol=1e-4)
+
+
+def test_the_order_of_samples_changes_nothing(
+    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration
+) -> None:
+    samples = mixed_samples(mutable_model)
+    with torch.no_grad():
+        first = float(loss_of(network, samples))
+        Random(0).shuffle(samples)
+        assert float(loss_of(network, samples)) == pytest.approx(first, rel=1e-5)
+
+
+def test_without_the_pack_s_borders_the_loss_is_another(
+    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks above can fail."""
+    samples = mixed_samples(mutable_model)
+    original = Documents.of
+    with torch.no_grad():
+        right = float(loss_of(network, samples))
+        monkeypatch.setattr(Documents, "of", lambda lengths, device: original([sum(lengths)], device))
+        assert float(loss_of(network, samples)) != pytest.approx(right, rel=1e-3)
+
+
+def test_a_dropped_prompt_is_what_guidance_masks(
+    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration
+) -> None:
+    processor = mutable_model.processor
+    x, t = torch.randn(1, 4, 8, 8), torch.tensor([0.3])
+    prefix = network.encode_prompts(*processor.encode_prompts(["a red circle"]))
+    masked = network.velocity(x, t, prefix.unconditional())
+    row = pack([Sample(drawing(processor, "a red circle", 16, dropped=True))], CPU)
+    output = network(input_ids=row.input_ids, position_ids=row.position_ids, latents=x, t=t, documents=row.documents)
+    torch.testing.assert_close(output.velocity, masked, atol=1e-5, rtol=1e-5)
+
+
+def test_every_part_learns_from_a_mixed_pack(
+    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration
+) -> None:
+    """The begin-of-understanding embedding too: the official forward detaches it. The pool head is not used."""
+    loss_of(network, mixed_samples(mutable_model)).backward()
+    still = {n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+    assert {name for name in still if ".tower.head." not in name} == set()
+
+
+@pytest.mark.parametrize("lengths", [[5], [3, 3, 3], [1, 40, 7, 6, 39, 2], [600, 30]])
+def test_attention_sees_each_sample_alone(lengths: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(1, 4, sum(lengths), 8, generator=generator, requires_grad=True)
+    k = torch.randn(1, 2, sum(lengths), 8, generator=generator, requires_grad=True)
+    v = torch.randn(1, 2, sum(lengths), 8, generator=generator, requires_grad=True)
+    out, _ = packed_attention(torch.nn.Module(), q, k, v, None, documents=Documents.of(lengths, CPU))
+    segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    mask = (segment[:, None] == segment) & torch.ones(len(segment), len(segment), dtype=torch.bool).tril()
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    torch.testing.assert_close(out, expected.transpose(1, 2), atol=1e-5, rtol=1e-4)
+    weight = torch.randn(out.shape, generator=generator)
+    found = torch.autograd.grad((out * weight).sum(), (q, k, v))
+    wanted = torch.autograd.grad((expected.transpose(1, 2) * weight).sum(), (q, k, v))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
