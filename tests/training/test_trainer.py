@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -133,7 +135,6 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(
         nonlocal calls
         calls += 1
         if calls > 1:
-            Path(kwargs["checkpoint_id"]).mkdir(parents=True)
             (Path(kwargs["checkpoint_id"]) / "half").write_text("half")
             raise OSError(28, "No space left on device")
         return original(*args, **kwargs)
@@ -145,6 +146,37 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(
     monkeypatch.undo()
     quietly(settings(start, tmp_path), resume=True)
     assert len(curve(tmp_path)) == 6
+
+
+def test_a_checkpoint_in_the_background_holds_the_step_it_began_at(start: Path, tmp_path: Path) -> None:
+    def run(name: str, **changes: Any) -> None:
+        quietly(settings(start, tmp_path / name, **changes))
+
+    run("plain", steps=4)
+    run("background", steps=4, save={"every": 2, "background": True})
+    names = ["step-0000002", "step-0000004"]
+    assert sorted(path.name for path in (tmp_path / "background" / "checkpoints").iterdir()) == names
+    assert values(tmp_path / "background") == values(tmp_path / "plain")
+    # Continued from the middle: had later steps leaked into the copy, the curve would differ.
+    for name in ("plain", "background"):
+        shutil.rmtree(tmp_path / name / "checkpoints" / "step-0000004")
+        quietly(settings(start, tmp_path / name, save={"every": 2, "background": name == "background"}), resume=True)
+    assert values(tmp_path / "background") == values(tmp_path / "plain")
+
+
+def test_a_full_disk_in_the_background_is_told_at_the_next_checkpoint(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(OSError(28, "No space left on device"))
+        return future
+
+    monkeypatch.setattr(resume_module.dcp, "async_save", full)
+    with pytest.raises(OSError, match="step-0000002 could not be written .*No space left"):
+        quietly(settings(start, tmp_path, save={"every": 2, "background": True}))
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert len(curve(tmp_path)) >= 3
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

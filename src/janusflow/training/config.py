@@ -113,7 +113,7 @@ class SaveConfig:
     Attributes:
         every: steps between two.
         keep: the last so many are kept, and the best one.
-        background: write while training goes on; needs several processes.
+        background: write while training goes on; needs memory for a copy of all tensors.
     """
 
     every: int = 500

@@ -91,12 +91,13 @@ class Objective(nn.Module):
                 )
             self.head = RepaHead(sizes)
 
-    def forward(self, pack: Pack, latents: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, pack: Pack, latents: Tensor | None, features: Tensor | None = None) -> dict[str, Tensor]:
         """Sums of the losses of a pack, by name: ar, flow, repa, each only where the pack has something for it.
 
         Args:
             pack: a row of samples.
             latents: x_1 of its pictures drawn, (M, C, H, W), or None if it draws none.
+            features: f_enc's of them for REPA, (M, L, W); computed here if not given.
         """
         noisy = None
         if latents is not None:
@@ -112,7 +113,7 @@ class Objective(nn.Module):
             documents=pack.documents,
             logits_at=pack.predicted_at,
             repa_block=self.config.repa_block if repa else None,
-            repa_pixels=pack.pixels if repa else None,
+            repa_pixels=pack.pixels if repa and features is None else None,
         )
         sums = {}
         if len(pack.labels):
@@ -121,7 +122,8 @@ class Objective(nn.Module):
             assert pack.noise is not None
             sums["flow"] = rectified_flow_loss(output.velocity, latents=latents, noise=pack.noise)
             if self.head is not None:
-                sums["repa"] = repa_loss(self.head(output.image_states), output.image_features)
+                features = output.image_features if features is None else features
+                sums["repa"] = repa_loss(self.head(output.image_states), features)
         if self.anchored or not sums:
             sums["anchor"] = self._anchor() + 0 * output.logits.sum()
         return sums

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
@@ -45,6 +48,16 @@ class Progress:
     ranks: int = 1
 
 
+@dataclass
+class Begun:
+    """A checkpoint that is not complete yet: where it goes, where it is written, and the best step when it began."""
+
+    final: Path
+    beside: Path
+    best: int
+    future: Future[Any] | None = None
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -52,10 +65,13 @@ class Checkpoints:
         folder: theirs.
         world: this process.
         keep: how many of the last stay; the best stays too.
+        background: write while training goes on.
     """
 
-    def __init__(self, folder: Path, world: World, *, keep: int) -> None:
-        self.folder, self.world, self.keep = folder, world, keep
+    def __init__(self, folder: Path, world: World, *, keep: int, background: bool = False) -> None:
+        self.folder, self.world, self.keep, self.background = folder, world, keep, background
+        self.begun: Begun | None = None
+        self.group: dist.ProcessGroup | None = None
         if world.first:
             folder.mkdir(parents=True, exist_ok=True)
             for half in folder.glob("*.tmp"):
@@ -66,39 +82,79 @@ class Checkpoints:
         """Complete ones, oldest first."""
         return sorted(path for path in self.folder.iterdir() if NAME.match(path.name))
 
-    def save(self, objective: Objective, ema: Ema, optimizer: Optimizer, progress: Progress) -> Path:
+    def save(self, objective: Objective, ema: Ema, optimizer: Optimizer, progress: Progress) -> None:
         """Writes one; the others stay as they are until it is complete.
 
-        Raises:
-            OSError: if it cannot be written; what was there before is untouched.
-        """
-        final = self.folder / f"step-{progress.step:07d}"
-        beside = final.with_suffix(".tmp")
-        try:
-            self._write(beside, _tensors(objective, ema, optimizer), progress)
-        except Exception as error:
-            if self.world.first:
-                shutil.rmtree(beside, ignore_errors=True)
-            raise OSError(f"checkpoint {final} could not be written ({error}); the one before it is intact") from error
-        if self.world.first:
-            shutil.rmtree(final, ignore_errors=True)
-            beside.rename(final)
-            self._prune(progress)
-        self.world.wait()
-        return final
+        In the background, it returns once the tensors are copied to memory, and `finish` (or the next `save`) completes
+        the checkpoint: one that a run is killed over is as if it had never begun.
 
-    def _write(self, folder: Path, tensors: dict[str, Any], progress: Progress) -> None:
-        dcp.save(tensors, checkpoint_id=folder, no_dist=self.world.mesh is None)
+        Raises:
+            OSError: if it, or the one before it in the background, cannot be written; what was there stays untouched.
+        """
+        self.finish()
+        final = self.folder / f"step-{progress.step:07d}"
+        self.begun = Begun(final, final.with_suffix(".tmp"), progress.best[1])
+        with self._intact(self.begun):
+            if self.world.first:
+                self.begun.beside.mkdir()
+            self.world.wait()
+            self._write_progress(self.begun.beside, progress)
+            tensors, alone = _tensors(objective, ema, optimizer), self.world.mesh is None
+            if self.background:
+                self.begun.future = dcp.async_save(
+                    tensors, checkpoint_id=self.begun.beside, process_group=self._group(), no_dist=alone
+                )
+                return
+            dcp.save(tensors, checkpoint_id=self.begun.beside, no_dist=alone)
+        self.finish()
+
+    def finish(self) -> None:
+        """Waits for a checkpoint that is being written in the background, if there is one, and completes it.
+
+        Raises:
+            OSError: if it could not be written.
+        """
+        begun, self.begun = self.begun, None
+        if begun is None:
+            return
+        with self._intact(begun):
+            if begun.future is not None:
+                begun.future.result()
+        self.world.wait()
+        if self.world.first:
+            shutil.rmtree(begun.final, ignore_errors=True)
+            begun.beside.rename(begun.final)
+            self._prune(begun.best)
+        self.world.wait()
+
+    @contextmanager
+    def _intact(self, begun: Begun) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.begun = None
+            if self.world.first:
+                shutil.rmtree(begun.beside, ignore_errors=True)
+            raise OSError(
+                f"checkpoint {begun.final} could not be written ({error}); the one before it is intact"
+            ) from error
+
+    def _group(self) -> dist.ProcessGroup | None:
+        """Processes talk about a checkpoint in a group of its own, beside the training's."""
+        if self.group is None and self.world.mesh is not None:
+            self.group = dist.new_group(backend="gloo")
+        return self.group
+
+    def _write_progress(self, folder: Path, progress: Progress) -> None:
         streams = {str(self.world.rank): progress.streams.get(str(self.world.rank), {})}
         (folder / f"streams-{self.world.rank}.json").write_text(json.dumps(streams))
-        self.world.wait()
         if self.world.first:
             progress.ranks = self.world.ranks
             content = {key: value for key, value in vars(progress).items() if key != "streams"}
             (folder / "progress.json").write_text(json.dumps(content))
 
-    def _prune(self, progress: Progress) -> None:
-        best = f"step-{progress.best[1]:07d}"
+    def _prune(self, best_step: int) -> None:
+        best = f"step-{best_step:07d}"
         for path in self.all()[: -self.keep]:
             if path.name != best:
                 shutil.rmtree(path, ignore_errors=True)

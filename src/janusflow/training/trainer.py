@@ -1,15 +1,16 @@
 """The loop: plan, pack, forward and backward, step, average, save. Alone or under torchrun, with the same code.
 
-janusflow train recipes/tiny/joint.yaml
+janusflow train recipes/tiny/stage2.yaml
 torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage2.yaml model=... data.generation.0.path=...
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.model.attention import PACKED
 from janusflow.pipeline import JanusFlow
+from janusflow.training.cache import PictureCache
 from janusflow.training.config import OptimizerConfig, TrainConfig
 from janusflow.training.distributed import Ema, World, join, leave, shard, whole
 from janusflow.training.lora import add_adapters
@@ -35,8 +37,8 @@ from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
 from janusflow.training.start import export, open_model
-from janusflow.vae import LatentCodec
 
+Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
 ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
 
@@ -47,12 +49,18 @@ class RunError(ValueError):
 
 @dataclass
 class Run:
-    """Everything that a step works on."""
+    """Everything that a step works on.
+
+    Attributes:
+        latents: the VAE's encoder, from the cache where there is one; None if nothing is drawn.
+        features: f_enc through the cache, for REPA; None where the network computes them itself.
+    """
 
     config: TrainConfig
     world: World
     objective: Objective
-    codec: LatentCodec | None
+    latents: Encoder | None
+    features: Encoder | None
     optimizer: AdamW
     ema: Ema
     progress: Progress
@@ -86,7 +94,7 @@ def train(
     world = join(device)
     try:
         out = Path(config.out)
-        checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep)
+        checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
         if checkpoints.all() and not resume:
             raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
         model = open_model(config, world.device)
@@ -97,6 +105,7 @@ def train(
         report = Report(out, config, world, first=run.progress.step, shown=progress_bar)
         with report, _told_to_stop() as told:
             finished = _loop(run, data, checkpoints, report, model, told)
+            checkpoints.finish()
         if not finished:
             return out
         return export(run.objective, run.ema, model, out / "export", world, config, official=official)
@@ -106,6 +115,7 @@ def train(
 
 def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     network = model.network
+    latents, features = _frozen_parts(config, world, model)
     network.set_attn_implementation({"text_config": PACKED})
     if config.lora.rank:
         add_adapters(network, config.lora, config.parts)
@@ -127,9 +137,28 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
         weight_decay=config.optimizer.weight_decay,
         fused=world.device.type != "cpu",
     )
-    draws = any(ratio.generation for ratio in config.data.ratios)
-    codec = model.codec if draws else None
-    return Run(config, world, objective, codec, optimizer, Ema(objective, config.ema), Progress())
+    return Run(config, world, objective, latents, features, optimizer, Ema(objective, config.ema), Progress())
+
+
+def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[Encoder | None, Encoder | None]:
+    """What makes latents and, with a cache, features. A cached tower is a copy: the network's own is sharded."""
+    if not any(ratio.generation for ratio in config.data.ratios):
+        return None, None
+    codec = model.codec
+    if config.data.cache is None:
+        return codec.encode, None
+    folder = Path(config.data.cache)
+    latents = PictureCache(folder / "latents", codec.vae, codec.encode)
+    if not config.loss.repa or "tower" in config.parts:
+        return latents, None
+    encoder = copy.deepcopy(model.network.understanding_encoder).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def features(pixels: Tensor) -> Tensor:
+        with _precision(config, world):
+            return encoder.features(pixels)
+
+    return latents, PictureCache(folder / "features" / config.precision, encoder.tower, features)
 
 
 def _data(config: TrainConfig, world: World, model: JanusFlow) -> Data:
@@ -190,7 +219,7 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
     totals = dict.fromkeys(("ar", "flow", "repa"), 0.0)
     for row in packs:
         with _precision(config, world):
-            sums = objective(row, _latents(run, row))
+            sums = objective(row, _encoded(run.latents, row), _encoded(run.features, row))
         # Sharded gradients are averaged over the processes; the loss is a sum over all of them.
         (objective.weighted(sums, counts) * world.ranks).backward()
         for name in totals.keys() & sums.keys():
@@ -235,10 +264,8 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
 
 
 @torch.no_grad()
-def _latents(run: Run, row: Pack) -> Tensor | None:
-    if row.pixels is None or run.codec is None:
-        return None
-    return run.codec.encode(row.pixels).clone()
+def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
+    return None if row.pixels is None or encode is None else encode(row.pixels).clone()
 
 
 def _precision(config: TrainConfig, world: World) -> AbstractContextManager[object]:

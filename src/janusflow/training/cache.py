@@ -1,0 +1,70 @@
+"""Tensors computed from pictures, kept on disk: latents of the VAE, features of a frozen f_enc."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+NAME = "value"
+
+
+class PictureCache:
+    """One tensor per picture, computed once: `folder/<weights of maker>/<pixels>.safetensors`, both as hashes.
+
+    Another maker, other pixels (another crop, another size) therefore never meet an old value. A process may share the
+    folder with others: files are written beside and renamed, and one that cannot be read is computed anew. What comes
+    from the cache was computed in another batch, so it equals a fresh value up to rounding.
+
+    Args:
+        folder: of all caches.
+        maker: the frozen network.
+        make: (N, 3, H, W) pixels to (N, ...) values, by `maker`.
+    """
+
+    def __init__(self, folder: Path, maker: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
+        self.folder, self.make = folder / _fingerprint(maker), make
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The values of pictures, (N, 3, H, W) to (N, ...); those that are missing are made in one batch and kept."""
+        files = [self._file(picture) for picture in pixels.cpu()]
+        found = [_read(file) for file in files]
+        missing = [index for index, value in enumerate(found) if value is None]
+        if missing:
+            for index, value in zip(missing, self.make(pixels[missing]).detach().cpu(), strict=True):
+                found[index] = value
+                _write(files[index], value)
+        return torch.stack([value for value in found if value is not None]).to(pixels.device)
+
+    def _file(self, picture: Tensor) -> Path:
+        name = hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+
+def _fingerprint(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(file: Path) -> Tensor | None:
+    try:
+        return load_file(file)[NAME]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _write(file: Path, value: Tensor) -> None:
+    file.parent.mkdir(exist_ok=True)
+    beside = file.with_name(f"{file.name}.{os.getpid()}")
+    save_file({NAME: value.contiguous()}, beside)
+    beside.rename(file)
