@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -93,7 +94,11 @@ def test_killed_twenty_times_at_random_moments_it_continues_to_the_bit(start: Pa
         life = context.Process(target=quietly, args=(config,), kwargs={"resume": True})
         life.start()
         time.sleep(moments.uniform(0.1, 1.0))
-        assert life.is_alive(), "the run ended before it was killed often enough"
+        if not life.is_alive():  # a quick machine: it ended before it was killed often enough, so once more
+            assert life.exitcode == 0
+            shutil.rmtree(tmp_path / "killed")
+            (tmp_path / "killed").mkdir()
+            continue
         os.kill(life.pid or 0, signal.SIGKILL)
         life.join()
         killed += 1
@@ -105,14 +110,20 @@ def test_killed_twenty_times_at_random_moments_it_continues_to_the_bit(start: Pa
         assert torch.equal(weights(resumed)[name], value), name
 
 
-def test_sigterm_saves_and_ends_well(start: Path, tmp_path: Path) -> None:
+def in_its_own_group(config: TrainConfig) -> None:
+    os.setsid()
+    quietly(config)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sigterm_to_all_its_processes_saves_and_ends_well(start: Path, tmp_path: Path, workers: int) -> None:
     config = settings(start, tmp_path / "told", steps=500, save={"every": 1000})
-    context = multiprocessing.get_context("fork")
-    life = context.Process(target=quietly, args=(config,))
+    config = replace(config, data=replace(config.data, workers=workers))
+    life = multiprocessing.get_context("fork").Process(target=in_its_own_group, args=(config,))
     life.start()
     while not (tmp_path / "told" / "log.jsonl").is_file() or not curve(tmp_path / "told"):
         time.sleep(0.02)
-    os.kill(life.pid or 0, signal.SIGTERM)
+    os.killpg(life.pid or 0, signal.SIGTERM)
     life.join(30)
     assert life.exitcode == 0
     done = len(curve(tmp_path / "told"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -122,6 +123,16 @@ def steps(data: Data, first: int, last: int, *, workers: int) -> Iterator[StepSa
         workers = min(workers, 1)
     order = list(range(first, last))
     loader = DataLoader(
-        data, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=2 if workers else None
+        data,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_outlive_sigterm,
     )
     return iter(loader)
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """A scheduler's SIGTERM goes to every process: the run saves and then ends its workers, not the other way round."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,27 @@
+"""What `janusflow info` says is what the weights are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from janusflow import JanusFlow
+from janusflow.checkpoint.describe import describe
+
+
+def test_parts_add_up_to_the_weights(small_folder: Path, small_model: JanusFlow) -> None:
+    found = describe(small_folder)
+    network = small_model.network
+    assert found.layout == "official"
+    assert sum(found.parts.values()) == sum(p.numel() for p in network.parameters())
+    assert found.parts["lm_head"] == network.lm_head.weight.numel()
+    assert found.image_size == network.config.image_size
+    assert found.vae is None
+    assert found.bytes > sum(found.parts.values())
+
+
+def test_our_own_layout_with_its_vae(small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.save_pretrained(tmp_path)
+    found = describe(tmp_path)
+    assert found.layout == "janusflow"
+    assert found.vae == tmp_path / "vae"
+    assert sum(found.parts.values()) == sum(p.numel() for p in small_model.network.parameters())

@@ -1,0 +1,57 @@
+"""The codec: scaled with the VAE's own factors, there and back, and never in float16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from janusflow import JanusFlow
+from janusflow.tinyworld.captions import sample_pair
+from janusflow.tinyworld.scenes import render
+from janusflow.vae import LatentCodec
+
+
+def open_codec(folder: Path, dtype: torch.dtype = torch.float32) -> LatentCodec:
+    return LatentCodec.from_pretrained(folder, dtype=dtype, device=torch.device("cpu"))
+
+
+def test_latents_are_the_posteriors_mean_scaled(vae_folder: Path) -> None:
+    codec, vae = open_codec(vae_folder), AutoencoderKL.from_pretrained(vae_folder)
+    pixels = torch.rand(2, 3, 32, 48) * 2 - 1
+    with torch.no_grad():
+        mean = vae.encode(pixels).latent_dist.mean
+    assert torch.allclose(codec.encode(pixels), mean * 0.13025, atol=1e-6)
+    assert codec.encode(pixels).shape == (2, codec.channels, 32 // codec.downscale, 48 // codec.downscale)
+
+
+def test_a_shift_is_taken_off_and_put_back(vae_folder: Path) -> None:
+    plain, shifted = open_codec(vae_folder), open_codec(vae_folder)
+    shifted.vae.register_to_config(shift_factor=0.7)
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.allclose(shifted.encode(pixels), plain.encode(pixels) - 0.7 * 0.13025, atol=1e-6)
+    assert torch.allclose(shifted.decode(shifted.encode(pixels)), plain.decode(plain.encode(pixels)), atol=1e-5)
+
+
+def test_a_checkpoint_folder_gives_its_vae_subfolder(vae_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "vae").symlink_to(vae_folder)
+    assert open_codec(tmp_path).channels == 4
+
+
+def test_float16_and_missing_folders_are_refused(vae_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="float16"):
+        open_codec(vae_folder, torch.float16)
+    with pytest.raises(ValueError, match=r"vae is .*no AutoencoderKL folder"):
+        open_codec(tmp_path / "nowhere")
+
+
+def test_the_shipped_vae_keeps_scenes(tiny_model: JanusFlow) -> None:
+    scenes = [render(sample_pair(Random(n), "dense")[1]) for n in range(8)]
+    pixels = torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = tiny_model.codec.encode(pixels)
+    assert 0.8 < float(latents.std()) < 1.2
+    assert float((tiny_model.codec.decode(latents) - pixels).square().mean()) < 0.004
