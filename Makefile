@@ -28,6 +28,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rendering.py
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/training.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -46,4 +48,4 @@ lock:
 	rm -rf .venv.lock
 
 clean:
-	rm -rf .venv demo pictures build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo pictures build dist .pytest_cache .ruff_cache .mypy_cache

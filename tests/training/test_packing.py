@@ -9,11 +9,11 @@ import torch
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.data.samples import Drawn, Sample
-from janusflow.data.templates import conversation, drawing, plain_text
+from janusflow.data.templates import IGNORE, Tokens, conversation, drawing, plain_text
 from janusflow.flow import interpolate
 from janusflow.model.attention import PACKED, Documents, packed_attention
 from janusflow.training.objective import autoregressive_loss, rectified_flow_loss
-from janusflow.training.packing import pack
+from janusflow.training.packing import fill, pack
 
 CPU = torch.device("cpu")
 
@@ -158,3 +158,22 @@ def test_attention_sees_each_sample_alone(lengths: list[int]) -> None:
     wanted = torch.autograd.grad((expected.transpose(1, 2) * weight).sum(), (q, k, v))
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_are_full_and_hold_every_sample_once() -> None:
+    """Above 95 % at the lengths of the tiny world's samples and of captions (log-normal, median 60 tokens)."""
+    rng = Random(0)
+    tiny = [rng.choice((80, 85, 90, 110, 140, 180)) for _ in range(2000)]
+    captions = [min(max(round(rng.lognormvariate(4.1, 0.8)), 4), 1000) for _ in range(2000)]
+    for lengths in (tiny, captions):
+        samples = [Sample(Tokens([index] * n, [IGNORE] * n, [0] * n)) for index, n in enumerate(lengths)]
+        rows = fill(samples, 4096)
+        sizes = [sum(len(sample.tokens) for sample in row) for row in rows]
+        assert max(sizes) <= 4096
+        assert sum(sizes) / (4096 * len(rows)) > 0.95
+        assert sorted(sample.tokens.ids[0] for row in rows for sample in row) == list(range(2000))
+
+
+def test_a_sample_too_long_for_a_row_gets_one_of_its_own() -> None:
+    samples = [Sample(Tokens([0] * n, [IGNORE] * n, [0] * n)) for n in (5, 20, 5)]
+    assert [[len(sample.tokens) for sample in row] for row in fill(samples, 10)] == [[20], [5, 5]]

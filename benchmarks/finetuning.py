@@ -1,0 +1,132 @@
+"""Teaches a model a shape that it never saw from 200 pictures, and scores the new shape and all that it knew before.
+
+python benchmarks/finetuning.py --out runs/finetuning
+
+Three runs of recipes/finetune/both.yaml: as it stands (half of every step is data of the first training), with the new
+pictures alone, and with LoRA in place of the LLM's weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from janusflow import JanusFlow
+from janusflow.evaluation import tinyworld
+from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
+from janusflow.tinyworld.checker import check
+from janusflow.tinyworld.questions import Question, sample_question, sample_talk
+from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
+from janusflow.training.config import load_config
+from janusflow.training.trainer import train
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
+RUNS = {
+    "mixed (the default)": [],
+    "own pictures alone": ["data.own_share=1"],
+    "mixed, LoRA": ["lora.rank=16", "optimizer.learning_rate=1e-3"],
+}
+
+
+def lesson(rng: Random, shape: str) -> tuple[Task, Scene]:
+    """A picture with the new shape in it, alone or beside a known one, and its prompt."""
+    while True:
+        clauses = [Clause(shape, color=rng.choice(tuple(COLORS)) if rng.random() < 0.7 else None)]
+        if rng.random() < 0.4:
+            clauses.append(Clause(rng.choice(SHAPES), color=rng.choice(tuple(COLORS)) if rng.random() < 0.5 else None))
+            rng.shuffle(clauses)
+        prompt = rng.choice(FRAMES).format(listed([noun_phrase(clause) for clause in clauses]))
+        task = Task("new", prompt, tuple(clauses))
+        scene = scene_for(rng, task, training=False)
+        if scene is not None:
+            return task, scene
+
+
+def write_lessons(folder: Path, shape: str, count: int) -> None:
+    """Pictures with captions and conversations, as a user would have them."""
+    folder.mkdir(parents=True)
+    rows = []
+    for index in range(count):
+        rng = Random(f"lesson-{index}")
+        task, scene = lesson(rng, shape)
+        Image.fromarray(render(scene)).save(folder / f"{index:03d}.png")
+        talk = sample_talk(rng, scene, rng.randint(2, 4))
+        messages = [
+            {"from": who, "value": said}
+            for question in talk
+            for who, said in (("human", question.text), ("gpt", question.answer))
+        ]
+        rows.append({"file_name": f"{index:03d}.png", "text": task.prompt, "conversations": messages})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def new_tasks(shape: str) -> list[Task]:
+    """The new shape alone, in every colour, and beside every known shape."""
+    clauses = [(Clause(shape),), *((Clause(shape, color=color),) for color in COLORS)]
+    clauses += [(Clause(shape), Clause(other)) for other in SHAPES]
+    return [Task("new", listed([noun_phrase(clause) for clause in some]), some) for some in clauses]
+
+
+def new_questions(shape: str, count: int) -> Iterable[tuple[Scene, Question]]:
+    """Questions about pictures with the new shape that are not in the lessons."""
+    for index in range(count):
+        rng = Random(f"examination-{index}")
+        scene = lesson(rng, shape)[1]
+        question = sample_question(rng, scene)
+        assert question is not None
+        yield scene, question
+
+
+def examine(model: JanusFlow, shape: str, prompts: int, questions: int) -> dict[str, float]:
+    """Shares right: pictures and answers, of the new shape and of all old kinds."""
+    tasks = new_tasks(shape)
+    pictures = model.generate(
+        [task.prompt for task in tasks], num_images_per_prompt=4, seed=0, guidance_scale=4.0, batch_size=60
+    )
+    right = [check(tasks[index // 4], np.asarray(picture)).passed for index, picture in enumerate(pictures)]
+    asked = list(new_questions(shape, questions))
+    said = model.ask_batch(
+        [question.text for _, question in asked], [Image.fromarray(render(scene)) for scene, _ in asked]
+    )
+    answers = [text.strip() == question.answer for text, (_, question) in zip(said, asked, strict=True)]
+    painted = tinyworld.painting_scores(list(tinyworld.paint(model, prompts=prompts, images=2, guidance_scale=4.0)))
+    answered = tinyworld.answer_scores(list(tinyworld.answer(model, count=questions)))
+    return {
+        "new pictures": float(np.mean(right)),
+        "new answers": float(np.mean(answers)),
+        "old pictures": painted[-1].share,
+        "old answers": answered[-1].share,
+    }
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of lessons and runs; must not exist.")] = Path("runs/finetuning"),
+    model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
+    shape: Annotated[str, typer.Option(help="heart or ring.")] = "heart",
+    pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
+    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 25,
+    questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 300,
+    steps: Annotated[int, typer.Option(help="Of each run.")] = 400,
+) -> None:
+    """Prints a table in Markdown: before, and after each run."""
+    write_lessons(out / "lessons", shape, pictures)
+    rows = {"before": examine(JanusFlow.from_pretrained(model), shape, prompts, questions)}
+    for number, (name, changes) in enumerate(RUNS.items()):
+        given = [f"model={model}", f"data={out / 'lessons'}", f"out={out / f'run{number}'}", f"steps={steps}"]
+        export = train(load_config(RECIPE, [*given, *changes]))
+        rows[name] = examine(JanusFlow.from_pretrained(export), shape, prompts, questions)
+    columns = list(rows["before"])
+    print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
+    for name, row in rows.items():
+        print(f"| {name} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |")
+
+
+if __name__ == "__main__":
+    typer.run(main)
