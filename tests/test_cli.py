@@ -164,14 +164,16 @@ def test_version_and_help_show_examples() -> None:
         ("ask", ["missing.png", "what?"], "does not exist"),
         ("ask", [""], "question is ''"),
         ("ask", ["a", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        ("ask", ["a", "--temperature", "0"], "temperature is 0"),
+        ("ask", ["a", "--seed", "99999999999999999999"], "seed is 99999999999999999999"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     run, command: str, arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    out = ["--out", tmp_path / "out"] if command == "generate" else []
+    out = ["--out", tmp_path / "out" / "deep"] if command == "generate" else []
     assert words in sentence(run(command, *arguments, *out))
-    assert not list(tmp_path.rglob("*.png*"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_checkpoint_and_an_unknown_model(run, small_folder: Path, tmp_path: Path) -> None:

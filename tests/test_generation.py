@@ -218,6 +218,21 @@ def test_a_cell_with_any_bright_pixel_is_repainted() -> None:
     assert grid[0, 1, 2] == 1
 
 
+def test_a_mask_is_cropped_like_its_picture_and_keeps_thin_strokes() -> None:
+    picture, mask = Image.new("RGB", (800, 400)), Image.new("L", (800, 400), 0)
+    picture.paste((255, 0, 0), (600, 0, 800, 400))  # right of the middle square that is kept
+    picture.paste((255, 255, 255), (420, 210, 421, 211))
+    mask.paste(255, (600, 0, 800, 400))
+    mask.putpixel((420, 210), 255)  # a stroke of one pixel, where the picture is white
+    grid = fit_mask(mask, 64, 64, 8)
+    assert grid.nonzero().tolist() == [[0, 4, 4]]
+    assert fit_picture(picture, 64, 64)[1].argmax() // 64 // 8 == 4
+
+
+def test_a_very_long_picture_is_cropped_before_it_is_enlarged() -> None:
+    assert fit_picture(Image.new("RGB", (2, 1_000_000)), 64, 64).shape == (3, 64, 64)
+
+
 def test_a_picture_is_cropped_not_squeezed() -> None:
     wide = Image.new("RGB", (200, 100), (255, 0, 0))
     wide.paste((0, 0, 255), (50, 0, 150, 100))
@@ -248,6 +263,8 @@ def test_a_picture_is_cropped_not_squeezed() -> None:
         ({"shift": 0}, "shift is 0"),
         ({"height": 100}, "height is 100; expected a positive multiple of 16"),
         ({"width": -16}, "width is -16"),
+        ({"height": 0}, "height is 0"),
+        ({"height": 160_000, "width": 160_000}, "a prompt has .* tokens; beside .* image tokens"),
         ({"width": 64.0}, "width is 64.0"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -294,8 +311,10 @@ def test_a_shorter_path_takes_fewer_steps() -> None:
 def test_latents_need_no_vae_and_pixels_say_what_is_missing(small_folder: Path, tmp_path: Path) -> None:
     model = JanusFlow.from_pretrained(small_folder, vae=tmp_path / "nowhere", device="cpu")
     assert model.generate(PROMPT, **FAST).shape == (1, 4, 8, 8)
+    steps: list[int] = []
     with pytest.raises(ValueError, match="nowhere.*no AutoencoderKL folder"):
-        model.generate(PROMPT, num_inference_steps=1)
+        model.generate(PROMPT, num_inference_steps=1, callback_on_step_end=lambda *step: steps.append(1))  # type: ignore
+    assert not steps, "it was told after the painting"
 
 
 def test_float16_is_refused_where_the_vae_would_overflow(small_folder: Path, vae_folder: Path) -> None:

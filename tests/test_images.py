@@ -66,6 +66,8 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     deep = Image.fromarray(np.full((SIDE, SIDE), 32768, dtype=np.uint16))
     assert corner(load_image(saved(deep, tmp_path / "deep.png"))) == pytest.approx((127, 127, 127), abs=1)
     assert corner(load_image(saved(deep, tmp_path / "deep.tiff"))) == pytest.approx((127, 127, 127), abs=1)
+    dark = Image.fromarray(np.full((SIDE, SIDE), 200, dtype=np.uint16))
+    assert corner(load_image(saved(dark, tmp_path / "dark.png"))) == (0, 0, 0)
     unit = Image.fromarray(np.full((SIDE, SIDE), 0.5, dtype=np.float32))
     assert corner(load_image(saved(unit, tmp_path / "unit.tiff"))) == pytest.approx((127, 127, 127), abs=1)
 

@@ -37,6 +37,7 @@ def test_the_first_two_commands_are_demo_and_test() -> None:
 
 
 def test_commands_and_code_run_one_after_the_other(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for command in COMMANDS[2:]:
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stderr)

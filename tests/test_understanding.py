@@ -114,6 +114,11 @@ def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:
         ("hi", {"max_new_tokens": 0}, "max_new_tokens is 0"),
         ("hi", {"temperature": 0.0, "do_sample": True}, "temperature is 0.0"),
         ("hi", {"top_p": 1.5}, "top_p is 1.5"),
+        ("hi", {"top_k": -1}, "top_k is -1"),
+        ("hi", {"repetition_penalty": 0}, "repetition_penalty is 0"),
+        ("hi", {"seed": -1}, "seed is -1"),
+        ("hi", {"images": 7}, "pictures are given as one or a list"),
+        ("hi", {"images": "~nobody-of-that-name/x.png"}, "does not exist"),
         ("hi", {"beams": 4}, "beams: unknown decoding argument; known are max_new_tokens"),
         ("hi", {"images": "missing.png"}, "does not exist"),
     ],
@@ -125,6 +130,10 @@ def test_what_is_not_allowed(small_model: JanusFlow, question: Any, arguments: d
             continue
         with pytest.raises(ValueError, match=words):
             ask(question, images, **arguments)
+
+
+def test_no_conversation_gives_no_answer(small_model: JanusFlow) -> None:
+    assert small_model.chat_batch([]) == small_model.ask_batch([], []) == []
 
 
 def test_questions_and_pictures_must_go_together(small_model: JanusFlow) -> None:

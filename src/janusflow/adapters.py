@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path
     """
     import peft
 
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))
     if not (place / "adapter_config.json").is_file():
         raise ValueError(f"{folder} holds no adapters: expected an adapter_config.json")
     try:

@@ -81,5 +81,5 @@ def _ask(model: JanusFlow, name: str, picture: Image.Image, scene: Scene, seed: 
         if question is not None:
             answer = model.ask(question.text, picture).strip()
             right.append(answer == question.answer)
-            print(f"{name:8} {question.text} {answer}{'' if right[-1] else f' (right: {question.answer})'}")
+            print(f"{name:8} {question.text} {answer} ({'right' if right[-1] else f'wrong: {question.answer}'})")
     return right

@@ -20,6 +20,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device is {device!r}; allowed are auto, cpu, {', '.join(ACCELERATORS)}") from error
+    if resolved.type not in ("cpu", *ACCELERATORS):
+        raise ValueError(f"device is {str(device)!r}; allowed are auto, cpu, {', '.join(ACCELERATORS)}")
     if resolved.type in ACCELERATORS and not _available(resolved.type):
         raise ValueError(f"device is {device!r}, but PyTorch finds no {resolved.type} device on this machine")
     if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():

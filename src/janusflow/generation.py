@@ -126,9 +126,9 @@ def check_size(
         ValueError: if one is no positive multiple of 16.
     """
     if latents is not None and latents.ndim == 4:
-        height = height or latents.shape[2] * config.latent_downscale
-        width = width or latents.shape[3] * config.latent_downscale
-    height, width = height or config.image_size, width or config.image_size
+        height = latents.shape[2] * config.latent_downscale if height is None else height
+        width = latents.shape[3] * config.latent_downscale if width is None else width
+    height, width = (config.image_size if value is None else value for value in (height, width))
     multiple = max(SIZE_MULTIPLE, config.latent_downscale * config.latent_patch_size)
     for name, value in (("height", height), ("width", width)):
         if isinstance(value, bool) or not isinstance(value, int) or value < multiple or value % multiple:
@@ -247,19 +247,27 @@ def known_picture(
 def fit_picture(source: ImageSource, height: int, width: int) -> Tensor:
     """A picture resized to cover (height, width) and cropped in the middle: (3, height, width) in [-1, 1]."""
     image = load_image(source)
-    scale = max(height / image.height, width / image.width)
-    size = (max(round(image.width * scale), width), max(round(image.height * scale), height))
-    image = image.resize(size, Image.Resampling.BICUBIC)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.float32)
-    return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+    resized = image.resize((width, height), Image.Resampling.BICUBIC, box=_middle(image, height, width))
+    return torch.from_numpy(np.asarray(resized, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
 def fit_mask(source: ImageSource, height: int, width: int, cell: int) -> Tensor:
-    """A mask, bright where to repaint, on the latent grid: (1, H, W) in {0, 1}; a cell with any bright pixel is 1."""
-    grey = load_image(source).convert("L").resize((width, height), Image.Resampling.NEAREST)
-    bright = torch.from_numpy(np.asarray(grey, dtype=np.float32) > 127).float()
-    return torch.nn.functional.max_pool2d(bright[None], cell)
+    """A mask, bright where to repaint, on the latent grid: (1, H, W) in {0, 1}; a cell with any bright pixel is 1.
+
+    It is cropped as `fit_picture` crops a picture of its size.
+    """
+    grey = load_image(source).convert("L")
+    left, top, right, bottom = _middle(grey, height, width)
+    cropped = grey.crop((math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)))
+    bright = torch.from_numpy(np.asarray(cropped, dtype=np.float32) > 127).float()
+    return torch.nn.functional.adaptive_max_pool2d(bright[None], (height // cell, width // cell))
+
+
+def _middle(image: Image.Image, height: int, width: int) -> tuple[float, float, float, float]:
+    """The largest box of the aspect (height, width) in the middle of a picture: left, top, right, bottom."""
+    scale = min(image.height / height, image.width / width)
+    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+    return max(left, 0), max(top, 0), min(left + width * scale, image.width), min(top + height * scale, image.height)
 
 
 def sample_latents(

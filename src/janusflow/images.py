@@ -65,6 +65,8 @@ def load_images(sources: ImageSource | Sequence[ImageSource] | None) -> list[Ima
         return []
     if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image)):
         return [load_image(sources)]
+    if not isinstance(sources, Sequence):
+        raise ValueError(f"pictures are given as one or a list of them, not {type(sources).__name__}")
     return [load_image(source) for source in sources]
 
 
@@ -92,7 +94,7 @@ def _open(source: ImageSource) -> Image.Image:
             raise ValueError("the picture is empty (0 bytes)")
         return Image.open(io.BytesIO(source))
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if path.is_file() and path.stat().st_size == 0:
             raise ValueError(f"picture {str(source)!r} is empty (0 bytes)")
         return Image.open(path)
@@ -125,7 +127,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """16-bit and float grey levels, which Pillow would clip at 255, scaled to 8 bits."""
     values = np.asarray(image, dtype=np.float64)
-    top = 65535.0 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255.0
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
+    top = 65535.0 if deep else 255.0
     if image.mode == "F" and values.max(initial=0) <= 1:
         top = 1.0
     return Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8))

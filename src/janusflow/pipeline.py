@@ -7,6 +7,8 @@ model.ask("what color is the circle?", images="circle.png")
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ from janusflow.checkpoint import find_folder, load_network, open_checkpoint
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.generation import KnownPicture, Sampling, Size
 from janusflow.images import ImageSource, load_images
-from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
 from janusflow.processor import JanusFlowProcessor, Message
 from janusflow.progress import progress_bar
 from janusflow.understanding import Decoding
@@ -82,7 +84,7 @@ class JanusFlow:
         place = resolve_device(device)
         checkpoint = open_checkpoint(path_or_id)
         if vae is not None:
-            vae = find_folder(vae) if Path(vae).expanduser().exists() else vae
+            vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
         processor = JanusFlowProcessor.from_pretrained(checkpoint.folder)
         kind = resolve_dtype(dtype, checkpoint.dtype)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
@@ -117,12 +119,33 @@ class JanusFlow:
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes network, processor and VAE (if it is a local one) as a folder that `from_pretrained` opens."""
+        """Writes network, processor and VAE (if it is a local one) as a folder that `from_pretrained` opens.
+
+        It is written beside its place and then put there; other files of an existing folder stay.
+
+        Raises:
+            ValueError: if the network has adapters (merge or unload them first), or the place is a file.
+            OSError: if it cannot be written; what was there is untouched.
+        """
         folder = Path(folder)
-        self.network.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
-        if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir():
-            self.codec.vae.save_pretrained(folder / "vae")
+        if self.adapters is not None:
+            raise ValueError("the network has adapters; merge or unload them before it is saved")
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
+        codec = self.codec if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir() else None
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
+            self.network.save_pretrained(beside)
+            self.processor.save_pretrained(beside)
+            if codec is not None:
+                codec.vae.save_pretrained(Path(beside) / "vae")
+            for stale in folder.glob("model*.safetensors*"):
+                stale.unlink()
+            for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
+                place = folder / file.relative_to(beside)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                file.chmod(0o644)
+                file.replace(place)
 
     def to(self, device: str | torch.device) -> JanusFlow:
         """Moves everything to a device."""
@@ -228,14 +251,20 @@ class JanusFlow:
         height, width = generation.check_size(config, height, width, latents)
         self._warn_of_size(height, width)
         size = Size(len(prompts), num_images_per_prompt, height, width)
+        cell = config.latent_downscale * config.latent_patch_size
+        ids, visible = self.processor.encode_prompts(prompts)
+        generation.check_context(config, visible, (height // cell) * (width // cell))
+        if output_type != "latent":
+            _ = self.codec  # a VAE that is missing is told before the painting, not after it
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
         known = None if image is None else generation.known_picture(self.codec, size, image, mask, self.device)
-        painted = self._paint(prompts, noise, known, sampling, batch_size, callback_on_step_end, progress)
+        prefix = self.network.encode_prompts(ids.to(self.device), visible.to(self.device))
+        painted = self._paint(prefix, noise, known, sampling, batch_size, callback_on_step_end, progress)
         return self._output(painted, output_type, batch_size)
 
     def _paint(
         self,
-        prompts: list[str],
+        prefix: PromptPrefix,
         noise: Tensor,
         known: KnownPicture | None,
         sampling: Sampling,
@@ -243,12 +272,9 @@ class JanusFlow:
         callback: StepEnd | None,
         progress: bool,
     ) -> Tensor:
-        config = self.network.config
-        ids, mask = self.processor.encode_prompts(prompts)
-        tokens = noise.shape[2] * noise.shape[3] // config.latent_patch_size**2
-        generation.check_context(config, mask, tokens)
-        prefix = self.network.encode_prompts(ids.to(self.device), mask.to(self.device))
-        owner = torch.arange(len(prompts), device=self.device).repeat_interleave(len(noise) // len(prompts))
+        """x_1 for all pictures; those of one prompt stand together in `noise`."""
+        prompts = len(prefix.lengths)
+        owner = torch.arange(prompts, device=self.device).repeat_interleave(len(noise) // prompts)
         batches = torch.arange(len(noise), device=self.device).split(batch_size)
         painted = []
         with progress_bar("painting", len(batches) * (len(sampling.times()) - 1), shown=progress) as advance:
@@ -313,6 +339,8 @@ class JanusFlow:
 
     def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
         """`chat` for several conversations of any lengths at once."""
+        if not conversations:
+            return []
         return understanding.answer(self.network, self.processor, conversations, _decoding(decoding))
 
     def ask_batch(

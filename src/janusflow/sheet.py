@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -50,6 +51,24 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise ValueError(f"folder {str(folder)!r} cannot be written: {error.strerror}") from error
     return folder
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """`make_folder` for what is written in the body; if that fails, folders made for it go again while they are empty.
+
+    Raises:
+        ValueError: if it cannot be made or written.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str], *, columns: int = 4) -> Image.Image:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
+from janusflow.generation import check_seed
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor, Message
 
@@ -40,6 +41,12 @@ class Decoding:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens!r}; expected a whole number from 1 upwards")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")
+        if self.seed is not None:
+            check_seed(self.seed)
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; expected a positive number")
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k!r}; expected a whole number from 0 upwards")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.checkpoint import load_network, open_checkpoint
+from janusflow.checkpoint.describe import describe
 from janusflow.config import janusflow_1b
 
 
@@ -195,6 +196,52 @@ def test_parts_that_do_not_fit_together_are_named(folder: Path) -> None:
     change_config(folder, lambda config: config["vision_gen_dec_config"]["params"].update(hidden_size=63))
     with pytest.raises(ValueError, match="vision_gen_dec_config.hidden_size amounts to 63"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": "64"},
+        {"num_attention_heads": 5},
+        {"num_attention_heads": 0},
+        {"hidden_act": "evil"},
+        {"rope_parameters": {"rope_type": "evil", "rope_theta": 1.0}},
+    ],
+)
+def test_a_language_model_that_cannot_be_built_is_refused(folder: Path, change: dict) -> None:
+    change_config(folder, lambda config: config["language_config"].update(change))
+    for use in (network, describe):
+        with pytest.raises(ValueError, match=r"config\.json") as caught:
+            use(folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_change_to_our_own_layout_is_refused_too(small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.save_pretrained(tmp_path)
+    change_config(tmp_path, lambda config: config["text_config"].update(hidden_act="evil"))
+    with pytest.raises(ValueError, match=r"config\.json describes no network that can be built.*evil"):
+        network(tmp_path)
+
+
+def test_a_pool_head_of_another_width_is_said_to_be_misshapen(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("attn_pool.q.weight"))
+    tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"attn_pool.q.weight .*has shape"):
+        network(folder)
+
+
+def test_a_model_is_saved_whole_or_not_at_all(small_model: JanusFlow, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file; a model is saved as a folder"):
+        small_model.save_pretrained(tmp_path / "file")
+    folder = tmp_path / "model"
+    small_model.save_pretrained(folder)
+    (folder / "notes.txt").write_text("mine")
+    small_model.save_pretrained(folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model"]
 
 
 def test_another_model_is_named(folder: Path) -> None:

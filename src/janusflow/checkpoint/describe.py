@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from janusflow.checkpoint.load import open_checkpoint
-from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.checkpoint.load import empty_network, open_checkpoint
 
 PARTS = {
     "understanding_encoder": "f_enc: SigLIP tower and aligner",
@@ -57,8 +56,7 @@ def describe(path_or_id: str | Path) -> Description:
     """
     checkpoint = open_checkpoint(path_or_id)
     config = checkpoint.config
-    with torch.device("meta"):
-        network = JanusFlowForConditionalGeneration(config)
+    network = empty_network(checkpoint, dtype=torch.float32, device=torch.device("meta"))
     vae = checkpoint.folder / "vae"
     return Description(
         folder=checkpoint.folder,

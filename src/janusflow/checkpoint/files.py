@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 TINY = "tiny"
 HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.jinja", "vae/*", "LICENSE*"]
@@ -22,7 +23,7 @@ def find_folder(path_or_id: str | Path) -> Path:
     """
     if str(path_or_id) == TINY:
         return Path(str(files("janusflow") / "assets" / TINY))
-    folder = Path(path_or_id).expanduser()
+    folder = Path(os.path.expanduser(path_or_id))
     if folder.is_dir():
         return folder
     name = str(path_or_id)
@@ -32,7 +33,7 @@ def find_folder(path_or_id: str | Path) -> Path:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise ValueError(f"model is {name!r}, which is neither a folder here nor a repository of the hub") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
         raise ValueError(f"{name!r} is no folder here nor in the hub's cache, and the hub cannot be reached") from error
 
 

@@ -1,6 +1,6 @@
 """Opens a checkpoint: finds the folder, tells its layout, and fills a network tensor by tensor.
 
-A weight is read, cast and copied into its place, then forgotten: no second copy of the weights ever exists.
+A weight is read, cast and copied into its place, then forgotten: of safetensors files no second copy ever exists.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
@@ -67,8 +68,9 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
             config = official.read_config(raw, _special_ids(folder), pool_head=pool_head)
         else:
             config = JanusFlowConfig.from_dict(raw)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is incomplete or damaged: {error}") from error
+    except (KeyError, TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+        what = " ".join(str(error).split())
+        raise ValueError(f"{folder / 'config.json'} is incomplete or damaged: {what}") from error
     return Checkpoint(folder, layout, config, tensors)
 
 
@@ -96,9 +98,7 @@ def load_network(
     Raises:
         ValueError: if tensors are missing, surplus or misshapen: one sentence naming the first few.
     """
-    with no_init_weights(), torch.device(device):
-        network = JanusFlowForConditionalGeneration._from_config(checkpoint.config, dtype=dtype)
-    network.tie_weights()
+    network = empty_network(checkpoint, dtype=dtype, device=device)
     translate = official.source if checkpoint.layout == "official" else _same_name
     targets = {name: (parameter, translate(name)) for name, parameter in network.named_parameters()}
     _check_names({name for _, wanted in targets.values() for name in wanted.names}, checkpoint)
@@ -109,12 +109,31 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
+def empty_network(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device
+) -> JanusFlowForConditionalGeneration:
+    """The network of a configuration, its parameters not yet filled.
+
+    Raises:
+        ValueError: if the configuration names what does not exist, or sizes that do not go together.
+    """
+    try:
+        with no_init_weights(), torch.device(device):
+            network = JanusFlowForConditionalGeneration._from_config(checkpoint.config, dtype=dtype)
+    except (KeyError, ValueError, ArithmeticError, AssertionError, AttributeError, TypeError) as error:
+        file = checkpoint.folder / "config.json"
+        raise ValueError(f"{file} describes no network that can be built: {type(error).__name__} {error}") from error
+    network.tie_weights()
+    return network
+
+
 def _fill(parameter: Tensor, wanted: Source, checkpoint: Checkpoint) -> None:
     pieces = [tensor for _, tensor in checkpoint.tensors.read(wanted.names)]
-    value = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    if wanted.third is not None and value.shape[0] % 3 == 0:
+    joined = len(pieces) == 1 or all(p.ndim and p.shape[1:] == pieces[0].shape[1:] for p in pieces)
+    value = torch.cat(pieces) if joined and len(pieces) > 1 else pieces[0]
+    if joined and wanted.third is not None and value.shape[0] % 3 == 0:
         value = value.chunk(3)[wanted.third]
-    if _unpadded(value.shape) != _unpadded(parameter.shape):
+    if not joined or _unpadded(value.shape) != _unpadded(parameter.shape):
         names = " + ".join(wanted.names)
         raise ValueError(
             f"{checkpoint.folder}: tensor {names} has shape {_joined_shapes(wanted, checkpoint)}, "

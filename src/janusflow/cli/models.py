@@ -56,13 +56,11 @@ def generate(
       janusflow generate "a yellow star" --image scene.png --mask mask.png
     """
     from janusflow.generation import choose_seeds
-    from janusflow.sheet import make_folder
+    from janusflow.sheet import output_folder
 
-    make_folder(out)
     if num_images < 1:
         raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
     seeds = choose_seeds(seed, len(prompts), num_images)
-    painter = _open(model, vae, dtype, device, adapter)
     settings: dict[str, Any] = {
         "num_inference_steps": steps,
         "guidance_scale": guidance,
@@ -72,18 +70,20 @@ def generate(
         "width": width,
         "strength": strength,
     }
-    pictures = painter.generate(
-        prompts,
-        num_images_per_prompt=num_images,
-        seed=seeds,
-        image=image,
-        mask=mask,
-        batch_size=batch_size,
-        **settings,
-    )
-    named = [prompt for prompt in prompts for _ in range(num_images)]
-    used = {name: value for name, value in settings.items() if value is not None}
-    _write(pictures, named, seeds, out, {"model": model, **used})
+    origin = {"model": model, "vae": vae, "adapter": adapter, "dtype": dtype, "image": image, "mask": mask}
+    with output_folder(out):
+        pictures = _open(model, vae, dtype, device, adapter).generate(
+            prompts,
+            num_images_per_prompt=num_images,
+            seed=seeds,
+            image=image,
+            mask=mask,
+            batch_size=batch_size,
+            **settings,
+        )
+        named = [prompt for prompt in prompts for _ in range(num_images)]
+        used = {name: value for name, value in {**origin, **settings}.items() if value is not None}
+        _write(pictures, named, seeds, out, used)
 
 
 @one_sentence
@@ -112,8 +112,9 @@ def ask(
     """
     *pictures, question = pictures_and_question
     answerer = _open(model, None, dtype, device, adapter)
-    sampling: dict[str, Any] = {"do_sample": temperature is not None, "temperature": temperature or 1.0, "top_p": top_p}
-    decoding = {"max_new_tokens": max_new_tokens, "seed": seed, **sampling}
+    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "do_sample": temperature is not None}
+    if temperature is not None:
+        decoding.update(temperature=temperature, top_p=top_p)
     if stream:
         for piece in answerer.stream(question, pictures, **decoding):
             print(piece, end="", flush=True)
@@ -202,6 +203,7 @@ def demo(
     model: Model = "tiny",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     debug: Debug = False,
 ) -> None:
     """Paint one picture of each kind, ask about a painted and a rendered one, and check everything.
@@ -212,7 +214,7 @@ def demo(
     """
     from janusflow.demo import show
 
-    show(_open(model, None, "auto", device), out, seed=seed)
+    show(_open(model, None, dtype, device), out, seed=seed)
 
 
 def _open(model: str, vae: str | None, dtype: str, device: str, adapter: Path | None = None) -> JanusFlow:

@@ -29,7 +29,7 @@ def train(
 
     [bold]Examples[/bold]
 
-      janusflow train recipes/tiny/stage3.yaml --dry-run
+      janusflow train recipes/tiny/stage3.yaml model=tiny --dry-run
 
       janusflow train recipes/finetune/both.yaml model=tiny data=my_pictures out=runs/mine
 

@@ -189,6 +189,8 @@ def _dense(rng: Random) -> Task:
     regions = rng.sample(REGIONS, 4)
     for region in regions[: rng.randint(2, 4)]:
         free = MAX_SHAPES - sum(clause.count for clause in clauses)
+        if free < 1:
+            break
         count = 2 if free > 2 and rng.random() < 0.15 else 1
         clause = Clause(
             rng.choice(SHAPES),

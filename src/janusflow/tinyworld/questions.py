@@ -164,7 +164,7 @@ MAKERS: dict[str, Callable[[Random, Scene], Question | None]] = {
     "background": _background,
     "describe": _describe,
 }
-YES_NO_KINDS = ("exists", "relation")
+YES_NO_KINDS = ("exists", "relation")  # kinds all of whose answers are yes or no
 
 
 def _unique(rng: Random, scene: Scene, feature: Callable[[Shape], str]) -> Shape | None:
