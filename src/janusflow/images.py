@@ -65,7 +65,7 @@ def load_images(sources: ImageSource | Sequence[ImageSource] | None) -> list[Ima
         return []
     if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image)):
         return [load_image(sources)]
-    if not isinstance(sources, Sequence):
+    if not isinstance(sources, (list, tuple)):
         raise ValueError(f"pictures are given as one or a list of them, not {type(sources).__name__}")
     return [load_image(source) for source in sources]
 

@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janusflow.data.sources import FileSource, SourceConfig, StreamSource, TinyworldSource, kind_of, read_row
+from janusflow.data.sources import (
+    FileSource,
+    SourceConfig,
+    StreamSource,
+    TinyworldSource,
+    kind_of,
+    read_row,
+    tasks_of,
+)
 from janusflow.images import load_image
 from janusflow.tinyworld.checker import read
+from janusflow.training.config import DataConfig
 
 COUNT = 6
 
@@ -178,3 +187,32 @@ def test_tinyworld_is_endless_and_a_function_of_number_and_seed(task: str) -> No
     only = TinyworldSource("generation", {"counting": 1.0}, 0)
     numbers = ("two", "three", "four")
     assert all(any(word in only.record(n).text.lower() for word in numbers) for n in range(20))
+
+
+def test_only_records_that_serve_a_task_are_taken_where_that_is_asked(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    talk = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
+    rows = [
+        {"image": "a.png", "conversations": talk, "text": ""},
+        {"image": "a.png", "conversations": [], "text": "a red wall"},
+        {"image": "a.png", "conversations": [], "text": ""},
+    ]
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = SourceConfig("jsonl", str(lines), fitting=True)
+    lengths = {task: FileSource(config, task).length for task in ("understanding", "generation")}
+    assert lengths == {"understanding": 2, "generation": 1}
+    assert tasks_of("jsonl", str(lines)) == ("understanding", "generation")
+
+
+def test_ones_own_conversations_join_understanding_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    talk = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "conversations": talk}) + "\n")
+    world = SourceConfig("tinyworld")
+    given = DataConfig(understanding=[world], generation=[world], own=str(tmp_path / "rows.jsonl")).sources()
+    assert [len(given[task]) for task in ("understanding", "generation", "text")] == [2, 1, 0]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "text": ""}) + "\n")
+    tasks_of.cache_clear()
+    with pytest.raises(ValueError, match="holds no picture with a text or a conversation"):
+        DataConfig(own=str(tmp_path / "rows.jsonl")).sources()

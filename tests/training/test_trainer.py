@@ -190,6 +190,45 @@ def test_a_full_disk_in_the_background_is_told_at_the_next_checkpoint(
     assert len(curve(tmp_path)) >= 3
 
 
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deep inside torch, whose own exception for it is no `Exception`."""
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", full)
+    with pytest.raises(OSError, match="step-0000002 could not be written .*No space left"):
+        quietly(settings(start, tmp_path))
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("task", ["understanding", "generation", "text"])
+def test_a_run_of_one_task_alone_resumes_to_the_bit(start: Path, tmp_path: Path, task: str) -> None:
+    ratio = {"understanding": 0, "generation": 0, "text": 0, task: 1}
+    data = {task: TINYWORLD, "ratios": [ratio], "workers": 0}
+    quietly(settings(start, tmp_path / "parts", steps=2, data=data))
+    quietly(settings(start, tmp_path / "parts", data=data), resume=True)
+    quietly(settings(start, tmp_path / "whole", data=data))
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+
+
+def test_adapters_begin_alike_and_resume_to_the_bit(start: Path, tmp_path: Path) -> None:
+    lora = {"rank": 2, "dropout": 0.3}
+    quietly(settings(start, tmp_path / "parts", steps=2, lora=lora))
+    quietly(settings(start, tmp_path / "parts", steps=4, lora=lora), resume=True)
+    torch.rand(7)
+    quietly(settings(start, tmp_path / "whole", steps=4, lora=lora))
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(start: Path, tmp_path: Path) -> None:
+    quietly(settings(start, tmp_path, steps=2, parts=["aligner", "generation"]))
+    with pytest.raises(ValueError, match="does not fit this run"):
+        quietly(settings(start, tmp_path), resume=True)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Data.__getitem__
 
@@ -285,6 +324,13 @@ def test_two_sharded_processes_give_the_curve_of_one(start: Path, tmp_path: Path
     sharded(settings(start, tmp_path / "both", steps=6), tmp_path, ranks=2, resume=True)
     quietly(settings(start, tmp_path / "both", steps=8), resume=True)
     quietly(settings(start, tmp_path / "alone", steps=8), resume=True)
+    assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
+
+
+def test_sharded_processes_with_a_frozen_llm_and_unequal_rows_do_not_wait_in_vain(start: Path, tmp_path: Path) -> None:
+    options = {"steps": 3, "parts": ["aligner", "generation"], "batch_size": 3, "pack_length": 32}
+    quietly(settings(start, tmp_path / "alone", **options))
+    sharded(settings(start, tmp_path / "both", **options), tmp_path)
     assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
 
 

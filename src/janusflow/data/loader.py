@@ -14,6 +14,7 @@ from janusflow.data.mixture import TASKS, Mixture, index_of
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.sources import FileSource, Record, Source, SourceConfig, StreamSource, TinyworldSource
 
+OPEN_FILES = 65536
 REPLACEMENTS = 20  # records tried in the place of a broken one
 
 
@@ -25,12 +26,14 @@ class StepSamples:
         step: its number.
         samples: in the order of their numbers.
         broken: names of the records that were skipped, and why.
+        failed: why there are no samples; empty if there are.
         streams: the places of the streams after this step, for resuming; empty without streams.
     """
 
     step: int
     samples: list[Sample]
     broken: list[str] = field(default_factory=list)
+    failed: str = ""
     streams: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,16 +69,23 @@ class Data(Dataset):
             if number % self.ranks != self.rank:
                 continue
             source, rng = self.sources[draw.task][draw.source], Random(f"{self.seed}/{step}/{number}")
-            found.samples.append(self._sample(draw.task, source, draw.count, rng, found.broken))
+            try:
+                found.samples.append(self._sample(draw.task, source, draw.count, rng, found.broken))
+            except ValueError as error:  # raised here, it would come out of a worker with that one's traceback
+                return StepSamples(step, [], failed=str(error))
         found.streams = {name: stream.state() for name, stream in self.streams().items()}
         return found
 
     def _sample(self, task: str, source: Source | StreamSource, count: int, rng: Random, broken: list[str]) -> Sample:
         for attempt in range(REPLACEMENTS):
+            name = ""
             try:
-                return self.maker.make(task, self._record(source, count, attempt, rng), rng)
-            except (ValueError, OSError, KeyError, TypeError) as error:
-                broken.append(str(error))
+                record = self._record(source, count, attempt, rng)
+                name = record.name
+                return self.maker.make(task, record, rng)
+            except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+                said = str(error) or type(error).__name__
+                broken.append(said if name in said else f"{name}: {said}")
         raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {broken[-1]}")
 
     def _record(self, source: Source | StreamSource, count: int, attempt: int, rng: Random) -> Record:
@@ -111,7 +121,7 @@ def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: in
     """
     if config.kind == "tinyworld":
         return TinyworldSource(task, config.shares, seed)
-    return StreamSource(config, rank, ranks) if config.streaming else FileSource(config)
+    return StreamSource(config, rank, ranks) if config.streaming else FileSource(config, task)
 
 
 def steps(data: Data, first: int, last: int, *, workers: int) -> Iterator[StepSamples]:
@@ -121,6 +131,8 @@ def steps(data: Data, first: int, last: int, *, workers: int) -> Iterator[StepSa
     """
     if data.streams():
         workers = min(workers, 1)
+    if workers:
+        _allow_open_files()
     order = list(range(first, last))
     loader = DataLoader(
         data,
@@ -131,6 +143,18 @@ def steps(data: Data, first: int, last: int, *, workers: int) -> Iterator[StepSa
         worker_init_fn=_outlive_sigterm,
     )
     return iter(loader)
+
+
+def _allow_open_files() -> None:
+    """Every tensor that a worker hands over is an open file; where the system has a lower limit, it is raised."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _outlive_sigterm(worker: int) -> None:

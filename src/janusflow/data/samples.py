@@ -13,7 +13,7 @@ from torch import Tensor
 
 from janusflow.config import JanusFlowConfig
 from janusflow.data.sources import Record
-from janusflow.data.templates import Tokens, captioning, conversation, drawing, plain_text
+from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
 from janusflow.flow import logit_normal
 from janusflow.images import ImageSource, load_image
 from janusflow.processor import JanusFlowProcessor
@@ -60,7 +60,7 @@ class SampleConfig:
         time: distribution of t: "logit_normal" or "uniform".
         time_mean, time_scale: of the logit of t.
         crop: of a picture to draw: "random" or "center"; a centre crop can be cached.
-        longest: a sample of more tokens is refused.
+        longest: of a plain text so many tokens are taken; another sample with more is refused.
     """
 
     template: Template = "chat"
@@ -92,6 +92,9 @@ class SampleMaker:
         """
         make = {"understanding": self._understanding, "generation": self._generation, "text": self._text}[task]
         sample = make(record, rng)
+        pictures = 0 if sample.seen is None else len(sample.seen)
+        if sample.tokens.ids.count(self.processor.image_id) != pictures * self.processor.text.num_image_tokens:
+            raise ValueError(f"{record.name} holds an image tag where no picture stands: in an answer or a caption")
         if len(sample.tokens) > self.config.longest:
             raise ValueError(f"{record.name} has {len(sample.tokens)} tokens, more than {self.config.longest}")
         return sample
@@ -99,6 +102,8 @@ class SampleMaker:
     def _understanding(self, record: Record, rng: Random) -> Sample:
         if not record.images:
             raise ValueError(f"{record.name} has no picture to understand")
+        if not record.turns and not record.text:
+            raise ValueError(f"{record.name} says nothing about its picture")
         pictures, tag = len(record.images), self.processor.text.image_tag
         if record.turns:
             (first, answer), *rest = record.turns
@@ -134,7 +139,17 @@ class SampleMaker:
         return Sample(tokens, drawn=Drawn(pixels, noise, float(t)))
 
     def _text(self, record: Record, rng: Random) -> Sample:
-        return Sample(self._talk(list(record.turns), 0) if record.turns else plain_text(self.processor, record.text))
+        """A conversation, or plain text of which a part of at most `longest` tokens is taken."""
+        if record.turns:
+            return Sample(self._talk(list(record.turns), 0))
+        if not record.text:
+            raise ValueError(f"{record.name} has no text")
+        tokens, longest = plain_text(self.processor, record.text), self.config.longest
+        if len(tokens) > longest:
+            first = rng.randint(1, len(tokens) - longest + 1)
+            ids = [tokens.ids[0], *tokens.ids[first : first + longest - 1]]
+            tokens = Tokens(ids, [IGNORE, *ids[1:]], list(range(longest)))
+        return Sample(tokens)
 
     def _talk(self, turns: list[tuple[str, str]], pictures: int) -> Tokens:
         return conversation(self.processor, turns, pictures=pictures)

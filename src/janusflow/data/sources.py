@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
 TALK_COLUMNS = ("conversations", "messages")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+PICTURE_TASKS = ("understanding", "generation")
 LLAVA_IMAGE = "<image>"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
@@ -42,6 +44,7 @@ class SourceConfig:
         split: of the data set.
         streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
         shares: of tinyworld's kinds of scenes; by default all alike.
+        fitting: leave records out that do not serve the task; by default they count as broken.
     """
 
     kind: str
@@ -50,6 +53,7 @@ class SourceConfig:
     split: str = "train"
     streaming: bool = False
     shares: dict[str, float] = field(default_factory=dict)
+    fitting: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,14 +133,18 @@ class FileSource:
 
     Args:
         config: where it is.
+        task: what its records are for; needed where only fitting ones are wanted.
 
     Raises:
         ValueError: if it cannot be opened.
     """
 
-    def __init__(self, config: SourceConfig) -> None:
+    def __init__(self, config: SourceConfig, task: str = "") -> None:
         self.rows, self.folder = _open(config)
         self.name = config.path
+        if config.fitting:
+            rows = enumerate(self.rows)
+            self.rows = self.rows.select([i for i, row in rows if task in served_by(row, self.name, self.folder)])
         self.length: int | None = len(self.rows)
         if not self.length:
             raise ValueError(f"{config.path} holds no records")
@@ -220,6 +228,36 @@ def kind_of(path: str, *, captions: bool = True) -> str:
             return kind
     forms = "pictures with a .txt beside each, a metadata.jsonl, .jsonl, .parquet or .tar files"
     raise ValueError(f"{path} holds no data of a known form: {forms}")
+
+
+@lru_cache(maxsize=8)
+def tasks_of(kind: str, path: str) -> tuple[str, ...]:
+    """The tasks that some record of a data set serves: understanding, generation.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    rows, folder = _open(SourceConfig(kind, path))
+    found: set[str] = set()
+    for row in rows:
+        found |= served_by(row, path, folder)
+        if len(found) == len(PICTURE_TASKS):
+            break
+    return tuple(task for task in PICTURE_TASKS if task in found)
+
+
+def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str]:
+    """The tasks that a row serves; a malformed one serves all, so that it is told as broken."""
+    try:
+        record = read_row(row, name, folder)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return set(PICTURE_TASKS)
+    tasks = set()
+    if record.images and (record.turns or record.text):
+        tasks.add("understanding")
+    if len(record.images) == 1 and record.text:
+        tasks.add("generation")
+    return tasks
 
 
 def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:

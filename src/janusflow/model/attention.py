@@ -139,6 +139,8 @@ def packed_attention(
         )
     scaling = scaling or query.shape[-1] ** -0.5
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, h, d)
+    if v.dtype in (torch.bfloat16, torch.float16):  # under autocast the rotation leaves queries and keys in float32
+        q, k = q.to(v.dtype), k.to(v.dtype)
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         return _variable_length(q, k, v, documents, scaling)[None], None
     parts = zip(*(_Unpack.apply(x, documents) for x in (q, k, v)), strict=True)

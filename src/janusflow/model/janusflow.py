@@ -188,6 +188,7 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
             # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the pack.
             kwargs["documents"] = documents
+            use_cache = False
             attention_mask = embeds.new_zeros(1, 1, 1, 1)
         outputs = self.language_model(
             inputs_embeds=embeds,

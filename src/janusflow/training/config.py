@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from janusflow.data.mixture import TASKS, Mixture, Ratio
 from janusflow.data.samples import SampleConfig
-from janusflow.data.sources import SourceConfig, kind_of
+from janusflow.data.sources import SourceConfig, kind_of, tasks_of
 from janusflow.training.objective import LossConfig
 from janusflow.training.stages import PARTS
 
@@ -44,7 +44,7 @@ class DataConfig:
     Attributes:
         understanding, generation, text: sources of each task.
         own: a folder or file of one's own that joins the sources of every task it has something for: pictures with
-            texts are drawn and, with conversations or texts, understood.
+            texts are drawn and, with conversations or texts, understood. Records that do not serve a task are left out.
         own_share: share of one's own in those tasks; at 1 the other sources are left out.
         ratios: shares of the tasks, one after the other.
         workers: processes that make samples ahead.
@@ -66,19 +66,22 @@ class DataConfig:
         """Sources by task, one's own among them.
 
         Raises:
-            ValueError: if one's own data has no form that is known.
+            ValueError: if one's own data has no form that is known, or nothing to learn from.
         """
         given: dict[str, list[SourceConfig]] = {task: list(getattr(self, task)) for task in TASKS}
         if self.own is None:
             return given
         kind = kind_of(self.own)
-        for task in ("understanding", "generation"):
+        served = tasks_of(kind, self.own)
+        if not served:
+            raise ValueError(f"{self.own} holds no picture with a text or a conversation")
+        for task in served:
             others = sum(source.weight for source in given[task])
             if self.own_share >= 1 or not others:
-                given[task] = [SourceConfig(kind, self.own)]
+                given[task] = [SourceConfig(kind, self.own, fitting=True)]
             else:
                 weight = others * self.own_share / (1 - self.own_share)
-                given[task].append(SourceConfig(kind, self.own, weight=weight))
+                given[task].append(SourceConfig(kind, self.own, weight=weight, fitting=True))
         return given
 
 
@@ -172,7 +175,7 @@ class TrainConfig:
         ema: constant decay of the average of the weights, which is what is exported.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         compile: compile the blocks with torch.compile.
-        spike: stop if a loss exceeds this many times its running mean; 0 is never.
+        spike: stop if the loss without L_REPA exceeds this many times its running mean; 0 is never.
         seed: of everything random.
         model, data, samples, loss, optimizer, save, watch, lora: see their classes.
     """
@@ -231,7 +234,7 @@ class TrainConfig:
             raise ValueError("give exactly one of model.checkpoint and model.preset")
         if self.model.preset is not None and self.model.processor is None:
             raise ValueError(f"model.preset {self.model.preset!r} needs model.processor, for its tokenizer")
-        if self.data.cache is not None and self.samples.crop == "random" and self.data.generation:
+        if self.data.cache is not None and self.samples.crop == "random" and self.data.sources()["generation"]:
             raise ValueError("data.cache keeps the latents of whole pictures; it needs samples.crop=center")
         if self.lora.rank and "llm" not in self.parts:
             raise ValueError(f"lora.rank is {self.lora.rank}, but parts {self.parts} leave the llm out")

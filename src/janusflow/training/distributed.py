@@ -85,8 +85,9 @@ def leave(world: World) -> None:
 def shard(objective: Objective, world: World, *, precision: str) -> None:
     """Shards every LLM block for itself, and all else together with the root; nothing alone.
 
-    The blocks and the root run in every forward pass, and `Objective.anchored` gives all else a gradient: so the
-    processes never wait for each other in vain, whatever their samples are.
+    The blocks and the root run in every forward pass, the objective's anchor gives all else a gradient, and embeddings
+    that require one send every row backwards through the blocks, frozen ones too: so the processes never wait for each
+    other in vain, whatever their samples are.
     """
     if world.mesh is None:
         return
@@ -95,7 +96,7 @@ def shard(objective: Objective, world: World, *, precision: str) -> None:
     for block in objective.network.language_model.layers:
         fully_shard(block, mesh=world.mesh, mp_policy=policy)
     fully_shard(objective, mesh=world.mesh, mp_policy=policy)
-    objective.anchored = True
+    objective.network.enable_input_require_grads()
 
 
 def local(tensor: Tensor) -> Tensor:

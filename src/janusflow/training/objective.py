@@ -78,7 +78,6 @@ class Objective(nn.Module):
         super().__init__()
         self.network, self.config = network, config
         self.head: RepaHead | None = None
-        self.anchored = False
         if config.repa:
             sizes = network.config
             blocks = sizes.text_config.num_hidden_layers
@@ -124,14 +123,14 @@ class Objective(nn.Module):
             if self.head is not None:
                 features = output.image_features if features is None else features
                 sums["repa"] = repa_loss(self.head(output.image_states), features)
-        if self.anchored or not sums:
-            sums["anchor"] = self._anchor() + 0 * output.logits.sum()
+        sums["anchor"] = self._anchor() + 0 * output.logits.sum()
         return sums
 
     def _anchor(self) -> Tensor:
         """Zero, as a function of every learning parameter outside the LLM's blocks.
 
-        Under sharding all processes must have gradients of the same parameters, whatever their samples use.
+        All of them then have a gradient in every step, whatever its samples use: under sharding all processes must have
+        gradients of the same parameters, and the optimizer of a resumed run must hold a state for each.
         """
         blocks = {id(p) for p in self.network.language_model.layers.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in blocks]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -22,7 +24,7 @@ NAMED = 5  # broken records named per step
 
 
 class Report:
-    """The reports of one run; a context manager. Only the first process says anything.
+    """The reports of one run; a context manager. Of all but the first process only broken records are told.
 
     Args:
         out: folder of the run.
@@ -37,6 +39,7 @@ class Report:
         self.file, self.console = out / "log.jsonl", Console(stderr=True)
         self._stack = ExitStack()
         self._writers: list[Any] = []
+        self._galleries: list[Any] = []
 
     def __enter__(self) -> Report:
         if not self.world.first:
@@ -57,8 +60,11 @@ class Report:
                 writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.first + 1)
                 self._stack.callback(writer.close)
                 self._writers.append(writer.add_scalar)
+                self._galleries.append(
+                    lambda sheet, step: writer.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
+                )
         if self.config.watch.wandb:
-            self._writers.append(self._wandb())
+            self._use_wandb()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -66,6 +72,10 @@ class Report:
 
     def step(self, step: int, losses: dict[str, float], broken: list[str], *, waited: float, took: float) -> None:
         """One step: named losses, skipped records, seconds waited for data and taken in all."""
+        for problem in broken[:NAMED]:
+            self.console.print(f"step {step}: skipped: {problem}", markup=False, highlight=False)
+        if len(broken) > NAMED:
+            self.console.print(f"step {step}: skipped {len(broken) - NAMED} more", markup=False, highlight=False)
         if not self.world.first:
             return
         with self.file.open("a") as log:
@@ -74,10 +84,6 @@ class Report:
         for name, value in losses.items():
             for write in self._writers:
                 write(name, value, step)
-        for problem in broken[:NAMED]:
-            self.say(f"step {step}: skipped: {problem}")
-        if len(broken) > NAMED:
-            self.say(f"step {step}: skipped {len(broken) - NAMED} more")
         terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))
         rate = f"{losses['tokens'] / took:,.0f} tokens/s, {waited / took:.0%} waiting"
         self.bar.update(self.task, completed=step, description=f"{terms} | {rate}")
@@ -97,7 +103,10 @@ class Report:
         )
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
-        contact_sheet(pictures, watch.prompts).save(folder / f"step-{step:07d}.png")
+        sheet = contact_sheet(pictures, watch.prompts)
+        sheet.save(folder / f"step-{step:07d}.png")
+        for show in self._galleries:
+            show(sheet, step)
         answers = [
             f"{question} {painter.ask(question, pictures[-1], max_new_tokens=64)}" for question in watch.questions
         ]
@@ -120,13 +129,17 @@ class Report:
                 continue
             if row["step"] <= self.first:
                 kept.append(line)
-        self.file.write_text("".join(line + "\n" for line in kept))
+        beside = self.file.with_suffix(".tmp")
+        beside.write_text("".join(line + "\n" for line in kept))
+        beside.replace(self.file)
 
-    def _wandb(self) -> Any:
+    def _use_wandb(self) -> None:
         try:
             import wandb
         except ImportError as error:
             raise ValueError("watch.wandb is set, but the package wandb is not installed") from error
-        run = wandb.init(project="janusflow", name=self.out.name, dir=str(self.out), resume="allow")
+        identity = hashlib.sha256(str(self.out.resolve()).encode()).hexdigest()[:16]  # the same when resumed
+        run = wandb.init(project="janusflow", name=self.out.name, id=identity, dir=str(self.out), resume="allow")
         self._stack.callback(run.finish)
-        return lambda name, value, step: run.log({name: value}, step=step)
+        self._writers.append(lambda name, value, step: run.log({name: value}, step=step))
+        self._galleries.append(lambda sheet, step: run.log({"samples": wandb.Image(sheet)}, step=step))

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
@@ -33,7 +34,7 @@ class Progress:
 
     Attributes:
         step: steps done.
-        loss: running mean of the loss.
+        loss: running mean of the loss without L_REPA.
         best: the lowest such mean at any checkpoint, and its step.
         seen: records taken so far, and how many of them were broken.
         streams: places of the streams, by process and source.
@@ -101,9 +102,11 @@ class Checkpoints:
             self._write_progress(self.begun.beside, progress)
             tensors, alone = _tensors(objective, ema, optimizer), self.world.mesh is None
             if self.background:
-                self.begun.future = dcp.async_save(
+                future = dcp.async_save(
                     tensors, checkpoint_id=self.begun.beside, process_group=self._group(), no_dist=alone
                 )
+                assert isinstance(future, Future)
+                self.begun.future = future
                 return
             dcp.save(tensors, checkpoint_id=self.begun.beside, no_dist=alone)
         self.finish()
@@ -131,12 +134,13 @@ class Checkpoints:
     def _intact(self, begun: Begun) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # the latter, a full disk's, is no Exception
             self.begun = None
             if self.world.first:
                 shutil.rmtree(begun.beside, ignore_errors=True)
+            reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
             raise OSError(
-                f"checkpoint {begun.final} could not be written ({error}); the one before it is intact"
+                f"checkpoint {begun.final} could not be written ({reason}); the one before it is intact"
             ) from error
 
     def _group(self) -> dist.ProcessGroup | None:
@@ -165,7 +169,12 @@ class Checkpoints:
         if not found:
             return Progress()
         tensors = _tensors(objective, ema, optimizer)
-        dcp.load(tensors, checkpoint_id=found[-1], no_dist=self.world.mesh is None)
+        try:
+            dcp.load(tensors, checkpoint_id=found[-1], no_dist=self.world.mesh is None)
+        except (CheckpointException, RuntimeError) as error:
+            raise ValueError(
+                f"checkpoint {found[-1]} does not fit this run: its parts, losses or sizes are others than the recipe's"
+            ) from error
         set_optimizer_state_dict(objective, optimizer, tensors["optimizer"])
         progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
         progress.best = (float(progress.best[0]), int(progress.best[1]))

@@ -9,6 +9,7 @@ command; the result is a folder that `JanusFlow.from_pretrained` opens.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -99,16 +100,16 @@ def pretrain(recipe: PartsRecipe, out: Path, device: torch.device) -> Path:
         vae = fit_vae(recipe, out / "vae", device)
         tower = fit_tower(recipe, processor, out / "tower", device)
         network = assemble(tower, fit_llm(recipe, processor, out / "llm", device))
-        JanusFlow(network.float().eval(), processor, LatentCodec(vae)).save_pretrained(folder)
+        _write(folder, JanusFlow(network.float().eval(), processor, LatentCodec(vae)).save_pretrained)
     return folder
 
 
 def make_processor(folder: Path) -> JanusFlowProcessor:
     """The tokenizer of the tiny world with the tiny model's settings; learned once, then read from `folder`."""
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / "processor_config.json").is_file():
         tokenizer = learn_tokenizer(samples.corpus(4000), VOCABULARY)
         processor = _processor(tokenizer, tiny())
-        processor.save_pretrained(folder)
+        _write(folder, processor.save_pretrained)
     return JanusFlowProcessor.from_pretrained(folder)
 
 
@@ -149,7 +150,7 @@ def fit_vae(recipe: PartsRecipe, folder: Path, device: torch.device) -> Autoenco
     with torch.inference_mode():
         latents = vae.encode(samples.any_scenes(recipe.seed, -1, 512).to(device)).latent_dist.mean
     vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
-    vae.save_pretrained(folder / "model")
+    _write(folder / "model", vae.save_pretrained)
     return vae
 
 
@@ -230,6 +231,14 @@ def _config(processor: JanusFlowProcessor) -> JanusFlowConfig:
     config.text_config.bos_token_id = processor.tokenizer.bos_token_id
     config.text_config.eos_token_id = processor.tokenizer.eos_token_id
     return config
+
+
+def _write(folder: Path, save: Callable[[Path], object]) -> None:
+    """Writes a folder beside its place and renames it: whole, or not there."""
+    beside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    save(beside)
+    beside.rename(folder)
 
 
 def publish(trained: Path, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from types import FrameType
 
 import torch
@@ -101,10 +102,18 @@ def train(
         run = _prepare(config, world, model)
         run.progress = checkpoints.restore(run.objective, run.ema, run.optimizer)
         data = _data(config, world, model)
-        data.restore(run.progress.streams.get(str(world.rank), {}))
         report = Report(out, config, world, first=run.progress.step, shown=progress_bar)
+        if run.progress.ranks == world.ranks:
+            data.restore(run.progress.streams.get(str(world.rank), {}))
+        elif run.progress.step and data.streams():
+            before, now = run.progress.ranks, world.ranks
+            report.say(f"{now} processes in place of {before}: streams begin again, rows that were seen come once more")
         with report, _told_to_stop() as told:
-            finished = _loop(run, data, checkpoints, report, model, told)
+            try:
+                finished = _loop(run, data, checkpoints, report, model, told)
+            except RunError:
+                checkpoints.finish()
+                raise
             checkpoints.finish()
         if not finished:
             return out
@@ -116,6 +125,7 @@ def train(
 def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     network = model.network
     latents, features = _frozen_parts(config, world, model)
+    torch.manual_seed(config.seed)
     network.set_attn_implementation({"text_config": PACKED})
     if config.lora.rank:
         add_adapters(network, config.lora, config.parts)
@@ -123,7 +133,6 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
         choose_trainable(network, config.parts)
     if config.activation_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
-    torch.manual_seed(config.seed)
     objective = Objective(network, config.loss).to(world.device)
     if config.compile:
         for block in network.language_model.layers:
@@ -148,7 +157,7 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
     if config.data.cache is None:
         return codec.encode, None
     folder = Path(config.data.cache)
-    latents = PictureCache(folder / "latents", codec.vae, codec.encode)
+    latents = PictureCache(folder / "latents" / config.precision, codec.vae, codec.encode)
     if not config.loss.repa or "tower" in config.parts:
         return latents, None
     encoder = copy.deepcopy(model.network.understanding_encoder).eval().requires_grad_(False)
@@ -177,19 +186,21 @@ def _loop(
     waiting = time.perf_counter()
     while progress.step < config.steps:
         samples = next(feed)
+        if samples.failed:
+            raise RunError(samples.failed)
         started = time.perf_counter()
         losses = _step(run, samples)
         _judge(run, samples, losses)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
+        # Before the checkpoint: of a killed run rows may be too many, which resuming drops, but never too few.
+        report.step(progress.step, losses, samples.broken, waited=started - waiting, took=time.perf_counter() - waiting)
         stop = bool(world.largest({"stop": float(bool(told))})["stop"])
         if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
             if progress.loss < progress.best[0]:
                 progress.best = (progress.loss, progress.step)
             checkpoints.save(run.objective, run.ema, run.optimizer, progress)
-        now = time.perf_counter()
-        report.step(progress.step, losses, samples.broken, waited=started - waiting, took=now - waiting)
-        waiting = now
+        waiting = time.perf_counter()
         if config.watch.every and progress.step % config.watch.every == 0:
             report.watch(progress.step, run.objective, run.ema, model)
             waiting = time.perf_counter()
@@ -202,6 +213,7 @@ def _loop(
 def _step(run: Run, found: StepSamples) -> dict[str, float]:
     """One optimizer step; the mean losses of the whole step over all processes, and the norm of the gradient."""
     config, world, objective = run.config, run.world, run.objective
+    torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
     packs = [pack(row, world.device) for row in fill(found.samples, config.pack_length)]
     tokens = sum(p.input_ids.shape[1] for p in packs)
     mine = {
@@ -243,11 +255,13 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
         RunError: for a loss that is not finite or jumps, or too many broken records.
     """
     config, progress = run.config, run.progress
-    loss, number = losses["loss"], found.step + 1
-    if not (math.isfinite(loss) and math.isfinite(losses["gradient"])):
-        raise RunError(f"step {number}: loss {loss}, gradient {losses['gradient']}; the last checkpoint is intact")
+    number = found.step + 1
+    loss = config.loss.ar * losses["ar"] + config.loss.flow * losses["flow"]  # L_REPA, below zero, would cancel it
+    if not (math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"])):
+        values = f"loss {losses['loss']}, gradient {losses['gradient']}"
+        raise RunError(f"step {number}: {values}; the last checkpoint is intact")
     first = not math.isfinite(progress.loss)
-    if config.spike and not first and abs(loss) > config.spike * abs(progress.loss):
+    if config.spike and not first and loss > config.spike * progress.loss:
         raise RunError(
             f"step {number}: loss {loss:.4g} is more than {config.spike:g} times its mean {progress.loss:.4g}; "
             "the last checkpoint is intact"
