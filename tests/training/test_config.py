@@ -114,6 +114,10 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     assert stage3.frozen == {"tower": pool_head}
     assert stage1.flops < stage2.flops
     assert stage2.memory(8) < stage2.memory(1)
+    lora = estimate(load_config(RECIPES / "paper" / "stage3.yaml", [*preset, "lora.rank=16"]))
+    assert "llm" not in lora.learning
+    assert 1e6 < lora.learning["adapters"] < 5e7
+    assert lora.state < stage3.state / 2
     text = describe(load_config(RECIPES / "paper" / "stage1.yaml"))
     for words in ("learning:", "frozen:", "tokens per step", "FLOPs per step", "on 64 GPUs"):
         assert words in text

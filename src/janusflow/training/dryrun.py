@@ -10,6 +10,7 @@ from janusflow.checkpoint import open_checkpoint
 from janusflow.config import JanusFlowConfig
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.config import TrainConfig
+from janusflow.training.lora import WHOLE, add_adapters
 from janusflow.training.stages import PARTS, part_of
 from janusflow.training.start import sizes_of
 
@@ -25,11 +26,12 @@ class Estimate:
     """What one step takes.
 
     Attributes:
-        learning, frozen: parameters by part; the REPA head counts as "repa".
+        learning, frozen: parameters by part; the REPA head counts as "repa", low-rank adapters as "adapters".
         tokens: of a step, by task.
         flops: of a step, forward and backward.
         state: bytes of weights, gradients, moments and average, over all processes.
-        activations: bytes of one row's activations in one process.
+        gathered: bytes that each of several processes holds whole for a while: all but the LLM's blocks, in 16 bits.
+        activations: bytes of one row's activations and logits in one process.
         steps: in all.
     """
 
@@ -38,12 +40,13 @@ class Estimate:
     tokens: dict[str, int]
     flops: float
     state: float
+    gathered: float
     activations: float
     steps: int
 
     def memory(self, gpus: int) -> float:
-        """Bytes in one of so many processes: its share of the state, and the activations of a row."""
-        return self.state / gpus + self.activations
+        """Bytes in one of so many processes, without the VAE and what kernels need for themselves."""
+        return self.state / gpus + (self.gathered if gpus > 1 else 0) + self.activations
 
     def days(self, gpus: int) -> float:
         """Of so many H100s at 40 % of their bf16 peak, for all steps."""
@@ -60,14 +63,22 @@ def estimate(config: TrainConfig) -> Estimate:
     sizes = sizes_of(start) if start.checkpoint is None else open_checkpoint(start.checkpoint).config
     with torch.device("meta"):
         network = JanusFlowForConditionalGeneration(sizes)
+    whole = set(config.parts) & set(WHOLE) if config.lora.rank else set(config.parts)
     learning, frozen = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in network.named_parameters():
         part = part_of(name)
-        chosen = learning if part in config.parts and ".tower.head." not in name else frozen
+        chosen = learning if part in whole and ".tower.head." not in name else frozen
         chosen[part] += parameter.numel()
     if config.loss.repa:
         width, features = sizes.text_config.hidden_size, sizes.vision_config.hidden_size
         learning["repa"] = 2 * width * (width + 1) + features * (width + 1)
+    blocks = sum(p.numel() for p in network.language_model.layers.parameters())
+    gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
+    gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))
+    if config.lora.rank:
+        with torch.device("meta"):
+            adapted = add_adapters(network, config.lora, config.parts)
+        learning["adapters"] = sum(p.numel() for name, p in adapted.named_parameters() if "lora_" in name)
     tokens, pictures = _tokens(config, sizes)
     trained = sum(learning.values())
     state = BYTES * (sum(frozen.values()) + trained * (3 + MOMENTS))
@@ -77,7 +88,8 @@ def estimate(config: TrainConfig) -> Estimate:
         tokens=tokens,
         flops=_flops(config, sizes, tokens, pictures),
         state=state,
-        activations=_activations(config, sizes),
+        gathered=gathered,
+        activations=_activations(config, sizes) + _logits(config, sizes, tokens),
         steps=config.steps,
     )
 
@@ -100,7 +112,7 @@ def _flops(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], 
     llm, vision = sizes.text_config, sizes.vision_config
     layers = llm.num_hidden_layers
     block = 4 * llm.hidden_size**2 + 3 * llm.hidden_size * llm.intermediate_size
-    llm_backward = 2 if "llm" in config.parts else 1
+    llm_backward = 2 if "llm" in config.parts and not config.lora.rank else 1
     total = sum(tokens.values())
     flops = 2.0 * total * layers * block * (1 + llm_backward)
     mean = total / max(sum(pictures.values()), 1)
@@ -125,6 +137,13 @@ def _activations(config: TrainConfig, sizes: JanusFlowConfig) -> float:
     per_block = 2 if config.activation_checkpointing else 34
     blocks = per_block * config.pack_length * llm.hidden_size * llm.num_hidden_layers
     return blocks * (1 if config.precision == "bfloat16" else 2)
+
+
+def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int]) -> float:
+    """Of one row: 16 bits, a float32 copy and its gradient, at every token of plain text or about half of a talk's."""
+    share = 1.0 if tokens["text"] else TALK_TOKENS / 2 / (sizes.num_understanding_tokens + TALK_TOKENS)
+    labelled = config.pack_length * share if tokens["text"] or tokens["understanding"] else 0
+    return labelled * sizes.text_config.vocab_size * (2 + 4 + 4)
 
 
 def describe(config: TrainConfig) -> str:
