@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from transformers import LlamaConfig
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
@@ -15,6 +17,7 @@ from janusflow.config import JanusFlowConfig, siglip_config
 from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.training.config import TrainConfig, read_config
 from janusflow.training.tiny import make_processor
+from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
 
 
@@ -79,3 +82,22 @@ def settings(start: Path, out: Path, **changes: Any) -> TrainConfig:
         "optimizer": {"learning_rate": 1e-3},
     }
     return read_config({**values, **changes})
+
+
+LOSSES = ("ar", "flow", "repa", "loss", "gradient")
+
+
+def curve(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def values(out: Path) -> list[tuple[float, ...]]:
+    return [tuple(row[name] for name in ("step", *LOSSES)) for row in curve(out)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def quietly(config: TrainConfig, **options: Any) -> Path:
+    return train(config, device="cpu", progress_bar=False, **options)

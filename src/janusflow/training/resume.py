@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from torch.optim import Optimizer
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
 
+ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives for every checkpoint of one process
 NAME = re.compile(r"step-(\d{7})$")
 
 
@@ -101,6 +103,7 @@ class Checkpoints:
             self.world.wait()
             self._write_progress(self.begun.beside, progress)
             tensors, alone = _tensors(objective, ema, optimizer), self.world.mesh is None
+            warnings.filterwarnings("ignore", ALONE)
             if self.background:
                 future = dcp.async_save(
                     tensors, checkpoint_id=self.begun.beside, process_group=self._group(), no_dist=alone
@@ -170,6 +173,7 @@ class Checkpoints:
             return Progress()
         tensors = _tensors(objective, ema, optimizer)
         try:
+            warnings.filterwarnings("ignore", ALONE)
             dcp.load(tensors, checkpoint_id=found[-1], no_dist=self.world.mesh is None)
         except (CheckpointException, RuntimeError) as error:
             raise ValueError(

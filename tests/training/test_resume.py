@@ -1,0 +1,182 @@
+"""A run survives kills, SIGTERM and full disks, and continues as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+
+from janusflow.training import resume as resume_module
+from janusflow.training.config import TrainConfig
+from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
+
+KILLS = 20
+
+
+def test_a_run_is_not_overwritten_and_resumes_when_asked(start: Path, tmp_path: Path) -> None:
+    quietly(settings(start, tmp_path / "parts", steps=3))
+    with pytest.raises(ValueError, match="holds a run already; continue it with --resume"):
+        quietly(settings(start, tmp_path / "parts"))
+    resumed = quietly(settings(start, tmp_path / "parts"), resume=True)
+    whole = quietly(settings(start, tmp_path / "whole"))
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], value), name
+
+
+def test_killed_twenty_times_at_random_moments_it_continues_to_the_bit(start: Path, tmp_path: Path) -> None:
+    """SIGKILL strikes anywhere, also while a checkpoint is being written: one is written after every step."""
+    whole = quietly(settings(start, tmp_path / "whole", steps=150, save={"every": 150}))
+    config = settings(start, tmp_path / "killed", steps=150, save={"every": 1})
+    moments, killed = Random(0), 0
+    context = multiprocessing.get_context("fork")
+    (tmp_path / "killed").mkdir()
+    caught_writing = 0
+    while killed < KILLS:
+        life = context.Process(target=quietly, args=(config,), kwargs={"resume": True})
+        life.start()
+        time.sleep(moments.uniform(0.1, 1.0))
+        if not life.is_alive():  # a quick machine: it ended before it was killed often enough, so once more
+            assert life.exitcode == 0
+            shutil.rmtree(tmp_path / "killed")
+            (tmp_path / "killed").mkdir()
+            continue
+        os.kill(life.pid or 0, signal.SIGKILL)
+        life.join()
+        killed += 1
+        caught_writing += bool(list((tmp_path / "killed").glob("checkpoints/*.tmp")))
+    assert caught_writing > 0
+    resumed = quietly(config, resume=True)
+    assert values(tmp_path / "killed") == values(tmp_path / "whole")
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], value), name
+
+
+def in_its_own_group(config: TrainConfig) -> None:
+    os.setsid()
+    quietly(config)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sigterm_to_all_its_processes_saves_and_ends_well(start: Path, tmp_path: Path, workers: int) -> None:
+    config = settings(start, tmp_path / "told", steps=500, save={"every": 1000})
+    config = replace(config, data=replace(config.data, workers=workers))
+    life = multiprocessing.get_context("fork").Process(target=in_its_own_group, args=(config,))
+    life.start()
+    while not (tmp_path / "told" / "log.jsonl").is_file() or not curve(tmp_path / "told"):
+        time.sleep(0.02)
+    os.killpg(life.pid or 0, signal.SIGTERM)
+    life.join(30)
+    assert life.exitcode == 0
+    done = len(curve(tmp_path / "told"))
+    assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
+
+
+def test_checkpoints_are_pruned_but_the_best_and_the_last_stay(start: Path, tmp_path: Path) -> None:
+    quietly(settings(start, tmp_path, steps=10, save={"every": 1, "keep": 2}))
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    best = json.loads((tmp_path / "checkpoints" / kept[-1] / "progress.json").read_text())["best"][1]
+    assert set(kept) == {"step-0000009", "step-0000010", f"step-{best:07d}"}
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = resume_module.dcp.save, 0
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            (Path(kwargs["checkpoint_id"]) / "half").write_text("half")
+            raise OSError(28, "No space left on device")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(resume_module.dcp, "save", full)
+    with pytest.raises(OSError, match="step-0000004 could not be written .*No space left.* before it is intact"):
+        quietly(settings(start, tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002"]
+    monkeypatch.undo()
+    quietly(settings(start, tmp_path), resume=True)
+    assert len(curve(tmp_path)) == 6
+
+
+def test_a_checkpoint_in_the_background_holds_the_step_it_began_at(start: Path, tmp_path: Path) -> None:
+    def run(name: str, **changes: Any) -> None:
+        quietly(settings(start, tmp_path / name, **changes))
+
+    run("plain", steps=4)
+    run("background", steps=4, save={"every": 2, "background": True})
+    names = ["step-0000002", "step-0000004"]
+    assert sorted(path.name for path in (tmp_path / "background" / "checkpoints").iterdir()) == names
+    assert values(tmp_path / "background") == values(tmp_path / "plain")
+    # Continued from the middle: had later steps leaked into the copy, the curve would differ.
+    for name in ("plain", "background"):
+        shutil.rmtree(tmp_path / name / "checkpoints" / "step-0000004")
+        quietly(settings(start, tmp_path / name, save={"every": 2, "background": name == "background"}), resume=True)
+    assert values(tmp_path / "background") == values(tmp_path / "plain")
+
+
+def test_a_full_disk_in_the_background_is_told_at_the_next_checkpoint(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(OSError(28, "No space left on device"))
+        return future
+
+    monkeypatch.setattr(resume_module.dcp, "async_save", full)
+    with pytest.raises(OSError, match="step-0000002 could not be written .*No space left"):
+        quietly(settings(start, tmp_path, save={"every": 2, "background": True}))
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert len(curve(tmp_path)) >= 3
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deep inside torch, whose own exception for it is no `Exception`."""
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", full)
+    with pytest.raises(OSError, match="step-0000002 could not be written .*No space left"):
+        quietly(settings(start, tmp_path))
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("task", ["understanding", "generation", "text"])
+def test_a_run_of_one_task_alone_resumes_to_the_bit(start: Path, tmp_path: Path, task: str) -> None:
+    ratio = {"understanding": 0, "generation": 0, "text": 0, task: 1}
+    data = {task: TINYWORLD, "ratios": [ratio], "workers": 0}
+    quietly(settings(start, tmp_path / "parts", steps=2, data=data))
+    quietly(settings(start, tmp_path / "parts", data=data), resume=True)
+    quietly(settings(start, tmp_path / "whole", data=data))
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+
+
+def test_adapters_begin_alike_and_resume_to_the_bit(start: Path, tmp_path: Path) -> None:
+    lora = {"rank": 2, "dropout": 0.3}
+    quietly(settings(start, tmp_path / "parts", steps=2, lora=lora))
+    quietly(settings(start, tmp_path / "parts", steps=4, lora=lora), resume=True)
+    torch.rand(7)
+    quietly(settings(start, tmp_path / "whole", steps=4, lora=lora))
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(start: Path, tmp_path: Path) -> None:
+    quietly(settings(start, tmp_path, steps=2, parts=["aligner", "generation"]))
+    with pytest.raises(ValueError, match="does not fit this run"):
+        quietly(settings(start, tmp_path), resume=True)
