@@ -1,0 +1,37 @@
+"""The shipped model: small, described, loaded without running anything, and as good as its card says."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from janusflow import JanusFlow
+from janusflow.evaluation import tinyworld
+from janusflow.tinyworld.scenes import render
+
+FOLDER = Path(str(files("janusflow") / "assets" / "tiny"))
+
+
+def test_it_is_small_and_holds_safetensors_alone() -> None:
+    found = [file for file in FOLDER.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in found) <= 30_000_000
+    assert {file.suffix for file in found} <= {".safetensors", ".json", ".jinja", ".md"}
+
+
+def test_its_card_says_what_it_is_and_is_not() -> None:
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for words in ("It is**", "It is not**", "## Training", "## Scores", "## Limits", "benchmarks/tinyworld.py"):
+        assert words in card
+
+
+@pytest.mark.parametrize("kind", ["exists", "color", "background"])
+def test_it_answers_most_questions(tiny_model: JanusFlow, kind: str) -> None:
+    """A floor far below the card's scores, so that a broken loader or template is seen."""
+    asked = [(scene, question) for scene, question in tinyworld.questions(400) if question.kind == kind][:24]
+    pictures = [Image.fromarray(render(scene)) for scene, _ in asked]
+    said = tiny_model.ask_batch([question.text for _, question in asked], pictures)
+    right = sum(text.strip() == question.answer for text, (_, question) in zip(said, asked, strict=True))
+    assert right >= 0.7 * len(asked)
