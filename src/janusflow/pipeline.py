@@ -65,9 +65,10 @@ class JanusFlow:
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         adapter: str | Path | None = None,
+        sft_format: str | None = None,
         progress: bool = True,
     ) -> JanusFlow:
-        """Opens a checkpoint in our layout or the official one.
+        """Opens a checkpoint in our layout, the official one, or PaddleNLP's.
 
         Args:
             path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
@@ -76,6 +77,7 @@ class JanusFlow:
             dtype: "auto" (what the checkpoint asks for), "float32", "bfloat16" or a torch dtype.
             device: "auto" (the best one here), or a torch device.
             adapter: a folder of low-rank adapters to put into the network; see `load_adapters`.
+            sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
             progress: whether to show a bar while large weights load.
 
         Raises:
@@ -85,7 +87,10 @@ class JanusFlow:
         checkpoint = open_checkpoint(path_or_id)
         if vae is not None:
             vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
-        processor = JanusFlowProcessor.from_pretrained(checkpoint.folder)
+        tokens = checkpoint.config.num_understanding_tokens
+        processor = JanusFlowProcessor.from_pretrained(
+            checkpoint.folder, num_image_tokens=tokens, sft_format=sft_format
+        )
         kind = resolve_dtype(dtype, checkpoint.dtype)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)

@@ -30,6 +30,7 @@ SYSTEM_PROMPT = (
 )
 ROLE_WORDS = {"deepseek_old": ("User", "Assistant"), "deepseek": ("<|User|>", "<|Assistant|>")}
 ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 1}
+PADDLE_IMAGES = "image_preprocessor_config.json"
 PAD_TOKEN = "<｜▁pad▁｜>"
 
 
@@ -118,14 +119,27 @@ class JanusFlowProcessor:
     # --- files ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> JanusFlowProcessor:
+    def from_pretrained(
+        cls, folder: str | Path, *, num_image_tokens: int | None = None, sft_format: str | None = None
+    ) -> JanusFlowProcessor:
         """Reads the tokenizer and the two JSON files of a checkpoint folder, official or ours.
+
+        Args:
+            folder: of the checkpoint.
+            num_image_tokens: of the network, for PaddleNLP's layout, which does not say it here.
+            sft_format: another chat template than the folder's ("deepseek_old" where the layout names none).
 
         Raises:
             ValueError: if one is missing or damaged.
         """
         folder = Path(folder)
-        text, image = read_json(folder / "processor_config.json"), read_json(folder / "preprocessor_config.json")
+        if (folder / PADDLE_IMAGES).is_file() and not (folder / "processor_config.json").is_file():
+            text: dict[str, Any] = {"num_image_tokens": num_image_tokens}
+            image = read_json(folder / PADDLE_IMAGES)
+        else:
+            text, image = read_json(folder / "processor_config.json"), read_json(folder / "preprocessor_config.json")
+        if sft_format is not None:
+            text["sft_format"] = sft_format
         image = {key: tuple(value) if isinstance(value, list) else value for key, value in image.items()}
         try:
             text_settings = TextSettings(**_known(TextSettings, text))

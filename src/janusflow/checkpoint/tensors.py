@@ -1,7 +1,7 @@
 """The tensors of a checkpoint folder, read one at a time whatever files they lie in.
 
-Reads `model.safetensors`, a sharded `model.safetensors.index.json`, and `pytorch_model.bin` (sharded or not, with
-`weights_only=True`). Nothing here runs code from a file.
+Reads `model.safetensors`, a sharded `model.safetensors.index.json`, `pytorch_model.bin` (sharded or not, with
+`weights_only=True`), and PaddleNLP's `model_state.pdparams`. Nothing here runs code from a file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+from janusflow.checkpoint import paddle
+
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", paddle.FILE)
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: map files anew after this many bytes
 
@@ -78,7 +80,10 @@ class TensorFiles:
                         part = header.get_slice(name)
                         self._add(file, name, tuple(part.get_shape()), _DTYPES[part.get_dtype()])
             else:
-                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                if file.name == paddle.FILE:
+                    tensors = paddle.read_pdparams(file)
+                else:
+                    tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
                 self._pickled[file] = tensors
                 for name, tensor in tensors.items():
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)

@@ -1,0 +1,118 @@
+"""PaddleNLP's layout opens like any other, and no file of its kind can run anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from janusflow import JanusFlow
+from janusflow.checkpoint.paddle import FILE, read_pdparams
+from tests.conftest import GOLDEN
+
+FOLDER = GOLDEN / "janusflow-small-a-paddle"
+OFFICIAL = GOLDEN / "janusflow-small-a"
+
+
+def test_its_tensors_are_the_official_ones_to_the_bit() -> None:
+    found, expected = read_pdparams(FOLDER / FILE), load_file(OFFICIAL / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_it_paints_and_answers_what_the_official_layout_does() -> None:
+    theirs, ours = (JanusFlow.from_pretrained(folder, device="cpu") for folder in (FOLDER, OFFICIAL))
+    options: dict[str, Any] = {"num_inference_steps": 3, "seed": 0, "output_type": "latent", "progress": False}
+    assert torch.equal(theirs.generate("a red circle", **options), ours.generate("a red circle", **options))
+    assert theirs.processor.image == ours.processor.image
+    question = ("what is it?", OFFICIAL / "image_0.png")
+    assert theirs.ask(*question, max_new_tokens=8) == ours.ask(*question, max_new_tokens=8)
+
+
+def test_its_template_is_the_old_one_unless_another_is_asked_for() -> None:
+    message = [{"role": "user", "content": "hi"}]
+    texts = [
+        JanusFlow.from_pretrained(FOLDER, device="cpu", sft_format=name).processor.render(message)
+        for name in (None, "deepseek")
+    ]
+    assert "User: hi" in texts[0]
+    assert "<|User|>: hi" in texts[1]
+    with pytest.raises(ValueError, match="sft_format is 'other'"):
+        JanusFlow.from_pretrained(FOLDER, device="cpu", sft_format="other")
+
+
+def test_bfloat16_as_uint16_is_bfloat16_again(tmp_path: Path) -> None:
+    value = torch.randn(3, 5).to(torch.bfloat16)
+    with (tmp_path / FILE).open("wb") as file:
+        pickle.dump({"one.weight": value.view(torch.int16).numpy().view(np.uint16).T.copy()}, file, protocol=4)
+    assert torch.equal(read_pdparams(tmp_path / FILE)["one.weight"], value)
+
+
+class Runs:
+    """Pickles to a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def attacks(place: Path) -> dict[str, bytes]:
+    """Files that would write `place`, take all memory, or smuggle objects in, if they were let."""
+    write = f"open({str(place)!r}, 'w').close()"
+    array = np.zeros(2, dtype=np.float32)
+    attack = {
+        "system": {"a": Runs(os.system, f"touch {place}")},
+        "exec": {"a": Runs(exec, write)},
+        "eval": {"a": Runs(eval, write)},
+        "as a key": {Runs(exec, write): array},
+        "beside arrays": {"a": array, "b": [Runs(exec, write)]},
+        "getattr": {"a": Runs(getattr, "text", "upper")},
+        "objects in an array": {"a": np.array([Runs(exec, write)], dtype=object)},
+        "a class of ours": {"a": Path("x")},
+        "a numpy function": {"a": Runs(np.zeros, 10**12)},
+        "torch": {"a": torch.zeros(1)},
+    }
+    files = {name: pickle.dumps(value, protocol=4) for name, value in attack.items()}
+    files |= {f"{name}, protocol 2": pickle.dumps(value, protocol=2) for name, value in attack.items()}
+    files["by hand"] = b"cos\nsystem\n(S'touch " + str(place).encode() + b"'\ntR."
+    files["a submodule's name"] = b"cnumpy\nf2py.os.system\n(S'touch " + str(place).encode() + b"'\ntR."
+    files["an array of 8 TB"] = b"cnumpy\nndarray\n((I1000000000000\ntR."
+    files["a persistent id"] = b"Pid\n."
+    files["an extension"] = b"\x82\x01."
+    files["no dictionary"] = pickle.dumps([array])
+    files["a text"] = b"hello"
+    files["nothing"] = b""
+    return files
+
+
+def test_no_file_runs_anything_or_is_taken_for_weights(tmp_path: Path) -> None:
+    for name, content in attacks(tmp_path / "ran").items():
+        (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(ValueError, match="damaged or not a weights file") as caught:
+            read_pdparams(tmp_path / FILE)
+        assert "\n" not in str(caught.value), name
+        assert not (tmp_path / "ran").exists(), name
+
+
+def test_the_attacks_would_run_if_they_were_let(tmp_path: Path) -> None:
+    pickle.loads(attacks(tmp_path / "ran")["exec"])
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_file_cut_off_anywhere_is_said_to_be_damaged(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "cut"))
+    whole = (folder / FILE).read_bytes()
+    for place in [*range(0, 600, 7), *range(600, len(whole), 60_000), len(whole) - 1]:
+        (folder / FILE).write_bytes(whole[:place])
+        with pytest.raises(ValueError, match="damaged or not a weights file"):
+            read_pdparams(folder / FILE)
