@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from janusflow import JanusFlow
+from janusflow.data.samples import Drawn, Sample
+from janusflow.data.templates import drawing
+from janusflow.model.attention import PACKED
 from janusflow.training.objective import autoregressive_loss, rectified_flow_loss
+from janusflow.training.packing import pack
 
 
 def test_autoregressive_loss_token_by_token() -> None:
@@ -28,3 +33,31 @@ def test_rectified_flow_loss_value_by_value() -> None:
             total += float(value - (data - noise)) ** 2
         slow += total / 16
     assert float(rectified_flow_loss(v, latents=x1, noise=x0)) == pytest.approx(slow, rel=1e-5)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_training_predicts_what_sampling_will_ask_for(mutable_model: JanusFlow, dropped: bool) -> None:
+    """The velocity of a training sample is that of sampling: of the prompt, or of guidance's row without it."""
+    model, prompt = mutable_model, "a red circle above a blue square"
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([0.3])
+    ids, mask = model.processor.encode_prompts([prompt])
+    with torch.no_grad():
+        prefix = model.network.encode_prompts(ids, mask)
+        expected = model.network.velocity(x, t, prefix.unconditional() if dropped else prefix)
+        other = model.network.velocity(x, t, prefix if dropped else prefix.unconditional())
+        model.network.set_attn_implementation({"text_config": PACKED})
+        tokens = drawing(model.processor, prompt, 16, dropped=dropped)
+        beside = drawing(model.processor, "three stars", 16, dropped=False)
+        both = [Sample(one, drawn=Drawn(torch.zeros(3, 64, 64), x[0], 0.3)) for one in (beside, tokens)]
+        row = pack(both, torch.device("cpu"))
+        found = model.network(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            latents=x.expand(2, -1, -1, -1),
+            t=t.expand(2),
+            documents=row.documents,
+            logits_at=row.predicted_at,
+        ).velocity[1:]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found, other, atol=1e-3)
