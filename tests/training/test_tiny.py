@@ -22,6 +22,10 @@ def test_the_whole_recipe_gives_a_model_that_opens(tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
     before = (folder / "model.safetensors").read_bytes()
     assert (run(tmp_path, RECIPES, device="cpu", steps=2) / "model.safetensors").read_bytes() == before
+    more = run(tmp_path / "more", RECIPES, start=str(folder), device="cpu", steps=2)
+    assert not (tmp_path / "more" / "parts").exists()
+    assert (more / "model.safetensors").read_bytes() != before
+    assert (more / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
 
 
 def test_the_tokenizer_knows_the_world_by_heart(tmp_path: Path) -> None:

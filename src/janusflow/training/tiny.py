@@ -66,12 +66,13 @@ class PartsRecipe:
         return replace(self, **parts, vae_batch=4, tower_batch=4, llm_batch=4)
 
 
-def run(out: Path, recipes: Path, *, device: str = "auto", steps: int | None = None) -> Path:
+def run(out: Path, recipes: Path, *, start: str | None = None, device: str = "auto", steps: int | None = None) -> Path:
     """Pretrains the parts, trains the three stages and writes the model, skipping what is done.
 
     Args:
         out: folder of the run.
         recipes: folder of the stages' recipes.
+        start: a trained model to go on from with stages 2 and 3, in place of nothing.
         device: where.
         steps: at most so many in each part and stage, to try it out.
 
@@ -79,16 +80,16 @@ def run(out: Path, recipes: Path, *, device: str = "auto", steps: int | None = N
         The folder of the finished model.
     """
     recipe = PartsRecipe() if steps is None else PartsRecipe().shortened(steps)
-    parts = pretrain(recipe, out, resolve_device(device))
-    before = parts
-    for stage in STAGES:
+    before = start or str(pretrain(recipe, out, resolve_device(device)))
+    for stage in STAGES if start is None else STAGES[1:]:
         changes = [f"model={before}", f"out={out / stage}"]
         changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0"]
-        before = out / stage / "export"
-        if not before.is_dir():
+        export = out / stage / "export"
+        if not export.is_dir():
             train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
-            if not before.is_dir():
+            if not export.is_dir():
                 raise SystemExit(0)  # told to stop: the same command continues
+        before = str(export)
     return publish(before, out / "model")
 
 
@@ -241,7 +242,7 @@ def _write(folder: Path, save: Callable[[Path], object]) -> None:
     beside.rename(folder)
 
 
-def publish(trained: Path, folder: Path) -> Path:
+def publish(trained: str | Path, folder: Path) -> Path:
     """A trained model with its weights in bfloat16, to ship; it computes in float32. Written beside, then renamed."""
     model = JanusFlow.from_pretrained(trained, device="cpu")
     beside = folder.with_name(folder.name + ".tmp")
@@ -262,11 +263,12 @@ def publish(trained: Path, folder: Path) -> Path:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same one continues it.")] = Path("runs/tiny"),
     recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/tiny"),
+    start: Annotated[str | None, typer.Option(help="Go on from a trained model: 'tiny' or a folder.")] = None,
     steps: Annotated[int | None, typer.Option(help="At most so many in each part and stage, to try it out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, ...")] = "auto",
 ) -> None:
     """Trains the tiny model from nothing; stop and repeat the command to continue."""
-    print(f"trained: {run(out, recipes, device=device, steps=steps)}")
+    print(f"trained: {run(out, recipes, start=start, device=device, steps=steps)}")
 
 
 if __name__ == "__main__":
