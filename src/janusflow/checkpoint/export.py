@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def export_official(
     processor.save_pretrained(beside)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     (beside / "config.json").write_text(json.dumps(official_config(config, dtype), indent=1) + "\n")
-    _write_processor(processor, beside)
+    write_processor(processor, beside)
     save_file(official_weights(weights), beside / "model.safetensors", metadata={"format": "pt"})
     (beside / "model.safetensors").chmod(0o644)
     if licence is not None:
@@ -66,20 +66,33 @@ def export_official(
 
 def official_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters under their official names, in the official shapes."""
-    thirds: dict[str, list[Tensor | None]] = {}
-    found: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        place = source(name)
+    return dict(sorted(official_tensors(weights, weights.__getitem__)))
+
+
+def official_tensors(names: Iterable[str], read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The official tensors that our parameters make up, one at a time.
+
+    Args:
+        names: of all our parameters.
+        read: gives one of them.
+    """
+    places = {name: source(name) for name in names}
+    fused: dict[str, list[str]] = {}
+    for name, place in sorted(places.items(), key=lambda item: item[1].third or 0):
         if place.third is not None:
-            thirds.setdefault(place.names[0], [None, None, None])[place.third] = value
-        elif len(place.names) == 2:  # the pool head: one third is the query, two are key and value
-            query, rest = value.split([value.shape[0] // 3, value.shape[0] - value.shape[0] // 3])
-            found[place.names[0]], found[place.names[1]] = query.contiguous(), rest.contiguous()
+            fused.setdefault(place.names[0], []).append(name)
+    for official, parts in fused.items():
+        yield official, torch.cat([read(name) for name in parts])
+    for name, place in places.items():
+        if place.third is not None:
+            continue
+        value = read(name)
+        if len(place.names) == 2:  # the pool head: one third is the query, two are key and value
+            query = value.shape[0] // 3
+            yield place.names[0], value[:query].contiguous()
+            yield place.names[1], value[query:].contiguous()
         else:
-            found[place.names[0]] = value[None] if place.names[0].endswith("pos_embed") else value
-    for name, parts in thirds.items():
-        found[name] = torch.cat([part for part in parts if part is not None])
-    return {name: value.contiguous() for name, value in sorted(found.items())}
+            yield place.names[0], (value[None] if place.names[0].endswith("pos_embed") else value).contiguous()
 
 
 def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
@@ -167,7 +180,7 @@ def _tower(config: JanusFlowConfig) -> tuple[str, dict[str, Any]]:
     return "siglip_large_patch16_384", {"small_vision_tower": spelled}
 
 
-def _write_processor(processor: JanusFlowProcessor, folder: Path) -> None:
+def write_processor(processor: JanusFlowProcessor, folder: Path) -> None:
     """The two processor files with the fields that released ones have."""
     text, image = processor.text, processor.image
     text_fields = {

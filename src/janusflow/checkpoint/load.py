@@ -99,12 +99,10 @@ def load_network(
         ValueError: if tensors are missing, surplus or misshapen: one sentence naming the first few.
     """
     network = empty_network(checkpoint, dtype=dtype, device=device)
-    translate = official.source if checkpoint.layout == "official" else _same_name
-    targets = {name: (parameter, translate(name)) for name, parameter in network.named_parameters()}
-    _check_names({name for _, wanted in targets.values() for name in wanted.names}, checkpoint)
+    sources = find_sources(checkpoint, network)
     with torch.no_grad():
-        for parameter, wanted in targets.values():
-            _fill(parameter, wanted, checkpoint)
+        for name, parameter in network.named_parameters():
+            parameter.copy_(read_parameter(checkpoint, sources[name], parameter.shape))
             advance()
     return network.eval().requires_grad_(False)
 
@@ -127,19 +125,36 @@ def empty_network(
     return network
 
 
-def _fill(parameter: Tensor, wanted: Source, checkpoint: Checkpoint) -> None:
+def find_sources(checkpoint: Checkpoint, network: JanusFlowForConditionalGeneration) -> dict[str, Source]:
+    """Where each parameter of the network lies in the checkpoint.
+
+    Raises:
+        ValueError: if tensors are missing or surplus.
+    """
+    translate = official.source if checkpoint.layout == "official" else _same_name
+    sources = {name: translate(name) for name, _ in network.named_parameters()}
+    _check_names({name for wanted in sources.values() for name in wanted.names}, checkpoint)
+    return sources
+
+
+def read_parameter(checkpoint: Checkpoint, wanted: Source, shape: torch.Size) -> Tensor:
+    """One parameter as the checkpoint stores it, in our shape.
+
+    Raises:
+        ValueError: if it has another shape.
+    """
     pieces = [tensor for _, tensor in checkpoint.tensors.read(wanted.names)]
     joined = len(pieces) == 1 or all(p.ndim and p.shape[1:] == pieces[0].shape[1:] for p in pieces)
     value = torch.cat(pieces) if joined and len(pieces) > 1 else pieces[0]
     if joined and wanted.third is not None and value.shape[0] % 3 == 0:
         value = value.chunk(3)[wanted.third]
-    if not joined or _unpadded(value.shape) != _unpadded(parameter.shape):
+    if not joined or _unpadded(value.shape) != _unpadded(shape):
         names = " + ".join(wanted.names)
         raise ValueError(
             f"{checkpoint.folder}: tensor {names} has shape {_joined_shapes(wanted, checkpoint)}, "
-            f"which does not fit the {tuple(parameter.shape)} that config.json asks for"
+            f"which does not fit the {tuple(shape)} that config.json asks for"
         )
-    parameter.copy_(value.reshape(parameter.shape))
+    return value.reshape(shape)
 
 
 def _joined_shapes(wanted: Source, checkpoint: Checkpoint) -> str:

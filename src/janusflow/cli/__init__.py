@@ -26,7 +26,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-for command in (models.generate, models.ask, models.chat, models.info, models.demo, training.train):
+for command in (models.generate, models.ask, models.chat, models.info, models.convert, models.demo, training.train):
     app.command()(command)
 app.add_typer(training.data, name="data", help="Prepare data for training.")
 

@@ -198,6 +198,28 @@ def info(
 
 
 @one_sentence
+def convert(
+    source: Annotated[str, typer.Argument(help="'tiny', a folder, or a hub id, in any layout.")],
+    folder: Annotated[Path, typer.Argument(help="The new folder; it must not exist.")],
+    to: Annotated[str, typer.Option(help="janusflow or official.")] = "janusflow",
+    dtype: Annotated[str, typer.Option(help="auto (as stored), float32 or bfloat16.")] = "auto",
+    sft_format: Annotated[Optional[str], typer.Option(help="Another chat template: deepseek_old, deepseek.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a checkpoint in another layout, tensor by tensor: all of it, or nothing.
+
+    [bold]Examples[/bold]
+
+      janusflow convert paddle_folder JanusFlow-1.3B --to official
+
+      janusflow convert deepseek-ai/JanusFlow-1.3B my_janusflow --dtype bfloat16
+    """
+    from janusflow.checkpoint.convert import convert as run
+
+    print(run(source, folder, to=to, dtype=dtype, sft_format=sft_format))
+
+
+@one_sentence
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo"),
     model: Model = "tiny",

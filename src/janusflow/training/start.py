@@ -137,7 +137,8 @@ def export(
         if official:
             weights = dict(averaged.network.named_parameters())
             place = folder.with_name(f"{folder.name}-official")
-            export_official(averaged.network.config, weights, averaged.processor, place)
+            licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
+            export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     world.wait()
