@@ -19,7 +19,7 @@ from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 
 LAYOUTS = ("janusflow", "official")
-SHARD_BYTES = 10**9
+SHARD_BYTES = 4 * 10**8  # held twice while a file is written
 CARD = """---
 license: other
 license_name: deepseek
