@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
+from janusflow.checkpoint.tensors import DTYPES
 from janusflow.device import resolve_dtype
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 
 LAYOUTS = ("janusflow", "official")
-SHARD_BYTES = 4 * 10**8  # held twice while a file is written
+SHARD_BYTES = 5 * 10**9
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 CARD = """---
 license: other
 license_name: deepseek
@@ -74,12 +76,9 @@ def convert(
     shutil.rmtree(beside, ignore_errors=True)
     try:
         processor.save_pretrained(beside)
-        with progress_bar("converting", len(checkpoint.tensors), shown=progress) as advance:
-            stored = Shards(beside)
-            for name, tensor in _tensors(checkpoint, official=to == "official"):
-                stored.add(name, tensor if kind is None else tensor.to(kind))
-                advance()
-            stored.close()
+        files, tensors = _plan_and_tensors(checkpoint, to, kind)
+        with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
+            write(beside, files, _counted(tensors, advance))
         _write_config(checkpoint, processor, beside, to, kind or checkpoint.dtype)
         _take_along(checkpoint.folder, beside)
         if checkpoint.layout == "official":
@@ -92,69 +91,88 @@ def convert(
     return folder
 
 
-class Shards:
-    """Weight files of about `SHARD_BYTES`, and their index if there are several.
+@dataclass(frozen=True)
+class Entry:
+    """A tensor that is going to be written: its place in the file's data is [begin, end)."""
 
-    Args:
-        folder: theirs.
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def plan(tensors: Iterable[tuple[str, Tensor]]) -> list[list[Entry]]:
+    """The files that tensors (on the meta device, in the order they will come) are written to, and where in them."""
+    files: list[list[Entry]] = [[]]
+    for name, tensor in tensors:
+        begin = files[-1][-1].end if files[-1] else 0
+        if files[-1] and begin + tensor.nbytes > SHARD_BYTES:
+            files.append([])
+            begin = 0
+        files[-1].append(Entry(name, tensor.dtype, tuple(tensor.shape), begin, begin + tensor.nbytes))
+    return files
+
+
+def write(folder: Path, files: list[list[Entry]], tensors: Iterator[tuple[str, Tensor]]) -> None:
+    """Writes safetensors files, each tensor as it comes, and an index if there are several.
+
+    The safetensors library itself writes a file only from tensors that are all in memory.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.files = folder, 0
-        self.held: dict[str, Tensor] = {}
-        self.home: dict[str, str] = {}
-        self.bytes = 0
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        """One tensor; a full file is written."""
-        size = sum(one.nbytes for one in self.held.values())
-        if self.held and size + tensor.nbytes > SHARD_BYTES:
-            self._write()
-        self.held[name] = tensor.contiguous().clone()
-        self.bytes += tensor.nbytes
-
-    def close(self) -> None:
-        """Writes the last file, and gives all their final names."""
-        self._write()
-        if self.files == 1:
-            (self.folder / _part(1)).rename(self.folder / "model.safetensors")
-            return
-        names = {_part(n): f"model-{n:05d}-of-{self.files:05d}.safetensors" for n in range(1, self.files + 1)}
-        for before, after in names.items():
-            (self.folder / before).rename(self.folder / after)
-        index = {
-            "metadata": {"total_size": self.bytes},
-            "weight_map": {name: names[file] for name, file in sorted(self.home.items())},
-        }
-        (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-    def _write(self) -> None:
-        if not self.held:
-            return
-        self.files += 1
-        file = self.folder / _part(self.files)
-        save_file(self.held, file, metadata={"format": "pt"})
-        file.chmod(0o644)
-        self.home.update(dict.fromkeys(self.held, file.name))
-        self.held = {}
+    home: dict[str, str] = {}
+    for number, entries in enumerate(files, start=1):
+        name = "model.safetensors" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        with (folder / name).open("wb") as stream:
+            stream.write(_header(entries))
+            for entry in entries:
+                found, tensor = next(tensors)
+                assert (found, tensor.dtype, tuple(tensor.shape)) == (entry.name, entry.dtype, entry.shape)
+                stream.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        home.update({entry.name: name for entry in entries})
+    if len(files) > 1:
+        index = {"metadata": {"total_size": sum(entries[-1].end for entries in files)}, "weight_map": home}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _part(number: int) -> str:
-    return f"model-{number:05d}.safetensors"
+def _header(entries: list[Entry]) -> bytes:
+    """The beginning of a safetensors file: the length of the JSON that follows, and that, padded to 8 bytes."""
+    fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for entry in entries:
+        place = [entry.begin, entry.end]
+        fields[entry.name] = {"dtype": NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": place}
+    content = json.dumps(fields, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    return len(content).to_bytes(8, "little") + content
 
 
-def _tensors(checkpoint: Checkpoint, *, official: bool) -> Iterator[tuple[str, Tensor]]:
+def _plan_and_tensors(
+    checkpoint: Checkpoint, to: str, kind: torch.dtype | None
+) -> tuple[list[list[Entry]], Iterator[tuple[str, Tensor]]]:
+    """Where everything goes, and then everything, one tensor at a time."""
     network = empty_network(checkpoint, dtype=torch.float32, device=torch.device("meta"))
     sources = find_sources(checkpoint, network)
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
 
     def read(name: str) -> Tensor:
-        return read_parameter(checkpoint, sources[name], shapes[name])
+        tensor = read_parameter(checkpoint, sources[name], shapes[name])
+        return tensor if kind is None else tensor.to(kind)
 
-    if official:
-        yield from official_tensors(shapes, read)
-    else:
-        yield from ((name, read(name)) for name in shapes)
+    def meta(name: str) -> Tensor:
+        stored = checkpoint.tensors.dtypes[sources[name].names[0]]
+        return torch.empty(shapes[name], dtype=kind or stored, device="meta")
+
+    def arranged(give: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+        if to == "official":
+            return official_tensors(shapes, give)
+        return ((name, give(name)) for name in shapes)
+
+    return plan(arranged(meta)), arranged(read)
+
+
+def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None]) -> Iterator[tuple[str, Tensor]]:
+    for one in tensors:
+        yield one
+        advance()
 
 
 def _write_config(

@@ -78,7 +78,7 @@ class TensorFiles:
                 with safe_open(file, framework="pt") as header:
                     for name in header.keys():  # noqa: SIM118 (safe_open is no mapping)
                         part = header.get_slice(name)
-                        self._add(file, name, tuple(part.get_shape()), _DTYPES[part.get_dtype()])
+                        self._add(file, name, tuple(part.get_shape()), DTYPES[part.get_dtype()])
             else:
                 if file.name == paddle.FILE:
                     tensors = paddle.read_pdparams(file)
@@ -95,7 +95,7 @@ class TensorFiles:
         self._home[name], self.shapes[name], self.dtypes[name] = file, shape, dtype
 
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
