@@ -164,6 +164,7 @@ def test_version_and_help_show_examples() -> None:
         ("ask", ["missing.png", "what?"], "does not exist"),
         ("ask", [""], "question is ''"),
         ("ask", ["a", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        ("ask", [__file__], "is a file; the question comes last"),
         ("ask", ["a", "--temperature", "0"], "temperature is 0"),
         ("ask", ["a", "--seed", "99999999999999999999"], "seed is 99999999999999999999"),
     ],

@@ -37,6 +37,12 @@ def test_a_shift_is_taken_off_and_put_back(vae_folder: Path) -> None:
     assert torch.allclose(shifted.decode(shifted.encode(pixels)), plain.decode(plain.encode(pixels)), atol=1e-5)
 
 
+def test_the_path_it_was_opened_from_is_not_written(vae_folder: Path, tmp_path: Path) -> None:
+    open_codec(vae_folder).save_pretrained(tmp_path)
+    assert str(vae_folder) not in (tmp_path / "config.json").read_text()
+    assert open_codec(tmp_path).channels == 4
+
+
 def test_a_checkpoint_folder_gives_its_vae_subfolder(vae_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "vae").symlink_to(vae_folder)
     assert open_codec(tmp_path).channels == 4

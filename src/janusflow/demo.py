@@ -34,6 +34,7 @@ TASKS = (
     ),
 )
 ASKED = ("color", "shape", "count", "exists", "relation", "describe")
+UNJUDGED = ("what color is the background?", "how many shapes are there?", "describe the picture.")
 GUIDANCE = 4.0
 STEPS = 30
 
@@ -60,11 +61,13 @@ def show(model: JanusFlow, out: Path, *, seed: int = 0) -> None:
     rendered = Image.fromarray(render(scene))
     save_png(rendered, out / "rendered.png", {"Software": "janusflow tinyworld"})
     answers = _ask(model, "rendered", rendered, scene, seed)
-    for picture in reversed(painted):
-        seen = read(np.asarray(picture)).scene
-        if seen is not None and seen.shapes:
-            answers += _ask(model, "painted", picture, seen, seed)
-            break
+    readable = [(picture, read(np.asarray(picture)).scene) for picture in reversed(painted)]
+    picture, seen = next(((p, s) for p, s in readable if s is not None and s.shapes), (painted[0], None))
+    if seen is not None:
+        answers += _ask(model, "painted", picture, seen, seed)
+    else:
+        for question in UNJUDGED:
+            print(f"painted  {question} {model.ask(question, picture).strip()} (not judged: no clear shapes)")
     sheet = contact_sheet([*painted, rendered], [*prompts, "(rendered, not painted)"])
     save_png(sheet, out / "sheet.png", {"seed": seed, "guidance_scale": GUIDANCE, "num_inference_steps": STEPS})
     print(

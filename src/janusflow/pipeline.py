@@ -143,7 +143,7 @@ class JanusFlow:
             self.network.save_pretrained(beside)
             self.processor.save_pretrained(beside)
             if codec is not None:
-                codec.vae.save_pretrained(Path(beside) / "vae")
+                codec.save_pretrained(Path(beside) / "vae")
             for stale in folder.glob("model*.safetensors*"):
                 stale.unlink()
             for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
@@ -254,11 +254,11 @@ class JanusFlow:
         sampling = Sampling(num_inference_steps, guidance_scale, guidance_interval, solver, shift, strength)
         config = self.network.config
         height, width = generation.check_size(config, height, width, latents)
-        self._warn_of_size(height, width)
         size = Size(len(prompts), num_images_per_prompt, height, width)
         cell = config.latent_downscale * config.latent_patch_size
         ids, visible = self.processor.encode_prompts(prompts)
         generation.check_context(config, visible, (height // cell) * (width // cell))
+        self._warn_of_size(height, width)
         if output_type != "latent":
             _ = self.codec  # a VAE that is missing is told before the painting, not after it
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)

@@ -5,6 +5,7 @@ Shapes: pixels (B, 3, H, W) in [-1, 1], latents (B, C, H/f, W/f) scaled to about
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class LatentCodec:
         """
         check_dtype(dtype)
         path = Path(os.path.expanduser(source))
-        if path.is_dir() and not (path / "config.json").is_file() and (path / "vae").is_dir():
+        if (path / "vae").is_dir():
             path = path / "vae"
         try:
             vae = AutoencoderKL.from_pretrained(str(path) if path.is_dir() else str(source), torch_dtype=dtype)
@@ -48,6 +49,14 @@ class LatentCodec:
                 "pass vae=FOLDER, or output_type='latent' to do without"
             ) from error
         return cls(vae.to(device))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes diffusers' layout, without the path that the VAE was once opened from."""
+        self.vae.save_pretrained(folder)
+        file = Path(folder) / "config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @property
     def channels(self) -> int:

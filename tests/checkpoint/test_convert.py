@@ -74,6 +74,12 @@ def test_a_dtype_is_taken_and_a_vae_travels_along(small_model: JanusFlow, tmp_pa
     assert JanusFlow.from_pretrained(folder, device="cpu").network.dtype == torch.bfloat16
 
 
+def test_the_shipped_model_paints_from_the_official_layout_too(tiny_model: JanusFlow, tmp_path: Path) -> None:
+    model = JanusFlow.from_pretrained(convert("tiny", tmp_path / "tiny", to="official", progress=False), device="cpu")
+    pictures = [one.generate("a star", seed=0, num_inference_steps=2)[0] for one in (model, tiny_model)]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+
+
 def test_nothing_is_left_of_one_that_fails(tmp_path: Path) -> None:
     broken = Path(shutil.copytree(OFFICIAL, tmp_path / "broken"))
     raw = json.loads((broken / "config.json").read_text())

@@ -205,6 +205,15 @@ def test_only_records_that_serve_a_task_are_taken_where_that_is_asked(tmp_path: 
     assert tasks_of("jsonl", str(lines)) == ("understanding", "generation")
 
 
+def test_a_relative_folder_of_pictures_with_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pics").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "pics" / "a.png")
+    (tmp_path / "pics" / "a.txt").write_text("a red wall")
+    monkeypatch.chdir(tmp_path)
+    (picture,) = FileSource(SourceConfig("folder", "pics")).record(0).images
+    assert load_image(picture).size == (8, 8)
+
+
 def test_ones_own_conversations_join_understanding_alone(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     talk = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]

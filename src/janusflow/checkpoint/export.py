@@ -126,6 +126,8 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
         "use_mid_block": config.generation_decoder_depth > 0,
     }
     name, spelled = _tower(config)
+    if config.latent_downscale != 8:
+        spelled = {**spelled, "small_latent_downscale": config.latent_downscale}
     tower = {"image_size": vision.image_size, "model_name": name, "select_feature": "same", "select_layer": -1}
     blocks = {
         "vision_und_enc_config": ("vision_und_enc", tower),

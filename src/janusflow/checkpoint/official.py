@@ -1,6 +1,7 @@
 """The official layout: how the released `config.json` and parameter names translate into ours.
 
-A released checkpoint names its SigLIP tower; the small golden ones spell its sizes out in `small_vision_tower`.
+A released checkpoint names its SigLIP tower; the small golden ones spell its sizes out in `small_vision_tower`. In the
+same way `small_latent_downscale` stands there for a VAE of another factor than the SDXL-VAE's 8.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int], *, pool_head: bo
         text_config=llm,
         vision_config=vision,
         latent_channels=encoder["input_channels"],
+        latent_downscale=raw.get("small_latent_downscale", 8),
         latent_patch_size=patch,
         generation_encoder_width=encoder["block_out_channels"][-1],
         generation_encoder_depth=encoder.get("layers_in_middle", 2) if encoder.get("use_mid_block", True) else 0,

@@ -35,8 +35,8 @@ def generate(
     height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
     width: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
     image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
-    mask: Annotated[Optional[Path], typer.Option(help="Bright where the picture is to be repainted.")] = None,
-    strength: Annotated[Optional[float], typer.Option(help="How far from the picture, in (0, 1].")] = None,
+    mask: Annotated[Optional[Path], typer.Option(help="With --image: bright where to repaint; any size.")] = None,
+    strength: Annotated[Optional[float], typer.Option(help="With --image: how far from it, in (0, 1].")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures painted at once.")] = 16,
     adapter: Adapter = None,
     device: Device = "auto",
@@ -111,6 +111,8 @@ def ask(
       janusflow ask first.png second.png "which one shows a star?" --stream
     """
     *pictures, question = pictures_and_question
+    if Path(question).is_file():
+        raise ValueError(f"{question!r} is a file; the question comes last: janusflow ask PICTURE QUESTION")
     answerer = _open(model, None, dtype, device, adapter)
     decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "do_sample": temperature is not None}
     if temperature is not None:

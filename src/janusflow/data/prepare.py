@@ -11,6 +11,7 @@ import io
 import json
 import re
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ FORMATS = ("webdataset", "parquet")
 HASH_SIDE = 8  # of the difference hash that finds duplicates
 QUALITY = 92  # of the JPEGs in the shards
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
+NAMED = 3  # broken records named while a run goes on
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,10 @@ def _shard(
                 state.finished = True
                 return
             image = load_image(_only(record))
-        except (ValueError, OSError):
+        except (ValueError, OSError) as error:
             reason = "broken or malformed"
+            if state.counts[reason] < NAMED:
+                warnings.warn(f"left out: {error}", stacklevel=2)
         else:
             reason = _fault(image, state, config, scorer)
         state.next += 1

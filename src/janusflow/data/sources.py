@@ -317,7 +317,7 @@ def _open(config: SourceConfig) -> tuple[Any, Path]:
     """The rows of a data set, and the folder that its paths are relative to."""
     import datasets
 
-    path = Path(config.path).expanduser()
+    path = Path(config.path).expanduser().absolute()
     options: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
     if config.kind in SUFFIXES:
         found = sorted(path.rglob(SUFFIXES[config.kind])) if path.is_dir() else sorted(path.parent.glob(path.name))

@@ -20,6 +20,7 @@ from janusflow.training.objective import Objective
 from janusflow.training.start import averaged_model
 
 SHOWN = ("ar", "flow", "repa")
+LINES = 50  # steps between two lines where there is no terminal to draw a bar on
 NAMED = 5  # broken records named per step
 
 
@@ -87,6 +88,8 @@ class Report:
         terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))
         rate = f"{losses['tokens'] / took:,.0f} tokens/s, {waited / took:.0%} waiting"
         self.bar.update(self.task, completed=step, description=f"{terms} | {rate}")
+        if self.shown and not self.console.is_terminal and (step % LINES == 0 or step == self.config.steps):
+            self.say(f"step {step} of {self.config.steps}: {terms} | {rate}")
 
     def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
         """Paints and asks with the averaged weights: `samples/step-N.png` and `.txt`."""

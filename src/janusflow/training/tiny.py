@@ -252,7 +252,7 @@ def publish(trained: str | Path, folder: Path) -> Path:
     model.network.config.dtype = "float32"
     model.network.config.save_pretrained(beside)
     model.processor.save_pretrained(beside)
-    codec.vae.to(torch.bfloat16).save_pretrained(beside / "vae")
+    LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(beside / "vae")
     for file in beside.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
     shutil.rmtree(folder, ignore_errors=True)
