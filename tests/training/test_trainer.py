@@ -15,7 +15,7 @@ import torch
 from janusflow import JanusFlow
 from janusflow.data.loader import Data
 from janusflow.training.config import OptimizerConfig, TrainConfig
-from janusflow.training.trainer import RunError, rate
+from janusflow.training.trainer import RunError
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
 
@@ -179,9 +179,9 @@ def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
 
 def test_rates() -> None:
     constant = OptimizerConfig(learning_rate=1.0, warmup=10)
-    assert rate(constant, 0, 100) == pytest.approx(0.1)
-    assert rate(constant, 99, 100) == 1.0
-    assert rate(OptimizerConfig(learning_rate=1.0, schedule="cosine", floor=0), 50, 100) == pytest.approx(0.5)
+    assert constant.rate(0, 100) == pytest.approx(0.1)
+    assert constant.rate(99, 100) == 1.0
+    assert OptimizerConfig(learning_rate=1.0, schedule="cosine", floor=0).rate(50, 100) == pytest.approx(0.5)
     decay = OptimizerConfig(learning_rate=1.0, schedule="decay", floor=0)
-    assert rate(decay, 75, 100) == 1.0
-    assert rate(decay, 95, 100) == pytest.approx(0.2)
+    assert decay.rate(75, 100) == 1.0
+    assert decay.rate(95, 100) == pytest.approx(0.2)

@@ -4,6 +4,7 @@ is loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,19 @@ class OptimizerConfig:
     clip: float = 1.0
     decay: float = 0.25
     floor: float = 0.01
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step, counted from 0, of a run of so many."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        done = min(step / steps, 1.0)
+        share = {
+            "constant": 1.0,
+            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+            "decay": min(1.0, (1 - done) / self.decay),
+        }[self.schedule]
+        if self.schedule != "constant":
+            share = self.floor + (1 - self.floor) * share
+        return self.learning_rate * warm * share
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ had happened.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from janusflow.training.config import OptimizerConfig
+
 Losses = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
-DECAY_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,7 @@ class FitConfig:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        warm = min(1.0, (step + 1) / max(self.warmup, 1))
-        done = min(step / self.steps, 1.0)
-        share = {
-            "constant": 1.0,
-            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-            "decay": min(1.0, (1 - done) / DECAY_SHARE),
-        }[self.schedule]
-        return self.learning_rate * warm * (0.01 + 0.99 * share)
+        return OptimizerConfig(self.learning_rate, self.warmup, self.schedule).rate(step, self.steps)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

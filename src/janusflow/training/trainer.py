@@ -29,7 +29,7 @@ from janusflow.data.templates import IGNORE, Tokens
 from janusflow.model.attention import PACKED
 from janusflow.pipeline import JanusFlow
 from janusflow.training.cache import PictureCache
-from janusflow.training.config import OptimizerConfig, TrainConfig
+from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World, join, leave, shard, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective
@@ -227,7 +227,7 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
     packs += [_empty(found, world)] * (rows - len(packs))
     objective.train()
     for group in run.optimizer.param_groups:
-        group["lr"] = rate(config.optimizer, found.step, config.steps)
+        group["lr"] = config.optimizer.rate(found.step, config.steps)
     totals = dict.fromkeys(("ar", "flow", "repa"), 0.0)
     for row in packs:
         with _precision(config, world):
@@ -289,20 +289,6 @@ def _precision(config: TrainConfig, world: World) -> AbstractContextManager[obje
 def _empty(found: StepSamples, world: World) -> Pack:
     """A row without any loss, for a process that has fewer rows than others: all must run the same number."""
     return pack([Sample(Tokens([0], [IGNORE], [0]))], world.device)
-
-
-def rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Learning rate of a step, counted from 0."""
-    warm = min(1.0, (step + 1) / max(config.warmup, 1))
-    done = min(step / steps, 1.0)
-    share = {
-        "constant": 1.0,
-        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-        "decay": min(1.0, (1 - done) / config.decay),
-    }[config.schedule]
-    if config.schedule != "constant":
-        share = config.floor + (1 - config.floor) * share
-    return config.learning_rate * warm * share
 
 
 @contextmanager
