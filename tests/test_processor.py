@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.processor import SYSTEM_PROMPT, JanusFlowProcessor
+from janusflow.chat_template import SYSTEM_PROMPT
+from janusflow.processor import JanusFlowProcessor
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +19,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow import generation, understanding
+from janusflow import generation
 from janusflow.adapters import open_adapters, remove_adapters
 from janusflow.checkpoint import find_folder, load_network, open_checkpoint
+from janusflow.conversation import Conversational
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.generation import KnownPicture, Sampling, Size
-from janusflow.images import ImageSource, load_images
+from janusflow.images import ImageSource
+from janusflow.janus import Janus
 from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
-from janusflow.processor import JanusFlowProcessor, Message
+from janusflow.model.janus import JanusForConditionalGeneration
+from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
-from janusflow.understanding import Decoding
 from janusflow.vae import DEFAULT_VAE, LatentCodec
 
 OutputType = Literal["pil", "np", "latent"]
@@ -37,7 +39,7 @@ StepEnd = Callable[["JanusFlow", int, float, dict[str, Tensor]], "dict[str, Tens
 """callback(model, step, t, {"latents": x}); the latents of the mapping that it gives back, if any, take x's place."""
 
 
-class JanusFlow:
+class JanusFlow(Conversational):
     """A network with its processor and VAE.
 
     Args:
@@ -68,7 +70,9 @@ class JanusFlow:
         sft_format: str | None = None,
         progress: bool = True,
     ) -> JanusFlow:
-        """Opens a checkpoint in our layout, the official one, or PaddleNLP's.
+        """Opens a checkpoint in our layout, the official one, PaddleNLP's, or (Janus) that of transformers.
+
+        A checkpoint of Janus or Janus-Pro gives a `janusflow.janus.Janus`, which has the same methods.
 
         Args:
             path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
@@ -87,13 +91,16 @@ class JanusFlow:
         checkpoint = open_checkpoint(path_or_id)
         if vae is not None:
             vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
-        tokens = checkpoint.config.num_understanding_tokens
         processor = JanusFlowProcessor.from_pretrained(
-            checkpoint.folder, num_image_tokens=tokens, sft_format=sft_format
+            checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
         )
         kind = resolve_dtype(dtype, checkpoint.dtype)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
+        if isinstance(network, JanusForConditionalGeneration):
+            if vae is not None or adapter is not None:
+                raise ValueError(f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter")
+            return Janus(network, processor)  # type: ignore[return-value]
         own = checkpoint.folder / "vae"
         model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))
         return model if adapter is None else model.load_adapters(adapter)
@@ -313,70 +320,3 @@ class JanusFlow:
             self._warned_of_size = True
             message = f"painting at {height}x{width}; these weights were trained at {trained}x{trained}"
             warnings.warn(message, stacklevel=4)
-
-    # --- from pictures to words -------------------------------------------------------------------------------------
-
-    def ask(self, question: str, images: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any) -> str:
-        """The answer to one question.
-
-        Args:
-            question: some text. One `<image_placeholder>` and a newline per picture are put before it, unless it
-                places as many placeholders itself.
-            images: none, one or several pictures.
-            **decoding: max_new_tokens=512, do_sample=False, temperature, top_p, top_k, repetition_penalty, seed; see
-                `janusflow.understanding.Decoding`.
-
-        Raises:
-            ValueError: for an empty question, an unreadable picture, or a request that does not fit into the context.
-        """
-        return self.chat(self._question(question, images), **decoding)
-
-    def chat(self, messages: Sequence[Message], **decoding: Any) -> str:
-        """The assistant's next message in a conversation of any number of turns and pictures.
-
-        Args:
-            messages: mappings of `role` (user, assistant; system at the start) and `content`. A message's pictures
-                stand under `images`, with an `<image_placeholder>` in its content for each; or `content` is a list of
-                parts in OpenAI's form.
-            **decoding: as in `ask`.
-        """
-        return self.chat_batch([messages], **decoding)[0]
-
-    def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
-        """`chat` for several conversations of any lengths at once."""
-        if not conversations:
-            return []
-        return understanding.answer(self.network, self.processor, conversations, _decoding(decoding))
-
-    def ask_batch(
-        self, questions: Sequence[str], images: Sequence[ImageSource | Sequence[ImageSource] | None], **decoding: Any
-    ) -> list[str]:
-        """`ask` for several questions at once, each with its own pictures."""
-        if len(questions) != len(images):
-            raise ValueError(f"{len(questions)} questions were given with pictures for {len(images)}")
-        conversations = [self._question(q, i) for q, i in zip(questions, images, strict=True)]
-        return self.chat_batch(conversations, **decoding)
-
-    def stream(
-        self,
-        question: str | Sequence[Message],
-        images: ImageSource | Sequence[ImageSource] | None = None,
-        **decoding: Any,
-    ) -> Iterator[str]:
-        """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded."""
-        messages = self._question(question, images) if isinstance(question, str) else question
-        return understanding.stream(self.network, self.processor, messages, _decoding(decoding))
-
-    def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
-        if not isinstance(question, str) or not question.strip():
-            raise ValueError(f"question is {question!r}; a question is some text")
-        pictures = load_images(images)
-        return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
-
-
-def _decoding(arguments: dict[str, Any]) -> Decoding:
-    unknown = set(arguments) - set(Decoding.__dataclass_fields__)
-    if unknown:
-        known = ", ".join(Decoding.__dataclass_fields__)
-        raise ValueError(f"{', '.join(sorted(unknown))}: unknown decoding argument; known are {known}")
-    return Decoding(**arguments)

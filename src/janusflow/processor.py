@@ -18,17 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT, chat_template
 from janusflow.checkpoint.files import read_json
+from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
 from janusflow.images import ImageSource, load_image, load_images
 
 Message: TypeAlias = "Mapping[str, Any]"
 
-SYSTEM_PROMPT = (
-    "You are a helpful language and vision assistant. "
-    "You are able to understand the visual content that the user provides, "
-    "and assist the user with a variety of tasks using natural language."
-)
-ROLE_WORDS = {"deepseek_old": ("User", "Assistant"), "deepseek": ("<|User|>", "<|Assistant|>")}
 ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 1}
 PADDLE_IMAGES = "image_preprocessor_config.json"
 PAD_TOKEN = "<｜▁pad▁｜>"
@@ -126,18 +122,20 @@ class JanusFlowProcessor:
 
         Args:
             folder: of the checkpoint.
-            num_image_tokens: of the network, for PaddleNLP's layout, which does not say it here.
+            num_image_tokens: of the network, for layouts that do not say it here.
             sft_format: another chat template than the folder's ("deepseek_old" where the layout names none).
 
         Raises:
             ValueError: if one is missing or damaged.
         """
         folder = Path(folder)
-        if (folder / PADDLE_IMAGES).is_file() and not (folder / "processor_config.json").is_file():
-            text: dict[str, Any] = {"num_image_tokens": num_image_tokens}
-            image = read_json(folder / PADDLE_IMAGES)
+        if is_transformers_processor(folder):
+            text, image = read_transformers_processor(folder)
+        elif (folder / PADDLE_IMAGES).is_file() and not (folder / "processor_config.json").is_file():
+            text, image = {}, read_json(folder / PADDLE_IMAGES)
         else:
             text, image = read_json(folder / "processor_config.json"), read_json(folder / "preprocessor_config.json")
+        text.setdefault("num_image_tokens", num_image_tokens)
         if sft_format is not None:
             text["sft_format"] = sft_format
         image = {key: tuple(value) if isinstance(value, list) else value for key, value in image.items()}
@@ -234,11 +232,19 @@ class JanusFlowProcessor:
         messages = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
         return self.render(messages) + self.text.image_start_tag
 
-    def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Generation prompts without the `<begin_of_image>` that the time token replaces.
+    def encode_prompts(
+        self, prompts: Sequence[str], *, side: str = "right", keep_last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Generation prompts as one batch.
+
+        Args:
+            prompts: of any lengths.
+            side: where they are padded, "left" or "right".
+            keep_last: whether the last token, `<begin_of_image>`, stays, as Janus reads it; JanusFlow's time token
+                takes its place.
 
         Returns:
-            ids and mask, both (B, P) int64, padded on the right.
+            ids and mask, both (B, P) int64.
 
         Raises:
             ValueError: for an empty prompt.
@@ -247,8 +253,9 @@ class JanusFlowProcessor:
         for prompt in prompts:
             if not isinstance(prompt, str) or not prompt.strip():
                 raise ValueError(f"prompt is {prompt!r}; a prompt is some text")
-            rows.append(self.tokenizer.encode(self.render_prompt(prompt))[:-1])
-        return self._pad(rows, side="right")
+            ids = self.tokenizer.encode(self.render_prompt(prompt))
+            rows.append(ids if keep_last else ids[:-1])
+        return self._pad(rows, side=side)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

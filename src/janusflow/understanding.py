@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from janusflow.generation import check_seed
-from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor, Message
+
+
+class Speaker(Protocol):
+    """What decoding needs of a network; JanusFlow's and Janus's both have it."""
+
+    config: Any
+    generate: Callable[..., Any]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class Decoding:
 
 
 def answer(
-    network: JanusFlowForConditionalGeneration,
+    network: Speaker,
     processor: JanusFlowProcessor,
     conversations: Sequence[Sequence[Message]],
     decoding: Decoding,
@@ -83,7 +95,7 @@ def answer(
 
 
 def stream(
-    network: JanusFlowForConditionalGeneration,
+    network: Speaker,
     processor: JanusFlowProcessor,
     messages: Sequence[Message],
     decoding: Decoding,
@@ -100,7 +112,7 @@ def stream(
 
 
 def _pieces(
-    network: JanusFlowForConditionalGeneration,
+    network: Speaker,
     processor: JanusFlowProcessor,
     embeds: Tensor,
     mask: Tensor,
@@ -146,7 +158,7 @@ class _Stopped(StoppingCriteria):
 
 
 def _prepare(
-    network: JanusFlowForConditionalGeneration,
+    network: Speaker,
     processor: JanusFlowProcessor,
     conversations: Sequence[Sequence[Message]],
     decoding: Decoding,

@@ -1,7 +1,12 @@
-"""From any layout into ours or the official one, tensor by tensor: the model is never in memory as a whole."""
+"""From any layout into ours, the official one or transformers', tensor by tensor: the model is never in memory as a whole.
+
+Ours of a Janus is that of transformers. What the official layout stores for Janus beside the network's weights goes into
+a file of its own there, so that the way back is exact.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -11,28 +16,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import JanusConfig
 
+from janusflow.checkpoint import official, official_janus
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
-from janusflow.checkpoint.tensors import DTYPES
+from janusflow.checkpoint.tensors import DTYPES, EXTRAS
+from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.device import resolve_dtype
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 
-LAYOUTS = ("janusflow", "official")
+LAYOUTS = ("janusflow", "official", "transformers")
 SHARD_BYTES = 5 * 10**9
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 CARD = """---
 license: other
 license_name: deepseek
-library_name: janusflow
+license_link: https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL
+library_name: {library}
 ---
 
 # {title}
 
 Written by `janusflow convert` from `{source}` in the {layout} layout; the weights are those of the source.
 
-The released JanusFlow weights, and what is made of them, stand under the
+The released weights of the Janus family, and what is made of them, stand under the
 [DeepSeek Model License](https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL).
 """
 
@@ -51,7 +60,7 @@ def convert(
     Args:
         source: "tiny", a folder or a hub id, in any layout that `open_checkpoint` knows.
         folder: the new one.
-        to: "janusflow" or "official".
+        to: "janusflow", "official" or, of a Janus, "transformers".
         dtype: of the written weights; "auto" leaves each tensor as it is stored.
         sft_format: another chat template than the source's.
         progress: whether to show a bar.
@@ -69,20 +78,25 @@ def convert(
         raise ValueError(f"{str(folder)!r} exists already; give a new folder")
     kind = None if dtype == "auto" else resolve_dtype(dtype, torch.float32)
     checkpoint = open_checkpoint(source)
+    if to == "transformers" and checkpoint.family != "Janus":
+        raise ValueError(f"{checkpoint.folder} is a JanusFlow, which transformers has no layout for; use to='janusflow'")
     processor = JanusFlowProcessor.from_pretrained(
-        checkpoint.folder, num_image_tokens=checkpoint.config.num_understanding_tokens, sft_format=sft_format
+        checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
     )
     beside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        processor.save_pretrained(beside)
+        beside.mkdir(parents=True)
         files, tensors = _plan_and_tensors(checkpoint, to, kind)
         with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
             write(beside, files, _counted(tensors, advance))
+        if to != "official":
+            _write_extras(checkpoint, beside, kind)
         _write_config(checkpoint, processor, beside, to, kind or checkpoint.dtype)
         _take_along(checkpoint.folder, beside)
-        if checkpoint.layout == "official":
-            card = CARD.format(title=folder.name, source=source, layout=to)
+        if checkpoint.layout in ("official", "paddle"):
+            library = "transformers" if checkpoint.family == "Janus" and to != "official" else "janusflow"
+            card = CARD.format(title=folder.name, source=source, layout=to, library=library)
             (beside / "README.md").write_text(card, encoding="utf-8")
         beside.rename(folder)
     except BaseException:
@@ -114,14 +128,16 @@ def plan(tensors: Iterable[tuple[str, Tensor]]) -> list[list[Entry]]:
     return files
 
 
-def write(folder: Path, files: list[list[Entry]], tensors: Iterator[tuple[str, Tensor]]) -> None:
-    """Writes safetensors files, each tensor as it comes, and an index if there are several.
+def write(
+    folder: Path, files: list[list[Entry]], tensors: Iterator[tuple[str, Tensor]], alone: str = "model.safetensors"
+) -> None:
+    """Writes safetensors files, each tensor as it comes, and an index if there are several; `alone` names a single one.
 
     The safetensors library itself writes a file only from tensors that are all in memory.
     """
     home: dict[str, str] = {}
     for number, entries in enumerate(files, start=1):
-        name = "model.safetensors" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        name = alone if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
         with (folder / name).open("wb") as stream:
             stream.write(_header(entries))
             for entry in entries:
@@ -163,10 +179,36 @@ def _plan_and_tensors(
 
     def arranged(give: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
         if to == "official":
-            return official_tensors(shapes, give)
+            translate = official_janus.source if checkpoint.family == "Janus" else official.source
+            return official_tensors(shapes, give, translate)
         return ((name, give(name)) for name in shapes)
 
-    return plan(arranged(meta)), arranged(read)
+    extras = _extra_names(checkpoint) if to == "official" else []
+    entries = plan([*arranged(meta), *((name, _meta_of(checkpoint, name, kind)) for name in extras)])
+    return entries, itertools.chain(arranged(read), _read_extras(checkpoint, extras, kind))
+
+
+def _extra_names(checkpoint: Checkpoint) -> list[str]:
+    """Official tensors that transformers' Janus has no use for."""
+    return [name for name in checkpoint.tensors if name.startswith(official_janus.UNUSED)]
+
+
+def _meta_of(checkpoint: Checkpoint, name: str, kind: torch.dtype | None) -> Tensor:
+    return torch.empty(checkpoint.tensors.shapes[name], dtype=kind or checkpoint.tensors.dtypes[name], device="meta")
+
+
+def _read_extras(
+    checkpoint: Checkpoint, names: list[str], kind: torch.dtype | None
+) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in checkpoint.tensors.read(names):
+        yield name, tensor if kind is None else tensor.to(kind)
+
+
+def _write_extras(checkpoint: Checkpoint, folder: Path, kind: torch.dtype | None) -> None:
+    names = _extra_names(checkpoint) if checkpoint.family == "Janus" else []
+    if names:
+        entries = plan((name, _meta_of(checkpoint, name, kind)) for name in names)
+        write(folder, entries, _read_extras(checkpoint, names, kind), alone=EXTRAS)
 
 
 def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None]) -> Iterator[tuple[str, Tensor]]:
@@ -178,15 +220,22 @@ def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None])
 def _write_config(
     checkpoint: Checkpoint, processor: JanusFlowProcessor, folder: Path, to: str, dtype: torch.dtype
 ) -> None:
-    name = str(dtype).removeprefix("torch.")
+    name, config = str(dtype).removeprefix("torch."), checkpoint.config
     if to == "official":
-        raw: dict[str, Any] = official_config(checkpoint.config, name)
+        janus = isinstance(config, JanusConfig)
+        raw = official_janus.official_config(config, name) if janus else official_config(config, name)
+        processor.save_pretrained(folder)
         (folder / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
         write_processor(processor, folder)
+        return
+    if isinstance(config, JanusConfig):
+        write_transformers_processor(processor, folder)
+        config.architectures = ["JanusForConditionalGeneration"]
     else:
-        checkpoint.config.dtype = name
-        checkpoint.config.architectures = ["JanusFlowForConditionalGeneration"]
-        checkpoint.config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        config.architectures = ["JanusFlowForConditionalGeneration"]
+    config.dtype = name
+    config.save_pretrained(folder)
 
 
 def _take_along(source: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from janusflow.checkpoint.official import CLASSES, TOWERS, source
+from janusflow.checkpoint.official import CLASSES, TOWERS, Source, source
 from janusflow.config import JanusFlowConfig
 from janusflow.processor import JanusFlowProcessor
 
@@ -69,14 +69,17 @@ def official_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(sorted(official_tensors(weights, weights.__getitem__)))
 
 
-def official_tensors(names: Iterable[str], read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+def official_tensors(
+    names: Iterable[str], read: Callable[[str], Tensor], translate: Callable[[str], Source] = source
+) -> Iterator[tuple[str, Tensor]]:
     """The official tensors that our parameters make up, one at a time.
 
     Args:
         names: of all our parameters.
         read: gives one of them.
+        translate: `official.source`, or that of Janus.
     """
-    places = {name: source(name) for name in names}
+    places = {name: translate(name) for name in names}
     fused: dict[str, list[str]] = {}
     for name, place in sorted(places.items(), key=lambda item: item[1].third or 0):
         if place.third is not None:

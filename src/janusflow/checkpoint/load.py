@@ -8,18 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
+from transformers import JanusConfig
 from transformers.initialization import no_init_weights
 
-from janusflow.checkpoint import official
+from janusflow.checkpoint import official, official_janus, paddle
 from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.official import Source
 from janusflow.checkpoint.tensors import TensorFiles
 from janusflow.config import JanusFlowConfig
 from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model.janus import JanusForConditionalGeneration
+
+Config: TypeAlias = "JanusFlowConfig | JanusConfig"
+Network: TypeAlias = "JanusFlowForConditionalGeneration | JanusForConditionalGeneration"
 
 NAMED = 3  # how many names a sentence about missing or surplus tensors gives
 IGNORED = ("rotary_emb.inv_freq",)  # a constant that old LLM checkpoints store
@@ -31,15 +37,27 @@ class Checkpoint:
 
     Attributes:
         folder: where it lies.
-        layout: "janusflow" (ours) or "official".
+        layout: "janusflow" (ours), "official", "paddle" or, of Janus, "transformers".
         config: the network's dimensions.
         tensors: its weight files.
     """
 
     folder: Path
     layout: str
-    config: JanusFlowConfig
+    config: Config
     tensors: TensorFiles
+
+    @property
+    def family(self) -> str:
+        """JanusFlow, or Janus (which Janus-Pro is too)."""
+        return "Janus" if isinstance(self.config, JanusConfig) else "JanusFlow"
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of a picture that is seen."""
+        if isinstance(self.config, JanusConfig):
+            return int(self.config.vision_config.num_image_tokens)
+        return self.config.num_understanding_tokens
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,20 +76,34 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
     """
     folder = find_folder(path_or_id)
     raw = read_json(folder / "config.json")
-    if raw.get("model_type") != JanusFlowConfig.model_type and not official.is_official(raw):
-        raise ValueError(f"{folder / 'config.json'} describes a {raw.get('model_type')!r} model, not a JanusFlow one")
-    layout = "official" if official.is_official(raw) else "janusflow"
+    kind = raw.get("model_type")
+    ours, theirs = kind == JanusFlowConfig.model_type, kind == JanusConfig.model_type
+    if not (ours or theirs or official.is_official(raw) or official_janus.is_official_janus(raw)):
+        raise ValueError(f"{folder / 'config.json'} describes a {kind!r} model, not a JanusFlow or Janus one")
     tensors = TensorFiles(folder)
     try:
-        if layout == "official":
-            pool_head = any("attn_pool" in name for name in tensors)
-            config = official.read_config(raw, _special_ids(folder), pool_head=pool_head)
-        else:
-            config = JanusFlowConfig.from_dict(raw)
+        if ours:
+            return Checkpoint(folder, "janusflow", JanusFlowConfig.from_dict(raw), tensors)
+        if theirs:
+            return Checkpoint(folder, "transformers", _untied(JanusConfig.from_dict(raw), tensors), tensors)
+        layout = "paddle" if tensors.files[0].name == paddle.FILE else "official"
+        return Checkpoint(folder, layout, _official_config(raw, folder, tensors), tensors)
     except (KeyError, TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         what = " ".join(str(error).split())
         raise ValueError(f"{folder / 'config.json'} is incomplete or damaged: {what}") from error
-    return Checkpoint(folder, layout, config, tensors)
+
+
+def _official_config(raw: dict[str, Any], folder: Path, tensors: TensorFiles) -> Config:
+    ids = _special_ids(folder)
+    if official_janus.is_official_janus(raw):
+        return official_janus.read_config(raw, ids)
+    return official.read_config(raw, ids, pool_head=any("attn_pool" in name for name in tensors))
+
+
+def _untied(config: JanusConfig, tensors: TensorFiles) -> JanusConfig:
+    """A head that is stored is not tied, whatever default the file leaves open."""
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = "lm_head.weight" not in tensors
+    return config
 
 
 def _special_ids(folder: Path) -> dict[str, int]:
@@ -86,7 +118,7 @@ def load_network(
     dtype: torch.dtype,
     device: torch.device,
     advance: Callable[[], None] = lambda: None,
-) -> JanusFlowForConditionalGeneration:
+) -> Network:
     """The network with the checkpoint's weights, in eval mode, without gradients.
 
     Args:
@@ -109,7 +141,7 @@ def load_network(
 
 def empty_network(
     checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device
-) -> JanusFlowForConditionalGeneration:
+) -> Network:
     """The network of a configuration, its parameters not yet filled.
 
     Raises:
@@ -117,7 +149,8 @@ def empty_network(
     """
     try:
         with no_init_weights(), torch.device(device):
-            network = JanusFlowForConditionalGeneration._from_config(checkpoint.config, dtype=dtype)
+            kind = JanusForConditionalGeneration if checkpoint.family == "Janus" else JanusFlowForConditionalGeneration
+            network: Network = kind._from_config(checkpoint.config, dtype=dtype)
     except (KeyError, ValueError, ArithmeticError, AssertionError, AttributeError, TypeError) as error:
         file = checkpoint.folder / "config.json"
         raise ValueError(f"{file} describes no network that can be built: {type(error).__name__} {error}") from error
@@ -125,13 +158,15 @@ def empty_network(
     return network
 
 
-def find_sources(checkpoint: Checkpoint, network: JanusFlowForConditionalGeneration) -> dict[str, Source]:
+def find_sources(checkpoint: Checkpoint, network: Network) -> dict[str, Source]:
     """Where each parameter of the network lies in the checkpoint.
 
     Raises:
         ValueError: if tensors are missing or surplus.
     """
-    translate = official.source if checkpoint.layout == "official" else _same_name
+    translate = _same_name
+    if checkpoint.layout in ("official", "paddle"):
+        translate = official_janus.source if checkpoint.family == "Janus" else official.source
     sources = {name: translate(name) for name, _ in network.named_parameters()}
     _check_names({name for wanted in sources.values() for name in wanted.names}, checkpoint)
     return sources
@@ -170,7 +205,8 @@ def _unpadded(shape: torch.Size) -> list[int]:
 
 
 def _check_names(expected: set[str], checkpoint: Checkpoint) -> None:
-    found = {name for name in checkpoint.tensors if not name.endswith(IGNORED)}
+    unused = official_janus.UNUSED if checkpoint.family == "Janus" else ()
+    found = {name for name in checkpoint.tensors if not name.endswith(IGNORED) and not name.startswith(unused)}
     for kind, names in (("lacks", expected - found), ("holds surplus", found - expected)):
         if names:
             first = ", ".join(sorted(names)[:NAMED])

@@ -18,7 +18,7 @@ from torch import Tensor
 FILE = "model_state.pdparams"
 DTYPES = {"f2": np.float16, "f4": np.float32, "f8": np.float64, "u2": np.uint16, "i4": np.int32, "i8": np.int64}
 NAMES = "StructuredToParameterName@@"  # an entry that is no tensor: Paddle's own names
-EMBEDDINGS = "embed_tokens.weight"  # two-dimensional, but no linear layer's
+EMBEDDINGS = ("embed_tokens.weight", "gen_embed.weight", "embedding.weight")  # two-dimensional, but no linear layers'
 
 
 class _Dtype:

@@ -20,6 +20,7 @@ from janusflow.checkpoint import paddle
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", paddle.FILE)
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+EXTRAS = "official_extras.safetensors"  # of a converted Janus: official tensors that its network has no use for
 REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: map files anew after this many bytes
 
 
@@ -35,7 +36,7 @@ class TensorFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files = _weight_files(folder)
+        self.files = _weight_files(folder) + [file for file in [folder / EXTRAS] if file.is_file()]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self._home: dict[str, Path] = {}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from janusflow.model.janusflow import GENERATION_TOKEN
-from janusflow.processor import ROLE_WORDS, JanusFlowProcessor
+from janusflow.chat_template import ROLE_WORDS
+from janusflow.processor import JanusFlowProcessor
 
 IGNORE = -100
 

@@ -143,9 +143,16 @@ def packed_attention(
         q, k = q.to(v.dtype), k.to(v.dtype)
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         return _variable_length(q, k, v, documents, scaling)[None], None
+    return _grouped(q, k, v, documents, scaling, dropout)[None], None
+
+
+@torch.compiler.disable  # every row groups its samples differently: compiled, each would be compiled anew
+def _grouped(q: Tensor, k: Tensor, v: Tensor, documents: Documents, scaling: float, dropout: float) -> Tensor:
     parts = zip(*(_Unpack.apply(x, documents) for x in (q, k, v)), strict=True)
     outputs = [_causal(q, k, v, scaling, dropout) for q, k, v in parts]
-    return _Repack.apply(documents, *outputs)[None], None
+    out = _Repack.apply(documents, *outputs)
+    assert isinstance(out, Tensor)
+    return out
 
 
 def _variable_length(q: Tensor, k: Tensor, v: Tensor, documents: Documents, scaling: float) -> Tensor:

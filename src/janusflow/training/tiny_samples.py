@@ -11,7 +11,7 @@ from torch import Tensor
 from janusflow.data.sources import spelled
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
-from janusflow.tinyworld.scenes import RESERVED_SHAPES, SHAPES, Scene, Wish, render, sample_scene
+from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, UNITS, Scene, Wish, render, sample_scene
 
 SHARES = {  # of each kind of scene
     "single_object": 0.05,
@@ -47,11 +47,30 @@ def any_scenes(seed: int, step: int, count: int) -> Tensor:
     return to_pixels(scenes)
 
 
-def described_scenes(seed: int, step: int, count: int) -> tuple[Tensor, list[str]]:
-    """Pictures and their full descriptions, for the contrastive tower."""
+def described_scenes(seed: int, step: int, count: int, side: int) -> tuple[Tensor, list[str], Tensor]:
+    """Pictures, their full descriptions and what each of side x side patches shows, for the tower."""
     rngs = [sample_rng("tower", seed, step, index) for index in range(count)]
     scenes = [sample_pair(rng, _kind(rng, SHARES))[1] for rng in rngs]
-    return to_pixels(scenes), [describe(scene) for scene in scenes]
+    return to_pixels(scenes), [describe(scene) for scene in scenes], patch_labels(scenes, side)
+
+
+def patch_labels(scenes: list[Scene], side: int) -> Tensor:
+    """Which shape each patch shows: (B, side * side, 2) long, 1 + place of its kind and colour, 0 for none.
+
+    A patch shows the shape whose rim is nearest to the patch's centre, or reaches beyond it, if it comes within half a
+    patch.
+    """
+    patch = UNITS / side
+    centres = (np.arange(side) + 0.5) * patch
+    labels = np.zeros((len(scenes), side, side, 2), np.int64)
+    for place, scene in enumerate(scenes):
+        nearest = np.full((side, side), patch / 2)
+        for shape in scene.shapes:
+            away = np.hypot(centres[None, :] - shape.x, centres[:, None] - shape.y) - shape.radius
+            here = away < nearest
+            labels[place, here] = 1 + SHAPES.index(shape.kind), 1 + list(COLORS).index(shape.color)
+            nearest = np.where(here, away, nearest)
+    return torch.from_numpy(labels).flatten(1, 2)
 
 
 def corpus(count: int) -> list[str]:

@@ -27,6 +27,7 @@ from janusflow.data.mixture import Mixture
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.model.attention import PACKED
+from janusflow.model.convnext import ConvNextBlock
 from janusflow.pipeline import JanusFlow
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
@@ -135,7 +136,9 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
         network.gradient_checkpointing_enable({"use_reentrant": False})
     objective = Objective(network, config.loss).to(world.device)
     if config.compile:
-        for block in network.language_model.layers:
+        blocks = [*network.language_model.layers, *network.understanding_encoder.tower.encoder.layers]
+        blocks += [module for module in network.modules() if isinstance(module, ConvNextBlock)]
+        for block in blocks:
             block.compile(dynamic=True)
     shard(objective, world, precision=config.precision)
     learning = [p for p in objective.parameters() if p.requires_grad]

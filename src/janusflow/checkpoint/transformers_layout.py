@@ -1,0 +1,83 @@
+"""The layout in which the transformers library keeps Janus (`deepseek-community/...`): its processor's files.
+
+Weights and `config.json` are what transformers' own classes write; only the processor is told differently from ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from janusflow.chat_template import SYSTEM_PROMPT, chat_template
+from janusflow.checkpoint.files import read_json
+
+if TYPE_CHECKING:
+    from janusflow.processor import JanusFlowProcessor
+
+PROCESSOR = "JanusProcessor"
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+
+
+def is_transformers_processor(folder: Path) -> bool:
+    """Whether a folder's processor files are those of transformers' Janus."""
+    file = folder / "processor_config.json"
+    if not file.is_file():
+        file = folder / "preprocessor_config.json"
+    return file.is_file() and read_json(file).get("processor_class") == PROCESSOR
+
+
+def read_transformers_processor(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What our two settings need: of the text, and of the pictures.
+
+    Which chat template it is, is told from the Jinja one: Janus-Pro's has `<|User|>` in it.
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
+    whole = read_json(folder / "processor_config.json") if (folder / "processor_config.json").is_file() else {}
+    image = whole.get("image_processor") or read_json(folder / "preprocessor_config.json")
+    size = image.get("size") or {}
+    pictures = {key: value for key, value in image.items() if key != "size" and value is not None}
+    try:
+        pictures["image_size"] = size["height"] if isinstance(size, dict) else int(size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder}: the image processor names no size") from error
+    written = [(folder / name).read_text(encoding="utf-8") for name in TEMPLATES if (folder / name).is_file()]
+    template = next((text for text in written if "messages" in text), "")
+    modern = "<|User|>" in template or not template
+    text = {"sft_format": "deepseek" if modern else "deepseek_old", "system_prompt": SYSTEM_PROMPT}
+    if "num_image_tokens" in whole:
+        text["num_image_tokens"] = whole["num_image_tokens"]
+    return text, pictures
+
+
+def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) -> None:
+    """The processor as transformers' `JanusProcessor` keeps it, with the chat template in Jinja."""
+    from transformers import JanusProcessor, PreTrainedTokenizerFast
+    from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+    text, image, own = processor.text, processor.image, processor.tokenizer
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=own.backend_tokenizer,
+        bos_token=own.bos_token,
+        eos_token=own.eos_token,
+        pad_token=own.pad_token,
+        extra_special_tokens={
+            "image_token": text.image_tag,
+            "boi_token": text.image_start_tag,
+            "eoi_token": text.image_end_tag,
+        },
+        clean_up_tokenization_spaces=False,
+    )
+    pictures = JanusImageProcessorPil(
+        size={"height": image.image_size, "width": image.image_size},
+        min_size=image.min_size,
+        image_mean=list(image.image_mean),
+        image_std=list(image.image_std),
+        rescale_factor=image.rescale_factor,
+        do_normalize=image.do_normalize,
+    )
+    template = chat_template(text.sft_format, text.system_prompt, text.image_tag)
+    JanusProcessor(
+        pictures, tokenizer, chat_template=template, num_image_tokens=text.num_image_tokens
+    ).save_pretrained(folder)

@@ -1,0 +1,83 @@
+"""Asking about pictures and talking about them: what every model of the family can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from janusflow import understanding
+from janusflow.images import ImageSource, load_images
+from janusflow.processor import JanusFlowProcessor, Message
+from janusflow.understanding import Decoding, Speaker
+
+
+class Conversational:
+    """From pictures to words. `network` and `processor` come from the class that inherits this."""
+
+    network: Speaker
+    processor: JanusFlowProcessor
+
+    def ask(self, question: str, images: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any) -> str:
+        """The answer to one question.
+
+        Args:
+            question: some text. One `<image_placeholder>` and a newline per picture are put before it, unless it
+                places as many placeholders itself.
+            images: none, one or several pictures.
+            **decoding: max_new_tokens=512, do_sample=False, temperature, top_p, top_k, repetition_penalty, seed; see
+                `janusflow.understanding.Decoding`.
+
+        Raises:
+            ValueError: for an empty question, an unreadable picture, or a request that does not fit into the context.
+        """
+        return self.chat(self._question(question, images), **decoding)
+
+    def chat(self, messages: Sequence[Message], **decoding: Any) -> str:
+        """The assistant's next message in a conversation of any number of turns and pictures.
+
+        Args:
+            messages: mappings of `role` (user, assistant; system at the start) and `content`. A message's pictures
+                stand under `images`, with an `<image_placeholder>` in its content for each; or `content` is a list of
+                parts in OpenAI's form.
+            **decoding: as in `ask`.
+        """
+        return self.chat_batch([messages], **decoding)[0]
+
+    def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
+        """`chat` for several conversations of any lengths at once."""
+        if not conversations:
+            return []
+        return understanding.answer(self.network, self.processor, conversations, _decoding(decoding))
+
+    def ask_batch(
+        self, questions: Sequence[str], images: Sequence[ImageSource | Sequence[ImageSource] | None], **decoding: Any
+    ) -> list[str]:
+        """`ask` for several questions at once, each with its own pictures."""
+        if len(questions) != len(images):
+            raise ValueError(f"{len(questions)} questions were given with pictures for {len(images)}")
+        conversations = [self._question(q, i) for q, i in zip(questions, images, strict=True)]
+        return self.chat_batch(conversations, **decoding)
+
+    def stream(
+        self,
+        question: str | Sequence[Message],
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        **decoding: Any,
+    ) -> Iterator[str]:
+        """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded."""
+        messages = self._question(question, images) if isinstance(question, str) else question
+        return understanding.stream(self.network, self.processor, messages, _decoding(decoding))
+
+    def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"question is {question!r}; a question is some text")
+        pictures = load_images(images)
+        return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
+
+
+def _decoding(arguments: dict[str, Any]) -> Decoding:
+    unknown = set(arguments) - set(Decoding.__dataclass_fields__)
+    if unknown:
+        known = ", ".join(Decoding.__dataclass_fields__)
+        raise ValueError(f"{', '.join(sorted(unknown))}: unknown decoding argument; known are {known}")
+    return Decoding(**arguments)

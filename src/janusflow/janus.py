@@ -1,0 +1,187 @@
+"""`Janus`, the face of Janus and Janus-Pro: the same calls as `JanusFlow`, on a model that draws code by code.
+
+model = JanusFlow.from_pretrained("deepseek-ai/Janus-Pro-1B")  # gives a Janus, because the checkpoint is one
+model.generate("a red circle above a blue square")[0].save("circle.png")
+model.ask("what color is the circle?", images="circle.png")
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janusflow.checkpoint.transformers_layout import write_transformers_processor
+from janusflow.conversation import Conversational
+from janusflow.device import resolve_device
+from janusflow.generation import choose_seeds
+from janusflow.model.janus import JanusForConditionalGeneration
+from janusflow.processor import JanusFlowProcessor
+from janusflow.progress import progress_bar
+from janusflow.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
+
+OutputType = Literal["pil", "np", "latent"]
+OUTPUT_TYPES = ("pil", "np", "latent")
+StepEnd = Callable[["Janus", int, float, dict[str, Tensor]], None]
+"""callback(model, step, share of the picture that is drawn, {"codes": (N, step + 1)}) after each code."""
+
+
+class Janus(Conversational):
+    """A network with its processor; the VQ codec is a part of the network.
+
+    Args:
+        network: the weights.
+        processor: tokenizer, templates and picture preprocessing.
+    """
+
+    network: JanusForConditionalGeneration
+
+    def __init__(self, network: JanusForConditionalGeneration, processor: JanusFlowProcessor) -> None:
+        self.network, self.processor = network, processor
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the layout of the transformers library, which `from_pretrained` and transformers' own classes open.
+
+        Raises:
+            ValueError: if the place is a file.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
+        beside = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        self.network.save_pretrained(beside)
+        write_transformers_processor(self.processor, beside)
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("model*.safetensors*"):
+            stale.unlink()
+        for file in beside.iterdir():
+            file.replace(folder / file.name)
+        beside.rmdir()
+
+    def to(self, device: str | torch.device) -> Janus:
+        """Moves everything to a device."""
+        self.network.to(resolve_device(device))
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.device
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float = 5.0,
+        do_sample: bool = True,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | Sequence[int] | None = None,
+        output_type: OutputType = "pil",
+        batch_size: int = 16,
+        callback_on_step_end: StepEnd | None = None,
+        progress: bool = True,
+        **others: Any,
+    ) -> Any:
+        """Draws pictures.
+
+        Args:
+            prompts: one or several, of any lengths.
+            num_images_per_prompt: pictures of each; those of one prompt stand together in the result.
+            guidance_scale: w; 1 is without guidance and half the work.
+            do_sample: False takes the most likely code each time.
+            temperature, top_k, top_p: of sampling.
+            seed: picture j of every prompt gets seed + j; or one seed per picture. The same seed and prompt give the
+                same picture whatever else is drawn along.
+            output_type: "pil" for a list of pictures, "np" for an array (N, S, S, 3) in [0, 1], "latent" for the codes
+                (N, L).
+            batch_size: how many pictures are drawn at once.
+            callback_on_step_end: see `StepEnd`; called for each batch.
+            progress: whether to show a bar.
+            **others: none; arguments of JanusFlow's are named in the error.
+
+        Returns:
+            As `output_type` says; N pictures in the order of the prompts.
+
+        Raises:
+            ValueError: for any value that is not allowed, in one sentence.
+        """
+        if others:
+            known = "guidance_scale, do_sample, temperature, top_k, top_p"
+            raise ValueError(f"{', '.join(sorted(others))}: not for a Janus model, which draws code by code with {known}")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
+        for name, value in (("num_images_per_prompt", num_images_per_prompt), ("batch_size", batch_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise ValueError("no prompt was given; a prompt is some text")
+        sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p)
+        seeds = choose_seeds(seed, len(prompts), num_images_per_prompt)
+        ids, visible = self.processor.encode_prompts(prompts, side="left", keep_last=True)
+        self._check_context(visible)
+        read = read_prompts(
+            self.network,
+            ids.to(self.device),
+            visible.to(self.device),
+            self.processor.tokenizer.pad_token_id,
+            guided=guidance_scale > 1,
+        )
+        codes = self._draw(read, seeds, sampling, batch_size, callback_on_step_end, progress)
+        return self._output(codes, output_type, batch_size)
+
+    def _check_context(self, visible: Tensor) -> None:
+        longest, drawn = int(visible.sum(dim=1).max()), self.network.image_tokens
+        room = self.network.config.text_config.max_position_embeddings
+        if longest + drawn > room:
+            raise ValueError(
+                f"a prompt has {longest} tokens; beside {drawn} image tokens the model's context of {room} "
+                f"holds at most {max(room - drawn, 0)}"
+            )
+
+    def _draw(
+        self,
+        read: ReadPrompts,
+        seeds: list[int],
+        sampling: TokenSampling,
+        batch_size: int,
+        callback: StepEnd | None,
+        progress: bool,
+    ) -> Tensor:
+        length = self.network.image_tokens
+        owner = torch.arange(read.prompts, device=self.device).repeat_interleave(len(seeds) // read.prompts)
+        chance = torch.stack([torch.rand(length, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        batches = torch.arange(len(seeds), device=self.device).split(batch_size)
+        drawn = []
+        with progress_bar("drawing", len(batches) * length, shown=progress) as advance:
+
+            def after_code(step: int, codes: Tensor) -> None:
+                advance()
+                if callback:
+                    callback(self, step, (step + 1) / length, {"codes": codes})
+
+            for rows in batches:
+                uniform = chance.to(self.device)[rows]
+                drawn.append(draw_codes(self.network, read, owner[rows], uniform, sampling, after_code))
+        return torch.cat(drawn)
+
+    def _output(self, codes: Tensor, output_type: OutputType, batch_size: int) -> Any:
+        if output_type == "latent":
+            return codes
+        pixels = torch.cat([self.network.decode(part) for part in codes.split(batch_size)])
+        array = (pixels.permute(0, 2, 3, 1).clip(-1, 1).cpu().numpy() + 1) / 2  # (N, S, S, 3)
+        if output_type == "np":
+            return array
+        # Truncated, not rounded, as the official code does it.
+        return [Image.fromarray(picture) for picture in (array * 255).astype(np.uint8)]

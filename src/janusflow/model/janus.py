@@ -1,0 +1,163 @@
+"""Janus and Janus-Pro: transformers' network with what drawing token by token needs.
+
+    text out:   embed(ids, pixels) -> LLM -> logits
+    image out:  read(ids, mask) -> cache; next_logits(states), embed_codes(tokens), decode(tokens)
+
+Shapes: B rows, T tokens, D width of the LLM, K codes of the VQ codec, L = n x n tokens of a picture.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import Cache
+from transformers import JanusForConditionalGeneration as TransformersJanus
+from transformers.cache_utils import DynamicLayer
+
+
+class ReservedLayer(DynamicLayer):
+    """A cache layer with room for all tokens that will come: a new one is written into its place, nothing is copied.
+
+    Args:
+        keys, values: (B, heads, T, head width) of the tokens read so far.
+        room: how many more tokens there will be.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        rows, heads, tokens, width = keys.shape
+        self._all_keys = keys.new_empty(rows, heads, tokens + room, width)
+        self._all_values = values.new_empty(rows, heads, tokens + room, width)
+        self._all_keys[:, :, :tokens], self._all_values[:, :, :tokens] = keys, values
+        self.keys, self.values = self._all_keys[:, :, :tokens], self._all_values[:, :, :tokens]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        begin = self.keys.shape[2]
+        end = begin + key_states.shape[2]
+        self._all_keys[:, :, begin:end], self._all_values[:, :, begin:end] = key_states, value_states
+        self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
+        return self.keys, self.values
+
+
+class JanusForConditionalGeneration(TransformersJanus):
+    """transformers' class of this name, saved and opened as that; only methods are added."""
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
+        """Input embeddings of text with pictures in it.
+
+        Args:
+            input_ids: (B, T); `image_token_id` at each token of a picture.
+            pixel_values: (N, 3, S, S), the pictures of all rows in reading order.
+
+        Returns:
+            (B, T, D): token embeddings, and the aligned features of the tower at a picture's tokens.
+
+        Raises:
+            ValueError: if the ids hold another number of image tokens than the pictures fill.
+        """
+        embeds = self.get_input_embeddings()(input_ids)
+        inside = input_ids == self.config.image_token_id
+        count, size = 0 if pixel_values is None else len(pixel_values), self.config.vision_config.num_image_tokens
+        if int(inside.sum()) != count * size:
+            raise ValueError(f"input_ids hold {int(inside.sum())} image tokens; {count} pictures of {size} were given")
+        if pixel_values is None or not count:
+            return embeds
+        pixels = pixel_values.to(self.model.vision_model.embeddings.patch_embedding.weight.dtype)
+        seen = self.model.get_image_features(pixels, return_dict=True).pooler_output
+        return embeds.masked_scatter(inside[..., None].expand_as(embeds), seen.to(embeds.dtype))
+
+    @property
+    def image_tokens(self) -> int:
+        """L, tokens of a drawn picture."""
+        return int(self.config.vq_config.num_patches) ** 2
+
+    @property
+    def drawn_size(self) -> int:
+        """Side of a drawn picture in pixels."""
+        vq = self.config.vq_config
+        return int(vq.num_patches * 2 ** (len(vq.channel_multiplier) - 1))
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Reads prompts that are padded on the left.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T), 0 at padding.
+
+        Returns:
+            the last state, (B, D), and per LLM layer keys and values, (B, heads, T, head width).
+        """
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        outputs = self.model.language_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            use_cache=True,
+        )
+        layers = [(layer.keys, layer.values) for layer in outputs.past_key_values.layers]
+        return outputs.last_hidden_state[:, -1], layers
+
+    def step(self, tokens: Tensor, cache: Cache, attention_mask: Tensor | None, positions: Tensor) -> Tensor:
+        """The state after one more image token.
+
+        Args:
+            tokens: (B,) drawn codes.
+            cache: of `ReservedLayer`s; the token is added to it.
+            attention_mask: (B, T) over all tokens, this one included; None if none is hidden.
+            positions: (B,) of the token.
+
+        Returns:
+            (B, D).
+        """
+        outputs = self.model.language_model(
+            inputs_embeds=self.prepare_embeddings_for_image_generation(tokens[:, None]),
+            attention_mask=attention_mask,
+            position_ids=positions[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return outputs.last_hidden_state[:, -1]
+
+    def next_logits(self, states: Tensor) -> Tensor:
+        """Logits of the next code: (B, D) -> (B, K)."""
+        logits = self.model.generation_head(states)
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Codes (B, L) to pixels (B, 3, S, S) around [-1, 1], float32 and not clipped."""
+        return self.model.vqmodel.decode(tokens).float()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [-1, 1] to the codes (B, L) nearest by angle.
+
+        transformers' own `vqmodel.encode` takes the nearest by distance; the codec was trained with both sides of the
+        comparison scaled to length 1.
+        """
+        codec = self.model.vqmodel
+        latents = codec.quant_conv(codec.encoder(pixels.to(codec.quant_conv.weight.dtype)))
+        wanted = F.normalize(latents.flatten(2).transpose(1, 2).float(), dim=-1)  # (B, L, width of a code)
+        codes = F.normalize(codec.quantize.embedding.weight.float(), dim=-1)
+        distances = wanted.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * wanted @ codes.T
+        return distances.argmin(dim=-1)
+
+
+def reserve(layers: list[tuple[Tensor, Tensor]], rows: Tensor, room: int) -> Cache:
+    """A cache over the given rows of read prompts, (R,) indices, with room for more tokens."""
+    return Cache(layers=[ReservedLayer(keys[rows], values[rows], room) for keys, values in layers])
+
+
+def unconditional_ids(input_ids: Tensor, attention_mask: Tensor, pad_token_id: int) -> Tensor:
+    """The prompts of the guidance rows: all tokens but the first and the last replaced by the pad token, and visible.
+
+    Args:
+        input_ids: (B, T) padded on the left.
+        attention_mask: (B, T).
+        pad_token_id: of the tokenizer.
+    """
+    empty = torch.full_like(input_ids, pad_token_id)
+    empty[:, -1] = input_ids[:, -1]
+    first = attention_mask.argmax(dim=1, keepdim=True)
+    return empty.scatter(1, first, input_ids.gather(1, first))

@@ -1,0 +1,148 @@
+"""From words to codes, one after the other: how Janus and Janus-Pro draw.
+
+Shapes: P prompts of T tokens, N pictures, L codes each, K codes of the codebook.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from janusflow.model.janus import JanusForConditionalGeneration, reserve, unconditional_ids
+
+TokenCallback = Callable[[int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class TokenSampling:
+    """How each code is chosen.
+
+    Attributes:
+        guidance_scale: w in logits = u + w (c - u), c with the prompt and u without; 1 runs no unconditional row.
+        do_sample: False takes the most likely code.
+        temperature: divides the logits.
+        top_k: only so many of the likeliest codes; 0 is all.
+        top_p: only the likeliest codes that together have this probability; 1 is all.
+
+    Raises:
+        ValueError: for a value that is not allowed.
+    """
+
+    guidance_scale: float = 5.0
+    do_sample: bool = True
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance_scale) or self.guidance_scale < 1:
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; expected a positive number")
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k!r}; expected a whole number from 0 upwards")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
+
+    def guide(self, logits: Tensor) -> Tensor:
+        """(R, K) -> (N, K): with guidance R = 2N, first the rows with the prompt, then those without."""
+        if self.guidance_scale == 1:
+            return logits
+        conditional, unconditional = logits.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """One code per picture: (N, K) guided logits and (N,) uniform numbers in [0, 1) -> (N,).
+
+        The code is where the cumulative probability passes the uniform number, so a picture's codes depend on its own
+        numbers alone.
+        """
+        if not self.do_sample:
+            return logits.argmax(dim=-1)
+        logits = logits.float() / self.temperature
+        if 0 < self.top_k < logits.shape[-1]:
+            least = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -math.inf)
+        probabilities = logits.softmax(dim=-1)
+        if self.top_p < 1:
+            ordered, places = probabilities.sort(dim=-1, descending=True)
+            before = ordered.cumsum(dim=-1) - ordered
+            ordered = ordered.masked_fill(before >= self.top_p, 0)
+            probabilities = torch.zeros_like(probabilities).scatter(1, places, ordered)
+        cumulative = probabilities.cumsum(dim=-1)
+        total = cumulative[:, -1:]
+        below = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+        return torch.searchsorted(cumulative, below, right=True)[:, 0]
+
+
+@dataclass
+class ReadPrompts:
+    """P prompts, read once, with and (rows P to 2P) without their words.
+
+    Attributes:
+        states: (2P, D) the last state of each, which the first code comes from; (P, D) without guidance.
+        layers: per LLM layer, keys and values.
+        visible: (2P, T) 0 at padding.
+        prompts: P.
+    """
+
+    states: Tensor
+    layers: list[tuple[Tensor, Tensor]]
+    visible: Tensor
+    prompts: int
+
+
+def read_prompts(
+    network: JanusForConditionalGeneration, input_ids: Tensor, visible: Tensor, pad_token_id: int, *, guided: bool
+) -> ReadPrompts:
+    """Reads prompts that are padded on the left and end with `<begin_of_image>`."""
+    prompts = len(input_ids)
+    if guided:
+        input_ids = torch.cat([input_ids, unconditional_ids(input_ids, visible, pad_token_id)])
+        visible = torch.cat([visible, visible])
+    states, layers = network.read(input_ids, visible)
+    return ReadPrompts(states, layers, visible, prompts)
+
+
+def draw_codes(
+    network: JanusForConditionalGeneration,
+    read: ReadPrompts,
+    owner: Tensor,
+    uniform: Tensor,
+    sampling: TokenSampling,
+    callback: TokenCallback = lambda step, codes: None,
+) -> Tensor:
+    """The codes of N pictures.
+
+    Args:
+        network: draws.
+        read: the prompts.
+        owner: (N,) the prompt of each picture.
+        uniform: (N, L) each picture's own chance, in [0, 1).
+        sampling: see `TokenSampling`; its guidance must be what the prompts were read for.
+        callback: called with (step, codes so far) after each code.
+
+    Returns:
+        (N, L) int64.
+    """
+    guided = sampling.guidance_scale > 1
+    rows = torch.cat([owner, owner + read.prompts]) if guided else owner
+    length = network.image_tokens
+    visible = read.visible[rows]
+    positions = visible.sum(dim=1)
+    padded = bool((visible == 0).any())
+    mask = torch.cat([visible, visible.new_ones(len(rows), length)], dim=1) if padded else None
+    cache = reserve(read.layers, rows, length - 1)
+    states, codes = read.states[rows], owner.new_empty(len(owner), length)
+    for step in range(length):
+        codes[:, step] = sampling.choose(sampling.guide(network.next_logits(states)), uniform[:, step])
+        callback(step, codes[:, : step + 1])
+        if step + 1 < length:
+            seen = None if mask is None else mask[:, : visible.shape[1] + step + 1]
+            tokens = codes[:, step].repeat(2) if guided else codes[:, step]
+            states = network.step(tokens, cache, seen, positions + step)
+    return codes
