@@ -1,4 +1,4 @@
-"""The family's chat templates as Jinja, so that `apply_chat_template` gives the strings that the official code makes."""
+"""The family's chat templates as Jinja: `apply_chat_template` then gives the strings that the official code makes."""
 
 from __future__ import annotations
 

@@ -118,7 +118,9 @@ class Janus(Conversational):
         """
         if others:
             known = "guidance_scale, do_sample, temperature, top_k, top_p"
-            raise ValueError(f"{', '.join(sorted(others))}: not for a Janus model, which draws code by code with {known}")
+            raise ValueError(
+                f"{', '.join(sorted(others))}: not for a Janus model, which draws code by code with {known}"
+            )
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
         for name, value in (("num_images_per_prompt", num_images_per_prompt), ("batch_size", batch_size)):

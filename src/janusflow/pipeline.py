@@ -99,7 +99,9 @@ class JanusFlow(Conversational):
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
         if isinstance(network, JanusForConditionalGeneration):
             if vae is not None or adapter is not None:
-                raise ValueError(f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter")
+                raise ValueError(
+                    f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter"
+                )
             return Janus(network, processor)  # type: ignore[return-value]
         own = checkpoint.folder / "vae"
         model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT, chat_template
+from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT
 from janusflow.checkpoint.files import read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
 from janusflow.images import ImageSource, load_image, load_images

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoProcessor, JanusForConditionalGeneration
 
 from janusflow import JanusFlow
 from janusflow.checkpoint import convert as convert_module
@@ -16,7 +18,7 @@ from janusflow.checkpoint import open_checkpoint
 from janusflow.checkpoint.convert import convert
 from tests.conftest import GOLDEN
 
-OFFICIAL = GOLDEN / "janusflow-small-a"
+OFFICIAL, JANUS = GOLDEN / "janusflow-small-a", GOLDEN / "janus-small-a"
 
 
 def same(one: Path, other: Path) -> bool:
@@ -37,13 +39,69 @@ def test_round_trips_are_exact_to_the_bit(tmp_path: Path, name: str, way: tuple[
     for step, layout in enumerate(way):
         place = convert(place, tmp_path / f"{step}", to=layout, progress=False)
         assert open_checkpoint(place).layout == layout
-    golden = tmp_path / "golden"
+    is_golden(place, OFFICIAL, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "way", [("official",), ("transformers", "official"), ("janusflow", "transformers", "official")]
+)
+def test_round_trips_of_janus_are_exact_to_the_bit(tmp_path: Path, way: tuple[str, ...]) -> None:
+    place = JANUS
+    for step, layout in enumerate(way):
+        place = convert(place, tmp_path / f"{step}", to=layout, progress=False)
+        assert open_checkpoint(place).layout == layout.replace("janusflow", "transformers")
+    is_golden(place, JANUS, tmp_path)
+
+
+def test_janus_from_paddle_and_from_pickled_files(tmp_path: Path) -> None:
+    for name in ("paddle", "bin"):
+        shutil.copytree(
+            JANUS, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors", "expected.json", "*.png")
+        )
+    weights = load_file(JANUS / "model.safetensors")
+    torch.save(weights, tmp_path / "bin" / "pytorch_model.bin")
+    write_pdparams(weights, tmp_path / "paddle" / "model_state.pdparams")
+    for name, layout in (("paddle", "paddle"), ("bin", "official")):
+        assert open_checkpoint(tmp_path / name).layout == layout
+        is_golden(convert(tmp_path / name, tmp_path / f"{name}-out", to="official", progress=False), JANUS, tmp_path)
+
+
+def test_transformers_opens_a_converted_janus_and_draws_the_same(tmp_path: Path) -> None:
+    folder = convert(JANUS, tmp_path / "converted", to="transformers", progress=False)
+    cases = json.loads((JANUS / "expected.json").read_text(encoding="utf-8"))
+    processor, model = AutoProcessor.from_pretrained(folder), JanusForConditionalGeneration.from_pretrained(folder)
+    text = processor.apply_chat_template(cases["conversations"][0], add_generation_prompt=False)
+    assert text == cases["sft"][0]
+    opened = JanusFlow.from_pretrained(JANUS, device="cpu")
+    ours = dict(opened.network.named_parameters())
+    assert all(torch.equal(value, ours[name]) for name, value in model.named_parameters())
+
+
+def test_a_janusflow_has_no_transformers_layout(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no layout for"):
+        convert(OFFICIAL, tmp_path / "new", to="transformers", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def is_golden(place: Path, source: Path, scratch: Path) -> None:
+    """Asserts that a folder holds the tensors and the configuration of a golden one, and a card with its licence."""
+    golden = scratch / f"golden-{place.name}"
     golden.mkdir()
-    shutil.copy(OFFICIAL / "model.safetensors", golden)
+    shutil.copy(source / "model.safetensors", golden)
     assert same(place, golden)
-    raw = json.loads((place / "config.json").read_text())
-    assert raw == json.loads((OFFICIAL / "config.json").read_text())
+    assert json.loads((place / "config.json").read_text()) == json.loads((source / "config.json").read_text())
     assert "DeepSeek Model License" in (place / "README.md").read_text()
+
+
+def write_pdparams(weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Writes tensors as PaddlePaddle does: numpy arrays in a pickle, linear weights transposed, their names beside."""
+    arrays = {}
+    for name, value in weights.items():
+        linear = value.ndim == 2 and not name.endswith(("embed_tokens.weight", "gen_embed.weight", "embedding.weight"))
+        array = (value.T if linear else value).contiguous().numpy()
+        arrays[name.replace("language_model.model.", "language_model.llama.")] = array
+    with file.open("wb") as stream:
+        pickle.dump({**arrays, "StructuredToParameterName@@": {name: name for name in arrays}}, stream, protocol=4)
 
 
 def test_what_is_converted_paints_and_answers_the_same(tmp_path: Path) -> None:

@@ -6,17 +6,18 @@ from pathlib import Path
 
 from janusflow import JanusFlow
 from janusflow.checkpoint.describe import describe
+from tests.conftest import GOLDEN
 
 
 def test_parts_add_up_to_the_weights(small_folder: Path, small_model: JanusFlow) -> None:
     found = describe(small_folder)
     network = small_model.network
-    assert found.layout == "official"
-    assert sum(found.parts.values()) == sum(p.numel() for p in network.parameters())
-    assert found.parts["lm_head"] == network.lm_head.weight.numel()
+    assert (found.family, found.layout, found.sft_format) == ("JanusFlow", "official", "deepseek_old")
+    assert sum(count for count, _ in found.parts.values()) == sum(p.numel() for p in network.parameters())
+    assert found.parts["lm_head"][0] == network.lm_head.weight.numel()
     assert found.image_size == network.config.image_size
     assert found.vae is None
-    assert found.bytes > sum(found.parts.values())
+    assert found.bytes > sum(count for count, _ in found.parts.values())
 
 
 def test_our_own_layout_with_its_vae(small_model: JanusFlow, tmp_path: Path) -> None:
@@ -24,4 +25,13 @@ def test_our_own_layout_with_its_vae(small_model: JanusFlow, tmp_path: Path) -> 
     found = describe(tmp_path)
     assert found.layout == "janusflow"
     assert found.vae == tmp_path / "vae"
-    assert sum(found.parts.values()) == sum(p.numel() for p in small_model.network.parameters())
+    assert sum(count for count, _ in found.parts.values()) == sum(p.numel() for p in small_model.network.parameters())
+
+
+def test_a_janus() -> None:
+    folder = GOLDEN / "janus-small-a"
+    found = describe(folder)
+    model = JanusFlow.from_pretrained(folder, device="cpu")
+    assert (found.family, found.layout, found.sft_format) == ("Janus", "official", "deepseek")
+    assert sum(count for count, _ in found.parts.values()) == sum(p.numel() for p in model.network.parameters())
+    assert (found.image_size, found.drawn, found.image_tokens) == (64, "16 codes out of 128", (16, 16))

@@ -1,7 +1,7 @@
-"""From any layout into ours, the official one or transformers', tensor by tensor: the model is never in memory as a whole.
+"""From any layout into ours, the official one or transformers', tensor by tensor, never the whole model in memory.
 
-Ours of a Janus is that of transformers. What the official layout stores for Janus beside the network's weights goes into
-a file of its own there, so that the way back is exact.
+Ours of a Janus is that of transformers. What the official layout stores for Janus beside the network's weights goes
+into a file of its own there, so that the way back is exact.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def convert(
     kind = None if dtype == "auto" else resolve_dtype(dtype, torch.float32)
     checkpoint = open_checkpoint(source)
     if to == "transformers" and checkpoint.family != "Janus":
-        raise ValueError(f"{checkpoint.folder} is a JanusFlow, which transformers has no layout for; use to='janusflow'")
+        raise ValueError(
+            f"{checkpoint.folder} is a JanusFlow, which transformers has no layout for; use to='janusflow'"
+        )
     processor = JanusFlowProcessor.from_pretrained(
         checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
     )
@@ -197,9 +199,7 @@ def _meta_of(checkpoint: Checkpoint, name: str, kind: torch.dtype | None) -> Ten
     return torch.empty(checkpoint.tensors.shapes[name], dtype=kind or checkpoint.tensors.dtypes[name], device="meta")
 
 
-def _read_extras(
-    checkpoint: Checkpoint, names: list[str], kind: torch.dtype | None
-) -> Iterator[tuple[str, Tensor]]:
+def _read_extras(checkpoint: Checkpoint, names: list[str], kind: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in checkpoint.tensors.read(names):
         yield name, tensor if kind is None else tensor.to(kind)
 

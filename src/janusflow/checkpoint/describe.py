@@ -9,7 +9,19 @@ from pathlib import Path
 import torch
 
 from janusflow.checkpoint.load import empty_network, open_checkpoint
+from janusflow.model.janus import JanusForConditionalGeneration
+from janusflow.processor import JanusFlowProcessor
 
+JANUS_PARTS = {
+    "model.vision_model": "f_enc: SigLIP tower",
+    "model.aligner": "features to LLM embeddings",
+    "model.generation_embeddings": "one vector per code of a picture",
+    "model.generation_aligner": "codes to LLM embeddings",
+    "model.language_model": "LLM",
+    "lm_head": "LLM head",
+    "model.generation_head": "LLM states to codes",
+    "model.vqmodel": "VQ codec: codes to pixels and back",
+}
 PARTS = {
     "understanding_encoder": "f_enc: SigLIP tower and aligner",
     "generation_encoder": "g_enc: latent and time to LLM embeddings",
@@ -25,24 +37,29 @@ class Description:
 
     Attributes:
         folder: where it lies.
-        layout: "janusflow" or "official".
+        family: "JanusFlow" or "Janus" (which Janus-Pro is too).
+        layout: "janusflow", "official", "paddle" or "transformers".
+        sft_format: name of the chat template.
         dtypes: dtype of the stored weights to number of tensors.
         bytes: size of the weight files.
-        parts: name of each part of the network to its number of parameters.
+        parts: name of each part of the network to its number of parameters and what it is.
         image_size: side of the pictures that it draws, in pixels.
-        latent: (channels, side) of their latent.
+        drawn: what a picture is drawn as, in words.
         image_tokens: (understanding, generation) tokens per picture.
         context: positions of the LLM.
-        vae: the folder of the VAE beside the weights, or None if it has to come from elsewhere.
+        vae: the folder of the VAE beside the weights, or None if it has to come from elsewhere (JanusFlow) or there is
+            none (Janus, whose codec is a part of the network).
     """
 
     folder: Path
+    family: str
     layout: str
+    sft_format: str
     dtypes: dict[str, int]
     bytes: int
-    parts: dict[str, int]
+    parts: dict[str, tuple[int, str]]
     image_size: int
-    latent: tuple[int, int]
+    drawn: str
     image_tokens: tuple[int, int]
     context: int
     vae: Path | None
@@ -55,18 +72,31 @@ def describe(path_or_id: str | Path) -> Description:
         ValueError: as `open_checkpoint`.
     """
     checkpoint = open_checkpoint(path_or_id)
-    config = checkpoint.config
+    config, vae = checkpoint.config, checkpoint.folder / "vae"
     network = empty_network(checkpoint, dtype=torch.float32, device=torch.device("meta"))
-    vae = checkpoint.folder / "vae"
+    if isinstance(network, JanusForConditionalGeneration):
+        known, tokens = JANUS_PARTS, network.image_tokens
+        size, drawn = network.drawn_size, f"{tokens} codes out of {network.config.vq_config.num_embeddings:,}"
+    else:
+        sizes = network.config
+        known, tokens, size = PARTS, sizes.num_generation_tokens, sizes.image_size
+        drawn = f"latent {sizes.latent_channels}x{sizes.latent_size}x{sizes.latent_size}"
+    parts = {
+        part: (sum(p.numel() for p in network.get_submodule(part).parameters()), meaning)
+        for part, meaning in known.items()
+    }
+    processor = JanusFlowProcessor.from_pretrained(checkpoint.folder, num_image_tokens=checkpoint.image_tokens)
     return Description(
         folder=checkpoint.folder,
+        family=checkpoint.family,
         layout=checkpoint.layout,
+        sft_format=processor.text.sft_format,
         dtypes=dict(Counter(str(d).removeprefix("torch.") for d in checkpoint.tensors.dtypes.values())),
         bytes=sum(file.stat().st_size for file in checkpoint.tensors.files),
-        parts={part: sum(p.numel() for p in getattr(network, part).parameters()) for part in PARTS},
-        image_size=config.image_size,
-        latent=(config.latent_channels, config.latent_size),
-        image_tokens=(config.num_understanding_tokens, config.num_generation_tokens),
+        parts=parts,
+        image_size=size,
+        drawn=drawn,
+        image_tokens=(checkpoint.image_tokens, tokens),
         context=config.text_config.max_position_embeddings,
         vae=vae if vae.is_dir() else None,
     )

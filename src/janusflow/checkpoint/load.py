@@ -139,9 +139,7 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
-def empty_network(
-    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device
-) -> Network:
+def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Network:
     """The network of a configuration, its parameters not yet filled.
 
     Raises:

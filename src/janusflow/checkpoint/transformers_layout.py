@@ -78,6 +78,6 @@ def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) ->
         do_normalize=image.do_normalize,
     )
     template = chat_template(text.sft_format, text.system_prompt, text.image_tag)
-    JanusProcessor(
-        pictures, tokenizer, chat_template=template, num_image_tokens=text.num_image_tokens
-    ).save_pretrained(folder)
+    JanusProcessor(pictures, tokenizer, chat_template=template, num_image_tokens=text.num_image_tokens).save_pretrained(
+        folder
+    )

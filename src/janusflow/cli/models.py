@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -27,16 +28,21 @@ def generate(
     vae: Vae = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures of each prompt.")] = 1,
-    steps: Annotated[int, typer.Option(help="Steps from noise to picture.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 is without guidance.")] = 2.0,
+    steps: Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")] = None,
+    guidance: Annotated[
+        Optional[float], typer.Option(help="Weight of the prompt; 1 is none. By default 2, and 5 for Janus.")
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="Of the first picture of each prompt; by default random.")] = None,
-    solver: Annotated[str, typer.Option(help="euler, heun, midpoint or ab2.")] = "euler",
-    shift: Annotated[float, typer.Option(help="Above 1: more steps near the noise.")] = 1.0,
+    solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
+    shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
     height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
     width: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
     image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
     mask: Annotated[Optional[Path], typer.Option(help="With --image: bright where to repaint; any size.")] = None,
     strength: Annotated[Optional[float], typer.Option(help="With --image: how far from it, in (0, 1].")] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="Of a Janus model's codes; 1 by default.")] = None,
+    top_k: Annotated[Optional[int], typer.Option(help="Of a Janus model's codes; all by default.")] = None,
+    top_p: Annotated[Optional[float], typer.Option(help="Of a Janus model's codes; 1 by default.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures painted at once.")] = 16,
     adapter: Adapter = None,
     device: Device = "auto",
@@ -61,25 +67,26 @@ def generate(
     if num_images < 1:
         raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
     seeds = choose_seeds(seed, len(prompts), num_images)
-    settings: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "solver": solver,
         "shift": shift,
         "height": height,
         "width": width,
+        "image": image,
+        "mask": mask,
         "strength": strength,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
     }
-    origin = {"model": model, "vae": vae, "adapter": adapter, "dtype": dtype, "image": image, "mask": mask}
+    origin = {"model": model, "vae": vae, "adapter": adapter, "dtype": dtype}
     with output_folder(out):
-        pictures = _open(model, vae, dtype, device, adapter).generate(
-            prompts,
-            num_images_per_prompt=num_images,
-            seed=seeds,
-            image=image,
-            mask=mask,
-            batch_size=batch_size,
-            **settings,
+        opened = _open(model, vae, dtype, device, adapter)
+        settings = _settings(opened, asked)
+        pictures = opened.generate(
+            prompts, num_images_per_prompt=num_images, seed=seeds, batch_size=batch_size, **settings
         )
         named = [prompt for prompt in prompts for _ in range(num_images)]
         used = {name: value for name, value in {**origin, **settings}.items() if value is not None}
@@ -182,20 +189,22 @@ def info(
     from rich.console import Console
     from rich.table import Table
 
-    from janusflow.checkpoint.describe import PARTS, describe
+    from janusflow.checkpoint.describe import describe
     from janusflow.vae import DEFAULT_VAE
 
     found = describe(model)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     stored = ", ".join(f"{count} tensors {dtype}" for dtype, count in found.dtypes.items())
     table.add_row("from", str(found.folder))
+    table.add_row("family", f"{found.family}, chat template {found.sft_format}")
     table.add_row("layout", f"{found.layout}, {found.bytes / 1e6:,.1f} MB in {stored}")
-    table.add_row("pictures", f"{found.image_size} px, latent {found.latent[0]}x{found.latent[1]}x{found.latent[1]}")
+    table.add_row("pictures", f"{found.image_size} px, {found.drawn}")
     table.add_row("tokens", f"{found.image_tokens[0]} to see, {found.image_tokens[1]} to draw; context {found.context}")
-    table.add_row("VAE", str(found.vae) if found.vae else f"not here; by default {DEFAULT_VAE}")
-    for part, count in found.parts.items():
-        table.add_row(part, f"{count:>15,}  {PARTS[part]}")
-    table.add_row("parameters", f"{sum(found.parts.values()):>15,}")
+    if found.family == "JanusFlow":
+        table.add_row("VAE", str(found.vae) if found.vae else f"not here; to draw, by default {DEFAULT_VAE}")
+    for part, (count, meaning) in found.parts.items():
+        table.add_row(part.removeprefix("model."), f"{count:>15,}  {meaning}")
+    table.add_row("parameters", f"{sum(count for count, _ in found.parts.values()):>15,}")
     Console(soft_wrap=True).print(table)
 
 
@@ -203,7 +212,7 @@ def info(
 def convert(
     source: Annotated[str, typer.Argument(help="'tiny', a folder, or a hub id, in any layout.")],
     folder: Annotated[Path, typer.Argument(help="The new folder; it must not exist.")],
-    to: Annotated[str, typer.Option(help="janusflow or official.")] = "janusflow",
+    to: Annotated[str, typer.Option(help="janusflow, official, or (Janus) transformers.")] = "janusflow",
     dtype: Annotated[str, typer.Option(help="auto (as stored), float32 or bfloat16.")] = "auto",
     sft_format: Annotated[Optional[str], typer.Option(help="Another chat template: deepseek_old, deepseek.")] = None,
     debug: Debug = False,
@@ -251,6 +260,21 @@ def _open(model: str, vae: str | None, dtype: str, device: str, adapter: Path | 
     transformers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
     return JanusFlow.from_pretrained(model, vae=vae, dtype=dtype, device=device, adapter=adapter)
+
+
+def _settings(model: JanusFlow, asked: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, and the model's own defaults for the rest.
+
+    Raises:
+        ValueError: if the model does not take what was asked for: a Janus knows no solver, a JanusFlow no temperature.
+    """
+    known = signature(model.generate).parameters
+    refused = [name for name, value in asked.items() if value is not None and name not in known]
+    if refused:
+        options = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+        named = ", ".join("--" + options.get(name, name).replace("_", "-") for name in refused)
+        raise ValueError(f"{named}: not for a {type(model).__name__} model")
+    return {name: known[name].default if value is None else value for name, value in asked.items() if name in known}
 
 
 def _write(

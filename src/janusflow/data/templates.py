@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from janusflow.model.janusflow import GENERATION_TOKEN
 from janusflow.chat_template import ROLE_WORDS
+from janusflow.model.janusflow import GENERATION_TOKEN
 from janusflow.processor import JanusFlowProcessor
 
 IGNORE = -100

@@ -33,7 +33,9 @@ class ReservedLayer(DynamicLayer):
         self._all_keys[:, :, :tokens], self._all_values[:, :, :tokens] = keys, values
         self.keys, self.values = self._all_keys[:, :, :tokens], self._all_values[:, :, :tokens]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         begin = self.keys.shape[2]
         end = begin + key_states.shape[2]
         self._all_keys[:, :, begin:end], self._all_values[:, :, begin:end] = key_states, value_states

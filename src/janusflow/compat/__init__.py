@@ -1,0 +1,1 @@
+"""Interfaces of other projects, so that programs written for them run on this package."""

@@ -1,0 +1,389 @@
+"""TorchUMM's inference interface on this package: the same classes, keys, defaults and results, without CUDA.
+
+    from janusflow.compat.umm import InferencePipeline, InferenceRequest
+
+or, for a program that is not to be changed, `janusflow.compat.umm.install()` before its first `import umm`. Where
+TorchUMM itself is installed, `register()` puts these backbones into it.
+
+What differs: `run_many` runs requests of one kind as one batch, with the results of one after the other; all pictures
+of a question are read, not the first alone; noise comes from a generator of the pipeline, not from torch's global one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from PIL import Image
+
+from janusflow.janus import Janus
+from janusflow.pipeline import JanusFlow
+
+TASKS = ("generation", "editing", "understanding")
+UNDERSTANDING = {"max_new_tokens": 512, "do_sample": False, "use_cache": True}
+JANUS_GENERATION = {
+    "temperature": 1.0,
+    "parallel_size": 4,
+    "cfg_weight": 5.0,
+    "image_token_num_per_image": 576,
+    "img_size": 384,
+    "patch_size": 16,
+}
+BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> hub id, generation defaults
+    "janus_flow": (
+        "deepseek-ai/JanusFlow-1.3B",
+        {"cfg_weight": 2.0, "num_inference_steps": 30, "parallel_size": 5, "img_size": 384},
+    ),
+    "janus": ("deepseek-ai/Janus-1.3B", JANUS_GENERATION),
+    "janus_pro": ("deepseek-ai/Janus-Pro-7B", JANUS_GENERATION),
+}
+DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "half": "float16"}
+DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+LARGEST_SIZE = 1024
+FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """One request.
+
+    Attributes:
+        backbone: the pipeline's.
+        task: "generation" or "understanding"; "editing" exists and is answered with an error.
+        prompt: what to paint, or the question; without one, a picture is described.
+        images: paths of the pictures that are asked about.
+        videos: none; no model of the family reads them.
+        params: keys of `generation_cfg` or `understanding_cfg`, for this request alone.
+        metadata: the caller's own.
+        output_path: where pictures are saved; several get _0, _1, ... before the suffix.
+    """
+
+    backbone: str
+    task: str
+    prompt: str | None = None
+    images: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    output_path: str | None = None
+
+
+class Backbone:
+    """A model of the family behind TorchUMM's interface for backbones.
+
+    Args:
+        name: a key of `BACKBONES`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.model_path, defaults = BACKBONES[name]
+        self.generation_cfg, self.understanding_cfg = dict(defaults), dict(UNDERSTANDING)
+        self.generator = torch.Generator()
+        self.model: JanusFlow | Janus | None = None
+
+    def load(self, cfg: Mapping[str, Any]) -> None:
+        """Opens the model.
+
+        Args:
+            cfg: model_path, vae_path, seed (42), torch_dtype ("bfloat16"), generation_cfg, understanding_cfg, device
+                ("auto"); janus_root is accepted and not needed.
+
+        Raises:
+            ValueError: if the model cannot be opened or is not of the backbone's family.
+        """
+        self.generation_cfg.update(cfg.get("generation_cfg") or {})
+        self.understanding_cfg.update(cfg.get("understanding_cfg") or {})
+        self.generator.manual_seed(int(cfg.get("seed", 42)))
+        dtype = str(cfg.get("torch_dtype", "bfloat16")).lower()
+        options: dict[str, Any] = {"dtype": DTYPES.get(dtype, dtype), "device": cfg.get("device", "auto")}
+        if self.name == "janus_flow" and cfg.get("vae_path"):
+            options["vae"] = cfg["vae_path"]
+        path = cfg.get("model_path") or self.model_path
+        self.model = JanusFlow.from_pretrained(path, progress=False, **options)
+        if isinstance(self.model, Janus) == (self.name == "janus_flow"):
+            raise ValueError(f"backbone is {self.name!r}, but {path} is a {type(self.model).__name__} model")
+
+    def generation(
+        self, prompt: str | None, output_path: str | None = None, generation_cfg: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Pictures of one prompt: `image`, `images`, `saved_paths`."""
+        return self.generate_many([(prompt, output_path)], generation_cfg or {})[0]
+
+    def generate_many(
+        self, wanted: Sequence[tuple[str | None, str | None]], generation_cfg: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Pictures of several prompts in one batch, with the noise that one after the other would have drawn.
+
+        Args:
+            wanted: (prompt, output path) of each.
+            generation_cfg: of all of them.
+        """
+        config = {**self.generation_cfg, **generation_cfg}
+        for prompt, _ in wanted:
+            if not isinstance(prompt, str) or not prompt:
+                raise ValueError("`prompt` is required for task `generation`.")
+        each, size = int(config["parallel_size"]), int(config["img_size"])
+        if not 1 <= size <= LARGEST_SIZE:
+            raise ValueError(f"img_size is {size}; allowed are 1 to {LARGEST_SIZE}")
+        if "seed" in config:
+            self.generator.manual_seed(int(config["seed"]))
+        prompts = [str(prompt) for prompt, _ in wanted]
+        pictures = self._paint(prompts, each, config)
+        resized = [picture.resize((size, size), Image.Resampling.LANCZOS) for picture in pictures]
+        results = []
+        for number, (_, path) in enumerate(wanted):
+            own = resized[number * each : (number + 1) * each]
+            results.append({"image": own[0], "images": own, "saved_paths": _save(own, path)})
+        return results
+
+    def _paint(self, prompts: list[str], each: int, config: Mapping[str, Any]) -> list[Image.Image]:
+        model, count = self._loaded(), len(prompts) * each
+        options: dict[str, Any] = {
+            "num_images_per_prompt": each,
+            "guidance_scale": float(config["cfg_weight"]),
+            "batch_size": count,
+            "progress": False,
+        }
+        if isinstance(model, Janus):
+            seeds = torch.randint(2**62, (count,), generator=self.generator).tolist()
+            options.update(seed=seeds, temperature=float(config["temperature"]))
+        else:
+            sizes = model.network.config
+            shape = (count, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
+            options.update(latents=torch.randn(shape, generator=self.generator))
+            options.update(num_inference_steps=int(config["num_inference_steps"]))
+        painted: list[Image.Image] = model.generate(prompts, **options)
+        return painted
+
+    def understanding(
+        self,
+        prompt: str | None = None,
+        images: Sequence[str] | None = None,
+        videos: Sequence[str] | None = None,
+        understanding_cfg: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The answer to one question: `text`, and the conversation as the tokenizer got it, `sft_format`."""
+        return self.understand_many([(prompt, images or [], videos or [])], understanding_cfg or {})[0]
+
+    def understand_many(
+        self,
+        asked: Sequence[tuple[str | None, Sequence[str], Sequence[str]]],
+        understanding_cfg: Mapping[str, Any],
+    ) -> list[dict[str, Any]]:
+        """Answers to several questions in one batch.
+
+        Args:
+            asked: (prompt, images, videos) of each.
+            understanding_cfg: of all of them.
+        """
+        model, talks = self._loaded(), []
+        for prompt, images, videos in asked:
+            if videos:
+                raise NotImplementedError(f"{self.name} does not understand videos.")
+            if not prompt and not images:
+                raise ValueError("Understanding requires at least one input: prompt or images.")
+            for path in images:
+                if not Path(path).expanduser().exists():
+                    raise FileNotFoundError(f"Understanding image not found: {path}")
+            paths = [str(Path(path).expanduser()) for path in images]
+            content = model.processor.question(prompt or "Describe the image.", len(paths))
+            talks.append([{"role": "user", "content": content, "images": paths}])
+        config = {**self.understanding_cfg, **understanding_cfg}
+        answers = model.chat_batch(talks, **{name: config[name] for name in DECODING if name in config})
+        texts = [model.processor.render(talk) for talk in talks]
+        return [{"text": answer, "sft_format": text} for answer, text in zip(answers, texts, strict=True)]
+
+    def editing(self, **request: Any) -> dict[str, Any]:
+        """Refused: no released weights of the family were trained for it.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(f"{self.name} does not edit pictures; its released weights were not trained for it.")
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self.model = None
+
+    def _loaded(self) -> JanusFlow | Janus:
+        if self.model is None:
+            self.load({})
+        assert self.model is not None
+        return self.model
+
+
+class InferencePipeline:
+    """TorchUMM's pipeline over one backbone.
+
+    Args:
+        backbone_name: "janus_flow", "janus" or "janus_pro".
+        backbone_cfg: see `Backbone.load`.
+
+    Raises:
+        KeyError: for another backbone.
+        ValueError: if the model cannot be opened.
+    """
+
+    def __init__(self, backbone_name: str, backbone_cfg: dict[str, Any] | None = None) -> None:
+        if backbone_name not in BACKBONES:
+            raise KeyError(f"Unknown backbone `{backbone_name}`. Registered backbones: {sorted(BACKBONES)}")
+        self.backbone_name, self.backbone_cfg = backbone_name, backbone_cfg or {}
+        self.backbone = Backbone(backbone_name)
+        self.backbone.load(self.backbone_cfg)
+
+    def run(self, payload: InferenceRequest | Mapping[str, Any]) -> dict[str, Any]:
+        """Answers one request.
+
+        Args:
+            payload: an `InferenceRequest`, or a mapping with its fields.
+
+        Returns:
+            of a generation `image`, `images` and `saved_paths`; of an understanding `text` and `sft_format`.
+
+        Raises:
+            ValueError: for a malformed request or one for another backbone.
+            NotImplementedError: for editing and videos.
+            FileNotFoundError: for a picture that is not there.
+        """
+        return self.run_many([payload])[0]
+
+    def run_many(
+        self, payloads: Sequence[InferenceRequest | Mapping[str, Any]], batch_size: int = 1
+    ) -> list[dict[str, Any]]:
+        """Answers requests, up to `batch_size` that follow one another with one task and one setting as one batch."""
+        requests = [self._checked(payload) for payload in payloads]
+        results: list[dict[str, Any]] = []
+        for group in _groups(requests, batch_size):
+            first = group[0]
+            if first.task == "generation":
+                wanted = [(request.prompt, request.output_path) for request in group]
+                results += self.backbone.generate_many(wanted, first.params)
+            elif first.task == "understanding":
+                asked = [(request.prompt, request.images, request.videos) for request in group]
+                results += self.backbone.understand_many(asked, first.params)
+            else:
+                results.append(self.backbone.editing())
+        return results
+
+    def _checked(self, payload: InferenceRequest | Mapping[str, Any]) -> InferenceRequest:
+        request = normalize_request(payload)
+        if request.backbone != self.backbone_name:
+            raise ValueError(f"Pipeline backbone is `{self.backbone_name}` but request asks for `{request.backbone}`.")
+        return request
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self.backbone.close()
+
+    def __enter__(self) -> InferencePipeline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def normalize_request(payload: InferenceRequest | Mapping[str, Any]) -> InferenceRequest:
+    """A request from a mapping, checked.
+
+    Raises:
+        ValueError: for an unknown task, no backbone, or a generation without a prompt.
+    """
+    if isinstance(payload, Mapping):
+        known = {name: payload[name] for name in InferenceRequest.__slots__ if payload.get(name) is not None}
+        if "backbone" not in known or "task" not in known:
+            raise ValueError("a request needs `backbone` and `task`.")
+        payload = InferenceRequest(**known)
+    if payload.task not in TASKS:
+        raise ValueError(f"Unsupported task: {payload.task}")
+    if not payload.backbone:
+        raise ValueError("`backbone` must be provided.")
+    if payload.task == "generation" and not payload.prompt:
+        raise ValueError("`prompt` is required for task `generation`.")
+    return payload
+
+
+def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[list[InferenceRequest]]:
+    """Neighbours that can run together. A request with a seed of its own runs alone."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected a whole number from 1 upwards")
+
+    def kind(numbered: tuple[int, InferenceRequest]) -> Any:
+        number, request = numbered
+        return request.task, request.params, number if "seed" in request.params else None
+
+    for _, run in itertools.groupby(enumerate(requests), key=kind):
+        members = [request for _, request in run]
+        for start in range(0, len(members), batch_size):
+            yield members[start : start + batch_size]
+
+
+def _save(pictures: Sequence[Image.Image], output_path: str | None) -> list[str]:
+    if not output_path:
+        return []
+    place = Path(output_path).expanduser()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    suffix, stem = place.suffix or ".png", place.stem or "output"
+    names = [f"{stem}{suffix}"] if len(pictures) == 1 else [f"{stem}_{i}{suffix}" for i in range(len(pictures))]
+    files = [place.with_name(name) for name in names]
+    for picture, file in zip(pictures, files, strict=True):
+        picture.save(file, format=FORMATS.get(suffix.lower().lstrip("."), "PNG"))
+    return [str(file) for file in files]
+
+
+# --- in the place of TorchUMM, or inside it -------------------------------------------------------------------------
+
+
+def install() -> bool:
+    """Makes `umm.inference.pipeline` and `umm.inference.multimodal_inputs` importable where TorchUMM is not installed.
+
+    Returns:
+        whether they lead here; False if there is a `umm` already, which stays as it is.
+    """
+    present = sys.modules.get("umm")
+    if present is not None:
+        return getattr(present, "__janusflow__", False)
+    if importlib.util.find_spec("umm") is not None:
+        return False
+    contents: dict[str, dict[str, Any]] = {
+        "umm": {},
+        "umm.inference": {"InferencePipeline": InferencePipeline, "InferenceRequest": InferenceRequest},
+        "umm.inference.pipeline": {"InferencePipeline": InferencePipeline, "InferenceRequest": InferenceRequest},
+        "umm.inference.multimodal_inputs": {
+            "InferenceRequest": InferenceRequest,
+            "normalize_request": normalize_request,
+        },
+    }
+    for name, members in contents.items():
+        module = ModuleType(name, __doc__)
+        vars(module).update(members, __janusflow__=True, __path__=[])
+        sys.modules[name] = module
+        parent, _, leaf = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], leaf, module)
+    return True
+
+
+def register() -> list[str]:
+    """Puts our backbones into an installed TorchUMM, in the place of its own of the same names.
+
+    Returns:
+        their names.
+
+    Raises:
+        ValueError: if TorchUMM is not installed.
+    """
+    try:
+        from umm.core import registry
+    except ImportError as error:
+        raise ValueError("TorchUMM is not installed here; install() makes its imports lead to janusflow") from error
+    for name in BACKBONES:
+        registry.register("backbone", name, lambda name=name: Backbone(name))
+    return list(BACKBONES)
