@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from janusflow import understanding
@@ -47,7 +48,8 @@ class Conversational:
         """`chat` for several conversations of any lengths at once."""
         if not conversations:
             return []
-        return understanding.answer(self.network, self.processor, conversations, _decoding(decoding))
+        with self._working("network"):
+            return understanding.answer(self.network, self.processor, conversations, _decoding(decoding))
 
     def ask_batch(
         self, questions: Sequence[str], images: Sequence[ImageSource | Sequence[ImageSource] | None], **decoding: Any
@@ -66,7 +68,18 @@ class Conversational:
     ) -> Iterator[str]:
         """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded."""
         messages = self._question(question, images) if isinstance(question, str) else question
-        return understanding.stream(self.network, self.processor, messages, _decoding(decoding))
+        with self._working("network"):
+            pieces = understanding.stream(self.network, self.processor, messages, _decoding(decoding))
+        return self._streamed(pieces)
+
+    def _streamed(self, pieces: Iterator[str]) -> Iterator[str]:
+        with self._working("network"):
+            yield from pieces
+
+    @contextmanager
+    def _working(self, part: str | None) -> Iterator[None]:
+        """Around the work of a part of the model; a class that can put parts aside does so here."""
+        yield
 
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,7 @@ class JanusFlow(Conversational):
         self.network, self.processor = network, processor
         self.vae = vae
         self.adapters: Any = None
+        self._computes_on: torch.device | None = None  # with `offload`
         self._warned_of_size = False
 
     # --- files ------------------------------------------------------------------------------------------------------
@@ -162,16 +164,40 @@ class JanusFlow(Conversational):
                 file.replace(place)
 
     def to(self, device: str | torch.device) -> JanusFlow:
-        """Moves everything to a device."""
+        """Moves everything to a device, to stay there."""
+        self._computes_on = None
         self.network.to(resolve_device(device))
         if isinstance(self.vae, LatentCodec):
             self.vae.vae.to(self.device)
         return self
 
+    def offload(self, device: str | torch.device = "auto") -> JanusFlow:
+        """From now on network and VAE wait in main memory, and only the one that works is on the device.
+
+        Args:
+            device: where to compute; "auto" is the best one here.
+        """
+        self.to("cpu")
+        self._computes_on = resolve_device(device)
+        return self
+
+    @contextmanager
+    def _working(self, part: str | None) -> Iterator[None]:
+        """Puts the network or the VAE on the device for a while, if they wait elsewhere."""
+        if part is None or self._computes_on is None:
+            yield
+            return
+        module = self.network if part == "network" else self.codec.vae
+        module.to(self._computes_on)
+        try:
+            yield
+        finally:
+            module.to("cpu")
+
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return self.network.device
+        """Where the network computes."""
+        return self._computes_on or self.network.device
 
     @property
     def codec(self) -> LatentCodec:
@@ -214,6 +240,7 @@ class JanusFlow(Conversational):
         strength: float | None = None,
         output_type: OutputType = "pil",
         batch_size: int = 16,
+        decode_batch_size: int | None = None,
         callback_on_step_end: StepEnd | None = None,
         progress: bool = True,
     ) -> Any:
@@ -239,6 +266,7 @@ class JanusFlow(Conversational):
             output_type: "pil" for a list of pictures, "np" for an array (N, height, width, 3) in [0, 1], "latent" for
                 a tensor (N, C, H, W).
             batch_size: how many pictures are painted at once.
+            decode_batch_size: how many latents the VAE decodes at once, by default as many; 1 needs the least memory.
             callback_on_step_end: see `StepEnd`; called for each batch.
             progress: whether to show a bar.
 
@@ -250,7 +278,13 @@ class JanusFlow(Conversational):
         """
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
-        for name, value in (("num_images_per_prompt", num_images_per_prompt), ("batch_size", batch_size)):
+        decode_batch_size = batch_size if decode_batch_size is None else decode_batch_size
+        counts = {
+            "num_images_per_prompt": num_images_per_prompt,
+            "batch_size": batch_size,
+            "decode_batch_size": decode_batch_size,
+        }
+        for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -271,10 +305,15 @@ class JanusFlow(Conversational):
         if output_type != "latent":
             _ = self.codec  # a VAE that is missing is told before the painting, not after it
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
-        known = None if image is None else generation.known_picture(self.codec, size, image, mask, self.device)
-        prefix = self.network.encode_prompts(ids.to(self.device), visible.to(self.device))
-        painted = self._paint(prefix, noise, known, sampling, batch_size, callback_on_step_end, progress)
-        return self._output(painted, output_type, batch_size)
+        with self._working("vae" if image is not None else None):
+            known = None if image is None else generation.known_picture(self.codec, size, image, mask, self.device)
+        with self._working("network"):
+            prefix = self.network.encode_prompts(ids.to(self.device), visible.to(self.device))
+            painted = self._paint(prefix, noise, known, sampling, batch_size, callback_on_step_end, progress)
+        if output_type == "latent":
+            return painted
+        with self._working("vae"):
+            return self._output(painted, output_type, decode_batch_size)
 
     def _paint(
         self,
@@ -307,8 +346,6 @@ class JanusFlow(Conversational):
         return torch.cat(painted)
 
     def _output(self, latents: Tensor, output_type: OutputType, batch_size: int) -> Any:
-        if output_type == "latent":
-            return latents
         pixels = torch.cat([self.codec.decode(part) for part in latents.split(batch_size)])
         array = (pixels.permute(0, 2, 3, 1).cpu().numpy() + 1) / 2  # (N, height, width, 3)
         if output_type == "np":

@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast
 
-from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT
-from janusflow.checkpoint.files import read_json
+from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT, chat_template
+from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
+from janusflow.config import JanusFlowConfig
 from janusflow.images import ImageSource, load_image, load_images
 
 Message: TypeAlias = "Mapping[str, Any]"
@@ -111,24 +112,25 @@ class JanusFlowProcessor:
         self.image_id = self._id(text.image_tag)
         self.image_start_id = self._id(text.image_start_tag)
         self.image_end_id = self._id(text.image_end_tag)
+        tokenizer.chat_template = chat_template(text.sft_format, text.system_prompt, text.image_tag)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, num_image_tokens: int | None = None, sft_format: str | None = None
+        cls, folder: str | Path, *, num_image_tokens: int | None = None, sft_format: str | None = None, **_hub: Any
     ) -> JanusFlowProcessor:
         """Reads the tokenizer and the two JSON files of a checkpoint folder, official or ours.
 
         Args:
-            folder: of the checkpoint.
+            folder: of the checkpoint, or a hub id.
             num_image_tokens: of the network, for layouts that do not say it here.
             sft_format: another chat template than the folder's ("deepseek_old" where the layout names none).
 
         Raises:
             ValueError: if one is missing or damaged.
         """
-        folder = Path(folder)
+        folder = find_folder(folder)
         if is_transformers_processor(folder):
             text, image = read_transformers_processor(folder)
         elif (folder / PADDLE_IMAGES).is_file() and not (folder / "processor_config.json").is_file():
@@ -155,6 +157,79 @@ class JanusFlowProcessor:
         for name, values in settings.items():
             content = {**values, "processor_class": type(self).__name__}
             (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    # --- as transformers' processors are called ---------------------------------------------------------------------
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Rendered texts and their pictures as the network's inputs, as `AutoProcessor`'s users expect it.
+
+        Args:
+            text: one or several, from `apply_chat_template`, with an `<image_placeholder>` for each picture.
+            images: of all texts, in reading order.
+            return_tensors: "pt" alone.
+
+        Returns:
+            input_ids and attention_mask, (B, T) padded on the left, and pixel_values, (N, 3, S, S), if there are any.
+
+        Raises:
+            ValueError: if pictures and placeholders differ in number.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors is {return_tensors!r}; there are PyTorch tensors ('pt') alone")
+        texts = [text] if isinstance(text, str) else list(text)
+        ids = [self.tokenizer.encode(one) for one in texts]
+        pictures = load_images(images)
+        placed = sum(row.count(self.image_id) for row in ids)
+        if placed != len(pictures):
+            raise ValueError(f"the text holds {placed} {self.text.image_tag}, but {len(pictures)} pictures were given")
+        padded, mask = self._pad([self.lay_pictures(row, row.count(self.image_id)) for row in ids], side="left")
+        content = {"input_ids": padded, "attention_mask": mask}
+        if pictures:
+            content["pixel_values"] = torch.stack([self.preprocess(picture) for picture in pictures])
+        return BatchFeature(content)
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Message] | Sequence[Sequence[Message]],
+        *,
+        add_generation_prompt: bool = False,
+        tokenize: bool = False,
+        **_others: Any,
+    ) -> Any:
+        """A conversation, or several, through the template of the tokenizer.
+
+        Args:
+            conversation: messages in transformers' form: `content` a string, or parts of `type` text and image.
+            add_generation_prompt: whether the assistant's turn is opened.
+            tokenize: False for strings; True for the network's inputs, the pictures of the parts among them.
+
+        Returns:
+            a string or a list of them; or what a call of the processor gives.
+        """
+        several = bool(conversation) and not isinstance(conversation[0], Mapping)
+        talks: list[Any] = list(conversation) if several else [conversation]
+        texts = [
+            self.tokenizer.apply_chat_template(talk, add_generation_prompt=add_generation_prompt, tokenize=False)
+            for talk in talks
+        ]
+        if not tokenize:
+            return texts if several else texts[0]
+        plain = [_flatten(message, self.text.image_tag) for talk in talks for message in talk]
+        return self(texts, [image for message in plain for image in message["images"]])
+
+    def decode(self, ids: Any, **options: Any) -> str:
+        """Token ids as text; options are the tokenizer's."""
+        return str(self.tokenizer.decode(ids, **options))
+
+    def batch_decode(self, ids: Any, **options: Any) -> list[str]:
+        """Rows of token ids as texts; options are the tokenizer's."""
+        return list(self.tokenizer.batch_decode(ids, **options))
 
     # --- understanding ----------------------------------------------------------------------------------------------
 
@@ -353,3 +428,6 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokens = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
     tokens["pad_token"] = PAD_TOKEN if backend.token_to_id(PAD_TOKEN) is not None else tokens["eos_token"]
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **tokens)
+
+
+AutoProcessor.register(JanusFlowConfig, JanusFlowProcessor, exist_ok=True)

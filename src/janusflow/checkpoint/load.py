@@ -21,7 +21,7 @@ from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.official import Source
 from janusflow.checkpoint.tensors import TensorFiles
 from janusflow.config import JanusFlowConfig
-from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 from janusflow.model.janus import JanusForConditionalGeneration
 
 Config: TypeAlias = "JanusFlowConfig | JanusConfig"

@@ -1,0 +1,59 @@
+"""transformers' Auto classes open what we save, and its ways of calling a model work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+import janusflow.model  # noqa: F401 (registers the classes)
+from janusflow import JanusFlow
+from janusflow.config import JanusFlowConfig
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.processor import JanusFlowProcessor
+from tests.conftest import Golden
+
+
+def test_auto_classes_open_a_saved_model_and_it_answers(small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.save_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), JanusFlowConfig)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(model, JanusFlowForConditionalGeneration) and isinstance(processor, JanusFlowProcessor)
+    picture = Image.new("RGB", (50, 30), (200, 30, 30))
+    talk = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "what?"}]}]
+    inputs = processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=True)
+    ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    text = processor.decode(ids[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert text == small_model.ask("what?", picture, max_new_tokens=8)
+
+
+def test_chat_templates_give_the_golden_strings(golden: Golden, golden_model: JanusFlow) -> None:
+    processor = golden_model.processor
+    for talk, text in zip(golden.cases["conversations"], golden.cases["sft"], strict=True):
+        assert processor.apply_chat_template(talk) == text
+        assert processor.apply_chat_template(talk[:-1], add_generation_prompt=True) == text
+    for case in golden.cases["t2i"]:
+        messages = [{"role": "system", "content": ""}, {"role": "user", "content": case["prompt"]}]
+        text = processor.apply_chat_template(messages, add_generation_prompt=True)
+        assert text + processor.text.image_start_tag == case["text"]
+
+
+def test_chat_templates_agree_with_render(small_model: JanusFlow) -> None:
+    processor = small_model.processor
+    talks = [
+        [{"role": "user", "content": " hi "}],
+        [{"role": "system", "content": "be short\n"}, {"role": "user", "content": "hi"}],
+        [
+            {"role": "user", "content": "it's \\ 'quoted'"},
+            {"role": "assistant", "content": "yes"},
+            {"role": "user", "content": "more?"},
+        ],
+    ]
+    for talk in talks:
+        assert processor.apply_chat_template(talk, add_generation_prompt=True) == processor.render(talk)
+    together = processor.apply_chat_template(talks, add_generation_prompt=True, tokenize=True)
+    assert torch.equal(together["attention_mask"][:, -1], torch.ones(3, dtype=torch.long))
+    assert together["input_ids"].shape == together["attention_mask"].shape

@@ -1,0 +1,103 @@
+"""Code written for diffusers runs with one changed line, and paints what `JanusFlow.generate` paints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janusflow import JanusFlow
+from janusflow.diffusers_pipeline import JanusFlowPipeline
+from tests.conftest import GOLDEN
+
+PROMPTS = ["a red circle", "two blue stars"]
+
+
+@pytest.fixture
+def pipe(small_model: JanusFlow) -> JanusFlowPipeline:
+    pipeline = JanusFlowPipeline(small_model)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_it_paints_what_generate_paints(pipe: JanusFlowPipeline) -> None:
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    images = pipe(
+        prompt=PROMPTS,
+        num_inference_steps=3,
+        guidance_scale=2.0,
+        num_images_per_prompt=2,
+        generator=generators,
+        output_type="pil",
+    ).images
+    again = pipe.model.generate(
+        PROMPTS, num_inference_steps=3, num_images_per_prompt=2, seed=[0, 1, 2, 3], progress=False
+    )
+    assert len(images) == 4 and isinstance(images[0], Image.Image)
+    assert all(np.array_equal(a, b) for a, b in zip(map(np.asarray, images), map(np.asarray, again), strict=True))
+    assert isinstance(pipe("a star", num_inference_steps=1, return_dict=False), tuple)
+
+
+def test_the_callback_gets_the_pipeline_and_replaces_latents(pipe: JanusFlowPipeline) -> None:
+    seen: list[int] = []
+
+    def zero(own: JanusFlowPipeline, step: int, t: float, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert own is pipe
+        seen.append(step)
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent"}
+    out = pipe("a star", callback_on_step_end=zero, **options).images
+    assert seen == [0, 1] and not out.any()
+
+
+def test_saved_and_opened(pipe: JanusFlowPipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "saved")
+    opened = JanusFlowPipeline.from_pretrained(tmp_path / "saved", torch_dtype=torch.float32).to("cpu")
+    assert opened.components.keys() == {"network", "vae", "processor", "tokenizer"}
+    options: dict[str, Any] = {"num_inference_steps": 1, "output_type": "latent"}
+    noise = torch.randn(1, *pipe("a", **options).images.shape[1:])
+    assert torch.equal(opened("a", latents=noise, **options).images, pipe("a", latents=noise, **options).images)
+
+
+def test_pictures_are_decoded_one_at_a_time(pipe: JanusFlowPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    codec = pipe.model.codec
+    decode = codec.decode
+    monkeypatch.setattr(codec, "decode", lambda latents: (sizes.append(len(latents)), decode(latents))[1])
+    pipe(PROMPTS, num_inference_steps=1)
+    pipe.enable_vae_slicing()
+    pipe(PROMPTS, num_inference_steps=1)
+    assert sizes == [2, 1, 1]
+
+
+def test_with_offload_only_one_part_is_on_the_device(pipe: JanusFlowPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both devices are the CPU here; what is watched is who is sent where, and when."""
+    model, moves = pipe.model, []
+    monkeypatch.setattr(model.network, "to", lambda where: moves.append(("network", str(where))))
+    monkeypatch.setattr(model.codec.vae, "to", lambda where: moves.append(("vae", str(where))))
+    pipe.enable_model_cpu_offload("cpu")
+    moves.clear()
+    pipe("a star", num_inference_steps=1)
+    assert [part for part, _ in moves] == ["network", "network", "vae", "vae"]
+    moves.clear()
+    model.ask("hi", max_new_tokens=2)
+    assert "".join(model.stream("hi", max_new_tokens=2)) is not None
+    assert {part for part, _ in moves} == {"network"} and len(moves) % 2 == 0
+    monkeypatch.undo()
+    model.to("cpu")
+    assert model.device.type == "cpu"
+
+
+def test_what_it_refuses(pipe: JanusFlowPipeline) -> None:
+    with pytest.raises(ValueError, match="negative_prompt"):
+        pipe("a star", negative_prompt="blur")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="decode_batch_size is 0"):
+        pipe.model.generate("a star", decode_batch_size=0)
+    with pytest.raises(ValueError, match="is a Janus model"):
+        JanusFlowPipeline.from_pretrained(GOLDEN / "janus-small-a")
