@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -57,3 +58,16 @@ def test_chat_templates_agree_with_render(small_model: JanusFlow) -> None:
     together = processor.apply_chat_template(talks, add_generation_prompt=True, tokenize=True)
     assert torch.equal(together["attention_mask"][:, -1], torch.ones(3, dtype=torch.long))
     assert together["input_ids"].shape == together["attention_mask"].shape
+
+
+def test_device_map_and_low_rank_adapters(small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.save_pretrained(tmp_path)
+    network = AutoModelForImageTextToText.from_pretrained(tmp_path, device_map="auto")
+    options = {"num_inference_steps": 2, "seed": 0, "output_type": "latent", "progress": False}
+    mapped = JanusFlow(network, small_model.processor, small_model.vae)
+    assert torch.allclose(mapped.generate("a star", **options), small_model.generate("a star", **options), atol=1e-5)
+    adapted = get_peft_model(network, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.allclose(adapted(input_ids=ids).logits, network(input_ids=ids).logits, atol=1e-5)

@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from janusflow.checkpoint import Checkpoint
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device
 from janusflow.generation import choose_seeds
+from janusflow.hub import push_to_hub
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
@@ -44,6 +46,7 @@ class Janus(Conversational):
 
     def __init__(self, network: JanusForConditionalGeneration, processor: JanusFlowProcessor) -> None:
         self.network, self.processor = network, processor
+        self.origin: Checkpoint | None = None
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the layout of the transformers library, which `from_pretrained` and transformers' own classes open.
@@ -64,6 +67,10 @@ class Janus(Conversational):
         for file in beside.iterdir():
             file.replace(folder / file.name)
         beside.rmdir()
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes, and a model card; see `janusflow.hub.push_to_hub`."""
+        return push_to_hub(self, repo_id, **options)
 
     def to(self, device: str | torch.device) -> Janus:
         """Moves everything to a device."""

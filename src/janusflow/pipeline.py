@@ -22,10 +22,11 @@ from torch import Tensor
 
 from janusflow import generation
 from janusflow.adapters import open_adapters, remove_adapters
-from janusflow.checkpoint import find_folder, load_network, open_checkpoint
+from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.generation import KnownPicture, Sampling, Size
+from janusflow.hub import push_to_hub
 from janusflow.images import ImageSource
 from janusflow.janus import Janus
 from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
@@ -54,6 +55,7 @@ class JanusFlow(Conversational):
     ) -> None:
         self.network, self.processor = network, processor
         self.vae = vae
+        self.origin: Checkpoint | None = None
         self.adapters: Any = None
         self._computes_on: torch.device | None = None  # with `offload`
         self._warned_of_size = False
@@ -104,9 +106,12 @@ class JanusFlow(Conversational):
                 raise ValueError(
                     f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter"
                 )
-            return Janus(network, processor)  # type: ignore[return-value]
+            janus = Janus(network, processor)
+            janus.origin = checkpoint
+            return janus  # type: ignore[return-value]
         own = checkpoint.folder / "vae"
         model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))
+        model.origin = checkpoint
         return model if adapter is None else model.load_adapters(adapter)
 
     def load_adapters(self, folder: str | Path) -> JanusFlow:
@@ -162,6 +167,10 @@ class JanusFlow(Conversational):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 file.chmod(0o644)
                 file.replace(place)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes, and a model card; see `janusflow.hub.push_to_hub`."""
+        return push_to_hub(self, repo_id, **options)
 
     def to(self, device: str | torch.device) -> JanusFlow:
         """Moves everything to a device, to stay there."""

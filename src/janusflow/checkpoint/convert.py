@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import JanusConfig
 
 from janusflow.checkpoint import official, official_janus
+from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
 from janusflow.checkpoint.tensors import DTYPES, EXTRAS
@@ -30,20 +31,6 @@ from janusflow.progress import progress_bar
 LAYOUTS = ("janusflow", "official", "transformers")
 SHARD_BYTES = 5 * 10**9
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-CARD = """---
-license: other
-license_name: deepseek
-license_link: https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL
-library_name: {library}
----
-
-# {title}
-
-Written by `janusflow convert` from `{source}` in the {layout} layout; the weights are those of the source.
-
-The released weights of the Janus family, and what is made of them, stand under the
-[DeepSeek Model License](https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL).
-"""
 
 
 def convert(
@@ -96,10 +83,10 @@ def convert(
             _write_extras(checkpoint, beside, kind)
         _write_config(checkpoint, processor, beside, to, kind or checkpoint.dtype)
         _take_along(checkpoint.folder, beside)
-        if checkpoint.layout in ("official", "paddle"):
-            library = "transformers" if checkpoint.family == "Janus" and to != "official" else "janusflow"
-            card = CARD.format(title=folder.name, source=source, layout=to, library=library)
-            (beside / "README.md").write_text(card, encoding="utf-8")
+        text = (
+            f"Written by `janusflow convert` from `{source}` in the {to} layout; the weights are those of the source."
+        )
+        write_card(beside, checkpoint, title=folder.name, text=text)
         beside.rename(folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -239,8 +226,6 @@ def _write_config(
 
 
 def _take_along(source: Path, folder: Path) -> None:
-    """The VAE, the licence and (of our layout) the model card, where the source has them."""
+    """The VAE, where the source has one."""
     if (source / "vae").is_dir():
         shutil.copytree(source / "vae", folder / "vae")
-    for file in (*source.glob("LICENSE*"), *source.glob("README.md")):
-        shutil.copy(file, folder)

@@ -21,8 +21,8 @@ from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.official import Source
 from janusflow.checkpoint.tensors import TensorFiles
 from janusflow.config import JanusFlowConfig
-from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 from janusflow.model.janus import JanusForConditionalGeneration
+from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 
 Config: TypeAlias = "JanusFlowConfig | JanusConfig"
 Network: TypeAlias = "JanusFlowForConditionalGeneration | JanusForConditionalGeneration"

@@ -1,0 +1,133 @@
+"""Tokens a second of drawing with Janus: our loop, the official code's, and transformers' own, on the same weights.
+
+python benchmarks/janus.py            # Janus-1.3B's size, random weights, 25 of the 576 tokens of a picture
+python benchmarks/janus.py --small    # to see that it runs
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+from transformers import GenerationConfig, JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
+from transformers import JanusForConditionalGeneration as TransformersJanus
+
+from janusflow.device import resolve_device
+from janusflow.model.janus import JanusForConditionalGeneration, unconditional_ids
+from janusflow.token_generation import TokenSampling, draw_codes, read_prompts
+
+BOS, BEGIN, PAD = 1, 2, 3
+GUIDANCE = 5.0
+
+
+def make(side: int, *, small: bool) -> JanusForConditionalGeneration:
+    """A Janus with random weights that draws side x side tokens: of Janus-1.3B's size, or a few layers of it."""
+    width, layers = (256, 2) if small else (2048, 24)
+    text = LlamaConfig(
+        vocab_size=102400 if not small else 512,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 128,
+        num_key_value_heads=width // 128,
+        max_position_embeddings=16384,
+        tie_word_embeddings=False,
+    )
+    vision = JanusVisionConfig(image_size=16 * side, projection_dim=width, num_image_tokens=side**2)
+    codec = JanusVQVAEConfig(projection_dim=width, image_token_embed_dim=width)
+    sizes = JanusConfig(
+        text_config=text.to_dict(),
+        vision_config=vision.to_dict(),
+        vq_config=codec.to_dict(),
+        tie_word_embeddings=False,
+    )
+    return JanusForConditionalGeneration._from_config(sizes, dtype=torch.bfloat16).eval()
+
+
+@torch.inference_mode()
+def ours(network: JanusForConditionalGeneration, ids: Tensor, pictures: int) -> Tensor:
+    """Our loop: each prompt read once, then both guidance rows of all pictures in one cached batch."""
+    read = read_prompts(network, ids, torch.ones_like(ids), PAD, guided=True)
+    owner = torch.zeros(pictures, dtype=torch.long, device=ids.device)
+    chance = torch.zeros(pictures, network.image_tokens, device=ids.device)
+    return draw_codes(network, read, owner, chance, TokenSampling(GUIDANCE, do_sample=False))
+
+
+@torch.inference_mode()
+def official(network: JanusForConditionalGeneration, ids: Tensor, pictures: int) -> Tensor:
+    """What the official code does: all rows read the prompt, pairs of rows stand together, a growing cache."""
+    empty = unconditional_ids(ids, torch.ones_like(ids), PAD)
+    rows = torch.cat([ids, empty]).repeat(pictures, 1)
+    embeds, cache, drawn = network.get_input_embeddings()(rows), None, []
+    for _ in range(network.image_tokens):
+        outputs = network.model.language_model(inputs_embeds=embeds, use_cache=True, past_key_values=cache)
+        cache = outputs.past_key_values
+        logits = network.model.generation_head(outputs.last_hidden_state[:, -1])
+        logits = logits[1::2] + GUIDANCE * (logits[0::2] - logits[1::2])
+        token = torch.softmax(logits, dim=-1).argmax(dim=-1)
+        drawn.append(token)
+        embeds = network.prepare_embeddings_for_image_generation(token.repeat_interleave(2)[:, None])
+    return torch.stack(drawn, dim=1)
+
+
+@torch.inference_mode()
+def transformers_own(network: JanusForConditionalGeneration, ids: Tensor, pictures: int) -> Tensor:
+    """`generate(generation_mode="image")` with its static cache."""
+    config = GenerationConfig(
+        guidance_scale=GUIDANCE,
+        do_sample=False,
+        bos_token_id=BOS,
+        pad_token_id=PAD,
+        num_return_sequences=1,
+        generation_kwargs={"boi_token_id": BEGIN},
+    )
+    rows = ids.repeat(pictures, 1)
+    codes = TransformersJanus.generate(
+        network, rows, attention_mask=torch.ones_like(rows), generation_mode="image", generation_config=config
+    )
+    assert isinstance(codes, Tensor)
+    return codes
+
+
+def main(
+    pictures: Annotated[int, typer.Option(help="Drawn at once.")] = 1,
+    side: Annotated[int, typer.Option(help="A picture is side x side tokens; 24 for the released ones.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Of each, taking turns.")] = 5,
+    prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 40,
+    small: Annotated[bool, typer.Option("--small", help="A tiny network.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+) -> None:
+    """Prints a table in Markdown: the median of the repeats, and their range."""
+    torch.manual_seed(0)
+    network = make(side, small=small).to(resolve_device(device))
+    inner = torch.randint(4, 500, (1, prompt - 2))
+    ids = torch.cat([torch.tensor([[BOS]]), inner, torch.tensor([[BEGIN]])], dim=1).to(network.device)
+    loops: dict[str, Callable[[JanusForConditionalGeneration, Tensor, int], Tensor]] = {
+        "janusflow": ours,
+        "official loop": official,
+        "transformers' generate": transformers_own,
+    }
+    agreed = [loop(network, ids, pictures) for loop in loops.values()]  # also warms up
+    same = [float((codes == agreed[0]).float().mean()) for codes in agreed]
+    speeds: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(repeats):
+        for name, loop in loops.items():
+            started = time.perf_counter()
+            loop(network, ids, pictures)
+            speeds[name].append(pictures * network.image_tokens / (time.perf_counter() - started))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    print(
+        f"{count:,} parameters, {network.dtype}, {network.device}; {pictures} x {side * side} tokens after {prompt}\n"
+    )
+    print("| loop | tokens/s | range | same tokens |\n| --- | ---: | ---: | ---: |")
+    for (name, found), share in zip(speeds.items(), same, strict=True):
+        print(f"| {name} | {statistics.median(found):.2f} | {min(found):.2f} to {max(found):.2f} | {share:.0%} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,60 @@
+"""Uploading a model to the Hugging Face hub, with a card that says what it is and whose licence it stands under."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from huggingface_hub import HfApi
+
+from janusflow.checkpoint.card import write_card
+from janusflow.checkpoint.load import Checkpoint
+
+
+class Savable(Protocol):
+    """A model of the family."""
+
+    origin: Checkpoint | None
+
+    def save_pretrained(self, folder: str | Path) -> None: ...
+
+
+def push_to_hub(
+    model: Savable,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    licence: str = "other",
+    message: str = "Upload with janusflow",
+) -> str:
+    """Writes the model into a temporary folder, with its card, and uploads that.
+
+    Args:
+        model: a JanusFlow or Janus.
+        repo_id: "owner/name"; made if it is not there.
+        private: of a new repository.
+        token: by default the one that `hf auth login` stored.
+        licence: of weights that are one's own, as the hub spells it; released ones keep theirs.
+        message: of the commit.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        ValueError: if the name is none, or the upload fails.
+    """
+    if repo_id.count("/") != 1:
+        raise ValueError(f"repo_id is {repo_id!r}; expected owner/name")
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory(prefix="janusflow-upload-") as folder:
+        model.save_pretrained(folder)
+        text = f"A {type(model).__name__} model, uploaded with [janusflow](https://pypi.org/project/janusflow)."
+        write_card(Path(folder), model.origin, title=repo_id.split("/")[1], text=text, licence=licence)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+        except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
+            raise ValueError(f"{repo_id!r} could not be uploaded: {str(error).splitlines()[0]}") from error
+    return str(commit.commit_url)
