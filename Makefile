@@ -43,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
 	.venv.lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[train,dev]"
+	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[train,quantize,dev]"
 	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip | sed 's/+cpu//' > requirements.lock
 	rm -rf .venv.lock
 

@@ -47,14 +47,17 @@ class Janus(Conversational):
     def __init__(self, network: JanusForConditionalGeneration, processor: JanusFlowProcessor) -> None:
         self.network, self.processor = network, processor
         self.origin: Checkpoint | None = None
+        self.quantized = False
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the layout of the transformers library, which `from_pretrained` and transformers' own classes open.
 
         Raises:
-            ValueError: if the place is a file.
+            ValueError: if the place is a file, or the weights are quantized.
         """
         folder = Path(folder)
+        if self.quantized:
+            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
         beside = folder.with_name(folder.name + ".tmp")

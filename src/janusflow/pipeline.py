@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow import generation
+from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
 from janusflow.conversation import Conversational
@@ -56,6 +56,7 @@ class JanusFlow(Conversational):
         self.network, self.processor = network, processor
         self.vae = vae
         self.origin: Checkpoint | None = None
+        self.quantized = False
         self.adapters: Any = None
         self._computes_on: torch.device | None = None  # with `offload`
         self._warned_of_size = False
@@ -72,6 +73,7 @@ class JanusFlow(Conversational):
         device: str | torch.device = "auto",
         adapter: str | Path | None = None,
         sft_format: str | None = None,
+        quantize: str | None = None,
         progress: bool = True,
     ) -> JanusFlow:
         """Opens a checkpoint in our layout, the official one, PaddleNLP's, or (Janus) that of transformers.
@@ -86,6 +88,7 @@ class JanusFlow(Conversational):
             device: "auto" (the best one here), or a torch device.
             adapter: a folder of low-rank adapters to put into the network; see `load_adapters`.
             sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
+            quantize: "int8" or "int4" keeps the large matrices in so many bits, to run them only; needs torchao.
             progress: whether to show a bar while large weights load.
 
         Raises:
@@ -101,17 +104,21 @@ class JanusFlow(Conversational):
         kind = resolve_dtype(dtype, checkpoint.dtype)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
+        if quantize is not None:
+            if adapter is not None:
+                raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
+            quantization.quantize(network, quantize)
         if isinstance(network, JanusForConditionalGeneration):
             if vae is not None or adapter is not None:
                 raise ValueError(
                     f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter"
                 )
             janus = Janus(network, processor)
-            janus.origin = checkpoint
+            janus.origin, janus.quantized = checkpoint, quantize is not None
             return janus  # type: ignore[return-value]
         own = checkpoint.folder / "vae"
         model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))
-        model.origin = checkpoint
+        model.origin, model.quantized = checkpoint, quantize is not None
         return model if adapter is None else model.load_adapters(adapter)
 
     def load_adapters(self, folder: str | Path) -> JanusFlow:
@@ -145,12 +152,15 @@ class JanusFlow(Conversational):
         It is written beside its place and then put there; other files of an existing folder stay.
 
         Raises:
-            ValueError: if the network has adapters (merge or unload them first), or the place is a file.
+            ValueError: if the network has adapters (merge or unload them first) or quantized weights, or the place is
+                a file.
             OSError: if it cannot be written; what was there is untouched.
         """
         folder = Path(folder)
         if self.adapters is not None:
             raise ValueError("the network has adapters; merge or unload them before it is saved")
+        if self.quantized:
+            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
         codec = self.codec if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir() else None

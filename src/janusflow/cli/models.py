@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from janusflow import __version__
-from janusflow.cli.options import Adapter, Debug, Device, Dtype, MaxNewTokens, Model, Vae, one_sentence
+from janusflow.cli.options import Adapter, Debug, Device, Dtype, MaxNewTokens, Model, Quantize, Vae, one_sentence
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +47,7 @@ def generate(
     adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
     debug: Debug = False,
 ) -> None:
     """Paint pictures from words.
@@ -83,7 +84,7 @@ def generate(
     }
     origin = {"model": model, "vae": vae, "adapter": adapter, "dtype": dtype}
     with output_folder(out):
-        opened = _open(model, vae, dtype, device, adapter)
+        opened = _open(model, vae, dtype, device, adapter, quantize)
         settings = _settings(opened, asked)
         pictures = opened.generate(
             prompts, num_images_per_prompt=num_images, seed=seeds, batch_size=batch_size, **settings
@@ -107,6 +108,7 @@ def ask(
     adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
     debug: Debug = False,
 ) -> None:
     """Ask a question about pictures.
@@ -120,7 +122,7 @@ def ask(
     *pictures, question = pictures_and_question
     if Path(question).is_file():
         raise ValueError(f"{question!r} is a file; the question comes last: janusflow ask PICTURE QUESTION")
-    answerer = _open(model, None, dtype, device, adapter)
+    answerer = _open(model, None, dtype, device, adapter, quantize)
     decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "do_sample": temperature is not None}
     if temperature is not None:
         decoding.update(temperature=temperature, top_p=top_p)
@@ -141,6 +143,7 @@ def chat(
     adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
     debug: Debug = False,
 ) -> None:
     """Talk about pictures and have some painted, in many turns.
@@ -154,7 +157,7 @@ def chat(
     """
     from janusflow.talk import Talk
 
-    talk = Talk(_open(model, vae, dtype, device, adapter), out, max_new_tokens)
+    talk = Talk(_open(model, vae, dtype, device, adapter, quantize), out, max_new_tokens)
     print("/image FILE, /draw PROMPT, /reset, /quit", file=sys.stderr)
     while True:
         try:
@@ -250,7 +253,9 @@ def demo(
     show(_open(model, None, dtype, device), out, seed=seed)
 
 
-def _open(model: str, vae: str | None, dtype: str, device: str, adapter: Path | None = None) -> JanusFlow:
+def _open(
+    model: str, vae: str | None, dtype: str, device: str, adapter: Path | None = None, quantize: str | None = None
+) -> JanusFlow:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -259,7 +264,7 @@ def _open(model: str, vae: str | None, dtype: str, device: str, adapter: Path | 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
-    return JanusFlow.from_pretrained(model, vae=vae, dtype=dtype, device=device, adapter=adapter)
+    return JanusFlow.from_pretrained(model, vae=vae, dtype=dtype, device=device, adapter=adapter, quantize=quantize)
 
 
 def _settings(model: JanusFlow, asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""Weights in 8 or 4 bits through torchao: the LLM, its head and the tower; g_enc, g_dec and the VAE stay as they are.
+
+Weights alone are quantized; products are taken in the network's dtype. The velocity's own parts are small and sit next
+to the difference that guidance takes, so nothing is saved on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+KINDS = ("int8", "int4")
+GROUP = 32  # weights of a row that share a scale, in 4 bits
+
+
+def quantize(network: Any, kind: str) -> None:
+    """Replaces the linear layers' weights in place.
+
+    Args:
+        network: a JanusFlow's or Janus's, on the device where it will run.
+        kind: "int8": all of them, one scale a row; "int4": the LLM's blocks in groups of `GROUP`, the rest in int8.
+
+    Raises:
+        ValueError: for another kind, or without torchao.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"quantize is {kind!r}; allowed are {', '.join(KINDS)}")
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise ValueError("quantized weights need torchao: pip install 'janusflow[quantize]'") from error
+    blocks, others = _parts(network)
+    eight = Int8WeightOnlyConfig(set_inductor_config=False)
+    for part in others:
+        quantize_(part, eight, filter_fn=_linear)
+    quantize_(blocks, eight if kind == "int8" else _four_bits(network), filter_fn=_linear)
+
+
+def _four_bits(network: Any) -> Any:
+    """torchao packs 4 bits differently for each device."""
+    if network.device.type == "cpu":
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+
+        return PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False)
+    from torchao.quantization import Int4WeightOnlyConfig
+
+    return Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False)
+
+
+def _parts(network: Any) -> tuple[nn.Module, list[nn.Module]]:
+    """The LLM's blocks, and the other modules whose linear layers are quantized."""
+    if hasattr(network, "understanding_encoder"):
+        return network.language_model.layers, [network.understanding_encoder, nn.ModuleList([network.lm_head])]
+    model = network.model
+    others = [model.vision_model, model.aligner, model.generation_head, nn.ModuleList([network.lm_head])]
+    return model.language_model.layers, others
+
+
+def _linear(module: nn.Module, name: str) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Memory of a module's parameters, what a quantized tensor holds inside counted."""
+    return sum(_bytes(parameter) for parameter in module.parameters())
+
+
+def _bytes(tensor: Any) -> int:
+    inner = getattr(tensor, "tensor_data_names", None)
+    if inner is None:
+        return int(tensor.nbytes)
+    names = [*inner, *getattr(tensor, "optional_tensor_data_names", [])]
+    return sum(_bytes(part) for part in (getattr(tensor, name, None) for name in names) if part is not None)

@@ -1,0 +1,66 @@
+"""Weights in 8 and 4 bits: smaller, close to the full ones, and only where they may be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from janusflow import JanusFlow
+from janusflow.quantization import weight_bytes
+from tests.conftest import GOLDEN
+
+OPTIONS: dict[str, Any] = {"num_inference_steps": 4, "seed": 0, "output_type": "latent", "progress": False}
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Relative L2."""
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(("kind", "share", "far"), [("int8", 0.35, 0.02), ("int4", 0.25, 0.15)])
+def test_the_shipped_model_in_fewer_bits(tiny_model: JanusFlow, kind: str, share: float, far: float) -> None:
+    small = JanusFlow.from_pretrained("tiny", device="cpu", quantize=kind)
+    llm, full = small.network.language_model.layers, tiny_model.network.language_model.layers
+    assert weight_bytes(llm) < share * weight_bytes(full)
+    prompts = ["a red circle", "two blue stars left of a green cross"]
+    painted, expected = (model.generate(prompts, **OPTIONS) for model in (small, tiny_model))
+    assert 0 < distance(painted, expected) < far
+    assert isinstance(small.ask("what is the opposite of above?", max_new_tokens=4), str)
+
+
+def test_the_velocity_parts_stay_as_they_are() -> None:
+    network = JanusFlow.from_pretrained("tiny", device="cpu", quantize="int4").network
+    for part in (network.generation_encoder, network.generation_decoder, network.get_input_embeddings()):
+        assert all(type(parameter) is nn.Parameter for parameter in part.parameters())
+
+
+def test_a_janus_in_eight_bits() -> None:
+    folder = GOLDEN / "janus-small-a"
+    full: Any = JanusFlow.from_pretrained(folder, device="cpu")
+    small: Any = JanusFlow.from_pretrained(folder, device="cpu", quantize="int8")
+    ids, mask = full.processor.encode_prompts(["a red circle"], side="left", keep_last=True)
+    found, expected = (model.network.next_logits(model.network.read(ids, mask)[0]) for model in (small, full))
+    assert 0 < distance(found, expected) < 0.05
+    codes = small.generate("a red circle", seed=0, output_type="latent", progress=False)
+    assert codes.shape == (1, small.network.image_tokens)
+
+
+def test_quantized_weights_are_not_saved(tmp_path: Path) -> None:
+    model = JanusFlow.from_pretrained("tiny", device="cpu", quantize="int8")
+    with pytest.raises(ValueError, match="quantized"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="quantize is 'int2'"):
+        JanusFlow.from_pretrained("tiny", device="cpu", quantize="int2")
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ValueError, match="need torchao"):
+        JanusFlow.from_pretrained("tiny", device="cpu", quantize="int8")
+    assert torch.get_default_dtype() == torch.float32
