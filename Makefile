@@ -5,14 +5,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+QUANTIZE := .venv/quantize
 
 .PHONY: demo test lint format bench lock clean
 
 demo: $(READY)
 	$(BIN)/janusflow demo --out demo
 
-test: $(READY)
+test: $(READY) $(QUANTIZE)/.ready
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(if $(ARGS),,PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/test_quantization.py)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -39,11 +41,16 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
+# torchao stands beside the environment: diffusers imports it wherever it is installed, and it talks while it loads.
+$(QUANTIZE)/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(QUANTIZE) torchao==0.18.0
+	@touch $@
+
 # The pinned versions, from pyproject.toml's ranges as they resolve today. torch carries no local version suffix.
 lock:
 	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
 	.venv.lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[train,quantize,dev]"
+	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[train,dev]"
 	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip | sed 's/+cpu//' > requirements.lock
 	rm -rf .venv.lock
 

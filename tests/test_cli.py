@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from janusflow import JanusFlow, __version__
 from janusflow.cli import app
+from tests.conftest import GOLDEN
 
 runner = CliRunner()
 
@@ -214,3 +215,28 @@ def test_importing_the_package_and_asking_for_help_load_nothing_heavy() -> None:
     assert not loaded_modules("import janusflow") & heavy
     assert not loaded_modules("import janusflow.cli") & heavy
     assert "torchvision" not in loaded_modules("import janusflow; janusflow.JanusFlow")
+
+
+def test_janus_draws_answers_and_is_described(run, tmp_path: Path) -> None:
+    folder = GOLDEN / "janus-small-a"
+    options = ["--model", str(folder), "--device", "cpu"]
+    words = ["generate", "a red circle", "--seed", "3", "--temperature", "0.9", "--out", str(tmp_path), *options]
+    result = runner.invoke(app, words)
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "001-a-red-circle-3.png") as picture:
+        assert picture.text["temperature"] == "0.9" and picture.text["guidance_scale"] == "5.0"
+    result = runner.invoke(
+        app, ["ask", str(tmp_path / "001-a-red-circle-3.png"), "what?", *options, "--max-new-tokens", "3"]
+    )
+    assert result.exit_code == 0, result.output
+    result = runner.invoke(app, ["info", str(folder)])
+    assert result.exit_code == 0 and "Janus, chat template deepseek" in result.stdout and "VQ codec" in result.stdout
+
+
+def test_options_of_the_other_family_are_refused(run, tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path / "new"), "--device", "cpu"]
+    janus = ["--model", str(GOLDEN / "janus-small-a")]
+    refused = runner.invoke(app, ["generate", "a star", "--solver", "heun", "--steps", "3", *janus, *options])
+    assert "--steps, --solver: not for a Janus model" in sentence(refused)
+    assert "--top-k: not for a JanusFlow model" in sentence(run("generate", "a star", "--top-k", 3, *options[:2]))
+    assert not (tmp_path / "new").exists()

@@ -18,6 +18,8 @@ from transformers import JanusForConditionalGeneration as TransformersJanus
 from janusflow import JanusFlow, token_generation
 from janusflow.janus import Janus
 from janusflow.token_generation import TokenSampling
+from janusflow.training.config import load_config
+from janusflow.training.start import open_model
 from tests.conftest import TOLERANCE, Golden, error, golden_folders
 
 PROMPTS = ["a red circle", "two blue squares left of a small green star on a white background"]
@@ -301,3 +303,10 @@ def test_saved_and_opened_again(janus: Janus, tmp_path: Path) -> None:
 def test_it_takes_no_vae(golden: Golden) -> None:
     with pytest.raises(ValueError, match="takes no vae"):
         JanusFlow.from_pretrained(golden.folder, vae=golden.folder, device="cpu")
+
+
+def test_training_refuses_it(golden: Golden) -> None:
+    recipe = Path(__file__).parents[1] / "recipes" / "tiny" / "stage2.yaml"
+    config = load_config(recipe, [f"model={golden.folder}"])
+    with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
+        open_model(config, torch.device("cpu"))

@@ -14,6 +14,8 @@ from janusflow import JanusFlow
 from janusflow.quantization import weight_bytes
 from tests.conftest import GOLDEN
 
+pytest.importorskip("torchao", reason="make test runs this file with torchao beside the environment")
+
 OPTIONS: dict[str, Any] = {"num_inference_steps": 4, "seed": 0, "output_type": "latent", "progress": False}
 
 

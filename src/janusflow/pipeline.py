@@ -50,6 +50,8 @@ class JanusFlow(Conversational):
         vae: where to find the VAE, or the opened one; it is opened when pixels are first asked for.
     """
 
+    network: JanusFlowForConditionalGeneration
+
     def __init__(
         self, network: JanusFlowForConditionalGeneration, processor: JanusFlowProcessor, vae: str | Path | LatentCodec
     ) -> None:

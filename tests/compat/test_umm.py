@@ -178,8 +178,6 @@ def test_an_installed_umm_is_never_shadowed(tmp_path: Path, monkeypatch: pytest.
         "known = {}\ndef register(kind, name, factory):\n    known[kind, name] = factory\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in [name for name in sys.modules if name == "umm" or name.startswith("umm.")]:
-        monkeypatch.delitem(sys.modules, name)
     assert umm.install() is False
     import umm as installed  # type: ignore[import-not-found]
 
@@ -189,7 +187,7 @@ def test_an_installed_umm_is_never_shadowed(tmp_path: Path, monkeypatch: pytest.
     backbone = registry.known["backbone", "janus"]()  # type: ignore[attr-defined]
     assert isinstance(backbone, Backbone) and backbone.name == "janus"
     for name in ("umm", "umm.core", "umm.core.registry"):
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
 
 
 def test_register_without_torchumm(monkeypatch: pytest.MonkeyPatch) -> None:

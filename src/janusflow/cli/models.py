@@ -204,7 +204,7 @@ def info(
     table.add_row("pictures", f"{found.image_size} px, {found.drawn}")
     table.add_row("tokens", f"{found.image_tokens[0]} to see, {found.image_tokens[1]} to draw; context {found.context}")
     if found.family == "JanusFlow":
-        table.add_row("VAE", str(found.vae) if found.vae else f"not here; to draw, by default {DEFAULT_VAE}")
+        table.add_row("VAE", str(found.vae) if found.vae else f"not here; by default {DEFAULT_VAE}")
     for part, (count, meaning) in found.parts.items():
         table.add_row(part.removeprefix("model."), f"{count:>15,}  {meaning}")
     table.add_row("parameters", f"{sum(count for count, _ in found.parts.values()):>15,}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, SiglipVisionModel
 from transformers.initialization import no_init_weights
 
-from janusflow.checkpoint import find_folder
+from janusflow.checkpoint import find_folder, open_checkpoint
 from janusflow.checkpoint.export import export_official
 from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
 from janusflow.model import JanusFlowForConditionalGeneration
@@ -32,6 +32,8 @@ def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
     """
     start = config.model
     if start.checkpoint is not None:
+        if open_checkpoint(start.checkpoint).family != "JanusFlow":
+            raise ValueError(f"{start.checkpoint} is a Janus model; here JanusFlow is trained")
         return JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
     torch.manual_seed(config.seed)
     processor, sizes = _processor(start)
