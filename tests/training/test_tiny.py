@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from einops import rearrange
 
 from janusflow import JanusFlow
 from janusflow.processor import JanusFlowProcessor
+from janusflow.tinyworld.scenes import COLORS, SHAPES
+from janusflow.training import tiny_samples as samples
 from janusflow.training.tiny import make_processor, run
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
@@ -36,3 +39,21 @@ def test_the_tokenizer_knows_the_world_by_heart(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(" red", add_special_tokens=False)) == "red"
     for text in ("你好 ½ ünïcode", "User: hi\n\nAssistant:"):
         assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_what_the_tower_is_told_of_patches_is_what_they_show() -> None:
+    scenes = samples.described_scenes(seed=3, step=0, count=64, side=8)
+    assert scenes.shown.shape == (64, 64, 2) and scenes.masks.shape == (64, 64, 64)
+    named = {(1 + SHAPES.index(kind), 1 + list(COLORS).index(color)) for kind in SHAPES for color in COLORS}
+    for index, words in enumerate(scenes.words):
+        shown, masks = scenes.shown[index], scenes.masks[index]
+        for kind, color in {tuple(pair) for pair in shown.tolist()} - {(0, 0)}:
+            assert (kind, color) in named
+            assert f"{list(COLORS)[color - 1]} {SHAPES[kind - 1]}" in words
+        filled = masks.mean(dim=1)
+        assert bool((shown[filled > 0.5] > 0).all()), "a patch that is mostly shape has a label"
+        assert float(filled[shown[:, 0] == 0].max()) < 0.5
+        picture = (scenes.pixels[index].permute(1, 2, 0) + 1) / 2  # (64, 64, 3)
+        patches = rearrange(picture, "(h p) (w q) c -> (h w) (p q) c", p=8, q=8)
+        background = patches[masks == 0]
+        assert float((background - background.median(dim=0).values).abs().max()) < 0.07

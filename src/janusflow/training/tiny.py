@@ -159,36 +159,35 @@ def fit_vae(recipe: PartsRecipe, folder: Path, device: torch.device) -> Autoenco
 
 
 class LabelledSiglip(nn.Module):
-    """SigLIP with a linear head on its patches for the kind and the colour of what each shows.
+    """SigLIP with linear heads on its patches: which pixels are not background, and the shape's kind and colour.
 
-    The real SigLIP knows shapes from billions of pictures. Here the pairwise loss alone is slow to find them, so the
-    patches' labels, which the renderer knows, stand in for those pictures.
+    The real SigLIP knows shapes from billions of pictures. Here the pairwise loss alone does not find them in hours,
+    nor do kinds as labels alone; with the outlines to predict beside them, it takes minutes (docs/log.md).
     """
 
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
+        width, patch = config.vision_config.hidden_size, config.vision_config.patch_size
         self.siglip = SiglipModel(config)
-        self.kind = nn.Linear(config.vision_config.hidden_size, 1 + len(SHAPES))
-        self.color = nn.Linear(config.vision_config.hidden_size, 1 + len(COLORS))
+        self.kind, self.color = nn.Linear(width, 1 + len(SHAPES)), nn.Linear(width, 1 + len(COLORS))
+        self.mask = nn.Linear(width, patch**2)
+
+    def patch_losses(self, patches: Tensor, scenes: samples.Described) -> Losses:
+        """Of the heads, for the tower's last states (B, P, W), and how many shown patches are told right."""
+        kinds, colors = self.kind(patches).float(), self.color(patches).float()
+        shown = scenes.shown.to(patches.device)
+        there = shown[..., 0] > 0
+        return {
+            "kind": F.cross_entropy(kinds.flatten(0, 1), shown[..., 0].flatten()),
+            "color": F.cross_entropy(colors.flatten(0, 1), shown[..., 1].flatten()),
+            "mask": F.binary_cross_entropy_with_logits(self.mask(patches).float(), scenes.masks.to(patches.device)),
+            "kinds": (kinds.argmax(dim=-1) == shown[..., 0])[there].float().mean(),
+            "colors": (colors.argmax(dim=-1) == shown[..., 1])[there].float().mean(),
+        }
 
 
-def fit_tower(
-    recipe: PartsRecipe,
-    processor: JanusFlowProcessor,
-    folder: Path,
-    device: torch.device,
-    start: dict[str, Tensor] | None = None,
-) -> SiglipModel:
-    """SigLIP's pairwise sigmoid loss between scenes and their descriptions, and labels of patches.
-
-    Args:
-        recipe, processor, device: as elsewhere here.
-        folder: of the fit.
-        start: weights of a vision tower without pool head to begin with.
-
-    Returns:
-        The whole SigLIP; a small text tower was learned beside.
-    """
+def fit_tower(recipe: PartsRecipe, processor: JanusFlowProcessor, folder: Path, device: torch.device) -> SiglipModel:
+    """SigLIP's pairwise loss between scenes and descriptions, with a small text tower beside, and patches' labels."""
     tower = siglip_config(width=192, depth=6, heads=3, patch_size=8, image_size=tiny().image_size)
     text = SiglipTextConfig(
         vocab_size=len(processor.tokenizer),
@@ -201,32 +200,21 @@ def fit_tower(
     )
     torch.manual_seed(recipe.seed)
     learner = LabelledSiglip(SiglipConfig(text_config=text.to_dict(), vision_config=tower.to_dict())).to(device)
-    if start is not None:
-        learner.siglip.vision_model.load_state_dict(start, strict=False)
     with torch.no_grad():
         learner.siglip.logit_scale.fill_(2.3)
         learner.siglip.logit_bias.fill_(-10.0)
 
     def losses(model: Any, step: int) -> Losses:
         side = tower.image_size // tower.patch_size
-        pixels, words, labels = samples.described_scenes(recipe.seed, step, recipe.tower_batch, side)
-        labels = labels.to(device)
+        scenes = samples.described_scenes(recipe.seed, step, recipe.tower_batch, side)
         ids = processor.tokenizer(
-            words, padding="max_length", truncation=True, max_length=DESCRIPTION_TOKENS, return_tensors="pt"
+            scenes.words, padding="max_length", truncation=True, max_length=DESCRIPTION_TOKENS, return_tensors="pt"
         ).input_ids
-        output = model.siglip(input_ids=ids.to(device), pixel_values=pixels.to(device), return_loss=True)
-        patches = output.vision_model_output.last_hidden_state
-        kinds, colors = model.kind(patches).float(), model.color(patches).float()
-        kind_loss = F.cross_entropy(kinds.flatten(0, 1), labels[..., 0].flatten())
-        color_loss = F.cross_entropy(colors.flatten(0, 1), labels[..., 1].flatten())
-        shown = labels[..., 0] > 0
-        return {
-            "loss": output.loss + kind_loss + color_loss,
-            "pairs": output.loss,
-            "retrieved": (output.logits_per_image.argmax(dim=1).cpu() == torch.arange(len(words))).float().mean(),
-            "kinds": (kinds.argmax(dim=-1) == labels[..., 0])[shown].float().mean(),
-            "colors": (colors.argmax(dim=-1) == labels[..., 1])[shown].float().mean(),
-        }
+        output = model.siglip(input_ids=ids.to(device), pixel_values=scenes.pixels.to(device), return_loss=True)
+        found = model.patch_losses(output.vision_model_output.last_hidden_state, scenes)
+        right = output.logits_per_image.argmax(dim=1).cpu() == torch.arange(len(ids))
+        loss = output.loss + found["kind"] + found["color"] + 2 * found["mask"]
+        return {"loss": loss, "pairs": output.loss, "retrieved": right.float().mean(), **found}
 
     return fit(learner, losses, recipe.tower, folder, title="tower").siglip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from janusflow.data.sources import spelled
@@ -13,6 +15,7 @@ from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, UNITS, Scene, Wish, render, sample_scene
 
+NOT_BACKGROUND = 0.12  # of [-1, 1]: how far a channel is from the background's at a pixel that shows something
 SHARES = {  # of each kind of scene
     "single_object": 0.05,
     "two_object": 0.15,
@@ -47,11 +50,31 @@ def any_scenes(seed: int, step: int, count: int) -> Tensor:
     return to_pixels(scenes)
 
 
-def described_scenes(seed: int, step: int, count: int, side: int) -> tuple[Tensor, list[str], Tensor]:
-    """Pictures, their full descriptions and what each of side x side patches shows, for the tower."""
+@dataclass(frozen=True)
+class Described:
+    """B pictures for the tower, in patches of p x p pixels, P of them.
+
+    Attributes:
+        pixels: (B, 3, 64, 64) in [-1, 1].
+        words: their full descriptions.
+        shown: (B, P, 2) long, see `patch_labels`.
+        masks: (B, P, p * p) float32, 1 where a pixel is not background.
+    """
+
+    pixels: Tensor
+    words: list[str]
+    shown: Tensor
+    masks: Tensor
+
+
+def described_scenes(seed: int, step: int, count: int, side: int) -> Described:
+    """Pictures with all that the renderer knows of side x side patches."""
     rngs = [sample_rng("tower", seed, step, index) for index in range(count)]
     scenes = [sample_pair(rng, _kind(rng, SHARES))[1] for rng in rngs]
-    return to_pixels(scenes), [describe(scene) for scene in scenes], patch_labels(scenes, side)
+    pixels = to_pixels(scenes)
+    return Described(
+        pixels, [describe(scene) for scene in scenes], patch_labels(scenes, side), patch_masks(pixels, scenes, side)
+    )
 
 
 def patch_labels(scenes: list[Scene], side: int) -> Tensor:
@@ -71,6 +94,13 @@ def patch_labels(scenes: list[Scene], side: int) -> Tensor:
             labels[place, here] = 1 + SHAPES.index(shape.kind), 1 + list(COLORS).index(shape.color)
             nearest = np.where(here, away, nearest)
     return torch.from_numpy(labels).flatten(1, 2)
+
+
+def patch_masks(pixels: Tensor, scenes: list[Scene], side: int) -> Tensor:
+    """Which pixels of each patch are not background: (B, side * side, pixels of a patch) float32."""
+    background = torch.tensor([scene.background_rgb for scene in scenes]).float().div(127.5).sub(1)
+    inside = (pixels - background[:, :, None, None]).abs().amax(dim=1) > NOT_BACKGROUND
+    return rearrange(inside.float(), "b (h p) (w q) -> b (h w) (p q)", h=side, w=side)
 
 
 def corpus(count: int) -> list[str]:
