@@ -1,0 +1,146 @@
+"""GenEval's rules: counts, thresholds, exclusions, colours and positions, each at its boundary."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from janusflow.evaluation.geneval import (
+    MOST,
+    TAGS,
+    Clause,
+    Detection,
+    GenEvalTask,
+    kept,
+    overall,
+    problem,
+    read_tasks,
+    relations,
+)
+
+OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
+
+
+def at(name: str, x: float, y: float, *, score: float = 0.95, size: float = 10) -> Detection:
+    """An object with its centre at (x, y)."""
+    half = size / 2
+    return Detection(name, score, (x - half, y - half, x + half, y + half))
+
+
+def no_colors(objects: Sequence[Detection]) -> list[str]:
+    raise AssertionError("no colour is asked for")
+
+
+def test_enough_of_each_class() -> None:
+    task = GenEvalTask("two_object", "a cat and a dog", (Clause("cat", 1), Clause("dog", 1)))
+    assert problem(task, [at("cat", 0, 0), at("dog", 50, 0)], no_colors) == ""
+    assert "dog >= 1, found 0" in problem(task, [at("cat", 0, 0), at("cat", 50, 0)], no_colors)
+
+
+@pytest.mark.parametrize(
+    ("tag", "score", "counts"), [("two_object", 0.3, 0), ("two_object", 0.31, 1), ("counting", 0.9, 0)]
+)
+def test_scores_must_be_above_the_threshold(tag: str, score: float, counts: int) -> None:
+    assert len(kept([at("cat", 0, 0, score=score)], tag).get("cat", [])) == counts
+
+
+def test_the_surest_sixteen_of_a_class_count() -> None:
+    found = kept([at("cat", index, 0, score=0.5 + index / 100) for index in range(20)], "colors")["cat"]
+    assert len(found) == MOST and found[0].score == pytest.approx(0.69) and found[-1].score == pytest.approx(0.54)
+
+
+def test_counting_excludes_one_more() -> None:
+    task = GenEvalTask("counting", "two cats", (Clause("cat", 2),), (Clause("cat", 3),))
+    cats = [at("cat", 20 * index, 0) for index in range(4)]
+    assert [problem(task, cats[:count], no_colors) == "" for count in range(5)] == [False, False, True, False, False]
+    sure = [*cats[:2], at("cat", 90, 0, score=0.5)]
+    assert problem(task, sure, no_colors) == "", "what is not sure is not counted"
+
+
+def test_colors_of_the_surest_are_judged() -> None:
+    task = GenEvalTask("colors", "a red cat", (Clause("cat", 1, color="red"),))
+    cats = [at("cat", 0, 0, score=0.8), at("cat", 50, 0, score=0.9)]
+    seen: list[int] = []
+
+    def name(objects: Sequence[Detection]) -> list[str]:
+        seen.append(len(objects))
+        return ["red" if one.box[0] > 20 else "blue" for one in objects]
+
+    assert problem(task, cats, name) == "" and seen == [1]
+    assert "expected red cat, found blue" in problem(task, cats[:1], name)
+
+
+def test_positions_need_a_target_that_is_right_itself() -> None:
+    dog = Clause("dog", 1, position=("left of", 0))
+    task = GenEvalTask("position", "a dog left of a cat", (Clause("cat", 1), dog))
+    assert problem(task, [at("cat", 50, 0), at("dog", 0, 0)], no_colors) == ""
+    assert "found right of" in problem(task, [at("cat", 0, 0), at("dog", 50, 0)], no_colors)
+    assert "no target" in problem(task, [at("dog", 0, 0)], no_colors)
+    pair = GenEvalTask(
+        "position", "two dogs left of a cat", (Clause("cat", 1), Clause("dog", 2, position=("left of", 0)))
+    )
+    dogs = [at("dog", 0, 0), at("dog", 90, 0)]
+    assert "expected dog left of" in problem(pair, [at("cat", 50, 0), *dogs], no_colors), "every pair must hold"
+
+
+@pytest.mark.parametrize(
+    ("dx", "dy", "held"),
+    [
+        (-50, 0, {"left of"}),
+        (50, 0, {"right of"}),
+        (0, -50, {"above"}),
+        (0, 50, {"below"}),
+        (50, 50, {"right of", "below"}),
+        (100, 40, {"right of"}),
+        (0, 0, set()),
+        (2, 0, set()),  # a tenth of both sizes of 10 is 2
+        (3, 0, set()),  # a third of the offset is left: not clear
+        (4.1, 0, {"right of"}),  # more than half is left
+        (4, 0, set()),  # exactly half is not
+    ],
+)
+def test_relations(dx: float, dy: float, held: set[str]) -> None:
+    assert relations(at("a", dx, dy).box, at("b", 0, 0).box) == held
+
+
+def test_the_score_is_the_mean_of_six_shares() -> None:
+    results = [(tag, True) for tag in TAGS] + [("counting", False)] * 3
+    found = overall(results)
+    assert found["counting"] == 0.25 and found["overall"] == pytest.approx((5 + 0.25) / 6)
+    assert "overall" not in overall(results[1:])
+    with pytest.raises(ValueError, match="tag is 'shapes'"):
+        overall([("shapes", True)])
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "metadata.jsonl"
+    for content, said in (
+        ("{", "line 1"),
+        ('{"tag": "x", "prompt": "a"}', "tag 'x'"),
+        ('{"tag": "counting"}', "line 1"),
+    ):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=said):
+            read_tasks(file)
+
+
+@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
+def test_the_official_tasks() -> None:
+    tasks = read_tasks(OFFICIAL / "geneval" / "prompts" / "evaluation_metadata.jsonl")
+    counts = Counter(task.tag for task in tasks)
+    assert [counts[tag] for tag in TAGS] == [80, 99, 80, 94, 100, 100]
+    for task in tasks:
+        for clause in task.exclude:
+            assert clause.count == task.include[0].count + 1 and clause.name == task.include[0].name
+        ideal = [
+            at(clause.name, 300 + 40 * index, 300 + 60 * len(clause.name), size=5)
+            for clause in task.include
+            for index in range(clause.count)
+        ]
+        if task.tag in ("single_object", "two_object", "counting"):
+            assert problem(task, ideal, no_colors) == ""
+            assert problem(task, ideal[1:], no_colors)
