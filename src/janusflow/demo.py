@@ -35,7 +35,7 @@ TASKS = (
 )
 ASKED = ("color", "shape", "count", "exists", "relation", "describe")
 UNJUDGED = ("what color is the background?", "how many shapes are there?", "describe the picture.")
-GUIDANCE = 4.0
+GUIDANCE = 2.0
 STEPS = 30
 
 
