@@ -117,6 +117,28 @@ class Size:
         return torch.stack(values)
 
 
+def check_request(prompts: str | Sequence[str], output_type: str, allowed: Sequence[str], **counts: int) -> list[str]:
+    """The prompts of a request as a list.
+
+    Args:
+        prompts: one or several.
+        output_type, allowed: what is asked for, and what there is.
+        **counts: numbers from 1 upwards, by name.
+
+    Raises:
+        ValueError: for no prompt, or a value that is not allowed.
+    """
+    if output_type not in allowed:
+        raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(allowed)}")
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
+    listed = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not listed:
+        raise ValueError("no prompt was given; a prompt is some text")
+    return listed
+
+
 def check_size(
     config: JanusFlowConfig, height: int | None, width: int | None, latents: Tensor | None
 ) -> tuple[int, int]:

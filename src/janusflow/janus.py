@@ -21,7 +21,7 @@ from janusflow.checkpoint import Checkpoint
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device
-from janusflow.generation import choose_seeds
+from janusflow.generation import check_request, choose_seeds
 from janusflow.hub import push_to_hub
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
@@ -131,14 +131,9 @@ class Janus(Conversational):
             raise ValueError(
                 f"{', '.join(sorted(others))}: not for a Janus model, which draws code by code with {known}"
             )
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
-        for name, value in (("num_images_per_prompt", num_images_per_prompt), ("batch_size", batch_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("no prompt was given; a prompt is some text")
+        prompts = check_request(
+            prompts, output_type, OUTPUT_TYPES, num_images_per_prompt=num_images_per_prompt, batch_size=batch_size
+        )
         sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p)
         seeds = choose_seeds(seed, len(prompts), num_images_per_prompt)
         ids, visible = self.processor.encode_prompts(prompts, side="left", keep_last=True)

@@ -297,20 +297,15 @@ class JanusFlow(Conversational):
         Raises:
             ValueError: for any value that is not allowed, in one sentence.
         """
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
         decode_batch_size = batch_size if decode_batch_size is None else decode_batch_size
-        counts = {
-            "num_images_per_prompt": num_images_per_prompt,
-            "batch_size": batch_size,
-            "decode_batch_size": decode_batch_size,
-        }
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("no prompt was given; a prompt is some text")
+        prompts = generation.check_request(
+            prompts,
+            output_type,
+            OUTPUT_TYPES,
+            num_images_per_prompt=num_images_per_prompt,
+            batch_size=batch_size,
+            decode_batch_size=decode_batch_size,
+        )
         if image is None and (mask is not None or strength is not None):
             raise ValueError("mask and strength need an image to start from")
         if strength is None:

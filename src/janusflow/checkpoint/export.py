@@ -16,19 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from janusflow.checkpoint.official import CLASSES, TOWERS, Source, source
+from janusflow.checkpoint.official import CLASSES, LLM_FIELDS, TOWERS, Source, source
 from janusflow.config import JanusFlowConfig
 from janusflow.processor import JanusFlowProcessor
-
-LLM_FIELDS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-    "max_position_embeddings",
-)
 
 
 def export_official(

@@ -19,6 +19,15 @@ TOWERS = {  # model_name -> width, depth, heads, patch size, MLP ratio
     "siglip_so400m_patch14_384": (1152, 27, 16, 14, 3.7362),
     "siglip_so400m_patch14_224": (1152, 27, 16, 14, 3.7362),
 }
+LLM_FIELDS = (  # of `language_config` in released files
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
 CLASSES = {
     "vision_und_enc_config": "CLIPVisionTower",
     "vision_gen_enc_config": "ShallowUViTEncoder",

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
-from janusflow.checkpoint.official import THIRDS, TOWERS, Source
+from janusflow.checkpoint.official import LLM_FIELDS, THIRDS, TOWERS, Source
 
 CLASSES = {
     "vision_config": "CLIPVisionTower",
@@ -28,15 +28,6 @@ RELEASED_VQ = {  # VQ-16 of LlamaGen
     "num_res_blocks": 2,
     "z_channels": 256,
 }
-LLM_FIELDS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-    "max_position_embeddings",
-)
 
 
 def is_official_janus(raw: dict[str, Any]) -> bool:

@@ -116,7 +116,8 @@ def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: Col
         detections: all that the detector found.
         name_colors: is called for clauses with a colour alone.
     """
-    objects, groups, missing = kept(detections, task.tag), [], []
+    objects, missing = kept(detections, task.tag), []
+    groups: list[list[Detection] | None] = []
     for clause in task.include:
         found = objects.get(clause.name, [])[: clause.count]
         lack = _lack(clause, found, groups, name_colors)
