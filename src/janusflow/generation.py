@@ -9,6 +9,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ SIZE_MULTIPLE = 16  # pixels: one image token of the released checkpoints
 IMAGE_STRENGTH, MASK_STRENGTH = 0.6, 1.0  # defaults of `strength` with a picture alone, and with a mask
 LARGEST_SEED = 2**63 - 1
 
+OutputType = Literal["pil", "np", "latent"]
+OUTPUT_TYPES = ("pil", "np", "latent")
 StepCallback = Callable[[int, float, Tensor], "Tensor | None"]
 
 
@@ -117,19 +120,19 @@ class Size:
         return torch.stack(values)
 
 
-def check_request(prompts: str | Sequence[str], output_type: str, allowed: Sequence[str], **counts: int) -> list[str]:
+def check_request(prompts: str | Sequence[str], output_type: str, **counts: int) -> list[str]:
     """The prompts of a request as a list.
 
     Args:
         prompts: one or several.
-        output_type, allowed: what is asked for, and what there is.
+        output_type: one of `OUTPUT_TYPES`.
         **counts: numbers from 1 upwards, by name.
 
     Raises:
         ValueError: for no prompt, or a value that is not allowed.
     """
-    if output_type not in allowed:
-        raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(allowed)}")
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
@@ -137,6 +140,15 @@ def check_request(prompts: str | Sequence[str], output_type: str, allowed: Seque
     if not listed:
         raise ValueError("no prompt was given; a prompt is some text")
     return listed
+
+
+def as_pictures(pixels: Tensor, output_type: OutputType) -> Any:
+    """Pixels (N, 3, height, width) in [-1, 1] as pictures ("pil"), or as an array (N, height, width, 3) in [0, 1]."""
+    array = (pixels.permute(0, 2, 3, 1).cpu().numpy() + 1) / 2
+    if output_type == "np":
+        return array
+    # Truncated, not rounded, as the official code does it.
+    return [Image.fromarray(picture) for picture in (array * 255).astype(np.uint8)]
 
 
 def check_size(

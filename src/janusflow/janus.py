@@ -7,29 +7,25 @@ model.ask("what color is the circle?", images="circle.png")
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from janusflow.checkpoint import Checkpoint
+from janusflow.checkpoint.files import put_together
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device
-from janusflow.generation import check_request, choose_seeds
+from janusflow.generation import OutputType, as_pictures, check_request, choose_seeds
 from janusflow.hub import push_to_hub
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 from janusflow.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
 
-OutputType = Literal["pil", "np", "latent"]
-OUTPUT_TYPES = ("pil", "np", "latent")
 StepEnd = Callable[["Janus", int, float, dict[str, Tensor]], None]
 """callback(model, step, share of the picture that is drawn, {"codes": (N, step + 1)}) after each code."""
 
@@ -55,21 +51,11 @@ class Janus(Conversational):
         Raises:
             ValueError: if the place is a file, or the weights are quantized.
         """
-        folder = Path(folder)
         if self.quantized:
             raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
-        beside = folder.with_name(folder.name + ".tmp")
-        shutil.rmtree(beside, ignore_errors=True)
-        self.network.save_pretrained(beside)
-        write_transformers_processor(self.processor, beside)
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("model*.safetensors*"):
-            stale.unlink()
-        for file in beside.iterdir():
-            file.replace(folder / file.name)
-        beside.rmdir()
+        with put_together(Path(folder)) as beside:
+            self.network.save_pretrained(beside)
+            write_transformers_processor(self.processor, beside)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads what `save_pretrained` writes, and a model card; see `janusflow.hub.push_to_hub`."""
@@ -132,7 +118,7 @@ class Janus(Conversational):
                 f"{', '.join(sorted(others))}: not for a Janus model, which draws code by code with {known}"
             )
         prompts = check_request(
-            prompts, output_type, OUTPUT_TYPES, num_images_per_prompt=num_images_per_prompt, batch_size=batch_size
+            prompts, output_type, num_images_per_prompt=num_images_per_prompt, batch_size=batch_size
         )
         sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p)
         seeds = choose_seeds(seed, len(prompts), num_images_per_prompt)
@@ -187,8 +173,4 @@ class Janus(Conversational):
         if output_type == "latent":
             return codes
         pixels = torch.cat([self.network.decode(part) for part in codes.split(batch_size)])
-        array = (pixels.permute(0, 2, 3, 1).clip(-1, 1).cpu().numpy() + 1) / 2  # (N, S, S, 3)
-        if output_type == "np":
-            return array
-        # Truncated, not rounded, as the official code does it.
-        return [Image.fromarray(picture) for picture in (array * 255).astype(np.uint8)]
+        return as_pictures(pixels.clip(-1, 1), output_type)

@@ -8,24 +8,22 @@ model.ask("what color is the circle?", images="circle.png")
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
+from janusflow.checkpoint.files import put_together
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device, resolve_dtype
-from janusflow.generation import KnownPicture, Sampling, Size
+from janusflow.generation import KnownPicture, OutputType, Sampling, Size
 from janusflow.hub import push_to_hub
 from janusflow.images import ImageSource
 from janusflow.janus import Janus
@@ -35,8 +33,6 @@ from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 from janusflow.vae import DEFAULT_VAE, LatentCodec
 
-OutputType = Literal["pil", "np", "latent"]
-OUTPUT_TYPES = ("pil", "np", "latent")
 StepEnd = Callable[["JanusFlow", int, float, dict[str, Tensor]], "dict[str, Tensor] | None"]
 """callback(model, step, t, {"latents": x}); the latents of the mapping that it gives back, if any, take x's place."""
 
@@ -158,27 +154,16 @@ class JanusFlow(Conversational):
                 a file.
             OSError: if it cannot be written; what was there is untouched.
         """
-        folder = Path(folder)
         if self.adapters is not None:
             raise ValueError("the network has adapters; merge or unload them before it is saved")
         if self.quantized:
             raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
         codec = self.codec if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir() else None
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
+        with put_together(Path(folder)) as beside:
             self.network.save_pretrained(beside)
             self.processor.save_pretrained(beside)
             if codec is not None:
-                codec.save_pretrained(Path(beside) / "vae")
-            for stale in folder.glob("model*.safetensors*"):
-                stale.unlink()
-            for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
-                place = folder / file.relative_to(beside)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                file.chmod(0o644)
-                file.replace(place)
+                codec.save_pretrained(beside / "vae")
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads what `save_pretrained` writes, and a model card; see `janusflow.hub.push_to_hub`."""
@@ -301,7 +286,6 @@ class JanusFlow(Conversational):
         prompts = generation.check_request(
             prompts,
             output_type,
-            OUTPUT_TYPES,
             num_images_per_prompt=num_images_per_prompt,
             batch_size=batch_size,
             decode_batch_size=decode_batch_size,
@@ -363,11 +347,7 @@ class JanusFlow(Conversational):
 
     def _output(self, latents: Tensor, output_type: OutputType, batch_size: int) -> Any:
         pixels = torch.cat([self.codec.decode(part) for part in latents.split(batch_size)])
-        array = (pixels.permute(0, 2, 3, 1).cpu().numpy() + 1) / 2  # (N, height, width, 3)
-        if output_type == "np":
-            return array
-        # Truncated, not rounded, as the official code does it.
-        return [Image.fromarray(picture) for picture in (array * 255).astype(np.uint8)]
+        return generation.as_pictures(pixels, output_type)
 
     def _warn_of_size(self, height: int, width: int) -> None:
         trained = self.network.config.image_size

@@ -244,13 +244,9 @@ class JanusFlowProcessor:
                 is added if the last message is a user's.
         """
         system, turns = self._turns(messages)
-        user, assistant = ROLE_WORDS[self.text.sft_format]
-        closers = ("\n\n", self.tokenizer.eos_token)
-        text = system + "\n\n" if system else ""
-        for index, (role, content) in enumerate(turns):
-            word = (user, assistant)[role]
-            text += f"{word}: {content}{closers[index % 2]}" if content else f"{word}:"
-        return text.strip()
+        plain = [{"role": ("user", "assistant")[role], "content": content} for role, content in turns]
+        plain = [{"role": "system", "content": system}, *plain]
+        return str(self.tokenizer.apply_chat_template(plain, tokenize=False))
 
     def encode_conversations(self, conversations: Sequence[Sequence[Message]]) -> UnderstandingInputs:
         """Conversations of any lengths, with their pictures, as one batch.

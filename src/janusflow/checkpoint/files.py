@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,29 @@ def find_folder(path_or_id: str | Path) -> Path:
         raise ValueError(f"model is {name!r}, which is neither a folder here nor a repository of the hub") from error
     except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
         raise ValueError(f"{name!r} is no folder here nor in the hub's cache, and the hub cannot be reached") from error
+
+
+@contextmanager
+def put_together(folder: Path) -> Iterator[Path]:
+    """A folder beside the wanted one to write into; at the end its files go there, and old weights leave.
+
+    Other files of an existing folder stay, and all of them if anything fails.
+
+    Raises:
+        ValueError: if the place is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
+        yield Path(beside)
+        for stale in folder.glob("model*.safetensors*"):
+            stale.unlink()
+        for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
+            place = folder / file.relative_to(beside)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.chmod(0o644)
+            file.replace(place)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ same way `small_latent_downscale` stands there for a VAE of another factor than 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,14 +172,21 @@ GENERATION_PARTS = (
 THIRDS = {".self_attn.q_proj.": 0, ".self_attn.k_proj.": 1, ".self_attn.v_proj.": 2}
 
 
+def renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
+    """A name with the first prefix that fits replaced.
+
+    Raises:
+        KeyError: if none does.
+    """
+    for ours, theirs in prefixes:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise KeyError(name)
+
+
 def source(name: str) -> Source:
     """Which official tensors make up our parameter `name`."""
-    for ours, theirs in PREFIXES:
-        if name.startswith(ours):
-            official = theirs + name.removeprefix(ours)
-            break
-    else:
-        raise KeyError(name)
+    official = renamed(name, PREFIXES)
     if official.startswith(TOWER):
         return _tower_source(official)
     if official.startswith("vision_gen_"):

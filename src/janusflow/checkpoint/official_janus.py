@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
-from janusflow.checkpoint.official import LLM_FIELDS, THIRDS, TOWERS, Source
+from janusflow.checkpoint.official import LLM_FIELDS, THIRDS, TOWERS, Source, renamed
 
 CLASSES = {
     "vision_config": "CLIPVisionTower",
@@ -154,12 +154,7 @@ CODEC_PARTS = (
 
 def source(name: str) -> Source:
     """Which official tensors make up the parameter `name` of transformers' Janus."""
-    for ours, theirs in PREFIXES:
-        if name.startswith(ours):
-            official = theirs + name.removeprefix(ours)
-            break
-    else:
-        raise KeyError(name)
+    official = renamed(name, PREFIXES)
     if official.startswith(TOWER):
         for part, third in THIRDS.items():
             if part in official:
