@@ -56,3 +56,14 @@ def test_errors_are_one_sentence(hub: Path, small_model: JanusFlow) -> None:
         small_model.push_to_hub("mine")
     with pytest.raises(ValueError, match="could not be uploaded: 403 Forbidden$"):
         small_model.push_to_hub("me/forbidden")
+
+
+def test_a_janus_in_transformers_layout_without_a_card_gets_the_licence(hub: Path, tmp_path: Path) -> None:
+    model: Any = JanusFlow.from_pretrained(GOLDEN / "janus-small-a", device="cpu")
+    model.save_pretrained(tmp_path / "saved")
+    again: Any = JanusFlow.from_pretrained(tmp_path / "saved", device="cpu")
+    again.push_to_hub("me/mine")
+    assert "license_name: deepseek" in (hub / "me/mine" / "README.md").read_text()
+    (tmp_path / "saved" / "README.md").write_text("---\nlicense: mit\n---\n")
+    again.push_to_hub("me/other")
+    assert "license_name: deepseek" in (hub / "me/other" / "README.md").read_text()

@@ -16,6 +16,7 @@ from janusflow import JanusFlow
 from janusflow.data.loader import Data
 from janusflow.training.config import OptimizerConfig, TrainConfig
 from janusflow.training.trainer import RunError
+from tests.conftest import GOLDEN
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
 
@@ -30,6 +31,15 @@ def test_it_learns_and_the_export_opens(start: Path, tmp_path: Path) -> None:
     model = JanusFlow.from_pretrained(folder, device="cpu")
     assert model.generate("a star", num_inference_steps=1)[0].size == (64, 64)
     assert isinstance(model.ask("what color is the star?", model.generate("a star", num_inference_steps=1)), str)
+
+
+def test_what_is_trained_from_released_weights_carries_their_licence(start: Path, tmp_path: Path) -> None:
+    data = {"understanding": TINYWORLD, "ratios": [{"understanding": 1, "generation": 0, "text": 0}], "workers": 0}
+    changes = {"data": data, "steps": 1, "batch_size": 2, "loss": {"repa": 0.0}, "parts": ["aligner"]}
+    released = quietly(settings(GOLDEN / "janusflow-small-a", tmp_path / "released", **changes))
+    assert "license_name: deepseek" in (released / "README.md").read_text()
+    own = quietly(settings(start, tmp_path / "own", **changes))
+    assert not (own / "README.md").exists()
 
 
 def test_only_the_chosen_parts_learn(start: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from janusflow.checkpoint.load import Checkpoint
 
+LICENCE_NAME = "DeepSeek Model License"
 DEEPSEEK_LICENCE = "https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL"
 RELEASED = ("official", "paddle")  # layouts that released weights have
 HEADER = """---
@@ -26,10 +27,16 @@ The released weights of the Janus family, and what is made of them, stand under 
 """
 
 
+def is_released(checkpoint: Checkpoint | None) -> bool:
+    """Whether weights are the released ones as far as can be told: in a layout of theirs, or of a Janus in any."""
+    return checkpoint is not None and (checkpoint.layout in RELEASED or checkpoint.family == "Janus")
+
+
 def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text: str, licence: str = "other") -> None:
     """Puts a model card, and the licence files of the source, into a folder of weights.
 
-    A card that the source's folder has stays the card. Weights in a released layout get the DeepSeek Model License.
+    Released weights, and what is made of them, get the DeepSeek Model License. Otherwise a card of the source's folder
+    stays the card, as does one that names that licence already.
 
     Args:
         folder: of the new weights.
@@ -41,9 +48,11 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     source = None if checkpoint is None else checkpoint.folder
     for file in [] if source is None else source.glob("LICENSE*"):
         shutil.copy(file, folder)
-    released = checkpoint is not None and checkpoint.layout in RELEASED
-    if source is not None and (source / "README.md").is_file() and not released:
-        shutil.copy(source / "README.md", folder)
+    released = is_released(checkpoint)
+    old = None if source is None or not (source / "README.md").is_file() else source / "README.md"
+    stays = checkpoint is not None and checkpoint.layout not in RELEASED
+    if old is not None and stays and (not released or LICENCE_NAME in old.read_text(encoding="utf-8")):
+        shutil.copy(old, folder)
         return
     extra = ""
     if released:

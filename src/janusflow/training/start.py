@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, SiglipVisionModel
 from transformers.initialization import no_init_weights
 
 from janusflow.checkpoint import find_folder, open_checkpoint
+from janusflow.checkpoint.card import is_released, write_card
 from janusflow.checkpoint.export import export_official
 from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
 from janusflow.model import JanusFlowForConditionalGeneration
@@ -136,6 +137,10 @@ def export(
             averaged.adapters.save_pretrained(beside / "adapter")
             averaged.merge_adapters()
         averaged.save_pretrained(beside)
+        if is_released(model.origin):
+            title = Path(config.out).name
+            text = f"Trained with `janusflow train` from `{config.model.checkpoint}`."
+            write_card(beside, model.origin, title=title, text=text)
         if official:
             weights = dict(averaged.network.named_parameters())
             place = folder.with_name(f"{folder.name}-official")
