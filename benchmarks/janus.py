@@ -25,8 +25,8 @@ BOS, BEGIN, PAD = 1, 2, 3
 GUIDANCE = 5.0
 
 
-def make(side: int, *, small: bool) -> JanusForConditionalGeneration:
-    """A Janus with random weights that draws side x side tokens: of Janus-1.3B's size, or a few layers of it."""
+def sizes(side: int, *, small: bool) -> JanusConfig:
+    """Dimensions of a Janus that draws side x side tokens: those of Janus-1.3B, or a few layers of it."""
     width, layers = (256, 2) if small else (2048, 24)
     text = LlamaConfig(
         vocab_size=102400 if not small else 512,
@@ -40,13 +40,12 @@ def make(side: int, *, small: bool) -> JanusForConditionalGeneration:
     )
     vision = JanusVisionConfig(image_size=16 * side, projection_dim=width, num_image_tokens=side**2)
     codec = JanusVQVAEConfig(projection_dim=width, image_token_embed_dim=width)
-    sizes = JanusConfig(
+    return JanusConfig(
         text_config=text.to_dict(),
         vision_config=vision.to_dict(),
         vq_config=codec.to_dict(),
         tie_word_embeddings=False,
     )
-    return JanusForConditionalGeneration._from_config(sizes, dtype=torch.bfloat16).eval()
 
 
 @torch.inference_mode()
@@ -104,7 +103,8 @@ def main(
 ) -> None:
     """Prints a table in Markdown: the median of the repeats, and their range."""
     torch.manual_seed(0)
-    network = make(side, small=small).to(resolve_device(device))
+    network = JanusForConditionalGeneration._from_config(sizes(side, small=small), dtype=torch.bfloat16).eval()
+    network = network.to(resolve_device(device))
     inner = torch.randint(4, 500, (1, prompt - 2))
     ids = torch.cat([torch.tensor([[BOS]]), inner, torch.tensor([[BEGIN]])], dim=1).to(network.device)
     loops: dict[str, Callable[[JanusForConditionalGeneration, Tensor, int], Tensor]] = {

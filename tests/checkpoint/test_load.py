@@ -15,8 +15,11 @@ from torch import Tensor
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.checkpoint import load_network, open_checkpoint
+from janusflow.checkpoint import tensors as tensors_module
 from janusflow.checkpoint.describe import describe
+from janusflow.checkpoint.tensors import TensorFiles
 from janusflow.config import janusflow_1b
+from tests.conftest import GOLDEN
 
 
 @pytest.fixture
@@ -289,3 +292,25 @@ def test_an_empty_folder_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="expected 'tiny', a folder, or a hub id"):
         open_checkpoint(tmp_path / "file")
+
+
+def test_sharded_pickles_are_mapped_anew_and_read_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bin"
+    shutil.copytree(GOLDEN / "janusflow-small-a", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    weights = load_file(GOLDEN / "janusflow-small-a" / "model.safetensors")
+    names = sorted(weights)
+    home = {name: f"pytorch_model-{index % 3}.bin" for index, name in enumerate(names)}
+    for file in set(home.values()):
+        torch.save({name: weights[name] for name in names if home[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": home}))
+    mapped: list[Path] = []
+    opened = tensors_module._map_pickle
+    monkeypatch.setattr(tensors_module, "_map_pickle", lambda file: (mapped.append(file), opened(file))[1])
+    monkeypatch.setattr(tensors_module, "REMAP_BYTES", 50_000)
+    files = TensorFiles(folder)
+    assert len(mapped) == 3
+    for file in sorted(set(home.values())):
+        for name, tensor in files.read([name for name in names if home[name] == file]):
+            assert torch.equal(tensor, weights[name])
+    total = sum(weight.nbytes for weight in weights.values())
+    assert 6 < len(mapped) <= 6 + total // 50_000 + 3, "each file anew after every 50 kB, and not at every tensor"

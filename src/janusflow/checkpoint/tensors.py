@@ -40,7 +40,9 @@ class TensorFiles:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self._home: dict[str, Path] = {}
-        self._pickled: dict[Path, dict[str, Tensor]] = {}
+        self._paddle: dict[str, Tensor] = {}
+        self._mapped: tuple[Path, dict[str, Tensor]] | None = None
+        self._mapped_read = 0
         for file in self.files:
             self._read_header(file)
 
@@ -60,8 +62,8 @@ class TensorFiles:
             opened: dict[Path, safe_open] = {}
             for name in names:
                 file = self._home[name]
-                if file in self._pickled:
-                    yield name, self._pickled[file][name]
+                if file.suffix != ".safetensors":
+                    yield name, self._from_pickle(file, name)
                     continue
                 if done > REMAP_BYTES:
                     stack.close()
@@ -82,18 +84,33 @@ class TensorFiles:
                         self._add(file, name, tuple(part.get_shape()), DTYPES[part.get_dtype()])
             else:
                 if file.name == paddle.FILE:
-                    tensors = paddle.read_pdparams(file)
+                    tensors = self._paddle = paddle.read_pdparams(file)
                 else:
-                    tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-                self._pickled[file] = tensors
+                    tensors = _map_pickle(file)
                 for name, tensor in tensors.items():
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
         except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, KeyError) as error:
             reason = str(error).split("\n")[0]
             raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
 
+    def _from_pickle(self, file: Path, name: str) -> Tensor:
+        """One tensor of a pickle: Paddle's is in memory, PyTorch's is mapped, anew after `REMAP_BYTES`."""
+        if file.name == paddle.FILE:
+            return self._paddle[name]
+        if self._mapped is None or self._mapped[0] != file or self._mapped_read > REMAP_BYTES:
+            self._mapped = None  # let go before the next is mapped
+            self._mapped, self._mapped_read = (file, _map_pickle(file)), 0
+        tensor = self._mapped[1][name]
+        self._mapped_read += tensor.nbytes
+        return tensor
+
     def _add(self, file: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         self._home[name], self.shapes[name], self.dtypes[name] = file, shape, dtype
+
+
+def _map_pickle(file: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return tensors
 
 
 DTYPES = {
