@@ -12,8 +12,9 @@ QUANTIZE := .venv/quantize
 demo: $(READY)
 	$(BIN)/janusflow demo --out demo
 
-test: $(READY) $(QUANTIZE)/.ready
+test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(if $(ARGS),,$(MAKE) --no-print-directory $(QUANTIZE)/.ready)
 	$(if $(ARGS),,PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/test_quantization.py)
 
 lint: $(READY)
