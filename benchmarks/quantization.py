@@ -29,7 +29,7 @@ def main(
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
     questions: Annotated[int, typer.Option(help="Asked about rendered scenes.")] = 200,
     prompts: Annotated[int, typer.Option(help="Painted of each kind.")] = 10,
-    guidance: Annotated[float, typer.Option(help="Guidance weight.")] = 4.0,
+    guidance: Annotated[float, typer.Option(help="Guidance weight.")] = 2.0,
 ) -> None:
     """Prints a table in Markdown."""
     asked = tinyworld.questions(questions)

@@ -24,7 +24,7 @@ def main(
     prompts: Annotated[int, typer.Option(help="Of each kind.")] = 100,
     images: Annotated[int, typer.Option(help="Of each prompt.")] = 4,
     questions: Annotated[int, typer.Option(help="In all.")] = 1000,
-    guidance: Annotated[float, typer.Option(help="Guidance weight.")] = 4.0,
+    guidance: Annotated[float, typer.Option(help="Guidance weight.")] = 2.0,
     steps: Annotated[int, typer.Option(help="Euler steps.")] = 30,
     seed: Annotated[int, typer.Option(help="Of prompts, noise and questions.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for scores and a sheet of failures.")] = None,
