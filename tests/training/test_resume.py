@@ -176,6 +176,16 @@ def test_adapters_begin_alike_and_resume_to_the_bit(start: Path, tmp_path: Path)
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
 
 
+def test_with_muon_it_resumes_to_the_bit(start: Path, tmp_path: Path) -> None:
+    optimizer = {"name": "muon", "learning_rate": 1e-3}
+    quietly(settings(start, tmp_path / "parts", steps=2, optimizer=optimizer))
+    quietly(settings(start, tmp_path / "parts", steps=4, optimizer=optimizer), resume=True)
+    quietly(settings(start, tmp_path / "whole", steps=4, optimizer=optimizer))
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+    quietly(settings(start, tmp_path / "adamw", steps=4, optimizer={"learning_rate": 1e-3}))
+    assert values(tmp_path / "adamw") != values(tmp_path / "whole")
+
+
 def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(start: Path, tmp_path: Path) -> None:
     quietly(settings(start, tmp_path, steps=2, parts=["aligner", "generation"]))
     with pytest.raises(ValueError, match="does not fit this run"):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from janusflow.images import ImageSource
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
-from janusflow.tinyworld.questions import sample_fact, sample_talk
+from janusflow.tinyworld.questions import SHORT_KINDS, sample_fact, sample_talk
 from janusflow.tinyworld.scenes import render
 
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
@@ -44,6 +44,8 @@ class SourceConfig:
         split: of the data set.
         streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
         shares: of tinyworld's kinds of scenes; by default all alike.
+        questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
+        described: of tinyworld: share of the pictures to draw whose text is the full description of the scene.
         fitting: leave records out that do not serve the task; by default they count as broken.
     """
 
@@ -53,6 +55,8 @@ class SourceConfig:
     split: str = "train"
     streaming: bool = False
     shares: dict[str, float] = field(default_factory=dict)
+    questions: int = 4
+    described: float = 0.0
     fitting: bool = False
 
 
@@ -94,27 +98,33 @@ class TinyworldSource:
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
         shares: of the kinds of scenes.
         seed: another one gives another world.
+        questions, described: see `SourceConfig`.
     """
 
     length: int | None = None
 
-    def __init__(self, task: str, shares: Mapping[str, float], seed: int) -> None:
-        self.task, self.seed = task, seed
+    def __init__(
+        self, task: str, shares: Mapping[str, float], seed: int, *, questions: int = 4, described: float = 0.0
+    ) -> None:
+        self.task, self.seed, self.questions, self.described = task, seed, questions, described
         self.shares = dict(shares) or dict.fromkeys(KINDS, 1.0)
 
     def record(self, index: int) -> Record:
         rng = Random(f"{self.task}/{self.seed}/{index}")
         kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
         name = f"tinyworld {self.task} {index}"
-        if self.task == "text" and rng.random() < 0.2:
+        if self.task == "text" and rng.random() < 0.1:
             facts = tuple((fact.text, fact.answer) for fact in (sample_fact(rng) for _ in range(3)))
             return Record(name, turns=facts)
         task, scene = sample_pair(rng, kind)
         if self.task == "generation":
-            return Record(name, (Image.fromarray(render(scene)),), text=task.prompt)
-        if self.task == "text" and rng.random() < 0.25:
+            text = describe(scene) if rng.random() < self.described else task.prompt
+            return Record(name, (Image.fromarray(render(scene)),), text=text)
+        if self.task == "text" and rng.random() < 0.1:
             return Record(name, text=task.prompt)
-        talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, rng.randint(2, 4))]
+        turns = rng.randint(max(self.questions // 2, 1), self.questions)
+        kinds = None if self.task == "understanding" else SHORT_KINDS
+        talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, turns, kinds)]
         if self.task == "understanding":
             return Record(name, (Image.fromarray(render(scene)),), turns=tuple(talk))
         (first, answer), *rest = talk

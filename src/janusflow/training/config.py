@@ -88,18 +88,20 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its rate.
+    """How parameters are updated, and the rate of it.
 
     Attributes:
+        name: "adamw", the paper's; or "muon", for the matrices of the blocks of LLM and f_enc, with AdamW for the rest.
         learning_rate: after the warm-up.
         warmup: steps of linear growth.
         schedule: "constant"; "cosine" down to `floor` at the last step; or "decay", constant and then linearly down to
             `floor` over the last `decay` share of the steps.
-        betas, weight_decay: of AdamW; the paper's are (0.9, 0.95) and 0.
+        betas, weight_decay: of AdamW; the paper's are (0.9, 0.95) and 0. Muon's momentum is the second beta.
         clip: largest norm of the gradient.
         decay, floor: of the schedules, as shares of all steps and of the rate.
     """
 
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-4
     warmup: int = 0
     schedule: Literal["constant", "cosine", "decay"] = "constant"

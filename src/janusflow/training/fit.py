@@ -1,4 +1,4 @@
-"""The loop: batches that are functions of the step, AdamW, clipping, EMA, atomic checkpoints, resume.
+"""The loop: batches that are functions of the step, updates, clipping, EMA, atomic checkpoints, resume.
 
 Everything random in a step must come from `step_generator(seed, step)`, so that a killed run continues as if nothing
 had happened.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, cast
@@ -17,9 +17,11 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from janusflow.training.config import OptimizerConfig
+from janusflow.training.optimizers import make_optimizers, set_rate, update
 
 Losses = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
@@ -36,11 +38,12 @@ class FitConfig:
         schedule: after the warm-up "constant", "cosine" down to a hundredth of the peak at the last step, or "decay":
             constant, then over the last quarter of the steps linearly down to a hundredth.
         clip: largest norm of the gradient.
-        weight_decay: of AdamW, whose betas are the paper's (0.9, 0.95).
+        weight_decay: of the optimizer, whose betas are the paper's (0.9, 0.95).
         ema: constant decay of the average of the weights, kept in float32.
         precision: "bfloat16" runs the matrix products of forward and backward in it (autocast).
         save_every: steps between checkpoints.
         seed: of everything random.
+        optimizer: "adamw" or "muon", see `OptimizerConfig`.
     """
 
     steps: int
@@ -53,10 +56,17 @@ class FitConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     save_every: int = 200
     seed: int = 0
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        return OptimizerConfig(self.learning_rate, self.warmup, self.schedule).rate(step, self.steps)
+        return self.updates().rate(step, self.steps)
+
+    def updates(self) -> OptimizerConfig:
+        """The same as a training run is told it."""
+        return OptimizerConfig(
+            self.optimizer, self.learning_rate, self.warmup, self.schedule, weight_decay=self.weight_decay
+        )
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -79,31 +89,28 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
-    )
+    optimizers = make_optimizers(model, config.updates())
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-    first = _resume(folder / "state.pt", model, average, optimizer)
+    first = _resume(folder / "state.pt", model, average, optimizers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), refresh_per_second=1) as bar:
         task = bar.add_task(title, total=config.steps, completed=first)
         for step in range(first, config.steps):
             started = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate(step)
-            terms = _update(model, losses, optimizer, parameters, step, config)
+            set_rate(optimizers, config.rate(step))
+            terms = _update(model, losses, optimizers, parameters, step, config)
             average.update_parameters(model)
             _log(folder / "log.jsonl", {"step": step, **terms, "seconds": time.perf_counter() - started})
             bar.update(task, advance=1, description=f"{title} loss {terms['loss']:.4f}")
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                _save(folder / "state.pt", step + 1, model, average, optimizer)
+                _save(folder / "state.pt", step + 1, model, average, optimizers)
     return cast(Model, average.module.eval())
 
 
 def _update(
     model: Model,
     losses: Callable[[Model, int], Losses],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[Optimizer],
     parameters: list[nn.Parameter],
     step: int,
     config: FitConfig,
@@ -114,10 +121,10 @@ def _update(
         terms = losses(model, step)
     if not torch.isfinite(terms["loss"]):
         raise ValueError(f"the loss of step {step} is {terms['loss'].item()}; the last checkpoint is intact")
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     terms["loss"].backward()
     norm = clip_grad_norm_(parameters, config.clip)
-    optimizer.step()
+    update(optimizers)
     return {**{name: value.item() for name, value in terms.items()}, "gradient": norm.item()}
 
 
@@ -126,23 +133,24 @@ def _log(file: Path, row: dict[str, float]) -> None:
         handle.write(json.dumps({name: round(value, 6) for name, value in row.items()}) + "\n")
 
 
-def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> None:
+def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optimizers: Sequence[Optimizer]) -> None:
     state = {
         "step": step,
         "model": model.state_dict(),
         "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
     beside = file.with_suffix(".tmp")
     torch.save(state, beside)
     beside.replace(file)
 
 
-def _resume(file: Path, model: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
+def _resume(file: Path, model: nn.Module, average: AveragedModel, optimizers: Sequence[Optimizer]) -> int:
     if not file.is_file():
         return 0
     state = torch.load(file, weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(values)
     return int(state["step"])

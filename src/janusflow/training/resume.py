@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,7 +85,7 @@ class Checkpoints:
         """Complete ones, oldest first."""
         return sorted(path for path in self.folder.iterdir() if NAME.match(path.name))
 
-    def save(self, objective: Objective, ema: Ema, optimizer: Optimizer, progress: Progress) -> None:
+    def save(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer], progress: Progress) -> None:
         """Writes one; the others stay as they are until it is complete.
 
         In the background, it returns once the tensors are copied to memory, and `finish` (or the next `save`) completes
@@ -102,7 +102,7 @@ class Checkpoints:
                 self.begun.beside.mkdir()
             self.world.wait()
             self._write_progress(self.begun.beside, progress)
-            tensors, alone = _tensors(objective, ema, optimizer), self.world.mesh is None
+            tensors, alone = _tensors(objective, ema, optimizers), self.world.mesh is None
             warnings.filterwarnings("ignore", ALONE)
             if self.background:
                 future = dcp.async_save(
@@ -166,12 +166,12 @@ class Checkpoints:
             if path.name != best:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def restore(self, objective: Objective, ema: Ema, optimizer: Optimizer) -> Progress:
+    def restore(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> Progress:
         """Puts everything where the last complete checkpoint had it; a fresh progress if there is none."""
         found = self.all()
         if not found:
             return Progress()
-        tensors = _tensors(objective, ema, optimizer)
+        tensors = _tensors(objective, ema, optimizers)
         try:
             warnings.filterwarnings("ignore", ALONE)
             dcp.load(tensors, checkpoint_id=found[-1], no_dist=self.world.mesh is None)
@@ -179,7 +179,7 @@ class Checkpoints:
             raise ValueError(
                 f"checkpoint {found[-1]} does not fit this run: its parts, losses or sizes are others than the recipe's"
             ) from error
-        set_optimizer_state_dict(objective, optimizer, tensors["optimizer"])
+        set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
         progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
         progress.best = (float(progress.best[0]), int(progress.best[1]))
         progress.seen = (int(progress.seen[0]), int(progress.seen[1]))
@@ -188,11 +188,11 @@ class Checkpoints:
         return progress
 
 
-def _tensors(objective: Objective, ema: Ema, optimizer: Optimizer) -> dict[str, Any]:
+def _tensors(objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
     """The tensors of a run by name; loading writes into them."""
     model: Mapping[str, Any] = objective.state_dict()
     return {
         "model": dict(model),
         "ema": dict(ema.values),
-        "optimizer": get_optimizer_state_dict(objective, optimizer),
+        "optimizer": get_optimizer_state_dict(objective, optimizers),
     }

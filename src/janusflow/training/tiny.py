@@ -52,15 +52,19 @@ class PartsRecipe:
     Attributes:
         vae, tower, llm: how each is fitted.
         vae_batch, tower_batch, llm_batch: samples per step.
+        llm_questions: most questions about one description.
         seed: of the data; the parts draw different samples from it.
     """
 
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1600, learning_rate=2e-3, ema=0.996))
     tower: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, learning_rate=1e-3, ema=0.99))
-    llm: FitConfig = field(default_factory=lambda: FitConfig(steps=400, learning_rate=2e-3, ema=0.99))
+    llm: FitConfig = field(
+        default_factory=lambda: FitConfig(steps=1500, learning_rate=4e-3, warmup=50, ema=0.99, optimizer="muon")
+    )
     vae_batch: int = 32
     tower_batch: int = 32
-    llm_batch: int = 32
+    llm_batch: int = 16
+    llm_questions: int = 12
     seed: int = 0
 
     def shortened(self, steps: int) -> PartsRecipe:
@@ -229,8 +233,9 @@ def fit_llm(
     network.requires_grad_(False)
     for part in (network.language_model, network.lm_head):
         part.requires_grad_(True)
+    spread(network)
 
-    world = TinyworldSource("text", samples.SHARES, recipe.seed)
+    world = TinyworldSource("text", samples.SHARES, recipe.seed, questions=recipe.llm_questions)
     maker = SampleMaker(processor, network.config, SampleConfig())
 
     def losses(model: Any, step: int) -> Losses:
@@ -245,6 +250,22 @@ def fit_llm(
         return {"loss": autoregressive_loss(output.logits[0], row.labels) / len(row.labels)}
 
     return fit(network, losses, recipe.llm, folder, title="LLM")
+
+
+@torch.no_grad()
+def spread(network: JanusFlowForConditionalGeneration) -> None:
+    """Initial weights of the LLM with which every layer's outputs have about the size of its inputs.
+
+    Embeddings N(0, 1), matrices N(0, 1 / inputs), and N(0, 1 / (2 layers inputs)) where they add to the
+    residual stream. From N(0, 0.02^2) a model as narrow as this one takes many times the steps to look anything up in
+    a text (docs/log.md).
+    """
+    llm = network.language_model
+    llm.embed_tokens.weight.normal_()
+    for name, matrix in llm.layers.named_parameters():
+        if matrix.ndim == 2:
+            writers = 2 * len(llm.layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
+            matrix.normal_(std=(writers * matrix.shape[1]) ** -0.5)
 
 
 # --- the network ----------------------------------------------------------------------------------------------------

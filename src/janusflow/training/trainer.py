@@ -20,7 +20,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from janusflow.data.loader import Data, StepSamples, steps
 from janusflow.data.mixture import Mixture
@@ -34,6 +34,7 @@ from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World, join, leave, shard, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective
+from janusflow.training.optimizers import make_optimizers, set_rate, update
 from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
@@ -63,7 +64,7 @@ class Run:
     objective: Objective
     latents: Encoder | None
     features: Encoder | None
-    optimizer: AdamW
+    optimizers: list[Optimizer]
     ema: Ema
     progress: Progress
 
@@ -101,7 +102,7 @@ def train(
             raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
         model = open_model(config, world.device)
         run = _prepare(config, world, model)
-        run.progress = checkpoints.restore(run.objective, run.ema, run.optimizer)
+        run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
         data = _data(config, world, model)
         report = Report(out, config, world, first=run.progress.step, shown=progress_bar)
         if run.progress.ranks == world.ranks:
@@ -141,15 +142,8 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
         for block in blocks:
             block.compile(dynamic=True)
     shard(objective, world, precision=config.precision)
-    learning = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = AdamW(
-        learning,
-        lr=config.optimizer.learning_rate,
-        betas=config.optimizer.betas,
-        weight_decay=config.optimizer.weight_decay,
-        fused=world.device.type != "cpu",
-    )
-    return Run(config, world, objective, latents, features, optimizer, Ema(objective, config.ema), Progress())
+    optimizers = make_optimizers(objective, config.optimizer, fused=world.device.type != "cpu")
+    return Run(config, world, objective, latents, features, optimizers, Ema(objective, config.ema), Progress())
 
 
 def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[Encoder | None, Encoder | None]:
@@ -202,7 +196,7 @@ def _loop(
         if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
             if progress.loss < progress.best[0]:
                 progress.best = (progress.loss, progress.step)
-            checkpoints.save(run.objective, run.ema, run.optimizer, progress)
+            checkpoints.save(run.objective, run.ema, run.optimizers, progress)
         waiting = time.perf_counter()
         if config.watch.every and progress.step % config.watch.every == 0:
             report.watch(progress.step, run.objective, run.ema, model)
@@ -229,8 +223,8 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
     packs += [_empty(found, world)] * (rows - len(packs))
     objective.train()
-    for group in run.optimizer.param_groups:
-        group["lr"] = config.optimizer.rate(found.step, config.steps)
+    rate = config.optimizer.rate(found.step, config.steps)
+    set_rate(run.optimizers, rate)
     totals = dict.fromkeys(("ar", "flow", "repa"), 0.0)
     for row in packs:
         with _precision(config, world):
@@ -243,11 +237,11 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
     losses = {name: value / max(counts[name], 1) for name, value in world.add_up(totals).items()}
     weights = {"ar": config.loss.ar, "flow": config.loss.flow, "repa": config.loss.repa}
     losses["loss"] = sum(weights[name] * losses[name] for name in weights)
-    losses.update(gradient=float(norm), rate=run.optimizer.param_groups[0]["lr"], tokens=counts["tokens"])
+    losses.update(gradient=float(norm), rate=rate, tokens=counts["tokens"])
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
-        run.optimizer.step()
+        update(run.optimizers)
         run.ema.update()
-    run.optimizer.zero_grad(set_to_none=True)
+    objective.zero_grad(set_to_none=True)
     return losses
 
 

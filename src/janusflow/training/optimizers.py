@@ -1,0 +1,55 @@
+"""AdamW for all that learns, or Muon for the matrices of the transformers' blocks and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from janusflow.training.config import OptimizerConfig
+
+
+def make_optimizers(model: nn.Module, config: OptimizerConfig, *, fused: bool = False) -> list[Optimizer]:
+    """The optimizers that together cover every parameter that learns, each parameter once.
+
+    Muon (Jordan et al. 2024) replaces the momentum M of a matrix by its nearest semi-orthogonal matrix U V^T, where
+    M = U S V^T; scaled here to the size of AdamW's updates, so that one learning rate serves both.
+
+    Args:
+        model: its parameters with `requires_grad`.
+        config: name, rate and betas.
+        fused: AdamW in one kernel.
+    """
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = [name for name, p in learning.items() if config.name == "muon" and ".layers." in f".{name}" and p.ndim == 2]
+    others = [p for name, p in learning.items() if name not in matrices]
+    found: list[Optimizer] = []
+    if others:
+        found.append(
+            AdamW(others, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
+        )
+    if matrices:
+        found.append(
+            Muon(
+                [learning[name] for name in matrices],
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                momentum=config.betas[1],
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return found
+
+
+def set_rate(optimizers: Sequence[Optimizer], rate: float) -> None:
+    """Gives all of them a learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def update(optimizers: Sequence[Optimizer]) -> None:
+    """One step of each."""
+    for optimizer in optimizers:
+        optimizer.step()

@@ -1,0 +1,54 @@
+"""AdamW and Muon: which parameters each updates, and what Muon's update is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from janusflow.training.config import OptimizerConfig
+from janusflow.training.optimizers import make_optimizers, set_rate, update
+
+MUON = OptimizerConfig(name="muon", learning_rate=0.01)
+
+
+def model() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    block = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(24, 16)]), "head": nn.Linear(16, 4)})
+    block["frozen"] = nn.Linear(2, 2).requires_grad_(False)
+    return block
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_learning_parameter_is_updated_once(name: str) -> None:
+    net = model()
+    optimizers = make_optimizers(net, OptimizerConfig(name=name))  # type: ignore[arg-type]
+    covered = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert len(covered) == len({id(p) for p in covered})
+    assert {id(p) for p in covered} == {id(p) for p in net.parameters() if p.requires_grad}
+    set_rate(optimizers, 0.5)
+    assert [group["lr"] for optimizer in optimizers for group in optimizer.param_groups] == [0.5] * len(optimizers)
+
+
+def test_muon_takes_the_matrices_of_blocks_and_nothing_else() -> None:
+    adamw, muon = make_optimizers(model(), MUON)
+    assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 24)]
+    assert sorted(p.numel() for p in adamw.param_groups[0]["params"]) == [4, 16, 64]
+
+
+def test_muons_update_is_a_nearly_orthogonal_matrix_as_large_as_adamws() -> None:
+    """All singular values alike, whatever those of the gradient are; root mean square 0.2 of the rate."""
+    net = model()
+    weight = net["layers"][0].weight
+    before = weight.detach().clone()
+    u, _, v = torch.linalg.svd(torch.randn(16, 24), full_matrices=False)
+    steep = u @ torch.diag(torch.logspace(0, -1.5, 16)) @ v
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    weight.grad = steep
+    update(make_optimizers(net, MUON))
+    moved = (before - weight.detach()) / 0.01
+    values = torch.linalg.svdvals(moved) / (0.2 * 24**0.5)
+    assert 0.6 < values.min() and values.max() < 1.3
+    assert torch.linalg.svdvals(steep)[-1] < 0.04
+    torch.testing.assert_close(u.T @ moved @ v.T / (0.2 * 24**0.5), torch.diag(values.flip(0)), atol=0.6, rtol=0)
