@@ -22,7 +22,9 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, *, fused: bool = 
         fused: AdamW in one kernel.
     """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    matrices = [name for name, p in learning.items() if config.name == "muon" and ".layers." in f".{name}" and p.ndim == 2]
+    matrices = [
+        name for name, p in learning.items() if config.name == "muon" and ".layers." in f".{name}" and p.ndim == 2
+    ]
     others = [p for name, p in learning.items() if name not in matrices]
     found: list[Optimizer] = []
     if others:

@@ -1,0 +1,169 @@
+"""What a benchmark is: items to draw or to answer, a verdict on each output, and scores from all verdicts.
+
+A benchmark is one file of this folder with a subclass of `Benchmark`, named in `evaluation/registry.py`. It knows its
+data and its rules; drawing, asking, resuming, sharding and reporting are `evaluation/run.py`'s and `report.py`'s.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from janusflow.images import ImageSource
+
+Output = Image.Image | str  # a drawn picture, or an answer
+
+
+class NotJudgedError(RuntimeError):
+    """A judge could not be asked or gave no verdict; the item counts as not judged and is tried again next time."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to do: a picture to draw, or a question to answer.
+
+    Attributes:
+        key: unique and of characters that a file's name may have ("/" makes folders); names the output.
+        prompt: what is drawn, or asked.
+        images: to look at, in the order of the question; paths or pictures.
+        seed: of the noise of a picture to draw.
+        group: items of one group (the pictures of a prompt, both questions of an MME picture) stay together when the
+            bootstrap draws; "" for an item of its own.
+        system: system prompt of a question; None for the model's own.
+        data: what the verdict needs, as JSON; it is not shown to the model.
+    """
+
+    key: str
+    prompt: str
+    images: tuple[ImageSource, ...] = ()
+    seed: int = 0
+    group: str = ""
+    system: str | None = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A judged item.
+
+    Attributes:
+        item: what was done.
+        output: the answer, or the picture's path under the run's folder.
+        verdict: what the judge said, as JSON: "score" (a number, the more the better), and whatever explains it.
+    """
+
+    item: Item
+    output: str
+    verdict: Mapping[str, Any]
+
+    @property
+    def score(self) -> float:
+        """The verdict's number."""
+        return float(self.verdict["score"])
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Of a benchmark that has none."""
+
+
+class Benchmark(ABC):
+    """A benchmark over data on disk.
+
+    Args:
+        data: folder of its official files; None if it makes its data itself.
+        settings: an instance of its `Settings`.
+
+    Attributes:
+        name: on the command line.
+        title: in reports.
+        draws: whether its items are pictures to draw; else they are questions.
+        Settings: a frozen dataclass of its options (`--set key=value`), every field with a default.
+        main: name of the score that is quoted.
+        published: scores that others report, by model, with the names of `scores`; the paper's first.
+        source: where its data comes from and what files are expected, for messages.
+        bootstrap: whether intervals are drawn from resampled items (not for distances between whole sets).
+        threads: how many verdicts are asked for at once.
+        out: folder of the run; set before anything is judged or scored.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    draws: ClassVar[bool]
+    Settings: ClassVar[type] = NoSettings
+    main: ClassVar[str] = "overall"
+    published: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+    source: ClassVar[str] = ""
+    bootstrap: ClassVar[bool] = True
+    threads: int = 1
+    out: Path
+
+    def __init__(self, data: Path | None, settings: Any) -> None:
+        self.data, self.settings = data, settings
+
+    @abstractmethod
+    def items(self) -> list[Item]:
+        """All items, in a fixed order.
+
+        Raises:
+            ValueError: for missing or damaged data: one sentence with the file, what is expected, and how to get it.
+        """
+
+    def files(self) -> list[Path]:
+        """The files that were read, for their hashes in the report."""
+        return []
+
+    def place(self, item: Item) -> str:
+        """Path of a picture under the run's folder; as the official scorer wants it."""
+        return f"images/{item.key}.png"
+
+    def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
+        """Draws or answers several items in one batch.
+
+        Args:
+            model: a `JanusFlow` or `Janus` pipeline.
+            items: some of `items()`.
+            options: arguments of `model.generate`, or decoding arguments of `model.chat_batch`.
+        """
+        if self.draws:
+            drawn = model.generate(
+                [item.prompt for item in items],
+                seed=[item.seed for item in items],
+                batch_size=len(items),
+                progress=False,
+                **options,
+            )
+            return list(drawn)
+        return list(model.chat_batch([conversation(model, item) for item in items], **options))
+
+    @abstractmethod
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        """The verdict on one output: JSON with "score"; answers of any kind get one.
+
+        Raises:
+            NotJudgedError: if the judge gave none.
+        """
+
+    @abstractmethod
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        """All scores by name, `main` among them if the rows suffice for it.
+
+        Args:
+            rows: judged items; in the bootstrap some stand there several times and others not at all.
+        """
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """Writes the outputs under `self.out` in the layout that the official scorer reads, beside what is there."""
+        return
+
+
+def conversation(model: Any, item: Item) -> list[dict[str, Any]]:
+    """An item as messages: its system prompt, and its question with its pictures."""
+    content = model.processor.question(item.prompt, len(item.images))
+    user = {"role": "user", "content": content, "images": list(item.images)}
+    return [user] if item.system is None else [{"role": "system", "content": item.system}, user]
