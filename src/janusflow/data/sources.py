@@ -19,7 +19,7 @@ from PIL import Image
 
 from janusflow.images import ImageSource
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
-from janusflow.tinyworld.questions import SHORT_KINDS, sample_fact, sample_talk
+from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import render
 
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
@@ -123,8 +123,7 @@ class TinyworldSource:
         if self.task == "text" and rng.random() < 0.1:
             return Record(name, text=task.prompt)
         turns = rng.randint(max(self.questions // 2, 1), self.questions)
-        kinds = None if self.task == "understanding" else SHORT_KINDS
-        talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, turns, kinds)]
+        talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, turns)]
         if self.task == "understanding":
             return Record(name, (Image.fromarray(render(scene)),), turns=tuple(talk))
         (first, answer), *rest = talk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -23,16 +23,13 @@ class Question:
     answer: str
 
 
-def sample_question(
-    rng: Random, scene: Scene, kind: str | None = None, kinds: Sequence[str] | None = None
-) -> Question | None:
+def sample_question(rng: Random, scene: Scene, kind: str | None = None) -> Question | None:
     """A random question about a scene that has exactly one right answer.
 
     Args:
         rng: the only source of chance.
         scene: what it is about.
         kind: a key of `MAKERS`, or None for any.
-        kinds: those to choose from, or None for all.
 
     Returns:
         None if the scene allows no question of that kind.
@@ -40,16 +37,16 @@ def sample_question(
     if kind is not None:
         return MAKERS[kind](rng, scene)
     while True:
-        question = MAKERS[rng.choice(kinds or tuple(MAKERS))](rng, scene)
+        question = MAKERS[rng.choice(tuple(MAKERS))](rng, scene)
         if question is not None:
             return question
 
 
-def sample_talk(rng: Random, scene: Scene, turns: int, kinds: Sequence[str] | None = None) -> list[Question]:
-    """Different questions about one scene, of some kinds or of all."""
+def sample_talk(rng: Random, scene: Scene, turns: int) -> list[Question]:
+    """Different questions about one scene."""
     asked: dict[str, Question] = {}
     while len(asked) < turns:
-        question = sample_question(rng, scene, kinds=kinds)
+        question = sample_question(rng, scene)
         assert question is not None
         asked.setdefault(question.text, question)
     return list(asked.values())
@@ -167,7 +164,6 @@ MAKERS: dict[str, Callable[[Random, Scene], Question | None]] = {
     "background": _background,
     "describe": _describe,
 }
-SHORT_KINDS = tuple(kind for kind in MAKERS if kind != "describe")  # answered in a word or two
 YES_NO_KINDS = ("exists", "relation")  # kinds all of whose answers are yes or no
 
 

@@ -57,7 +57,9 @@ class PartsRecipe:
     """
 
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1600, learning_rate=2e-3, ema=0.996))
-    tower: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, learning_rate=1e-3, ema=0.99))
+    tower: FitConfig = field(
+        default_factory=lambda: FitConfig(steps=1200, learning_rate=2e-3, ema=0.99, optimizer="muon")
+    )
     llm: FitConfig = field(
         default_factory=lambda: FitConfig(steps=1500, learning_rate=4e-3, warmup=50, ema=0.99, optimizer="muon")
     )
