@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from janusflow import __version__
-from janusflow.cli import models, training
+from janusflow.cli import evaluation, models, training
 
 app = typer.Typer(
     name="janusflow",
@@ -28,6 +28,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 for command in (models.generate, models.ask, models.chat, models.info, models.convert, models.demo, training.train):
     app.command()(command)
+app.command("eval")(evaluation.evaluate)
 app.add_typer(training.data, name="data", help="Prepare data for training.")
 
 

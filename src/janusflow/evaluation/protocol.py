@@ -118,6 +118,10 @@ class Benchmark(ABC):
         """The files that were read, for their hashes in the report."""
         return []
 
+    def drawn(self, item: Item) -> bool:
+        """Whether this item is a picture to draw; a benchmark with both kinds decides by item."""
+        return self.draws
+
     def place(self, item: Item) -> str:
         """Path of a picture under the run's folder; as the official scorer wants it."""
         return f"images/{item.key}.png"
@@ -127,10 +131,10 @@ class Benchmark(ABC):
 
         Args:
             model: a `JanusFlow` or `Janus` pipeline.
-            items: some of `items()`.
+            items: some of `items()`, all to draw or all to answer.
             options: arguments of `model.generate`, or decoding arguments of `model.chat_batch`.
         """
-        if self.draws:
+        if self.drawn(items[0]):
             drawn = model.generate(
                 [item.prompt for item in items],
                 seed=[item.seed for item in items],

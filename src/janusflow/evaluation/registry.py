@@ -20,7 +20,7 @@ BENCHMARKS = {  # name: file of this folder, and its class
     "gqa": ("gqa", "Gqa"),
     "mmmu": ("mmmu", "Mmmu"),
     "mmvet": ("mmvet", "MmVet"),
-    "tinyworld": ("tinyworld", "TinyWorld"),
+    "tinyworld": ("world", "TinyWorld"),
 }
 
 

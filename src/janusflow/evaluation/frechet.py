@@ -1,0 +1,112 @@
+"""The Frechet distance between two sets of pictures (FID, arXiv 1706.08500), over any feature model.
+
+Pictures are prepared as the paper's figure was (GigaGAN's way, with clean-fid's resizing): both sets are cropped to
+their central square and brought to 256 x 256 by PIL's Lanczos, then each channel, as floats and without rounding, to
+299 x 299 by PIL's bicubic, and cut to [0, 255].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from janusflow.device import resolve_device
+
+EVAL_SIZE, INCEPTION_SIZE = 256, 299  # pixels
+MIDDLE = 128.0  # of the pixel values: what Inception takes for 0, and as its unit
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Distance of two sets of features, each taken for a Gaussian.
+
+    Args:
+        a, b: (N, D) and (M, D), at least two each.
+
+    Raises:
+        ValueError: if a set is too small or their widths differ.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"features have shapes {a.shape} and {b.shape}; expected two rows or more of one width")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    covariances = (np.atleast_2d(np.cov(one, rowvar=False)) for one in (a, b))
+    return gaussian_distance(a.mean(0), b.mean(0), *covariances)
+
+
+def gaussian_distance(mean_a: np.ndarray, mean_b: np.ndarray, cov_a: np.ndarray, cov_b: np.ndarray) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two Gaussians, in float64.
+
+    The root's trace is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric: nothing
+    complex can come up, and singular covariances do no harm.
+
+    Args:
+        mean_a, mean_b: (D,).
+        cov_a, cov_b: (D, D), symmetric, no eigenvalue below 0.
+    """
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    product = root @ cov_b @ root
+    roots = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots)
+
+
+def square(picture: Image.Image, size: int = EVAL_SIZE) -> Image.Image:
+    """The central square of a picture, brought to size x size by Lanczos."""
+    picture = picture.convert("RGB")
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def inception_pixels(picture: Image.Image, size: int = INCEPTION_SIZE) -> np.ndarray:
+    """A picture as (3, size, size) float32 in [0, 255]; each channel is resized as floats, and nothing is rounded."""
+    channels = np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)
+    resized = [Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC) for one in channels]
+    return np.stack([np.asarray(one) for one in resized]).clip(0, 255)
+
+
+class Features:
+    """Feature vectors of pictures by a TorchScript model.
+
+    The model, or its part `layers` where it has one (as the Inception of the FID tools has), takes (N, 3, 299, 299)
+    float32 in [-1, 1), and gives N vectors.
+
+    Args:
+        model: the opened module.
+        eval_size: what pictures are brought to first.
+    """
+
+    def __init__(self, model: Any, eval_size: int = EVAL_SIZE) -> None:
+        self.model, self.eval_size = model.eval(), eval_size
+
+    @classmethod
+    def open(cls, file: Path, *, device: str = "auto", eval_size: int = EVAL_SIZE) -> Features:
+        """A model from a TorchScript file.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        import torch
+
+        wanted = "an Inception-v3 as a TorchScript file, such as inception-2015-12-05.pt of the FID tools"
+        if not file.is_file():
+            raise ValueError(f"{file} does not exist; expected {wanted}")
+        try:
+            return cls(torch.jit.load(str(file), map_location=resolve_device(device)), eval_size)
+        except RuntimeError as error:
+            raise ValueError(f"{file} is no TorchScript file; expected {wanted}") from error
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """(N, D) float32."""
+        import torch
+
+        pixels = np.stack([inception_pixels(square(picture, self.eval_size)) for picture in pictures])
+        device = next((value.device for value in self.model.state_dict().values()), torch.device("cpu"))
+        values = (torch.from_numpy(pixels).to(device) - MIDDLE) / MIDDLE
+        with torch.inference_mode():
+            found = getattr(self.model, "layers", self.model)(values)
+        vectors: np.ndarray = found.float().reshape(len(pictures), -1).cpu().numpy()
+        return vectors

@@ -1,0 +1,253 @@
+"""Scores with bootstrap intervals, and a run's report as JSON, Markdown and one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from PIL import Image
+
+from janusflow.evaluation.protocol import Benchmark, Item, Row
+from janusflow.evaluation.request import EvalRequest
+from janusflow.images import load_image
+
+RESAMPLES, BOOTSTRAP_SECONDS = 1000, 60
+GALLERY = 12  # best and worst items shown, of each
+THUMBNAIL = 192  # pixels
+TEXT = 600  # characters of an answer shown
+PACKAGES = ("janusflow", "torch", "transformers", "diffusers", "numpy", "pillow")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
+BLOCK = 1 << 22
+
+
+def write_report(
+    benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], rows: Sequence[Row], lacking: Mapping[str, str]
+) -> dict[str, Any]:
+    """Writes report.json, report.md and report.html into the run's folder.
+
+    Args:
+        benchmark: whose scores.
+        request: what was told.
+        items: all that were to be done.
+        rows: those with a verdict.
+        lacking: why the others have none, by key.
+
+    Returns:
+        What report.json holds.
+    """
+    scores = benchmark.scores(rows) if rows else {}
+    intervals = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}
+    report = {
+        "benchmark": request.benchmark,
+        "title": benchmark.title,
+        "main": benchmark.main,
+        "score": scores.get(benchmark.main),
+        "scores": scores,
+        "intervals_95": intervals,
+        "items": len(items),
+        "judged": len(rows),
+        "not_judged": dict(list(lacking.items())[:100]),
+        "model": request.model,
+        "dtype": request.dtype,
+        "options": dict(request.options),
+        "settings": vars(benchmark.settings),
+        "seeds": sorted({row.item.seed for row in rows if benchmark.drawn(row.item)})[:100],
+        "published": {who: dict(row) for who, row in benchmark.published.items()},
+        "weights_sha256": {file.name: sha256(file) for file in weights_of(request.model)},
+        "data_sha256": {file.name: sha256(file) for file in benchmark.files()},
+        "versions": {"python": platform.python_version(), **_versions()},
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    report = json.loads(json.dumps(report, default=str))
+    (request.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (request.out / "report.md").write_text(markdown(report), encoding="utf-8")
+    (request.out / "report.html").write_text(html(benchmark, report, rows), encoding="utf-8")
+    if request.score_output_path is not None:
+        request.score_output_path.parent.mkdir(parents=True, exist_ok=True)
+        found = {"result_file": str(request.out / "results.jsonl"), "final_score": report["score"]}
+        request.score_output_path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    return report
+
+
+def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of all scores: groups of items drawn with replacement, up to 1,000 times.
+
+    Fewer times, but at least 100, where scoring is slow. Scores that less than half of the draws have are left out.
+    """
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.item.group or row.item.key].append(row)
+    units, rng = list(groups.values()), Random(seed)
+    found: dict[str, list[float]] = defaultdict(list)
+    started, times = time.monotonic(), 0
+    while times < RESAMPLES and (times < 100 or time.monotonic() - started < BOOTSTRAP_SECONDS):
+        drawn = [row for unit in rng.choices(units, k=len(units)) for row in unit]
+        for name, value in benchmark.scores(drawn).items():
+            if math.isfinite(value):
+                found[name].append(value)
+        times += 1
+    ordered = {name: sorted(values) for name, values in found.items() if 2 * len(values) >= times}
+    return {name: (_at(values, 0.025), _at(values, 0.975)) for name, values in ordered.items()}
+
+
+def _at(ordered: Sequence[float], share: float) -> float:
+    return ordered[round(share * (len(ordered) - 1))]
+
+
+# --- what made it ---------------------------------------------------------------------------------------------------
+
+
+def weights_of(model: str) -> list[Path]:
+    """The weight files of a model that is on disk; nothing for one that is not (scored without it)."""
+    from janusflow.checkpoint.files import find_folder
+
+    try:
+        folder = find_folder(model)
+    except (ValueError, OSError):
+        return []
+    return sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+
+
+def sha256(file: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+# --- to read --------------------------------------------------------------------------------------------------------
+
+
+def table(report: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of text: names of scores, this run with intervals, and each published model."""
+    names = list(report["scores"])
+    others = report["published"]
+    rows = [["score", "this run", "95 % interval", *others]]
+    for name in [*names, *(n for n in {n: 0 for row in others.values() for n in row} if n not in names)]:
+        low, high = report["intervals_95"].get(name, (None, None))
+        between = "" if low is None else f"{number(low)} to {number(high)}"
+        rows.append(
+            [name, number(report["scores"].get(name)), between, *(number(o.get(name)) for o in others.values())]
+        )
+    return rows
+
+
+def number(value: float | None) -> str:
+    """With four digits, or nothing for None."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report's table and what made it."""
+    head, *rows = table(report)
+    lines = [f"# {report['title']}: {report['model']}", ""]
+    lines += [f"{report['judged']} of {report['items']} items judged; {report['date']}.", ""]
+    lines += ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    told = {
+        name: report[name] for name in ("options", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
+    }
+    lines += ["", *(f"- {name}: `{json.dumps(value)}`" for name, value in told.items()), ""]
+    return "\n".join(lines)
+
+
+def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """One page: the score, a chart, the table, and the best and the worst items."""
+    from jinja2 import Environment
+
+    ordered = sorted(rows, key=lambda row: -row.score)
+    worst = list(reversed(ordered))[:GALLERY]
+    page = files("janusflow.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return (
+        Environment(autoescape=True)
+        .from_string(page)
+        .render(
+            report=report,
+            number=number,
+            head=table(report)[0],
+            rows=table(report)[1:],
+            chart=chart(report),
+            galleries=[
+                ("Best", [_card(benchmark, row) for row in ordered[:GALLERY]]),
+                ("Worst", [_card(benchmark, row) for row in worst]),
+            ],
+            details={
+                k: report[k] for k in ("options", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
+            },
+        )
+    )
+
+
+def chart(report: Mapping[str, Any]) -> str:
+    """The scores as bars with their intervals, beside the published ones: an SVG."""
+    import matplotlib.figure
+
+    shown = {name: value for name, value in report["scores"].items() if math.isfinite(value)}
+    if not shown:
+        return ""
+    figure = matplotlib.figure.Figure(figsize=(8, 0.6 + 0.34 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(shown))
+    between = [report["intervals_95"].get(name, (value, value)) for name, value in shown.items()]
+    errors = [[max(v - low, 0) for v, (low, _) in zip(shown.values(), between, strict=True)]]
+    errors += [[max(high - v, 0) for v, (_, high) in zip(shown.values(), between, strict=True)]]
+    axes.barh(places, list(shown.values()), xerr=errors, color="#4878a8", ecolor="#222", capsize=2, label="this run")
+    for mark, (who, row) in zip("o^sDvPX*", report["published"].items(), strict=False):
+        points = [(row[name], place) for place, name in zip(places, shown, strict=True) if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), mark, label=who, markersize=5, linestyle="none")
+    axes.set_yticks(places, list(shown))
+    axes.invert_yaxis()
+    axes.legend(fontsize=7)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _card(benchmark: Benchmark, row: Row) -> dict[str, Any]:
+    """What the page shows of an item."""
+    pictures = [benchmark.out / row.output] if benchmark.drawn(row.item) else list(row.item.images)
+    answer = "" if benchmark.drawn(row.item) else row.output[:TEXT]
+    verdict = json.dumps(row.verdict, ensure_ascii=False, default=str)[:TEXT]
+    return {
+        "key": row.item.key,
+        "prompt": row.item.prompt[:TEXT],
+        "answer": answer,
+        "verdict": verdict,
+        "score": row.score,
+        "pictures": [thumbnail(load_image(picture)) for picture in pictures],
+    }
+
+
+def thumbnail(picture: Image.Image) -> str:
+    """A picture as a data URL, its longer side at most `THUMBNAIL`."""
+    small = picture.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    small.save(stream, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

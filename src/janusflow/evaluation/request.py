@@ -1,0 +1,74 @@
+"""What an evaluation is told, whoever says it: the command line, a recipe, or a TorchUMM file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.registry import find_benchmark
+
+MODES = ("full", "generate", "score")
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """One evaluation.
+
+    Attributes:
+        benchmark: a name from `registry.BENCHMARKS`.
+        model, vae: as `JanusFlow.from_pretrained` takes them.
+        data: folder of the benchmark's official files; None where it makes them.
+        out: folder of the run; the same one continues it.
+        mode: "generate" draws or answers, "score" judges and reports, "full" does both.
+        limit: only so many of the first items.
+        batch_size: items that are drawn or answered together.
+        device, dtype: of the model.
+        options: arguments of `model.generate`, or decoding arguments of `model.ask`.
+        settings: of the benchmark, see its `Settings`.
+        score_output_path: gets `{"result_file", "final_score"}` too, as TorchUMM writes it.
+    """
+
+    benchmark: str
+    out: Path
+    model: str = "tiny"
+    vae: str | None = None
+    data: Path | None = None
+    mode: Literal["full", "generate", "score"] = "full"
+    limit: int | None = None
+    batch_size: int = 16
+    device: str = "auto"
+    dtype: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    score_output_path: Path | None = None
+
+    def open(self) -> Benchmark:
+        """The benchmark with its settings.
+
+        Raises:
+            ValueError: for an unknown benchmark or setting, or a value that cannot be.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}")
+        for name, count in (("limit", self.limit), ("batch_size", self.batch_size)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} is {count}; expected 1 or more")
+        kind = find_benchmark(self.benchmark)
+        known = [field.name for field in fields(kind.Settings)]
+        unknown = sorted(set(self.settings) - set(known))
+        if unknown:
+            raise ValueError(f"{self.benchmark} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+        try:
+            settings: Any = TypeAdapter(kind.Settings).validate_python(dict(self.settings))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"setting {place} of {self.benchmark}: {first['msg']}") from error
+        benchmark = kind(self.data, settings)
+        benchmark.out = self.out
+        return benchmark

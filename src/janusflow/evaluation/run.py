@@ -1,0 +1,255 @@
+"""Runs a benchmark: draws or asks what is not done yet, judges what has no verdict yet, and reports.
+
+A run's folder holds `run.json` (what it was told), the outputs, `outputs-*.jsonl` and `verdicts-*.jsonl` (one line per
+finished item, of each process), and in the end `results.jsonl`, `report.json`, `report.md` and `report.html`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.records import Records
+from janusflow.evaluation.report import write_report
+from janusflow.evaluation.request import EvalRequest
+from janusflow.images import load_image
+from janusflow.progress import progress_bar
+from janusflow.sheet import make_folder, save_png
+
+SAME = ("benchmark", "model", "vae", "dtype", "options", "settings")  # in a run that is continued
+
+
+def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: int = 0) -> dict[str, Any]:
+    """Does what is left of a run and reports.
+
+    Args:
+        request: what is told.
+        model: an open pipeline, for one process; by default `request.model` is opened when something is to be made.
+        workers: local processes that share the items.
+        ray: Ray workers that share the items, in place of local processes. Under `torchrun` its processes share them.
+
+    Returns:
+        The report, as in `report.json`; with mode "generate" only counts of what is done.
+
+    Raises:
+        ValueError: for bad data, a folder that holds another run, or outputs that are missing in mode "score".
+    """
+    benchmark = request.open()
+    items = _chosen(benchmark, request)
+    _remember(request)
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        work(request, rank, ranks)
+        _wait_for_all()
+        if rank:
+            return {}
+    elif ray:
+        _on_ray(request, ray)
+    elif workers > 1:
+        _in_processes(request, workers)
+    else:
+        work(request, 0, 1, model=model)
+    done = _outputs(benchmark, items)
+    if request.mode == "generate":
+        return {"benchmark": request.benchmark, "items": len(items), "done": len(done)}
+    rows, failed = _rows(benchmark, items, done)
+    benchmark.write_official(rows)
+    return write_report(benchmark, request, items, rows, failed)
+
+
+def work(request: EvalRequest, rank: int, ranks: int, *, model: Any = None) -> None:
+    """One process's part of what is left: whole batches, in turn."""
+    benchmark = request.open()
+    items = _chosen(benchmark, request)
+    size = request.batch_size
+    mine = [item for place, item in enumerate(items) if place // size % ranks == rank]
+    if request.mode != "score":
+        _produce(benchmark, request, mine, rank, model)
+    if request.mode != "generate":
+        _judge(benchmark, mine, rank)
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def _chosen(benchmark: Benchmark, request: EvalRequest) -> list[Item]:
+    items = benchmark.items()
+    if not items:
+        raise ValueError(f"{request.data} holds nothing of {benchmark.title}; expected {benchmark.source}")
+    return items[: request.limit]
+
+
+def _remember(request: EvalRequest) -> None:
+    """Writes what the run was told; a run is continued with the same words only."""
+    make_folder(request.out)
+    told = {name: _plain(getattr(request, name)) for name in SAME}
+    file = request.out / "run.json"
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        changed = [name for name in SAME if before.get(name) != told[name]]
+        if changed:
+            name = changed[0]
+            raise ValueError(
+                f"{request.out} holds a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
+            )
+        return
+    file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _outputs(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, str]:
+    """What is made already, by key: an answer, or a picture's path; pictures of any origin count."""
+    made = {record["key"]: record["output"] for record in Records(benchmark.out, "outputs").all()}
+    found = {}
+    for item in items:
+        if not benchmark.drawn(item):
+            if item.key in made:
+                found[item.key] = made[item.key]
+        elif (benchmark.out / benchmark.place(item)).is_file():
+            found[item.key] = benchmark.place(item)
+    return found
+
+
+def _produce(benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], rank: int, model: Any) -> None:
+    done, records = _outputs(benchmark, items), Records(request.out, "outputs", rank)
+    todo = [item for item in items if item.key not in done]
+    if not todo:
+        return
+    if model is None:
+        model = _open(request)
+    with progress_bar(f"{benchmark.title}: making", len(todo), shown=rank == 0) as advance:
+        for batch in _batches(benchmark, todo, request.batch_size):
+            started = time.perf_counter()
+            outputs = benchmark.produce(model, batch, request.options)
+            seconds = (time.perf_counter() - started) / len(batch)
+            for item, output in zip(batch, outputs, strict=True):
+                record = {"key": item.key, "output": _keep(benchmark, item, output), "seconds": round(seconds, 4)}
+                records.append(record)
+                advance()
+
+
+def _open(request: EvalRequest) -> Any:
+    from janusflow import JanusFlow
+
+    return JanusFlow.from_pretrained(request.model, vae=request.vae, device=request.device, dtype=request.dtype)
+
+
+def _batches(benchmark: Benchmark, items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Batches of items that are all drawn or all answered."""
+    batch: list[Item] = []
+    for item in items:
+        if batch and (len(batch) == size or benchmark.drawn(item) != benchmark.drawn(batch[0])):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
+    if isinstance(output, str):
+        return output
+    place = benchmark.place(item)
+    (benchmark.out / place).parent.mkdir(parents=True, exist_ok=True)
+    save_png(output, benchmark.out / place, {"prompt": item.prompt, "seed": item.seed})
+    return place
+
+
+def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
+    outputs, records = _outputs(benchmark, items), Records(benchmark.out, "verdicts", rank)
+    if not outputs:
+        raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
+    judged = {record["key"] for record in records.all() if "verdict" in record}
+    todo = [item for item in items if item.key in outputs and item.key not in judged]
+
+    def verdict(item: Item) -> dict[str, Any]:
+        try:
+            output = outputs[item.key]
+            seen = _picture(benchmark.out / output) if benchmark.drawn(item) else output
+            return {"key": item.key, "verdict": benchmark.judge(item, seen)}
+        except NotJudgedError as error:
+            return {"key": item.key, "error": str(error)}
+
+    with (
+        progress_bar(f"{benchmark.title}: judging", len(todo), shown=rank == 0) as advance,
+        ThreadPoolExecutor(benchmark.threads) as pool,
+    ):
+        for record in pool.map(verdict, todo) if benchmark.threads > 1 else map(verdict, todo):
+            records.append(record)
+            advance()
+
+
+def _picture(file: Path) -> Image.Image:
+    picture = load_image(file)
+    picture.load()
+    return picture
+
+
+def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) -> tuple[list[Row], dict[str, str]]:
+    """Judged items in order, and why others have no verdict."""
+    verdicts: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    for record in Records(benchmark.out, "verdicts").all():
+        if "verdict" in record:
+            verdicts[record["key"]] = record["verdict"]
+        else:
+            errors[record["key"]] = record["error"]
+    rows = [Row(item, outputs[item.key], verdicts[item.key]) for item in items if item.key in verdicts]
+    with (benchmark.out / "results.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            item = row.item
+            found = {"key": item.key, "prompt": item.prompt, "seed": item.seed, "group": item.group, "data": item.data}
+            line = {**found, "output": row.output, "verdict": row.verdict}
+            file.write(json.dumps(line, default=str) + "\n")
+    lacking = {item.key: errors.get(item.key, "not made") for item in items if item.key not in verdicts}
+    return rows, lacking
+
+
+# --- many processes -------------------------------------------------------------------------------------------------
+
+
+def _in_processes(request: EvalRequest, workers: int) -> None:
+    """Local processes; if one fails, its error is raised here when the others are done."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
+        parts = [pool.submit(work, request, rank, workers) for rank in range(workers)]
+        for part in parts:
+            part.result()
+
+
+def _share_cores(workers: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
+def _on_ray(request: EvalRequest, workers: int) -> None:
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("Ray workers need the package ray; install janusflow[ray]") from error
+    part = ray.remote(work)
+    ray.get([part.remote(request, rank, workers) for rank in range(workers)])
+
+
+def _wait_for_all() -> None:
+    """Under torchrun: until every process has done its part."""
+    from janusflow.training.distributed import join, leave
+
+    world = join("cpu")
+    world.wait()
+    leave(world)

@@ -1,0 +1,292 @@
+"""The tiny world as a benchmark: draws and answers, offline, judged by the checker and by the scenes themselves."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from janusflow.evaluation.frechet import frechet_distance
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row, conversation
+from janusflow.evaluation.tinyworld import tasks
+from janusflow.images import load_image
+from janusflow.tinyworld.captions import (
+    GENEVAL_KINDS,
+    HELD_OUT_KINDS,
+    KINDS,
+    Clause,
+    Task,
+    noun_phrase,
+    place,
+    sample_task,
+    scene_for,
+)
+from janusflow.tinyworld.checker import check, read
+from janusflow.tinyworld.questions import MAKERS, sample_question, sample_talk
+from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
+from janusflow.understanding import Decoding
+
+if TYPE_CHECKING:
+    from janusflow.pipeline import JanusFlow
+
+NEGATIVES = ("random", "popular", "adversarial")
+ASKED = tuple(kind for kind in MAKERS if kind != "exists")
+TURNS = 3  # of a talk
+MAX_NEW_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """How much is asked.
+
+    Attributes:
+        prompts: at most so many of each kind of task, seen and never seen combinations each.
+        images: pictures of each prompt.
+        questions: of each kind, and of each set of yes/no questions.
+        seed: of prompts, scenes and noise.
+        features: whether pictures are compared with rendered ones in the shipped tower's features.
+    """
+
+    prompts: int = 100
+    images: int = 4
+    questions: int = 100
+    seed: int = 0
+    features: bool = True
+
+
+class TinyWorld(Benchmark):
+    """Six kinds of prompts and dense ones with dependent questions; yes/no questions with three kinds of negatives (as
+    POPE has them), and every other kind of question, talks of three turns among them.
+
+    No prompt's scene and no question's scene was ever trained on. "drawing" is the mean over the six kinds with
+    combinations that training shows, "answering" the mean over kinds of questions, "overall" the mean of both.
+    """
+
+    name: ClassVar[str] = "tinyworld"
+    title: ClassVar[str] = "The tiny world"
+    draws: ClassVar[bool] = True
+    Settings: ClassVar[type] = WorldSettings
+    source: ClassVar[str] = "made by the package, no data needed"
+
+    def __init__(self, data: Path | None, settings: WorldSettings) -> None:
+        super().__init__(data, settings)
+        self.tasks: dict[str, Task] = {}
+        self.scenes: dict[str, Scene] = {}
+        self._vectors: dict[str, np.ndarray] = {}
+
+    def items(self) -> list[Item]:
+        return [*self._to_draw(), *self._to_answer()]
+
+    def drawn(self, item: Item) -> bool:
+        return item.key.startswith("draw/")
+
+    def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
+        answering = {name: value for name, value in options.items() if name in Decoding.__dataclass_fields__}
+        if self.drawn(items[0]):
+            return super().produce(model, items, {k: v for k, v in options.items() if k not in answering})
+        answering.setdefault("max_new_tokens", MAX_NEW_TOKENS)
+        talks = [conversation(model, item) for item in items]
+        answers: list[list[str]] = [[] for _ in items]
+        for turn in range(TURNS):
+            going = [n for n, item in enumerate(items) if turn < len(item.data["answers"])]
+            if not going:
+                break
+            said = model.chat_batch([talks[n] for n in going], **answering)
+            for n, text in zip(going, said, strict=True):
+                answers[n].append(text.strip())
+                if turn + 1 < len(items[n].data["answers"]):
+                    question = {"role": "user", "content": items[n].data["questions"][turn + 1]}
+                    talks[n] = [*talks[n], {"role": "assistant", "content": text.strip()}, question]
+        return ["\n".join(said) for said in answers]
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        if isinstance(output, str):
+            said, wanted = output.split("\n"), item.data["answers"]
+            right = [a == b for a, b in zip(said, wanted, strict=False)]
+            return {"score": sum(right) / len(wanted), "wanted": wanted}
+        pixels = np.asarray(output.convert("RGB"))
+        task = self.tasks[item.key]
+        verdict = check(task, pixels)
+        found: dict[str, Any] = {"score": float(verdict.passed), "problem": verdict.problem}
+        if task.kind == "dense":
+            found["questions"] = dense_answers(task, read(pixels).scene)
+            found["score"] = sum(found["questions"].values()) / len(found["questions"])
+            found["passed"] = verdict.passed
+        return found
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            groups[row.item.data["kind"]].append(row)
+        found = {kind: sum(row.score for row in part) / len(part) for kind, part in groups.items()}
+        for negatives in NEGATIVES:
+            if f"exists, {negatives}" in groups:
+                found[f"exists, {negatives}, F1"] = yes_f1(groups[f"exists, {negatives}"])
+        if "dense" in groups:
+            found["dense, all right"] = sum(row.verdict["passed"] for row in groups["dense"]) / len(groups["dense"])
+        asked = [*(f"exists, {one}" for one in NEGATIVES), *ASKED, "talk"]
+        for name, kinds in (("drawing", GENEVAL_KINDS), ("answering", asked)):
+            if all(kind in found for kind in kinds):
+                found[name] = sum(found[kind] for kind in kinds) / len(kinds)
+        if "drawing" in found and "answering" in found:
+            found["overall"] = (found["drawing"] + found["answering"]) / 2
+        drawn = [row for row in rows if self.drawn(row.item)]
+        if self.settings.features and len(drawn) > 1:
+            painted, rendered = (np.stack([self._vector(row, one) for row in drawn]) for one in (True, False))
+            found["Frechet distance to renderings"] = frechet_distance(painted, rendered)
+            units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (painted, rendered)]
+            found["similarity to renderings"] = float((units[0] * units[1]).sum(1).mean())
+        return found
+
+    # --- items ------------------------------------------------------------------------------------------------------
+
+    def _to_draw(self) -> list[Item]:
+        options, items = self.settings, []
+        for kind, held in product(KINDS, (False, True)):
+            if held and kind not in HELD_OUT_KINDS:
+                continue
+            label = f"{kind}, never seen" if held else kind
+            for number, task in enumerate(tasks(kind, options.prompts, held_out=held, seed=options.seed)):
+                group = f"draw/{kind}{'-held' if held else ''}/{number:04d}"
+                for image in range(options.images):
+                    key = f"{group}-{image}"
+                    self.tasks[key] = task
+                    data = {"kind": label, "task": asdict(task)}
+                    items.append(Item(key, task.prompt, seed=options.seed + image, group=group, data=data))
+        return items
+
+    def _to_answer(self) -> list[Item]:
+        count, items = self.settings.questions, []
+        scenes = [self._scene(f"exists-{n}") for n in range(count)]
+        common = Counter((shape.color, shape.kind) for scene in scenes for shape in scene.shapes)
+        for negatives in NEGATIVES:
+            for number, scene in enumerate(scenes):
+                rng = Random(f"world-{self.settings.seed}-{negatives}-{number}")
+                pair, there = asked_pair(rng, scene, negatives, common, wanted=number % 2 == 0)
+                text = f"is there {noun_phrase(Clause(pair[1], color=pair[0]))}?"
+                key = f"ask/exists-{negatives}/{number:04d}"
+                items.append(self._asked(key, f"exists, {negatives}", scene, [(text, "yes" if there else "no")]))
+        for kind in (*ASKED, "talk"):
+            made = 0
+            for number in range(50 * count):
+                scene = self._scene(f"{kind}-{number}")
+                rng = Random(f"world-{self.settings.seed}-ask-{kind}-{number}")
+                if kind == "talk":
+                    talk = [(q.text, q.answer) for q in sample_talk(rng, scene, TURNS)]
+                else:
+                    question = sample_question(rng, scene, kind)
+                    talk = [] if question is None else [(question.text, question.answer)]
+                if talk and made < count:
+                    items.append(self._asked(f"ask/{kind}/{made:04d}", kind, scene, talk))
+                    made += 1
+                if made == count:
+                    break
+        return items
+
+    def _asked(self, key: str, kind: str, scene: Scene, talk: Sequence[tuple[str, str]]) -> Item:
+        questions, answers = ([pair[side] for pair in talk] for side in (0, 1))
+        data = {"kind": kind, "questions": questions, "answers": answers}
+        return Item(key, questions[0], (Image.fromarray(render(scene)),), system=None, data=data)
+
+    def _scene(self, name: str) -> Scene:
+        """A scene of any kind, never seen combinations among them."""
+        rng, scene = Random(f"world-{self.settings.seed}-{name}"), None
+        while scene is None:
+            scene = scene_for(rng, sample_task(rng, rng.choice(KINDS)), training=False)
+        return scene
+
+    # --- features ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _tower(self) -> JanusFlow:
+        from janusflow.pipeline import JanusFlow
+
+        return JanusFlow.from_pretrained("tiny", device="cpu", dtype="float32")
+
+    def _vector(self, row: Row, painted: bool) -> np.ndarray:
+        """The shipped tower's mean feature (D,) of a drawn picture, or of a rendering of its prompt; made once."""
+        name = f"{row.item.key} {painted}"
+        if name not in self._vectors:
+            import torch
+
+            if painted:
+                picture = load_image(self.out / row.output)
+            else:
+                rng, scene = Random(row.item.key), None
+                while scene is None:
+                    scene = scene_for(rng, self.tasks[row.item.key], training=False)
+                picture = Image.fromarray(render(scene))
+            pixels = self._tower.processor.preprocess(picture)[None]
+            with torch.inference_mode():
+                features = self._tower.network.understanding_encoder.features(pixels)
+            self._vectors[name] = features[0].mean(0).double().numpy()
+        return self._vectors[name]
+
+
+def asked_pair(
+    rng: Random, scene: Scene, negatives: str, common: Counter[tuple[str, str]], *, wanted: bool
+) -> tuple[tuple[str, str], bool]:
+    """A (colour, kind) to ask for, and whether the scene shows it.
+
+    Args:
+        rng: the only source of chance.
+        scene: what is asked about.
+        negatives: of what is not there, "random" takes anything, "popular" what most other scenes show, and
+            "adversarial" a colour and a kind that are there, but not together, if there are two shapes.
+        common: how often scenes show each pair.
+        wanted: whether the answer should be yes.
+    """
+    present = sorted({(shape.color, shape.kind) for shape in scene.shapes})
+    if wanted:
+        return rng.choice(present), True
+    absent = [pair for pair in product(COLORS, SHAPES) if pair not in present]
+    if negatives == "popular":
+        most = max(common[pair] for pair in absent)
+        absent = [pair for pair in absent if common[pair] == most]
+    if negatives == "adversarial":
+        swapped = [(a[0], b[1]) for a, b in product(present, present) if (a[0], b[1]) not in present]
+        near = [pair for pair in absent if any(pair[0] == c or pair[1] == k for c, k in present)]
+        absent = swapped or near
+    return rng.choice(absent), False
+
+
+def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
+    """Questions about each clause of a dense prompt, in DPG-Bench's way: what depends on a no is no.
+
+    Is there one of that kind; is one of them of that colour; of that size; in that place; are there as many; and, apart
+    from all, is the background right.
+    """
+    answers: dict[str, bool] = {}
+    for number, clause in enumerate(task.clauses, start=1):
+        found = [] if scene is None else [shape for shape in scene.shapes if shape.kind == clause.kind]
+        answers[f"{number}: {clause.kind}?"] = bool(found)
+        for name, wanted in (("color", clause.color), ("size", clause.size)):
+            if wanted:
+                found = [shape for shape in found if getattr(shape, name) == wanted]
+                answers[f"{number}: {clause.kind} {wanted}?"] = bool(found)
+        if clause.region:
+            answers[f"{number}: {clause.kind} {place(clause.region)}?"] = any(
+                shape.region == clause.region for shape in found
+            )
+        if clause.count > 1:
+            answers[f"{number}: {noun_phrase(clause)}?"] = len(found) == clause.count
+    if task.background:
+        answers["background?"] = scene is not None and scene.background == task.background
+    return answers
+
+
+def yes_f1(rows: Sequence[Row]) -> float:
+    """F1 with "yes" as the positive answer."""
+    said = [row.output == "yes" for row in rows]
+    wanted = [row.item.data["answers"] == ["yes"] for row in rows]
+    hits = sum(a and b for a, b in zip(said, wanted, strict=True))
+    total = sum(said) + sum(wanted)
+    return 2 * hits / total if total else 0.0

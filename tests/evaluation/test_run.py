@@ -1,0 +1,248 @@
+"""A run: what is done stays done, processes share the work, verdicts that lack are told, and the report says it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from PIL import Image
+
+from janusflow.evaluation import registry
+from janusflow.evaluation.command import read_pair, read_request, read_sweep
+from janusflow.evaluation.command import run as command
+from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.records import Records
+from janusflow.evaluation.report import bootstrap
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
+
+
+@dataclass(frozen=True)
+class CountingSettings:
+    items: int = 10
+    judge_fails: bool = False
+
+
+class Counting(Benchmark):
+    """Draws the pictures with even numbers (their grey level is the number), and answers the odd ones."""
+
+    name: ClassVar[str] = "counting"
+    title: ClassVar[str] = "Counting"
+    draws: ClassVar[bool] = True
+    Settings: ClassVar[type] = CountingSettings
+    published: ClassVar[Mapping[str, Mapping[str, float]]] = {"the paper": {"overall": 0.5, "other": 1.0}}
+    judged: ClassVar[list[str]] = []
+
+    def items(self) -> list[Item]:
+        count = self.settings.items
+        return [Item(f"{n:03d}", f"number {n}", seed=n, group=str(n // 4), data={"n": n}) for n in range(count)]
+
+    def drawn(self, item: Item) -> bool:
+        return item.data["n"] % 2 == 0
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        self.judged.append(item.key)
+        if self.settings.judge_fails and item.data["n"] == 3:
+            raise NotJudgedError("the judge is asleep")
+        said = output if isinstance(output, str) else str(output.convert("RGB").getpixel((0, 0))[0])
+        return {"score": float(said == str(item.data["n"])), "said": said}
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        return {"overall": sum(row.score for row in rows) / len(rows)}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        (self.out / "official.txt").write_text("\n".join(row.output for row in rows))
+
+
+class Model:
+    """Draws and answers numbers; `wrong` of them are off by one."""
+
+    def __init__(self, wrong: Sequence[int] = (), most: int = 10**9) -> None:
+        self.wrong, self.most, self.made, self.sizes = wrong, most, [], []  # type: ignore[var-annotated]
+        self.processor = self
+
+    def question(self, text: str, pictures: int) -> str:
+        return text
+
+    def _number(self, text: str) -> int:
+        if len(self.made) >= self.most:
+            raise KeyboardInterrupt
+        self.made.append(text)
+        number = int(text.split()[-1])
+        return number + (number in self.wrong)
+
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
+        self.sizes.append(len(prompts))
+        return [Image.new("RGB", (8, 8), (self._number(prompt),) * 3) for prompt in prompts]
+
+    def chat_batch(self, conversations: Sequence[Any], **options: Any) -> list[str]:
+        return [str(self._number(talk[-1]["content"])) for talk in conversations]
+
+
+@pytest.fixture(autouse=True)
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BENCHMARKS, "counting", ("counting", "Counting"))
+    monkeypatch.setitem(sys.modules, "janusflow.evaluation.counting", sys.modules[__name__])
+    Counting.judged.clear()
+
+
+def test_a_run_gives_scores_files_and_reports(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path / "run", batch_size=4, score_output_path=tmp_path / "score.json")
+    report = evaluate(request, model=Model(wrong=[2, 5]))
+    assert report["score"] == pytest.approx(0.8) and report["judged"] == 10
+    low, high = report["intervals_95"]["overall"]
+    assert low < 0.8 <= high <= 1
+    rows = [json.loads(line) for line in (request.out / "results.jsonl").read_text().splitlines()]
+    assert [row["key"] for row in rows] == [f"{n:03d}" for n in range(10)]
+    assert rows[2]["output"] == "images/002.png" and rows[2]["verdict"] == {"score": 0.0, "said": "3"}
+    assert (request.out / rows[2]["output"]).is_file() and rows[3]["output"] == "3"
+    assert (request.out / "official.txt").read_text().splitlines()[1] == "1"
+    assert json.loads((tmp_path / "score.json").read_text())["final_score"] == pytest.approx(0.8)
+    assert report["weights_sha256"] and "torch" in report["versions"] and report["seeds"] == [0, 2, 4, 6, 8]
+    text = (request.out / "report.md").read_text()
+    assert "| overall | 0.8 |" in text and "the paper" in text and "| other |" in text
+    page = (request.out / "report.html").read_text()
+    assert page.count("data:image/png") == 5 * 2 and "<svg" in page and "Worst" in page and "http" not in page[:200]
+
+
+def test_what_is_done_is_never_done_again(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path, batch_size=1)
+    first, second, third = Model(most=5), Model(), Model()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(request, model=first)
+    evaluate(request, model=second)
+    assert sorted(first.made + second.made) == sorted(f"number {n}" for n in range(10))
+    assert len(Counting.judged) == 10
+    report = evaluate(request, model=third)
+    assert not third.made and len(Counting.judged) == 10 and report["score"] == 1
+
+
+def test_making_and_judging_apart(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path, mode="generate", limit=6)
+    with pytest.raises(ValueError, match="holds no outputs of Counting yet"):
+        evaluate(replace(request, mode="score"))
+    assert evaluate(request, model=Model())["done"] == 6
+    assert not Counting.judged
+    assert evaluate(replace(request, mode="score"))["judged"] == 6
+
+
+def test_items_without_a_verdict_are_told_and_tried_again(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path, settings={"judge_fails": True})
+    report = evaluate(request, model=Model())
+    assert report["judged"] == 9 and report["not_judged"] == {"003": "the judge is asleep"}
+    assert "1 items have no verdict" in (tmp_path / "report.html").read_text()
+    evaluate(request, model=Model())
+    assert Counting.judged.count("003") == 2 and Counting.judged.count("004") == 1
+
+
+def test_another_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    evaluate(EvalRequest("counting", tmp_path), model=Model())
+    with pytest.raises(ValueError, match="holds a run with settings {}, not {'items': 3}; give another --out"):
+        evaluate(EvalRequest("counting", tmp_path, settings={"items": 3}), model=Model())
+    for bad, sentence in (
+        ({"settings": {"size": 3}}, "counting has no setting 'size'; it has items, judge_fails"),
+        ({"settings": {"items": "many"}}, "setting items of counting"),
+        ({"mode": "half"}, "mode is 'half'"),
+        ({"limit": 0}, "limit is 0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            evaluate(EvalRequest("counting", tmp_path / "other", **bad))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="there is no benchmark 'nothing'"):
+        evaluate(EvalRequest("nothing", tmp_path))
+
+
+def test_processes_share_the_items_without_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from janusflow.evaluation.run import work
+
+    request = EvalRequest("counting", tmp_path, batch_size=2)
+    models = [Model(), Model(), Model()]
+    for rank, model in enumerate(models):
+        work(request, rank, 3, model=model)
+    assert sorted(name for model in models for name in model.made) == sorted(f"number {n}" for n in range(10))
+    assert [len(model.made) for model in models] == [4, 4, 2]
+    assert evaluate(request)["score"] == 1
+
+
+def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
+    records = Records(tmp_path, "outputs")
+    records.append({"key": "a"})
+    with records.mine.open("ab") as file:
+        file.write(b'{"key": "b", "outp')
+    assert [record["key"] for record in records.all()] == ["a"]
+    records.append({"key": "ü"})
+    Records(tmp_path, "outputs", 1).append({"key": "c"})
+    assert [record["key"] for record in records.all()] == ["a", "ü", "c"]
+
+
+def test_the_bootstrap_draws_groups() -> None:
+    """Ten groups of ten equal rows have intervals as wide as ten rows, not as a hundred."""
+
+    def rows(groups: int, each: int) -> list[Row]:
+        items = [Item(f"{g}-{n}", "", group=str(g)) for g in range(groups) for n in range(each)]
+        return [Row(item, "", {"score": float(int(item.group) % 2)}) for item in items]
+
+    benchmark = Counting(None, CountingSettings())
+    wide = bootstrap(benchmark, rows(10, 10))["overall"]
+    narrow = bootstrap(benchmark, rows(100, 1))["overall"]
+    assert wide[1] - wide[0] > 0.4 and 0.1 < narrow[1] - narrow[0] < 0.25
+    assert bootstrap(benchmark, rows(10, 10)) == bootstrap(benchmark, rows(10, 10))
+
+
+KILLED = ["-m", "janusflow.cli", "eval", "tinyworld", "--set", "prompts=1", "--set", "images=1", "--set", "questions=2"]
+KILLED += ["--set", "features=false", "--option", "num_inference_steps=2", "--batch-size", "2"]
+
+
+def test_a_killed_run_of_the_tiny_world_goes_on(tmp_path: Path) -> None:
+    """The real model, the real command, SIGKILL in the midst, and two processes in the end."""
+    command_line = [sys.executable, *KILLED, "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    life = subprocess.Popen([*command_line, "--mode", "generate"], env=environment, stdout=subprocess.DEVNULL)
+    while life.poll() is None and not list(tmp_path.glob("images/draw/*/*.png")):
+        time.sleep(0.02)
+    life.send_signal(signal.SIGKILL)
+    life.wait()
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("images/draw/*/*.png")}
+    assert made
+    done = subprocess.run([*command_line, "--workers", "2"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(file.stat().st_mtime_ns == before for file, before in made.items())
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["judged"] == report["items"] == 10 + 2 * 12
+    assert len(list(tmp_path.glob("outputs-*.jsonl"))) == 2
+
+
+def test_words_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_pair("a.b=[1, x]") == ("a.b", [1, "x"])
+    assert read_sweep("guidance=1..3") == ("guidance_scale", [1, 2, 3])
+    assert read_sweep("solver=euler,heun") == ("solver", ["euler", "heun"])
+    for bad in ("solver", "steps=", "steps=a..b"):
+        with pytest.raises(ValueError, match="is not of the form"):
+            read_sweep(bad)
+    request = read_request("counting", None, {"out": tmp_path}, ["items=2"], ["steps=3"])
+    assert request.settings == {"items": 2} and request.options == {"num_inference_steps": 3}
+    with pytest.raises(ValueError, match="give a folder for the run"):
+        read_request("counting", None, {}, [], [])
+    with pytest.raises(ValueError, match="give a benchmark"):
+        read_request(None, None, {}, [], [])
+
+
+def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from janusflow.evaluation import run as run_module
+
+    monkeypatch.setattr(run_module, "_open", lambda request: Model(wrong=range(request.options["guidance_scale"])))
+    sweep = ["guidance=1..3", "solver=euler,heun"]
+    changes = {"out": tmp_path}
+    text = command("counting", config=None, changes=changes, settings=[], options=["steps=4"], sweep=sweep)
+    rows = json.loads((tmp_path / "sweep.json").read_text())
+    assert [row["score"] for row in rows] == pytest.approx([0.9, 0.9, 0.8, 0.8, 0.7, 0.7])
+    assert [row["evaluations"] for row in rows] == [4, 8, 8, 16, 8, 16]
+    assert (tmp_path / "sweep.svg").is_file() and text.count("\n") >= 7
