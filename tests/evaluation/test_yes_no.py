@@ -1,18 +1,97 @@
-"""POPE and MME: hand-worked cases for each rule, and the official files where they are at hand."""
+"""Yes or no: POPE's and MME's rules on answers in the wild, official files, and runs over data in the official form.
+
+What the tests of all benchmarks of questions share stands here too: a model that answers by a function, and one run.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from janusflow.evaluation import mme, pope
-from janusflow.evaluation.mme import MmeQuestion, MmeScore
+from janusflow.evaluation.mme import Mme, MmeQuestion, MmeScore, MmeSettings
+from janusflow.evaluation.pope import Pope, PopeSettings
+from janusflow.evaluation.protocol import Benchmark, Row
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
+
+WILD = (
+    "",
+    " ",
+    "\n\t",
+    "不知道 🙂 \u202e",
+    "<html><b>no</b></html>",
+    "1" * 100_000,
+    "so is " * 20_000,
+    "a, b. " * 17_000,
+)
+
+
+class Answering:
+    """Stands for a pipeline: answers by a function of the question, and keeps the conversations that it was given."""
+
+    def __init__(self, says: Callable[[str], str]) -> None:
+        self.says, self.talks = says, list[Sequence[Mapping[str, Any]]]()
+        self.processor = self
+
+    def question(self, text: str, images: int) -> str:
+        placed = text.count("<image_placeholder>")
+        assert placed in (0, images)
+        return text if placed else "<image_placeholder>\n" * images + text
+
+    def chat_batch(self, talks: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+        self.talks += talks
+        return [self.says(talk[-1]["content"]) for talk in talks]
+
+
+def run(
+    benchmark: Benchmark, says: Callable[[str], str], out: Path, *, whole: bool = True
+) -> tuple[list[Row], dict[str, float], Answering]:
+    """All of a benchmark: its rows, its scores (if `whole`, the main one among them) and the model that was asked."""
+    benchmark.out = out
+    model, items = Answering(says), benchmark.items()
+    assert len({item.key for item in items}) == len(items)
+    outputs = [output for item in items for output in benchmark.produce(model, [item], {})]
+    rows = [Row(item, str(output), benchmark.judge(item, output)) for item, output in zip(items, outputs, strict=True)]
+    json.dumps([[dict(row.item.data), dict(row.verdict)] for row in rows])
+    benchmark.write_official(rows)
+    assert benchmark.files() and all(file.is_file() for file in benchmark.files())
+    scores = benchmark.scores(rows)
+    assert (benchmark.main in scores) == whole
+    assert not whole or set().union(*map(set, benchmark.published.values())) <= set(scores)
+    assert benchmark.scores(rows * 3) == pytest.approx(scores)  # the bootstrap draws some several times
+    benchmark.scores(rows[:1])
+    assert benchmark.scores([]) == {}
+    return rows, scores, model
+
+
+def judges_anything(benchmark: Benchmark) -> None:
+    """Whatever is said gets a verdict with a score from 0 to 1."""
+    for item in benchmark.items():
+        for answer in WILD:
+            assert 0 <= benchmark.judge(item, answer)["score"] <= 1
+
+
+def save_picture(file: Path, seed: int = 0) -> bytes:
+    """A small JPEG; its bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.read_bytes()
+
+
+def cut(file: Path) -> None:
+    """Leaves the first half of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
 
 
 # --- POPE -----------------------------------------------------------------------------------------------------------
@@ -81,6 +160,69 @@ def test_pope_refuses_other_files(tmp_path: Path, content: str, said: str) -> No
         pope.read_questions(tmp_path / "pope.json")
 
 
+def pope_folder(folder: Path) -> Path:
+    """Two pictures with a question of each answer in each set."""
+    for kind in pope.SETS:
+        lines = [
+            {"question_id": number, "image": f"{image}.jpg", "text": f"Is there a {kind} {thing}?", "label": label}
+            for number, (image, thing, label) in enumerate(
+                [("a", "dog", "yes"), ("a", "cat", "no"), ("b", "dog", "yes"), ("b", "cat", "no")], start=1
+            )
+        ]
+        (folder / f"coco_pope_{kind}.json").write_text("\n".join(map(json.dumps, lines)))
+    for name in "ab":
+        save_picture(folder / "val2014" / f"{name}.jpg")
+    return folder
+
+
+def test_pope_from_files_to_scores(tmp_path: Path) -> None:
+    pope_folder(tmp_path)
+    benchmark = Pope(tmp_path, PopeSettings())
+    rows, scores, model = run(benchmark, lambda text: "No." if "random" in text else "Yes", tmp_path / "run")
+    assert len(rows) == 12 and rows[0].item.key == "random/00001" and rows[0].item.group == "a.jpg"
+    assert model.talks[0] == [
+        {"role": "system", "content": ""},
+        {
+            "role": "user",
+            "content": f"<image_placeholder>\nIs there a random dog?\n{pope.BRIEFLY}",
+            "images": [tmp_path / "val2014" / "a.jpg"],
+        },
+    ]
+    assert scores["accuracy"] == pytest.approx(50) and scores["yes_ratio"] == pytest.approx(200 / 3)
+    assert scores["random/f1"] == 0 and scores["popular/f1"] == scores["adversarial/f1"] == pytest.approx(200 / 3)
+    assert scores["f1"] == pytest.approx(400 / 9) and scores["precision"] == pytest.approx(100 / 3)
+    assert scores["recall"] == pytest.approx(200 / 3)
+    answers = (tmp_path / "run" / "official" / "answer" / "coco_pope_popular.json").read_text().splitlines()
+    assert json.loads(answers[1]) == {"question": "Is there a popular cat?", "answer": "Yes"} and len(answers) == 4
+
+
+def test_pope_asked_plainly_has_the_models_own_system_prompt(tmp_path: Path) -> None:
+    item = Pope(pope_folder(tmp_path), PopeSettings(prompt="plain")).items()[0]
+    assert item.prompt == "Is there a random dog?" and item.system is None
+
+
+def test_pope_judges_anything(tmp_path: Path) -> None:
+    judges_anything(Pope(pope_folder(tmp_path), PopeSettings()))
+
+
+def test_pope_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no data folder was given; expected"):
+        Pope(None, PopeSettings()).items()
+    with pytest.raises(ValueError, match="coco_pope_random.json is missing; expected .* RUCAIBox/POPE"):
+        Pope(tmp_path, PopeSettings()).items()
+    benchmark = Pope(pope_folder(tmp_path), PopeSettings())
+    cut(tmp_path / "val2014" / "b.jpg")
+    with pytest.raises(ValueError, match=r"b.jpg' is damaged or cut off: .*; expected"):
+        benchmark.items()
+    (tmp_path / "val2014" / "b.jpg").unlink()
+    with pytest.raises(ValueError, match="b.jpg is missing; expected"):
+        benchmark.items()
+    file = tmp_path / "coco_pope_random.json"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="coco_pope_random.json is damaged.*; expected"):
+        benchmark.items()
+
+
 # --- MME ------------------------------------------------------------------------------------------------------------
 
 
@@ -125,7 +267,81 @@ def test_mme_of_lavin_is_what_its_authors_published() -> None:
     assert found["cognition"] == pytest.approx(249.64, abs=0.01)
 
 
+@official
+def test_mme_of_lavin_goes_through_the_benchmark_too(tmp_path: Path) -> None:
+    answers = {}
+    for file in sorted((OFFICIAL / "mme" / "LaVIN").glob("*.txt")):
+        (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+        for question in mme.read_task(file):
+            answers[file.stem, question.image, question.text] = question.answer or ""
+            picture = tmp_path / file.stem / question.image
+            if not picture.exists():
+                picture.parent.mkdir(exist_ok=True)
+                picture.write_bytes(b"\xff\xd8\xff\xd9")
+    benchmark = Mme(tmp_path, MmeSettings())
+    rows = []
+    for item in benchmark.items():
+        answer = answers[item.data["task"], item.data["image"], item.data["question"]]
+        rows.append(Row(item, answer, benchmark.judge(item, answer)))
+    assert len(rows) == 2374
+    scores = benchmark.scores(rows)
+    assert scores["perception"] == pytest.approx(963.61, abs=0.01)
+    assert scores["cognition"] == pytest.approx(249.64, abs=0.01)
+
+
 def test_mme_refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "color.txt").write_text("a.jpg\tIs it?\tYes\nb.jpg\tIs it?\tMaybe\n")
     with pytest.raises(ValueError, match="line 2 is not MME's"):
         mme.read_task(tmp_path / "color.txt")
+
+
+def mme_folder(folder: Path) -> Path:
+    """Fourteen tasks of two pictures each, some with their pictures in a folder of their own."""
+    for task in (*mme.PERCEPTION, *mme.COGNITION):
+        lines = [f"{name}.jpg\tIs {name} {word}?\t{word}" for name in "ab" for word in ("Yes", "No")]
+        (folder / "Your_Results").mkdir(parents=True, exist_ok=True)
+        (folder / "Your_Results" / f"{task}.txt").write_text("\n".join(lines) + "\n")
+        for name in "ab":
+            save_picture(folder / task / ("images" if task == "scene" else "") / f"{name}.jpg")
+    return folder
+
+
+def test_mme_from_files_to_scores(tmp_path: Path) -> None:
+    benchmark = Mme(mme_folder(tmp_path), MmeSettings())
+
+    def says(text: str) -> str:
+        return "perhaps\tso\n" if "Is b No" in text else "Yes" if "Yes?" in text else "no, it\nis not"
+
+    rows, scores, model = run(benchmark, says, tmp_path / "run")
+    assert len(rows) == 56 and rows[0].item.group == rows[1].item.group == "existence/a.jpg"
+    assert model.talks[0][1]["content"].endswith("Is a Yes?\nAnswer the question using a single word or phrase.")
+    assert scores["count"] == 100 * (3 / 4 + 1 / 2)
+    assert scores["perception"] == 1250 and scores["cognition"] == 500
+    file = tmp_path / "run" / "official" / "Your_Results" / "OCR.txt"
+    assert file.read_text().splitlines()[1] == "a.jpg\tIs a No?\tNo\tno, it is not"
+    read_back = mme.read_task(file)
+    assert [question.answer for question in read_back][2:] == ["Yes", "perhaps so"]
+
+
+def test_a_picture_of_mme_without_its_second_question_counts_in_the_accuracy_alone(tmp_path: Path) -> None:
+    benchmark = Mme(mme_folder(tmp_path), MmeSettings())
+    rows, _, _ = run(benchmark, lambda text: "Yes" if "Yes?" in text else "No", tmp_path / "run")
+    assert benchmark.scores(rows[:3]) == {"existence": 200}
+    assert benchmark.scores(rows[2:3]) == {"existence": 100}
+
+
+def test_mme_judges_anything(tmp_path: Path) -> None:
+    judges_anything(Mme(mme_folder(tmp_path), MmeSettings()))
+
+
+def test_mme_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
+    benchmark = Mme(mme_folder(tmp_path), MmeSettings())
+    cut(tmp_path / "scene" / "images" / "b.jpg")
+    with pytest.raises(ValueError, match="b.jpg' is damaged or cut off.*; expected"):
+        benchmark.items()
+    (tmp_path / "Your_Results" / "color.txt").write_text("a.jpg\tIs it?\tMaybe\n")
+    with pytest.raises(ValueError, match="color.txt: line 1 is not MME's.*; expected"):
+        benchmark.items()
+    (tmp_path / "Your_Results" / "color.txt").unlink()
+    with pytest.raises(ValueError, match="color.txt is missing; expected"):
+        benchmark.items()

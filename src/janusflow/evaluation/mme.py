@@ -6,10 +6,15 @@ with both answers right; perception sums ten tasks (at most 2,000), cognition fo
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.pope import brief_question
+from janusflow.evaluation.protocol import Item, Output, Row
 
 PERCEPTION = (
     "existence",
@@ -58,7 +63,11 @@ def read_task(file: Path) -> list[MmeQuestion]:
         ValueError: naming the line and what is expected.
     """
     questions = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         columns = line.split("\t")
@@ -93,14 +102,29 @@ def score_task(questions: Sequence[MmeQuestion], answers: Sequence[str]) -> MmeS
     """
     if not questions or len(questions) != len(answers):
         raise ValueError(f"{len(answers)} answers were given to {len(questions)} questions")
-    pictures: dict[str, list[bool]] = defaultdict(list)
-    for question, answer in zip(questions, answers, strict=True):
-        pictures[question.image].append(reads(answer) is question.label)
-    odd = next((name for name, right in pictures.items() if len(right) != 2), None)
+    told = [
+        (question.image, str(number), reads(answer) is question.label)
+        for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
+    ]
+    counts = Counter(question.image for question in questions)
+    odd = next((name for name, count in counts.items() if count != 2), None)
     if odd is not None:
-        raise ValueError(f"picture {odd} has {len(pictures[odd])} questions; in MME each has two")
-    right = sum(sum(both) for both in pictures.values())
-    return MmeScore(right / len(questions), sum(all(both) for both in pictures.values()) / len(pictures))
+        raise ValueError(f"picture {odd} has {counts[odd]} questions; in MME each has two")
+    return _score(told)
+
+
+def _score(told: Sequence[tuple[str, str, bool]]) -> MmeScore:
+    """From picture, question and whether the answer was right; acc+ is over pictures with both questions there.
+
+    A pair may stand there several times and then counts as often.
+    """
+    pictures: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    for picture, question, right in told:
+        pictures[picture].append((question, right))
+    pairs = [answers for answers in pictures.values() if len({question for question, _ in answers}) == 2]
+    size = sum(map(len, pairs))
+    whole = sum(len(answers) for answers in pairs if all(right for _, right in answers))
+    return MmeScore(mean([right for *_, right in told]), whole / size if size else 0.0)
 
 
 def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
@@ -111,3 +135,99 @@ def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
         for part, tasks in parts.items()
         if all(task in scores for task in tasks)
     }
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MmeSettings:
+    """Options of MME.
+
+    Attributes:
+        prompt: see `pope.brief_question`; the questions themselves end in "Please answer yes or no."
+    """
+
+    prompt: Literal["wrapper", "plain"] = "wrapper"
+
+
+class Mme(Questions):
+    """MME over a folder with the fourteen lists of `eval_tool/Your_Results/` and the release's pictures.
+
+    The lists are `TASK.txt` in the folder itself, in `Your_Results/` or in `eval_tool/Your_Results/`; the pictures of
+    a task stand in `TASK/` or `TASK/images/`, in the folder itself or in `MME_Benchmark_release_version/`.
+    """
+
+    name = "mme"
+    title = "MME"
+    Settings = MmeSettings
+    main = "perception"
+    published: ClassVar = {
+        "JanusFlow 384 (paper)": {"perception": 1333.1},
+        "JanusFlow 256 (paper)": {"perception": 1203.0},
+        "Janus (paper)": {"perception": 1338.0},
+        "JanusFlow 384 (TorchUMM)": {"perception": 1305.6},
+    }
+    source = (
+        "Your_Results/TASK.txt of its fourteen tasks (eval_tool.zip of the repository "
+        "BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation) and the pictures of "
+        "MME_Benchmark_release_version.zip, which its authors send, as TASK/NAME or TASK/images/NAME"
+    )
+    settings: MmeSettings
+
+    def items(self) -> list[Item]:
+        folder = self.open_folder()
+        items = []
+        for task in (*PERCEPTION, *COGNITION):
+            file = folder.find(*(f"{place}{task}.txt" for place in ("", "Your_Results/", "eval_tool/Your_Results/")))
+            for number, question in enumerate(folder.parsed(file, read_task), start=1):
+                places = [
+                    f"{top}{task}/{under}{question.image}"
+                    for top in ("", "MME_Benchmark_release_version/")
+                    for under in ("", "images/")
+                ]
+                prompt, system = brief_question(question.text, self.settings.prompt)
+                items.append(
+                    Item(
+                        key=f"{task}/{number:04d}",
+                        prompt=prompt,
+                        images=(folder.picture(*places),),
+                        group=f"{task}/{question.image}",
+                        system=system,
+                        data={
+                            "task": task,
+                            "image": question.image,
+                            "question": question.text,
+                            "label": "Yes" if question.label else "No",
+                        },
+                    )
+                )
+        return items
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        said = {True: "Yes", False: "No", None: "other"}[reads(str(output))]
+        return {"score": float(said == item.data["label"]), "said": said}
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        tasks: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
+        for row in rows:
+            data = row.item.data
+            tasks[data["task"]].append((data["image"], row.item.key, row.score == 1))
+        found = {task: _score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
+        return totals(found) | {task: value.score for task, value in found.items()}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """A file of each task with the answers as its fourth column, each on one line."""
+        for task in (*PERCEPTION, *COGNITION):
+            own = sorted((row for row in rows if row.item.data["task"] == task), key=lambda row: row.item.key)
+            lines = [
+                "\t".join((*(row.item.data[name] for name in ("image", "question", "label")), one_line(row.output)))
+                for row in own
+            ]
+            if lines:
+                write_text(self.official / "Your_Results" / f"{task}.txt", "\n".join(lines) + "\n")
+
+
+def one_line(text: str) -> str:
+    """A text with every run of white space as one space."""
+    return " ".join(text.split())

@@ -5,19 +5,48 @@ An answer from which no option can be read is a random one in the official evalu
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
+from typing import Any, ClassVar, Literal
+
+from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.mmbench import LETTER_ONLY, choice_question
+from janusflow.evaluation.pope import BRIEFLY
+from janusflow.evaluation.protocol import Item, Output, Row
 
 LONG = 5  # words: only longer answers are searched for the text of an option
 MARKS = ",.!?;:'"
 KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+START = r"(?:-|(?<!\d))"  # a number begins where digits begin: else a long row of digits takes the square of its length
 NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),  # 1,234
-    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),  # 1.2e-3
-    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),  # 1.2
+    re.compile(START + r"\d+(?:\.\d+)?[eE][+-]?\d+"),  # 1.2e-3
+    re.compile(rf"(?:{START}(?:\d+\.\d+|\d+\b)|-?\.\d+)(?![eE][+-]?\d+)(?![,\d])"),  # 1.2
 )
+PICTURES = tuple(f"image_{number}" for number in range(1, 8))
+COLUMNS = ("id", "question", "options", "answer", "question_type", *PICTURES)
+PLACE = re.compile(r"<image (\d)>")
+PLACEHOLDER = "<image_placeholder>"
+DOMAINS = {
+    "art and design": "Art Art_Theory Design Music",
+    "business": "Accounting Economics Finance Manage Marketing",
+    "science": "Biology Chemistry Geography Math Physics",
+    "health and medicine": (
+        "Basic_Medical_Science Clinical_Medicine Diagnostics_and_Laboratory_Medicine Pharmacy Public_Health"
+    ),
+    "humanities and social science": "History Literature Psychology Sociology",
+    "tech and engineering": (
+        "Agriculture Architecture_and_Engineering Computer_Science Electronics Energy_and_Power Materials "
+        "Mechanical_Engineering"
+    ),
+}
+DOMAIN = {subject: domain for domain, subjects in DOMAINS.items() for subject in subjects.split()}
 Value = float | str
 
 
@@ -127,3 +156,118 @@ def _normal(text: str) -> list[Value]:
     except ValueError:
         text = text.lower()
         return [f" {text}", f"{text} "] if len(text) == 1 else [text]
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MmmuSettings:
+    """Options of MMMU.
+
+    Attributes:
+        prompt: "wrapper" as the authors' evaluation asks (see `mmbench.choice_question`): all pictures first, and the
+            marks <image 1> as they stand; "interleaved" the same text with each picture in the place of its mark;
+            "official" as MMMU's own run of LLaVA asks, pictures first; "plain" question and options alone, interleaved.
+        seed: of the choices by chance, which depend on the question too.
+    """
+
+    prompt: Literal["wrapper", "interleaved", "official", "plain"] = "wrapper"
+    seed: int = 42
+
+
+class Mmmu(Questions):
+    """MMMU's validation set over a folder with the hub's files `SUBJECT/validation-*.parquet`, pictures in them.
+
+    Scores are in percent: over all questions ("overall"), by domain and by subject.
+    """
+
+    name = "mmmu"
+    title = "MMMU val"
+    Settings = MmmuSettings
+    published: ClassVar = {
+        "JanusFlow 384 (paper)": {"overall": 29.3},
+        "Janus (paper)": {"overall": 30.5},
+        "JanusFlow 384 (TorchUMM)": {"overall": 29.0},
+    }
+    source = (
+        "the files SUBJECT/validation-00000-of-00001.parquet of its thirty subjects (MMMU/MMMU on the Hugging Face hub)"
+    )
+    settings: MmmuSettings
+
+    def items(self) -> list[Item]:
+        folder = self.open_folder()
+        files = sorted(folder.path.glob("*/validation-*.parquet"))
+        if not files:
+            raise ValueError(f"{folder.path} holds no SUBJECT/validation-*.parquet; expected {self.source}")
+        return [self._item(folder, file, row) for file in files for row in folder.parquet(file, COLUMNS)]
+
+    def _item(self, folder: DataFolder, file: Path, row: Mapping[str, Any]) -> Item:
+        try:
+            name, question = str(row["id"]), str(row["question"])
+            options = dict(
+                zip(map(chr, range(ord("A"), ord("Z") + 1)), map(str, _as_list(row["options"])), strict=False)
+            )
+            answers = [str(answer) for answer in _as_list(row["answer"])]
+            if row["question_type"] != "multiple-choice":
+                options = {}
+            elif not options or answers[0] not in options:
+                raise ValueError("no such option")
+            subject = "_".join(name.split("_")[1:-1])
+            pictures = [row[picture] and row[picture]["bytes"] for picture in PICTURES]
+        except (KeyError, TypeError, ValueError, SyntaxError, IndexError) as error:
+            raise folder.refusal(file, f"is damaged: question {row['id']!r:.60} cannot be read ({error})") from error
+        held = {
+            number: folder.held_picture(content, f"picture {number} of {name} in {file}")
+            for number, content in enumerate(pictures, start=1)
+            if content
+        }
+        prompt, system, order = _ask(question, options, sorted(held), self.settings.prompt)
+        data = {"subject": subject, "options": options, "answers": answers}
+        return Item(name, prompt, tuple(held[number] for number in order), system=system, data=data)
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        options, answers, said = item.data["options"], item.data["answers"], str(output)
+        if not options:
+            return {"score": float(open_is_right(read_open(said), answers))}
+        letter = read_choice(said, options, Random(f"{self.settings.seed} {item.key}"))
+        return {"score": float(letter in answers), "said": letter}
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        parts: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            subject = row.item.data["subject"]
+            for part in ("overall", f"domain/{DOMAIN.get(subject, 'other')}", f"subject/{subject}"):
+                parts[part].append(row.score)
+        first = ["overall", *sorted(part for part in parts if part != "overall")]
+        return {part: 100 * mean(parts[part]) for part in first if part in parts}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """`total_val_output.json`: by question the letter that was read, or the answer to an open question."""
+        found = {row.item.key: row.verdict.get("said", row.output) for row in rows}
+        write_text(self.official / "total_val_output.json", json.dumps(found, indent=4))
+
+
+def _ask(
+    question: str, options: Mapping[str, str], pictures: Sequence[int], prompt: str
+) -> tuple[str, str | None, list[int]]:
+    """The prompt, the system prompt, and the numbers of the pictures in the order of the prompt's placeholders."""
+    system: str | None = ""
+    if prompt == "official":
+        listed = "".join(f"({letter}) {text}\n" for letter, text in options.items())
+        text = f"{question}\n\n{listed}\n\n{LETTER_ONLY}" if options else f"{question}\n\n{BRIEFLY}"
+    else:
+        text, system = choice_question(question, options, "plain" if prompt == "plain" else "wrapper")
+    order: list[int] = []
+    if prompt in ("interleaved", "plain"):
+        order = [number for number in map(int, PLACE.findall(text)) if number in pictures]
+        text = PLACE.sub(lambda mark: PLACEHOLDER if int(mark[1]) in pictures else mark[0], text)
+    before = [number for number in pictures if number not in order]
+    return (PLACEHOLDER * len(before) + "\n" if before else "") + text, system, [*before, *order]
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A column that is a list, a list's text as Python writes it, or a single value."""
+    if isinstance(value, str) and value.startswith("["):
+        value = ast.literal_eval(value)
+    return value if isinstance(value, list) else [value]

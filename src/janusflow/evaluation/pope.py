@@ -6,11 +6,23 @@ Three sets of 3,000 questions (random, popular, adversarial) over COCO; others o
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.protocol import Item, Output, Row
 
 NO = ("No", "no", "not")
+SETS = ("random", "popular", "adversarial")
+FILES = {  # pictures of a set: its file, where it stands in the repository, and folder of the pictures
+    "coco": ("coco_pope_{}.json", "output/coco", "val2014"),
+    "aokvqa": ("aokvqa_pope_seem_{}.json", "output/seem/aokvqa", "val2014"),
+    "gqa": ("gqa_pope_seem_{}.json", "output/seem/gqa", "images"),
+}
+BRIEFLY = "Answer the question using a single word or phrase."
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,10 @@ def read_questions(file: Path) -> list[PopeQuestion]:
     Raises:
         ValueError: naming the file, the record, and what it lacks.
     """
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}; expected POPE's JSON lines or a JSON array") from error
     questions = []
     for place, record in enumerate(found, start=1):
@@ -84,7 +96,10 @@ def score(labels: Sequence[bool], answers: Sequence[str]) -> PopeScore:
     """
     if not labels or len(labels) != len(answers):
         raise ValueError(f"{len(answers)} answers were given to {len(labels)} questions")
-    said = [says_yes(answer) for answer in answers]
+    return _score(labels, [says_yes(answer) for answer in answers])
+
+
+def _score(labels: Sequence[bool], said: Sequence[bool]) -> PopeScore:
     pairs = list(zip(labels, said, strict=True))
     hits = sum(label and yes for label, yes in pairs)
     precision, recall = _share(hits, sum(said)), _share(hits, sum(labels))
@@ -99,3 +114,102 @@ def score(labels: Sequence[bool], answers: Sequence[str]) -> PopeScore:
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+def brief_question(question: str, prompt: str) -> tuple[str, str | None]:
+    """A question that is answered in a word, and the system prompt (None for the model's own).
+
+    Args:
+        question: of the benchmark.
+        prompt: "wrapper" as the authors' evaluation asks (VLMEvalKit's wrapper of Janus): an instruction after the
+            question, and no system prompt; "plain" for the question alone.
+    """
+    return (f"{question}\n{BRIEFLY}", "") if prompt == "wrapper" else (question, None)
+
+
+@dataclass(frozen=True)
+class PopeSettings:
+    """Options of POPE.
+
+    Attributes:
+        prompt: see `brief_question`.
+        pictures: which sets: the paper's over "coco", or the repository's over "aokvqa" or "gqa".
+    """
+
+    prompt: Literal["wrapper", "plain"] = "wrapper"
+    pictures: Literal["coco", "aokvqa", "gqa"] = "coco"
+
+
+class Pope(Questions):
+    """POPE over a folder with `coco_pope_{random,popular,adversarial}.json` and COCO's pictures in `val2014/`.
+
+    The files may also stand in `output/coco/`, as in the repository. With `pictures` "aokvqa" they are
+    `aokvqa_pope_seem_*.json` (`output/seem/aokvqa/`); with "gqa" `gqa_pope_seem_*.json` and the pictures in `images/`.
+
+    Scores are in percent: of each set, and their mean over the sets. The paper does not say how it averages.
+    """
+
+    name = "pope"
+    title = "POPE"
+    Settings = PopeSettings
+    main = "f1"
+    published: ClassVar = {
+        "JanusFlow 384 (paper)": {"f1": 88.0},
+        "JanusFlow 256 (paper)": {"f1": 85.3},
+        "Janus (paper)": {"f1": 87.0},
+    }
+    source = (
+        "coco_pope_random.json, coco_pope_popular.json and coco_pope_adversarial.json from the repository "
+        "RUCAIBox/POPE (output/coco), and COCO's val2014 pictures (cocodataset.org) in val2014/"
+    )
+    settings: PopeSettings
+
+    def items(self) -> list[Item]:
+        folder = self.open_folder()
+        file, inside, pictures = FILES[self.settings.pictures]
+        items = []
+        for kind in SETS:
+            name = file.format(kind)
+            place = folder.find(name, f"{inside}/{name}")
+            for number, question in enumerate(folder.parsed(place, read_questions), start=1):
+                text = question.text.replace(" Please answer yes or no.", "")
+                prompt, system = brief_question(text, self.settings.prompt)
+                items.append(
+                    Item(
+                        key=f"{kind}/{number:05d}",
+                        prompt=prompt,
+                        images=(folder.picture(f"{pictures}/{question.image}", question.image),),
+                        group=question.image,
+                        system=system,
+                        data={"set": kind, "question": question.text, "label": question.label},
+                    )
+                )
+        return items
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        yes = says_yes(str(output))
+        return {"score": float(yes == item.data["label"]), "said": "yes" if yes else "no"}
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        sets: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            sets[row.item.data["set"]].append(row)
+        found = {
+            kind: asdict(_score([row.item.data["label"] for row in own], [row.verdict["said"] == "yes" for row in own]))
+            for kind, own in sorted(sets.items(), key=lambda pair: SETS.index(pair[0]))
+        }
+        names = list(PopeScore.__dataclass_fields__)
+        means = {name: 100 * mean([values[name] for values in found.values()]) for name in names if found}
+        return means | {f"{kind}/{name}": 100 * found[kind][name] for kind in found for name in names}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """The answer files of the repository's evaluation: JSON lines of question and answer, in the set's order."""
+        file, _, _ = FILES[self.settings.pictures]
+        for kind in SETS:
+            own = sorted((row for row in rows if row.item.data["set"] == kind), key=lambda row: row.item.key)
+            lines = [json.dumps({"question": row.item.data["question"], "answer": row.output}) for row in own]
+            if lines:
+                write_text(self.official / "answer" / file.format(kind), "\n".join(lines) + "\n")

@@ -1,0 +1,205 @@
+"""Files of the understanding benchmarks: JSON, TSV and parquet, and the pictures that they name or hold.
+
+Whatever is missing or damaged is told in one sentence: the file, what is wrong, and where it comes from.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from janusflow.evaluation.protocol import Benchmark
+from janusflow.images import load_image
+
+ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
+T = TypeVar("T")
+
+
+class DataFolder:
+    """A folder with a benchmark's official files.
+
+    Args:
+        path: of the folder.
+        source: what is expected in it, and where that comes from; ends every message.
+
+    Attributes:
+        read: the files that were read, without the pictures.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+
+    def __init__(self, path: Path | None, source: str) -> None:
+        if path is None or not path.is_dir():
+            raise ValueError(
+                f"{'no data folder was given' if path is None else f'{path} is no folder'}; expected {source}"
+            )
+        self.path, self.source = path, source
+        self.read: list[Path] = []
+        self._sound: set[Path] = set()
+
+    def refusal(self, file: Path, problem: str) -> ValueError:
+        """The sentence on a file with a problem."""
+        return ValueError(f"{file} {problem}; expected {self.source}")
+
+    def find(self, *names: str) -> Path:
+        """The first of these files that is there.
+
+        Raises:
+            ValueError: if none is.
+        """
+        file = next((self.path / name for name in names if (self.path / name).is_file()), None)
+        if file is None:
+            raise self.refusal(self.path / names[0], "is missing")
+        return file
+
+    def json(self, *names: str) -> Any:
+        """Content of a JSON file, the first of these that is there."""
+        file = self.find(*names)
+        self.read.append(file)
+        try:
+            return json.loads(file.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise self.refusal(file, f"is damaged ({error})") from error
+
+    def parsed(self, file: Path, read: Callable[[Path], T]) -> T:
+        """What a function reads from a file; its ValueError gets the source added."""
+        self.read.append(file)
+        try:
+            return read(file)
+        except ValueError as error:
+            raise ValueError(f"{error}; expected {self.source}") from error
+
+    def tsv(self, file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+        """Rows of a TSV file with a heading, each with its number from 1.
+
+        Raises:
+            ValueError: if it is damaged, cut off, or lacks one of the columns.
+        """
+        self.read.append(file)
+        csv.field_size_limit(sys.maxsize)  # a picture in base64 is long
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as handle:
+                rows = csv.DictReader(handle, delimiter="\t")
+                lacking = [name for name in columns if name not in (rows.fieldnames or ())]
+                if lacking:
+                    raise self.refusal(file, f"is another version: it has no column {', '.join(lacking)}")
+                for number, row in enumerate(rows, start=1):
+                    if None in row or None in row.values():
+                        raise self.refusal(
+                            file, f"is damaged: row {number} has not {len(rows.fieldnames or ())} columns"
+                        )
+                    yield number, row
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise self.refusal(file, f"is damaged ({error})") from error
+
+    def parquet(self, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Rows of a parquet file.
+
+        Raises:
+            ValueError: if it is damaged, lacks one of the columns, or pyarrow is not installed.
+        """
+        try:
+            from pyarrow import ArrowException
+            from pyarrow.parquet import ParquetFile
+        except ImportError as error:
+            raise ValueError(f"{file} needs pyarrow to be read: install janusflow[eval]") from error
+        self.read.append(file)
+        try:
+            with ParquetFile(file) as content:
+                lacking = [name for name in columns if name not in content.schema_arrow.names]
+                if lacking:
+                    raise self.refusal(file, f"is another version: it has no column {', '.join(lacking)}")
+                for batch in content.iter_batches(batch_size=64, columns=list(columns)):
+                    yield from batch.to_pylist()
+        except (ArrowException, OSError) as error:
+            raise self.refusal(file, f"is damaged ({error})") from error
+
+    def picture(self, *names: str) -> Path:
+        """A whole picture's path: the first of these files that is there.
+
+        Raises:
+            ValueError: if none is, or it is cut off.
+        """
+        file = self.find(*names)
+        if file not in self._sound:
+            with file.open("rb") as handle:
+                start, size = handle.read(2), handle.seek(0, 2)
+                handle.seek(max(0, size - 8))
+                end = handle.read()
+            if not _looks_whole(start, end):
+                self._decode(file)
+            self._sound.add(file)
+        return file
+
+    def held_picture(self, content: bytes | str, where: str) -> bytes:
+        """A whole picture's bytes.
+
+        Args:
+            content: the bytes, or base64.
+            where: which picture of which file, for the message.
+
+        Raises:
+            ValueError: if it is cut off or no picture.
+        """
+        try:
+            found = base64.b64decode(content, validate=True) if isinstance(content, str) else content
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"{where} is no base64 ({error}); expected {self.source}") from error
+        if not _looks_whole(found[:2], found[-8:]):
+            self._decode(found, where)
+        return found
+
+    def _decode(self, picture: Path | bytes, where: str = "") -> None:
+        try:
+            load_image(picture)
+        except ValueError as error:
+            raise ValueError(f"{where}{': ' if where else ''}{error}; expected {self.source}") from error
+
+
+class Questions(Benchmark):
+    """A benchmark of questions over a folder of official files."""
+
+    draws = False
+    _folder: DataFolder | None = None
+
+    def open_folder(self) -> DataFolder:
+        """The folder that `items` reads.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        self._folder = DataFolder(self.data, self.source)
+        return self._folder
+
+    def files(self) -> list[Path]:
+        return [] if self._folder is None else list(self._folder.read)
+
+    @property
+    def official(self) -> Path:
+        """Where `write_official` writes."""
+        return self.out / "official"
+
+
+def _looks_whole(start: bytes, end: bytes) -> bool:
+    """Whether a JPEG or PNG ends as such; of other files nothing is known, they must be decoded."""
+    return start in ENDS and end.endswith(ENDS[start])
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a file beside its place and then puts it there; what UTF-8 cannot hold is escaped."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.part")
+    beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    beside.replace(file)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of at least one value."""
+    return sum(values) / len(values)

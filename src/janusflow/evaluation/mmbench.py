@@ -1,0 +1,248 @@
+"""MMBench (arXiv 2307.06281): questions with options, asked once for each rotation of the options.
+
+Circular: a question counts only if all its rotations (rows whose index is equal modulo a million) are right. Vanilla:
+the rows as first asked (index below a million). An answer is read by rule: a letter, then an option's text, then,
+if one is named, by a model; what cannot be read is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.judges import Judge
+from janusflow.evaluation.protocol import Item, Output, Row
+
+LETTERS = "ABCD"
+TURN = 1_000_000  # between the indices of a question's rotations
+COLUMNS = ("index", "question", "A", "B", "answer", "image")
+GROUPS = ("l2-category", "category")
+FILES = ("MMBench_DEV_EN.tsv", "mmbench_dev_en_20231003.tsv", "mmbench_dev_20230712.tsv")
+MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+LAST = 4  # words at an answer's end among which its letter stands
+REFUSALS = (
+    "Failed to obtain answer via API",
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+REFERENCE = 64  # characters: a shorter image column is the index of the row that holds the picture
+TRIES = 3
+LETTER_ONLY = "Answer with the option's letter from the given choices directly."
+NONE = "Z"
+MATCHING = """\
+A model was given a question with options and replied in its own words. Which option does its reply mean? Write that \
+option's letter and nothing else; write Z if the reply means none of them.
+
+Question: What is on the chair?
+A. a sleeping dog
+B. an umbrella
+Reply: Somebody has left their brolly there.
+Letter: B
+
+Question: What is on the chair?
+A. a sleeping dog
+B. an umbrella
+Reply: The chair is empty.
+Letter: Z
+
+Question: {question}
+{options}
+Reply: {reply}
+Letter:"""
+
+
+def read_option(answer: str, options: Mapping[str, str]) -> str | None:
+    """The option that an answer means, by rule; None if it cannot be told.
+
+    A letter: the only one of the options' that stands as a word, first among the answer's last four words. Else a
+    text: the only option whose text stands in the answer, if that is not more than twice as long as all options.
+    """
+    if any(refusal in answer for refusal in REFUSALS):
+        return None
+    words = answer.translate(MARKS).split()
+    found = [letter for letter in options if letter in words]
+    if len(found) == 1 and words.index(found[0]) >= len(words) - LAST:
+        return found[0]
+    lower = answer.lower()
+    if len(lower) > 2 * sum(map(len, options.values())):
+        return None
+    found = [letter for letter, text in options.items() if text.lower() in lower]
+    return found[0] if len(found) == 1 else None
+
+
+def listed(options: Mapping[str, str]) -> str:
+    """Options as lines "A. text"."""
+    return "\n".join(f"{letter}. {text}" for letter, text in options.items())
+
+
+def choice_question(
+    question: str, options: Mapping[str, str], prompt: str, *, hint: str = ""
+) -> tuple[str, str | None]:
+    """A question with options as it is asked, and the system prompt (None for the model's own).
+
+    Args:
+        question: of the benchmark.
+        options: text by letter; none for an open question.
+        prompt: "wrapper" as the authors' evaluation asks (VLMEvalKit's wrapper of Janus): hint, question, options, an
+            instruction, and no system prompt; "plain" without the instruction.
+        hint: of the benchmark.
+    """
+    text = f"Hint: {hint}\n{question}\n" if hint else f"{question}\n"
+    if prompt == "plain":
+        return text + listed(options), None
+    return text + (f"{listed(options)}\n\n{LETTER_ONLY}" if options else "Answer the question directly."), ""
+
+
+@dataclass(frozen=True)
+class MmBenchSettings:
+    """Options of MMBench.
+
+    Attributes:
+        prompt: see `choice_question`.
+        judge: a model that reads what the rules cannot, as `judges.open_judge` takes it; "" for none.
+        threads: so many answers are read at once.
+        file: name of the TSV file; "" for the English dev set under one of its official names.
+    """
+
+    prompt: Literal["wrapper", "plain"] = "wrapper"
+    judge: str = ""
+    threads: int = 1
+    file: str = ""
+
+
+class MmBench(Questions):
+    """MMBench over a folder with its English dev set, `MMBench_DEV_EN.tsv` (pictures in base64 are in it).
+
+    Scores are in percent: circular and vanilla, and circular by ability ("l2-category") and "category". If the file
+    holds no rotations, there is no circular score.
+    """
+
+    name = "mmbench"
+    title = "MMBench dev"
+    Settings = MmBenchSettings
+    main = "circular"
+    published: ClassVar = {
+        "JanusFlow 384 (paper)": {"circular": 74.9},
+        "JanusFlow 256 (paper)": {"circular": 71.9},
+        "Janus (paper)": {"circular": 69.4},
+        "JanusFlow 384 (TorchUMM)": {"circular": 64.86},
+    }
+    source = (
+        f"{FILES[0]} (the English dev set with its rotations, as OpenCompass hands it out; the test set has no answers)"
+    )
+    settings: MmBenchSettings
+
+    def __init__(self, data: Path | None, settings: Any) -> None:
+        super().__init__(data, settings)
+        self.threads = settings.threads
+
+    def items(self) -> list[Item]:
+        folder = self.open_folder()
+        file = folder.find(self.settings.file) if self.settings.file else folder.find(*FILES)
+        rows = {self._index(folder, file, number, row): row for number, row in folder.tsv(file, COLUMNS)}
+        if not rows:
+            raise folder.refusal(file, "holds no questions")
+        pictures: dict[int, bytes] = {}
+        rotations = Counter(index % TURN for index in rows)
+        return [
+            self._item(index, row, self._picture(folder, file, index, rows, pictures), rotations[index % TURN])
+            for index, row in rows.items()
+        ]
+
+    def _index(self, folder: DataFolder, file: Path, number: int, row: Mapping[str, str]) -> int:
+        if not row["index"].isdecimal() or row["answer"] not in _options(row):
+            raise folder.refusal(file, f"is damaged: row {number} has no index, or no option {row['answer']!r:.20}")
+        return int(row["index"])
+
+    def _picture(
+        self, folder: DataFolder, file: Path, index: int, rows: Mapping[int, Mapping[str, str]], known: dict[int, bytes]
+    ) -> bytes:
+        """A row's picture, which may be held by another row."""
+        where, holder = f"the picture of index {index} in {file}", index
+        for _ in range(2):
+            text = rows[holder]["image"]
+            if len(text) > REFERENCE or not text.isdecimal():
+                break
+            holder = int(text)
+            if holder not in rows:
+                raise ValueError(f"{where} should be that of index {holder}, which is missing; expected {self.source}")
+        if holder not in known:
+            known[holder] = folder.held_picture(rows[holder]["image"], where)
+        return known[holder]
+
+    def _item(self, index: int, row: Mapping[str, str], picture: bytes, rotations: int) -> Item:
+        prompt, system = choice_question(row["question"], _options(row), self.settings.prompt, hint=row.get("hint", ""))
+        data = {
+            "index": index,
+            "rotations": rotations,
+            "question": row["question"],
+            "options": _options(row),
+            "answer": row["answer"],
+        }
+        data |= {name: row[name] for name in GROUPS if row.get(name)}
+        return Item(str(index), prompt, (picture,), group=str(index % TURN), system=system, data=data)
+
+    @cached_property
+    def judge_model(self) -> Judge:
+        """Who reads what the rules cannot; opened when it is first needed, with its replies under `self.out`."""
+        from janusflow.evaluation.judges import open_judge
+
+        return open_judge(self.settings.judge, cache=self.out / "replies")
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        options, answer = item.data["options"], str(output)
+        said, how = read_option(answer, options), "rule"
+        if said is None and self.settings.judge:
+            said, how = self._match(item.data["question"], options, answer), "judge"
+        return {"score": float(said == item.data["answer"]), "said": said or NONE, "read by": how}
+
+    def _match(self, question: str, options: Mapping[str, str], answer: str) -> str | None:
+        prompt = MATCHING.format(question=question, options=listed(options), reply=answer)
+        for attempt in range(TRIES):
+            words = self.judge_model.reply(prompt, attempt=attempt, temperature=0.5 * attempt).translate(MARKS).split()
+            if words and (words[0] in options or words[0] == NONE):
+                return None if words[0] == NONE else words[0]
+        return None
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        turns: dict[int, dict[int, bool]] = defaultdict(dict)
+        for row in rows:
+            turns[row.item.data["index"] % TURN][row.item.data["index"]] = row.score == 1
+        vanilla, circular = [], defaultdict[str, list[bool]](list)
+        for row in rows:
+            data = row.item.data
+            if data["index"] >= TURN:
+                continue
+            vanilla.append(row.score)
+            own = turns[data["index"]]
+            if len(own) == data["rotations"]:  # else some were not asked
+                parts = [f"{name}/{data[name]}" for name in GROUPS if name in data]
+                for part in ("circular", *parts):
+                    circular[part].append(all(own.values()))
+        if all(row.item.data["rotations"] == 1 for row in rows):
+            circular.clear()
+        found = {part: 100 * mean(circular[part]) for part in ("circular", *sorted(circular)) if part in circular}
+        return found | ({"vanilla": 100 * mean(vanilla)} if vanilla else {})
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """`MMBench_DEV_EN.tsv` with a column "prediction", without the pictures, as VLMEvalKit scores it."""
+        text = io.StringIO()
+        names = ["index", "question", *LETTERS, "answer", *GROUPS, "prediction"]
+        table = csv.DictWriter(text, names, delimiter="\t", lineterminator="\n", extrasaction="ignore")
+        table.writeheader()
+        for row in rows:
+            table.writerow({**row.item.data, **row.item.data["options"], "prediction": row.output})
+        write_text(self.official / (self.settings.file or FILES[0]), text.getvalue())
+
+
+def _options(row: Mapping[str, str]) -> dict[str, str]:
+    return {letter: row[letter] for letter in LETTERS if row.get(letter)}

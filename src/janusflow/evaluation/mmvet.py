@@ -1,0 +1,155 @@
+"""MM-Vet (arXiv 2308.02490): open questions that need several capabilities at once, graded from 0 to 1 by a model.
+
+The official judge is gpt-4-0613. The rows of examples that the judge sees are our own, made after the official rules;
+so scores are not exactly comparable with published ones even with that judge.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.judges import Judge
+from janusflow.evaluation.protocol import Item, Output, Row
+
+CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
+TRIES = 5
+WARMER = 0.5  # each further try's temperature
+STEPS = (
+    "You are a helpful assistant. Please answer truthfully and write out your thinking step by step to be sure you get "
+    "the right answer."
+)
+GRADING = """\
+You grade answers. Each row of the table below holds a question about a picture, the ground truth, a model's \
+prediction, and how correct the prediction is: 0.0 is wholly wrong, 1.0 wholly right, and tenths lie between them.
+Where parts of the ground truth are joined by <AND>, a wholly right prediction has all of them, and one with some of \
+them gets their share; where they are joined by <OR>, any one of them suffices.
+Write nothing but the number that is missing in the last row.
+
+Question | Ground truth | Prediction | Correctness
+--- | --- | --- | ---
+Which fruits lie on the plate? | apple <AND> pear | There is a banana. | 0.0
+Which fruits lie on the plate? | apple <AND> pear | I can see an apple. | 0.5
+Which fruits lie on the plate? | apple <AND> pear | A pear and some grapes | 0.5
+Which fruits lie on the plate? | apple <AND> pear | pears, and an apple behind them | 1.0
+What is 7 minus the number on the sign? | 3 <OR> three | 4 | 0.0
+What is 7 minus the number on the sign? | 3 <OR> three | The sign shows a 4, so three is left. | 1.0
+Why is the man laughing? | His dog has put on his hat and looks at itself in the mirror, as if it were the man on his \
+way to work. | There is a dog with a hat. | 0.3
+Why is the man laughing? | His dog has put on his hat and looks at itself in the mirror, as if it were the man on his \
+way to work. | The dog wears the man's hat and admires itself in the mirror, as he does before he goes to work. | 1.0
+"""
+AGAIN = "\nThe correctness of the last row, as one number from 0.0 to 1.0: "
+
+
+def read_grade(reply: str) -> float | None:
+    """The number that a judge's reply starts with; None unless its first word is one from 0 to 1."""
+    words = reply.split()
+    try:
+        grade = float(words[0].rstrip(".,;|"))
+    except (IndexError, ValueError):
+        return None
+    return grade if 0 <= grade <= 1 else None  # "nan" is neither
+
+
+@dataclass(frozen=True)
+class MmVetSettings:
+    """Options of MM-Vet.
+
+    Attributes:
+        judge: the model that grades, as `judges.open_judge` takes it.
+        prompt: "wrapper" puts a system prompt before that asks to think step by step, as VLMEvalKit's wrapper of Janus
+            does; "plain" has the model's own.
+        threads: so many answers are graded at once.
+    """
+
+    judge: str = ""
+    prompt: Literal["wrapper", "plain"] = "wrapper"
+    threads: int = 1
+
+
+class MmVet(Questions):
+    """MM-Vet over a folder with `mm-vet.json` and its pictures in `images/`; scores from 0 to 100.
+
+    A judge that gives no number in five tries has graded with 0, as in the official evaluation.
+    """
+
+    name = "mmvet"
+    title = "MM-Vet"
+    Settings = MmVetSettings
+    published: ClassVar = {
+        "JanusFlow 384 (paper)": {"overall": 30.9},
+        "JanusFlow 256 (paper)": {"overall": 27.4},
+        "Janus (paper)": {"overall": 34.3},
+        "JanusFlow 384 (TorchUMM)": {"overall": 31.8},
+    }
+    source = "mm-vet.json and images/, both in mm-vet.zip of the releases of the repository yuweihao/MM-Vet"
+    settings: MmVetSettings
+
+    def __init__(self, data: Path | None, settings: Any) -> None:
+        super().__init__(data, settings)
+        self.threads = settings.threads
+
+    def items(self) -> list[Item]:
+        folder = self.open_folder()
+        found = folder.json("mm-vet.json", "mm-vet/mm-vet.json")
+        file = folder.read[-1]
+        if not isinstance(found, dict):
+            raise folder.refusal(file, "holds no questions by their ids")
+        items = []
+        for number, record in found.items():
+            try:
+                image, question, answer = (str(record[name]) for name in ("imagename", "question", "answer"))
+                capabilities = sorted(map(str, record["capability"]))
+            except (KeyError, TypeError) as error:
+                wanted = "imagename, question, answer and capability"
+                raise folder.refusal(file, f"is another version: {number} lacks one of {wanted}") from error
+            items.append(
+                Item(
+                    key=number,
+                    prompt=question,
+                    images=(folder.picture(f"images/{image}", f"mm-vet/images/{image}"),),
+                    system=STEPS if self.settings.prompt == "wrapper" else None,
+                    data={"question": question, "answer": answer, "capability": capabilities},
+                )
+            )
+        return items
+
+    @cached_property
+    def judge_model(self) -> Judge:
+        """Who grades; opened when it is first needed, with its replies kept under `self.out`."""
+        from janusflow.evaluation.judges import open_judge
+
+        if not self.settings.judge:
+            raise ValueError("MM-Vet is graded by a model; name one with --set judge=...")
+        return open_judge(self.settings.judge, cache=self.out / "replies")
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        truth = item.data["answer"].replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+        prompt = "\n".join((GRADING, " | ".join((item.data["question"], truth, str(output), ""))))
+        for attempt in range(TRIES):
+            asked = prompt + AGAIN if attempt else prompt
+            reply = self.judge_model.reply(asked, temperature=WARMER * attempt, attempt=attempt)
+            grade = read_grade(reply)
+            if grade is not None:
+                return {"score": grade, "reply": reply}
+        return {"score": 0.0, "reply": reply, "problem": f"no number from 0 to 1 in {TRIES} replies"}
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        parts: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            for part in ("overall", *dict.fromkeys(row.item.data["capability"])):
+                parts[part].append(row.score)
+        known = [part for part in ("overall", *CAPABILITIES) if part in parts]
+        return {part: 100 * mean(parts[part]) for part in [*known, *sorted(set(parts) - set(known))]}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """`results/janusflow.json`: answers by question id."""
+        found = {row.item.key: row.output for row in rows}
+        write_text(self.official / "results" / "janusflow.json", json.dumps(found, indent=4))
