@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from janusflow.evaluation.geneval import (
     MOST,
     TAGS,
     Clause,
     Detection,
+    GenEval,
+    GenEvalSettings,
     GenEvalTask,
     kept,
     overall,
@@ -21,8 +26,60 @@ from janusflow.evaluation.geneval import (
     read_tasks,
     relations,
 )
+from janusflow.evaluation.protocol import Benchmark, Row
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
+
+
+class Painter:
+    """Stands for a model: a picture of one colour, which prompt and seed decide; and remembers what it was told."""
+
+    def __init__(self, size: tuple[int, int] = (32, 24), saying: str = "a drawing") -> None:
+        self.size, self.saying, self.prompts, self.seeds = size, saying, list[str](), list[int]()
+        self.options: dict[str, Any] = {}
+
+    def generate(
+        self, prompts: Sequence[str], *, seed: Sequence[int], batch_size: int, progress: bool, **options: Any
+    ) -> list[Image.Image]:
+        assert batch_size == len(prompts) == len(seed) and not progress
+        self.prompts, self.seeds, self.options = [*self.prompts, *prompts], [*self.seeds, *seed], options
+        return [Image.new("RGB", self.size, paint(*pair)) for pair in zip(prompts, seed, strict=True)]
+
+    def chat_batch(self, conversations: Sequence[Any], **options: Any) -> list[str]:
+        return [f" {self.saying} " for _ in conversations]
+
+
+def paint(prompt: str, seed: int) -> tuple[int, int, int]:
+    return (sum(prompt.encode()) % 256, 40 * seed % 256, 255)
+
+
+class Oracle:
+    """Stands for a judging model: replies in turn, the last for ever, and remembers what it was asked."""
+
+    name = "oracle"
+
+    def __init__(self, *replies: str) -> None:
+        self.replies, self.asked = list(replies), list[tuple[str, list[Image.Image], int]]()
+
+    def reply(
+        self, prompt: str, images: Any = (), *, system: str = "", temperature: float = 0.0, attempt: int = 0
+    ) -> str:
+        self.asked.append((prompt, list(images), attempt))
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+
+def run(benchmark: Benchmark, model: Any, options: Mapping[str, Any] | None = None) -> list[Row]:
+    """All of a benchmark as a run does it: pictures go over the disk, data and verdicts through JSON."""
+    items, rows = benchmark.items(), []
+    assert len({item.key for item in items}) == len(items)
+    for item, picture in zip(items, benchmark.produce(model, items, options or {}), strict=True):
+        assert isinstance(picture, Image.Image) and json.loads(json.dumps(dict(item.data))) == dict(item.data)
+        file = benchmark.out / benchmark.place(item)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file)
+        verdict = json.loads(json.dumps(benchmark.judge(item, Image.open(file))))
+        rows.append(Row(item, benchmark.place(item), verdict))
+    return rows
 
 
 def at(name: str, x: float, y: float, *, score: float = 0.95, size: float = 10) -> Detection:
@@ -116,6 +173,67 @@ def test_the_score_is_the_mean_of_six_shares() -> None:
         overall([("shapes", True)])
 
 
+RECORDS = [
+    {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a cat"},
+    {"tag": "colors", "include": [{"class": "cat", "count": 1, "color": "red"}], "prompt": "a red cat"},
+]
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> GenEval:
+    """Two prompts of two pictures; every picture has a cat, which is red in a prompt's first picture."""
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = "".join(json.dumps(record) + "\n" for record in RECORDS)
+    (data / "evaluation_metadata.jsonl").write_text(lines)
+    (data / "object_names.txt").write_text("cat\ndog\n")
+    found = GenEval(data, GenEvalSettings(images=2, seed=3))
+    found.out = tmp_path / "out"
+    found.detector = lambda picture: [at("cat", 10, 10, score=0.8)]
+    found.color_namer = lambda picture, objects: ["red" if picture.getpixel((0, 0))[1] == 120 else "blue"]
+    return found
+
+
+def test_all_of_it(benchmark: GenEval) -> None:
+    painter = Painter()
+    rows = run(benchmark, painter, {"guidance_scale": 3})
+    assert painter.prompts == ["a cat", "a cat", "a red cat", "a red cat"] and painter.options == {"guidance_scale": 3}
+    assert painter.seeds == [3, 4, 3, 4]
+    assert [row.score for row in rows] == [1, 1, 1, 0] and rows[3].verdict["problem"] == "expected red cat, found blue"
+    assert rows[0].verdict["objects"] == [{"name": "cat", "score": 0.8, "box": [5, 5, 15, 15]}]
+    assert benchmark.scores(rows) == {"single_object": 1, "colors": 0.5, "images": 0.75, "prompts": 1}
+    assert benchmark.scores([rows[3], rows[3], rows[0]]) == {
+        "single_object": 1,
+        "colors": 0,
+        "images": pytest.approx(1 / 3),
+        "prompts": pytest.approx(1 / 3),
+    }
+    assert benchmark.scores([]) == {}
+    benchmark.write_official(rows)
+    written = sorted(str(file.relative_to(benchmark.out / "images")) for file in benchmark.out.rglob("*.*"))
+    assert written == [
+        f"{prompt}/{file}"
+        for prompt in ("00000", "00001")
+        for file in ("metadata.jsonl", "samples/0000.png", "samples/0001.png")
+    ]
+    assert json.loads((benchmark.out / "images/00001/metadata.jsonl").read_text()) == RECORDS[1]
+
+
+def test_the_published_scores_have_the_names_of_ours() -> None:
+    for row in GenEval.published.values():
+        assert set(row) <= {*TAGS, "overall"}
+    paper = GenEval.published["JanusFlow 384 (paper)"]
+    assert sum(paper[tag] for tag in TAGS) / 6 == pytest.approx(paper["overall"], abs=0.01)
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    for data, said in ((None, "needs a folder"), (tmp_path, "has no evaluation_metadata.jsonl")):
+        with pytest.raises(ValueError, match=said):
+            GenEval(data, GenEvalSettings()).items()
+    with pytest.raises(ValueError, match="images is 0"):
+        GenEvalSettings(images=0)
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "metadata.jsonl"
     for content, said in (
@@ -130,6 +248,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
 def test_the_official_tasks() -> None:
+    assert len(GenEval(OFFICIAL / "geneval", GenEvalSettings()).items()) == 4 * 553
     tasks = read_tasks(OFFICIAL / "geneval" / "prompts" / "evaluation_metadata.jsonl")
     counts = Counter(task.tag for task in tasks)
     assert [counts[tag] for tag in TAGS] == [80, 99, 80, 94, 100, 100]

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
-from janusflow.evaluation.wise import LEGACY, VERIFIED, overall, read_legacy, read_prompts, read_verified, wiscore
+from janusflow.evaluation.protocol import NotJudgedError, Row
+from janusflow.evaluation.wise import (
+    FILES,
+    LEGACY,
+    VERIFIED,
+    Wise,
+    WiseSettings,
+    overall,
+    read_legacy,
+    read_prompts,
+    read_verified,
+    wiscore,
+)
+from tests.evaluation.test_geneval import Oracle, Painter, run
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 
@@ -75,11 +91,96 @@ def test_categories_by_id() -> None:
 
 def test_the_overall_score_is_a_weighted_sum() -> None:
     scores = {number: float(number <= 400) for number in range(1, 1001)}
-    assert overall(LEGACY, scores)["overall"] == pytest.approx(0.4)
-    assert overall(VERIFIED, {**scores, 401: 1.0})["overall"] == pytest.approx(0.4 + 0.12 / 120)
-    assert "overall" not in overall(LEGACY, {1: 1.0})
+    assert overall(LEGACY, scores.items())["overall"] == pytest.approx(0.4)
+    assert overall(VERIFIED, {**scores, 401: 1.0}.items())["overall"] == pytest.approx(0.4 + 0.12 / 120)
+    assert "overall" not in overall(LEGACY, [(1, 1.0)])
     with pytest.raises(ValueError, match="score of prompt 3 is 2"):
-        overall(LEGACY, {3: 2.0})
+        overall(LEGACY, [(3, 2.0)])
+
+
+def write_prompts(folder: Path, protocol: str, count: int = 1000) -> Path:
+    """A data folder of one protocol."""
+    folder.mkdir(exist_ok=True)
+    records = [
+        {"prompt_id": number, "Prompt": f"prompt {number}", "Explanation": f"meaning {number}", "Subcategory": "x"}
+        for number in range(1, count + 1)
+    ]
+    for part, name in enumerate(FILES[protocol][1]):
+        (folder / name).write_text(json.dumps(records[part::3]))
+    return folder
+
+
+def first(benchmark: Wise, count: int, monkeypatch: pytest.MonkeyPatch) -> Wise:
+    """The benchmark with the first items alone."""
+    items = benchmark.items()[:count]
+    monkeypatch.setattr(benchmark, "items", lambda: items)
+    return benchmark
+
+
+def test_all_of_it_legacy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = first(Wise(write_prompts(tmp_path / "data", "legacy"), WiseSettings(seed=2)), 3, monkeypatch)
+    benchmark.out, painter = tmp_path / "out", Painter()
+    good, fair = (f"I see it.\nConsistency: {n}\nRealism: 1\nAesthetic Quality: 0" for n in (2, 1))
+    oracle = Oracle(good, "Score: 1", "no idea", fair)
+    benchmark.judge_model = oracle
+    rows = run(benchmark, painter)
+    assert painter.prompts == ["prompt 1", "prompt 2", "prompt 3"] and painter.seeds == [2, 3, 4]
+    assert [attempt for _, _, attempt in oracle.asked] == [0, 0, 1, 2, 0]
+    assert "prompt 2" in oracle.asked[1][0] and "meaning 2" in oracle.asked[1][0] and len(oracle.asked[1][1]) == 1
+    assert rows[0].verdict["criteria"] == {"consistency": 2, "realism": 1, "aesthetic quality": 0}
+    assert [row.score for row in rows] == pytest.approx([0.8, 0.45, 0.45])
+    assert (benchmark.out / "images" / "2.png").is_file()
+    assert benchmark.scores([rows[0], rows[0], rows[1]]) == {"culture": pytest.approx((2 * 0.8 + 0.45) / 3)}
+
+
+def test_all_of_it_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = WiseSettings(protocol="verified", threads=4)
+    benchmark = first(Wise(write_prompts(tmp_path / "data", "verified"), settings), 2, monkeypatch)
+    benchmark.out = tmp_path / "out"
+    benchmark.judge_model = Oracle("**Score**: 0", "It is there.\nScore: 1")
+    assert [row.score for row in run(benchmark, Painter())] == [0, 1] and benchmark.threads == 4
+
+
+def test_the_overall_score_of_rows(tmp_path: Path) -> None:
+    for name, time in (("legacy", 0.167), ("verified", 0.12)):
+        benchmark = Wise(write_prompts(tmp_path / name, name), WiseSettings(protocol=name))  # type: ignore[arg-type]
+        rows = [
+            Row(item, "", {"score": benchmark.protocol.category(int(item.key)) == "time"}) for item in benchmark.items()
+        ]
+        assert benchmark.scores(rows)["overall"] == pytest.approx(time)
+
+
+def test_three_tries_and_then_it_is_not_judged(tmp_path: Path) -> None:
+    data, picture = write_prompts(tmp_path / "data", "verified"), Image.new("RGB", (8, 8))
+    benchmark = Wise(data, WiseSettings(protocol="verified"))
+    item = benchmark.items()[0]
+    with pytest.raises(ValueError, match="name one with --set judge="):
+        benchmark.judge(item, picture)
+    oracle = Oracle("Consistency: 2\nRealism: 2\nAesthetic Quality: 2")
+    benchmark.judge_model = oracle
+    with pytest.raises(NotJudgedError, match="oracle gave no score in 3 tries"):
+        benchmark.judge(item, picture)
+    assert len(oracle.asked) == 3
+
+
+def test_missing_or_mixed_data_is_named(tmp_path: Path) -> None:
+    data = write_prompts(tmp_path / "data", "legacy")
+    with pytest.raises(ValueError, match="_verified.json, which the verified protocol needs"):
+        Wise(data, WiseSettings(protocol="verified")).items()
+    wrongs: list[tuple[str, Any]] = [
+        ("stands in the files twice", json.loads((data / FILES["legacy"][1][0]).read_text())),
+        ("no file has prompt_id 3;", []),
+    ]
+    for said, content in wrongs:
+        (data / FILES["legacy"][1][2]).write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=said):
+            Wise(data, WiseSettings()).items()
+    (data / FILES["legacy"][1][2]).unlink()
+    for folder, said in ((data, "has no natural_science.json"), (None, "needs a folder")):
+        with pytest.raises(ValueError, match=said):
+            Wise(folder, WiseSettings()).items()
+    with pytest.raises(ValueError, match="protocol is 'both'"):
+        WiseSettings(protocol="both")  # type: ignore[arg-type]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -92,6 +193,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
 def test_the_official_prompts_are_where_the_protocols_say() -> None:
+    for protocol in ("legacy", "verified"):
+        items = Wise(OFFICIAL / "wise", WiseSettings(protocol=protocol)).items()  # type: ignore[arg-type]
+        assert [item.key for item in items] == [str(number) for number in range(1, 1001)]
     verified = read_prompts(OFFICIAL / "wise" / "data_verified" / "merge.json")
     assert [prompt.number for prompt in sorted(verified, key=lambda one: one.number)] == list(range(1, 1001))
     files = sorted((OFFICIAL / "wise" / "WISE_legacy" / "data").glob("*.json"))

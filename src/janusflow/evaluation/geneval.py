@@ -1,7 +1,7 @@
 """GenEval (arXiv 2310.11513): do a picture's objects number, stand and look as its prompt says? The official rules.
 
-A detector gives objects, a colour model names the colours of crops; both come from outside. Coordinates are pixels, x
-to the right and y downwards.
+A detector (`detection.py`) gives objects, a colour model (`clip.py`) names the colours of crops. Coordinates are
+pixels, x to the right and y downwards.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
+
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -78,18 +82,28 @@ def read_tasks(file: Path) -> list[GenEvalTask]:
     Raises:
         ValueError: naming the line and what is expected.
     """
+    return [task for _, task in read_records(file)]
+
+
+def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
+    """`read_tasks`, each with its line as JSON."""
     tasks = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
             record = json.loads(line)
-            include, exclude = (tuple(map(_clause, record.get(part, ()))) for part in ("include", "exclude"))
-            tasks.append(GenEvalTask(record["tag"], record["prompt"], include, exclude))
+            tasks.append((record, as_task(record)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             wanted = "JSON with tag, prompt and include, clauses of class and count"
             raise ValueError(f"{file}: line {number} is not GenEval's; expected {wanted}") from error
-        if tasks[-1].tag not in TAGS:
-            raise ValueError(f"{file}: line {number} has tag {tasks[-1].tag!r}; known are {', '.join(TAGS)}")
+        if record["tag"] not in TAGS:
+            raise ValueError(f"{file}: line {number} has tag {record['tag']!r}; known are {', '.join(TAGS)}")
     return tasks
+
+
+def as_task(record: Mapping[str, Any]) -> GenEvalTask:
+    """A line of the file."""
+    include, exclude = (tuple(map(_clause, record.get(part, ()))) for part in ("include", "exclude"))
+    return GenEvalTask(record["tag"], record["prompt"], include, exclude)
 
 
 def _clause(raw: Mapping[str, Any]) -> Clause:
@@ -183,3 +197,121 @@ def overall(results: Iterable[tuple[str, bool]]) -> dict[str, float]:
         counts[tag].append(right)
     shares = {tag: sum(right) / len(right) for tag, right in counts.items() if right}
     return {**shares, "overall": sum(shares.values()) / len(TAGS)} if len(shares) == len(TAGS) else shares
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GenEvalSettings:
+    """How GenEval is run.
+
+    Attributes:
+        images: pictures of a prompt.
+        seed: of each prompt's first picture; the next have the next.
+        detector: a Mask2Former for COCO's instances, as a folder or a name on the hub.
+        color_model: a CLIP, likewise.
+        device: where both run.
+    """
+
+    images: int = 4
+    seed: int = 0
+    detector: str = "facebook/mask2former-swin-small-coco-instance"
+    color_model: str = "openai/clip-vit-large-patch14"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"images is {self.images}; expected 1 or more pictures of a prompt")
+
+
+def _published(*scores: float) -> dict[str, float]:
+    return dict(zip((*TAGS, "overall"), scores, strict=True))
+
+
+class GenEval(Benchmark):
+    """553 prompts, four pictures each. Beside the six kinds and their mean: shares of right pictures ("images") and of
+    prompts with any right picture ("prompts"). Detector and CLIP are transformers' ports, not the official scorer's
+    builds: compare with published figures only after calibrating on its folder, which `write_official` completes.
+    """
+
+    name = "geneval"
+    title = "GenEval"
+    draws = True
+    Settings = GenEvalSettings
+    source = "evaluation_metadata.jsonl and object_names.txt from the folder prompts/ of github.com/djghosh13/geneval"
+    published: ClassVar[Mapping[str, Mapping[str, float]]] = {
+        "JanusFlow 384 (paper)": _published(0.97, 0.59, 0.45, 0.83, 0.53, 0.42, 0.63),
+        "JanusFlow 256 (paper)": _published(0.98, 0.73, 0.54, 0.83, 0.63, 0.53, 0.70),
+        "Janus (paper)": _published(0.97, 0.68, 0.30, 0.84, 0.46, 0.42, 0.61),
+        "SDXL (paper)": {"overall": 0.55},
+        "DALL-E 3 (paper)": {"overall": 0.67},
+        "JanusFlow 384 (TorchUMM)": {"overall": 0.4999},
+    }
+
+    def items(self) -> list[Item]:
+        """Each prompt's pictures, one after another."""
+        found = []
+        for index, (record, task) in enumerate(read_records(self._file("evaluation_metadata.jsonl"))):
+            group = f"{index:05d}"
+            for image in range(self.settings.images):
+                key, seed = f"{group}/samples/{image:04d}", self.settings.seed + image
+                found.append(Item(key, task.prompt, seed=seed, group=group, data=record))
+        return found
+
+    def files(self) -> list[Path]:
+        return [self._file("evaluation_metadata.jsonl"), self._file("object_names.txt")]
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        """Whether the picture is right, what it lacks, and what was seen."""
+        assert isinstance(output, Image.Image)
+        found = self.detector(output)
+        task = as_task(item.data)
+        lack = problem(task, found, partial(self.color_namer, output))
+        seen = [
+            {"name": one.name, "score": round(one.score, 4), "box": list(one.box)}
+            for objects in kept(found, task.tag).values()
+            for one in objects
+        ]
+        return {"score": int(not lack), "tag": task.tag, "problem": lack, "objects": seen}
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        if not rows:
+            return {}
+        right = {row.item.group for row in rows if row.score}
+        return {
+            **overall((row.item.data["tag"], bool(row.score)) for row in rows),
+            "images": sum(row.score for row in rows) / len(rows),
+            "prompts": sum(row.item.group in right for row in rows) / len(rows),
+        }
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """Adds each prompt's `metadata.jsonl`; the pictures lie where the official scorer looks under `images`."""
+        for row in rows:
+            file = self.out / "images" / row.item.group / "metadata.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(dict(row.item.data)) + "\n", encoding="utf-8")
+
+    @cached_property
+    def detector(self) -> Callable[[Image.Image], Sequence[Detection]]:
+        """Finds objects; opened when it is first needed."""
+        from janusflow.evaluation.detection import Detector
+
+        names = self._file("object_names.txt").read_text(encoding="utf-8").splitlines()
+        known = [name.strip() for name in names if name.strip()]
+        return Detector.open(self.settings.detector, known, device=self.settings.device)
+
+    @cached_property
+    def color_namer(self) -> Callable[[Image.Image, Sequence[Detection]], Sequence[str]]:
+        """Names colours; opened when it is first needed."""
+        from janusflow.evaluation.clip import Clip, ColorNamer
+
+        return ColorNamer(Clip.open(self.settings.color_model, device=self.settings.device))
+
+    def _file(self, name: str) -> Path:
+        if self.data is None:
+            raise ValueError(f"GenEval needs a folder with its files: {self.source}")
+        for file in (self.data / name, self.data / "prompts" / name):
+            if file.is_file():
+                return file
+        raise ValueError(f"{self.data} has no {name}; expected {self.source}")

@@ -10,12 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from PIL import Image
+
+from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+
+if TYPE_CHECKING:
+    from janusflow.evaluation.judges import Judge
 
 CRITERIA = {"consistency": 0.7, "realism": 0.2, "aesthetic quality": 0.1}
 TOP = 2  # of a criterion
+TRIES = 3  # of a judge whose reply cannot be read
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ def read_prompts(file: Path) -> list[WisePrompt]:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is damaged: {error}; expected WISE's JSON list") from error
     if not isinstance(found, list):
         raise ValueError(f"{file} holds no list; expected WISE's JSON list of prompts")
@@ -130,18 +140,18 @@ def wiscore(scores: Mapping[str, int]) -> float:
     return sum(weight * scores[name] for name, weight in CRITERIA.items()) / TOP
 
 
-def overall(protocol: Protocol, scores: Mapping[int, float]) -> dict[str, float]:
+def overall(protocol: Protocol, scores: Iterable[tuple[int, float]]) -> dict[str, float]:
     """Mean of each category, and "overall", their weighted sum; only once every category has a picture.
 
     Args:
         protocol: `LEGACY` or `VERIFIED`.
-        scores: of each prompt by its id, in [0, 1].
+        scores: (id of the prompt, score in [0, 1]) of each picture.
 
     Raises:
         ValueError: for an id that the protocol has not, or a score outside [0, 1].
     """
     groups: dict[str, list[float]] = defaultdict(list)
-    for number, value in scores.items():
+    for number, value in scores:
         if not 0 <= value <= 1:
             raise ValueError(f"the score of prompt {number} is {value}; expected 0 to 1")
         groups[protocol.category(number)].append(value)
@@ -149,3 +159,165 @@ def overall(protocol: Protocol, scores: Mapping[int, float]) -> dict[str, float]
     if len(means) < len(protocol.categories):
         return means
     return {**means, "overall": sum(weight * means[name] for name, (_, weight) in protocol.categories.items())}
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+FILES = {  # of each protocol: its folders in the repository, and its files
+    "legacy": (
+        ("WISE_legacy/data", "data"),
+        ("cultural_common_sense.json", "spatio-temporal_reasoning.json", "natural_science.json"),
+    ),
+    "verified": (
+        ("data_verified",),
+        (
+            "cultural_common_sense_verified.json",
+            "spatio-temporal_reasoning_verified.json",
+            "natural_science_verified.json",
+        ),
+    ),
+}
+SYSTEM = "You judge pictures that were drawn from a text. You are strict: whatever is not plainly seen does not count."
+LEGACY_PROMPT = """The picture was drawn from this prompt:
+{prompt}
+
+The prompt leaves out what it means; this is what the picture has to show:
+{explanation}
+
+Give three whole numbers from 0 to 2, each on its own grounds.
+
+Consistency: does the picture show what the prompt means, by the explanation?
+0: it shows something else, or only the prompt's words. 1: part of it is there, or a key point is missing or wrong.
+2: everything that the explanation names is there and right.
+
+Realism: could the scene be real, in materials, light, shapes, proportions and the laws of nature?
+0: plainly not, or broken. 1: mostly, with faults that are seen. 2: yes, down to details.
+
+Aesthetic Quality: are composition, colours and clarity pleasing?
+0: poor. 1: plain, or with faults. 2: good.
+
+First say briefly what you see. End with these three lines and nothing after them:
+Consistency: N
+Realism: N
+Aesthetic Quality: N"""
+VERIFIED_PROMPT = """The picture was drawn from this prompt:
+{prompt}
+
+The prompt leaves out what it means; this is what the picture has to show:
+{explanation}
+
+Does the picture show it? Name what the explanation asks for, look for each part in the picture, and compare. Style,
+beauty and small flaws do not matter. The score is 1 if every necessary part is there, can be recognised and
+contradicts nothing; it is 0 if any is missing, wrong or beyond recognition.
+
+First reason briefly. End with one line and nothing after it:
+Score: 0 or Score: 1"""
+
+
+@dataclass(frozen=True)
+class WiseSettings:
+    """How WISE is run.
+
+    Attributes:
+        protocol: "legacy" (the paper's; judged by GPT-4o there) or "verified" (the repository's since 2026; by
+            Qwen3.5-35B-A3B). Their figures are not comparable, nor are those of different judges.
+        judge: a model that sees pictures, as `judges.open_judge` takes it.
+        seed: of the noise of the first prompt; the next have the next.
+        threads: so many pictures are judged at once.
+    """
+
+    protocol: Literal["legacy", "verified"] = "legacy"
+    judge: str = ""
+    seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.protocol not in FILES:
+            raise ValueError(f"protocol is {self.protocol!r}; allowed are legacy and verified")
+
+
+class Wise(Benchmark):
+    """1,000 prompts, a picture each, with the files, ids, weights and judging of one protocol alone.
+
+    The pictures lie as `images/ID.png`, which is the official layout.
+    """
+
+    name = "wise"
+    title = "WISE"
+    draws = True
+    Settings = WiseSettings
+    source = "the JSON files of WISE_legacy/data or data_verified of github.com/PKU-YuanGroup/WISE"
+    published: ClassVar[Mapping[str, Mapping[str, float]]] = {"JanusFlow 384 (TorchUMM; legacy)": {"overall": 0.2964}}
+
+    def __init__(self, data: Path | None, settings: Any) -> None:
+        super().__init__(data, settings)
+        self.threads = settings.threads
+        self.protocol = VERIFIED if settings.protocol == "verified" else LEGACY
+
+    def items(self) -> list[Item]:
+        """By the prompts' ids."""
+        prompts: dict[int, WisePrompt] = {}
+        for file in self.files():
+            for prompt in read_prompts(file):
+                self.protocol.category(prompt.number)
+                if prompts.setdefault(prompt.number, prompt) is not prompt:
+                    raise ValueError(f"{file}: prompt_id {prompt.number} stands in the files twice; expected each once")
+        lacking = next((number for number in range(1, self.protocol.size + 1) if number not in prompts), None)
+        if lacking is not None:
+            raise ValueError(f"{self.files()[0].parent}: no file has prompt_id {lacking}; expected {self.source}")
+        return [
+            Item(
+                str(number),
+                prompts[number].prompt,
+                seed=self.settings.seed + number - 1,
+                data={"prompt_id": number, "explanation": prompts[number].explanation},
+            )
+            for number in sorted(prompts)
+        ]
+
+    def files(self) -> list[Path]:
+        folders, names = FILES[self.protocol.name]
+        if self.data is None:
+            raise ValueError(f"WISE needs a folder with its files: {self.source}")
+        for folder in (self.data, *(self.data / inner for inner in folders)):
+            if (folder / names[0]).is_file():
+                lacking = next((name for name in names if not (folder / name).is_file()), None)
+                if lacking is not None:
+                    raise ValueError(f"{folder} has no {lacking}; expected {', '.join(names)}")
+                return [folder / name for name in names]
+        raise ValueError(
+            f"{self.data} has no {names[0]}, which the {self.protocol.name} protocol needs; expected {self.source}, "
+            "or the other protocol by --set protocol=..."
+        )
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        """The score in [0, 1], with the legacy protocol's three, and the judge's words."""
+        assert isinstance(output, Image.Image)
+        form = LEGACY_PROMPT if self.protocol is LEGACY else VERIFIED_PROMPT
+        asked, reply = form.format(prompt=item.prompt, explanation=item.data["explanation"]), ""
+        for attempt in range(TRIES):
+            warmth = 0.5 * attempt
+            reply = self.judge_model.reply(asked, [output], system=SYSTEM, temperature=warmth, attempt=attempt)
+            if self.protocol is LEGACY:
+                criteria = read_legacy(reply)
+                if criteria is not None:
+                    return {"score": wiscore(criteria), "criteria": criteria, "reply": reply}
+            else:
+                score = read_verified(reply)
+                if score is not None:
+                    return {"score": score, "reply": reply}
+        raise NotJudgedError(
+            f"judge {self.judge_model.name} gave no score in {TRIES} tries, in the end {reply[:200]!r}"
+        )
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        return overall(self.protocol, ((int(row.item.data["prompt_id"]), row.score) for row in rows))
+
+    @cached_property
+    def judge_model(self) -> Judge:
+        """Who judges; opened when it is first needed, with its replies kept under `self.out`."""
+        if not self.settings.judge:
+            raise ValueError("WISE needs a model that judges pictures; name one with --set judge=...")
+        from janusflow.evaluation.judges import open_judge
+
+        return open_judge(self.settings.judge, cache=self.out / "replies")
