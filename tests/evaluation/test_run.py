@@ -30,6 +30,7 @@ from janusflow.evaluation.run import evaluate
 class CountingSettings:
     items: int = 10
     judge_fails: bool = False
+    tolerance: int = 0
 
 
 class Counting(Benchmark):
@@ -39,6 +40,7 @@ class Counting(Benchmark):
     title: ClassVar[str] = "Counting"
     draws: ClassVar[bool] = True
     Settings: ClassVar[type] = CountingSettings
+    judging = (*Benchmark.judging, "tolerance")
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {"the paper": {"overall": 0.5, "other": 1.0}}
     judged: ClassVar[list[str]] = []
 
@@ -54,7 +56,7 @@ class Counting(Benchmark):
         if self.settings.judge_fails and item.data["n"] == 3:
             raise NotJudgedError("the judge is asleep")
         said = output if isinstance(output, str) else str(output.convert("RGB").getpixel((0, 0))[0])
-        return {"score": float(said == str(item.data["n"])), "said": said}
+        return {"score": float(abs(int(said) - item.data["n"]) <= self.settings.tolerance), "said": said}
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         return {"overall": sum(row.score for row in rows) / len(rows)}
@@ -144,12 +146,22 @@ def test_items_without_a_verdict_are_told_and_tried_again(tmp_path: Path) -> Non
     assert Counting.judged.count("003") == 2 and Counting.judged.count("004") == 1
 
 
+def test_a_run_is_judged_anew_by_another_judge_without_making_anything(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path)
+    assert evaluate(request, model=Model(wrong=[2]))["score"] == 0.9
+    model = Model()
+    milder = replace(request, settings={"tolerance": 1})
+    assert evaluate(milder, model=model)["score"] == 1 and not model.made
+    assert len(Counting.judged) == 20
+    assert evaluate(request)["score"] == 0.9 and len(Counting.judged) == 20
+
+
 def test_another_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
     evaluate(EvalRequest("counting", tmp_path), model=Model())
-    with pytest.raises(ValueError, match="holds a run with settings {}, not {'items': 3}; give another --out"):
+    with pytest.raises(ValueError, match="holds a run with settings .*10.*, not .*3.*; give another --out"):
         evaluate(EvalRequest("counting", tmp_path, settings={"items": 3}), model=Model())
     for bad, sentence in (
-        ({"settings": {"size": 3}}, "counting has no setting 'size'; it has items, judge_fails"),
+        ({"settings": {"size": 3}}, "counting has no setting 'size'; it has items, judge_fails, tolerance"),
         ({"settings": {"items": "many"}}, "setting items of counting"),
         ({"mode": "half"}, "mode is 'half'"),
         ({"limit": 0}, "limit is 0"),

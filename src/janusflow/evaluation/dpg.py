@@ -158,6 +158,7 @@ class Dpg(Benchmark):
     title = "DPG-Bench"
     draws = True
     Settings = DpgSettings
+    judging = (*Benchmark.judging, "mode", "resolution")
     source = "prompts/ID.txt and dpg_bench.csv from the folder dpg_bench/ of github.com/TencentQQGYLab/ELLA"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {
         "JanusFlow 384 (paper)": _published(87.03, 87.31, 87.39, 89.79, 88.10, 80.09),

@@ -65,6 +65,7 @@ class Mjhq(Benchmark):
     title = "MJHQ-30k"
     draws = True
     Settings = MjhqSettings
+    judging = (*Benchmark.judging, "inception", "clip", "clip_prefix", "eval_size")
     main = "fid"
     bootstrap = False
     source = "meta_data.json and pictures CATEGORY/ID.jpg of the data set playgroundai/MJHQ-30K"

@@ -84,18 +84,20 @@ class Benchmark(ABC):
         title: in reports.
         draws: whether its items are pictures to draw; else they are questions.
         Settings: a frozen dataclass of its options (`--set key=value`), every field with a default.
+        judging: names of settings that shape verdicts alone: a run may be judged anew with others. The outputs stay.
         main: name of the score that is quoted.
         published: scores that others report, by model, with the names of `scores`; the paper's first.
         source: where its data comes from and what files are expected, for messages.
         bootstrap: whether intervals are drawn from resampled items (not for distances between whole sets).
         threads: how many verdicts are asked for at once.
-        out: folder of the run; set before anything is judged or scored.
+        out: folder of the run; set before anything is made, judged or scored.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     draws: ClassVar[bool]
     Settings: ClassVar[type] = NoSettings
+    judging: ClassVar[tuple[str, ...]] = ("judge", "threads", "device")
     main: ClassVar[str] = "overall"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {}
     source: ClassVar[str] = ""

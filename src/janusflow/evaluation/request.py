@@ -68,7 +68,8 @@ class EvalRequest:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise ValueError(f"setting {place} of {self.benchmark}: {first['msg']}") from error
+            said = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"setting {place} of {self.benchmark}: {said}" if place else said) from error
         benchmark = kind(self.data, settings)
         benchmark.out = self.out
         return benchmark

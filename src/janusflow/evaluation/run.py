@@ -6,6 +6,7 @@ finished item, of each process), and in the end `results.jsonl`, `report.json`, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -24,7 +25,8 @@ from janusflow.images import load_image
 from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder, save_png
 
-SAME = ("benchmark", "model", "vae", "dtype", "options", "settings")  # in a run that is continued
+SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
+HOW = ("threads", "device")  # settings that change no verdict
 
 
 def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: int = 0) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     """
     benchmark = request.open()
     items = _chosen(benchmark, request)
-    _remember(request)
+    _remember(request, benchmark)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
         work(request, rank, ranks)
@@ -87,14 +89,15 @@ def _chosen(benchmark: Benchmark, request: EvalRequest) -> list[Item]:
     return items[: request.limit]
 
 
-def _remember(request: EvalRequest) -> None:
-    """Writes what the run was told; a run is continued with the same words only."""
+def _remember(request: EvalRequest, benchmark: Benchmark) -> None:
+    """Writes what the run was told; a run is continued with the same words only, but for those of its judges."""
     make_folder(request.out)
     told = {name: _plain(getattr(request, name)) for name in SAME}
+    told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
     file = request.out / "run.json"
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
-        changed = [name for name in SAME if before.get(name) != told[name]]
+        changed = [name for name in told if before.get(name) != told[name]]
         if changed:
             name = changed[0]
             raise ValueError(
@@ -102,6 +105,13 @@ def _remember(request: EvalRequest) -> None:
             )
         return
     file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _verdicts(benchmark: Benchmark, rank: int = 0) -> Records:
+    """The verdicts by these judges; those by others lie in files of other names."""
+    judged_by = {k: v for k, v in vars(benchmark.settings).items() if k in benchmark.judging and k not in HOW}
+    digest = hashlib.sha256(json.dumps(judged_by, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return Records(benchmark.out, f"verdicts-{digest}", rank)
 
 
 def _plain(value: Any) -> Any:
@@ -167,7 +177,7 @@ def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
 
 
 def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
-    outputs, records = _outputs(benchmark, items), Records(benchmark.out, "verdicts", rank)
+    outputs, records = _outputs(benchmark, items), _verdicts(benchmark, rank)
     if not outputs:
         raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
     judged = {record["key"] for record in records.all() if "verdict" in record}
@@ -200,7 +210,7 @@ def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) 
     """Judged items in order, and why others have no verdict."""
     verdicts: dict[str, Any] = {}
     errors: dict[str, str] = {}
-    for record in Records(benchmark.out, "verdicts").all():
+    for record in _verdicts(benchmark).all():
         if "verdict" in record:
             verdicts[record["key"]] = record["verdict"]
         else:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
 from janusflow.evaluation.pope import brief_question
-from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 
 ENOUGH = 3  # people who give an answer make it wholly right
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
@@ -113,6 +113,7 @@ class VqaV2(Questions):
     name = "vqav2"
     title = "VQAv2"
     Settings = VqaV2Settings
+    judging = (*Benchmark.judging, "prepare")
     published: ClassVar = {
         "JanusFlow 384 (paper, test)": {"overall": 79.8},
         "JanusFlow 256 (paper, test)": {"overall": 76.3},

@@ -74,6 +74,7 @@ class TinyWorld(Benchmark):
     title: ClassVar[str] = "The tiny world"
     draws: ClassVar[bool] = True
     Settings: ClassVar[type] = WorldSettings
+    judging = (*Benchmark.judging, "features")
     source: ClassVar[str] = "made by the package, no data needed"
 
     def __init__(self, data: Path | None, settings: WorldSettings) -> None:
