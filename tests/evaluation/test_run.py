@@ -134,7 +134,9 @@ def test_making_and_judging_apart(tmp_path: Path) -> None:
         evaluate(replace(request, mode="score"))
     assert evaluate(request, model=Model())["done"] == 6
     assert not Counting.judged
-    assert evaluate(replace(request, mode="score"))["judged"] == 6
+    other = replace(request, mode="score", options={"seed": 3}, settings={"judge_fails": True})
+    report = evaluate(other)  # what made the outputs stays what it was
+    assert report["judged"] == 6 and report["options"] == {} and report["settings"]["judge_fails"] is False
 
 
 def test_items_without_a_verdict_are_told_and_tried_again(tmp_path: Path) -> None:

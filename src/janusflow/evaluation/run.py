@@ -7,11 +7,13 @@ finished item, of each process), and in the end `results.jsonl`, `report.json`, 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
+from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.report import write_report
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
@@ -44,6 +47,7 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     Raises:
         ValueError: for bad data, a folder that holds another run, or outputs that are missing in mode "score".
     """
+    request = _as_made(request)
     benchmark = request.open()
     items = _chosen(benchmark, request)
     _remember(request, benchmark)
@@ -87,6 +91,17 @@ def _chosen(benchmark: Benchmark, request: EvalRequest) -> list[Item]:
     if not items:
         raise ValueError(f"{request.data} holds nothing of {benchmark.title}; expected {benchmark.source}")
     return items[: request.limit]
+
+
+def _as_made(request: EvalRequest) -> EvalRequest:
+    """With mode "score", the request with what made the outputs in place of what the request says of it."""
+    file = request.out / "run.json"
+    if request.mode != "score" or not file.is_file():
+        return request
+    made = json.loads(file.read_text(encoding="utf-8"))
+    judging = find_benchmark(request.benchmark).judging
+    settings = {**made["settings"], **{k: v for k, v in request.settings.items() if k in judging}}
+    return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
 
 
 def _remember(request: EvalRequest, benchmark: Benchmark) -> None:
@@ -195,7 +210,8 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
         progress_bar(f"{benchmark.title}: judging", len(todo), shown=rank == 0) as advance,
         ThreadPoolExecutor(benchmark.threads) as pool,
     ):
-        for record in pool.map(verdict, todo) if benchmark.threads > 1 else map(verdict, todo):
+        # The first alone: it opens the judge.
+        for record in itertools.chain(map(verdict, todo[:1]), pool.map(verdict, todo[1:])):
             records.append(record)
             advance()
 

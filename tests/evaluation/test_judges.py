@@ -1,0 +1,426 @@
+"""Judges: an endpoint that is slow, fails, limits and talks nonsense; its budget, its cache; and local models."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from janusflow.evaluation import judges
+from janusflow.evaluation.judges import Cached, FamilyJudge, LocalJudge, open_judge
+from janusflow.evaluation.protocol import NotJudgedError
+
+KEY = "sk-very-secret"
+RED = Image.new("RGB", (4, 4), "red")
+
+
+def reply(text: Any, tokens: int = 10) -> dict[str, Any]:
+    """A chat completion."""
+    return {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": tokens}}
+
+
+class Server(ThreadingHTTPServer):
+    """Gives the next answer of a list (status, content, headers), and the last one for ever; remembers what came."""
+
+    daemon_threads = True
+    answers: list[Any]
+    asked: list[dict[str, Any]]
+    released: threading.Event
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        server = self.server
+        assert isinstance(server, Server)
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server.asked.append({"path": self.path, "key": self.headers["Authorization"], **body})
+        answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+        if answer == "slow":
+            server.released.wait(20)
+            return
+        status, content, headers = (*answer, {})[:3]
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server(("127.0.0.1", 0), Handler)
+    running.answers, running.asked, running.released = [(200, reply("fine"))], [], threading.Event()
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield running
+    running.released.set()
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were waited between tries, without waiting."""
+    found: list[float] = []
+    monkeypatch.setattr(judges.time, "sleep", found.append)
+    return found
+
+
+@pytest.fixture
+def judge(server: Server, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Opens the endpoint with a key in the environment."""
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def open_it(**options: Any) -> Any:
+        return open_judge(f"openai:model-7@{server.url}", **{"tries": 3, **options})
+
+    return open_it
+
+
+def test_a_question_with_pictures_reaches_the_endpoint(server: Server, judge: Callable[..., Any]) -> None:
+    asked = judge(max_tokens=99)
+    assert asked.reply("what?", [RED, RED], system="be brief", temperature=0.5) == "fine"
+    (sent,) = server.asked
+    assert (sent["path"], sent["model"], sent["key"]) == ("/v1/chat/completions", "model-7", f"Bearer {KEY}")
+    assert (sent["temperature"], sent["max_tokens"]) == (0.5, 99)
+    system, user = sent["messages"]
+    assert system == {"role": "system", "content": "be brief"}
+    first, second, text = user["content"]
+    assert first == second and first["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+    assert text == {"type": "text", "text": "what?"}
+    assert asked.reply("words alone") == "fine"
+    assert server.asked[1]["messages"] == [{"role": "user", "content": "words alone"}]
+
+
+def test_failures_that_pass_are_tried_again_with_growing_waits(
+    server: Server, judge: Callable[..., Any], waits: list[float]
+) -> None:
+    server.answers = [(500, {}), (503, b"<html>"), (502, {}), (200, reply("fine"))]
+    assert judge(tries=4, patience=8).reply("?") == "fine"
+    assert [low <= wait <= high for wait, low, high in zip(waits, (6, 12, 24), (8, 16, 32), strict=True)] == [True] * 3
+    server.answers = [(500, {})]
+    with pytest.raises(NotJudgedError, match="gave no reply in 3 tries; the last: status 500"):
+        judge().reply("?")
+    assert len(server.asked) == 4 + 3
+
+
+def test_a_slow_reply_is_given_up_and_asked_for_again(server: Server, judge: Callable[..., Any]) -> None:
+    server.answers = ["slow", (200, reply("fine"))]
+    assert judge(timeout=1.0, tries=9).reply("?") == "fine"
+    assert len(server.asked) > 1
+    server.answers = ["slow"]
+    with pytest.raises(NotJudgedError, match="the last: no answer in time"):
+        judge(timeout=0.1, tries=1).reply("?")
+    with pytest.raises(NotJudgedError, match="the last: no connection"):
+        open_judge("openai:m@http://127.0.0.1:9/v1", tries=1).reply("?")
+
+
+def test_what_a_limiting_endpoint_asks_to_wait_is_waited(
+    server: Server, judge: Callable[..., Any], waits: list[float]
+) -> None:
+    date = formatdate(time.time() + 2000, usegmt=True)
+    server.answers = [
+        (429, {}, {"Retry-After": "17"}),
+        (429, {}, {"Retry-After": date}),
+        (429, {}, {"Retry-After": "999999"}),
+        (429, {}, {"Retry-After": "soon"}),
+        (200, reply("fine")),
+    ]
+    assert judge(tries=5, longest_wait=9000, patience=0.001).reply("?") == "fine"
+    assert waits[0] == 17 and 1000 < waits[1] <= 2000 and waits[2] == 9000 and waits[3] < 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"{not json", b"", b"[]", b"null", {"choices": []}, {"choices": None}, reply(None), reply(""), reply(" \n")],
+    ids=str,
+)
+def test_broken_and_empty_replies_are_tried_again(server: Server, judge: Callable[..., Any], broken: Any) -> None:
+    server.answers = [(200, broken), (200, broken, {"Content-Type": "text/plain"}), (200, reply("fine"))]
+    assert judge().reply("?") == "fine"
+    server.answers = [(200, broken)]
+    with pytest.raises(NotJudgedError, match="the last: (what came is no chat completion|an empty reply)"):
+        judge().reply("?")
+
+
+def test_a_wrong_key_is_one_sentence_and_no_second_request(server: Server, judge: Callable[..., Any]) -> None:
+    server.answers = [(401, {"error": {"message": f"Incorrect key {KEY}"}})]
+    asked = judge()
+    for _ in range(2):
+        with pytest.raises(NotJudgedError) as caught:
+            asked.reply("?")
+        assert str(caught.value).endswith("with status 401: the key in OPENAI_API_KEY is not accepted")
+    assert len(server.asked) == 1
+
+
+def test_a_refused_question_is_not_repeated_but_the_next_is_asked(server: Server, judge: Callable[..., Any]) -> None:
+    said = {"error": {"message": f"the picture\nis too large for {KEY}"}}
+    server.answers = [(400, said), (200, reply("fine"))]
+    asked = judge()
+    with pytest.raises(NotJudgedError, match=r"status 400: .*the picture is too large for \*\*\*") as caught:
+        asked.reply("?")
+    assert KEY not in str(caught.value) and caught.value.__cause__ is None
+    assert asked.reply("?") == "fine" and len(server.asked) == 2
+    server.answers = [(429, {"error": {"message": "no money", "code": "insufficient_quota"}})]
+    with pytest.raises(NotJudgedError, match="status 429: .*no money"):
+        asked.reply("?")
+    assert len(server.asked) == 3
+
+
+def test_the_key_may_stand_in_another_variable(
+    server: Server, judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-mine")
+    assert judge(key_variable="MY_KEY").reply("?") == "fine"
+    assert server.asked[0]["key"] == "Bearer sk-mine"
+    server.answers = [(401, {})]
+    with pytest.raises(NotJudgedError, match="the key in NO_SUCH_KEY is missing"):
+        judge(key_variable="NO_SUCH_KEY").reply("?")
+
+
+def test_a_budget_ends_the_asking(server: Server, judge: Callable[..., Any]) -> None:
+    server.answers = [(500, {}), (200, reply("fine"))]
+    asked = judge(max_requests=3)
+    assert asked.reply("a") == asked.reply("b") == "fine"  # three requests with the failed one
+    for _ in range(2):
+        with pytest.raises(NotJudgedError, match=r"^the budget of 3 requests to judge model-7 at \S+ is used up$"):
+            asked.reply("c")
+    assert len(server.asked) == 3
+    server.answers = [(200, reply("fine", tokens=60))]
+    frugal = judge(max_total_tokens=100)
+    assert frugal.reply("a") == frugal.reply("b") == "fine"
+    with pytest.raises(NotJudgedError, match="the budget of 100 tokens"):
+        frugal.reply("c")
+
+
+# --- the cache ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rerun_asks_nothing(server: Server, judge: Callable[..., Any], tmp_path: Path) -> None:
+    assert judge(cache=tmp_path).reply("?", [RED]) == "fine"
+    server.answers = [(500, {})]
+    for options in ({}, {"max_requests": 0}):
+        assert judge(cache=tmp_path, **options).reply("?", [RED.copy()]) == "fine"
+    assert len(server.asked) == 1
+
+
+def test_whatever_shapes_a_reply_makes_another_question(
+    server: Server, judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    asked = judge(cache=tmp_path)
+    first: dict[str, Any] = {"prompt": "?", "images": [RED]}
+    blue = Image.new("RGB", (4, 4), "blue")
+    others: list[dict[str, Any]] = [
+        {"prompt": "!"},
+        {"images": []},
+        {"images": [blue]},
+        {"images": [RED, RED]},
+        {"images": [RED.resize((2, 8))]},
+        {"system": "be brief"},
+        {"temperature": 0.5},
+        {"attempt": 1},
+    ]
+    for changes in [{}, *others]:
+        asked.reply(**{**first, **changes})
+    judge(cache=tmp_path, max_tokens=3).reply(**first)
+    open_judge(f"openai:model-8@{server.url}", cache=tmp_path).reply(**first)
+    open_judge(f"openai:model-7@{server.url}/", cache=tmp_path).reply(**first)  # the same address
+    assert len(server.asked) == len(list(tmp_path.rglob("*.json"))) == 1 + len(others) + 2
+
+
+def test_failures_are_not_kept_and_damaged_files_are_asked_anew(
+    server: Server, judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    server.answers = [(500, {})]
+    with pytest.raises(NotJudgedError):
+        judge(cache=tmp_path).reply("?")
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    server.answers = [(200, reply("fine"))]
+    for content in ("", "{", "[]", '{"reply": 7}', "\0"):
+        assert judge(cache=tmp_path).reply("?") == "fine"
+        (file,) = tmp_path.rglob("*.json")
+        file.write_text(content)
+    assert judge(cache=tmp_path).reply("?") == "fine" and json.loads(file.read_text())["reply"] == "fine"
+
+
+def test_the_key_is_never_written(
+    server: Server, judge: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    asked = judge(cache=tmp_path)
+    asked.reply("?", [RED], system="be brief")
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) == 1 and KEY.encode() not in files[0].read_bytes()
+    assert KEY not in caplog.text and KEY not in asked.name and KEY not in repr(asked.judge.options)
+
+
+def test_threads_share_a_judge(server: Server, judge: Callable[..., Any], tmp_path: Path) -> None:
+    asked = judge(cache=tmp_path, max_requests=40)
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(asked.reply, [f"question {n % 20}" for n in range(40)]))
+    assert said == ["fine"] * 40 and asked.judge.requests == len(server.asked) <= 40
+    assert len(list(tmp_path.rglob("*.json"))) == 20 and not list(tmp_path.rglob("*.part"))
+    with ThreadPoolExecutor(8) as pool:
+        limited = judge(max_requests=5)
+        ends = [pool.submit(limited.reply, f"{n}") for n in range(20)]
+        assert sum(end.exception() is None for end in ends) == 5
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def test_options_may_stand_in_the_word(server: Server, judge: Callable[..., Any], tmp_path: Path) -> None:
+    asked = open_judge(f"openai:org/m@{server.url}?max_requests=1&timeout=2.5&cache={tmp_path}")
+    assert isinstance(asked, Cached) and asked.folder == tmp_path and asked.name == f"org/m at {server.url}"
+    assert (asked.judge.options.max_requests, asked.judge.options.timeout) == (1, 2.5)  # type: ignore[attr-defined]
+    assert open_judge(server.url, model="m").name == open_judge(f"{server.url}?model=m").name == f"m at {server.url}"
+    assert open_judge("openai:gpt-4o").name == "gpt-4o at https://api.openai.com/v1"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("", "no judge is named"),
+        ("http://localhost/v1", "is no endpoint's; write openai:MODEL@https://HOST/v1"),
+        ("openai:", "is no endpoint's"),
+        ("openai:m@ftp://host", "is no endpoint's"),
+        ("openai:m@https://user:word@host/v1", "with the key in an environment variable"),
+        ("openai:m?colour=1", "has no option 'colour'; it has key_variable, "),
+        ("openai:m?tries=many", "option tries: "),
+        ("/no/such/folder", "is no model that can be opened here"),
+    ],
+)
+def test_other_words_are_refused_in_one_sentence(spec: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        open_judge(spec)
+    assert "\n" not in str(caught.value)
+
+
+# --- local models ---------------------------------------------------------------------------------------------------
+
+
+def test_the_family_judges(tiny_model: Any, tmp_path: Path) -> None:
+    asked = open_judge("tiny", max_tokens=8, device="cpu")
+    assert isinstance(asked, FamilyJudge)
+    expected = tiny_model.ask("what color is it?", RED.resize((64, 64)), max_new_tokens=8)
+    system = tiny_model.processor.render([{"role": "user", "content": "?"}])
+    assert system is not None and asked.reply("what color is it?", [RED.resize((64, 64))]) == expected
+    warm = [asked.reply("what color is it?", temperature=5.0, attempt=n) for n in (0, 0, 1)]
+    assert warm[0] == warm[1] != warm[2]
+
+
+WORDS = ["[PAD]", "[END]", "[UNK]", "<image>", "user", "system", "assistant", "yes", "no", "what", "it", "brief"]
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} {% if m.content is string %}{{ m.content }} {% else %}{% for c in m.content %}"
+    "{% if c.type == 'image' %}<image> {% else %}{{ c.text }} {% endif %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    words.add_special_tokens(["<image>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="[UNK]", eos_token="[END]", pad_token="[PAD]", chat_template=TEMPLATE
+    )
+
+
+TEXT = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+
+
+def test_a_local_model_of_text_judges(tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**TEXT, bos_token_id=0, eos_token_id=1, pad_token_id=0)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = open_judge(str(tmp_path), max_tokens=6, device="cpu")
+    assert isinstance(asked, LocalJudge) and not asked.sees
+    said = asked.reply("what", system="brief")
+    assert said and set(said.split()) <= set(WORDS) and said == asked.reply("what", system="brief")
+    warm = [asked.reply("what", temperature=9.0, attempt=n) for n in (0, 0, 1)]
+    assert warm[0] == warm[1] != warm[2]
+    with pytest.raises(NotJudgedError, match="reads text alone, but is shown 1 pictures"):
+        asked.reply("what", [RED])
+
+
+def test_a_local_model_that_sees_judges(tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", "image_size": 16, "patch_size": 8, **vision},
+        text_config={"model_type": "llama", **TEXT},
+        image_token_index=3,
+    )
+    network = LlavaForConditionalGeneration(config)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)  # fresh ones say the same whatever they see
+    network.save_pretrained(tmp_path)
+    size = {"height": 16, "width": 16}
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size)
+    LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    ).save_pretrained(tmp_path)
+    asked = open_judge(str(tmp_path), max_tokens=6, device="cpu")
+    assert isinstance(asked, LocalJudge) and asked.sees
+    noise = Image.effect_noise((20, 30), 80)
+    said = [asked.reply("what", shown) for shown in ([], [RED], [noise, RED.convert("P")], [RED])]
+    assert said[1] == said[3] and len(set(said)) > 1
+
+
+def test_a_qwen_that_sees_needs_no_torchvision(tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import Qwen2_5_VLConfig, Qwen2VLImageProcessorPil
+
+    config = Qwen2_5_VLConfig(image_token_id=3)
+    config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=112 * 112).save_pretrained(tmp_path)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "Qwen2_5_VLProcessor"}))
+    processor = judges._open_processor(str(tmp_path), config)
+    processor.image_token, processor.image_token_id = "<image>", 3
+    shown = [{"type": "image", "image": RED.resize((64, 64))}, {"type": "text", "text": "what"}]
+    read = processor.apply_chat_template(
+        [{"role": "user", "content": shown}], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    assert read["pixel_values"].shape[0] == read["image_grid_thw"].prod()
+    assert int((read["input_ids"] == 3).sum()) == int(read["image_grid_thw"].prod()) // 4
