@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from janusflow.evaluation import judges
-from janusflow.evaluation.judges import Cached, FamilyJudge, LocalJudge, open_judge
+from janusflow.evaluation import endpoint_judge, local_judges
+from janusflow.evaluation.judges import Cached, open_judge
+from janusflow.evaluation.local_judges import FamilyJudge, LocalJudge
 from janusflow.evaluation.protocol import NotJudgedError
 
 KEY = "sk-very-secret"
@@ -79,7 +80,7 @@ def server() -> Iterator[Server]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that were waited between tries, without waiting."""
     found: list[float] = []
-    monkeypatch.setattr(judges.time, "sleep", found.append)
+    monkeypatch.setattr(endpoint_judge.time, "sleep", found.append)
     return found
 
 
@@ -416,7 +417,7 @@ def test_a_qwen_that_sees_needs_no_torchvision(tokenizer: Any, tmp_path: Path) -
     tokenizer.save_pretrained(tmp_path)
     Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=112 * 112).save_pretrained(tmp_path)
     (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "Qwen2_5_VLProcessor"}))
-    processor = judges._open_processor(str(tmp_path), config)
+    processor = local_judges._open_processor(str(tmp_path), config)
     processor.image_token, processor.image_token_id = "<image>", 3
     shown = [{"type": "image", "image": RED.resize((64, 64))}, {"type": "text", "text": "what"}]
     read = processor.apply_chat_template(
