@@ -7,18 +7,20 @@ from typing import Annotated, Optional
 
 import typer
 
-from janusflow.cli.options import Debug, Device, Dtype, Model, Vae, one_sentence
+from janusflow.cli.options import Debug, Vae, one_sentence
 
 
 @one_sentence
 def evaluate(
     benchmark: Annotated[Optional[str], typer.Argument(help="geneval, dpg, pope, tinyworld, ...; see --list.")] = None,
-    model: Model = "tiny",
+    model: Annotated[
+        Optional[str], typer.Option("--model", "-m", help="'tiny' (the default), a folder, or a hub id.")
+    ] = None,
     data: Annotated[Optional[Path], typer.Option(help="Folder of the benchmark's official files.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run; the same one continues it.")] = None,
-    mode: Annotated[str, typer.Option(help="full, generate or score.")] = "full",
+    mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
     limit: Annotated[Optional[int], typer.Option(help="Only so many of the first items.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Items drawn or answered together.")] = 16,
+    batch_size: Annotated[Optional[int], typer.Option(help="Items drawn or answered together; 16 by default.")] = None,
     settings: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; repeatable.")
     ] = None,
@@ -31,11 +33,11 @@ def evaluate(
         typer.Option(metavar="KEY=VALUES", help="One run per value of an option: guidance=1..10 or solver=euler,heun."),
     ] = None,
     config: Annotated[Optional[Path], typer.Option(help="A recipe of ours or TorchUMM's; see recipes/eval.")] = None,
-    workers: Annotated[int, typer.Option(help="Local processes.")] = 1,
-    ray: Annotated[int, typer.Option(help="Ray workers, in place of processes.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
+    ray: Annotated[int, typer.Option(min=0, help="Ray workers, in place of processes.")] = 0,
     vae: Vae = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    device: Annotated[Optional[str], typer.Option(help="auto (the default), cpu, cuda, mps, ...")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="auto (the default), float32 or bfloat16.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name all benchmarks and their data.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -35,7 +35,7 @@ def run(
     Args:
         benchmark: its name; not with `config`.
         config: a recipe of ours or TorchUMM's.
-        changes: other fields of `EvalRequest`; those of a recipe stay where the value here is the default or None.
+        changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
         settings, options: "key=value", values in YAML.
         sweep: "key=values" of options: "1,2,4", "1..10", or names.
         workers, ray: see `evaluate`.
@@ -46,17 +46,20 @@ def run(
     request = read_request(benchmark, config, changes, settings, options)
     if not sweep:
         report = evaluate(request, workers=workers, ray=ray)
-        if request.mode == "generate":
+        if report and request.mode == "generate":
             return f"{report['done']} of {report['items']} items are made; {request.out}"
         return f"{markdown(report)}\n{request.out / 'report.html'}" if report else ""
+    if request.mode == "generate":
+        raise ValueError("a sweep ends in scores; run it with mode full or score")
     values = dict(map(read_sweep, sweep))
     reports = []
     for chosen in itertools.product(*values.values()):
         point = dict(zip(values, chosen, strict=True))
         name = ",".join(f"{key}={value}" for key, value in point.items())
         one = replace(request, out=request.out / name, options={**request.options, **point})
-        reports.append((point, evaluate(one, workers=workers, ray=ray)))
-    return draw_curves(request.out, reports)
+        report = evaluate(one, workers=workers, ray=ray)
+        reports += [(point, report)] if report else []
+    return draw_curves(request.out, reports) if reports else ""
 
 
 def read_request(
@@ -73,17 +76,16 @@ def read_request(
     """
     if (benchmark is None) == (config is None):
         raise ValueError(f"give a benchmark ({', '.join(BENCHMARKS)}) or --config FILE")
+    given = {key: value for key, value in changes.items() if value is not None}
     if config is not None:
         from janusflow.evaluation.recipes import load_request
 
         request = load_request(config, settings)
-        default = EvalRequest("", Path())
-        given = {k: v for k, v in changes.items() if v is not None and v != getattr(default, k)}
         request = replace(request, **given)
     else:
         if changes.get("out") is None:
             raise ValueError("give a folder for the run: --out FOLDER")
-        request = EvalRequest(str(benchmark), **changes)
+        request = EvalRequest(str(benchmark), **given)
         request = replace(request, settings=dict(map(read_pair, settings)))
     more = {SHORT.get(key, key): value for key, value in map(read_pair, options)}
     return replace(request, options={**request.options, **more})
@@ -94,7 +96,7 @@ def read_pair(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise ValueError(f"{text!r} is not of the form key=value")
-    return key.strip(), yaml.safe_load(value)
+    return key.strip(), _value(text, value)
 
 
 def read_sweep(text: str) -> tuple[str, list[Any]]:
@@ -102,14 +104,19 @@ def read_sweep(text: str) -> tuple[str, list[Any]]:
     key, values = text.partition("=")[::2]
     first, dots, last = values.partition("..")
     try:
-        found = (
-            list(range(int(first), int(last) + 1)) if dots else [yaml.safe_load(value) for value in values.split(",")]
-        )
+        found = list(range(int(first), int(last) + 1)) if dots else [_value(text, value) for value in values.split(",")]
     except ValueError as error:
         raise ValueError(f"sweep {text!r} is not of the form key=1,2,4 or key=1..10") from error
     if not key or not values or not found:
         raise ValueError(f"sweep {text!r} is not of the form key=1,2,4 or key=1..10")
     return SHORT.get(key, key), found
+
+
+def _value(text: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value in {text!r} is no YAML; put quotes around it") from error
 
 
 def listing() -> str:

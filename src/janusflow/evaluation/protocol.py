@@ -89,6 +89,7 @@ class Benchmark(ABC):
         published: scores that others report, by model, with the names of `scores`; the paper's first.
         source: where its data comes from and what files are expected, for messages.
         bootstrap: whether intervals are drawn from resampled items (not for distances between whole sets).
+        no_interval: names of single scores without one, for the same reason.
         threads: how many verdicts are asked for at once.
         out: folder of the run; set before anything is made, judged or scored.
     """
@@ -102,6 +103,7 @@ class Benchmark(ABC):
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {}
     source: ClassVar[str] = ""
     bootstrap: ClassVar[bool] = True
+    no_interval: ClassVar[tuple[str, ...]] = ()
     threads: int = 1
     out: Path
 

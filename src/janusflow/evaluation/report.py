@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import platform
 import time
 from collections import defaultdict
@@ -65,8 +66,8 @@ def write_report(
         "settings": vars(benchmark.settings),
         "seeds": sorted({row.item.seed for row in rows if benchmark.drawn(row.item)})[:100],
         "published": {who: dict(row) for who, row in benchmark.published.items()},
-        "weights_sha256": {file.name: sha256(file) for file in weights_of(request.model)},
-        "data_sha256": {file.name: sha256(file) for file in benchmark.files()},
+        "weights_sha256": hashes(weights_of(request.model)),
+        "data_sha256": hashes(benchmark.files()),
         "versions": {"python": platform.python_version(), **_versions()},
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
@@ -95,7 +96,7 @@ def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> di
     while times < RESAMPLES and (times < 100 or time.monotonic() - started < BOOTSTRAP_SECONDS):
         drawn = [row for unit in rng.choices(units, k=len(units)) for row in unit]
         for name, value in benchmark.scores(drawn).items():
-            if math.isfinite(value):
+            if math.isfinite(value) and name not in benchmark.no_interval:
                 found[name].append(value)
         times += 1
     ordered = {name: sorted(values) for name, values in found.items() if 2 * len(values) >= times}
@@ -111,13 +112,24 @@ def _at(ordered: Sequence[float], share: float) -> float:
 
 def weights_of(model: str) -> list[Path]:
     """The weight files of a model that is on disk; nothing for one that is not (scored without it)."""
+    from huggingface_hub import snapshot_download
+
     from janusflow.checkpoint.files import find_folder
 
     try:
-        folder = find_folder(model)
+        here = model == "tiny" or Path(model).is_dir()
+        folder = find_folder(model) if here else Path(snapshot_download(model, local_files_only=True))
     except (ValueError, OSError):
         return []
-    return sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+    return sorted(file for pattern in WEIGHTS for file in folder.rglob(pattern))
+
+
+def hashes(found: Sequence[Path]) -> dict[str, str]:
+    """sha256 of files, by their paths under the folder that they share."""
+    if not found:
+        return {}
+    root = Path(os.path.commonpath([file.parent for file in found]))
+    return {str(file.relative_to(root)): sha256(file) for file in found}
 
 
 def sha256(file: Path) -> str:

@@ -51,6 +51,8 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     benchmark = request.open()
     items = _chosen(benchmark, request)
     _remember(request, benchmark)
+    if request.mode == "score" and not _outputs(benchmark, items):
+        raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
         work(request, rank, ranks)
@@ -110,7 +112,7 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> None:
     told = {name: _plain(getattr(request, name)) for name in SAME}
     told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
     file = request.out / "run.json"
-    if file.is_file():
+    if file.is_file() and (any(request.out.glob("outputs-*.jsonl")) or request.mode == "score"):
         before = json.loads(file.read_text(encoding="utf-8"))
         changed = [name for name in told if before.get(name) != told[name]]
         if changed:
@@ -119,7 +121,9 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> None:
                 f"{request.out} holds a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
             )
         return
-    file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    beside = file.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    beside.replace(file)
 
 
 def _verdicts(benchmark: Benchmark, rank: int = 0) -> Records:
@@ -193,8 +197,6 @@ def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
 
 def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
     outputs, records = _outputs(benchmark, items), _verdicts(benchmark, rank)
-    if not outputs:
-        raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
     judged = {record["key"] for record in records.all() if "verdict" in record}
     todo = [item for item in items if item.key in outputs and item.key not in judged]
 
@@ -210,8 +212,8 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
         progress_bar(f"{benchmark.title}: judging", len(todo), shown=rank == 0) as advance,
         ThreadPoolExecutor(benchmark.threads) as pool,
     ):
-        # The first alone: it opens the judge.
-        for record in itertools.chain(map(verdict, todo[:1]), pool.map(verdict, todo[1:])):
+        # The first is done before the others begin: it opens the judge.
+        for record in itertools.chain([verdict(item) for item in todo[:1]], pool.map(verdict, todo[1:])):
             records.append(record)
             advance()
 
@@ -231,14 +233,19 @@ def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) 
             verdicts[record["key"]] = record["verdict"]
         else:
             errors[record["key"]] = record["error"]
-    rows = [Row(item, outputs[item.key], verdicts[item.key]) for item in items if item.key in verdicts]
+    rows = [
+        Row(item, outputs[item.key], verdicts[item.key])
+        for item in items
+        if item.key in verdicts and item.key in outputs
+    ]
     with (benchmark.out / "results.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
             item = row.item
             found = {"key": item.key, "prompt": item.prompt, "seed": item.seed, "group": item.group, "data": item.data}
             line = {**found, "output": row.output, "verdict": row.verdict}
             file.write(json.dumps(line, default=str) + "\n")
-    lacking = {item.key: errors.get(item.key, "not made") for item in items if item.key not in verdicts}
+    judged = {row.item.key for row in rows}
+    lacking = {item.key: errors.get(item.key, "not made") for item in items if item.key not in judged}
     return rows, lacking
 
 

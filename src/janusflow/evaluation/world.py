@@ -75,6 +75,7 @@ class TinyWorld(Benchmark):
     draws: ClassVar[bool] = True
     Settings: ClassVar[type] = WorldSettings
     judging = (*Benchmark.judging, "features")
+    no_interval = ("Frechet distance to renderings",)
     source: ClassVar[str] = "made by the package, no data needed"
 
     def __init__(self, data: Path | None, settings: WorldSettings) -> None:
