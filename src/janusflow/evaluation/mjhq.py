@@ -6,6 +6,7 @@ Ten categories of 3,000. The paper: FID of all at guidance 2 and 30 steps; in it
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class MjhqSettings:
     Attributes:
         inception: Inception-v3 as a TorchScript file; "" leaves the FID out.
         clip: a CLIP as a folder or a name on the hub; "" leaves the likeness out.
-        clip_prefix: stands before each prompt for CLIP (some add "A photo depicts ").
+        clip_prefix: stands before each prompt for CLIP (some add "A photo depicts").
         per_category: only so many prompts of each category, the first; 0 for all.
         eval_size: side in pixels that both sets are brought to before Inception's own size.
         seed: of the first picture; the next have the next.
@@ -107,7 +108,7 @@ class Mjhq(Benchmark):
             beside.replace(file)
         if not self.settings.clip:
             return {"score": 0.0}
-        vectors = self.clip.pictures([output]), self.clip.texts([self.settings.clip_prefix + item.prompt])
+        vectors = self.clip.pictures([output]), self.clip.texts([f"{self.settings.clip_prefix} {item.prompt}".strip()])
         likeness = 100 * float((vectors[0] * vectors[1]).sum())
         return {"score": likeness, "clip": likeness}
 
@@ -159,7 +160,8 @@ class Mjhq(Benchmark):
         return file
 
     def _features_of(self, item: Item) -> Path:
-        return self.out / "features" / f"{item.key}.npy"
+        told = f"{self.settings.inception} {self.settings.eval_size}"
+        return self.out / f"features-{hashlib.sha256(told.encode()).hexdigest()[:8]}" / f"{item.key}.npy"
 
     def _load_features(self, item: Item) -> np.ndarray:
         file = self._features_of(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -175,7 +175,8 @@ class TinyWorld(Benchmark):
                 pair, there = asked_pair(rng, scene, negatives, common, wanted=number % 2 == 0)
                 text = f"is there {noun_phrase(Clause(pair[1], color=pair[0]))}?"
                 key = f"ask/exists-{negatives}/{number:04d}"
-                items.append(self._asked(key, f"exists, {negatives}", scene, [(text, "yes" if there else "no")]))
+                item = self._asked(key, f"exists, {negatives}", scene, [(text, "yes" if there else "no")])
+                items.append(replace(item, group=f"ask/exists/{number:04d}"))
         for kind in (*ASKED, "talk"):
             made = 0
             for number in range(50 * count):
