@@ -87,13 +87,13 @@ def paint(
         prompts: at most so many of each kind.
         images: pictures of each prompt.
         guidance_scale, steps: of the sampling, which is Euler's.
-        seed: of prompts and noise.
+        seed: of prompts and noise; every picture of a kind has noise of its own.
     """
     asked = [(kind, held) for kind in GENEVAL_KINDS for held in (False, True) if not held or kind in HELD_OUT_KINDS]
     todo = [
-        (f"{kind}, never seen" if held else kind, task, seed + image)
+        (f"{kind}, never seen" if held else kind, task, seed + number * images + image)
         for kind, held in asked
-        for task in tasks(kind, prompts, held_out=held, seed=seed)
+        for number, task in enumerate(tasks(kind, prompts, held_out=held, seed=seed))
         for image in range(images)
     ]
     with progress_bar("painting", len(todo)) as advance:

@@ -162,7 +162,15 @@ class TinyWorld(Benchmark):
                     key = f"{group}-{image}"
                     self.tasks[key] = task
                     data = {"kind": label, "task": asdict(task)}
-                    items.append(Item(key, task.prompt, seed=options.seed + image, group=group, data=data))
+                    items.append(
+                        Item(
+                            key,
+                            task.prompt,
+                            seed=options.seed + number * options.images + image,
+                            group=group,
+                            data=data,
+                        )
+                    )
         return items
 
     def _to_answer(self) -> list[Item]:
