@@ -29,7 +29,10 @@ def write(tmp_path: Path, **changes: Any) -> Path:
     return file
 
 
-@pytest.mark.parametrize("file", sorted(RECIPES.rglob("*.yaml")), ids=lambda f: f"{f.parent.name}/{f.name}")
+TRAINED = sorted(file for file in RECIPES.rglob("*.yaml") if file.parent.name != "eval")
+
+
+@pytest.mark.parametrize("file", TRAINED, ids=lambda f: f"{f.parent.name}/{f.name}")
 def test_every_recipe_is_sound(file: Path) -> None:
     load_config(file)
 
