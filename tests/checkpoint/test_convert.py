@@ -149,3 +149,12 @@ def test_nothing_is_left_of_one_that_fails(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=words):
             convert(OFFICIAL, refused, to="other" if words.startswith("allowed") else "official", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_a_folder_of_a_like_name_is_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "new.tmp"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    convert("tiny", tmp_path / "new", to="official", progress=False)
+    assert (other / "mine.txt").read_text() == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new", "new.tmp"]

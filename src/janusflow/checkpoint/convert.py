@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +73,10 @@ def convert(
     processor = JanusFlowProcessor.from_pretrained(
         checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
     )
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    beside.chmod(0o755)
     try:
-        beside.mkdir(parents=True)
         files, tensors = _plan_and_tensors(checkpoint, to, kind)
         with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
             write(beside, files, _counted(tensors, advance))

@@ -54,7 +54,7 @@ def put_together(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
         yield Path(beside)
-        for stale in folder.glob("model*.safetensors*"):
+        for stale in [*folder.glob("model*.safetensors*"), *folder.glob("official_extras.safetensors")]:
             stale.unlink()
         for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
             place = folder / file.relative_to(beside)
