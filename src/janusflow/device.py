@@ -29,6 +29,15 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
+def device_of(device: str, rank: int, ranks: int) -> str:
+    """What "auto" is for one of several processes of this machine: they share its accelerators in turn."""
+    if device != "auto" or ranks == 1:
+        return device
+    kind = resolve_device("auto").type
+    module = getattr(torch, kind)
+    return kind if kind in ("cpu", "mps") else f"{kind}:{rank % module.device_count()}"
+
+
 def _available(kind: str) -> bool:
     backend = getattr(torch, kind, None) if kind != "mps" else torch.backends.mps
     return backend is not None and backend.is_available()

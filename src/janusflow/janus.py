@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from janusflow.checkpoint import Checkpoint
+from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.files import put_together
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.conversation import Conversational
@@ -56,6 +57,7 @@ class Janus(Conversational):
         with put_together(Path(folder)) as beside:
             self.network.save_pretrained(beside)
             write_transformers_processor(self.processor, beside)
+            keep_licence(beside, self.origin, Path(folder))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads what `save_pretrained` writes, and a model card; see `janusflow.hub.push_to_hub`."""

@@ -20,7 +20,9 @@ from torch import Tensor
 from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
+from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.files import put_together
+from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.generation import KnownPicture, OutputType, Sampling, Size
@@ -102,6 +104,7 @@ class JanusFlow(Conversational):
         kind = resolve_dtype(dtype, checkpoint.dtype)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
+        network.generation_config = set_special_tokens(network.config, processor)
         if quantize is not None:
             if adapter is not None:
                 raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
@@ -164,6 +167,7 @@ class JanusFlow(Conversational):
             self.processor.save_pretrained(beside)
             if codec is not None:
                 codec.save_pretrained(beside / "vae")
+            keep_licence(beside, self.origin, Path(folder))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads what `save_pretrained` writes, and a model card; see `janusflow.hub.push_to_hub`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -172,6 +174,49 @@ def test_another_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
             evaluate(EvalRequest("counting", tmp_path / "other", **bad))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there is no benchmark 'nothing'"):
         evaluate(EvalRequest("nothing", tmp_path))
+
+
+def test_other_weights_or_data_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, weights = tmp_path / "items.txt", tmp_path / "weights"
+    data.write_text("one")
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"one")
+    monkeypatch.setattr(Counting, "files", lambda self: [data])
+    wanted = EvalRequest("counting", tmp_path / "run", model=str(weights))
+    assert evaluate(wanted, model=Model())["weights_sha256"] == {"model.safetensors": sha256(b"one").hexdigest()}
+    data.write_text("two")
+    with pytest.raises(ValueError, match="holds a run with other data; give another --out"):
+        evaluate(wanted, model=Model())
+    data.write_text("one")
+    (weights / "model.safetensors").write_bytes(b"two")
+    with pytest.raises(ValueError, match="holds a run with other weights; give another --out"):
+        evaluate(wanted, model=Model())
+    shutil.rmtree(weights)  # judging needs no weights, and says whose outputs it judged
+    judged = evaluate(replace(wanted, mode="score"))
+    assert judged["weights_sha256"] == {"model.safetensors": sha256(b"one").hexdigest()}
+
+
+def test_pictures_from_elsewhere_have_no_known_model(tmp_path: Path) -> None:
+    wanted = EvalRequest("counting", tmp_path / "run")
+    evaluate(wanted, model=Model())
+    (tmp_path / "run" / "run.json").unlink()
+    assert evaluate(replace(wanted, mode="score"))["model"] == "unknown"
+
+
+def test_what_nobody_could_do_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model()
+    with pytest.raises(ValueError, match="there is no option 'stps'; known are num_images_per_prompt, "):
+        evaluate(EvalRequest("counting", tmp_path / "a", options={"stps": 3}), model=model)
+    with pytest.raises(ValueError, match="the seeds are those of the items of Counting"):
+        evaluate(EvalRequest("counting", tmp_path / "a", options={"seed": 3}), model=model)
+    monkeypatch.setattr(Counting, "judged_by", "a model that counts")
+    monkeypatch.setattr(CountingSettings, "judge", None, raising=False)
+    with pytest.raises(ValueError, match="Counting needs a model that counts; name one with --set judge="):
+        evaluate(EvalRequest("counting", tmp_path / "a"), model=model)
+    assert not model.made
+    assert evaluate(EvalRequest("counting", tmp_path / "a", mode="generate"), model=model)["done"] == 10
 
 
 def test_processes_share_the_items_without_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

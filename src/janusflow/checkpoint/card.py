@@ -28,8 +28,27 @@ The released weights of the Janus family, and what is made of them, stand under 
 
 
 def is_released(checkpoint: Checkpoint | None) -> bool:
-    """Whether weights are the released ones as far as can be told: in a layout of theirs, or of a Janus in any."""
-    return checkpoint is not None and (checkpoint.layout in RELEASED or checkpoint.family == "Janus")
+    """Whether weights are the released ones, or made of them, as far as can be told.
+
+    They are in a layout of theirs, or of a Janus in any, and no card beside them is silent about DeepSeek.
+    """
+    if checkpoint is None or not (checkpoint.layout in RELEASED or checkpoint.family == "Janus"):
+        return False
+    card = checkpoint.folder / "README.md"
+    return not card.is_file() or "deepseek" in card.read_text(encoding="utf-8").lower()
+
+
+def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:
+    """Puts a card into the folder of saved weights if they are made of released ones, so that the licence stays known.
+
+    Args:
+        folder: of the new weights.
+        checkpoint: what they were made of, if it is known.
+        place: where the folder goes; a card that stands there stays.
+    """
+    if checkpoint is not None and is_released(checkpoint) and not (place / "README.md").is_file():
+        text = f"Saved with janusflow; the weights began as those of `{checkpoint.folder.name}`."
+        write_card(folder, checkpoint, title=place.name, text=text)
 
 
 def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text: str, licence: str = "other") -> None:
@@ -50,7 +69,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
         shutil.copy(file, folder)
     released = is_released(checkpoint)
     old = None if source is None or not (source / "README.md").is_file() else source / "README.md"
-    stays = checkpoint is not None and checkpoint.layout not in RELEASED
+    stays = checkpoint is not None and (checkpoint.layout not in RELEASED or not released)
     if old is not None and stays and (not released or LICENCE_NAME in old.read_text(encoding="utf-8")):
         shutil.copy(old, folder)
         return

@@ -23,6 +23,7 @@ from janusflow.checkpoint import official, official_janus
 from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
+from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.checkpoint.tensors import DTYPES, EXTRAS
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.device import resolve_dtype
@@ -209,6 +210,7 @@ def _write_config(
     checkpoint: Checkpoint, processor: JanusFlowProcessor, folder: Path, to: str, dtype: torch.dtype
 ) -> None:
     name, config = str(dtype).removeprefix("torch."), checkpoint.config
+    generation = set_special_tokens(config, processor)
     if to == "official":
         janus = isinstance(config, JanusConfig)
         raw = official_janus.official_config(config, name) if janus else official_config(config, name)
@@ -224,6 +226,7 @@ def _write_config(
         config.architectures = ["JanusFlowForConditionalGeneration"]
     config.dtype = name
     config.save_pretrained(folder)
+    generation.save_pretrained(folder)
 
 
 def _take_along(source: Path, folder: Path) -> None:

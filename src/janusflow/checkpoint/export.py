@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from janusflow.checkpoint.official import CLASSES, LLM_FIELDS, TOWERS, Source, source
+from janusflow.checkpoint.files import put_together
+from janusflow.checkpoint.official import CLASSES, LLM_FIELDS, TOWERS, Source, llm_extras, source
 from janusflow.config import JanusFlowConfig
 from janusflow.processor import JanusFlowProcessor
 
@@ -29,29 +30,24 @@ def export_official(
     *,
     licence: Path | None = None,
 ) -> Path:
-    """A folder in the official layout, written beside its place and then renamed.
+    """A folder in the official layout, written beside its place and then put there.
 
     Args:
         config: of the network.
         weights: its parameters by our names, in the dtype that is written.
         processor: of the model.
-        folder: where to; an older one is replaced.
+        folder: where to; older weights leave.
         licence: a file that travels along.
     """
-    folder = Path(folder)
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    processor.save_pretrained(beside)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    (beside / "config.json").write_text(json.dumps(official_config(config, dtype), indent=1) + "\n")
-    write_processor(processor, beside)
-    save_file(official_weights(weights), beside / "model.safetensors", metadata={"format": "pt"})
-    (beside / "model.safetensors").chmod(0o644)
-    if licence is not None:
-        shutil.copy(licence, beside)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
-    return folder
+    with put_together(Path(folder)) as beside:
+        processor.save_pretrained(beside)
+        (beside / "config.json").write_text(json.dumps(official_config(config, dtype), indent=1) + "\n")
+        write_processor(processor, beside)
+        save_file(official_weights(weights), beside / "model.safetensors", metadata={"format": "pt"})
+        if licence is not None:
+            shutil.copy(licence, beside)
+    return Path(folder)
 
 
 def official_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -132,28 +128,13 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
         "architectures": ["MultiModalityCausalLM"],
         "model_type": "multi_modality",
         "torch_dtype": dtype,
-        "language_config": {"model_type": "llama", **llm_fields, "torch_dtype": dtype, **_llm_extras(config)},
+        "language_config": {"model_type": "llama", **llm_fields, "torch_dtype": dtype, **llm_extras(llm)},
         **{
             block: {"cls": CLASSES[block], "model_type": kind, "params": params}
             for block, (kind, params) in blocks.items()
         },
         **spelled,
     }
-
-
-def _llm_extras(config: JanusFlowConfig) -> dict[str, Any]:
-    """What the LLM has beside the released fields, where it differs from their defaults."""
-    llm, extras = config.text_config, {}
-    if llm.rms_norm_eps != 1e-6:
-        extras["rms_norm_eps"] = llm.rms_norm_eps
-    if llm.tie_word_embeddings:
-        extras["tie_word_embeddings"] = True
-    if llm.head_dim != llm.hidden_size // llm.num_attention_heads:
-        extras["head_dim"] = llm.head_dim
-    rope = llm.rope_parameters or {}
-    if rope.get("rope_theta", 10000.0) != 10000.0:
-        extras["rope_theta"] = rope["rope_theta"]
-    return extras
 
 
 def _tower(config: JanusFlowConfig) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 TINY = "tiny"
-HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.pdparams", "*.jinja", "vae/*", "LICENSE*"]
+HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.pdparams", "*.jinja", "vae/*", "LICENSE*", "README.md"]
 
 
 def find_folder(path_or_id: str | Path) -> Path:

@@ -120,6 +120,21 @@ def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaCo
             raise ValueError(f"config.json: {name} amounts to {found!r}; the network's other parts need {wanted!r}")
 
 
+def llm_extras(llm: LlamaConfig) -> dict[str, Any]:
+    """What the LLM has beside the released fields, where it differs from their defaults."""
+    extras: dict[str, Any] = {}
+    if llm.rms_norm_eps != 1e-6:
+        extras["rms_norm_eps"] = llm.rms_norm_eps
+    if llm.tie_word_embeddings:
+        extras["tie_word_embeddings"] = True
+    if llm.head_dim != llm.hidden_size // llm.num_attention_heads:
+        extras["head_dim"] = llm.head_dim
+    rope = llm.rope_parameters or {}
+    if rope.get("rope_theta", 10000.0) != 10000.0:
+        extras["rope_theta"] = rope["rope_theta"]
+    return extras
+
+
 @dataclass(frozen=True)
 class Source:
     """Where one of our parameters lies in the official layout.

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
-from janusflow.checkpoint.official import LLM_FIELDS, THIRDS, TOWERS, Source, renamed
+from janusflow.checkpoint.official import LLM_FIELDS, THIRDS, TOWERS, Source, llm_extras, renamed
 
 CLASSES = {
     "vision_config": "CLIPVisionTower",
@@ -203,9 +203,6 @@ def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
             {"image_size": vision.image_size, "model_name": name, "select_feature": "same", "select_layer": -1},
         ),
     }
-    extras = {} if llm.rms_norm_eps == 1e-6 else {"rms_norm_eps": llm.rms_norm_eps}
-    if config.tie_word_embeddings:
-        extras["tie_word_embeddings"] = True
     return {
         "architectures": ["MultiModalityCausalLM"],
         "model_type": "multi_modality",
@@ -214,7 +211,7 @@ def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
             "model_type": "llama",
             **{field: getattr(llm, field) for field in LLM_FIELDS},
             "torch_dtype": dtype,
-            **extras,
+            **llm_extras(llm),
         },
         **{
             block: {"cls": CLASSES[block], "model_type": kind, "params": params}

@@ -1,13 +1,15 @@
 """PaddleNLP's layout: `model_state.pdparams`, a pickle of arrays, read without running anything from it.
 
-The unpickler knows three names, and they lead to the classes below and not to numpy: a file can build nothing else but
-plain containers, strings and numbers. Names and shapes come out as in the official layout.
+A file is read whole, and once: its bytes become the tensors. The unpickler knows three names, and they lead to the
+classes below and not to numpy: a file can build nothing else but plain containers, strings and numbers. Names and
+shapes come out as in the official layout.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +102,10 @@ def _tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, _Array) or value.value is None:
         raise pickle.UnpicklingError(f"{name} is no array")
     array = value.value
-    if array.dtype == np.uint16:
-        tensor = torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    else:
-        tensor = torch.from_numpy(array.copy())
+    brain = array.dtype == np.uint16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the memory is the pickle's own bytes: nobody writes to it
+        tensor = torch.from_numpy(array.view(np.int16) if brain else array)
+    tensor = tensor.view(torch.bfloat16) if brain else tensor
     linear = tensor.ndim == 2 and name.endswith(".weight") and not name.endswith(EMBEDDINGS)
     return tensor.T if linear else tensor

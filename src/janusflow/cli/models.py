@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from janusflow import __version__
-from janusflow.cli.options import Adapter, Debug, Device, Dtype, MaxNewTokens, Model, Quantize, Vae, one_sentence
+from janusflow.cli.options import (
+    Adapter,
+    Debug,
+    Device,
+    Dtype,
+    MaxNewTokens,
+    Model,
+    Quantize,
+    SftFormat,
+    Vae,
+    one_sentence,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,6 +59,7 @@ def generate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    sft_format: SftFormat = None,
     debug: Debug = False,
 ) -> None:
     """Paint pictures from words.
@@ -82,9 +94,9 @@ def generate(
         "top_k": top_k,
         "top_p": top_p,
     }
-    origin = {"model": model, "vae": vae, "adapter": adapter, "dtype": dtype}
+    origin = {"model": model, "vae": vae, "adapter": adapter, "dtype": dtype, "sft_format": sft_format}
     with output_folder(out):
-        opened = _open(model, vae, dtype, device, adapter, quantize)
+        opened = _open(model, vae, dtype, device, adapter, quantize, sft_format)
         settings = _settings(opened, asked)
         pictures = opened.generate(
             prompts, num_images_per_prompt=num_images, seed=seeds, batch_size=batch_size, **settings
@@ -102,13 +114,16 @@ def ask(
     model: Model = "tiny",
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is written.")] = False,
     max_new_tokens: MaxNewTokens = 512,
-    temperature: Annotated[Optional[float], typer.Option(help="Sample with it; by default greedy.")] = None,
+    temperature: Annotated[
+        Optional[float], typer.Option(help="Sample with it; 0, the default, takes the likeliest.")
+    ] = None,
     top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
     seed: Annotated[Optional[int], typer.Option(help="Of sampling.")] = None,
     adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    sft_format: SftFormat = None,
     debug: Debug = False,
 ) -> None:
     """Ask a question about pictures.
@@ -122,9 +137,9 @@ def ask(
     *pictures, question = pictures_and_question
     if Path(question).is_file():
         raise ValueError(f"{question!r} is a file; the question comes last: janusflow ask PICTURE QUESTION")
-    answerer = _open(model, None, dtype, device, adapter, quantize)
-    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "do_sample": temperature is not None}
-    if temperature is not None:
+    answerer = _open(model, None, dtype, device, adapter, quantize, sft_format)
+    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "do_sample": bool(temperature)}
+    if temperature:
         decoding.update(temperature=temperature, top_p=top_p)
     if stream:
         for piece in answerer.stream(question, pictures, **decoding):
@@ -144,6 +159,7 @@ def chat(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    sft_format: SftFormat = None,
     debug: Debug = False,
 ) -> None:
     """Talk about pictures and have some painted, in many turns.
@@ -157,7 +173,7 @@ def chat(
     """
     from janusflow.talk import Talk
 
-    talk = Talk(_open(model, vae, dtype, device, adapter, quantize), out, max_new_tokens)
+    talk = Talk(_open(model, vae, dtype, device, adapter, quantize, sft_format), out, max_new_tokens)
     print("/image FILE, /draw PROMPT, /reset, /quit", file=sys.stderr)
     while True:
         try:
@@ -217,7 +233,7 @@ def convert(
     folder: Annotated[Path, typer.Argument(help="The new folder; it must not exist.")],
     to: Annotated[str, typer.Option(help="janusflow, official, or (Janus) transformers.")] = "janusflow",
     dtype: Annotated[str, typer.Option(help="auto (as stored), float32 or bfloat16.")] = "auto",
-    sft_format: Annotated[Optional[str], typer.Option(help="Another chat template: deepseek_old, deepseek.")] = None,
+    sft_format: SftFormat = None,
     debug: Debug = False,
 ) -> None:
     """Write a checkpoint in another layout, tensor by tensor: all of it, or nothing.
@@ -254,7 +270,13 @@ def demo(
 
 
 def _open(
-    model: str, vae: str | None, dtype: str, device: str, adapter: Path | None = None, quantize: str | None = None
+    model: str,
+    vae: str | None,
+    dtype: str,
+    device: str,
+    adapter: Path | None = None,
+    quantize: str | None = None,
+    sft_format: str | None = None,
 ) -> JanusFlow:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -264,7 +286,9 @@ def _open(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
-    return JanusFlow.from_pretrained(model, vae=vae, dtype=dtype, device=device, adapter=adapter, quantize=quantize)
+    return JanusFlow.from_pretrained(
+        model, vae=vae, dtype=dtype, device=device, adapter=adapter, sft_format=sft_format, quantize=quantize
+    )
 
 
 def _settings(model: JanusFlow, asked: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ Vae = Annotated[Optional[str], typer.Option(help="Folder or hub id of the VAE, i
 Adapter = Annotated[Optional[Path], typer.Option(help="Folder of low-rank adapters to put into the model.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
 Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: large matrices in so many bits (torchao).")]
+SftFormat = Annotated[
+    Optional[str], typer.Option(help="Another chat template than the checkpoint's: deepseek_old, deepseek.")
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]

@@ -46,6 +46,7 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> hub id, generati
 }
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "half": "float16"}
 DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+SAMPLING = ("temperature", "top_p", "top_k")  # mean nothing to greedy decoding, which is often told them all the same
 LARGEST_SIZE = 1024
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
@@ -94,7 +95,7 @@ class Backbone:
 
         Args:
             cfg: model_path, vae_path, seed (42), torch_dtype ("bfloat16"), generation_cfg, understanding_cfg, device
-                ("auto"); janus_root is accepted and not needed.
+                ("auto"), sft_format (the checkpoint's); janus_root is accepted and not needed.
 
         Raises:
             ValueError: if the model cannot be opened or is not of the backbone's family.
@@ -104,6 +105,7 @@ class Backbone:
         self.generator.manual_seed(int(cfg.get("seed", 42)))
         dtype = str(cfg.get("torch_dtype", "bfloat16")).lower()
         options: dict[str, Any] = {"dtype": DTYPES.get(dtype, dtype), "device": cfg.get("device", "auto")}
+        options["sft_format"] = cfg.get("sft_format")
         if self.name == "janus_flow" and cfg.get("vae_path"):
             options["vae"] = cfg["vae_path"]
         path = cfg.get("model_path") or self.model_path
@@ -126,7 +128,7 @@ class Backbone:
             wanted: (prompt, output path) of each.
             generation_cfg: of all of them.
         """
-        config = {**self.generation_cfg, **generation_cfg}
+        config = {**self.generation_cfg, **{k: v for k, v in generation_cfg.items() if v is not None}}
         for prompt, _ in wanted:
             if not isinstance(prompt, str) or not prompt:
                 raise ValueError("`prompt` is required for task `generation`.")
@@ -196,8 +198,7 @@ class Backbone:
             paths = [str(Path(path).expanduser()) for path in images]
             content = model.processor.question(prompt or "Describe the image.", len(paths))
             talks.append([{"role": "user", "content": content, "images": paths}])
-        config = {**self.understanding_cfg, **understanding_cfg}
-        answers = model.chat_batch(talks, **{name: config[name] for name in DECODING if name in config})
+        answers = model.chat_batch(talks, **_decoding({**self.understanding_cfg, **understanding_cfg}))
         texts = [model.processor.render(talk) for talk in talks]
         return [{"text": answer, "sft_format": text} for answer, text in zip(answers, texts, strict=True)]
 
@@ -308,6 +309,14 @@ def normalize_request(payload: InferenceRequest | Mapping[str, Any]) -> Inferenc
     if payload.task == "generation" and not payload.prompt:
         raise ValueError("`prompt` is required for task `generation`.")
     return payload
+
+
+def _decoding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers' `generate` would take of it: a None is not told, and temperature 0 is greedy."""
+    told = {name: config[name] for name in DECODING if config.get(name) is not None}
+    if told.get("do_sample") and told.get("temperature") == 0:
+        told["do_sample"] = False
+    return told if told.get("do_sample") else {k: v for k, v in told.items() if k not in SAMPLING}
 
 
 def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[list[InferenceRequest]]:

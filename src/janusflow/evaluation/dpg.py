@@ -11,18 +11,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.images import load_image
 from janusflow.sheet import save_png
-
-if TYPE_CHECKING:
-    from janusflow.evaluation.judges import Judge
 
 IMAGES = 4  # of a prompt, in a grid of two rows
 COLUMNS = (
@@ -158,6 +154,7 @@ class Dpg(Benchmark):
     title = "DPG-Bench"
     draws = True
     Settings = DpgSettings
+    judged_by = "a model that answers questions about pictures"
     judging = (*Benchmark.judging, "mode", "resolution")
     source = "prompts/ID.txt and dpg_bench.csv from the folder dpg_bench/ of github.com/TencentQQGYLab/ELLA"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {
@@ -240,17 +237,6 @@ class Dpg(Benchmark):
             pictures = [self._cell(load_image(self.out / row.output)) for row in prompt]
             folder.mkdir(parents=True, exist_ok=True)
             save_png(grid(pictures), folder / f"{prompt[0].item.group}.png", {"prompt": prompt[0].item.prompt})
-
-    @cached_property
-    def judge_model(self) -> Judge:
-        """Who answers; opened when it is first needed, with its replies kept under `self.out`."""
-        if not self.settings.judge:
-            raise ValueError(
-                "DPG-Bench needs a model that answers questions about pictures; name one with --set judge=..."
-            )
-        from janusflow.evaluation.judges import open_judge
-
-        return open_judge(self.settings.judge, cache=self.out / "replies")
 
     def _cell(self, picture: Image.Image) -> Image.Image:
         side = self.settings.resolution

@@ -12,12 +12,10 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
-from janusflow.evaluation.judges import Judge
 from janusflow.evaluation.protocol import Item, Output, Row
 
 LETTERS = "ABCD"
@@ -190,13 +188,6 @@ class MmBench(Questions):
         }
         data |= {name: row[name] for name in GROUPS if row.get(name)}
         return Item(str(index), prompt, (picture,), group=str(index % TURN), system=system, data=data)
-
-    @cached_property
-    def judge_model(self) -> Judge:
-        """Who reads what the rules cannot; opened when it is first needed, with its replies under `self.out`."""
-        from janusflow.evaluation.judges import open_judge
-
-        return open_judge(self.settings.judge, cache=self.out / "replies")
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         options, answer = item.data["options"], str(output)

@@ -10,12 +10,10 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import Questions, mean, write_text
-from janusflow.evaluation.judges import Judge
 from janusflow.evaluation.protocol import Item, Output, Row
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -83,6 +81,7 @@ class MmVet(Questions):
     name = "mmvet"
     title = "MM-Vet"
     Settings = MmVetSettings
+    judged_by = "a model that grades answers"
     published: ClassVar = {
         "JanusFlow 384 (paper)": {"overall": 30.9},
         "JanusFlow 256 (paper)": {"overall": 27.4},
@@ -120,15 +119,6 @@ class MmVet(Questions):
                 )
             )
         return items
-
-    @cached_property
-    def judge_model(self) -> Judge:
-        """Who grades; opened when it is first needed, with its replies kept under `self.out`."""
-        from janusflow.evaluation.judges import open_judge
-
-        if not self.settings.judge:
-            raise ValueError("MM-Vet is graded by a model; name one with --set judge=...")
-        return open_judge(self.settings.judge, cache=self.out / "replies")
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         truth = item.data["answer"].replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")

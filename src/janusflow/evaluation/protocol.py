@@ -9,12 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
 from janusflow.images import ImageSource
+
+if TYPE_CHECKING:
+    from janusflow.evaluation.judges import Judge
 
 Output = Image.Image | str  # a drawn picture, or an answer
 
@@ -84,6 +88,7 @@ class Benchmark(ABC):
         title: in reports.
         draws: whether its items are pictures to draw; else they are questions.
         Settings: a frozen dataclass of its options (`--set key=value`), every field with a default.
+        judged_by: what kind of model `Settings.judge` must name; "" where none is needed.
         judging: names of settings that shape verdicts alone: a run may be judged anew with others. The outputs stay.
         main: name of the score that is quoted.
         published: scores that others report, by model, with the names of `scores`; the paper's first.
@@ -98,6 +103,7 @@ class Benchmark(ABC):
     title: ClassVar[str]
     draws: ClassVar[bool]
     Settings: ClassVar[type] = NoSettings
+    judged_by: ClassVar[str] = ""
     judging: ClassVar[tuple[str, ...]] = ("judge", "threads", "device")
     main: ClassVar[str] = "overall"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {}
@@ -148,6 +154,23 @@ class Benchmark(ABC):
             )
             return list(drawn)
         return list(model.chat_batch([conversation(model, item) for item in items], **options))
+
+    @cached_property
+    def judge_model(self) -> Judge:
+        """The model that `Settings.judge` names, opened when it is first asked; replies are kept in `self.out`."""
+        from janusflow.evaluation.judges import open_judge
+
+        self.check_judge()
+        return open_judge(self.settings.judge, cache=self.out / "replies")
+
+    def check_judge(self) -> None:
+        """Refuses to begin what nobody could judge.
+
+        Raises:
+            ValueError: if a model is needed and none is named.
+        """
+        if self.judged_by and not self.settings.judge:
+            raise ValueError(f"{self.title} needs {self.judged_by}; name one with --set judge=...")
 
     @abstractmethod
     def judge(self, item: Item, output: Output) -> dict[str, Any]:

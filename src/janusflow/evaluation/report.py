@@ -20,6 +20,7 @@ from typing import Any
 
 from PIL import Image
 
+from janusflow.checkpoint.files import find_folder
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
@@ -34,7 +35,12 @@ BLOCK = 1 << 22
 
 
 def write_report(
-    benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], rows: Sequence[Row], lacking: Mapping[str, str]
+    benchmark: Benchmark,
+    request: EvalRequest,
+    items: Sequence[Item],
+    rows: Sequence[Row],
+    lacking: Mapping[str, str],
+    made: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Writes report.json, report.md and report.html into the run's folder.
 
@@ -44,6 +50,7 @@ def write_report(
         items: all that were to be done.
         rows: those with a verdict.
         lacking: why the others have none, by key.
+        made: what made the outputs, as in run.json.
 
     Returns:
         What report.json holds.
@@ -60,14 +67,10 @@ def write_report(
         "items": len(items),
         "judged": len(rows),
         "not_judged": dict(list(lacking.items())[:100]),
-        "model": request.model,
-        "dtype": request.dtype,
-        "options": dict(request.options),
+        **{name: made[name] for name in ("model", "vae", "dtype", "options", "weights_sha256", "data_sha256")},
         "settings": vars(benchmark.settings),
         "seeds": sorted({row.item.seed for row in rows if benchmark.drawn(row.item)})[:100],
         "published": {who: dict(row) for who, row in benchmark.published.items()},
-        "weights_sha256": hashes(weights_of(request.model)),
-        "data_sha256": hashes(benchmark.files()),
         "versions": {"python": platform.python_version(), **_versions()},
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
@@ -110,18 +113,14 @@ def _at(ordered: Sequence[float], share: float) -> float:
 # --- what made it ---------------------------------------------------------------------------------------------------
 
 
-def weights_of(model: str) -> list[Path]:
-    """The weight files of a model that is on disk; nothing for one that is not (scored without it)."""
-    from huggingface_hub import snapshot_download
+def weights_of(model: str, vae: str | None) -> list[Path]:
+    """The weight files of a model and of a VAE that is given apart.
 
-    from janusflow.checkpoint.files import find_folder
-
-    try:
-        here = model == "tiny" or Path(model).is_dir()
-        folder = find_folder(model) if here else Path(snapshot_download(model, local_files_only=True))
-    except (ValueError, OSError):
-        return []
-    return sorted(file for pattern in WEIGHTS for file in folder.rglob(pattern))
+    Raises:
+        ValueError: if one of them cannot be found.
+    """
+    folders = [find_folder(place) for place in (model, vae) if place is not None]
+    return sorted(file for folder in folders for pattern in WEIGHTS for file in folder.rglob(pattern))
 
 
 def hashes(found: Sequence[Path]) -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 
+RESERVED = ("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type")
 MODES = ("full", "generate", "score")
 
 
@@ -59,6 +61,9 @@ class EvalRequest:
             if count is not None and count < 1:
                 raise ValueError(f"{name} is {count}; expected 1 or more")
         kind = find_benchmark(self.benchmark)
+        check_options(self.options)
+        if kind.draws and "seed" in self.options:
+            raise ValueError(f"the seeds are those of the items of {kind.title}; leave the option seed out")
         known = [field.name for field in fields(kind.Settings)]
         unknown = sorted(set(self.settings) - set(known))
         if unknown:
@@ -73,3 +78,20 @@ class EvalRequest:
         benchmark = kind(self.data, settings)
         benchmark.out = self.out
         return benchmark
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuses names that neither drawing nor answering knows, before anything is opened.
+
+    Raises:
+        ValueError: naming the first of them, and what there is.
+    """
+    from janusflow.janus import Janus
+    from janusflow.pipeline import JanusFlow
+    from janusflow.understanding import Decoding
+
+    drawing = {**signature(JanusFlow.generate).parameters, **signature(Janus.generate).parameters}
+    known = [*(name for name in drawing if name not in RESERVED), *Decoding.__dataclass_fields__]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        raise ValueError(f"there is no option {unknown!r}; known are {', '.join(dict.fromkeys(known))}")

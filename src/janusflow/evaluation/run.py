@@ -7,28 +7,29 @@ finished item, of each process), and in the end `results.jsonl`, `report.json`, 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from janusflow.device import device_of
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
 from janusflow.evaluation.registry import find_benchmark
-from janusflow.evaluation.report import write_report
+from janusflow.evaluation.report import hashes, weights_of, write_report
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder, save_png
 
 SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
+PATIENCE = timedelta(days=30)  # with which processes wait for each other
 HOW = ("threads", "device")  # settings that change no verdict
 
 
@@ -49,8 +50,10 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     """
     request = _as_made(request)
     benchmark = request.open()
+    if request.mode != "generate":
+        benchmark.check_judge()
     items = _chosen(benchmark, request)
-    _remember(request, benchmark)
+    made = _remember(request, benchmark)
     if request.mode == "score" and not _outputs(benchmark, items):
         raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -64,23 +67,26 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     elif workers > 1:
         _in_processes(request, workers)
     else:
-        work(request, 0, 1, model=model)
+        _work(benchmark, items, request, 0, 1, model)
     done = _outputs(benchmark, items)
     if request.mode == "generate":
         return {"benchmark": request.benchmark, "items": len(items), "done": len(done)}
     rows, failed = _rows(benchmark, items, done)
     benchmark.write_official(rows)
-    return write_report(benchmark, request, items, rows, failed)
+    return write_report(benchmark, request, items, rows, failed, made)
 
 
 def work(request: EvalRequest, rank: int, ranks: int, *, model: Any = None) -> None:
     """One process's part of what is left: whole batches, in turn."""
     benchmark = request.open()
-    items = _chosen(benchmark, request)
+    _work(benchmark, _chosen(benchmark, request), request, rank, ranks, model)
+
+
+def _work(benchmark: Benchmark, items: Sequence[Item], request: EvalRequest, rank: int, ranks: int, model: Any) -> None:
     size = request.batch_size
     mine = [item for place, item in enumerate(items) if place // size % ranks == rank]
     if request.mode != "score":
-        _produce(benchmark, request, mine, rank, model)
+        _produce(benchmark, replace(request, device=device_of(request.device, rank, ranks)), mine, rank, model)
     if request.mode != "generate":
         _judge(benchmark, mine, rank)
 
@@ -106,24 +112,36 @@ def _as_made(request: EvalRequest) -> EvalRequest:
     return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
 
 
-def _remember(request: EvalRequest, benchmark: Benchmark) -> None:
-    """Writes what the run was told; a run is continued with the same words only, but for those of its judges."""
+def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
+    """Writes what makes the run's outputs, its weights and data too, and gives it back.
+
+    A run is continued with the same words, weights and data only, but for what its judges are told. Outputs that come
+    from elsewhere were made by nobody knows what.
+    """
     make_folder(request.out)
     told = {name: _plain(getattr(request, name)) for name in SAME}
     told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
-    file = request.out / "run.json"
-    if file.is_file() and (any(request.out.glob("outputs-*.jsonl")) or request.mode == "score"):
-        before = json.loads(file.read_text(encoding="utf-8"))
+    told["data_sha256"] = hashes(benchmark.files())
+    file, scoring = request.out / "run.json", request.mode == "score"
+    if scoring and not file.is_file():
+        return {**told, "model": "unknown", "weights_sha256": {}}
+    if not scoring:
+        told["weights_sha256"] = hashes(weights_of(request.model, request.vae))
+    if file.is_file() and (scoring or any(request.out.glob("outputs-*.jsonl"))):
+        before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         changed = [name for name in told if before.get(name) != told[name]]
         if changed:
             name = changed[0]
+            if name.endswith("sha256"):
+                raise ValueError(f"{request.out} holds a run with other {name.split('_')[0]}; give another --out")
             raise ValueError(
                 f"{request.out} holds a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
             )
-        return
+        return before
     beside = file.with_suffix(f".{os.getpid()}")
     beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     beside.replace(file)
+    return told
 
 
 def _verdicts(benchmark: Benchmark, rank: int = 0) -> Records:
@@ -159,12 +177,8 @@ def _produce(benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], 
         model = _open(request)
     with progress_bar(f"{benchmark.title}: making", len(todo), shown=rank == 0) as advance:
         for batch in _batches(benchmark, todo, request.batch_size):
-            started = time.perf_counter()
-            outputs = benchmark.produce(model, batch, request.options)
-            seconds = (time.perf_counter() - started) / len(batch)
-            for item, output in zip(batch, outputs, strict=True):
-                record = {"key": item.key, "output": _keep(benchmark, item, output), "seconds": round(seconds, 4)}
-                records.append(record)
+            for item, output in zip(batch, benchmark.produce(model, batch, request.options), strict=True):
+                records.append({"key": item.key, "output": _keep(benchmark, item, output)})
                 advance()
 
 
@@ -212,9 +226,11 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
         progress_bar(f"{benchmark.title}: judging", len(todo), shown=rank == 0) as advance,
         ThreadPoolExecutor(benchmark.threads) as pool,
     ):
-        # The first is done before the others begin: it opens the judge.
-        for record in itertools.chain([verdict(item) for item in todo[:1]], pool.map(verdict, todo[1:])):
-            records.append(record)
+        for item in todo[:1]:  # before the others begin: it opens the judge
+            records.append(verdict(item))
+            advance()
+        for done in as_completed([pool.submit(verdict, item) for item in todo[1:]]):
+            records.append(done.result())
             advance()
 
 
@@ -280,9 +296,9 @@ def _on_ray(request: EvalRequest, workers: int) -> None:
 
 
 def _wait_for_all() -> None:
-    """Under torchrun: until every process has done its part."""
-    from janusflow.training.distributed import join, leave
+    """Under torchrun: until every process has done its part, however long that takes."""
+    import torch.distributed as dist
 
-    world = join("cpu")
-    world.wait()
-    leave(world)
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    dist.barrier()
+    dist.destroy_process_group()

@@ -10,17 +10,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.images import load_image
-
-if TYPE_CHECKING:
-    from janusflow.evaluation.judges import Judge
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")
 TOP = 5  # of a picture's scores
@@ -102,6 +98,7 @@ class UniMmmu(Benchmark):
     title = "Uni-MMMU (code)"
     draws = True
     Settings = UniMmmuSettings
+    judged_by = "a model that compares pictures"
     source = "svg/metadata.json and the SVG and PNG files that it names, from Uni-MMMU's data on the hub"
 
     def __init__(self, data: Path | None, settings: Any) -> None:
@@ -187,15 +184,6 @@ class UniMmmu(Benchmark):
             }
             (self.out / case).mkdir(parents=True, exist_ok=True)
             (self.out / case / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-    @cached_property
-    def judge_model(self) -> Judge:
-        """Who judges; opened when it is first needed, with its replies kept under `self.out`."""
-        if not self.settings.judge:
-            raise ValueError("Uni-MMMU needs a model that compares pictures; name one with --set judge=...")
-        from janusflow.evaluation.judges import open_judge
-
-        return open_judge(self.settings.judge, cache=self.out / "replies")
 
     def _ask(self, prompt: str, pictures: Sequence[Image.Image], wanted: Mapping[str, int]) -> dict[str, int]:
         reply = ""

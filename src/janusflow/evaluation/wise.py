@@ -12,16 +12,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
-
-if TYPE_CHECKING:
-    from janusflow.evaluation.judges import Judge
 
 CRITERIA = {"consistency": 0.7, "realism": 0.2, "aesthetic quality": 0.1}
 TOP = 2  # of a criterion
@@ -246,6 +242,7 @@ class Wise(Benchmark):
     title = "WISE"
     draws = True
     Settings = WiseSettings
+    judged_by = "a model that judges pictures"
     source = "the JSON files of WISE_legacy/data or data_verified of github.com/PKU-YuanGroup/WISE"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {"JanusFlow 384 (TorchUMM; legacy)": {"overall": 0.2964}}
 
@@ -312,12 +309,3 @@ class Wise(Benchmark):
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         return overall(self.protocol, ((int(row.item.data["prompt_id"]), row.score) for row in rows))
-
-    @cached_property
-    def judge_model(self) -> Judge:
-        """Who judges; opened when it is first needed, with its replies kept under `self.out`."""
-        if not self.settings.judge:
-            raise ValueError("WISE needs a model that judges pictures; name one with --set judge=...")
-        from janusflow.evaluation.judges import open_judge
-
-        return open_judge(self.settings.judge, cache=self.out / "replies")
