@@ -95,6 +95,8 @@ def test_ask_prints_the_answer_whole_or_streamed(run, small_model: JanusFlow, pi
     streamed = run("ask", picture, "what is it?", "--max-new-tokens", 6, "--stream")
     assert whole.stdout.strip() == streamed.stdout.strip() == expected
     assert run("ask", "hello", "--max-new-tokens", 2).exit_code == 0
+    greedy = run("ask", picture, "what is it?", "--max-new-tokens", 6, "--temperature", 0)
+    assert greedy.stdout == whole.stdout
     assert (
         run("ask", picture, picture, "which?", "--temperature", 0.9, "--seed", 1, "--max-new-tokens", 2).exit_code == 0
     )
@@ -166,7 +168,8 @@ def test_version_and_help_show_examples() -> None:
         ("ask", [""], "question is ''"),
         ("ask", ["a", "--max-new-tokens", "0"], "max_new_tokens is 0"),
         ("ask", [__file__], "is a file; the question comes last"),
-        ("ask", ["a", "--temperature", "0"], "temperature is 0"),
+        ("ask", ["a", "--temperature", "-1"], "temperature is -1"),
+        ("ask", ["a", "--sft-format", "old"], "known templates are deepseek_old, deepseek"),
         ("ask", ["a", "--seed", "99999999999999999999"], "seed is 99999999999999999999"),
     ],
 )

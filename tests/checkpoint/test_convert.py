@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoProcessor, JanusForConditionalGeneration
+from transformers import AutoProcessor, GenerationConfig, JanusForConditionalGeneration
 
 from janusflow import JanusFlow
 from janusflow.checkpoint import convert as convert_module
@@ -75,6 +75,59 @@ def test_transformers_opens_a_converted_janus_and_draws_the_same(tmp_path: Path)
     opened = JanusFlow.from_pretrained(JANUS, device="cpu")
     ours = dict(opened.network.named_parameters())
     assert all(torch.equal(value, ours[name]) for name, value in model.named_parameters())
+    golden, case = load_file(JANUS / "expected.safetensors"), cases["t2i"][0]
+    prompt = torch.tensor([case["input_ids"]])
+    codes = model.generate(prompt, attention_mask=torch.ones_like(prompt), generation_mode="image", do_sample=False)
+    assert torch.equal(codes, golden["t2i.0.tokens"][:1].long())
+
+
+@pytest.mark.parametrize("source", [OFFICIAL, JANUS])
+def test_the_ids_of_the_tokenizer_are_told_to_the_network(tmp_path: Path, source: Path) -> None:
+    converted = convert(source, tmp_path / "converted", progress=False)
+    opened = JanusFlow.from_pretrained(source, device="cpu")
+    opened.save_pretrained(tmp_path / "saved")
+    tokenizer = opened.processor.tokenizer
+    wanted = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    assert len({*wanted, 1, 2}) == 5
+    for folder in (converted, tmp_path / "saved"):
+        for ids in (
+            JanusFlow.from_pretrained(folder, device="cpu").network.config.text_config,
+            read_generation(folder),
+        ):
+            assert (ids.bos_token_id, ids.eos_token_id, ids.pad_token_id) == wanted
+
+
+def read_generation(folder: Path) -> GenerationConfig:
+    return GenerationConfig.from_pretrained(folder)
+
+
+def test_the_licence_outlives_a_second_step_and_own_weights_keep_their_own(tmp_path: Path) -> None:
+    JanusFlow.from_pretrained(OFFICIAL, device="cpu").save_pretrained(tmp_path / "one")
+    JanusFlow.from_pretrained(tmp_path / "one", device="cpu").save_pretrained(tmp_path / "two")
+    card = convert(tmp_path / "one", tmp_path / "three", to="official", progress=False) / "README.md"
+    for file in (tmp_path / "one" / "README.md", card):
+        assert "DeepSeek Model License" in file.read_text(encoding="utf-8")
+    (tmp_path / "one" / "README.md").write_text("mine", encoding="utf-8")
+    JanusFlow.from_pretrained(OFFICIAL, device="cpu").save_pretrained(tmp_path / "one")
+    assert (tmp_path / "one" / "README.md").read_text(encoding="utf-8") == "mine"
+    convert("tiny", tmp_path / "tiny", to="official", progress=False)
+    back = convert(tmp_path / "tiny", tmp_path / "back", progress=False)
+    assert (back / "README.md").read_text(encoding="utf-8") == (tmp_path / "tiny" / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert "DeepSeek Model License" not in (back / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_uncommon_rope_travels_in_both_families(tmp_path: Path) -> None:
+    for source in (OFFICIAL, JANUS):
+        changed = Path(shutil.copytree(source, tmp_path / f"changed-{source.name}"))
+        raw = json.loads((changed / "config.json").read_text())
+        raw["language_config"]["rope_theta"] = 50000.0
+        (changed / "config.json").write_text(json.dumps(raw))
+        ours = convert(changed, tmp_path / f"ours-{source.name}", progress=False)
+        back = convert(ours, tmp_path / f"back-{source.name}", to="official", progress=False)
+        assert json.loads((back / "config.json").read_text())["language_config"]["rope_theta"] == 50000.0
+        assert open_checkpoint(back).config.text_config.rope_parameters["rope_theta"] == 50000.0
 
 
 def test_a_janusflow_has_no_transformers_layout(tmp_path: Path) -> None:

@@ -122,6 +122,16 @@ def test_understanding_in_a_batch(picture: str) -> None:
     assert "Describe the image." in alone[1]["sft_format"]
 
 
+def test_what_greedy_decoding_has_no_use_for_is_let_be(picture: str) -> None:
+    pipeline = InferencePipeline("janus_flow", {**FLOW, "understanding_cfg": {"max_new_tokens": 4}})
+    asked = {"backbone": "janus_flow", "task": "understanding", "prompt": "what?", "images": [picture]}
+    plain = pipeline.run(asked)
+    for told in ({"temperature": 0}, {"do_sample": True, "temperature": 0}, {"top_p": None, "seed": None}):
+        assert pipeline.run({**asked, "params": told}) == plain
+    other = InferencePipeline("janus_flow", {**FLOW, "sft_format": "deepseek"})
+    assert "<|User|>" in other.run({**asked, "params": {"max_new_tokens": 1}})["sft_format"]
+
+
 def test_janus_behind_the_same_interface(picture: str) -> None:
     few = {"parallel_size": 2, "img_size": 64}
     one, many = (InferencePipeline("janus_pro", {**JANUS, "generation_cfg": few}) for _ in range(2))

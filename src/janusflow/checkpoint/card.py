@@ -8,6 +8,7 @@ from pathlib import Path
 from janusflow.checkpoint.load import Checkpoint
 
 LICENCE_NAME = "DeepSeek Model License"
+LICENCE_FIELD = "license_name: deepseek"
 DEEPSEEK_LICENCE = "https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL"
 RELEASED = ("official", "paddle")  # layouts that released weights have
 HEADER = """---
@@ -30,12 +31,13 @@ The released weights of the Janus family, and what is made of them, stand under 
 def is_released(checkpoint: Checkpoint | None) -> bool:
     """Whether weights are the released ones, or made of them, as far as can be told.
 
-    They are in a layout of theirs, or of a Janus in any, and no card beside them is silent about DeepSeek.
+    A Janus in any layout is, and a JanusFlow in a layout of theirs unless a card beside it leaves that licence unnamed.
     """
-    if checkpoint is None or not (checkpoint.layout in RELEASED or checkpoint.family == "Janus"):
-        return False
+    if checkpoint is None or checkpoint.family == "Janus":
+        return checkpoint is not None
     card = checkpoint.folder / "README.md"
-    return not card.is_file() or "deepseek" in card.read_text(encoding="utf-8").lower()
+    text = card.read_text(encoding="utf-8") if card.is_file() else LICENCE_NAME
+    return checkpoint.layout in RELEASED and (LICENCE_NAME in text or LICENCE_FIELD in text)
 
 
 def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:
@@ -75,7 +77,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
         return
     extra = ""
     if released:
-        licence, extra = "other", f"license_name: deepseek\nlicense_link: {DEEPSEEK_LICENCE}\n"
+        licence, extra = "other", f"{LICENCE_FIELD}\nlicense_link: {DEEPSEEK_LICENCE}\n"
         text = text.rstrip() + "\n" + DEEPSEEK.format(link=DEEPSEEK_LICENCE).rstrip()
     janus = checkpoint is not None and checkpoint.family == "Janus"
     library = "transformers" if janus else "janusflow"
