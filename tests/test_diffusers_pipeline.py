@@ -81,7 +81,7 @@ def test_with_offload_only_one_part_is_on_the_device(pipe: JanusFlowPipeline, mo
     model, moves = pipe.model, []
     monkeypatch.setattr(model.network, "to", lambda where: moves.append(("network", str(where))))
     monkeypatch.setattr(model.codec.vae, "to", lambda where: moves.append(("vae", str(where))))
-    pipe.enable_model_cpu_offload("cpu")
+    pipe.enable_model_cpu_offload(device="cpu")
     moves.clear()
     pipe("a star", num_inference_steps=1)
     assert [part for part, _ in moves] == ["network", "network", "vae", "vae"]
@@ -94,9 +94,32 @@ def test_with_offload_only_one_part_is_on_the_device(pipe: JanusFlowPipeline, mo
     assert model.device.type == "cpu"
 
 
+def test_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 1, "generator": torch.Generator().manual_seed(1)}
+    pictures = pipe("a star", output_type="pt", negative_prompt="", **options).images
+    options["generator"].manual_seed(1)
+    array = pipe("a star", output_type="np", negative_prompt=[""], **options).images
+    assert pictures.shape[1] == 3 and torch.equal(pictures.permute(0, 2, 3, 1), torch.from_numpy(array))
+    seen: list[Any] = []
+    pipe(
+        "a star",
+        num_inference_steps=1,
+        callback_on_step_end=lambda pipe, step, t, tensors: (seen.append(tensors), {})[1],
+        callback_on_step_end_tensor_inputs=["latents"],
+    )
+    assert seen[0].keys() == {"latents"}
+    pipe.save_pretrained(tmp_path)
+    half = JanusFlowPipeline.from_pretrained(tmp_path, use_safetensors=True).to("cpu", torch.bfloat16)
+    assert half.dtype == half.vae.dtype == torch.bfloat16
+    assert half.to(torch.float32).dtype == torch.float32
+    assert half.tokenizer.encode("a star")
+
+
 def test_what_it_refuses(pipe: JanusFlowPipeline) -> None:
     with pytest.raises(ValueError, match="negative_prompt"):
-        pipe("a star", negative_prompt="blur")  # type: ignore[arg-type]
+        pipe("a star", negative_prompt="blur")
+    with pytest.raises(ValueError, match="names 'prompt_embeds'; there are the latents"):
+        pipe("a star", callback_on_step_end_tensor_inputs=["prompt_embeds"])
     with pytest.raises(ValueError, match="decode_batch_size is 0"):
         pipe.model.generate("a star", decode_batch_size=0)
     with pytest.raises(ValueError, match="is a Janus model"):

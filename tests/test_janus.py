@@ -70,7 +70,7 @@ def test_inputs_and_embeddings_of_a_batch(janus: Janus, golden: Golden) -> None:
     assert error(embeds[visible], expected["und.inputs_embeds"][visible]) < TOLERANCE
 
 
-def test_logits_and_greedy_text(janus: Janus, golden: Golden) -> None:
+def test_logits_and_greedy_text(janus: Janus, golden: Golden, caplog: pytest.LogCaptureFixture) -> None:
     inputs = janus.processor.encode_conversations(golden.conversations)
     embeds = janus.network.embed(inputs.input_ids, inputs.pixel_values)
     outputs = janus.network(inputs_embeds=embeds, attention_mask=inputs.attention_mask)
@@ -79,6 +79,7 @@ def test_logits_and_greedy_text(janus: Janus, golden: Golden) -> None:
     wanted = [tokenizer.decode(row, skip_special_tokens=True) for row in golden.tensors["und.greedy_tokens"]]
     length = golden.tensors["und.greedy_tokens"].shape[1]
     assert janus.chat_batch(golden.conversations, max_new_tokens=length) == wanted
+    assert not caplog.records  # transformers' warnings
     for talk, text in zip(golden.conversations, wanted, strict=True):
         assert janus.chat(talk, max_new_tokens=length) == text
         assert "".join(janus.stream(talk, max_new_tokens=length)) == text
@@ -298,6 +299,27 @@ def test_saved_and_opened_again(janus: Janus, tmp_path: Path) -> None:
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     opened = TransformersJanus.from_pretrained(tmp_path / "saved")
     assert all(torch.equal(value, ours[name]) for name, value in opened.named_parameters())
+
+
+def test_with_offload_a_part_is_on_the_device_while_it_works(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both devices are the CPU here; what is watched is who is sent where, and when."""
+    model: Any = JanusFlow.from_pretrained(golden.folder, device="cpu")
+    moves: list[str] = []
+    monkeypatch.setattr(model.network, "to", lambda where: moves.append("network"))
+    monkeypatch.setattr(model.network.model.vqmodel, "to", lambda where: moves.append("codec"))
+    model.offload("cpu")
+    moves.clear()
+    sizes: list[int] = []
+    decode = model.network.decode
+    monkeypatch.setattr(model.network, "decode", lambda codes: (sizes.append(len(codes)), decode(codes))[1])
+    pictures = model.generate(["a", "b"], do_sample=False, decode_batch_size=1, progress=False)
+    assert moves == ["network", "network", "codec", "codec"] and sizes == [1, 1]
+    moves.clear()
+    model.ask("hi", max_new_tokens=2)
+    assert moves == ["network", "network"]
+    monkeypatch.undo()
+    plain = model.to("cpu").generate(["a", "b"], do_sample=False, decode_batch_size=1, progress=False)
+    assert [one.tobytes() for one in pictures] == [one.tobytes() for one in plain]
 
 
 def test_it_takes_no_vae(golden: Golden) -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
+
+import torch
+from torch import nn
 
 from janusflow import understanding
+from janusflow.device import resolve_device
 from janusflow.images import ImageSource, load_images
 from janusflow.processor import JanusFlowProcessor, Message
 from janusflow.understanding import Decoding, Speaker
 
 
 class Conversational:
-    """From pictures to words. `network` and `processor` come from the class that inherits this."""
+    """From pictures to words. `network`, `processor`, `to` and `_part` come from the class that inherits this."""
 
     network: Speaker
     processor: JanusFlowProcessor
+    _computes_on: torch.device | None = None  # with `offload`
 
     def ask(self, question: str, images: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any) -> str:
         """The answer to one question.
@@ -76,10 +81,41 @@ class Conversational:
         with self._working("network"):
             yield from pieces
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self._computes_on or self.network.device
+
+    def offload(self, device: str | torch.device = "auto") -> Self:
+        """From now on the parts wait in main memory, and only the one that works is on the device.
+
+        Args:
+            device: where to compute; "auto" is the best one here.
+        """
+        self.to("cpu")
+        self._computes_on = resolve_device(device)
+        return self
+
     @contextmanager
     def _working(self, part: str | None) -> Iterator[None]:
-        """Around the work of a part of the model; a class that can put parts aside does so here."""
-        yield
+        """Puts a part of the model on the device for a while, if it waits elsewhere."""
+        if part is None or self._computes_on is None:
+            yield
+            return
+        module = self._part(part)
+        module.to(self._computes_on)
+        try:
+            yield
+        finally:
+            module.to("cpu")
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves everything to a device, to stay there."""
+        raise NotImplementedError
+
+    def _part(self, part: str) -> nn.Module:
+        """The module that `_working` moves: "network", or what makes pixels."""
+        raise NotImplementedError
 
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():

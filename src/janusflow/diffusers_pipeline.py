@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ImagePipelineOutput
+from diffusers import AutoencoderKL, ImagePipelineOutput
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
+from janusflow.device import resolve_device, resolve_dtype
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
 
+NEEDLESS = ("use_safetensors", "low_cpu_mem_usage")  # diffusers' options that change nothing here
 StepEnd = Callable[["JanusFlowPipeline", int, float, dict[str, Tensor]], "dict[str, Tensor]"]
 
 
@@ -47,13 +50,15 @@ class JanusFlowPipeline:
             pretrained_model_name_or_path: "tiny", a folder or a hub id.
             torch_dtype: of the weights; "auto" is what the checkpoint asks for.
             device: where to open it.
-            **options: of `JanusFlow.from_pretrained`, such as `vae`.
+            **options: of `JanusFlow.from_pretrained`, such as `vae`; diffusers' `use_safetensors` and
+                `low_cpu_mem_usage` say what is always so here.
 
         Raises:
             ValueError: if it cannot be opened, or is a Janus, which has no path of latents.
         """
         path = pretrained_model_name_or_path
-        model = JanusFlow.from_pretrained(path, dtype=torch_dtype, device=device, **options)
+        told = {name: value for name, value in options.items() if name not in NEEDLESS}
+        model = JanusFlow.from_pretrained(path, dtype=torch_dtype, device=device, **told)
         if isinstance(model, Janus):
             raise ValueError(f"{str(path)!r} is a Janus model, which draws code by code; use JanusFlow.from_pretrained")
         return cls(model)
@@ -62,10 +67,34 @@ class JanusFlowPipeline:
         """Writes the folder that `from_pretrained` opens."""
         self.model.save_pretrained(save_directory)
 
-    def to(self, device: str | torch.device) -> JanusFlowPipeline:
-        """Moves everything to a device."""
-        self.model.to(device)
+    def to(
+        self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None
+    ) -> JanusFlowPipeline:
+        """Moves everything to a device, casts it to a dtype, or both."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        if dtype is not None:
+            resolve_dtype(dtype, dtype)
+            self.model.network.to(dtype)
+            self.model.codec.vae.to(dtype)
+        if device is not None:
+            self.model.to(device)
         return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's weights."""
+        return self.model.network.dtype
+
+    @property
+    def vae(self) -> AutoencoderKL:
+        """The VAE."""
+        return self.model.codec.vae
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer."""
+        return self.model.processor.tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -78,18 +107,18 @@ class JanusFlowPipeline:
         model = self.model
         return {
             "network": model.network,
-            "vae": model.codec.vae,
+            "vae": self.vae,
             "processor": model.processor,
-            "tokenizer": model.processor.tokenizer,
+            "tokenizer": self.tokenizer,
         }
 
     def set_progress_bar_config(self, *, disable: bool = False, **_others: Any) -> None:
         """Shows or hides the bar."""
         self._progress = not disable
 
-    def enable_model_cpu_offload(self, device: str | torch.device = "auto") -> None:
-        """Network and VAE wait in main memory; see `JanusFlow.offload`."""
-        self.model.offload(device)
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: str | torch.device = "auto") -> None:
+        """Network and VAE wait in main memory, and the one that works is on the device; see `JanusFlow.offload`."""
+        self.model.offload(device if gpu_id is None else f"{resolve_device(device).type}:{gpu_id}")
 
     def enable_vae_slicing(self) -> None:
         """Decodes one picture at a time, for little memory."""
@@ -113,21 +142,23 @@ class JanusFlowPipeline:
         image: Any = None,
         mask_image: Any = None,
         strength: float | None = None,
-        negative_prompt: None = None,
+        negative_prompt: str | Sequence[str] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **options: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Paints.
 
         Args:
             prompt, height, width, num_inference_steps, guidance_scale, num_images_per_prompt, generator, latents,
-                output_type: as in `JanusFlow.generate`.
+                output_type: as in `JanusFlow.generate`; "pt" too, a tensor (N, 3, height, width) in [0, 1].
             image, mask_image, strength: of image to image and inpainting.
-            negative_prompt: none; JanusFlow's guidance is against the empty prompt that it was trained with.
+            negative_prompt: an empty one; JanusFlow's guidance is against the empty prompt that it was trained with.
             return_dict: False gives a tuple.
             callback_on_step_end: called with (pipe, step, t, {"latents": x}); what it gives back replaces x.
+            callback_on_step_end_tensor_inputs: which tensors it gets; there are the latents alone.
             **options: further arguments of `JanusFlow.generate`, such as `solver` or `guidance_interval`.
 
         Returns:
@@ -136,7 +167,10 @@ class JanusFlowPipeline:
         Raises:
             ValueError: for any value that is not allowed, in one sentence.
         """
-        if negative_prompt is not None:
+        unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
+        if unknown:
+            raise ValueError(f"callback_on_step_end_tensor_inputs names {sorted(unknown)[0]!r}; there are the latents")
+        if any([negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt):
             raise ValueError("negative_prompt is given; JanusFlow's guidance knows the empty prompt alone")
         painted = self.model.generate(
             prompt,
@@ -150,12 +184,14 @@ class JanusFlowPipeline:
             image=image,
             mask=mask_image,
             strength=strength,
-            output_type=output_type,  # type: ignore[arg-type]
+            output_type="np" if output_type == "pt" else output_type,  # type: ignore[arg-type]
             decode_batch_size=self._decode_at_once,
             callback_on_step_end=self._called_back(callback_on_step_end),
             progress=self._progress,
             **options,
         )
+        if output_type == "pt":
+            painted = torch.from_numpy(painted).permute(0, 3, 1, 2)
         return ImagePipelineOutput(images=painted) if return_dict else (painted,)
 
     def _called_back(self, callback: StepEnd | None) -> Any:

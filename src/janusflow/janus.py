@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from janusflow.checkpoint import Checkpoint
 from janusflow.checkpoint.card import keep_licence
@@ -64,14 +64,13 @@ class Janus(Conversational):
         return push_to_hub(self, repo_id, **options)
 
     def to(self, device: str | torch.device) -> Janus:
-        """Moves everything to a device."""
+        """Moves everything to a device, to stay there."""
+        self._computes_on = None
         self.network.to(resolve_device(device))
         return self
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.network.device
+    def _part(self, part: str) -> nn.Module:
+        return self.network if part == "network" else self.network.model.vqmodel
 
     @torch.inference_mode()
     def generate(
@@ -87,6 +86,7 @@ class Janus(Conversational):
         seed: int | Sequence[int] | None = None,
         output_type: OutputType = "pil",
         batch_size: int = 16,
+        decode_batch_size: int | None = None,
         callback_on_step_end: StepEnd | None = None,
         progress: bool = True,
         **others: Any,
@@ -104,6 +104,7 @@ class Janus(Conversational):
             output_type: "pil" for a list of pictures, "np" for an array (N, S, S, 3) in [0, 1], "latent" for the codes
                 (N, L).
             batch_size: how many pictures are drawn at once.
+            decode_batch_size: how many pictures the codec decodes at once, by default as many.
             callback_on_step_end: see `StepEnd`; called for each batch.
             progress: whether to show a bar.
             **others: none; arguments of JanusFlow's are named in the error.
@@ -120,21 +121,30 @@ class Janus(Conversational):
                 f"{', '.join(sorted(others))}: not for a Janus model, which draws code by code with {known}"
             )
         prompts = check_request(
-            prompts, output_type, num_images_per_prompt=num_images_per_prompt, batch_size=batch_size
+            prompts,
+            output_type,
+            num_images_per_prompt=num_images_per_prompt,
+            batch_size=batch_size,
+            decode_batch_size=batch_size if decode_batch_size is None else decode_batch_size,
         )
         sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p)
         seeds = choose_seeds(seed, len(prompts), num_images_per_prompt)
         ids, visible = self.processor.encode_prompts(prompts, side="left", keep_last=True)
         self._check_context(visible)
-        read = read_prompts(
-            self.network,
-            ids.to(self.device),
-            visible.to(self.device),
-            self.processor.tokenizer.pad_token_id,
-            guided=guidance_scale > 1,
-        )
-        codes = self._draw(read, seeds, sampling, batch_size, callback_on_step_end, progress)
-        return self._output(codes, output_type, batch_size)
+        with self._working("network"):
+            read = read_prompts(
+                self.network,
+                ids.to(self.device),
+                visible.to(self.device),
+                self.processor.tokenizer.pad_token_id,
+                guided=guidance_scale > 1,
+            )
+            codes = self._draw(read, seeds, sampling, batch_size, callback_on_step_end, progress)
+        if output_type == "latent":
+            return codes
+        with self._working("codec"):
+            pixels = torch.cat([self.network.decode(part) for part in codes.split(decode_batch_size or batch_size)])
+            return as_pictures(pixels.clip(-1, 1), output_type)
 
     def _check_context(self, visible: Tensor) -> None:
         longest, drawn = int(visible.sum(dim=1).max()), self.network.image_tokens
@@ -170,9 +180,3 @@ class Janus(Conversational):
                 uniform = chance.to(self.device)[rows]
                 drawn.append(draw_codes(self.network, read, owner[rows], uniform, sampling, after_code))
         return torch.cat(drawn)
-
-    def _output(self, codes: Tensor, output_type: OutputType, batch_size: int) -> Any:
-        if output_type == "latent":
-            return codes
-        pixels = torch.cat([self.network.decode(part) for part in codes.split(batch_size)])
-        return as_pictures(pixels.clip(-1, 1), output_type)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
@@ -58,7 +57,6 @@ class JanusFlow(Conversational):
         self.origin: Checkpoint | None = None
         self.quantized = False
         self.adapters: Any = None
-        self._computes_on: torch.device | None = None  # with `offload`
         self._warned_of_size = False
 
     # --- files ------------------------------------------------------------------------------------------------------
@@ -181,33 +179,8 @@ class JanusFlow(Conversational):
             self.vae.vae.to(self.device)
         return self
 
-    def offload(self, device: str | torch.device = "auto") -> JanusFlow:
-        """From now on network and VAE wait in main memory, and only the one that works is on the device.
-
-        Args:
-            device: where to compute; "auto" is the best one here.
-        """
-        self.to("cpu")
-        self._computes_on = resolve_device(device)
-        return self
-
-    @contextmanager
-    def _working(self, part: str | None) -> Iterator[None]:
-        """Puts the network or the VAE on the device for a while, if they wait elsewhere."""
-        if part is None or self._computes_on is None:
-            yield
-            return
-        module = self.network if part == "network" else self.codec.vae
-        module.to(self._computes_on)
-        try:
-            yield
-        finally:
-            module.to("cpu")
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return self._computes_on or self.network.device
+    def _part(self, part: str) -> nn.Module:
+        return self.network if part == "network" else self.codec.vae
 
     @property
     def codec(self) -> LatentCodec:
@@ -217,7 +190,8 @@ class JanusFlow(Conversational):
             ValueError: if it cannot be opened, or does not fit the network's latents.
         """
         if not isinstance(self.vae, LatentCodec):
-            codec = LatentCodec.from_pretrained(self.vae, dtype=self.network.dtype, device=self.device)
+            waiting = self.network.device if self._computes_on is None else torch.device("cpu")
+            codec = LatentCodec.from_pretrained(self.vae, dtype=self.network.dtype, device=waiting)
             config = self.network.config
             if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
                 raise ValueError(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+
+import pytest
 
 from janusflow import JanusFlow
 from janusflow.checkpoint.describe import describe
@@ -26,6 +30,15 @@ def test_our_own_layout_with_its_vae(small_model: JanusFlow, tmp_path: Path) -> 
     assert found.layout == "janusflow"
     assert found.vae == tmp_path / "vae"
     assert sum(count for count, _ in found.parts.values()) == sum(p.numel() for p in small_model.network.parameters())
+
+
+def test_a_configuration_of_another_network_is_told(small_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_folder, tmp_path / "copy"))
+    raw = json.loads((folder / "config.json").read_text())
+    raw["language_config"]["num_hidden_layers"] += 1
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=r"lacks 9 tensors: language_model\.model\.layers"):
+        describe(folder)
 
 
 def test_a_janus() -> None:

@@ -88,10 +88,15 @@ def test_a_bin_file_opens_and_runs_no_code(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")
     assert all(torch.equal(network(folder).state_dict()[k], v) for k, v in expected.items())
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert all(torch.equal(network(folder).state_dict()[k], v) for k, v in expected.items())
     torch.save({"weight": Trap(folder / "trap")}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="damaged or not a weights file"):
+    with pytest.raises(ValueError, match=r"holds other things than tensors, which are not loaded$"):
         open_checkpoint(folder)
     assert not (folder / "trap").exists()
+    (folder / "pytorch_model.bin").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"pytorch_model.bin (is damaged|holds other things)"):
+        open_checkpoint(folder)
 
 
 class Trap:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from janusflow.checkpoint.load import empty_network, open_checkpoint
+from janusflow.checkpoint.load import empty_network, find_sources, open_checkpoint
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 
@@ -69,11 +69,12 @@ def describe(path_or_id: str | Path) -> Description:
     """Describes what `open_checkpoint` opens.
 
     Raises:
-        ValueError: as `open_checkpoint`.
+        ValueError: as `open_checkpoint`, or if the weight files do not hold the configuration's network.
     """
     checkpoint = open_checkpoint(path_or_id)
     config, vae = checkpoint.config, checkpoint.folder / "vae"
     network = empty_network(checkpoint, dtype=torch.float32, device=torch.device("meta"))
+    find_sources(checkpoint, network)
     if isinstance(network, JanusForConditionalGeneration):
         known, tokens = JANUS_PARTS, network.image_tokens
         size, drawn = network.drawn_size, f"{tokens} codes out of {network.config.vq_config.num_embeddings:,}"

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -89,7 +90,9 @@ class TensorFiles:
                     tensors = _map_pickle(file)
                 for name, tensor in tensors.items():
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
-        except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, KeyError) as error:
+        except pickle.UnpicklingError as error:  # PyTorch's own words advise to run what is in the file
+            raise ValueError(f"{file} holds other things than tensors, which are not loaded") from error
+        except (SafetensorError, RuntimeError, EOFError, AttributeError, KeyError, TypeError) as error:
             reason = str(error).split("\n")[0]
             raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
 
@@ -109,7 +112,8 @@ class TensorFiles:
 
 
 def _map_pickle(file: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    """What PyTorch saved; mapped, unless it is in the form of before 2020, which can only be read whole."""
+    tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     return tensors
 
 

@@ -8,10 +8,13 @@ Shapes: B rows, T tokens, D width of the LLM, K codes of the VQ codec, L = n x n
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Cache
+from transformers import Cache, GenerationConfig, GenerationMixin
 from transformers import JanusForConditionalGeneration as TransformersJanus
 from transformers.cache_utils import DynamicLayer
 
@@ -45,6 +48,20 @@ class ReservedLayer(DynamicLayer):
 
 class JanusForConditionalGeneration(TransformersJanus):
     """transformers' class of this name, saved and opened as that; only methods are added."""
+
+    def generate(
+        self, inputs: Tensor | None = None, *, generation_config: GenerationConfig | None = None, **options: Any
+    ) -> Any:
+        """transformers' method; a text that a whole configuration is given for goes to it without Janus' own detour.
+
+        The detour tells guidance twice, which transformers warns of at every answer.
+        """
+        if generation_config is None or options.get("generation_mode", "text") != "text":
+            return super().generate(inputs, generation_config=generation_config, **options)
+        unguided = copy(generation_config)
+        unguided.guidance_scale = 1.0
+        options.pop("generation_mode", None)
+        return GenerationMixin.generate(self, inputs, generation_config=unguided, **options)
 
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
         """Input embeddings of text with pictures in it.
