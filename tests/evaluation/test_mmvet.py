@@ -117,7 +117,7 @@ def test_a_judge_that_never_gives_a_number_has_graded_with_nothing(
 
 def test_without_a_judge_it_says_so(tmp_path: Path) -> None:
     benchmark = MmVet(mmvet_folder(tmp_path), MmVetSettings())
-    with pytest.raises(ValueError, match="MM-Vet is graded by a model"):
+    with pytest.raises(ValueError, match="MM-Vet needs a model that grades answers"):
         benchmark.judge(benchmark.items()[0], "4")
 
 

@@ -196,6 +196,25 @@ def test_other_weights_or_data_are_another_run(tmp_path: Path, monkeypatch: pyte
     assert judged["weights_sha256"] == {"model.safetensors": sha256(b"one").hexdigest()}
 
 
+def test_a_picture_that_is_replaced_is_judged_again(tmp_path: Path) -> None:
+    wanted = EvalRequest("counting", tmp_path)
+    assert evaluate(wanted, model=Model())["score"] == 1
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "images" / "002.png")
+    Counting.judged.clear()
+    assert evaluate(replace(wanted, mode="score"))["score"] == pytest.approx(0.9)
+    assert Counting.judged == ["002"]
+
+
+def test_keys_are_single_and_stay_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "items", lambda self: [Item("a", "number 0", data={"n": 0})] * 2)
+    with pytest.raises(ValueError, match="holds the key 'a' twice"):
+        evaluate(EvalRequest("counting", tmp_path / "run"), model=Model())
+    monkeypatch.setattr(Counting, "items", lambda self: [Item("../../a", "number 0", data={"n": 0})])
+    with pytest.raises(ValueError, match="would be written outside"):
+        evaluate(EvalRequest("counting", tmp_path / "run"), model=Model())
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_pictures_from_elsewhere_have_no_known_model(tmp_path: Path) -> None:
     wanted = EvalRequest("counting", tmp_path / "run")
     evaluate(wanted, model=Model())

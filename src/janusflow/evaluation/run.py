@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
@@ -98,6 +99,9 @@ def _chosen(benchmark: Benchmark, request: EvalRequest) -> list[Item]:
     items = benchmark.items()
     if not items:
         raise ValueError(f"{request.data} holds nothing of {benchmark.title}; expected {benchmark.source}")
+    twice = next((key for key, count in Counter(item.key for item in items).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{request.data} holds the key {twice!r} twice; each item of {benchmark.title} has its own")
     return items[: request.limit]
 
 
@@ -204,6 +208,8 @@ def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
     if isinstance(output, str):
         return output
     place = benchmark.place(item)
+    if not (benchmark.out / place).resolve().is_relative_to(benchmark.out.resolve()):
+        raise ValueError(f"the picture of item {item.key!r} would be written outside {benchmark.out}")
     (benchmark.out / place).parent.mkdir(parents=True, exist_ok=True)
     save_png(output, benchmark.out / place, {"prompt": item.prompt, "seed": item.seed})
     return place
@@ -211,16 +217,18 @@ def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
 
 def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
     outputs, records = _outputs(benchmark, items), _verdicts(benchmark, rank)
-    judged = {record["key"] for record in records.all() if "verdict" in record}
-    todo = [item for item in items if item.key in outputs and item.key not in judged]
+    digests = _digests(benchmark, items, outputs)
+    judged = {(record["key"], record["of"]) for record in records.all() if "verdict" in record}
+    todo = [item for item in items if item.key in outputs and (item.key, digests[item.key]) not in judged]
 
     def verdict(item: Item) -> dict[str, Any]:
+        found: dict[str, Any] = {"key": item.key, "of": digests[item.key]}
         try:
             output = outputs[item.key]
             seen = _picture(benchmark.out / output) if benchmark.drawn(item) else output
-            return {"key": item.key, "verdict": benchmark.judge(item, seen)}
+            return {**found, "verdict": benchmark.judge(item, seen)}
         except NotJudgedError as error:
-            return {"key": item.key, "error": str(error)}
+            return {**found, "error": str(error)}
 
     with (
         progress_bar(f"{benchmark.title}: judging", len(todo), shown=rank == 0) as advance,
@@ -234,6 +242,16 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
             advance()
 
 
+def _digests(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) -> dict[str, str]:
+    """What tells one output from another that takes its place: a verdict is on these bytes."""
+
+    def content(item: Item) -> bytes:
+        output = outputs[item.key]
+        return (benchmark.out / output).read_bytes() if benchmark.drawn(item) else output.encode()
+
+    return {item.key: hashlib.sha256(content(item)).hexdigest()[:16] for item in items if item.key in outputs}
+
+
 def _picture(file: Path) -> Image.Image:
     picture = load_image(file)
     picture.load()
@@ -244,7 +262,10 @@ def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) 
     """Judged items in order, and why others have no verdict."""
     verdicts: dict[str, Any] = {}
     errors: dict[str, str] = {}
+    digests = _digests(benchmark, items, outputs)
     for record in _verdicts(benchmark).all():
+        if digests.get(record["key"]) != record["of"]:
+            continue
         if "verdict" in record:
             verdicts[record["key"]] = record["verdict"]
         else:
@@ -291,7 +312,10 @@ def _on_ray(request: EvalRequest, workers: int) -> None:
         import ray
     except ImportError as error:
         raise ValueError("Ray workers need the package ray; install janusflow[ray]") from error
-    part = ray.remote(work)
+    import torch
+
+    part = ray.remote(num_gpus=int(torch.cuda.is_available()))(work)
+    request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
     ray.get([part.remote(request, rank, workers) for rank in range(workers)])
 
 

@@ -52,7 +52,7 @@ def draw_curves(out: Path, reports: Sequence[tuple[Mapping[str, Any], Mapping[st
             axes.plot([p[axis] for p in points], [p["score"] for p in points], "o-", label=name or None, markersize=3)
         axes.set_xlabel(axis.replace("_", " "))
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel(reports[0][1]["main"])
+    panels[0].set_ylabel(reports[0][1]["main"].replace("$", r"\$"))
     if any(len(keys) > 1 for _ in rows):
         panels[1].legend(fontsize=7)
     figure.savefig(out / "sweep.svg", metadata={"Date": None})
