@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from janusflow import JanusFlow
-from janusflow.checkpoint.paddle import FILE, read_pdparams
+from janusflow.checkpoint.paddle import FILE, NAMES, read_pdparams
 from tests.conftest import GOLDEN
 
 FOLDER = GOLDEN / "janusflow-small-a-paddle"
@@ -25,7 +25,8 @@ def test_its_tensors_are_the_official_ones_to_the_bit() -> None:
     found, expected = read_pdparams(FOLDER / FILE), load_file(OFFICIAL / "model.safetensors")
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+        assert found[name].shape == tuple(value.shape) and found[name].dtype == value.dtype
+        assert torch.equal(found[name].read(), value), name
 
 
 def test_it_paints_and_answers_what_the_official_layout_does() -> None:
@@ -53,7 +54,31 @@ def test_bfloat16_as_uint16_is_bfloat16_again(tmp_path: Path) -> None:
     value = torch.randn(3, 5).to(torch.bfloat16)
     with (tmp_path / FILE).open("wb") as file:
         pickle.dump({"one.weight": value.view(torch.int16).numpy().view(np.uint16).T.copy()}, file, protocol=4)
-    assert torch.equal(read_pdparams(tmp_path / FILE)["one.weight"], value)
+    assert torch.equal(read_pdparams(tmp_path / FILE)["one.weight"].read(), value)
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_large_arrays_are_stepped_over_until_they_are_asked_for(tmp_path: Path, protocol: int) -> None:
+    arrays = {name: np.random.default_rng(0).random((200, 300)).astype(np.float32) for name in ("a", "b")}
+    arrays["turned"], arrays["small"] = np.asfortranarray(arrays["a"] + 1), np.arange(6, dtype=np.int64)
+    file = tmp_path / FILE
+    file.write_bytes(pickle.dumps(arrays, protocol=protocol))
+    found = read_pdparams(file)
+    assert all(np.array_equal(found[name].read().numpy(), value) for name, value in arrays.items())
+    places = [found[name].array.place for name in ("a", "b", "turned")]
+    assert all(places) and found["small"].array.place is None
+    with file.open("r+b") as stream:  # what is read later is what the file holds then: nothing was kept
+        stream.seek(places[0] or 0)
+        stream.write(np.float32(7).tobytes())
+    assert found["a"].read()[0, 0] == 7 and found["b"].read()[0, 0] == arrays["b"][0, 0]
+
+
+def test_large_bytes_that_are_no_arrays_are_not_taken_for_some(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((200, 300)).astype(np.float32)
+    (tmp_path / FILE).write_bytes(pickle.dumps({"a": array, NAMES: {"a": b"x" * 100_000}}, protocol=4))
+    found = read_pdparams(tmp_path / FILE)
+    assert found.keys() == {"a"} and found["a"].array.place is None
+    assert np.array_equal(found["a"].read().numpy(), array)
 
 
 class Runs:

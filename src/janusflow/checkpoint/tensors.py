@@ -41,7 +41,7 @@ class TensorFiles:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self._home: dict[str, Path] = {}
-        self._paddle: dict[str, Tensor] = {}
+        self._paddle: dict[str, paddle.Stored] = {}
         self._mapped: tuple[Path, dict[str, Tensor]] | None = None
         self._mapped_read = 0
         for file in self.files:
@@ -85,10 +85,9 @@ class TensorFiles:
                         self._add(file, name, tuple(part.get_shape()), DTYPES[part.get_dtype()])
             else:
                 if file.name == paddle.FILE:
-                    tensors = self._paddle = paddle.read_pdparams(file)
-                else:
-                    tensors = _map_pickle(file)
-                for name, tensor in tensors.items():
+                    self._paddle = paddle.read_pdparams(file)
+                found = self._paddle if file.name == paddle.FILE else _map_pickle(file)
+                for name, tensor in found.items():
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
         except pickle.UnpicklingError as error:  # PyTorch's own words advise to run what is in the file
             raise ValueError(f"{file} holds other things than tensors, which are not loaded") from error
@@ -97,9 +96,9 @@ class TensorFiles:
             raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
 
     def _from_pickle(self, file: Path, name: str) -> Tensor:
-        """One tensor of a pickle: Paddle's is in memory, PyTorch's is mapped, anew after `REMAP_BYTES`."""
+        """One tensor of a pickle: Paddle's is read, PyTorch's is mapped, anew after `REMAP_BYTES`."""
         if file.name == paddle.FILE:
-            return self._paddle[name]
+            return self._paddle[name].read()
         if self._mapped is None or self._mapped[0] != file or self._mapped_read > REMAP_BYTES:
             self._mapped = None  # let go before the next is mapped
             self._mapped, self._mapped_read = (file, _map_pickle(file)), 0
