@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from janusflow.training import resume as resume_module
+from janusflow.training import trainer
 from janusflow.training.config import TrainConfig
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
@@ -128,7 +129,23 @@ def test_a_checkpoint_in_the_background_holds_the_step_it_began_at(start: Path, 
     assert values(tmp_path / "background") == values(tmp_path / "plain")
 
 
-def test_a_full_disk_in_the_background_is_told_at_the_next_checkpoint(
+def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, list[str]] = {}
+    step = trainer._step
+
+    def watched(run: Any, found: Any) -> Any:
+        seen[found.step] = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+        time.sleep(1.0 if found.step == 2 else 0)  # in which the tensors reach the disk
+        return step(run, found)
+
+    monkeypatch.setattr(trainer, "_step", watched)
+    quietly(settings(start, tmp_path, steps=4, save={"every": 2, "background": True}))
+    assert seen[2] == ["step-0000002.tmp"] and seen[3] == ["step-0000002"]
+
+
+def test_a_full_disk_in_the_background_is_told(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any, **kwargs: Any) -> Future[Any]:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from janusflow import JanusFlow
+from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.tinyworld.scenes import COLORS, SHAPES
 from janusflow.training import tiny_samples as samples
-from janusflow.training.tiny import make_processor, run
+from janusflow.training.tiny import _config, look_back, make_processor, run, spread
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
 
@@ -57,3 +59,26 @@ def test_what_the_tower_is_told_of_patches_is_what_they_show() -> None:
         patches = rearrange(picture, "(h p) (w q) c -> (h w) (p q) c", p=8, q=8)
         background = patches[masks == 0]
         assert float((background - background.median(dim=0).values).abs().max()) < 0.07
+
+
+def test_the_first_heads_look_one_and_two_words_back(tiny_model: JanusFlow) -> None:
+    torch.manual_seed(0)
+    network = JanusFlowForConditionalGeneration(_config(tiny_model.processor))
+    spread(network)
+    ids = torch.randint(10, 500, (2, 60))
+    before = seen_by_heads(network, ids)
+    look_back(network)
+    heads = seen_by_heads(network, ids)
+    for layer in range(3):
+        for head, offset in enumerate((1, 2)):
+            there = heads[layer][:, head].diagonal(-offset, 1, 2)  # (2, 60 - offset)
+            assert there.mean() > 0.7 > 0.1 > before[layer][:, head].diagonal(-offset, 1, 2).mean()
+        others = heads[layer][:, 2:].diagonal(-1, 2, 3)
+        assert others.mean() < 0.1
+
+
+def seen_by_heads(network: JanusFlowForConditionalGeneration, ids: Tensor) -> tuple[Tensor, ...]:
+    """Attention of each layer, (B, heads, T, T)."""
+    network.language_model.set_attn_implementation("eager")
+    with torch.no_grad():
+        return network.language_model(input_ids=ids, output_attentions=True).attentions

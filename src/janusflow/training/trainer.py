@@ -192,6 +192,7 @@ def _loop(
         progress.streams[str(world.rank)] = samples.streams
         # Before the checkpoint: of a killed run rows may be too many, which resuming drops, but never too few.
         report.step(progress.step, losses, samples.broken, waited=started - waiting, took=time.perf_counter() - waiting)
+        checkpoints.settle()
         stop = bool(world.largest({"stop": float(bool(told))})["stop"])
         if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
             if progress.loss < progress.best[0]:
