@@ -51,7 +51,7 @@ $(QUANTIZE)/.ready: $(READY)
 lock:
 	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
 	.venv.lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[train,eval,dev]"
+	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[train,eval,ray,dev]"
 	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip | sed 's/+cpu//' > requirements.lock
 	rm -rf .venv.lock
 

@@ -250,6 +250,20 @@ def test_processes_share_the_items_without_overlap(tmp_path: Path, monkeypatch: 
     assert evaluate(request)["score"] == 1
 
 
+def test_ray_workers_share_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)  # Ray's workers stand elsewhere: the folder must reach them whole
+    request = EvalRequest(
+        "tinyworld", Path("run"), limit=6, batch_size=2, options={"num_inference_steps": 1, "max_new_tokens": 2}
+    )
+    try:
+        report = evaluate(request, ray=2)
+    finally:
+        ray.shutdown()
+    files = [(tmp_path / "run" / f"outputs-{rank:05d}.jsonl").read_text().splitlines() for rank in (0, 1)]
+    assert report["judged"] == 6 and [len(lines) for lines in files] == [4, 2]
+
+
 def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
     records = Records(tmp_path, "outputs")
     records.append({"key": "a"})

@@ -145,9 +145,7 @@ def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
     assert seen[2] == ["step-0000002.tmp"] and seen[3] == ["step-0000002"]
 
 
-def test_a_full_disk_in_the_background_is_told(
-    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_in_the_background_is_told(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_exception(OSError(28, "No space left on device"))
