@@ -62,7 +62,7 @@ class PartsRecipe:
         default_factory=lambda: FitConfig(steps=1200, learning_rate=2e-3, ema=0.99, optimizer="muon")
     )
     llm: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=1500, learning_rate=1e-3, warmup=50, ema=0.99, optimizer="muon")
+        default_factory=lambda: FitConfig(steps=1100, learning_rate=1e-3, warmup=50, ema=0.99, optimizer="muon")
     )
     vae_batch: int = 32
     tower_batch: int = 32
