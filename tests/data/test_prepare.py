@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from janusflow.cli import app
 from janusflow.data import prepare as module
 from janusflow.data.prepare import PrepareConfig, difference_hash, load_scorer, prepare
 from janusflow.data.sources import FileSource, SourceConfig
+from tests.evaluation.test_judges import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."
 
@@ -150,3 +152,27 @@ def test_the_command_captions_with_the_shipped_model(folder: Path, tmp_path: Pat
     refused = CliRunner().invoke(app, [*arguments, "--caption", "tiny", "--endpoint", "http://x"])
     assert refused.exit_code == 2
     assert "not both" in refused.output
+    refused = CliRunner().invoke(app, [*arguments, "--endpoint", "localhost"])
+    assert refused.exit_code == 2 and "expected an address such as https" in refused.output
+
+
+def test_the_command_captions_with_a_model_behind_an_address(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    out = tmp_path / "shards"
+    arguments = ["data", "prepare", str(folder), "--out", str(out), "--min-side", "32", "--max-aspect", "3"]
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.answers, server.asked = [(200, reply("a far star"))], []
+        result = CliRunner().invoke(app, [*arguments, "--endpoint", server.url, "--endpoint-model", "far"])
+        assert result.exit_code == 0, result.output
+        server.answers = [(401, {"error": {"message": "no"}})]
+        shutil.rmtree(out)
+        refused = CliRunner().invoke(app, [*arguments, "--endpoint", server.url])
+        server.shutdown()
+    assert "21 of 25 pictures kept" in result.output
+    asked = server.asked[0]
+    assert (asked["model"], asked["key"], asked["max_tokens"]) == ("far", "Bearer secret", 256)
+    assert asked["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert refused.exit_code == 2 and "the key in OPENAI_API_KEY is not accepted" in refused.output

@@ -202,7 +202,7 @@ def test_a_budget_ends_the_asking(server: Server, judge: Callable[..., Any]) -> 
     asked = judge(max_requests=3)
     assert asked.reply("a") == asked.reply("b") == "fine"  # three requests with the failed one
     for _ in range(2):
-        with pytest.raises(NotJudgedError, match=r"^the budget of 3 requests to judge model-7 at \S+ is used up$"):
+        with pytest.raises(NotJudgedError, match=r"^the budget of 3 requests to model-7 at \S+ is used up$"):
             asked.reply("c")
     assert len(server.asked) == 3
     server.answers = [(200, reply("fine", tokens=60))]

@@ -12,6 +12,8 @@ from janusflow.cli.options import Debug, Device, one_sentence
 if TYPE_CHECKING:
     from janusflow.data.prepare import Captioner, Scorer
 
+CAPTION_TOKENS = 256
+
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 
@@ -105,13 +107,15 @@ def _captioner(
     if model is not None and endpoint is not None:
         raise ValueError("give --caption or --endpoint, not both")
     if endpoint is not None:
-        from janusflow.endpoint import Endpoint
+        from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 
-        far = Endpoint(endpoint, endpoint_model)
-        return lambda pictures: [far.ask(question, [picture]) for picture in pictures]
+        if not endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"--endpoint is {endpoint!r}; expected an address such as https://HOST/v1")
+        far = EndpointJudge(endpoint_model, endpoint, EndpointOptions(max_tokens=CAPTION_TOKENS))
+        return lambda pictures: [far.reply(question, [picture]) for picture in pictures]
     if model is not None:
         from janusflow.pipeline import JanusFlow
 
         near = JanusFlow.from_pretrained(model, device=device)
-        return lambda pictures: near.ask_batch([question] * len(pictures), pictures, max_new_tokens=256)
+        return lambda pictures: near.ask_batch([question] * len(pictures), pictures, max_new_tokens=CAPTION_TOKENS)
     return None

@@ -1,7 +1,12 @@
-"""A judge behind an OpenAI-compatible address: asked with patience, within a budget, its key kept secret."""
+"""A model behind an OpenAI-compatible address: asked with patience, within a budget, its key kept secret.
+
+It judges, and captions for `janusflow data prepare`.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import random
 import threading
@@ -13,7 +18,6 @@ from typing import Any
 
 from PIL import Image
 
-from janusflow.endpoint import data_url
 from janusflow.evaluation.protocol import NotJudgedError
 
 RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
@@ -62,7 +66,7 @@ class EndpointJudge:
         try:
             from openai import OpenAI
         except ImportError as error:
-            raise ValueError("a judge behind an address needs the package openai; install janusflow[eval]") from error
+            raise ValueError("a model behind an address needs the package openai; install janusflow[eval]") from error
         self.name, self.model, self.url, self.options = f"{model} at {url}", model, url, options
         self.requests = self.tokens = 0
         self._key = os.environ.get(options.key_variable, "")
@@ -95,7 +99,7 @@ class EndpointJudge:
             except _PassingError as error:
                 problem = str(error)
                 wait = min(max(backoff, error.wait), self.options.longest_wait)
-        raise NotJudgedError(f"judge {self.name} gave no reply in {self.options.tries} tries; the last: {problem}")
+        raise NotJudgedError(f"{self.name} gave no reply in {self.options.tries} tries; the last: {problem}")
 
     def _ask(self, messages: list[Any], temperature: float) -> str:
         """One request.
@@ -116,7 +120,7 @@ class EndpointJudge:
             status = error.status_code
             if (status in RETRIED or status >= 500) and error.code != NO_MONEY:
                 raise _PassingError(f"status {status}", _asked_wait(error.response.headers)) from None
-            sentence = f"judge {self.name} refused the request with status {status}: {self._reason(status, error)}"
+            sentence = f"{self.name} refused the request with status {status}: {self._reason(status, error)}"
             if status in FINAL or error.code == NO_MONEY:
                 self._closed = sentence
             raise NotJudgedError(sentence) from None
@@ -137,9 +141,9 @@ class EndpointJudge:
         options = self.options
         with self._lock:
             if not self._closed and options.max_requests is not None and self.requests >= options.max_requests:
-                self._closed = f"the budget of {options.max_requests} requests to judge {self.name} is used up"
+                self._closed = f"the budget of {options.max_requests} requests to {self.name} is used up"
             if not self._closed and options.max_total_tokens is not None and self.tokens >= options.max_total_tokens:
-                self._closed = f"the budget of {options.max_total_tokens} tokens for judge {self.name} is used up"
+                self._closed = f"the budget of {options.max_total_tokens} tokens for {self.name} is used up"
             if self._closed:
                 raise NotJudgedError(self._closed)
             self.requests += 1
@@ -150,6 +154,13 @@ class EndpointJudge:
             return f"the key in {self.options.key_variable} is {'not accepted' if self._key else 'missing'}"
         said = " ".join(str(getattr(error, "message", error)).split())[:200]
         return said.replace(self._key, "***") if self._key else said
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as a `data:` address."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 class _PassingError(Exception):

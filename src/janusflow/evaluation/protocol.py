@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Output = Image.Image | str  # a drawn picture, or an answer
 
 
-class NotJudgedError(RuntimeError):
+class NotJudgedError(ValueError):
     """A judge could not be asked or gave no verdict; the item counts as not judged and is tried again next time."""
 
 
