@@ -118,6 +118,8 @@ def test_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_path: Pa
 def test_what_it_refuses(pipe: JanusFlowPipeline) -> None:
     with pytest.raises(ValueError, match="negative_prompt"):
         pipe("a star", negative_prompt="blur")
+    with pytest.raises(ValueError, match="dtype is float16"):
+        pipe.to(torch.float16)
     with pytest.raises(ValueError, match="names 'prompt_embeds'; there are the latents"):
         pipe("a star", callback_on_step_end_tensor_inputs=["prompt_embeds"])
     with pytest.raises(ValueError, match="decode_batch_size is 0"):

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
+from janusflow.vae import LatentCodec, check_dtype
 
 NEEDLESS = ("use_safetensors", "low_cpu_mem_usage")  # diffusers' options that change nothing here
 StepEnd = Callable[["JanusFlowPipeline", int, float, dict[str, Tensor]], "dict[str, Tensor]"]
@@ -74,9 +75,10 @@ class JanusFlowPipeline:
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if dtype is not None:
-            resolve_dtype(dtype, dtype)
+            check_dtype(resolve_dtype(dtype, dtype))
             self.model.network.to(dtype)
-            self.model.codec.vae.to(dtype)
+            if isinstance(self.model.vae, LatentCodec):  # one that is opened later takes the network's
+                self.model.vae.vae.to(dtype)
         if device is not None:
             self.model.to(device)
         return self
@@ -116,9 +118,10 @@ class JanusFlowPipeline:
         """Shows or hides the bar."""
         self._progress = not disable
 
-    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: str | torch.device = "auto") -> None:
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: str | torch.device | None = None) -> None:
         """Network and VAE wait in main memory, and the one that works is on the device; see `JanusFlow.offload`."""
-        self.model.offload(device if gpu_id is None else f"{resolve_device(device).type}:{gpu_id}")
+        place = resolve_device("auto" if device is None else device)
+        self.model.offload(place if gpu_id is None else f"{place.type}:{gpu_id}")
 
     def enable_vae_slicing(self) -> None:
         """Decodes one picture at a time, for little memory."""

@@ -90,22 +90,18 @@ def test_the_ids_of_the_tokenizer_are_told_to_the_network(tmp_path: Path, source
     wanted = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     assert len({*wanted, 1, 2}) == 5
     for folder in (converted, tmp_path / "saved"):
-        for ids in (
-            JanusFlow.from_pretrained(folder, device="cpu").network.config.text_config,
-            read_generation(folder),
-        ):
-            assert (ids.bos_token_id, ids.eos_token_id, ids.pad_token_id) == wanted
-
-
-def read_generation(folder: Path) -> GenerationConfig:
-    return GenerationConfig.from_pretrained(folder)
+        ids = GenerationConfig.from_pretrained(folder)
+        assert (ids.bos_token_id, ids.eos_token_id, ids.pad_token_id) == wanted
+        llm = JanusFlow.from_pretrained(folder, device="cpu").network.config.text_config
+        assert (llm.bos_token_id, llm.eos_token_id) == wanted[:2]
+        assert llm.pad_token_id is None  # Llama would not train its embedding
 
 
 def test_the_licence_outlives_a_second_step_and_own_weights_keep_their_own(tmp_path: Path) -> None:
     JanusFlow.from_pretrained(OFFICIAL, device="cpu").save_pretrained(tmp_path / "one")
     JanusFlow.from_pretrained(tmp_path / "one", device="cpu").save_pretrained(tmp_path / "two")
     card = convert(tmp_path / "one", tmp_path / "three", to="official", progress=False) / "README.md"
-    for file in (tmp_path / "one" / "README.md", card):
+    for file in (tmp_path / "one" / "README.md", tmp_path / "two" / "README.md", card):
         assert "DeepSeek Model License" in file.read_text(encoding="utf-8")
     (tmp_path / "one" / "README.md").write_text("mine", encoding="utf-8")
     JanusFlow.from_pretrained(OFFICIAL, device="cpu").save_pretrained(tmp_path / "one")

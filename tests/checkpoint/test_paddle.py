@@ -60,6 +60,7 @@ def test_bfloat16_as_uint16_is_bfloat16_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [3, 4])
 def test_large_arrays_are_stepped_over_until_they_are_asked_for(tmp_path: Path, protocol: int) -> None:
     arrays = {name: np.random.default_rng(0).random((200, 300)).astype(np.float32) for name in ("a", "b")}
+    arrays["c"] = arrays["a"]
     arrays["turned"], arrays["small"] = np.asfortranarray(arrays["a"] + 1), np.arange(6, dtype=np.int64)
     file = tmp_path / FILE
     file.write_bytes(pickle.dumps(arrays, protocol=protocol))

@@ -25,7 +25,7 @@ from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Outpu
 from janusflow.evaluation.records import Records
 from janusflow.evaluation.report import bootstrap
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run import evaluate
+from janusflow.evaluation.run import _remember, evaluate, work
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Counting(Benchmark):
     name: ClassVar[str] = "counting"
     title: ClassVar[str] = "Counting"
     draws: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
     Settings: ClassVar[type] = CountingSettings
     judging = (*Benchmark.judging, "tolerance")
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {"the paper": {"overall": 0.5, "other": 1.0}}
@@ -218,15 +219,39 @@ def test_keys_are_single_and_stay_in_the_folder(tmp_path: Path, monkeypatch: pyt
 def test_pictures_from_elsewhere_have_no_known_model(tmp_path: Path) -> None:
     wanted = EvalRequest("counting", tmp_path / "run")
     evaluate(wanted, model=Model())
-    (tmp_path / "run" / "run.json").unlink()
-    assert evaluate(replace(wanted, mode="score"))["model"] == "unknown"
+    for file in (tmp_path / "run").glob("*.json*"):
+        file.unlink()
+    judged = evaluate(replace(wanted, mode="score"))
+    assert judged["model"] == "unknown" and judged["judged"] == 5  # the answers are gone, the pictures count
+    with pytest.raises(ValueError, match="holds pictures of no run of ours; judge them with --mode score"):
+        evaluate(wanted, model=Model())
+
+
+def test_an_error_while_judging_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(self: Counting, item: Item, output: Output) -> dict[str, Any]:
+        self.judged.append(item.key)
+        raise OSError("the disk is gone") if item.key != "000" else NotJudgedError("not now")
+
+    monkeypatch.setattr(Counting, "judge", judge)
+    with pytest.raises(OSError, match="the disk is gone"):
+        evaluate(EvalRequest("counting", tmp_path, settings={"items": 500}), model=Model())
+    assert len(Counting.judged) < 400
+
+
+def test_a_picture_that_a_kill_left_without_a_record_is_made_anew(tmp_path: Path) -> None:
+    wanted, model = EvalRequest("counting", tmp_path, batch_size=1), Model()
+    evaluate(wanted, model=Model())
+    lines = (tmp_path / "outputs-00000.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "outputs-00000.jsonl").write_text("".join(lines[:-2]))
+    assert evaluate(wanted, model=model)["score"] == 1
+    assert sorted(model.made) == ["number 8", "number 9"]
 
 
 def test_what_nobody_could_do_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Model()
-    with pytest.raises(ValueError, match="there is no option 'stps'; known are num_images_per_prompt, "):
+    with pytest.raises(ValueError, match="there is no option 'stps'; known are num_inference_steps, "):
         evaluate(EvalRequest("counting", tmp_path / "a", options={"stps": 3}), model=model)
     with pytest.raises(ValueError, match="the seeds are those of the items of Counting"):
         evaluate(EvalRequest("counting", tmp_path / "a", options={"seed": 3}), model=model)
@@ -239,9 +264,8 @@ def test_what_nobody_could_do_is_refused_before_anything_is_made(
 
 
 def test_processes_share_the_items_without_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from janusflow.evaluation.run import work
-
     request = EvalRequest("counting", tmp_path, batch_size=2)
+    _remember(request, request.open())
     models = [Model(), Model(), Model()]
     for rank, model in enumerate(models):
         work(request, rank, 3, model=model)

@@ -133,13 +133,19 @@ def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[int, list[str]] = {}
-    step = trainer._step
+    step, save, begun = trainer._step, resume_module.dcp.async_save, []
+
+    def saved(*args: Any, **kwargs: Any) -> Any:
+        begun.append(save(*args, **kwargs))
+        return begun[-1]
 
     def watched(run: Any, found: Any) -> Any:
         seen[found.step] = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-        time.sleep(1.0 if found.step == 2 else 0)  # in which the tensors reach the disk
+        for future in begun:
+            future.result()
         return step(run, found)
 
+    monkeypatch.setattr(resume_module.dcp, "async_save", saved)
     monkeypatch.setattr(trainer, "_step", watched)
     quietly(settings(start, tmp_path, steps=4, save={"every": 2, "background": True}))
     assert seen[2] == ["step-0000002.tmp"] and seen[3] == ["step-0000002"]

@@ -31,13 +31,15 @@ The released weights of the Janus family, and what is made of them, stand under 
 def is_released(checkpoint: Checkpoint | None) -> bool:
     """Whether weights are the released ones, or made of them, as far as can be told.
 
-    A Janus in any layout is, and a JanusFlow in a layout of theirs unless a card beside it leaves that licence unnamed.
+    A Janus in any layout is; a JanusFlow beside a card that names their licence, or without a card in their layout.
     """
     if checkpoint is None or checkpoint.family == "Janus":
         return checkpoint is not None
     card = checkpoint.folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else LICENCE_NAME
-    return checkpoint.layout in RELEASED and (LICENCE_NAME in text or LICENCE_FIELD in text)
+    if not card.is_file():
+        return checkpoint.layout in RELEASED
+    text = card.read_text(encoding="utf-8")
+    return LICENCE_NAME in text or LICENCE_FIELD in text
 
 
 def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:

@@ -44,13 +44,13 @@ class _Array:
     """Stands for `numpy.ndarray`: where its bytes are, taken only if shape and dtype account for all of them.
 
     Args:
-        stepped_over: see `_Stream`; an array that is found there is taken out.
+        stream: that it is read from.
     """
 
     shape: tuple[int, ...] | None = None
 
-    def __init__(self, stepped_over: dict[bytes, int]) -> None:
-        self._stepped_over = stepped_over
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, self.fortran, data = state
@@ -59,7 +59,9 @@ class _Array:
         if math.prod(shape) * np.dtype(DTYPES[dtype.name]).itemsize != len(data):
             raise pickle.UnpicklingError("an array's bytes do not fill its shape")
         self.shape, self.letters = tuple(shape), dtype.name
-        self.place = self._stepped_over.pop(data[:MARK], None)
+        mark = data[:MARK]
+        self.place = self._stream.stepped_over.get(mark)
+        self._stream.found.add(mark)
         self.content = data if self.place is None else None
 
 
@@ -68,11 +70,13 @@ class _Stream:
 
     Attributes:
         stepped_over: from the mark that such a piece begins with to its place in the file.
+        found: marks that arrays began with.
     """
 
     def __init__(self, file: BinaryIO, large: float) -> None:
         self.read, self.readline = file.read, file.readline
         self.stepped_over: dict[bytes, int] = {}
+        self.found: set[bytes] = set()
         self._file, self._large = file, large
         self._end = os.fstat(file.fileno()).st_size
 
@@ -90,7 +94,7 @@ class _Stream:
 class _Unpickler(pickle.Unpickler):
     def __init__(self, stream: _Stream) -> None:
         super().__init__(stream)
-        self._stepped_over = stream.stepped_over
+        self._stream = stream
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy", "ndarray"):
@@ -105,7 +109,7 @@ class _Unpickler(pickle.Unpickler):
         """Stands for numpy's function of this name, which makes an empty array for `__setstate__` to fill."""
         if kind is not _Array or shape != (0,):
             raise pickle.UnpicklingError("an array is malformed")
-        return _Array(self._stepped_over)
+        return _Array(self._stream)
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ def read_pdparams(file: Path) -> dict[str, Stored]:
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it holds no dictionary of arrays")
         return {_name(key): _stored(file, key, value) for key, value in content.items() if key != NAMES}
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # a damaged pickle can raise almost anything
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
@@ -166,7 +172,7 @@ def _load(file: BinaryIO, large: float) -> tuple[Any, bool]:
     """What is in a file, and whether anything that was stepped over is not accounted for."""
     stream = _Stream(file, large)
     content = _Unpickler(stream).load()
-    return content, bool(stream.stepped_over)
+    return content, not stream.stepped_over.keys() <= stream.found
 
 
 def _name(name: Any) -> str:

@@ -25,8 +25,8 @@ def set_special_tokens(config: Config, processor: JanusFlowProcessor) -> Generat
     """
     tokenizer = processor.tokenizer
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    for name, value in ids.items():
-        setattr(config.text_config, name, value)
+    for name in ("bos_token_id", "eos_token_id"):  # with a pad token, Llama would not train that one's embedding
+        setattr(config.text_config, name, ids[name])
     if not isinstance(config, JanusConfig):
         return GenerationConfig(**ids)
     drawing = {"boi_token_id": processor.image_start_id}

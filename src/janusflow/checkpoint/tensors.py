@@ -89,7 +89,9 @@ class TensorFiles:
                 found = self._paddle if file.name == paddle.FILE else _map_pickle(file)
                 for name, tensor in found.items():
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
-        except pickle.UnpicklingError as error:  # PyTorch's own words advise to run what is in the file
+        except pickle.UnpicklingError as error:
+            if "Unsupported global" not in str(error):  # else PyTorch's own words advise to run what is in the file
+                raise ValueError(f"{file} is damaged or not a weights file; fetch it again") from error
             raise ValueError(f"{file} holds other things than tensors, which are not loaded") from error
         except (SafetensorError, RuntimeError, EOFError, AttributeError, KeyError, TypeError) as error:
             reason = str(error).split("\n")[0]
@@ -99,7 +101,8 @@ class TensorFiles:
         """One tensor of a pickle: Paddle's is read, PyTorch's is mapped, anew after `REMAP_BYTES`."""
         if file.name == paddle.FILE:
             return self._paddle[name].read()
-        if self._mapped is None or self._mapped[0] != file or self._mapped_read > REMAP_BYTES:
+        far = self._mapped_read > REMAP_BYTES and is_zipfile(file)  # one that is not mapped is in memory anyway
+        if self._mapped is None or self._mapped[0] != file or far:
             self._mapped = None  # let go before the next is mapped
             self._mapped, self._mapped_read = (file, _map_pickle(file)), 0
         tensor = self._mapped[1][name]

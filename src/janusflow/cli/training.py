@@ -111,7 +111,7 @@ def _captioner(
 
         if not endpoint.startswith(("http://", "https://")):
             raise ValueError(f"--endpoint is {endpoint!r}; expected an address such as https://HOST/v1")
-        far = EndpointJudge(endpoint_model, endpoint, EndpointOptions(max_tokens=CAPTION_TOKENS))
+        far = EndpointJudge(endpoint_model, endpoint, EndpointOptions(max_tokens=CAPTION_TOKENS, empty=True))
         return lambda pictures: [far.reply(question, [picture]) for picture in pictures]
     if model is not None:
         from janusflow.pipeline import JanusFlow

@@ -100,8 +100,9 @@ class Backbone:
         Raises:
             ValueError: if the model cannot be opened or is not of the backbone's family.
         """
-        self.generation_cfg.update(cfg.get("generation_cfg") or {})
-        self.understanding_cfg.update(cfg.get("understanding_cfg") or {})
+        cfg = _told(cfg)
+        self.generation_cfg.update(_told(cfg.get("generation_cfg", {})))
+        self.understanding_cfg.update(_told(cfg.get("understanding_cfg", {})))
         self.generator.manual_seed(int(cfg.get("seed", 42)))
         dtype = str(cfg.get("torch_dtype", "bfloat16")).lower()
         options: dict[str, Any] = {"dtype": DTYPES.get(dtype, dtype), "device": cfg.get("device", "auto")}
@@ -128,7 +129,7 @@ class Backbone:
             wanted: (prompt, output path) of each.
             generation_cfg: of all of them.
         """
-        config = {**self.generation_cfg, **{k: v for k, v in generation_cfg.items() if v is not None}}
+        config = {**self.generation_cfg, **_told(generation_cfg)}
         for prompt, _ in wanted:
             if not isinstance(prompt, str) or not prompt:
                 raise ValueError("`prompt` is required for task `generation`.")
@@ -198,7 +199,7 @@ class Backbone:
             paths = [str(Path(path).expanduser()) for path in images]
             content = model.processor.question(prompt or "Describe the image.", len(paths))
             talks.append([{"role": "user", "content": content, "images": paths}])
-        answers = model.chat_batch(talks, **_decoding({**self.understanding_cfg, **understanding_cfg}))
+        answers = model.chat_batch(talks, **decoding({**self.understanding_cfg, **_told(understanding_cfg)}))
         texts = [model.processor.render(talk) for talk in talks]
         return [{"text": answer, "sft_format": text} for answer, text in zip(answers, texts, strict=True)]
 
@@ -311,7 +312,12 @@ def normalize_request(payload: InferenceRequest | Mapping[str, Any]) -> Inferenc
     return payload
 
 
-def _decoding(config: Mapping[str, Any]) -> dict[str, Any]:
+def _told(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A None says nothing."""
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def decoding(config: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers' `generate` would take of it: a None is not told, and temperature 0 is greedy."""
     told = {name: config[name] for name in DECODING if config.get(name) is not None}
     if told.get("do_sample") and told.get("temperature") == 0:

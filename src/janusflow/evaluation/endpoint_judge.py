@@ -37,6 +37,7 @@ class EndpointOptions:
         patience: seconds before the second try, doubled for every further one.
         longest_wait: seconds between two tries, whatever the endpoint asks for.
         max_requests: so many requests are sent by this process at most, tries included; None for no limit.
+        empty: an empty reply is one, and not a failure that may pass.
         max_total_tokens: no request is sent any more once replies and prompts had so many; None for no limit.
     """
 
@@ -48,6 +49,7 @@ class EndpointOptions:
     longest_wait: float = 120.0
     max_requests: int | None = None
     max_total_tokens: int | None = None
+    empty: bool = False
 
 
 class EndpointJudge:
@@ -132,6 +134,8 @@ class EndpointJudge:
             raise _PassingError(f"what came is no chat completion ({type(error).__name__})") from None
         with self._lock:
             self.tokens += int(used or 0)
+        if self.options.empty and text in ("", None):
+            return ""
         if not isinstance(text, str) or not text.strip():
             raise _PassingError("an empty reply")
         return text

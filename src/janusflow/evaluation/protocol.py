@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -87,6 +88,7 @@ class Benchmark(ABC):
         name: on the command line.
         title: in reports.
         draws: whether its items are pictures to draw; else they are questions.
+        asks: whether some are questions beside pictures to draw.
         Settings: a frozen dataclass of its options (`--set key=value`), every field with a default.
         judged_by: what kind of model `Settings.judge` must name; "" where none is needed.
         judging: names of settings that shape verdicts alone: a run may be judged anew with others. The outputs stay.
@@ -102,6 +104,7 @@ class Benchmark(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     draws: ClassVar[bool]
+    asks: ClassVar[bool] = False
     Settings: ClassVar[type] = NoSettings
     judged_by: ClassVar[str] = ""
     judging: ClassVar[tuple[str, ...]] = ("judge", "threads", "device")
@@ -143,8 +146,14 @@ class Benchmark(ABC):
             model: a `JanusFlow` or `Janus` pipeline.
             items: some of `items()`, all to draw or all to answer.
             options: arguments of `model.generate`, or decoding arguments of `model.chat_batch`.
+
+        Raises:
+            ValueError: for an option that this model does not draw with.
         """
         if self.drawn(items[0]):
+            unknown = set(options) - set(known := signature(model.generate).parameters)
+            if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+                raise ValueError(f"{sorted(unknown)[0]}: a {type(model).__name__} does not draw with it")
             drawn = model.generate(
                 [item.prompt for item in items],
                 seed=[item.seed for item in items],

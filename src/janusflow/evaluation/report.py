@@ -114,12 +114,14 @@ def _at(ordered: Sequence[float], share: float) -> float:
 
 
 def weights_of(model: str, vae: str | None) -> list[Path]:
-    """The weight files of a model and of a VAE that is given apart.
+    """The weight files of a model, and of a VAE in a folder of its own; one from the hub is told by its name alone.
 
     Raises:
-        ValueError: if one of them cannot be found.
+        ValueError: if the model cannot be found.
     """
-    folders = [find_folder(place) for place in (model, vae) if place is not None]
+    folders = [find_folder(model).absolute()]
+    if vae is not None and (apart := Path(vae).expanduser()).is_dir():
+        folders.append(apart.absolute())
     return sorted(file for folder in folders for pattern in WEIGHTS for file in folder.rglob(pattern))
 
 

@@ -11,7 +11,10 @@ from typing import Any, Literal
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 
-RESERVED = ("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type")
+RESERVED = (  # what a run says itself, or what no command line can say
+    *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),
+    *("num_images_per_prompt", "generator", "latents", "image", "mask"),
+)
 MODES = ("full", "generate", "score")
 
 
@@ -61,7 +64,7 @@ class EvalRequest:
             if count is not None and count < 1:
                 raise ValueError(f"{name} is {count}; expected 1 or more")
         kind = find_benchmark(self.benchmark)
-        check_options(self.options)
+        check_options(kind, self.options)
         if kind.draws and "seed" in self.options:
             raise ValueError(f"the seeds are those of the items of {kind.title}; leave the option seed out")
         known = [field.name for field in fields(kind.Settings)]
@@ -80,8 +83,8 @@ class EvalRequest:
         return benchmark
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuses names that neither drawing nor answering knows, before anything is opened.
+def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
+    """Refuses names that what a benchmark does, drawing or answering, does not know, before anything is opened.
 
     Raises:
         ValueError: naming the first of them, and what there is.
@@ -91,7 +94,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     from janusflow.understanding import Decoding
 
     drawing = {**signature(JanusFlow.generate).parameters, **signature(Janus.generate).parameters}
-    known = [*(name for name in drawing if name not in RESERVED), *Decoding.__dataclass_fields__]
+    known = [name for name in drawing if name not in RESERVED] if kind.draws else []
+    known += Decoding.__dataclass_fields__ if kind.asks or not kind.draws else []
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         raise ValueError(f"there is no option {unknown!r}; known are {', '.join(dict.fromkeys(known))}")

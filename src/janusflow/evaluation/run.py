@@ -128,7 +128,11 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
     told["data_sha256"] = hashes(benchmark.files())
     file, scoring = request.out / "run.json", request.mode == "score"
     if scoring and not file.is_file():
-        return {**told, "model": "unknown", "weights_sha256": {}}
+        return {**told, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
+    if _outputs(benchmark, benchmark.items()) and not file.is_file():
+        raise ValueError(
+            f"{request.out} holds pictures of no run of ours; judge them with --mode score, or give another --out"
+        )
     if not scoring:
         told["weights_sha256"] = hashes(weights_of(request.model, request.vae))
     if file.is_file() and (scoring or any(request.out.glob("outputs-*.jsonl"))):
@@ -173,8 +177,9 @@ def _outputs(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, str]:
 
 
 def _produce(benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], rank: int, model: Any) -> None:
-    done, records = _outputs(benchmark, items), Records(request.out, "outputs", rank)
-    todo = [item for item in items if item.key not in done]
+    records = Records(request.out, "outputs", rank)
+    recorded, there = {record["key"] for record in records.all()}, _outputs(benchmark, items)
+    todo = [item for item in items if item.key not in recorded or item.key not in there]
     if not todo:
         return
     if model is None:
@@ -218,7 +223,7 @@ def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
 def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
     outputs, records = _outputs(benchmark, items), _verdicts(benchmark, rank)
     digests = _digests(benchmark, items, outputs)
-    judged = {(record["key"], record["of"]) for record in records.all() if "verdict" in record}
+    judged = {(record["key"], record.get("of")) for record in records.all() if "verdict" in record}
     todo = [item for item in items if item.key in outputs and (item.key, digests[item.key]) not in judged]
 
     def verdict(item: Item) -> dict[str, Any]:
@@ -237,9 +242,13 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
         for item in todo[:1]:  # before the others begin: it opens the judge
             records.append(verdict(item))
             advance()
-        for done in as_completed([pool.submit(verdict, item) for item in todo[1:]]):
-            records.append(done.result())
-            advance()
+        try:
+            for done in as_completed([pool.submit(verdict, item) for item in todo[1:]]):
+                records.append(done.result())
+                advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # nobody would keep what the others say
+            raise
 
 
 def _digests(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) -> dict[str, str]:
@@ -264,7 +273,7 @@ def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) 
     errors: dict[str, str] = {}
     digests = _digests(benchmark, items, outputs)
     for record in _verdicts(benchmark).all():
-        if digests.get(record["key"]) != record["of"]:
+        if digests.get(record["key"]) != record.get("of"):
             continue
         if "verdict" in record:
             verdicts[record["key"]] = record["verdict"]
@@ -315,8 +324,15 @@ def _on_ray(request: EvalRequest, workers: int) -> None:
     import torch
 
     part = ray.remote(num_gpus=int(torch.cuda.is_available()))(work)
+    settings = {name: _whole(value) for name, value in request.settings.items()}
+    request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)
     request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
     ray.get([part.remote(request, rank, workers) for rank in range(workers)])
+
+
+def _whole(value: Any) -> Any:
+    """A folder by its whole path, for workers that stand elsewhere; anything else as it is."""
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
 
 
 def _wait_for_all() -> None:

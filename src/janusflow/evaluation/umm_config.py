@@ -290,10 +290,9 @@ def _options(inference: _Keys, backbone: str, *, draws: bool) -> tuple[dict[str,
             value = inference.take_from("generation_cfg", theirs)
             options |= {} if value is None else dict.fromkeys(names, value)
         return options, None if size is None else int(size)
-    for name in DECODING:
-        value = inference.take_from("understanding_cfg", name)
-        options |= {} if value is None else {name: value}
-    return options, None
+    from janusflow.compat.umm import decoding
+
+    return decoding({name: inference.take_from("understanding_cfg", name) for name in DECODING}), None
 
 
 def _drop_defaults(block: _Keys) -> None:

@@ -73,6 +73,7 @@ class TinyWorld(Benchmark):
     name: ClassVar[str] = "tinyworld"
     title: ClassVar[str] = "The tiny world"
     draws: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
     Settings: ClassVar[type] = WorldSettings
     judging = (*Benchmark.judging, "features")
     no_interval = ("Frechet distance to renderings",)

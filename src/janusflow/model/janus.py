@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Cache, GenerationConfig, GenerationMixin
+from transformers import Cache, GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers import JanusForConditionalGeneration as TransformersJanus
 from transformers.cache_utils import DynamicLayer
 
@@ -50,12 +50,19 @@ class JanusForConditionalGeneration(TransformersJanus):
     """transformers' class of this name, saved and opened as that; only methods are added."""
 
     def generate(
-        self, inputs: Tensor | None = None, *, generation_config: GenerationConfig | None = None, **options: Any
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        *,
+        generation_config: GenerationConfig | None = None,
+        **options: Any,
     ) -> Any:
         """transformers' method; a text that a whole configuration is given for goes to it without Janus' own detour.
 
         The detour tells guidance twice, which transformers warns of at every answer.
         """
+        options |= {"attention_mask": attention_mask, "logits_processor": logits_processor}
         if generation_config is None or options.get("generation_mode", "text") != "text":
             return super().generate(inputs, generation_config=generation_config, **options)
         unguided = copy(generation_config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -13,7 +15,6 @@ from transformers.initialization import no_init_weights
 from janusflow.checkpoint import find_folder, open_checkpoint
 from janusflow.checkpoint.card import is_released, write_card
 from janusflow.checkpoint.export import export_official
-from janusflow.checkpoint.files import put_together
 from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.pipeline import JanusFlow
@@ -124,26 +125,29 @@ def export(
     *,
     official: bool = False,
 ) -> Path:
-    """Writes the EMA weights as a folder in our layout, beside its place and then put there.
+    """Writes the EMA weights as a folder in our layout, beside its place and then renamed: it is whole or not there.
 
     Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights. With `official`, the
     same weights also go into `<folder>-official` in the official layout.
     """
     averaged = averaged_model(objective, ema, model, world, config)
     if averaged is not None:
-        with put_together(folder) as beside:
-            if averaged.adapters is not None:
-                averaged.adapters.save_pretrained(beside / "adapter")
-                averaged.merge_adapters()
-            averaged.save_pretrained(beside)
-            if is_released(model.origin):
-                title = Path(config.out).name
-                text = f"Trained with `janusflow train` from `{config.model.checkpoint}`."
-                write_card(beside, model.origin, title=title, text=text)
+        beside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        beside.chmod(0o755)
+        if averaged.adapters is not None:
+            averaged.adapters.save_pretrained(beside / "adapter")
+            averaged.merge_adapters()
+        averaged.save_pretrained(beside)
+        if is_released(model.origin):
+            title = Path(config.out).name
+            text = f"Trained with `janusflow train` from `{config.model.checkpoint}`."
+            write_card(beside, model.origin, title=title, text=text)
         if official:
             weights = dict(averaged.network.named_parameters())
             place = folder.with_name(f"{folder.name}-official")
             licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
             export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
     world.wait()
     return folder
