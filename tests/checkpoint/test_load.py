@@ -94,7 +94,7 @@ def test_a_bin_file_opens_and_runs_no_code(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"holds other things than tensors, which are not loaded$"):
         open_checkpoint(folder)
     assert not (folder / "trap").exists()
-    (folder / "pytorch_model.bin").write_bytes(b"cut off")
+    (folder / "pytorch_model.bin").write_bytes(b"<html>no such file</html>")
     with pytest.raises(ValueError, match=r"pytorch_model.bin is damaged or not a weights file"):
         open_checkpoint(folder)
 
