@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -16,7 +17,7 @@ from janusflow.processor import JanusFlowProcessor, Message
 from janusflow.understanding import Decoding, Speaker
 
 
-class Conversational:
+class Conversational(ABC):
     """From pictures to words. `network`, `processor`, `to` and `_part` come from the class that inherits this."""
 
     network: Speaker
@@ -109,13 +110,13 @@ class Conversational:
         finally:
             module.to("cpu")
 
+    @abstractmethod
     def to(self, device: str | torch.device) -> Self:
         """Moves everything to a device, to stay there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _part(self, part: str) -> nn.Module:
         """The module that `_working` moves: "network", or what makes pixels."""
-        raise NotImplementedError
 
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():
