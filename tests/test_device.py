@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from janusflow.device import ACCELERATORS, resolve_device, resolve_dtype
+from janusflow.device import ACCELERATORS, accelerators, device_of, resolve_device, resolve_dtype
 
 
 def test_auto_takes_the_first_accelerator_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +23,17 @@ def test_auto_takes_the_first_accelerator_that_is_here(monkeypatch: pytest.Monke
         resolve_device("toaster")
     with pytest.raises(ValueError, match="device is 'meta'; allowed are auto, cpu"):
         resolve_device("meta")
+
+
+def test_processes_share_the_accelerators_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [device_of("auto", rank, 2) for rank in (0, 1)] == ["auto", "auto"] or accelerators()
+    monkeypatch.setattr("janusflow.device._available", lambda name: name == "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert accelerators() == 2
+    assert [device_of("auto", rank, 3) for rank in (0, 1, 2)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert device_of("auto", 0, 1) == "auto" and device_of("cpu", 1, 3) == "cpu"
+    monkeypatch.setattr("janusflow.device._available", lambda name: name == "mps")
+    assert accelerators() == 0 and device_of("auto", 1, 2) == "auto"
 
 
 def test_dtypes() -> None:

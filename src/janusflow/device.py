@@ -31,11 +31,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 def device_of(device: str, rank: int, ranks: int) -> str:
     """What "auto" is for one of several processes of this machine: they share its accelerators in turn."""
-    if device != "auto" or ranks == 1:
+    count = accelerators()
+    if device != "auto" or ranks == 1 or not count:
         return device
+    return f"{resolve_device('auto').type}:{rank % count}"
+
+
+def accelerators() -> int:
+    """How many devices "auto" can take in turn; 0 on a CPU, and with mps, of which a machine has one."""
     kind = resolve_device("auto").type
-    module = getattr(torch, kind)
-    return kind if kind in ("cpu", "mps") else f"{kind}:{rank % module.device_count()}"
+    return 0 if kind in ("cpu", "mps") else int(getattr(torch, kind).device_count())
 
 
 def _available(kind: str) -> bool:

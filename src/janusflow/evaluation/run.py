@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from janusflow.device import device_of
+from janusflow.device import accelerators, device_of
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
 from janusflow.evaluation.registry import find_benchmark
@@ -321,9 +321,7 @@ def _on_ray(request: EvalRequest, workers: int) -> None:
         import ray
     except ImportError as error:
         raise ValueError("Ray workers need the package ray; install janusflow[ray]") from error
-    import torch
-
-    part = ray.remote(num_gpus=int(torch.cuda.is_available()))(work)
+    part = ray.remote(num_gpus=min(1, accelerators()))(work)
     settings = {name: _whole(value) for name, value in request.settings.items()}
     request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)
     request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
