@@ -33,11 +33,11 @@ def test_its_card_says_what_it_is_and_is_not() -> None:
         assert words in card
 
 
-@pytest.mark.parametrize("kind", ["color", "background"])
-def test_it_answers_more_than_half_of_the_questions_about_colors(tiny_model: JanusFlow, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["color", "shape", "background", "exists"])
+def test_it_answers_most_questions(tiny_model: JanusFlow, kind: str) -> None:
     """A floor far below the card's scores, so that a broken loader or template is seen."""
     asked = [(scene, question) for scene, question in tinyworld.questions(400) if question.kind == kind][:24]
     pictures = [Image.fromarray(render(scene)) for scene, _ in asked]
     said = tiny_model.ask_batch([question.text for _, question in asked], pictures)
     right = sum(text.strip() == question.answer for text, (_, question) in zip(said, asked, strict=True))
-    assert right > 0.5 * len(asked)
+    assert right > 0.8 * len(asked)

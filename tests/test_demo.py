@@ -39,6 +39,7 @@ def test_the_shipped_model_paints_the_color_that_it_is_asked_for(tiny_model: Jan
     right = 0
     for index, picture in enumerate(pictures):
         pixels = np.asarray(picture, dtype=np.float32).reshape(-1, 3)
-        near = [int((np.abs(pixels - COLORS[color]).max(axis=1) < 60).sum()) for color in colors]
+        # At 60 a slate background would count as green.
+        near = [int((np.abs(pixels - COLORS[color]).max(axis=1) < 45).sum()) for color in colors]
         right += near[index // 3] > 20 and near[index // 3] == max(near)
     assert right >= 7
