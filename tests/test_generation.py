@@ -108,12 +108,13 @@ def test_output_types(small_model: JanusFlow) -> None:
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "midpoint", "ab2"])
 def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow, solver: str) -> None:
-    """On the shipped model: a random one's velocity swings too fast in t for any of them."""
+    """On the shipped model: a random one's velocity swings too fast in t for any of them. Euler needs more steps."""
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     arguments: dict[str, Any] = {"latents": noise, "output_type": "latent", "guidance_scale": 1.0}
     fine = tiny_model.generate(PROMPT, num_inference_steps=120, solver="heun", **arguments)
+    steps = 240 if solver == "euler" else 40
     for shift in (1.0, 2.0):
-        found = tiny_model.generate(PROMPT, num_inference_steps=40, solver=solver, shift=shift, **arguments)
+        found = tiny_model.generate(PROMPT, num_inference_steps=steps, solver=solver, shift=shift, **arguments)
         assert float((found - fine).norm() / (fine - noise).norm()) < (0.15 if solver == "euler" else 0.05)
 
 
