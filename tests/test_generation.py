@@ -108,14 +108,18 @@ def test_output_types(small_model: JanusFlow) -> None:
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "midpoint", "ab2"])
 def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow, solver: str) -> None:
-    """On the shipped model: a random one's velocity swings too fast in t for any of them. Euler needs more steps."""
-    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    """On the shipped model: a random one's velocity swings too fast in t for any of them.
+
+    Of a noise that stands between two pictures solvers may come to different ones; so it is the median of eight.
+    """
+    noise = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     arguments: dict[str, Any] = {"latents": noise, "output_type": "latent", "guidance_scale": 1.0}
-    fine = tiny_model.generate(PROMPT, num_inference_steps=120, solver="heun", **arguments)
-    steps = 240 if solver == "euler" else 40
+    prompts = [PROMPT] * len(noise)
+    fine = tiny_model.generate(prompts, num_inference_steps=120, solver="heun", **arguments)
     for shift in (1.0, 2.0):
-        found = tiny_model.generate(PROMPT, num_inference_steps=steps, solver=solver, shift=shift, **arguments)
-        assert float((found - fine).norm() / (fine - noise).norm()) < (0.15 if solver == "euler" else 0.05)
+        found = tiny_model.generate(prompts, num_inference_steps=40, solver=solver, shift=shift, **arguments)
+        far = (found - fine).flatten(1).norm(dim=1) / (fine - noise).flatten(1).norm(dim=1)
+        assert float(far.median()) < (0.15 if solver == "euler" else 0.05)
 
 
 def test_any_size_in_multiples_of_16_and_one_warning(small_folder: Path, vae_folder: Path) -> None:

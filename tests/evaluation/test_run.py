@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
+from janusflow.evaluation import command as command_module
 from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.command import run as command
@@ -352,9 +353,16 @@ def test_words_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from janusflow.evaluation import run as run_module
+    opened = []
 
-    monkeypatch.setattr(run_module, "_open", lambda request: Model(wrong=range(request.options["guidance_scale"])))
+    class Worse(Model):
+        """Wrong in as many pictures and answers as it is told to guide."""
+
+        def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
+            self.wrong = range(0, 2 * options["guidance_scale"], 2)
+            return super().generate(prompts, **options)
+
+    monkeypatch.setattr(command_module, "open_model", lambda request: opened.append(request) or Worse())
     sweep = ["guidance=1..3", "solver=euler,heun"]
     changes = {"out": tmp_path}
     text = command("counting", config=None, changes=changes, settings=[], options=["steps=4"], sweep=sweep)
@@ -362,3 +370,19 @@ def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatc
     assert [row["score"] for row in rows] == pytest.approx([0.9, 0.9, 0.8, 0.8, 0.7, 0.7])
     assert [row["evaluations"] for row in rows] == [4, 8, 8, 16, 8, 16]
     assert (tmp_path / "sweep.svg").is_file() and text.count("\n") >= 7
+    assert len(opened) == 1
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    class Second(Model):
+        """Begins another run into the same folder while it is asked."""
+
+        def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
+            with pytest.raises(ValueError, match=r"another run is writing into .*run; wait for it"):
+                evaluate(EvalRequest("counting", out), model=Model())
+            return super().generate(prompts, **options)
+
+    assert evaluate(EvalRequest("counting", out), model=Second())["score"] == 1
+    assert evaluate(EvalRequest("counting", out), model=Model(most=0))["score"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
 from janusflow.evaluation.report import markdown
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run import evaluate
+from janusflow.evaluation.run import evaluate, open_model
 from janusflow.evaluation.sweep import draw_curves
 
 SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}
@@ -52,12 +53,14 @@ def run(
     if request.mode == "generate":
         raise ValueError("a sweep ends in scores; run it with mode full or score")
     values = dict(map(read_sweep, sweep))
+    shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
+    model = open_model(request) if shared else None  # once for all points
     reports = []
     for chosen in itertools.product(*values.values()):
         point = dict(zip(values, chosen, strict=True))
         name = ",".join(f"{key}={value}" for key, value in point.items())
         one = replace(request, out=request.out / name, options={**request.options, **point})
-        report = evaluate(one, workers=workers, ray=ray)
+        report = evaluate(one, model=model, workers=workers, ray=ray)
         reports += [(point, report)] if report else []
     return draw_curves(request.out, reports) if reports else ""
 

@@ -12,11 +12,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from janusflow.device import accelerators, device_of
@@ -47,17 +49,33 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
         The report, as in `report.json`; with mode "generate" only counts of what is done.
 
     Raises:
-        ValueError: for bad data, a folder that holds another run, or outputs that are missing in mode "score".
+        ValueError: for bad data, a folder that holds another run or that another run is writing into, or outputs that
+            are missing in mode "score".
     """
     request = _as_made(request)
     benchmark = request.open()
     if request.mode != "generate":
         benchmark.check_judge()
     items = _chosen(benchmark, request)
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    with _alone_in(request.out) if rank == 0 else nullcontext():
+        return _evaluate(request, benchmark, items, rank=rank, ranks=ranks, model=model, workers=workers, ray=ray)
+
+
+def _evaluate(
+    request: EvalRequest,
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    *,
+    rank: int,
+    ranks: int,
+    model: Any,
+    workers: int,
+    ray: int,
+) -> dict[str, Any]:
     made = _remember(request, benchmark)
     if request.mode == "score" and not _outputs(benchmark, items):
         raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
         work(request, rank, ranks)
         _wait_for_all()
@@ -75,6 +93,21 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     rows, failed = _rows(benchmark, items, done)
     benchmark.write_official(rows)
     return write_report(benchmark, request, items, rows, failed, made)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keeps a second run out of a folder; the lock falls with the process, however that ends."""
+    make_folder(out)
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another run is writing into {out}; wait for it, or give another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def work(request: EvalRequest, rank: int, ranks: int, *, model: Any = None) -> None:
@@ -122,7 +155,6 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
     A run is continued with the same words, weights and data only, but for what its judges are told. Outputs that come
     from elsewhere were made by nobody knows what.
     """
-    make_folder(request.out)
     told = {name: _plain(getattr(request, name)) for name in SAME}
     told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
     told["data_sha256"] = hashes(benchmark.files())
@@ -183,7 +215,7 @@ def _produce(benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], 
     if not todo:
         return
     if model is None:
-        model = _open(request)
+        model = open_model(request)
     with progress_bar(f"{benchmark.title}: making", len(todo), shown=rank == 0) as advance:
         for batch in _batches(benchmark, todo, request.batch_size):
             for item, output in zip(batch, benchmark.produce(model, batch, request.options), strict=True):
@@ -191,7 +223,8 @@ def _produce(benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], 
                 advance()
 
 
-def _open(request: EvalRequest) -> Any:
+def open_model(request: EvalRequest) -> Any:
+    """The model that a request names."""
     from janusflow import JanusFlow
 
     return JanusFlow.from_pretrained(request.model, vae=request.vae, device=request.device, dtype=request.dtype)

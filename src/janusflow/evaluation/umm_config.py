@@ -290,7 +290,7 @@ def _options(inference: _Keys, backbone: str, *, draws: bool) -> tuple[dict[str,
             value = inference.take_from("generation_cfg", theirs)
             options |= {} if value is None else dict.fromkeys(names, value)
         return options, None if size is None else int(size)
-    from janusflow.compat.umm import decoding
+    from janusflow.compat.umm_backbone import decoding
 
     return decoding({name: inference.take_from("understanding_cfg", name) for name in DECODING}), None
 
