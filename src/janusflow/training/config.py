@@ -91,7 +91,8 @@ class OptimizerConfig:
     """How parameters are updated, and the rate of it.
 
     Attributes:
-        name: "adamw", the paper's; or "muon", for the matrices of the blocks of LLM and f_enc, with AdamW for the rest.
+        name: "adamw", the paper's; or "muon", for the matrices of the blocks of LLM, f_enc, g_enc and g_dec, with AdamW
+            for the rest.
         learning_rate: after the warm-up.
         warmup: steps of linear growth.
         schedule: "constant"; "cosine" down to `floor` at the last step; or "decay", constant and then linearly down to

@@ -1,4 +1,4 @@
-"""AdamW for all that learns, or Muon for the matrices of the transformers' blocks and AdamW for the rest."""
+"""AdamW for all that learns, or Muon for the matrices of all blocks and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from janusflow.training.config import OptimizerConfig
+
+BLOCKS = (".layers.", ".blocks.")  # of LLM and f_enc; of g_enc and g_dec
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig, *, fused: bool = False) -> list[Optimizer]:
@@ -23,7 +25,9 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, *, fused: bool = 
     """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = [
-        name for name, p in learning.items() if config.name == "muon" and ".layers." in f".{name}" and p.ndim == 2
+        name
+        for name, p in learning.items()
+        if config.name == "muon" and p.ndim == 2 and any(blocks in f".{name}" for blocks in BLOCKS)
     ]
     others = [p for name, p in learning.items() if name not in matrices]
     found: list[Optimizer] = []
