@@ -1,4 +1,4 @@
-"""The adapter for lmms-eval, over stand-ins of the two modules that it imports, with the same names and shapes."""
+"""The adapter for lmms-eval, over stand-ins of the modules that it imports, with the same names and shapes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ class ModelManifest:
     aliases: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class GenerationResult:
+    text: Any
+    token_counts: Any = None
+
+
 class Request:
     """What lmms-eval calls an Instance, as far as the adapter looks at it."""
 
@@ -57,6 +63,7 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, content in {
         "lmms_eval": {},
         "lmms_eval.api": {},
+        "lmms_eval.api.instance": {"GenerationResult": GenerationResult},
         "lmms_eval.api.model": {"lmms": lmms},
         "lmms_eval.models": {},
         "lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest},
@@ -137,10 +144,10 @@ def test_the_likeliest_choice_has_the_smallest_number(model: Any) -> None:
     said = ask(model, 0, max_new_tokens=16)
     choices = [said, "entirely unlike that 17"]
     requests = [Request(DOCS[0]["question"], choice, pictures, 0, "colors", "test") for choice in choices]
-    (near, right), (far, wrong) = model.loglikelihood(requests)
+    (near, right), (far, wrong) = (found.text for found in model.loglikelihood(requests))
     assert 0 <= near < far and right and not wrong
     by_doc = Request(DOCS[0]["question"], lambda doc: said, pictures, 0, "colors", "test")
-    assert model.loglikelihood([by_doc]) == [(near, right)]
+    assert model.loglikelihood([by_doc])[0].text == (near, right)
 
 
 def test_what_is_no_picture_and_unknown_arguments_are_refused(adapter: Any, model: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from PIL import Image
 
@@ -101,11 +102,12 @@ class LmmsJanusFlow(lmms):
                 advance()
         return found
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """Mean next-token loss of a continuation, and whether it is what greedy decoding says.
 
         The loss, and not its negative, is what lmms-eval's multiple choice takes: it picks the smallest. Arguments are
-        (context, continuation or doc_to_target, doc_to_visual, doc_id, task, split).
+        (context, continuation or doc_to_target, doc_to_visual, doc_id, task, split). lmms-eval 0.7.3 makes a string
+        of a bare pair before a task sees it; a `GenerationResult` around it keeps it what it is.
         """
         from janusflow.evaluation.seedbench import choice_losses
 
@@ -119,7 +121,7 @@ class LmmsJanusFlow(lmms):
                 loss = float(choice_losses(self.model, [talk], [[continuation]])[0, 0])
                 words = self.model.processor.tokenizer.encode(f" {continuation.strip()}", add_special_tokens=False)
                 said = self.model.chat_batch([talk], max_new_tokens=len(words))[0]
-                found.append((loss, said.strip() == continuation.strip()))
+                found.append(GenerationResult((loss, said.strip() == continuation.strip())))
                 advance()
         return found
 
