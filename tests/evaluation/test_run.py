@@ -24,7 +24,7 @@ from janusflow.evaluation.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.command import run as command
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
-from janusflow.evaluation.report import bootstrap
+from janusflow.evaluation.report import bootstrap, picked
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import _remember, evaluate, work
 
@@ -117,7 +117,7 @@ def test_a_run_gives_scores_files_and_reports(tmp_path: Path) -> None:
     text = (request.out / "report.md").read_text()
     assert "| overall | 0.8 |" in text and "the paper" in text and "| other |" in text
     page = (request.out / "report.html").read_text()
-    assert page.count("data:image/png") == 5 * 2 and "<svg" in page and "Worst" in page and "http" not in page[:200]
+    assert page.count("data:image/png") == 4 + 1 and "<svg" in page and "Worst" in page and "http" not in page[:200]
 
 
 def test_what_is_done_is_never_done_again(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_items_without_a_verdict_are_told_and_tried_again(tmp_path: Path) -> Non
     request = EvalRequest("counting", tmp_path, settings={"judge_fails": True})
     report = evaluate(request, model=Model())
     assert report["judged"] == 9 and report["not_judged"] == {"003": "the judge is asleep"}
-    assert "1 items have no verdict" in (tmp_path / "report.html").read_text()
+    assert "Without a verdict: 1<" in (tmp_path / "report.html").read_text()
     evaluate(request, model=Model())
     assert Counting.judged.count("003") == 2 and Counting.judged.count("004") == 1
 
@@ -316,6 +316,15 @@ def test_the_bootstrap_draws_groups() -> None:
 
 KILLED = ["-m", "janusflow.cli", "eval", "tinyworld", "--set", "prompts=1", "--set", "images=1", "--set", "questions=2"]
 KILLED += ["--set", "features=false", "--option", "num_inference_steps=2", "--batch-size", "2"]
+
+
+def test_the_gallery_shows_every_part_and_nothing_bad_among_the_best() -> None:
+    found = [("draw/one", 0.0), ("draw/one", 0.5), ("ask/what", 1.0), ("ask/what", 1.0), ("ask/which", 0.0)]
+    rows = [Row(Item(f"{part}/{n}", "?"), "!", {"score": score}) for n, (part, score) in enumerate(found)]
+    assert [row.item.key for row in picked(rows, best=True)] == ["ask/what/2", "draw/one/1", "ask/what/3"]
+    assert [row.item.key for row in picked(rows, best=False)] == ["draw/one/0", "ask/which/4", "draw/one/1"]
+    assert len(picked(rows, best=True, count=2)) == 2 and picked([], best=True) == []
+    assert len(picked(rows[2:4], best=False)) == 2
 
 
 def test_a_killed_run_of_the_tiny_world_goes_on(tmp_path: Path) -> None:

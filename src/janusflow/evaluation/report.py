@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from janusflow.images import load_image
 RESAMPLES, BOOTSTRAP_SECONDS = 1000, 60
 GALLERY = 12  # best and worst items shown, of each
 THUMBNAIL = 192  # pixels
+MAGNITUDES = (-1.0, 1.0, 100.0, math.inf)  # shares, percentages, points
 TEXT = 600  # characters of an answer shown
 PACKAGES = ("janusflow", "torch", "transformers", "diffusers", "numpy", "pillow")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
@@ -192,8 +194,6 @@ def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -
     """One page: the score, a chart, the table, and the best and the worst items."""
     from jinja2 import Environment
 
-    ordered = sorted(rows, key=lambda row: -row.score)
-    worst = list(reversed(ordered))[:GALLERY]
     page = files("janusflow.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True)
@@ -205,8 +205,8 @@ def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -
             rows=table(report)[1:],
             chart=chart(report),
             galleries=[
-                ("Best", [_card(benchmark, row) for row in ordered[:GALLERY]]),
-                ("Worst", [_card(benchmark, row) for row in worst]),
+                (title, [_card(benchmark, row) for row in picked(rows, best=title == "Best")])
+                for title in ("Best", "Worst")
             ],
             details={
                 k: report[k] for k in ("options", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
@@ -215,15 +215,47 @@ def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -
     )
 
 
+def picked(rows: Sequence[Row], *, best: bool, count: int = GALLERY) -> list[Row]:
+    """The best or the worst items, from each part of the benchmark (the folder of an item's key) in turn.
+
+    An item with the lowest score of all is not among the best, nor one with the highest among the worst, unless all
+    are equal.
+    """
+    scores = {row.score for row in rows}
+    other = None if len(scores) == 1 else (min if best else max)(scores, default=None)
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.score, reverse=best):
+        if row.score != other:
+            parts[row.item.key.rpartition("/")[0]].append(row)
+    in_turn = [row for rank in itertools.zip_longest(*parts.values()) for row in rank if row is not None]
+    return in_turn[:count]
+
+
 def chart(report: Mapping[str, Any]) -> str:
-    """The scores as bars with their intervals, beside the published ones: an SVG."""
+    """The scores as bars with their intervals, beside the published ones: an SVG, with an axis for each magnitude."""
     import matplotlib.figure
 
     shown = {name: value for name, value in report["scores"].items() if math.isfinite(value)}
     if not shown:
         return ""
-    figure = matplotlib.figure.Figure(figsize=(8, 0.6 + 0.34 * len(shown)), layout="constrained")
-    axes = figure.subplots()
+    panels = [part for part in (_between(shown, *limits) for limits in itertools.pairwise(MAGNITUDES)) if part]
+    heights = [0.8 + 0.34 * len(part) for part in panels]
+    figure = matplotlib.figure.Figure(figsize=(8, sum(heights)), layout="constrained")
+    for axes, part in zip(
+        figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0], panels, strict=True
+    ):
+        _bars(axes, part, report)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _between(scores: Mapping[str, float], low: float, high: float) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if low < abs(value) <= high}
+
+
+def _bars(axes: Any, shown: Mapping[str, float], report: Mapping[str, Any]) -> None:
     places = range(len(shown))
     between = [report["intervals_95"].get(name, (value, value)) for name, value in shown.items()]
     errors = [[max(v - low, 0) for v, (low, _) in zip(shown.values(), between, strict=True)]]
@@ -234,19 +266,18 @@ def chart(report: Mapping[str, Any]) -> str:
         if points:
             axes.plot(*zip(*points, strict=True), mark, label=who, markersize=5, linestyle="none")
     axes.set_yticks(places, list(shown))
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.invert_yaxis()
-    axes.legend(fontsize=7)
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
+    if report["published"]:
+        axes.legend(fontsize=7)
 
 
 def _card(benchmark: Benchmark, row: Row) -> dict[str, Any]:
     """What the page shows of an item."""
     pictures = [benchmark.out / row.output] if benchmark.drawn(row.item) else list(row.item.images)
     answer = "" if benchmark.drawn(row.item) else row.output[:TEXT]
-    verdict = json.dumps(row.verdict, ensure_ascii=False, default=str)[:TEXT]
+    said = {name: value for name, value in row.verdict.items() if name != "score" and value not in ("", None, [], {})}
+    verdict = ", ".join(f"{name}: {_words(value)}" for name, value in said.items())[:TEXT]
     return {
         "key": row.item.key,
         "prompt": row.item.prompt[:TEXT],
@@ -255,6 +286,10 @@ def _card(benchmark: Benchmark, row: Row) -> dict[str, Any]:
         "score": row.score,
         "pictures": [thumbnail(load_image(picture)) for picture in pictures],
     }
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def thumbnail(picture: Image.Image) -> str:
