@@ -113,6 +113,13 @@ def test_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_path: Pa
     assert half.dtype == half.vae.dtype == torch.bfloat16
     assert half.to(torch.float32).dtype == torch.float32
     assert half.tokenizer.encode("a star")
+    pipe.enable_attention_slicing()
+    pipe.enable_vae_tiling()
+    assert pipe.vae.use_tiling
+    pipe.disable_vae_tiling()
+    assert not pipe.vae.use_tiling
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    assert pipe("a star", num_inference_steps=1).images[0].size == (64, 64)
 
 
 def test_what_it_refuses(pipe: JanusFlowPipeline) -> None:
@@ -124,5 +131,7 @@ def test_what_it_refuses(pipe: JanusFlowPipeline) -> None:
         pipe("a star", callback_on_step_end_tensor_inputs=["prompt_embeds"])
     with pytest.raises(ValueError, match="decode_batch_size is 0"):
         pipe.model.generate("a star", decode_batch_size=0)
+    with pytest.raises(ValueError, match="variant is given; from_pretrained here opens"):
+        JanusFlowPipeline.from_pretrained("tiny", variant="fp16")
     with pytest.raises(ValueError, match="is a Janus model"):
         JanusFlowPipeline.from_pretrained(GOLDEN / "janus-small-a")

@@ -7,6 +7,7 @@ pipe(prompt=["a red circle", "two stars"], num_inference_steps=30, guidance_scal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,13 @@ class JanusFlowPipeline:
                 `low_cpu_mem_usage` say what is always so here.
 
         Raises:
-            ValueError: if it cannot be opened, or is a Janus, which has no path of latents.
+            ValueError: if it cannot be opened, is a Janus, which has no path of latents, or for another option.
         """
         path = pretrained_model_name_or_path
         told = {name: value for name, value in options.items() if name not in NEEDLESS}
+        odd = next((name for name in told if name not in signature(JanusFlow.from_pretrained).parameters), None)
+        if odd is not None:
+            raise ValueError(f"{odd} is given; from_pretrained here opens folders and hub ids as they are, without it")
         model = JanusFlow.from_pretrained(path, dtype=torch_dtype, device=device, **told)
         if isinstance(model, Janus):
             raise ValueError(f"{str(path)!r} is a Janus model, which draws code by code; use JanusFlow.from_pretrained")
@@ -122,6 +126,26 @@ class JanusFlowPipeline:
         """Network and VAE wait in main memory, and the one that works is on the device; see `JanusFlow.offload`."""
         place = resolve_device("auto" if device is None else device)
         self.model.offload(place if gpu_id is None else f"{place.type}:{gpu_id}")
+
+    def enable_sequential_cpu_offload(
+        self, gpu_id: int | None = None, device: str | torch.device | None = None
+    ) -> None:
+        """As `enable_model_cpu_offload`; layers are not moved one by one."""
+        self.enable_model_cpu_offload(gpu_id, device)
+
+    def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
+        """Nothing: attention over 577 tokens needs no slices."""
+
+    def disable_attention_slicing(self) -> None:
+        """Nothing, likewise."""
+
+    def enable_vae_tiling(self) -> None:
+        """Decodes a large picture in tiles, for little memory."""
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        """Decodes whole pictures."""
+        self.vae.disable_tiling()
 
     def enable_vae_slicing(self) -> None:
         """Decodes one picture at a time, for little memory."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from janusflow.checkpoint import Checkpoint
 from janusflow.checkpoint.card import keep_licence
+from janusflow.checkpoint.convert import write_extras
 from janusflow.checkpoint.files import put_together
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.conversation import Conversational
@@ -58,6 +59,8 @@ class Janus(Conversational):
             self.network.save_pretrained(beside)
             write_transformers_processor(self.processor, beside)
             keep_licence(beside, self.origin, Path(folder))
+            if self.origin is not None and self.origin.folder.is_dir():
+                write_extras(self.origin, beside)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads what `save_pretrained` writes, and a model card; see `janusflow.hub.push_to_hub`."""

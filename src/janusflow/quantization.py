@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 KINDS = ("int8", "int4")
@@ -22,7 +23,7 @@ def quantize(network: Any, kind: str) -> None:
         kind: "int8": all of them, one scale a row; "int4": the LLM's blocks in groups of `GROUP`, the rest in int8.
 
     Raises:
-        ValueError: for another kind, or without torchao.
+        ValueError: for another kind, without torchao, or for 4 bits off the CPU in another dtype than bfloat16.
     """
     if kind not in KINDS:
         raise ValueError(f"quantize is {kind!r}; allowed are {', '.join(KINDS)}")
@@ -43,6 +44,9 @@ def _four_bits(network: Any) -> Any:
         from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 
         return PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False)
+    if network.dtype != torch.bfloat16:
+        name = str(network.dtype).removeprefix("torch.")
+        raise ValueError(f"quantize is 'int4' and dtype {name}; on {network.device.type} it needs dtype='bfloat16'")
     from torchao.quantization import Int4WeightOnlyConfig
 
     return Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False)

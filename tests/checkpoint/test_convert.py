@@ -53,6 +53,12 @@ def test_round_trips_of_janus_are_exact_to_the_bit(tmp_path: Path, way: tuple[st
     is_golden(place, JANUS, tmp_path)
 
 
+def test_a_saved_janus_keeps_what_its_network_has_no_use_for(tmp_path: Path) -> None:
+    JanusFlow.from_pretrained(JANUS, device="cpu").save_pretrained(tmp_path / "saved")
+    JanusFlow.from_pretrained(tmp_path / "saved", device="cpu").save_pretrained(tmp_path / "again")
+    is_golden(convert(tmp_path / "again", tmp_path / "back", to="official", progress=False), JANUS, tmp_path)
+
+
 def test_janus_from_paddle_and_from_pickled_files(tmp_path: Path) -> None:
     for name in ("paddle", "bin"):
         shutil.copytree(
@@ -105,7 +111,12 @@ def test_the_licence_outlives_a_second_step_and_own_weights_keep_their_own(tmp_p
         assert "DeepSeek Model License" in file.read_text(encoding="utf-8")
     (tmp_path / "one" / "README.md").write_text("mine", encoding="utf-8")
     JanusFlow.from_pretrained(OFFICIAL, device="cpu").save_pretrained(tmp_path / "one")
-    assert (tmp_path / "one" / "README.md").read_text(encoding="utf-8") == "mine"
+    words = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
+    assert words.startswith("mine\n") and "DeepSeek Model License" in words
+    mirror = Path(shutil.copytree(OFFICIAL, tmp_path / "mirror"))
+    (mirror / "README.md").write_text("A copy for our cluster.", encoding="utf-8")
+    copied = convert(mirror, tmp_path / "copied", progress=False) / "README.md"
+    assert "DeepSeek Model License" in copied.read_text(encoding="utf-8")
     convert("tiny", tmp_path / "tiny", to="official", progress=False)
     back = convert(tmp_path / "tiny", tmp_path / "back", progress=False)
     assert (back / "README.md").read_text(encoding="utf-8") == (tmp_path / "tiny" / "README.md").read_text(

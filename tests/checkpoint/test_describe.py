@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from janusflow import JanusFlow
+from janusflow.checkpoint.convert import convert
 from janusflow.checkpoint.describe import describe
 from tests.conftest import GOLDEN
 
@@ -39,6 +42,23 @@ def test_a_configuration_of_another_network_is_told(small_folder: Path, tmp_path
     (folder / "config.json").write_text(json.dumps(raw))
     with pytest.raises(ValueError, match=r"lacks 9 tensors: language_model\.model\.layers"):
         describe(folder)
+
+
+def test_every_layout(tmp_path: Path) -> None:
+    pickled = Path(shutil.copytree(GOLDEN / "janusflow-small-a", tmp_path / "bin"))
+    weights = load_file(pickled / "model.safetensors")
+    torch.save(weights, pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    transformers = convert(GOLDEN / "janus-small-a", tmp_path / "transformers", to="transformers", progress=False)
+    for folder, layout, dtype in (
+        (GOLDEN / "janusflow-small-a-paddle", "paddle", "float32"),
+        (pickled, "official", "float32"),
+        (transformers, "transformers", "float32"),
+        (convert(pickled, tmp_path / "half", dtype="bfloat16", progress=False), "janusflow", "bfloat16"),
+    ):
+        found, network = describe(folder), JanusFlow.from_pretrained(folder, device="cpu").network
+        assert found.layout == layout and set(found.dtypes) == {dtype}
+        assert sum(count for count, _ in found.parts.values()) == sum(p.numel() for p in network.parameters())
 
 
 def test_a_janus() -> None:

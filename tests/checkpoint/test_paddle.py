@@ -116,6 +116,7 @@ def attacks(place: Path) -> dict[str, bytes]:
     files["a persistent id"] = b"Pid\n."
     files["an extension"] = b"\x82\x01."
     files["no dictionary"] = pickle.dumps([array])
+    files["bytes of 35 TB"] = b"\x80\x04\x8e" + (2**45).to_bytes(8, "little")
     files["a text"] = b"hello"
     files["nothing"] = b""
     return files

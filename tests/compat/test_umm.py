@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import janusflow
 from janusflow.compat import umm
 from janusflow.compat.umm import Backbone, InferencePipeline, InferenceRequest
 from tests.conftest import GOLDEN
 
+VAE = Path(janusflow.__file__).parent / "assets" / "tiny" / "vae"
 FLOW = {"model_path": "tiny", "torch_dtype": "float32", "device": "cpu"}
 FEW = {"num_inference_steps": 2, "parallel_size": 2, "img_size": 96}
 JANUS = {"model_path": str(GOLDEN / "janus-small-a"), "torch_dtype": "float32", "device": "cpu"}
@@ -44,10 +46,11 @@ def test_the_documents_own_sample(picture: str) -> None:
 import janusflow.compat.umm
 assert janusflow.compat.umm.install()
 from umm.inference.pipeline import InferencePipeline
-from umm.inference.multimodal_inputs import InferenceRequest
+from umm.inference.multimodal_inputs import InferenceRequest, validate_request
 
 pipeline = InferencePipeline(backbone_name="janus_flow", backbone_cfg={{
     "model_path": "tiny",
+    "vae_path": {str(VAE)!r},
     "janus_root": "/path/to/Janus",
     "seed": 42,
     "torch_dtype": "bfloat16",
@@ -98,6 +101,28 @@ def test_a_seed_of_its_own_fixes_a_request() -> None:
     pipeline = InferencePipeline("janus_flow", {**FLOW, "generation_cfg": FEW})
     first, other, again = pipeline.run_many([paint("a star", seed=s) for s in (1, 2, 1)], batch_size=3)
     assert same(first, again) and not same(first, other)
+
+
+def test_a_seed_for_all_and_sampled_answers_are_those_of_single_runs(picture: str) -> None:
+    seeded = {**FLOW, "generation_cfg": {**FEW, "seed": 3}}
+    pipeline = InferencePipeline("janus_flow", seeded)
+    requests = [paint("a star"), paint("a circle")]
+    alone = [pipeline.run(request) for request in requests]
+    assert all(same(a, b) for a, b in zip(alone, pipeline.run_many(requests, batch_size=2), strict=True))
+    sampled = {"max_new_tokens": 12, "do_sample": True, "temperature": 3.0}
+    asked = InferenceRequest("janus_flow", "understanding", "describe the picture.", [picture])
+    one, many = (InferencePipeline("janus_flow", {**FLOW, "understanding_cfg": sampled}) for _ in range(2))
+    said = [one.run(asked)["text"] for _ in range(3)]
+    assert [result["text"] for result in many.run_many([asked] * 3, batch_size=3)] == said and len(set(said)) > 1
+    fixed = {**FLOW, "understanding_cfg": {**sampled, "seed": 1}}
+    assert len({InferencePipeline("janus_flow", fixed).run(asked)["text"] for _ in range(2)}) == 1
+
+
+def test_the_request_as_a_batch() -> None:
+    asked = InferenceRequest("janus_flow", "understanding", "what?", ["a.png"])
+    assert asked.to_batch() == {"prompt": "what?", "images": ["a.png"], "videos": []}
+    asked.metadata["id"] = 7
+    assert asked.to_batch()["metadata"] == {"id": 7}
 
 
 def test_pictures_are_saved(tmp_path: Path) -> None:
@@ -151,6 +176,8 @@ def test_janus_behind_the_same_interface(picture: str) -> None:
         ({"task": "generation", "prompt": "a star"}, ValueError, "needs `backbone`"),
         ({"backbone": "janus_flow", "task": "understanding"}, ValueError, "prompt or images"),
         ({"backbone": "janus_flow", "task": "editing", "prompt": "x", "images": ["a"]}, NotImplementedError, "edit"),
+        ({"backbone": "janus_flow", "task": "editing", "images": ["a"]}, ValueError, "Editing requires `prompt`"),
+        ({"backbone": "janus_flow", "task": "editing", "prompt": "x"}, ValueError, "Editing requires `images`"),
         ({"backbone": "janus_flow", "task": "understanding", "videos": ["a"]}, NotImplementedError, "videos"),
         ({"backbone": "janus_flow", "task": "understanding", "images": ["/no.png"]}, FileNotFoundError, "/no.png"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ LICENCE_NAME = "DeepSeek Model License"
 LICENCE_FIELD = "license_name: deepseek"
 DEEPSEEK_LICENCE = "https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL"
 RELEASED = ("official", "paddle")  # layouts that released weights have
+DECLARED = re.compile(r"---\n(?:[^-].*\n)*?license: *(\S+)")  # in a card's front matter
 HEADER = """---
 license: {licence}
 {extra}library_name: {library}
@@ -31,15 +33,17 @@ The released weights of the Janus family, and what is made of them, stand under 
 def is_released(checkpoint: Checkpoint | None) -> bool:
     """Whether weights are the released ones, or made of them, as far as can be told.
 
-    A Janus in any layout is; a JanusFlow beside a card that names their licence, or without a card in their layout.
+    A Janus in any layout is; a JanusFlow beside a card that names their licence, or in their layout, unless its card
+    declares another licence.
     """
     if checkpoint is None or checkpoint.family == "Janus":
         return checkpoint is not None
     card = checkpoint.folder / "README.md"
-    if not card.is_file():
-        return checkpoint.layout in RELEASED
-    text = card.read_text(encoding="utf-8")
-    return LICENCE_NAME in text or LICENCE_FIELD in text
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if LICENCE_NAME in text or LICENCE_FIELD in text:
+        return True
+    declared = DECLARED.match(text)
+    return checkpoint.layout in RELEASED and (declared is None or declared[1] == "other")
 
 
 def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:
@@ -48,11 +52,21 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
     Args:
         folder: of the new weights.
         checkpoint: what they were made of, if it is known.
-        place: where the folder goes; a card that stands there stays.
+        place: where the folder goes; a card that stands there stays, and gets the licence if it does not name it.
     """
-    if checkpoint is not None and is_released(checkpoint) and not (place / "README.md").is_file():
-        text = f"Saved with janusflow; the weights began as those of `{checkpoint.folder.name}`."
-        write_card(folder, checkpoint, title=place.name, text=text)
+    if checkpoint is None or not is_released(checkpoint):
+        return
+    standing = place / "README.md"
+    if standing.is_file():
+        words = standing.read_text(encoding="utf-8")
+        if LICENCE_NAME not in words:
+            licence = DEEPSEEK.format(link=DEEPSEEK_LICENCE)
+            (folder / "README.md").write_text(f"{words.rstrip()}\n{licence}", encoding="utf-8")
+        for file in checkpoint.folder.glob("LICENSE*"):
+            shutil.copy(file, folder)
+        return
+    text = f"Saved with janusflow; the weights began as those of `{checkpoint.folder.name}`."
+    write_card(folder, checkpoint, title=place.name, text=text)
 
 
 def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text: str, licence: str = "other") -> None:

@@ -32,6 +32,7 @@ from janusflow.progress import progress_bar
 
 LAYOUTS = ("janusflow", "official", "transformers")
 SHARD_BYTES = 5 * 10**9
+PIECE = 1 << 24  # values that are cast at once
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -82,7 +83,7 @@ def convert(
         with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
             write(beside, files, _counted(tensors, advance))
         if to != "official":
-            _write_extras(checkpoint, beside, kind)
+            write_extras(checkpoint, beside, kind)
         _write_config(checkpoint, processor, beside, to, kind or checkpoint.dtype)
         _take_along(checkpoint.folder, beside)
         text = (
@@ -124,6 +125,7 @@ def write(
 ) -> None:
     """Writes safetensors files, each tensor as it comes, and an index if there are several; `alone` names a single one.
 
+    A tensor of another dtype than its entry's is cast in pieces, so that it is never in memory twice.
     The safetensors library itself writes a file only from tensors that are all in memory.
     """
     home: dict[str, str] = {}
@@ -133,8 +135,9 @@ def write(
             stream.write(_header(entries))
             for entry in entries:
                 found, tensor = next(tensors)
-                assert (found, tensor.dtype, tuple(tensor.shape)) == (entry.name, entry.dtype, entry.shape)
-                stream.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+                assert (found, tuple(tensor.shape)) == (entry.name, entry.shape)
+                for piece in tensor.contiguous().flatten().split(PIECE):
+                    stream.write(piece.to(entry.dtype).view(torch.uint8).numpy().data)
         home.update({entry.name: name for entry in entries})
     if len(files) > 1:
         index = {"metadata": {"total_size": sum(entries[-1].end for entries in files)}, "weight_map": home}
@@ -161,8 +164,7 @@ def _plan_and_tensors(
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
 
     def read(name: str) -> Tensor:
-        tensor = read_parameter(checkpoint, sources[name], shapes[name])
-        return tensor if kind is None else tensor.to(kind)
+        return read_parameter(checkpoint, sources[name], shapes[name])
 
     def meta(name: str) -> Tensor:
         stored = checkpoint.tensors.dtypes[sources[name].names[0]]
@@ -176,7 +178,7 @@ def _plan_and_tensors(
 
     extras = _extra_names(checkpoint) if to == "official" else []
     entries = plan([*arranged(meta), *((name, _meta_of(checkpoint, name, kind)) for name in extras)])
-    return entries, itertools.chain(arranged(read), _read_extras(checkpoint, extras, kind))
+    return entries, itertools.chain(arranged(read), checkpoint.tensors.read(extras))
 
 
 def _extra_names(checkpoint: Checkpoint) -> list[str]:
@@ -188,16 +190,12 @@ def _meta_of(checkpoint: Checkpoint, name: str, kind: torch.dtype | None) -> Ten
     return torch.empty(checkpoint.tensors.shapes[name], dtype=kind or checkpoint.tensors.dtypes[name], device="meta")
 
 
-def _read_extras(checkpoint: Checkpoint, names: list[str], kind: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in checkpoint.tensors.read(names):
-        yield name, tensor if kind is None else tensor.to(kind)
-
-
-def _write_extras(checkpoint: Checkpoint, folder: Path, kind: torch.dtype | None) -> None:
+def write_extras(checkpoint: Checkpoint, folder: Path, kind: torch.dtype | None = None) -> None:
+    """What the official weights of a Janus hold beyond its network, as a file of its own."""
     names = _extra_names(checkpoint) if checkpoint.family == "Janus" else []
     if names:
         entries = plan((name, _meta_of(checkpoint, name, kind)) for name in names)
-        write(folder, entries, _read_extras(checkpoint, names, kind), alone=EXTRAS)
+        write(folder, entries, checkpoint.tensors.read(names), alone=EXTRAS)
 
 
 def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None]) -> Iterator[tuple[str, Tensor]]:

@@ -161,9 +161,9 @@ def read_pdparams(file: Path) -> dict[str, Stored]:
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it holds no dictionary of arrays")
         return {_name(key): _stored(file, key, value) for key, value in content.items() if key != NAMES}
-    except (OSError, MemoryError):
+    except OSError:
         raise
-    except Exception as error:  # a damaged pickle can raise almost anything
+    except Exception as error:  # MemoryError too: a damaged length asks for any amount
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
 

@@ -48,6 +48,11 @@ class InferenceRequest:
     metadata: dict[str, Any] = field(default_factory=dict)
     output_path: str | None = None
 
+    def to_batch(self) -> dict[str, Any]:
+        """What is asked, without how: prompt, images, videos, and metadata if there are any."""
+        asked = {name: getattr(self, name) for name in ("prompt", "images", "videos")}
+        return {**asked, "metadata": self.metadata} if self.metadata else asked
+
 
 class InferencePipeline:
     """TorchUMM's pipeline over one backbone.
@@ -130,26 +135,35 @@ def normalize_request(payload: InferenceRequest | Mapping[str, Any]) -> Inferenc
         if "backbone" not in known or "task" not in known:
             raise ValueError("a request needs `backbone` and `task`.")
         payload = InferenceRequest(**known)
-    if payload.task not in TASKS:
-        raise ValueError(f"Unsupported task: {payload.task}")
-    if not payload.backbone:
-        raise ValueError("`backbone` must be provided.")
-    if payload.task == "generation" and not payload.prompt:
-        raise ValueError("`prompt` is required for task `generation`.")
+    validate_request(payload)
     return payload
 
 
+def validate_request(request: InferenceRequest) -> None:
+    """Refuses a malformed request.
+
+    Raises:
+        ValueError: for an unknown task, no backbone, or a task without what it needs.
+    """
+    if request.task not in TASKS:
+        raise ValueError(f"Unsupported task: {request.task}")
+    if not request.backbone:
+        raise ValueError("`backbone` must be provided.")
+    if request.task == "generation" and not request.prompt:
+        raise ValueError("`prompt` is required for task `generation`.")
+    if request.task == "editing" and not (request.prompt or request.params.get("instruction")):
+        raise ValueError("Editing requires `prompt` or `params.instruction`.")
+    if request.task == "editing" and not (request.images or request.params.get("image_path")):
+        raise ValueError("Editing requires `images` or `params.image_path`.")
+
+
 def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[list[InferenceRequest]]:
-    """Neighbours that can run together. A request with a seed of its own runs alone."""
+    """Neighbours that can run together."""
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected a whole number from 1 upwards")
 
-    def kind(numbered: tuple[int, InferenceRequest]) -> Any:
-        number, request = numbered
-        return request.task, request.params, number if "seed" in request.params else None
-
-    for _, run in itertools.groupby(enumerate(requests), key=kind):
-        members = [request for _, request in run]
+    for _, run in itertools.groupby(requests, key=lambda request: (request.task, request.params)):
+        members = list(run)
         for start in range(0, len(members), batch_size):
             yield members[start : start + batch_size]
 
@@ -175,6 +189,7 @@ def install() -> bool:
         "umm.inference.multimodal_inputs": {
             "InferenceRequest": InferenceRequest,
             "normalize_request": normalize_request,
+            "validate_request": validate_request,
         },
     }
     for name, members in contents.items():

@@ -96,8 +96,6 @@ class Backbone:
         each, size = int(config["parallel_size"]), int(config["img_size"])
         if not 1 <= size <= LARGEST_SIZE:
             raise ValueError(f"img_size is {size}; allowed are 1 to {LARGEST_SIZE}")
-        if "seed" in config:
-            self.generator.manual_seed(int(config["seed"]))
         prompts = [str(prompt) for prompt, _ in wanted]
         pictures = self._paint(prompts, each, config)
         resized = [picture.resize((size, size), Image.Resampling.LANCZOS) for picture in pictures]
@@ -116,15 +114,23 @@ class Backbone:
             "progress": False,
         }
         if isinstance(model, Janus):
-            seeds = torch.randint(2**62, (count,), generator=self.generator).tolist()
+            seeds = [seed for _ in prompts for seed in self._chance(config, each)]
             options.update(seed=seeds, temperature=float(config["temperature"]))
         else:
             sizes = model.network.config
-            shape = (count, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
-            options.update(latents=torch.randn(shape, generator=self.generator))
-            options.update(num_inference_steps=int(config["num_inference_steps"]))
+            shape = (each, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
+            noises = [torch.randn(shape, generator=self._seeded(config)) for _ in prompts]
+            options.update(latents=torch.cat(noises), num_inference_steps=int(config["num_inference_steps"]))
         painted: list[Image.Image] = model.generate(prompts, **options)
         return painted
+
+    def _seeded(self, config: Mapping[str, Any]) -> torch.Generator:
+        """The backbone's generator; a request with a seed sets it anew, as if it ran alone."""
+        return self.generator.manual_seed(int(config["seed"])) if "seed" in config else self.generator
+
+    def _chance(self, config: Mapping[str, Any], count: int) -> list[int]:
+        """Seeds of a request's pictures or answers."""
+        return torch.randint(2**62, (count,), generator=self._seeded(config)).tolist()  # type: ignore[no-any-return]
 
     def understanding(
         self,
@@ -141,7 +147,7 @@ class Backbone:
         asked: Sequence[tuple[str | None, Sequence[str], Sequence[str]]],
         understanding_cfg: Mapping[str, Any],
     ) -> list[dict[str, Any]]:
-        """Answers to several questions in one batch.
+        """Answers to several questions, in one batch unless they are sampled.
 
         Args:
             asked: (prompt, images, videos) of each.
@@ -159,7 +165,12 @@ class Backbone:
             paths = [str(Path(path).expanduser()) for path in images]
             content = model.processor.question(prompt or "Describe the image.", len(paths))
             talks.append([{"role": "user", "content": content, "images": paths}])
-        answers = model.chat_batch(talks, **decoding({**self.understanding_cfg, **_told(understanding_cfg)}))
+        config = {**self.understanding_cfg, **_told(understanding_cfg)}
+        options = decoding(config)
+        if options.get("do_sample"):
+            answers = [model.chat_batch([t], **{**options, "seed": self._chance(config, 1)[0]})[0] for t in talks]
+        else:
+            answers = model.chat_batch(talks, **options)
         texts = [model.processor.render(talk) for talk in talks]
         return [{"text": answer, "sft_format": text} for answer, text in zip(answers, texts, strict=True)]
 

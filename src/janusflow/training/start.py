@@ -147,6 +147,9 @@ def export(
             place = folder.with_name(f"{folder.name}-official")
             licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
             export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
+            text = f"Trained with `janusflow train` from `{config.model.checkpoint or config.model.preset}`."
+            source = model.origin if is_released(model.origin) else None
+            write_card(place, source, title=Path(config.out).name, text=text, licence="unknown")
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     world.wait()
