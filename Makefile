@@ -5,6 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# torchao stands beside the environment: diffusers imports it wherever it is installed, and it talks while it loads.
 QUANTIZE := .venv/quantize
 
 .PHONY: demo test lint format bench lock clean
@@ -14,7 +15,6 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
-	$(if $(ARGS),,$(MAKE) --no-print-directory $(QUANTIZE)/.ready)
 	$(if $(ARGS),,PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/test_quantization.py)
 
 lint: $(READY)
@@ -40,12 +40,8 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $(READY)
-
-# torchao stands beside the environment: diffusers imports it wherever it is installed, and it talks while it loads.
-$(QUANTIZE)/.ready: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(QUANTIZE) torchao==0.18.0
-	@touch $@
+	@touch $(READY)
 
 # The pinned versions, from pyproject.toml's ranges as they resolve today. torch carries no local version suffix.
 lock:

@@ -131,11 +131,33 @@ class JanusFlow(Conversational):
         self.adapters = open_adapters(self.network, folder)
         return self
 
-    def merge_adapters(self) -> JanusFlow:
-        """Adds the adapters to the weights and takes them out of the network: nothing is slower than without them."""
+    def merge_adapters(self, *, keep: bool = False) -> JanusFlow:
+        """Adds the adapters to the weights: nothing is slower than without them.
+
+        Args:
+            keep: the adapters stay known, and `unmerge_adapters` subtracts them again (up to rounding). Otherwise
+                they leave the network, whose weights may then be saved.
+
+        Raises:
+            ValueError: if there are none.
+        """
         if self.adapters is None:
             raise ValueError("the network has no adapters")
-        self.network, self.adapters = self.adapters.merge_and_unload(), None
+        if keep:
+            self.adapters.merge_adapter()
+        else:
+            self.network, self.adapters = self.adapters.merge_and_unload(), None
+        return self
+
+    def unmerge_adapters(self) -> JanusFlow:
+        """Takes merged adapters that were kept out of the weights again; they go on working beside them.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.adapters is None:
+            raise ValueError("the network has no adapters")
+        self.adapters.unmerge_adapter()
         return self
 
     def unload_adapters(self) -> JanusFlow:

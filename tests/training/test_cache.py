@@ -42,6 +42,13 @@ def test_other_weights_do_not_meet_old_values(tmp_path: Path) -> None:
     assert torch.equal(PictureCache(tmp_path, other.module, other)(pixels), other.module(pixels))
 
 
+def test_other_scaling_does_not_meet_old_values(tmp_path: Path) -> None:
+    maker, pixels = Counted(0), torch.randn(1, 3, 4, 4)
+    for factor in (1.0, 2.0):
+        cache = PictureCache(tmp_path, maker.module, lambda x, f=factor: f * maker.module(x), settings=(factor,))
+        assert torch.equal(cache(pixels), factor * maker.module(pixels))
+
+
 def test_a_torn_file_is_computed_anew(tmp_path: Path) -> None:
     maker, pixels = Counted(0), torch.randn(1, 3, 4, 4)
     value = PictureCache(tmp_path, maker.module, maker)(pixels)

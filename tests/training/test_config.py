@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from janusflow.training.config import load_config
 from janusflow.training.dryrun import describe, estimate
 from janusflow.training.stages import PAPER, PARTS
+from janusflow.training.start import check_sizes
+from tests.conftest import GOLDEN
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GOOD: dict[str, Any] = {
@@ -84,6 +87,10 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ({"data": {"text": [{"kind": "tinyworld"}]}}, "gives 1 to understanding, but no source"),
         ({"data": {**GOOD["data"], "ratios": []}}, "data.ratios are empty"),
         ({"data": {**GOOD["data"], "own": "/no/such/folder"}}, "/no/such/folder does not exist"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "csv"}]}}, "data.text: kind of source is 'csv'; known are"),
+        ({"optimizer": {"schedule": "decay", "decay": 0}}, "optimizer.decay is 0.0; expected a share"),
+        ({"model": {"checkpoint": "tiny", "llm": "x"}}, "model.llm is for a new network"),
+        ({"watch": {"wandb": True}}, "the package wandb is not installed"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -128,3 +135,26 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
 
 def test_every_parameter_belongs_to_one_part() -> None:
     assert set(PARTS) == {"aligner", "generation", "llm", "tower"}
+
+
+def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path), ["model=tiny", "loss.repa_block=9"])
+    for check in (describe, check_sizes):
+        with pytest.raises(ValueError, match="repa_block is 9; the LLM has blocks 1 to 8"):
+            check(config)
+    janus = load_config(write(tmp_path), [f"model={GOLDEN / 'janus-small-a'}"])
+    with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
+        check_sizes(janus)
+
+
+def test_the_share_of_ones_own_data(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "own" / "a.png")
+    (tmp_path / "own" / "a.txt").write_text("a black picture")
+    for share in (0.25, 0.5, 1.0):
+        given = ["data.understanding=[{kind: tinyworld}]", "data.generation=[{kind: tinyworld, weight: 3}]"]
+        config = load_config(write(tmp_path), [f"data={tmp_path / 'own'}", f"data.own_share={share}", *given])
+        for task in ("understanding", "generation"):
+            weights = config.weights()[task]
+            assert weights[-1] / sum(weights) == pytest.approx(share)
+            assert len(weights) == 1 + (share < 1) * len(getattr(config.data, task))

@@ -9,7 +9,8 @@ from janusflow import JanusFlow
 from janusflow.data.samples import Drawn, Sample
 from janusflow.data.templates import drawing
 from janusflow.model.attention import PACKED
-from janusflow.training.objective import autoregressive_loss, rectified_flow_loss
+from janusflow.model.janusflow import GENERATION_TOKEN
+from janusflow.training.objective import LossConfig, Objective, autoregressive_loss, rectified_flow_loss
 from janusflow.training.packing import pack
 
 
@@ -61,3 +62,36 @@ def test_training_predicts_what_sampling_will_ask_for(mutable_model: JanusFlow, 
         ).velocity[1:]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found, other, atol=1e-3)
+
+
+def test_the_loss_is_the_weighted_sum_of_means(mutable_model: JanusFlow) -> None:
+    objective = Objective(mutable_model.network, LossConfig(ar=0.5, flow=2.0, repa=0.25, repa_block=1))
+    sums = {name: torch.tensor(value) for name, value in (("ar", 30.0), ("flow", 12.0), ("repa", -4.0))}
+    loss = objective.weighted(sums, {"ar": 10, "flow": 4, "repa": 4})
+    assert float(loss) == pytest.approx(0.5 * 30 / 10 + 2.0 * 12 / 4 + 0.25 * -4 / 4)
+    assert float(objective.weighted({"flow": torch.tensor(12.0)}, {"flow": 4, "ar": 0})) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_repa_looks_at_the_states_after_the_chosen_block(mutable_model: JanusFlow, block: int) -> None:
+    network = mutable_model.network
+    network.set_attn_implementation({"text_config": PACKED})
+    objective = Objective(network, LossConfig(repa_block=block))
+    tokens = drawing(mutable_model.processor, "three stars", 16, dropped=False)
+    row = pack([Sample(tokens, drawn=Drawn(torch.zeros(3, 64, 64), torch.randn(4, 8, 8), 0.4))], torch.device("cpu"))
+    seen: dict[str, torch.Tensor] = {}
+
+    def after_block(_module: object, _inputs: object, output: torch.Tensor) -> None:
+        seen["block"] = output
+
+    def before_head(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen["head"] = inputs[0]
+
+    network.language_model.layers[block - 1].register_forward_hook(after_block)
+    assert objective.head is not None
+    objective.head.register_forward_pre_hook(before_head)
+    width = network.config.vision_config.hidden_size
+    with torch.no_grad():
+        objective(row, torch.randn(1, 4, 8, 8), torch.randn(1, 16, width))
+    drawn = seen["block"][row.input_ids == GENERATION_TOKEN]
+    torch.testing.assert_close(seen["head"][0], drawn)

@@ -11,13 +11,21 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
 from janusflow import JanusFlow
+from janusflow.checkpoint import open_checkpoint
+from janusflow.checkpoint.card import is_released
+from janusflow.cli import app
 from janusflow.data.loader import Data
 from janusflow.training.config import OptimizerConfig, TrainConfig
+from janusflow.training.distributed import Ema
 from janusflow.training.trainer import RunError
 from tests.conftest import GOLDEN
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_it_learns_and_the_export_opens(start: Path, tmp_path: Path) -> None:
@@ -38,8 +46,16 @@ def test_what_is_trained_from_released_weights_carries_their_licence(start: Path
     changes = {"data": data, "steps": 1, "batch_size": 2, "loss": {"repa": 0.0}, "parts": ["aligner"]}
     released = quietly(settings(GOLDEN / "janusflow-small-a", tmp_path / "released", **changes))
     assert "license_name: deepseek" in (released / "README.md").read_text()
-    own = quietly(settings(start, tmp_path / "own", **changes))
+    own = quietly(settings(start, tmp_path / "own", **changes), official=True)
     assert not (own / "README.md").exists()
+    layout = own.with_name("export-official")
+    assert "license: unknown" in (layout / "README.md").read_text()
+    assert not is_released(open_checkpoint(layout)) and open_checkpoint(layout).layout == "official"
+    trained = JanusFlow.from_pretrained(layout, device="cpu").network.state_dict()
+    for name, value in JanusFlow.from_pretrained(own, device="cpu").network.state_dict().items():
+        assert torch.equal(trained[name], value), name
+    quietly(settings(GOLDEN / "janusflow-small-a", tmp_path / "both", **changes), official=True)
+    assert "license_name: deepseek" in (tmp_path / "both" / "export-official" / "README.md").read_text()
 
 
 def test_only_the_chosen_parts_learn(start: Path, tmp_path: Path) -> None:
@@ -75,14 +91,56 @@ def test_a_jump_of_the_loss_stops_the_run(start: Path, tmp_path: Path, monkeypat
 
     def loud(self: Data, step: int) -> Any:
         found = original(self, step)
-        for sample in found.samples if step == 3 else ():
+        for sample in found.samples if step in (3, 22) else ():
             if sample.drawn is not None:
-                sample.drawn.noise.mul_(30)
+                sample.drawn.noise.mul_(100)
         return found
 
     monkeypatch.setattr(Data, "__getitem__", loud)
-    with pytest.raises(RunError, match="step 4: loss .* is more than 3 times its mean"):
-        quietly(settings(start, tmp_path, spike=3.0))
+    with pytest.raises(RunError, match="step 23: loss .* is more than 10 times its mean"):
+        quietly(settings(start, tmp_path, steps=25))
+
+
+def test_too_many_broken_records_stop_the_run(start: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
+    rows = [{"image": "good.png" if n % 4 else f"missing-{n}.png", "text": "a black picture"} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data: dict[str, Any] = {"generation": [{"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}], "workers": 0}
+    data["ratios"] = [{"understanding": 0, "generation": 1, "text": 0}]
+    config = settings(start, tmp_path / "run", data={**data, "max_broken": 0.1}, steps=20)
+    with pytest.raises(RunError, match=r"of 5\d records are broken, more than data.max_broken=0.1; .*missing"):
+        quietly(config)
+    told = [row for row in curve(tmp_path / "run") if "broken" in row]
+    assert told and all(row["broken"] == len(row["skipped"]) and "missing" in row["skipped"][0] for row in told)
+    quietly(settings(start, tmp_path / "lenient", data={**data, "max_broken": 0.9}, steps=10))
+
+
+def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for number in range(8):
+        Image.new("RGB", (64, 64), (30 * number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
+        (tmp_path / "own" / f"{number}.txt").write_text(f"red number {number}")
+    words = ["train", str(RECIPES / "finetune" / "both.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
+    words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "watch.tensorboard=false", "--device", "cpu"]
+    first = CliRunner().invoke(app, [*words, "steps=2"])
+    assert first.exit_code == 0, first.output
+    assert Path(first.stdout.split()[-1]) == tmp_path / "run" / "export"
+    assert CliRunner().invoke(app, [*words, "steps=3"]).exit_code == 2
+    assert CliRunner().invoke(app, [*words, "steps=3", "--resume"]).exit_code == 0
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3]
+    JanusFlow.from_pretrained(tmp_path / "run" / "export", device="cpu")
+
+
+def test_the_average_has_a_constant_decay() -> None:
+    layer = torch.nn.Linear(3, 2)
+    ema = Ema(layer, 0.9)
+    expected = layer.weight.detach().clone()
+    for _ in range(3):
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        ema.update()
+        expected = 0.9 * expected + 0.1 * layer.weight.detach()
+    torch.testing.assert_close(ema.values["weight"], expected)
 
 
 SHARDED = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,10 +26,13 @@ class PictureCache:
         folder: of all caches.
         maker: the frozen network.
         make: (N, 3, H, W) pixels to (N, ...) values, by `maker`.
+        settings: what else shapes the values, such as the latents' scaling.
     """
 
-    def __init__(self, folder: Path, maker: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
-        self.folder, self.make = folder / _fingerprint(maker), make
+    def __init__(
+        self, folder: Path, maker: nn.Module, make: Callable[[Tensor], Tensor], *, settings: Sequence[object] = ()
+    ) -> None:
+        self.folder, self.make = folder / _fingerprint(maker, settings), make
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -48,8 +51,8 @@ class PictureCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
 
-def _fingerprint(module: nn.Module) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(module: nn.Module, settings: Sequence[object]) -> str:
+    digest = hashlib.sha256(repr(list(settings)).encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

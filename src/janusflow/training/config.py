@@ -4,6 +4,7 @@ is loaded.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from janusflow.data.samples import SampleConfig
 from janusflow.data.sources import SourceConfig, kind_of, tasks_of
 from janusflow.training.objective import LossConfig
 from janusflow.training.stages import PARTS
+
+KINDS = ("tinyworld", "webdataset", "parquet", "jsonl", "folder", "hub")  # of sources
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,8 @@ class TrainConfig:
         ema: constant decay of the average of the weights, which is what is exported.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         compile: compile the blocks with torch.compile.
-        spike: stop if the loss without L_REPA exceeds this many times its running mean; 0 is never.
+        spike: stop if, after the first steps, the loss without L_REPA exceeds this many times its running mean; 0 is
+            never.
         seed: of everything random.
         model, data, samples, loss, optimizer, save, watch, lora: see their classes.
     """
@@ -208,7 +212,7 @@ class TrainConfig:
     ema: float = 0.99
     activation_checkpointing: bool = False
     compile: bool = False
-    spike: float = 0.0
+    spike: float = 10.0
     seed: int = 0
     samples: SampleConfig = field(default_factory=SampleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -255,6 +259,18 @@ class TrainConfig:
             raise ValueError("data.cache keeps the latents of whole pictures; it needs samples.crop=center")
         if self.lora.rank and "llm" not in self.parts:
             raise ValueError(f"lora.rank is {self.lora.rank}, but parts {self.parts} leave the llm out")
+        if not 0 < self.optimizer.decay <= 1:
+            raise ValueError(f"optimizer.decay is {self.optimizer.decay}; expected a share of the steps, in (0, 1]")
+        if self.model.checkpoint is not None:
+            for name in ("llm", "tower", "processor"):
+                if getattr(self.model, name) is not None:
+                    raise ValueError(f"model.{name} is for a new network (model.preset); model.checkpoint has its own")
+        if self.watch.wandb and importlib.util.find_spec("wandb") is None:
+            raise ValueError("watch.wandb is on, but the package wandb is not installed")
+        for task, sources in self.data.sources().items():
+            odd = next((source.kind for source in sources if source.kind not in KINDS), None)
+            if odd is not None:
+                raise ValueError(f"data.{task}: kind of source is {odd!r}; known are {', '.join(KINDS)}")
         Mixture(self.data.ratios, self.weights(), batch_size=self.batch_size, seed=self.seed)
 
     def weights(self) -> dict[str, list[float]]:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from janusflow.checkpoint import open_checkpoint
 from janusflow.config import JanusFlowConfig
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.config import TrainConfig
 from janusflow.training.lora import WHOLE, add_adapters
 from janusflow.training.stages import PARTS, part_of
-from janusflow.training.start import sizes_of
+from janusflow.training.start import check_sizes
 
 PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample beside its picture, where data is not looked at
 BYTES = 4  # of a float32
@@ -57,10 +56,9 @@ def estimate(config: TrainConfig) -> Estimate:
     """Estimates a run from its recipe and the sizes of its model; no weight is loaded and no data read.
 
     Raises:
-        ValueError: if the model's configuration cannot be read.
+        ValueError: if the model's configuration cannot be read, or does not fit the losses.
     """
-    start = config.model
-    sizes = sizes_of(start) if start.checkpoint is None else open_checkpoint(start.checkpoint).config
+    sizes = check_sizes(config)
     with torch.device("meta"):
         network = JanusFlowForConditionalGeneration(sizes)
     whole = set(config.parts) & set(WHOLE) if config.lora.rank else set(config.parts)

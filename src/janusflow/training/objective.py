@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from janusflow.config import JanusFlowConfig
 from janusflow.flow import interpolate, target_velocity
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.packing import Pack
@@ -63,6 +64,22 @@ def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor) -> 
     return (velocity.float() - target_velocity(noise, latents)).square().flatten(1).mean(dim=1).sum()
 
 
+def check_repa(sizes: JanusFlowConfig, block: int) -> None:
+    """Refuses REPA where it cannot be.
+
+    Raises:
+        ValueError: for an LLM block that is not there, or grids of different sizes.
+    """
+    blocks = sizes.text_config.num_hidden_layers
+    if not 1 <= block <= blocks:
+        raise ValueError(f"repa_block is {block}; the LLM has blocks 1 to {blocks}")
+    if sizes.num_understanding_tokens != sizes.num_generation_tokens:
+        raise ValueError(
+            f"REPA needs equal grids: understanding has {sizes.num_understanding_tokens} tokens, "
+            f"generation {sizes.num_generation_tokens}"
+        )
+
+
 class Objective(nn.Module):
     """The network with the REPA head: a pack in, sums of losses out. All of training runs through its `forward`.
 
@@ -79,16 +96,8 @@ class Objective(nn.Module):
         self.network, self.config = network, config
         self.head: RepaHead | None = None
         if config.repa:
-            sizes = network.config
-            blocks = sizes.text_config.num_hidden_layers
-            if not 1 <= config.repa_block <= blocks:
-                raise ValueError(f"repa_block is {config.repa_block}; the LLM has blocks 1 to {blocks}")
-            if sizes.num_understanding_tokens != sizes.num_generation_tokens:
-                raise ValueError(
-                    f"REPA needs equal grids: understanding has {sizes.num_understanding_tokens} tokens, "
-                    f"generation {sizes.num_generation_tokens}"
-                )
-            self.head = RepaHead(sizes)
+            check_repa(network.config, config.repa_block)
+            self.head = RepaHead(network.config)
 
     def forward(self, pack: Pack, latents: Tensor | None, features: Tensor | None = None) -> dict[str, Tensor]:
         """Sums of the losses of a pack, by name: ar, flow, repa, each only where the pack has something for it.

@@ -80,7 +80,9 @@ class Report:
         if not self.world.first:
             return
         with self.file.open("a") as log:
-            row = {"step": step, **losses, "seconds": round(took, 4), "waited": round(waited, 4)}
+            row: dict[str, Any] = {"step": step, **losses, "seconds": round(took, 4), "waited": round(waited, 4)}
+            if broken:
+                row |= {"broken": len(broken), "skipped": broken[:NAMED]}
             log.write(json.dumps(row) + "\n")
         for name, value in losses.items():
             for write in self._writers:

@@ -22,7 +22,7 @@ from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.training.config import ModelConfig, TrainConfig
 from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
-from janusflow.training.objective import Objective
+from janusflow.training.objective import Objective, check_repa
 from janusflow.vae import DEFAULT_VAE
 
 
@@ -34,8 +34,6 @@ def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
     """
     start = config.model
     if start.checkpoint is not None:
-        if open_checkpoint(start.checkpoint).family != "JanusFlow":
-            raise ValueError(f"{start.checkpoint} is a Janus model; here JanusFlow is trained")
         return JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
     torch.manual_seed(config.seed)
     processor, sizes = _processor(start)
@@ -52,14 +50,30 @@ def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
     return JanusFlow(network.eval().to(device), processor, start.vae or DEFAULT_VAE)
 
 
-def sizes_of(start: ModelConfig) -> JanusFlowConfig:
-    """Dimensions of a new network.
+def check_sizes(config: TrainConfig) -> JanusFlowConfig:
+    """The dimensions of what would be trained, read without its weights and checked against the losses.
 
     Raises:
-        ValueError: without a preset.
+        ValueError: if the model is no JanusFlow, or REPA is asked of a block that is not there or of unequal grids.
     """
-    if start.preset is None:
-        raise ValueError("model.preset is missing")
+    sizes = sizes_of(config.model)
+    if config.loss.repa:
+        check_repa(sizes, config.loss.repa_block)
+    return sizes
+
+
+def sizes_of(start: ModelConfig) -> JanusFlowConfig:
+    """Dimensions of a network, from its checkpoint's configuration or its preset.
+
+    Raises:
+        ValueError: for a checkpoint that is none of a JanusFlow.
+    """
+    if start.checkpoint is not None:
+        checkpoint = open_checkpoint(start.checkpoint)
+        if not isinstance(checkpoint.config, JanusFlowConfig):
+            raise ValueError(f"{start.checkpoint} is a Janus model; here JanusFlow is trained")
+        return checkpoint.config
+    assert start.preset is not None  # by the configuration's own check
     return {"janusflow_1b": janusflow_1b, "janusflow_1b_256": lambda: janusflow_1b(256), "tiny": tiny}[start.preset]()
 
 

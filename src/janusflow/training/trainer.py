@@ -39,10 +39,11 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import export, open_model
+from janusflow.training.start import check_sizes, export, open_model
 
 Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
+CALM_STEPS = 20  # the first losses are no measure of a spike
 ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
 
 
@@ -100,6 +101,7 @@ def train(
         checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
         if checkpoints.all() and not resume:
             raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
+        check_sizes(config)
         model = open_model(config, world.device)
         run = _prepare(config, world, model)
         run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
@@ -154,7 +156,8 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
     if config.data.cache is None:
         return codec.encode, None
     folder = Path(config.data.cache)
-    latents = PictureCache(folder / "latents" / config.precision, codec.vae, codec.encode)
+    scaling = (codec.vae.config.scaling_factor, codec.vae.config.shift_factor)
+    latents = PictureCache(folder / "latents" / config.precision, codec.vae, codec.encode, settings=scaling)
     if not config.loss.repa or "tower" in config.parts:
         return latents, None
     encoder = copy.deepcopy(model.network.understanding_encoder).eval().requires_grad_(False)
@@ -259,7 +262,7 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
         values = f"loss {losses['loss']}, gradient {losses['gradient']}"
         raise RunError(f"step {number}: {values}; the last checkpoint is intact")
     first = not math.isfinite(progress.loss)
-    if config.spike and not first and loss > config.spike * progress.loss:
+    if config.spike and number > CALM_STEPS and not first and loss > config.spike * progress.loss:
         raise RunError(
             f"step {number}: loss {loss:.4g} is more than {config.spike:g} times its mean {progress.loss:.4g}; "
             "the last checkpoint is intact"
