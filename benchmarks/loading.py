@@ -52,7 +52,8 @@ def make(folder: Path) -> None:
                 index[name] = f"model-{ours.split('.')[0]}-{len(name) % 4}.safetensors"
                 shards.setdefault(index[name], {})[name] = size
     for file, tensors in shards.items():
-        save_file({name: torch.zeros(size, dtype=torch.bfloat16) for name, size in tensors.items()}, folder / file)
+        made = {name: torch.empty(size, dtype=torch.bfloat16).normal_(std=0.02) for name, size in tensors.items()}
+        save_file(made, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
 
 

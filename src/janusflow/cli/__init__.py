@@ -9,9 +9,17 @@ import typer
 from janusflow import __version__
 from janusflow.cli import evaluation, models, training
 
+EXAMPLES = """[bold]Examples[/bold]
+
+janusflow generate "a red circle above a blue square" --out pictures
+
+janusflow ask picture.png "what color is the circle?"
+
+janusflow COMMAND --help"""
 app = typer.Typer(
     name="janusflow",
     help="JanusFlow: one model that sees and draws.",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
