@@ -13,6 +13,8 @@ from PIL import Image
 
 from janusflow.evaluation.dpg import COLUMNS, Dpg, DpgQuestion, DpgSettings, by_prompt, read_questions, says_yes, zeroed
 from janusflow.evaluation.protocol import Item, NotJudgedError, Row
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
 from janusflow.images import load_image
 from tests.evaluation.test_geneval import Oracle, Painter, paint, run
 
@@ -36,15 +38,18 @@ def write_csv(file: Path, rows: Any = ROWS) -> Path:
     return file
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def dpg_folder(folder: Path) -> Path:
     """Two prompts: questions in a line of three, and of two."""
-    folder = tmp_path / "data"
     (folder / "prompts").mkdir(parents=True)
     (folder / "prompts" / "p1.txt").write_text("a big red cat\n")
     (folder / "prompts" / "p2.txt").write_text("a dog with a tail")
     write_csv(folder / "dpg_bench.csv")
     return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return dpg_folder(tmp_path / "data")
 
 
 def judged(data: Path, settings: DpgSettings, answers: dict[str, list[tuple[int, ...]]]) -> tuple[Dpg, list[Row]]:
@@ -127,6 +132,12 @@ def test_all_of_it(data: Path, tmp_path: Path) -> None:
     assert sheet.size == (32, 32)
     cells = [sheet.getpixel(place) for place in ((8, 8), (24, 8), (8, 24), (24, 24))]
     assert cells == [paint("a dog with a tail", seed) for seed in (5, 6, 7, 8)]
+
+
+def test_its_grids_need_no_judge(data: Path, tmp_path: Path) -> None:
+    request = EvalRequest("dpg", tmp_path / "run", data=data, mode="generate", limit=7)
+    assert evaluate(request, model=Painter())["done"] == 7
+    assert [file.name for file in (tmp_path / "run" / "grids").iterdir()] == ["p1.png"], "p2 lacks a picture"
 
 
 def test_without_a_verdict_it_is_not_judged(data: Path) -> None:

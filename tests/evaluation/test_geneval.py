@@ -27,6 +27,8 @@ from janusflow.evaluation.geneval import (
     relations,
 )
 from janusflow.evaluation.protocol import Benchmark, Row
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 
@@ -179,15 +181,19 @@ RECORDS = [
 ]
 
 
+def geneval_folder(folder: Path) -> Path:
+    """Two prompts."""
+    folder.mkdir()
+    lines = "".join(json.dumps(record) + "\n" for record in RECORDS)
+    (folder / "evaluation_metadata.jsonl").write_text(lines)
+    (folder / "object_names.txt").write_text("cat\ndog\n")
+    return folder
+
+
 @pytest.fixture
 def benchmark(tmp_path: Path) -> GenEval:
     """Two prompts of two pictures; every picture has a cat, which is red in a prompt's first picture."""
-    data = tmp_path / "data"
-    data.mkdir()
-    lines = "".join(json.dumps(record) + "\n" for record in RECORDS)
-    (data / "evaluation_metadata.jsonl").write_text(lines)
-    (data / "object_names.txt").write_text("cat\ndog\n")
-    found = GenEval(data, GenEvalSettings(images=2, seed=3))
+    found = GenEval(geneval_folder(tmp_path / "data"), GenEvalSettings(images=2, seed=3))
     found.out = tmp_path / "out"
     found.detector = lambda picture: [at("cat", 10, 10, score=0.8)]
     found.color_namer = lambda picture, objects: ["red" if picture.getpixel((0, 0))[1] == 120 else "blue"]
@@ -217,6 +223,14 @@ def test_all_of_it(benchmark: GenEval) -> None:
         for file in ("metadata.jsonl", "samples/0000.png", "samples/0001.png")
     ]
     assert json.loads((benchmark.out / "images/00001/metadata.jsonl").read_text()) == RECORDS[1]
+
+
+def test_its_folder_is_whole_before_anything_is_judged(benchmark: GenEval, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    request = EvalRequest("geneval", out, data=benchmark.data, mode="generate", settings={"images": 1})
+    assert evaluate(request, model=Painter())["done"] == 2
+    assert (out / "images/00001/samples/0000.png").is_file()
+    assert json.loads((out / "images/00001/metadata.jsonl").read_text()) == RECORDS[1]
 
 
 def test_the_published_scores_have_the_names_of_ours() -> None:

@@ -23,16 +23,19 @@ PROMPTS = {
 }
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def mjhq_folder(folder: Path) -> Path:
     """Four pictures of two categories."""
-    folder = tmp_path / "data"
     for index, (name, (_, category)) in enumerate(PROMPTS.items()):
         (folder / category).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 50), (60 * index, 90, 20 * index)).save(folder / category / f"{name}.jpg")
     records = {name: {"prompt": prompt, "category": category} for name, (prompt, category) in PROMPTS.items()}
     (folder / "meta_data.json").write_text(json.dumps(records))
     return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return mjhq_folder(tmp_path / "data")
 
 
 def test_all_of_it(data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from janusflow.evaluation import judges
 from janusflow.evaluation.mmbench import FILES, TURN, MmBench, MmBenchSettings, choice_question, read_option
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
 from tests.evaluation.test_mmvet import Replying
-from tests.evaluation.test_yes_no import judges_anything, run, save_picture
+from tests.evaluation.test_yes_no import Answering, judges_anything, run, save_picture
 
 OPTIONS = {"A": "a red apple", "B": "two pears", "C": "nothing at all"}
 COLUMNS = ["index", "question", "hint", "A", "B", "C", "D", "answer", "category", "l2-category", "image", "split"]
@@ -131,6 +134,24 @@ def test_a_judge_reads_what_the_rules_cannot(tmp_path: Path, monkeypatch: pytest
     assert benchmark.judge(item, "It flies.")["score"] == 0
 
 
+def test_a_set_without_answers_is_answered_and_says_so(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k != "answer"} for row in rows_of(tmp_path)]
+    request = EvalRequest("mmbench", tmp_path / "run", data=mmbench_folder(tmp_path, rows), mode="generate")
+    assert evaluate(request, model=Answering(lambda text: "B"))["done"] == 5
+    report = evaluate(replace(request, mode="score"))
+    assert report["judged"] == 0 and report["score"] is None
+    assert report["not_judged"]["1"].startswith(f"{FILES[0]} has no answers, as MMBench's test set: what is scored")
+    assert f"{FILES[0]} has no answers" in (tmp_path / "run" / "report.html").read_text()
+    assert "Without a verdict: 5, for example: " in (tmp_path / "run" / "report.md").read_text()
+    with (tmp_path / "run" / "official" / FILES[0]).open(newline="") as file:
+        written = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["prediction"] for row in written] == ["B"] * 5 and "answer" not in written[0]
+
+
+def test_nobody_says_which_scheme_published_figures_follow() -> None:
+    assert {name for row in MmBench.published.values() for name in row} == {"scheme not stated"}
+
+
 def test_it_judges_anything(tmp_path: Path) -> None:
     judges_anything(MmBench(mmbench_folder(tmp_path), MmBenchSettings()))
 
@@ -142,6 +163,7 @@ def test_it_judges_anything(tmp_path: Path) -> None:
         ({"image": "!" * 80}, "the picture of index 1 in .* is no base64"),
         ({"image": base64.b64encode(b"\xff\xd8" + b"0" * 80).decode()}, "the picture of index 1 in .*: the picture is"),
         ({"answer": "D"}, "row 1 has no index, or no option 'D'"),
+        ({"answer": ""}, "row 1 has no index, or no option ''"),
         ({"index": "one"}, "row 1 has no index"),
     ],
 )
@@ -157,13 +179,10 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
         MmBench(tmp_path, MmBenchSettings()).items()
     with pytest.raises(ValueError, match="other.tsv is missing; expected"):
         MmBench(tmp_path, MmBenchSettings(file="other.tsv")).items()
-    rows = rows_of(tmp_path)
-    benchmark = MmBench(
-        mmbench_folder(tmp_path, [{k: v for k, v in row.items() if k != "answer"} for row in rows]), MmBenchSettings()
-    )
-    with pytest.raises(ValueError, match="is another version: it has no column answer; expected"):
-        benchmark.items()
+    rows = [{k: v for k, v in row.items() if k != "question"} for row in rows_of(tmp_path)]
+    with pytest.raises(ValueError, match="is another version: it has no column question; expected"):
+        MmBench(mmbench_folder(tmp_path, rows), MmBenchSettings()).items()
     file = mmbench_folder(tmp_path) / FILES[0]
     file.write_bytes(file.read_bytes()[:-12])
     with pytest.raises(ValueError, match="is damaged: row 5 has not 12 columns; expected"):
-        benchmark.items()
+        MmBench(tmp_path, MmBenchSettings()).items()

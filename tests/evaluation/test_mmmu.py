@@ -63,6 +63,8 @@ def test_what_cannot_be_read_is_chosen_by_chance_with_a_seed() -> None:
         ("1" * 100_000 + "e", ("7",), False),  # in no time
         ("so .5", ("0.5",), True),
         ("x = -3 - -4", ("-4",), True),
+        ("The answer is \n5", ("5",), False),  # after an empty tail the next one counts, "is", and hides the 5
+        ("so \n5", ("5",), True),
     ],
 )
 def test_open_answers_are_read(response: str, answers: tuple[str, ...], right: bool) -> None:

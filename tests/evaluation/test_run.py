@@ -18,10 +18,8 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
-from janusflow.evaluation import command as command_module
 from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_pair, read_request, read_sweep
-from janusflow.evaluation.command import run as command
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
 from janusflow.evaluation.report import bootstrap, picked
@@ -361,25 +359,27 @@ def test_words_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_request(None, None, {}, [], [])
 
 
-def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
+def test_half_a_pair_of_surrogates_does_no_harm(tmp_path: Path) -> None:
+    class Broken(Model):
+        def chat_batch(self, conversations: Sequence[Any], **options: Any) -> list[str]:
+            return [f"{said}\n#\ud83d" for said in super().chat_batch(conversations)]
 
-    class Worse(Model):
-        """Wrong in as many pictures and answers as it is told to guide."""
+    class Reading(Counting):
+        def judge(self, item: Item, output: Output) -> dict[str, Any]:
+            said = output.partition("\n")[0] if isinstance(output, str) else output
+            return {**super().judge(item, said), "reply": f"fine \udc00 {output}"}
 
-        def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
-            self.wrong = range(0, 2 * options["guidance_scale"], 2)
-            return super().generate(prompts, **options)
+        def write_official(self, rows: Sequence[Row]) -> None: ...
 
-    monkeypatch.setattr(command_module, "open_model", lambda request: opened.append(request) or Worse())
-    sweep = ["guidance=1..3", "solver=euler,heun"]
-    changes = {"out": tmp_path}
-    text = command("counting", config=None, changes=changes, settings=[], options=["steps=4"], sweep=sweep)
-    rows = json.loads((tmp_path / "sweep.json").read_text())
-    assert [row["score"] for row in rows] == pytest.approx([0.9, 0.9, 0.8, 0.8, 0.7, 0.7])
-    assert [row["evaluations"] for row in rows] == [4, 8, 8, 16, 8, 16]
-    assert (tmp_path / "sweep.svg").is_file() and text.count("\n") >= 7
-    assert len(opened) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "Counting", Reading)
+        for mode in ("generate", "full", "score"):
+            evaluate(EvalRequest("counting", tmp_path, mode=mode), model=Broken())  # type: ignore[arg-type]
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 10 and rows[1]["output"] == "1\n#\ud83d"
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "fine \\udc00" in page and "#\\ud83d" in page
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["score"] == 1
 
 
 def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from tests.evaluation.test_geneval import Oracle, Painter, run
 WANTED = {"shape_color_accuracy": 5, "position_accuracy": 5}
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def uni_mmmu_folder(top: Path) -> Path:
     """Two cases."""
-    folder = tmp_path / "data" / "svg"
+    folder = top / "svg"
     folder.mkdir(parents=True)
     samples = []
     for index, color in enumerate(("red", "blue")):
@@ -26,7 +25,12 @@ def data(tmp_path: Path) -> Path:
         Image.new("RGB", (20, 20), color).save(folder / f"{index}.png")
         samples.append({"id": f"A{index}", "difficulty": "easy", "svg": f"{index}.svg", "png": f"{index}.png"})
     (folder / "metadata.json").write_text(json.dumps({"samples": samples}))
-    return folder.parent
+    return top
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return uni_mmmu_folder(tmp_path / "data")
 
 
 def scored(shapes: int, places: int) -> str:

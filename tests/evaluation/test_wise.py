@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from janusflow.evaluation import judges
 from janusflow.evaluation.protocol import NotJudgedError, Row
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
 from janusflow.evaluation.wise import (
     FILES,
     LEGACY,
@@ -54,6 +58,28 @@ def test_wiscore() -> None:
 def test_legacy_replies(reply: str, scores: tuple[int, ...] | None) -> None:
     found = read_legacy(reply)
     assert (None if found is None else tuple(found.values())) == scores
+
+
+@pytest.mark.parametrize(
+    ("reply", "scores"),
+    [
+        ("**Consistency** : ** 2\nRealism=1 aesthetic quality 0", (2, 1, 0)),
+        ("Consistency\t2, Realism:**1** Aesthetic Quality** = **2", (2, 1, 2)),
+        ("Consistency:= 2\nRealism: 1\nAesthetic Quality: 1", None),
+        (f"Consistency: {'1' * 5000}\nRealism: 1\nAesthetic Quality: 1", None),
+    ],
+)
+def test_marks_around_legacy_scores(reply: str, scores: tuple[int, ...] | None) -> None:
+    found = read_legacy(reply)
+    assert (None if found is None else tuple(found.values())) == scores
+
+
+@pytest.mark.parametrize("filling", [" ", "*", "* ", ": *"])
+def test_endless_replies_are_read_in_no_time(filling: str) -> None:
+    reply = "".join(f"{name}{filling * 20_000}x" for name in ("Consistency", "Score:", "Score")) + filling * 20_000
+    started = process_time()
+    assert read_legacy(reply) is None and read_verified(reply) is None
+    assert process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -161,6 +187,21 @@ def test_three_tries_and_then_it_is_not_judged(tmp_path: Path) -> None:
     with pytest.raises(NotJudgedError, match="oracle gave no score in 3 tries"):
         benchmark.judge(item, picture)
     assert len(oracle.asked) == 3
+
+
+def test_useless_replies_are_not_kept_for_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = Oracle("hm", "well", "\ud800", "Consistency: 2\nRealism: 2\nAesthetic Quality: 2 \udfff")
+    monkeypatch.setattr(judges, "open_judge", lambda spec, *, cache: judges.Cached(oracle, cache, {}))
+    data, out = write_prompts(tmp_path / "data", "legacy"), tmp_path / "out"
+    request = EvalRequest("wise", out, data=data, limit=1, settings={"judge": "it"})
+    report = evaluate(request, model=Painter())
+    assert report["judged"] == 0 and "no score in 3 tries" in report["not_judged"]["1"]
+    assert not list((out / "replies").rglob("*.json"))
+    assert evaluate(request)["scores"]["culture"] == pytest.approx(1) and len(oracle.asked) == 4
+    for verdicts in out.glob("verdicts-*"):
+        verdicts.unlink()
+    assert evaluate(request)["judged"] == 1 and len(oracle.asked) == 4, "what was of use is kept"
+    assert "\\udfff" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_missing_or_mixed_data_is_named(tmp_path: Path) -> None:

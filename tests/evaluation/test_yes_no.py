@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from janusflow.evaluation import mme, pope
+from janusflow.evaluation.mmbench import UNSTATED
 from janusflow.evaluation.mme import Mme, MmeQuestion, MmeScore, MmeSettings
 from janusflow.evaluation.pope import Pope, PopeSettings
 from janusflow.evaluation.protocol import Benchmark, Row
@@ -62,11 +63,13 @@ def run(
     outputs = [output for item in items for output in benchmark.produce(model, [item], {})]
     rows = [Row(item, str(output), benchmark.judge(item, output)) for item, output in zip(items, outputs, strict=True)]
     json.dumps([[dict(row.item.data), dict(row.verdict)] for row in rows])
-    benchmark.write_official(rows)
+    benchmark.write_official([Row(row.item, row.output, {}) for row in rows])
+    benchmark.write_judged(rows)
     assert benchmark.files() and all(file.is_file() for file in benchmark.files())
     scores = benchmark.scores(rows)
     assert (benchmark.main in scores) == whole
-    assert not whole or set().union(*map(set, benchmark.published.values())) <= set(scores)
+    published = set().union(*map(set, benchmark.published.values()))
+    assert not whole or published <= {*scores, UNSTATED}
     assert benchmark.scores(rows * 3) == pytest.approx(scores)  # the bootstrap draws some several times
     benchmark.scores(rows[:1])
     assert benchmark.scores([]) == {}
@@ -238,6 +241,9 @@ def test_pope_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
         ("I do not", None),
         ("The answer is yes", None),
         ("", None),
+        ("   no", None),  # white space counts among the four
+        ("\n\n yes", None),
+        (" no", False),
         ("ja", None),
         ("NO" * 50_000, False),
     ],
@@ -321,6 +327,7 @@ def test_mme_from_files_to_scores(tmp_path: Path) -> None:
     assert file.read_text().splitlines()[1] == "a.jpg\tIs a No?\tNo\tno, it is not"
     read_back = mme.read_task(file)
     assert [question.answer for question in read_back][2:] == ["Yes", "perhaps so"]
+    assert mme.one_line("\n\u2028 yes\t\n") == "   yes", "the official scorer reads what was judged here"
 
 
 def test_a_picture_of_mme_without_its_second_question_counts_in_the_accuracy_alone(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def run(
     if request.mode == "generate":
         raise ValueError("a sweep ends in scores; run it with mode full or score")
     values = dict(map(read_sweep, sweep))
+    request, shown = _for_sweep(request, values)
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
     model = open_model(request) if shared else None  # once for all points
     reports = []
@@ -62,7 +63,19 @@ def run(
         one = replace(request, out=request.out / name, options={**request.options, **point})
         report = evaluate(one, model=model, workers=workers, ray=ray)
         reports += [(point, report)] if report else []
-    return draw_curves(request.out, reports) if reports else ""
+    kind = find_benchmark(request.benchmark)
+    lower = kind.lower_is_better and shown == kind.main
+    return draw_curves(request.out, reports, shown=shown, lower_is_better=lower) if reports else ""
+
+
+def _for_sweep(request: EvalRequest, options: Collection[str]) -> tuple[EvalRequest, str]:
+    """The request of a sweep over these options, and the score that it shows; of drawing alone if they concern that."""
+    from janusflow.understanding import Decoding
+
+    kind = find_benchmark(request.benchmark)
+    if not kind.swept or any(name in Decoding.__dataclass_fields__ for name in options):
+        return request, kind.main
+    return replace(request, settings={**kind.for_sweeps, **request.settings}), kind.swept
 
 
 def read_request(

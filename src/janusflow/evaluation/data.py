@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.records import ESCAPED
 from janusflow.images import load_image
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
@@ -196,7 +197,7 @@ def write_text(file: Path, text: str) -> None:
     """Writes a file beside its place and then puts it there; what UTF-8 cannot hold is escaped."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}.part")
-    beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
     beside.replace(file)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -17,6 +19,8 @@ from PIL import Image
 
 from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 from janusflow.evaluation.local_judges import FamilyJudge, LocalJudge, LocalOptions
+from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.evaluation.records import ESCAPED
 
 OPENAI = "https://api.openai.com/v1"
 FORM = "openai:MODEL@https://HOST/v1"
@@ -89,6 +93,26 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
     return judge if folder is None else Cached(judge, folder, shape)
 
 
+_used: ContextVar[list[Path] | None] = ContextVar("_used", default=None)  # files of this item's replies
+
+
+@contextmanager
+def forgotten_if_useless() -> Iterator[None]:
+    """Around the verdict on one item: if its replies were of no use (`NotJudgedError`), they leave the cache, so that
+    the next run asks anew. Where a judge gave no reply at all, those before stay.
+    """
+    used: list[Path] = []
+    before = _used.set(used)
+    try:
+        yield
+    except NotJudgedError:
+        for file in used:
+            file.unlink(missing_ok=True)
+        raise
+    finally:
+        _used.reset(before)
+
+
 class Cached:
     """A judge whose replies are kept in files, one each; several processes and threads may share the folder.
 
@@ -110,7 +134,8 @@ class Cached:
         temperature: float = 0.0,
         attempt: int = 0,
     ) -> str:
-        """See `Judge`."""
+        """See `Judge`; what UTF-8 cannot hold of an answer is escaped."""
+        prompt = prompt.encode(errors=ESCAPED).decode()
         asked = {
             "judge": self.name,
             **self.shape,
@@ -122,13 +147,21 @@ class Cached:
         }
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         file = self.folder / name[:2] / f"{name}.json"
+        used = _used.get()
+        if used is not None:
+            used.append(file)
         try:
             kept = json.loads(file.read_text(encoding="utf-8"))["reply"]
             if isinstance(kept, str):
                 return kept
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not there, or damaged: asked anew
-        said = self.judge.reply(prompt, images, system=system, temperature=temperature, attempt=attempt)
+        try:
+            said = self.judge.reply(prompt, images, system=system, temperature=temperature, attempt=attempt)
+        except NotJudgedError:
+            if used is not None:
+                used.clear()
+            raise
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False, encoding="utf-8") as part:
             json.dump({**asked, "reply": said}, part, indent=1)

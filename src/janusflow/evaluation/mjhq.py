@@ -69,6 +69,7 @@ class Mjhq(Benchmark):
     judging = (*Benchmark.judging, "inception", "clip", "clip_prefix", "eval_size")
     main = "fid"
     bootstrap = False
+    lower_is_better = True
     source = "meta_data.json and pictures CATEGORY/ID.jpg of the data set playgroundai/MJHQ-30K"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {
         "JanusFlow 384 (paper)": {"fid": 9.51},

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
-from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
 
 LETTERS = "ABCD"
 TURN = 1_000_000  # between the indices of a question's rotations
-COLUMNS = ("index", "question", "A", "B", "answer", "image")
+COLUMNS = ("index", "question", "A", "B", "image")
+UNSTATED = "scheme not stated"
 GROUPS = ("l2-category", "category")
 FILES = ("MMBench_DEV_EN.tsv", "mmbench_dev_en_20231003.tsv", "mmbench_dev_20230712.tsv")
 MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
@@ -121,7 +122,8 @@ class MmBench(Questions):
     """MMBench over a folder with its English dev set, `MMBench_DEV_EN.tsv` (pictures in base64 are in it).
 
     Scores are in percent: circular and vanilla, and circular by ability ("l2-category") and "category". If the file
-    holds no rotations, there is no circular score.
+    holds no rotations, there is no circular score; if it has no answers, as the test set, there is no score at all.
+    Published figures do not say which of the two they are.
     """
 
     name = "mmbench"
@@ -129,14 +131,12 @@ class MmBench(Questions):
     Settings = MmBenchSettings
     main = "circular"
     published: ClassVar = {
-        "JanusFlow 384 (paper)": {"circular": 74.9},
-        "JanusFlow 256 (paper)": {"circular": 71.9},
-        "Janus (paper)": {"circular": 69.4},
-        "JanusFlow 384 (TorchUMM)": {"circular": 64.86},
+        "JanusFlow 384 (paper)": {UNSTATED: 74.9},
+        "JanusFlow 256 (paper)": {UNSTATED: 71.9},
+        "Janus (paper)": {UNSTATED: 69.4},
+        "JanusFlow 384 (TorchUMM)": {UNSTATED: 64.86},
     }
-    source = (
-        f"{FILES[0]} (the English dev set with its rotations, as OpenCompass hands it out; the test set has no answers)"
-    )
+    source = f"{FILES[0]} (the English dev set with its rotations, as OpenCompass hands it out)"
     settings: MmBenchSettings
 
     def __init__(self, data: Path | None, settings: Any) -> None:
@@ -157,8 +157,9 @@ class MmBench(Questions):
         ]
 
     def _index(self, folder: DataFolder, file: Path, number: int, row: Mapping[str, str]) -> int:
-        if not row["index"].isdecimal() or row["answer"] not in _options(row):
-            raise folder.refusal(file, f"is damaged: row {number} has no index, or no option {row['answer']!r:.20}")
+        answer = row.get("answer")  # the test set has none
+        if not row["index"].isdecimal() or (answer is not None and answer not in _options(row)):
+            raise folder.refusal(file, f"is damaged: row {number} has no index, or no option {answer!r:.20}")
         return int(row["index"])
 
     def _picture(
@@ -184,13 +185,17 @@ class MmBench(Questions):
             "rotations": rotations,
             "question": row["question"],
             "options": _options(row),
-            "answer": row["answer"],
+            "answer": row.get("answer", ""),
         }
         data |= {name: row[name] for name in GROUPS if row.get(name)}
         return Item(str(index), prompt, (picture,), group=str(index % TURN), system=system, data=data)
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         options, answer = item.data["options"], str(output)
+        if not item.data["answer"]:
+            raise NotJudgedError(
+                f"{self._file} has no answers, as MMBench's test set: what is scored elsewhere lies in {self.official}"
+            )
         said, how = read_option(answer, options), "rule"
         if said is None and self.settings.judge:
             said, how = self._match(item.data["question"], options, answer), "judge"
@@ -227,12 +232,17 @@ class MmBench(Questions):
     def write_official(self, rows: Sequence[Row]) -> None:
         """`MMBench_DEV_EN.tsv` with a column "prediction", without the pictures, as VLMEvalKit scores it."""
         text = io.StringIO()
-        names = ["index", "question", *LETTERS, "answer", *GROUPS, "prediction"]
+        answer = ["answer"] if any(row.item.data["answer"] for row in rows) else []
+        names = ["index", "question", *LETTERS, *answer, *GROUPS, "prediction"]
         table = csv.DictWriter(text, names, delimiter="\t", lineterminator="\n", extrasaction="ignore")
         table.writeheader()
         for row in rows:
             table.writerow({**row.item.data, **row.item.data["options"], "prediction": row.output})
-        write_text(self.official / (self.settings.file or FILES[0]), text.getvalue())
+        write_text(self.official / self._file, text.getvalue())
+
+    @property
+    def _file(self) -> str:
+        return self.settings.file or FILES[0]
 
 
 def _options(row: Mapping[str, str]) -> dict[str, str]:

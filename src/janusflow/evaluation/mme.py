@@ -6,6 +6,7 @@ with both answers right; perception sums ten tasks (at most 2,000), cognition fo
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,12 +82,9 @@ def read_task(file: Path) -> list[MmeQuestion]:
 def reads(answer: str) -> bool | None:
     """The official reading: True for yes, False for no, None for neither (which is wrong whatever is right).
 
-    Lower-cased and stripped; the whole answer, or the first four characters, are searched for "yes" and then "no".
+    Lower-cased, the first four characters are searched for "yes" and then "no"; white space before counts among them.
     """
-    said = answer.strip().lower()
-    if said in ("yes", "no"):
-        return said == "yes"
-    start = said[:READ]
+    start = answer.lower()[:READ]
     return True if "yes" in start else False if "no" in start else None
 
 
@@ -229,5 +227,5 @@ class Mme(Questions):
 
 
 def one_line(text: str) -> str:
-    """A text with every run of white space as one space."""
-    return " ".join(text.split())
+    """A text on one line: every character of white space is a space, so that the first four stay where they are."""
+    return re.sub(r"\s", " ", text).rstrip()

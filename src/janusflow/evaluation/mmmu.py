@@ -136,11 +136,14 @@ def _key_phrases(response: str) -> list[str]:
     found = []
     for index, sentence in enumerate(sentences):
         indicators = [*KEYS, "="] if index == len(sentences) - 1 else KEYS
-        tails = [sentence.split(key)[-1].strip() for key in indicators if key in sentence]
-        if tails:
-            shortest = min(tails, key=len)
-            if shortest not in (":", ",", ".", "!", "?", ";", "'", ""):
-                found.append(shortest)
+        shortest = ""
+        for key in indicators:
+            if key in sentence:
+                tail = sentence.split(key)[-1].strip()
+                if not shortest or len(tail) < len(shortest):  # so the tail after an empty one counts, however long
+                    shortest = tail
+        if shortest not in (":", ",", ".", "!", "?", ";", "'", ""):
+            found.append(shortest)
     return found or [response]
 
 
@@ -242,7 +245,7 @@ class Mmmu(Questions):
         first = ["overall", *sorted(part for part in parts if part != "overall")]
         return {part: 100 * mean(parts[part]) for part in first if part in parts}
 
-    def write_official(self, rows: Sequence[Row]) -> None:
+    def write_judged(self, rows: Sequence[Row]) -> None:
         """`total_val_output.json`: by question the letter that was read, or the answer to an open question."""
         found = {row.item.key: row.verdict.get("said", row.output) for row in rows}
         write_text(self.official / "total_val_output.json", json.dumps(found, indent=4))

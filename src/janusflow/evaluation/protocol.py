@@ -93,10 +93,14 @@ class Benchmark(ABC):
         judged_by: what kind of model `Settings.judge` must name; "" where none is needed.
         judging: names of settings that shape verdicts alone: a run may be judged anew with others. The outputs stay.
         main: name of the score that is quoted.
-        published: scores that others report, by model, with the names of `scores`; the paper's first.
+        published: scores that others report, by model, with the names of `scores` (another name where nobody knows
+            how it was reckoned); the paper's first.
         source: where its data comes from and what files are expected, for messages.
         bootstrap: whether intervals are drawn from resampled items (not for distances between whole sets).
         no_interval: names of single scores without one, for the same reason.
+        lower_is_better: whether this holds for `main`.
+        swept: name of the score that a sweep over options of drawing shows; "" for `main`.
+        for_sweeps: settings of such a sweep, where the user gives none: what does not depend on drawing is left out.
         threads: how many verdicts are asked for at once.
         out: folder of the run; set before anything is made, judged or scored.
     """
@@ -113,6 +117,9 @@ class Benchmark(ABC):
     source: ClassVar[str] = ""
     bootstrap: ClassVar[bool] = True
     no_interval: ClassVar[tuple[str, ...]] = ()
+    lower_is_better: ClassVar[bool] = False
+    swept: ClassVar[str] = ""
+    for_sweeps: ClassVar[Mapping[str, Any]] = {}
     threads: int = 1
     out: Path
 
@@ -198,7 +205,19 @@ class Benchmark(ABC):
         """
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """Writes the outputs under `self.out` in the layout that the official scorer reads, beside what is there."""
+        """Writes the outputs under `self.out` in the layout that the official scorer reads, beside what is there.
+
+        Args:
+            rows: all that is made, in every mode; their verdicts are empty.
+        """
+        return
+
+    def write_judged(self, rows: Sequence[Row]) -> None:
+        """Writes what the official scorer reads and what takes verdicts; after judging alone.
+
+        Args:
+            rows: judged items.
+        """
         return
 
 

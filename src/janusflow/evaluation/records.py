@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+ESCAPED = "backslashreplace"  # how text is written that UTF-8 cannot hold, such as half of a pair of surrogates
+
 
 class Records:
     """Files NAME-00000.jsonl, NAME-00001.jsonl, ... of a folder: each process appends to its own, all read all.

@@ -22,6 +22,7 @@ from typing import Any
 from PIL import Image
 
 from janusflow.checkpoint.files import find_folder
+from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
@@ -77,9 +78,9 @@ def write_report(
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     report = json.loads(json.dumps(report, default=str))
-    (request.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (request.out / "report.md").write_text(markdown(report), encoding="utf-8")
-    (request.out / "report.html").write_text(html(benchmark, report, rows), encoding="utf-8")
+    write_text(request.out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(request.out / "report.md", markdown(report))
+    write_text(request.out / "report.html", html(benchmark, report, rows))
     if request.score_output_path is not None:
         request.score_output_path.parent.mkdir(parents=True, exist_ok=True)
         found = {"result_file": str(request.out / "results.jsonl"), "final_score": report["score"]}
@@ -181,6 +182,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     head, *rows = table(report)
     lines = [f"# {report['title']}: {report['model']}", ""]
     lines += [f"{report['judged']} of {report['items']} items judged; {report['date']}.", ""]
+    if report["not_judged"]:
+        lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
+        lines += [f"Without a verdict: {lacking}, for example: {' '.join(first.split())}", ""]
     lines += ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     told = {

@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from janusflow.device import accelerators, device_of
+from janusflow.evaluation.judges import forgotten_if_useless
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
-from janusflow.evaluation.records import Records
+from janusflow.evaluation.records import ESCAPED, Records
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.report import hashes, weights_of, write_report
 from janusflow.evaluation.request import EvalRequest
@@ -88,10 +89,11 @@ def _evaluate(
     else:
         _work(benchmark, items, request, 0, 1, model)
     done = _outputs(benchmark, items)
+    benchmark.write_official([Row(item, done[item.key], {}) for item in items if item.key in done])
     if request.mode == "generate":
         return {"benchmark": request.benchmark, "items": len(items), "done": len(done)}
     rows, failed = _rows(benchmark, items, done)
-    benchmark.write_official(rows)
+    benchmark.write_judged(rows)
     return write_report(benchmark, request, items, rows, failed, made)
 
 
@@ -264,7 +266,8 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
         try:
             output = outputs[item.key]
             seen = _picture(benchmark.out / output) if benchmark.drawn(item) else output
-            return {**found, "verdict": benchmark.judge(item, seen)}
+            with forgotten_if_useless():
+                return {**found, "verdict": benchmark.judge(item, seen)}
         except NotJudgedError as error:
             return {**found, "error": str(error)}
 
@@ -289,7 +292,7 @@ def _digests(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str
 
     def content(item: Item) -> bytes:
         output = outputs[item.key]
-        return (benchmark.out / output).read_bytes() if benchmark.drawn(item) else output.encode()
+        return (benchmark.out / output).read_bytes() if benchmark.drawn(item) else output.encode(errors=ESCAPED)
 
     return {item.key: hashlib.sha256(content(item)).hexdigest()[:16] for item in items if item.key in outputs}
 

@@ -172,7 +172,7 @@ class SeedBench(Questions):
             types[row.item.data["type"]].append(row.score)
         return {kind: 100 * mean(types[kind]) for kind in ("overall", *TYPES) if kind in types}
 
-    def write_official(self, rows: Sequence[Row]) -> None:
+    def write_judged(self, rows: Sequence[Row]) -> None:
         """`results.jsonl` with question_id, prediction and gt_answer, as results are handed in."""
         lines = [
             json.dumps(

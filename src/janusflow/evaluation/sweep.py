@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +21,86 @@ def network_evaluations(options: Mapping[str, Any]) -> int:
     return steps * (1 if options.get("guidance_scale") == 1 else 2)
 
 
-def draw_curves(out: Path, reports: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
-    """Writes sweep.json and sweep.svg into `out`: one curve per named value, over the first numeric option that varies.
+def draw_curves(
+    out: Path,
+    reports: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    *,
+    shown: str,
+    lower_is_better: bool = False,
+) -> str:
+    """Writes sweep.json and sweep.svg into `out`: a panel for each numeric option that varies, one for evaluations.
+
+    A line is one combination of the other options (solvers, say). Where several points of it share a place, because
+    other numeric options vary as well, it goes through the best of them.
 
     Args:
         out: folder of the runs.
         reports: options that were set, and the report with them.
+        shown: name of the score.
+        lower_is_better: whether its best is its lowest.
 
     Returns:
         A table in Markdown.
     """
-    import matplotlib.figure
-
     rows = [
-        {**point, "evaluations": network_evaluations(report["options"]), "score": report["score"]}
-        | {"interval": report["intervals_95"].get(report["main"])}
+        {**point, "evaluations": network_evaluations(report["options"]), "score": report["scores"].get(shown)}
+        | {"interval": report["intervals_95"].get(shown)}
         for point, report in reports
     ]
     (out / "sweep.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     keys = list(reports[0][0])
-    numeric = [key for key in keys if all(isinstance(row[key], int | float) for row in rows)]
-    across = max(numeric, key=lambda key: len({row[key] for row in rows}), default="evaluations")
-    figure = matplotlib.figure.Figure(figsize=(9, 4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, axis in zip(panels, (across, "evaluations"), strict=True):
-        curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in rows:
-            curves[", ".join(f"{key}={row[key]}" for key in keys if key != across)].append(row)
-        for name, points in curves.items():
-            points = sorted((p for p in points if p["score"] is not None), key=lambda p: p[axis])
-            axes.plot([p[axis] for p in points], [p["score"] for p in points], "o-", label=name or None, markersize=3)
-        axes.set_xlabel(axis.replace("_", " "))
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel(reports[0][1]["main"].replace("$", r"\$"))
-    if any(len(keys) > 1 for _ in rows):
-        panels[1].legend(fontsize=7)
-    figure.savefig(out / "sweep.svg", metadata={"Date": None})
-    head = [*keys, "evaluations", "score"]
+    panels = curves(rows, keys, min if lower_is_better else max)
+    _draw(out / "sweep.svg", panels, shown, title=", ".join(named(rows, keys)))
+    head = [*keys, "evaluations", shown]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         score = "" if row["score"] is None else f"{row['score']:.4g}"
         lines.append("| " + " | ".join([*(str(row[key]) for key in head[:-1]), score]) + " |")
     return "\n".join([*lines, "", str(out / "sweep.svg")])
+
+
+def named(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """Those of the options whose values are no numbers."""
+    return [key for key in keys if not all(type(row[key]) in (int, float) for row in rows)]
+
+
+def curves(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], best: Callable[[Iterable[float]], float]
+) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """The lines of each panel by name, as (place, best score there) from left to right.
+
+    Args:
+        rows: options, "evaluations" and "score" of each run.
+        keys: names of the options.
+        best: of the scores that share a place.
+    """
+    words = named(rows, keys)
+    across = [key for key in keys if key not in words and len({row[key] for row in rows}) > 1]
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for axis in (*across, "evaluations"):
+        lines: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            if row["score"] is not None:
+                lines[", ".join(str(row[key]) for key in words)][row[axis]].append(row["score"])
+        panels[axis] = {
+            name: [(place, best(scores)) for place, scores in sorted(points.items())] for name, points in lines.items()
+        }
+    return panels
+
+
+def _draw(file: Path, panels: Mapping[str, Mapping[str, list[tuple[float, float]]]], shown: str, *, title: str) -> None:
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(1.5 + 3.6 * len(panels), 3.8), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (axis, lines) in zip(grid, panels.items(), strict=True):
+        for (name, points), mark in zip(lines.items(), itertools.cycle("os^Dv*")):
+            axes.plot(*zip(*points, strict=True), f"{mark}-", label=name or None, markersize=4)
+        axes.set_xlabel("network evaluations" if axis == "evaluations" else axis.replace("_", " "))
+        axes.grid(alpha=0.3)
+    best = " (best over the other options)" if len(panels) > 2 else ""
+    grid[0].set_ylabel(shown.replace("$", r"\$") + best)
+    if title and len(panels["evaluations"]):
+        handles, labels = grid[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", title=title, fontsize=9)
+    figure.savefig(file, metadata={"Date": None})

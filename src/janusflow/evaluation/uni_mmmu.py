@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.records import ESCAPED
 from janusflow.images import load_image
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")
@@ -136,7 +137,7 @@ class UniMmmu(Benchmark):
         for item, text in zip(items, said, strict=True):
             file = self.out / self._case(item) / TEXT
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+            file.write_text(text, encoding="utf-8", errors=ESCAPED)
         drawn = model.generate(
             [DRAW.format(svg=item.prompt, description=text) for item, text in zip(items, said, strict=True)],
             seed=[item.seed for item in items],

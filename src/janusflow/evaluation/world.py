@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from janusflow.evaluation.frechet import frechet_distance
+from janusflow.evaluation.pope import says_yes
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row, conversation
 from janusflow.evaluation.tinyworld import tasks
 from janusflow.images import load_image
@@ -77,6 +78,8 @@ class TinyWorld(Benchmark):
     Settings: ClassVar[type] = WorldSettings
     judging = (*Benchmark.judging, "features")
     no_interval = ("Frechet distance to renderings",)
+    swept: ClassVar[str] = "drawing"
+    for_sweeps: ClassVar[Mapping[str, Any]] = {"questions": 0}
     source: ClassVar[str] = "made by the package, no data needed"
 
     def __init__(self, data: Path | None, settings: WorldSettings) -> None:
@@ -104,7 +107,7 @@ class TinyWorld(Benchmark):
                 break
             said = model.chat_batch([talks[n] for n in going], **answering)
             for n, text in zip(going, said, strict=True):
-                answers[n].append(text.strip())
+                answers[n].append(" ".join(text.split()))  # a turn is a line
                 if turn + 1 < len(items[n].data["answers"]):
                     question = {"role": "user", "content": items[n].data["questions"][turn + 1]}
                     talks[n] = [*talks[n], {"role": "assistant", "content": text.strip()}, question]
@@ -113,7 +116,7 @@ class TinyWorld(Benchmark):
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         if isinstance(output, str):
             said, wanted = output.split("\n"), item.data["answers"]
-            right = [a == b for a, b in zip(said, wanted, strict=False)]
+            right = [as_read(a, b) == b for a, b in zip(said, wanted, strict=False)]
             return {"score": sum(right) / len(wanted), "wanted": wanted}
         pixels = np.asarray(output.convert("RGB"))
         task = self.tasks[item.key]
@@ -295,9 +298,16 @@ def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
     return answers
 
 
+def as_read(answer: str, wanted: str) -> str:
+    """An answer as it is compared: where yes or no is right, either of them by POPE's rule whatever the case."""
+    if wanted not in ("yes", "no"):
+        return answer
+    return "yes" if says_yes(answer.lower()) else "no"
+
+
 def yes_f1(rows: Sequence[Row]) -> float:
     """F1 with "yes" as the positive answer."""
-    said = [row.output == "yes" for row in rows]
+    said = [as_read(row.output, "yes") == "yes" for row in rows]
     wanted = [row.item.data["answers"] == ["yes"] for row in rows]
     hits = sum(a and b for a, b in zip(said, wanted, strict=True))
     total = sum(said) + sum(wanted)
