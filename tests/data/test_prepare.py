@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from janusflow.cli import app
+from janusflow.cli import app, training
 from janusflow.data import prepare as module
 from janusflow.data.prepare import PrepareConfig, difference_hash, load_scorer, prepare
 from janusflow.data.sources import FileSource, SourceConfig
@@ -176,3 +176,87 @@ def test_the_command_captions_with_a_model_behind_an_address(
     assert (asked["model"], asked["key"], asked["max_tokens"]) == ("far", "Bearer secret", 256)
     assert asked["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     assert refused.exit_code == 2 and "the key in OPENAI_API_KEY is not accepted" in refused.output
+
+
+def talks(folder: Path) -> Path:
+    """A file of four rows: a good one, and three that no picture comes of, each in another way."""
+    rows = [
+        {"image": "good-00.png", "text": CAPTION},
+        {"image": "good-01.png", "conversations": ["hi"]},
+        {"image": {"name": "good-02.png"}, "text": CAPTION},
+        {"image": "good-03.png", "conversations": 5},
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken")
+    return folder / "rows.jsonl"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_malformed_records_are_counted_and_named(folder: Path, tmp_path: Path, streaming: bool) -> None:
+    lines = talks(folder)
+    source = SourceConfig("jsonl", str(lines), streaming=streaming)
+    with pytest.warns(UserWarning, match="left out: ") as told:
+        state = prepare(source, tmp_path / "out", settings())
+    assert state.counts == {"kept": 1, "broken or malformed": 4}
+    assert all(str(lines) in str(warning.message) for warning in told)
+
+
+@pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError])
+def test_whatever_a_broken_picture_raises_costs_its_record(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def broken(source: object) -> Image.Image:
+        raise error("inside")
+
+    monkeypatch.setattr(module, "load_image", broken)
+    with pytest.warns(UserWarning, match="left out"):
+        assert prepare(SourceConfig("folder", str(folder)), tmp_path / "out", settings()).counts.keys() == {
+            "broken or malformed"
+        }
+
+
+def test_a_stream_that_breaks_off_is_counted_and_an_empty_one_is_refused(folder: Path, tmp_path: Path) -> None:
+    prepare(SourceConfig("folder", str(folder)), tmp_path / "shards", settings(shard_size=8, short_share=0.0))
+    first = min((tmp_path / "shards").glob("*.tar"))
+    first.write_bytes(first.read_bytes()[:700])
+    source = SourceConfig("webdataset", str(tmp_path / "shards"), streaming=True)
+    with pytest.warns(UserWarning, match=f"{first.name} cannot be read on"):
+        state = prepare(source, tmp_path / "out", settings())
+    assert state.counts == {"kept": 12, "broken or malformed": 1}
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "rows.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="holds no records"):
+        prepare(SourceConfig("jsonl", str(tmp_path / "none"), streaming=True), tmp_path / "nothing", settings())
+
+
+def test_a_run_is_not_continued_with_another_captioner_or_scorer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_captioner", lambda *_: lambda pictures: ["a caption"] * len(pictures))
+    arguments = ["data", "prepare", str(folder), "--out", str(tmp_path / "out"), "--min-side", "32"]
+    own = {"--endpoint": "http://x", "--endpoint-model": "m", "--question": "What?", "--scorer": "math:sqrt"}
+    monkeypatch.setattr(module, "load_scorer", lambda name: lambda image: 1.0)
+
+    def run(options: dict[str, str]) -> object:
+        return CliRunner().invoke(app, [*arguments, *(word for pair in options.items() for word in pair)])
+
+    assert run(own).exit_code == 0  # type: ignore[attr-defined]
+    assert run(own).exit_code == 0  # type: ignore[attr-defined]
+    for name in [*own, "--caption"]:
+        refused = run({**own, name: "http://other"})
+        assert refused.exit_code == 2, name  # type: ignore[attr-defined]
+        assert f"holds a run with other settings ({name})" in " ".join(refused.output.split())  # type: ignore[attr-defined]
+    prepare(SourceConfig("folder", str(folder)), tmp_path / "plain", settings())
+    with pytest.raises(ValueError, match=r"other settings \(captioner\)"):
+        prepare(
+            SourceConfig("folder", str(folder)),
+            tmp_path / "plain",
+            settings(),
+            captioner=lambda pictures: ["a caption"] * len(pictures),
+        )
+
+
+def test_the_last_records_of_a_stream_are_not_counted_twice(folder: Path, tmp_path: Path) -> None:
+    (folder / "rows.jsonl").write_text('{broken\n{"image": "good-00.png", "text": "x"}\n')
+    with pytest.warns(UserWarning, match="rows.jsonl:1"):
+        state = prepare(SourceConfig("jsonl", str(folder / "rows.jsonl"), streaming=True), tmp_path / "out", settings())
+    assert state.counts == {"kept": 1, "broken or malformed": 1}

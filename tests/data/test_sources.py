@@ -15,12 +15,12 @@ from PIL import Image
 from janusflow.data.sources import (
     FileSource,
     SourceConfig,
-    StreamSource,
     TinyworldSource,
     kind_of,
     read_row,
     tasks_of,
 )
+from janusflow.data.streams import StreamSource
 from janusflow.images import load_image
 from janusflow.tinyworld.checker import read
 from janusflow.training.config import DataConfig
@@ -148,6 +148,9 @@ def _messages(*texts: str) -> list[dict[str, str]]:
         ({"messages": [{"role": "judge", "content": "x"}]}, "malformed message"),
         ({"messages": [{"role": "user", "content": ""}]}, "malformed message"),
         ({"image": 7, "text": "x"}, "given as int"),
+        ({"conversations": ["hi"]}, "^row has a malformed message: 'hi'"),
+        ({"conversations": 5}, "^row is malformed: TypeError"),
+        ({"image": {"name": "a.png"}, "text": "x"}, "^row is malformed: KeyError: 'path'"),
         ({"messages": "{not json"}, "Expecting|delimiter|property"),
     ],
 )

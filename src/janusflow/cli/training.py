@@ -95,9 +95,11 @@ def prepare(
     )
     place = SourceConfig(kind or kind_of(source, captions=False), source, streaming=streaming)
     rate: Scorer | None = None if scorer is None else load_scorer(scorer)
-    state = run(
-        place, out, config, captioner=_captioner(caption, endpoint, endpoint_model, question, device), scorer=rate
-    )
+    anew = _captioner(caption, endpoint, endpoint_model, question, device)
+    names = {"--caption": caption, "--endpoint": endpoint, "--scorer": scorer}
+    if anew is not None:
+        names |= {"--endpoint-model": endpoint_model, "--question": question}
+    state = run(place, out, config, captioner=anew, scorer=rate, names=names)
     print(f"{state.counts['kept']} of {state.counts.total()} pictures kept; see {out / 'report.md'}")
 
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from janusflow.data.mixture import TASKS, Mixture, index_of
 from janusflow.data.samples import Sample, SampleMaker
-from janusflow.data.sources import FileSource, Record, Source, SourceConfig, StreamSource, TinyworldSource
+from janusflow.data.sources import BROKEN, FileSource, Record, Source, SourceConfig, TinyworldSource
+from janusflow.data.streams import EmptyStreamError, StreamSource
 
 OPEN_FILES = 65536
 REPLACEMENTS = 20  # records tried in the place of a broken one
@@ -83,7 +84,9 @@ class Data(Dataset):
                 record = self._record(source, count, attempt, rng)
                 name = record.name
                 return self.maker.make(task, record, rng)
-            except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+            except EmptyStreamError:
+                raise
+            except BROKEN as error:
                 said = str(error) or type(error).__name__
                 broken.append(said if name in said else f"{name}: {said}")
         raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {broken[-1]}")

@@ -13,7 +13,7 @@ import re
 import tarfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from janusflow.data.sources import FileSource, Record, SourceConfig, StreamSource
+from janusflow.data.sources import BROKEN, FileSource, Record, SourceConfig
+from janusflow.data.streams import EmptyStreamError, StreamSource
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
 
@@ -117,6 +118,7 @@ def prepare(
     *,
     captioner: Captioner | None = None,
     scorer: Scorer | None = None,
+    names: Mapping[str, str | None] | None = None,
 ) -> State:
     """Reads a source, writes `shard-NNNNNN` files, `report.json` and `report.md` into a folder.
 
@@ -126,14 +128,16 @@ def prepare(
         config: see `PrepareConfig`.
         captioner: gives new captions.
         scorer: gives a picture's score, for `min_score`.
+        names: what captioner and scorer are (model, question, ...); a run with others cannot be continued.
 
     Returns:
         The final state: what was kept and what was dropped, and why.
 
     Raises:
-        ValueError: if the source cannot be read, or `out` holds a run with other settings.
+        ValueError: if the source cannot be read or holds no records, or `out` holds a run with other settings.
     """
-    state = _continue(out, {**asdict(config), "source": asdict(source)})
+    given = {"captioner": captioner is not None, "scorer": scorer is not None}
+    state = _continue(out, {**asdict(config), "source": asdict(source), **given, **(names or {})})
     records = _Records(source, state)
     with progress_bar("preparing", records.total) as advance:
         for _ in range(state.next):
@@ -164,10 +168,10 @@ class _Records:
 
         Raises:
             ValueError: if it is malformed.
+            EmptyStreamError: if there is not one.
         """
         if self.stream is not None:
-            record = self.stream.next()
-            return record if self.stream.epoch == 0 else None
+            return self.stream.take()
         assert self.file is not None and self.file.length is not None
         return self.file.record(number) if number < self.file.length else None
 
@@ -190,7 +194,9 @@ def _shard(
                 state.finished = True
                 return
             image = load_image(_only(record))
-        except (ValueError, OSError) as error:
+        except EmptyStreamError:
+            raise
+        except BROKEN as error:
             reason = "broken or malformed"
             if state.counts[reason] < NAMED:
                 warnings.warn(f"left out: {error}", stacklevel=2)
@@ -295,8 +301,10 @@ def _continue(out: Path, settings: dict[str, Any]) -> State:
     if not file.is_file():
         return State(config=settings)
     raw = json.loads(file.read_text())
-    if raw["config"] != settings:
-        raise ValueError(f"{out} holds a run with other settings; continue it with its own, or give another folder")
+    other = [name for name in {**settings, **raw["config"]} if raw["config"].get(name) != settings.get(name)]
+    if other:
+        names = ", ".join(other)
+        raise ValueError(f"{out} holds a run with other settings ({names}); use its own, or give another folder")
     state = State(**{**raw, "counts": Counter(raw["counts"]), "hashes": set(raw["hashes"])})
     for shard in out.glob("shard-*"):  # written after the state was: it is made again
         if int(shard.stem.split("-")[1]) >= state.shards:

@@ -1,13 +1,15 @@
 """Where training data comes from: every kind of source gives plain records.
 
-Files are read through Hugging Face `datasets` (WebDataset tars, Parquet, JSON lines, folders of pictures, hub ids; on
-disk or streamed). Pictures stay undecoded in a record, so that a broken one costs its sample and not the run.
+Files are read through Hugging Face `datasets` (WebDataset tars, Parquet, folders of pictures, hub ids) and JSON lines
+through `jsonlines.py`, here by index and in `streams.py` one after the other. Pictures stay undecoded in a record, so
+that a broken one costs its sample and not the run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from janusflow.data.jsonlines import FAULT, METADATA, JsonLines, is_lines, read_lines
 from janusflow.images import ImageSource
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
@@ -30,6 +33,7 @@ PICTURE_TASKS = ("understanding", "generation")
 LLAVA_IMAGE = "<image>"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
+BROKEN = (ValueError, OSError, KeyError, TypeError, AttributeError)  # what a broken record or picture raises
 SUFFIXES = {"webdataset": "*.tar", "parquet": "*.parquet", "jsonl": "*.jsonl"}
 
 
@@ -149,7 +153,7 @@ class FileSource:
     """
 
     def __init__(self, config: SourceConfig, task: str = "") -> None:
-        self.rows, self.folder = _open(config)
+        self.rows, self.folder = open_rows(config)
         self.name = config.path
         if config.fitting:
             rows = enumerate(self.rows)
@@ -160,58 +164,6 @@ class FileSource:
 
     def record(self, index: int) -> Record:
         return read_row(self.rows[index], f"{self.name}[{index}]", self.folder)
-
-
-class StreamSource:
-    """A data set read from its beginning, again and again. Its state is the place in the files.
-
-    Args:
-        config: where it is.
-        rank, ranks: this process reads every `ranks`-th shard or row.
-    """
-
-    def __init__(self, config: SourceConfig, rank: int, ranks: int) -> None:
-        self.config, self.rank, self.ranks = config, rank, ranks
-        self.name, self.epoch, self.place = config.path, 0, 0
-        self._begin()
-
-    def _begin(self) -> None:
-        """Opens the data set at its beginning. A used one would begin again where its state was once restored."""
-        rows, self.folder = _open(self.config)
-        if rows.num_shards >= self.ranks:
-            self.rows = rows.shard(self.ranks, self.rank)
-        else:
-            self.rows = rows.filter(lambda _, index: index % self.ranks == self.rank, with_indices=True)
-        self._iterator: Iterator[Any] | None = None
-
-    def next(self) -> Record:
-        """The next record.
-
-        Raises:
-            ValueError: if it is malformed, or the data set is empty.
-        """
-        if self._iterator is None:
-            self._iterator = iter(self.rows)
-        try:
-            row = next(self._iterator)
-        except StopIteration:
-            if self.place == 0:
-                raise ValueError(f"{self.name} holds no records for this process") from None
-            self.epoch, self.place = self.epoch + 1, 0
-            self._begin()
-            return self.next()
-        self.place += 1
-        return read_row(row, f"{self.name}[{self.epoch}:{self.place - 1}]", self.folder)
-
-    def state(self) -> dict[str, Any]:
-        """To continue exactly here."""
-        return {"epoch": self.epoch, "place": self.place, "rows": self.rows.state_dict()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues where `state` was taken."""
-        self._begin()
-        self.epoch, self.place = state["epoch"], state["place"]
-        self.rows.load_state_dict(state["rows"])
 
 
 def kind_of(path: str, *, captions: bool = True) -> str:
@@ -246,7 +198,7 @@ def tasks_of(kind: str, path: str) -> tuple[str, ...]:
     Raises:
         ValueError: if it cannot be read.
     """
-    rows, folder = _open(SourceConfig(kind, path))
+    rows, folder = open_rows(SourceConfig(kind, path))
     found: set[str] = set()
     for row in rows:
         found |= served_by(row, path, folder)
@@ -259,7 +211,7 @@ def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str]:
     """The tasks that a row serves; a malformed one serves all, so that it is told as broken."""
     try:
         record = read_row(row, name, folder)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ValueError:
         return set(PICTURE_TASKS)
     tasks = set()
     if record.images and (record.turns or record.text):
@@ -273,8 +225,18 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     """A row of any of the known forms as a record.
 
     Raises:
-        ValueError: if it holds nothing that is known, or a malformed conversation.
+        ValueError: if it could not be read, holds nothing that is known, or a malformed picture or conversation.
     """
+    if FAULT in row:
+        raise ValueError(row[FAULT])
+    try:
+        return _record_of(row, name, folder)
+    except BROKEN as error:
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(said if name in said else f"{name} is malformed: {said}") from error
+
+
+def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     fields = dict(row)
     if isinstance(fields.get("json"), Mapping):  # WebDataset keeps a sample's metadata in a .json member
         fields = {**fields["json"], **fields}
@@ -301,6 +263,8 @@ def read_turns(messages: Sequence[Mapping[str, Any]], name: str) -> tuple[tuple[
     """
     plain = []
     for message in messages:
+        if not isinstance(message, Mapping):
+            raise ValueError(f"{name} has a malformed message: {message!r:.80}")
         role = ROLES.get(str(message.get("from", message.get("role"))))
         content = message.get("value", message.get("content"))
         if role is None or not isinstance(content, str) or not content.strip():
@@ -322,23 +286,42 @@ def _picture(value: Any, folder: Path) -> ImageSource:
     raise ValueError(f"a picture is given as {type(value).__name__}")
 
 
-def _open(config: SourceConfig) -> tuple[Any, Path]:
-    """The rows of a data set, and the folder that its paths are relative to."""
+def files_of(config: SourceConfig) -> list[Path]:
+    """The files that a source of a kind in `SUFFIXES` is read from.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    path, pattern = Path(config.path).expanduser().absolute(), SUFFIXES[config.kind]
+    found = sorted(path.rglob(pattern)) if path.is_dir() else sorted(path.parent.glob(path.name))
+    if not found:
+        raise ValueError(f"{config.path}: no {pattern} files are there")
+    return found
+
+
+def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
+    """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
     import datasets
 
     path = Path(config.path).expanduser().absolute()
     options: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
     if config.kind in SUFFIXES:
-        found = sorted(path.rglob(SUFFIXES[config.kind])) if path.is_dir() else sorted(path.parent.glob(path.name))
-        if not found:
-            raise ValueError(f"{config.path}: no {SUFFIXES[config.kind]} files are there")
-        options.update(path=BUILDERS[config.kind], data_files={config.split: [str(file) for file in found]})
+        found = list(files or files_of(config))
         folder = found[0].parent
+        if config.kind == "jsonl" and all(is_lines(file) for file in found):
+            return _by_lines(found, config), folder
+        options.update(path=BUILDERS[config.kind], data_files={config.split: [str(file) for file in found]})
     elif config.kind == "folder":
         if not path.is_dir():
             raise ValueError(f"{config.path} is no folder")
         if not any(path.glob("metadata.*")):
             return _captioned(path, config), path
+        if list(path.rglob("metadata.*")) == [path / METADATA]:
+            return _by_lines([path / METADATA], config), path
         options.update(path="imagefolder", data_dir=str(path))
         folder = path
     elif config.kind == "hub":
@@ -348,12 +331,23 @@ def _open(config: SourceConfig) -> tuple[Any, Path]:
         raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
     try:
         rows = datasets.load_dataset(**options)
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, tarfile.TarError, datasets.exceptions.DatasetGenerationError) as error:
         raise ValueError(f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}") from error
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))
     return rows, folder
+
+
+def _by_lines(files: list[Path], config: SourceConfig) -> Any:
+    import datasets
+
+    if not config.streaming:
+        try:
+            return JsonLines(files)
+        except OSError as error:
+            raise ValueError(f"{config.path} cannot be read as JSON lines: {error}") from error
+    return datasets.IterableDataset.from_generator(read_lines, gen_kwargs={"files": files})
 
 
 def _captioned(path: Path, config: SourceConfig) -> Any:

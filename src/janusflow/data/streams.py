@@ -1,0 +1,116 @@
+"""Sources that are read one after the other, without an index: their state is the place in the files.
+
+A stream is read file by file (from the hub: shard by shard), so that one that breaks off costs its rest and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from janusflow.data.sources import SUFFIXES, Record, SourceConfig, files_of, open_rows, read_row
+
+
+class EmptyStreamError(ValueError):
+    """A whole epoch gave no record: there is no use in asking again."""
+
+
+class StreamSource:
+    """A data set read from its beginning, again and again.
+
+    Args:
+        config: where it is.
+        rank, ranks: this process reads every `ranks`-th file or, where there are fewer files, every `ranks`-th row.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+
+    def __init__(self, config: SourceConfig, rank: int, ranks: int) -> None:
+        self.config, self.rank, self.ranks, self.name = config, rank, ranks, config.path
+        if config.kind in SUFFIXES:
+            self.files, self._whole = files_of(config), None
+            self.folder, self.parts = self.files[0].parent, len(self.files)
+        else:
+            self._whole, self.folder = open_rows(config)
+            self.parts = self._whole.num_shards if config.kind == "hub" else 1
+        self._own = range(rank, self.parts, ranks) if self.parts >= ranks else range(self.parts)
+        self._fault = ""
+        self._go_to(0, 0, 0)
+
+    def _go_to(self, epoch: int, part: int, place: int, rows: dict[str, Any] | None = None) -> None:
+        """The next row is that of a part whose state is `rows`, or its first."""
+        self.epoch, self.part, self.place, self._saved = epoch, part, place, rows
+        self._rows: Any = None
+        self._iterator: Iterator[Any] | None = None
+
+    def _open_part(self) -> Iterator[Any]:
+        """The rows of the part at hand. A used one would begin again where its state was once restored."""
+        part = self._own[self.part]
+        if self._whole is None:
+            rows = open_rows(self.config, [self.files[part]])[0]
+            if self.config.kind == "parquet" and hasattr(rows, "reshard"):  # older versions of `datasets` have it not
+                rows = rows.reshard()  # by row groups: how much comes before a corrupt one is else left to chance
+        else:
+            rows = self._whole.shard(self.parts, part)
+        if self.parts < self.ranks:  # each part begins with another process, so that short ones go round
+            rows = rows.filter(partial(_falls_to, (self.rank - part) % self.ranks, self.ranks), with_indices=True)
+        if self._saved is not None:
+            rows.load_state_dict(self._saved)
+        self._rows = rows
+        return iter(rows)
+
+    def _part_name(self) -> str:
+        part = self._own[self.part]
+        return str(self.files[part]) if self._whole is None else f"shard {part + 1} of {self.parts} of {self.name}"
+
+    def next(self) -> Record:
+        """The next record; behind the last one the first again.
+
+        Raises:
+            ValueError: as `take` does.
+        """
+        record = self.take()
+        while record is None:
+            record = self.take()
+        return record
+
+    def take(self) -> Record | None:
+        """The next record, or None at the end of an epoch.
+
+        Raises:
+            ValueError: if it is malformed, or its file breaks off: the record after that is the next file's first.
+            EmptyStreamError: if there was not one record in the epoch.
+        """
+        while self.part < len(self._own):
+            try:
+                if self._iterator is None:
+                    self._iterator = self._open_part()
+                row = next(self._iterator, None)
+            except Exception as error:  # what readers of tars, of Parquet and of the hub raise has no common class
+                said = (str(error) or type(error).__name__).splitlines()[0]
+                self._fault = f"{self._part_name()} cannot be read on, its rest is left out in this epoch: {said}"
+                self._go_to(self.epoch, self.part + 1, self.place)
+                raise ValueError(self._fault) from error
+            if row is not None:
+                self.place += 1
+                return read_row(row, f"{self.name}[{self.epoch}:{self.place - 1}]", self.folder)
+            self._go_to(self.epoch, self.part + 1, self.place)
+        if not self.place:
+            raise EmptyStreamError(f"{self.name} holds no records for this process. {self._fault}".strip())
+        self._go_to(self.epoch + 1, 0, 0)
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """To continue exactly here."""
+        rows = self._saved if self._rows is None else self._rows.state_dict()
+        return {"epoch": self.epoch, "part": self.part, "place": self.place, "rows": rows}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state` was taken."""
+        self._go_to(state["epoch"], state["part"], state["place"], state["rows"])
+
+
+def _falls_to(rank: int, ranks: int, row: Any, index: int) -> bool:
+    return index % ranks == rank
