@@ -130,7 +130,7 @@ class Backbone:
 
     def _chance(self, config: Mapping[str, Any], count: int) -> list[int]:
         """Seeds of a request's pictures or answers."""
-        return torch.randint(2**62, (count,), generator=self._seeded(config)).tolist()  # type: ignore[no-any-return]
+        return torch.randint(2**62, (count,), generator=self._seeded(config)).tolist()
 
     def understanding(
         self,

@@ -16,7 +16,7 @@ import numpy as np
 
 UNITS = 64
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-RESERVED_SHAPES = ("heart", "ring")  # can be drawn and checked, only the tiny VAE sees them in training: fine-tuning teaches them
+RESERVED_SHAPES = ("heart", "ring")  # of the whole training only the VAE sees them; fine-tuning teaches them
 COLORS = {  # GenEval's
     "red": (222, 40, 44),
     "orange": (245, 136, 24),

@@ -30,8 +30,9 @@ def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
     """The network in float32, with processor and VAE, as the recipe says.
 
     Raises:
-        ValueError: if a part cannot be opened or does not fit.
+        ValueError: if a part cannot be opened or does not fit; what `check_sizes` finds, before any weight is read.
     """
+    check_sizes(config)
     start = config.model
     if start.checkpoint is not None:
         return JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)

@@ -39,7 +39,7 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import check_sizes, export, open_model
+from janusflow.training.start import export, open_model
 
 Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
@@ -101,7 +101,6 @@ def train(
         checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
         if checkpoints.all() and not resume:
             raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
-        check_sizes(config)
         model = open_model(config, world.device)
         run = _prepare(config, world, model)
         run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
