@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import defaultdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -205,3 +206,39 @@ def test_the_official_prompts_and_files_of_the_same_form(tmp_path: Path) -> None
     assert scores["overall"] == pytest.approx(100 * sum(shares) / 160)
     assert {"entity", "attribute", "relation", "other", "global"} <= set(scores)
     assert len(by_prompt(rows * 3)) == 480
+
+
+@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
+def test_the_official_answers_of_mplug() -> None:
+    """DSG's release: mPLUG's answers about pictures of five models, in the form that DPG-Bench takes over."""
+    judged: dict[tuple[str, str], dict[int, tuple[DpgQuestion, int]]] = defaultdict(dict)
+    shifted = 0
+    with (OFFICIAL / "dsg" / "vqa_answers_release" / "mplug_dsg.csv").open(newline="") as stream:
+        for line in csv.DictReader(stream):
+            try:
+                parents = tuple(int(one) for one in line["dependency_id"].split(",") if int(one))
+                number = int(line["question_id"])
+            except ValueError:  # a comma of the question has moved the columns
+                shifted += 1
+                continue
+            asked = DpgQuestion(number, line["question"], parents, "entity - whole")
+            judged[line["t2i_model"], line["item_id"]][number] = asked, int(says_yes(line["answer"]))
+    assert shifted == 14 and len(judged) == 1695
+
+    def score(model: str, name: str) -> float:
+        questions = judged[model, name].values()
+        answers = {str(asked.number): said for asked, said in questions}
+        data = {"image": 0, "questions": [vars(asked) for asked, _ in questions]}
+        row = Row(Item(f"{name}/0", "", group=name, data=data), "", {"score": 0, "answers": answers})
+        return Dpg(None, DpgSettings(mode="fixed")).scores([row])["overall"]
+
+    # By hand: "man: yes, suit: no, green suit: yes, man leaning over a laptop: yes" needs the suit twice.
+    assert score("mini-dalle", "tifa160_6") == 25
+    # Motorcycle yes, no doors; so neither is their paint chipped nor do they stand beside it, whatever was answered.
+    assert score("mini-dalle", "tifa160_12") == pytest.approx(100 * 3 / 6)
+    for (model, name), questions in judged.items():  # the rule once more: one needs all that it stands on, at any depth
+        no = {number for number, (_, said) in questions.items() if not said}
+        for number, (asked, _) in questions.items():
+            if no.intersection(asked.parents):
+                no.add(number)
+        assert score(model, name) == pytest.approx(100 * (1 - len(no) / len(questions))), (model, name)
