@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 DEFAULT_VAE = "stabilityai/sdxl-vae"
@@ -80,6 +82,17 @@ class LatentCodec:
         """Pixels clipped to [-1, 1], in float32."""
         unscaled = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         return self.vae.decode(unscaled.to(self.vae.device, self.vae.dtype)).sample.float().clip(-1, 1)
+
+
+def vae_weights(source: str | Path) -> list[Path]:
+    """The weight files of a VAE: in a folder, or fetched from the hub; none if it cannot be reached."""
+    folder = Path(os.path.expanduser(source)).absolute()
+    if folder.is_dir():
+        return sorted(folder.rglob("*.safetensors"))
+    try:
+        return [Path(hf_hub_download(str(source), SAFETENSORS_WEIGHTS_NAME))]
+    except Exception:  # of many kinds: the hub's, the HTTP library's, the system's; opening it tells more
+        return []
 
 
 def check_dtype(dtype: torch.dtype) -> None:

@@ -210,6 +210,19 @@ def test_a_budget_ends_the_asking(server: Server, judge: Callable[..., Any]) -> 
         frugal.reply("c")
 
 
+def test_processes_share_a_budget_with_the_cache(server: Server, judge: Callable[..., Any], tmp_path: Path) -> None:
+    one, other = (judge(cache=tmp_path, max_requests=3, max_total_tokens=1000) for _ in range(2))
+    assert one.reply("a") == other.reply("b") == one.reply("c") == "fine"
+    for asked in (one, other, judge(cache=tmp_path, max_requests=3)):
+        with pytest.raises(NotJudgedError, match="the budget of 3 requests"):
+            asked.reply("d")
+    assert len(server.asked) == 3
+    assert judge(cache=tmp_path, max_requests=4).reply("d") == "fine", "a higher one goes on"
+    with pytest.raises(NotJudgedError, match="the budget of 40 tokens"):
+        judge(cache=tmp_path, max_total_tokens=40).reply("e")
+    assert judge(cache=tmp_path / "elsewhere", max_requests=1).reply("e") == "fine"
+
+
 # --- the cache ------------------------------------------------------------------------------------------------------
 
 
@@ -275,8 +288,8 @@ def test_threads_share_a_judge(server: Server, judge: Callable[..., Any], tmp_pa
     asked = judge(cache=tmp_path, max_requests=40)
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(asked.reply, [f"question {n % 20}" for n in range(40)]))
-    assert said == ["fine"] * 40 and asked.judge.requests == len(server.asked) <= 40
-    assert len(list(tmp_path.rglob("*.json"))) == 20 and not list(tmp_path.rglob("*.part"))
+    assert said == ["fine"] * 40 and len(server.asked) <= 40
+    assert len(list(tmp_path.glob("??/*.json"))) == 20 and not list(tmp_path.rglob("*.part"))
     with ThreadPoolExecutor(8) as pool:
         limited = judge(max_requests=5)
         ends = [pool.submit(limited.reply, f"{n}") for n in range(20)]

@@ -22,7 +22,7 @@ from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
-from janusflow.evaluation.report import bootstrap, picked
+from janusflow.evaluation.report import bootstrap, picked, weights_of
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import _remember, evaluate, work
 
@@ -179,7 +179,7 @@ def test_another_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
 def test_other_weights_or_data_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, weights = tmp_path / "items.txt", tmp_path / "weights"
     data.write_text("one")
-    weights.mkdir()
+    (weights / "vae").mkdir(parents=True)
     (weights / "model.safetensors").write_bytes(b"one")
     monkeypatch.setattr(Counting, "files", lambda self: [data])
     wanted = EvalRequest("counting", tmp_path / "run", model=str(weights))
@@ -194,6 +194,22 @@ def test_other_weights_or_data_are_another_run(tmp_path: Path, monkeypatch: pyte
     shutil.rmtree(weights)  # judging needs no weights, and says whose outputs it judged
     judged = evaluate(replace(wanted, mode="score"))
     assert judged["weights_sha256"] == {"model.safetensors": sha256(b"one").hexdigest()}
+
+
+def test_a_vae_that_stands_apart_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "janusflow-small-a"
+    hub = tmp_path / "hub" / "diffusion_pytorch_model.safetensors"
+    hub.parent.mkdir()
+    hub.write_bytes(b"from the hub")
+    asked: list[str] = []
+    monkeypatch.setattr("janusflow.vae.hf_hub_download", lambda name, file: asked.append(name) or str(hub))
+    without = tmp_path / "model"
+    shutil.copytree(golden, without, ignore=shutil.ignore_patterns("vae", "*.npz"))
+    assert hub in weights_of(str(without), None, draws=True) and asked == ["stabilityai/sdxl-vae"]
+    assert hub in weights_of(str(without), "somebody/vae", draws=True) and asked[1:] == ["somebody/vae"]
+    assert hub in weights_of(str(without), str(hub.parent), draws=True) and len(asked) == 2
+    assert hub not in weights_of(str(without), None, draws=False)
+    assert len(weights_of("tiny", None, draws=True)) == 2 and len(asked) == 2, "its own lies with it"
 
 
 def test_a_picture_that_is_replaced_is_judged_again(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
 from janusflow.evaluation.vqav2 import VqaV2, VqaV2Settings, accuracy, normal
-from tests.evaluation.test_yes_no import cut, judges_anything, run, save_picture
+from tests.evaluation.test_yes_no import Answering, cut, judges_anything, run, save_picture
 
 
 @pytest.mark.parametrize(
@@ -101,11 +103,24 @@ def test_answers_that_are_not_prepared_are_scored_as_they_are(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("split", "part"), [("test", "test2015"), ("test-dev", "test-dev2015")])
 def test_a_test_split_has_a_file_for_evalai_and_no_score(tmp_path: Path, split: Any, part: str) -> None:
-    benchmark = VqaV2(vqa_folder(tmp_path, part), VqaV2Settings(split=split))
-    _, scores, _ = run(benchmark, lambda text: "Yes", tmp_path / "run", whole=False)
-    assert scores == {}
-    name = f"v2_OpenEnded_mscoco_{part}_janusflow_results.json"
-    assert len(json.loads((tmp_path / "run" / "official" / name).read_text())) == 2
+    request = EvalRequest("vqav2", tmp_path / "run", data=vqa_folder(tmp_path, part), settings={"split": split})
+    report = evaluate(request, model=Answering(lambda text: "Yes"))
+    file = tmp_path / "run" / "official" / f"v2_OpenEnded_mscoco_{part}_janusflow_results.json"
+    assert [one["answer"] for one in json.loads(file.read_text())] == ["yes", "yes"]
+    assert report["scores"] == {} and list(report["data_sha256"]) == [
+        f"v2_OpenEnded_mscoco_{part}_questions.json",
+        "1 pictures",
+    ]
+    assert set(report["not_judged"].values()) == {f"EvalAI alone has the answers of split {split}; upload {file}"}
+
+
+def test_other_pictures_are_other_data(tmp_path: Path) -> None:
+    data = vqa_folder(tmp_path)
+    request = EvalRequest("vqav2", tmp_path / "run", data=data)
+    evaluate(request, model=Answering(lambda text: "Yes"))
+    save_picture(data / "val2014" / "COCO_val2014_000000000009.jpg", seed=1)
+    with pytest.raises(ValueError, match="holds a run with other data"):
+        evaluate(request, model=Answering(lambda text: "Yes"))
 
 
 def test_it_judges_anything(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class DataFolder:
 
     Attributes:
         read: the files that were read, without the pictures.
+        pictures: those that were found.
 
     Raises:
         ValueError: if there is no such folder.
@@ -43,7 +44,7 @@ class DataFolder:
             )
         self.path, self.source = path, source
         self.read: list[Path] = []
-        self._sound: set[Path] = set()
+        self.pictures: set[Path] = set()
 
     def refusal(self, file: Path, problem: str) -> ValueError:
         """The sentence on a file with a problem."""
@@ -129,14 +130,14 @@ class DataFolder:
             ValueError: if none is, or it is cut off.
         """
         file = self.find(*names)
-        if file not in self._sound:
+        if file not in self.pictures:
             with file.open("rb") as handle:
                 start, size = handle.read(2), handle.seek(0, 2)
                 handle.seek(max(0, size - 8))
                 end = handle.read()
             if not _looks_whole(start, end):
                 self._decode(file)
-            self._sound.add(file)
+            self.pictures.add(file)
         return file
 
     def held_picture(self, content: bytes | str, where: str) -> bytes:
@@ -181,6 +182,9 @@ class Questions(Benchmark):
 
     def files(self) -> list[Path]:
         return [] if self._folder is None else list(self._folder.read)
+
+    def pictures(self) -> list[Path]:
+        return [] if self._folder is None else sorted(self._folder.pictures)
 
     @property
     def official(self) -> Path:

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from PIL import Image
 
+from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import NotJudgedError
 
 RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
@@ -36,7 +41,7 @@ class EndpointOptions:
         tries: of one question.
         patience: seconds before the second try, doubled for every further one.
         longest_wait: seconds between two tries, whatever the endpoint asks for.
-        max_requests: so many requests are sent by this process at most, tries included; None for no limit.
+        max_requests: so many requests are sent at most, tries included; None for no limit.
         empty: an empty reply is one, and not a failure that may pass.
         max_total_tokens: no request is sent any more once replies and prompts had so many; None for no limit.
     """
@@ -59,18 +64,18 @@ class EndpointJudge:
         model: its name there.
         url: base address, without `/chat/completions`.
         options: how to ask.
-
-    Attributes:
-        requests, tokens: what was sent and used so far.
+        account: a file in which all processes that ask within one budget count together, this time and the next; None
+            to count here alone.
     """
 
-    def __init__(self, model: str, url: str, options: EndpointOptions) -> None:
+    def __init__(self, model: str, url: str, options: EndpointOptions, *, account: Path | None = None) -> None:
         try:
             from openai import OpenAI
         except ImportError as error:
             raise ValueError("a model behind an address needs the package openai; install janusflow[eval]") from error
         self.name, self.model, self.url, self.options = f"{model} at {url}", model, url, options
-        self.requests = self.tokens = 0
+        self._account = None if options.max_requests is None and options.max_total_tokens is None else account
+        self._spent = {"requests": 0, "tokens": 0}
         self._key = os.environ.get(options.key_variable, "")
         self._closed = ""  # why nothing is asked any more
         self._lock = threading.Lock()
@@ -132,8 +137,8 @@ class EndpointJudge:
             ) from None
         except (openai.OpenAIError, ValueError, AttributeError, TypeError, IndexError) as error:
             raise _PassingError(f"what came is no chat completion ({type(error).__name__})") from None
-        with self._lock:
-            self.tokens += int(used or 0)
+        with self._spending() as spent:
+            spent["tokens"] += int(used or 0)
         if self.options.empty and text in ("", None):
             return ""
         if not isinstance(text, str) or not text.strip():
@@ -143,14 +148,34 @@ class EndpointJudge:
     def _count_request(self) -> None:
         """Takes one request from the budget, if nothing speaks against asking."""
         options = self.options
-        with self._lock:
-            if not self._closed and options.max_requests is not None and self.requests >= options.max_requests:
+        with self._spending() as spent:
+            if not self._closed and options.max_requests is not None and spent["requests"] >= options.max_requests:
                 self._closed = f"the budget of {options.max_requests} requests to {self.name} is used up"
-            if not self._closed and options.max_total_tokens is not None and self.tokens >= options.max_total_tokens:
+            if (
+                not self._closed
+                and options.max_total_tokens is not None
+                and spent["tokens"] >= options.max_total_tokens
+            ):
                 self._closed = f"the budget of {options.max_total_tokens} tokens for {self.name} is used up"
             if self._closed:
                 raise NotJudgedError(self._closed)
-            self.requests += 1
+            spent["requests"] += 1
+
+    @contextmanager
+    def _spending(self) -> Iterator[dict[str, int]]:
+        """What was sent and used so far, to read and to raise, by one thread of one process at a time."""
+        if self._account is None:
+            with self._lock:
+                yield self._spent
+            return
+        self._account.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, FileLock(self._account.with_suffix(".lock")):
+            with suppress(OSError, ValueError):  # nothing was counted yet
+                self._spent.update(json.loads(self._account.read_text(encoding="utf-8")))
+            try:
+                yield self._spent
+            finally:
+                write_text(self._account, json.dumps(self._spent) + "\n")
 
     def _reason(self, status: int, error: Any) -> str:
         """Why a request was refused, in one line without the key."""

@@ -68,7 +68,8 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
             - any other folder or hub id: a transformers model, of pictures and text or of text alone.
 
             Options may follow as in an address: "openai:gpt-4o@https://HOST/v1?max_requests=500&key_variable=MY_KEY".
-        cache: folder where replies are kept, so that a rerun asks nothing; also an option of `spec`.
+        cache: folder where replies are kept, so that a rerun asks nothing; also an option of `spec`. A budget is for
+            all that ask with this folder, now and later.
         **options: of `EndpointOptions` or `LocalOptions`.
 
     Raises:
@@ -81,7 +82,9 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
     if spec.startswith(("openai:", "http://", "https://")):
         model, url = _model_and_address(spec, options.pop("model", ""))
         remote = _checked(EndpointOptions, options, spec)
-        judge, shape = EndpointJudge(model, url, remote), {"max_tokens": remote.max_tokens}
+        account = folder and folder.expanduser() / "spent" / f"{hashlib.sha256(spec.encode()).hexdigest()[:8]}.json"
+        judge = EndpointJudge(model, url, remote, account=account)
+        shape = {"max_tokens": remote.max_tokens}
     elif spec:
         local = _checked(LocalOptions, options, spec)
         place = spec.removeprefix("janusflow:")

@@ -138,6 +138,10 @@ class Benchmark(ABC):
         """The files that were read, for their hashes in the report."""
         return []
 
+    def pictures(self) -> list[Path]:
+        """Pictures that were found beside them, for one hash over all of them."""
+        return []
+
     def drawn(self, item: Item) -> bool:
         """Whether this item is a picture to draw; a benchmark with both kinds decides by item."""
         return self.draws

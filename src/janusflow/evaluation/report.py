@@ -22,10 +22,12 @@ from typing import Any
 from PIL import Image
 
 from janusflow.checkpoint.files import find_folder
+from janusflow.checkpoint.load import open_checkpoint
 from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
+from janusflow.vae import DEFAULT_VAE, vae_weights
 
 RESAMPLES, BOOTSTRAP_SECONDS = 1000, 60
 GALLERY = 12  # best and worst items shown, of each
@@ -116,16 +118,22 @@ def _at(ordered: Sequence[float], share: float) -> float:
 # --- what made it ---------------------------------------------------------------------------------------------------
 
 
-def weights_of(model: str, vae: str | None) -> list[Path]:
-    """The weight files of a model, and of a VAE in a folder of its own; one from the hub is told by its name alone.
+def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
+    """The weight files of a model, and of its VAE where that stands apart.
+
+    Args:
+        model: "tiny", a folder or a hub id.
+        vae: a folder or a hub id; None for the model's own, or the default.
+        draws: whether a VAE is needed.
 
     Raises:
         ValueError: if the model cannot be found.
     """
-    folders = [find_folder(model).absolute()]
-    if vae is not None and (apart := Path(vae).expanduser()).is_dir():
-        folders.append(apart.absolute())
-    return sorted(file for folder in folders for pattern in WEIGHTS for file in folder.rglob(pattern))
+    folder = find_folder(model).absolute()
+    found = [file for pattern in WEIGHTS for file in folder.rglob(pattern)]
+    if draws and vae is None and not (folder / "vae").is_dir() and open_checkpoint(folder).family == "JanusFlow":
+        vae = DEFAULT_VAE
+    return sorted({*found, *(vae_weights(vae) if draws and vae else ())})
 
 
 def hashes(found: Sequence[Path]) -> dict[str, str]:
@@ -134,6 +142,14 @@ def hashes(found: Sequence[Path]) -> dict[str, str]:
         return {}
     root = Path(os.path.commonpath([file.parent for file in found]))
     return {str(file.relative_to(root)): sha256(file) for file in found}
+
+
+def hash_of_all(pictures: Sequence[Path]) -> dict[str, str]:
+    """One sha256 over the hashes of many files, in the order of their names; nothing if there are none."""
+    if not pictures:
+        return {}
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes(pictures).items()))
+    return {f"{len(pictures)} pictures": hashlib.sha256(lines.encode()).hexdigest()}
 
 
 def sha256(file: Path) -> str:

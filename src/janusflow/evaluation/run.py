@@ -26,7 +26,7 @@ from janusflow.evaluation.judges import forgotten_if_useless
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import ESCAPED, Records
 from janusflow.evaluation.registry import find_benchmark
-from janusflow.evaluation.report import hashes, weights_of, write_report
+from janusflow.evaluation.report import hash_of_all, hashes, weights_of, write_report
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
@@ -159,7 +159,7 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
     """
     told = {name: _plain(getattr(request, name)) for name in SAME}
     told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
-    told["data_sha256"] = hashes(benchmark.files())
+    told["data_sha256"] = {**hashes(benchmark.files()), **hash_of_all(benchmark.pictures())}
     file, scoring = request.out / "run.json", request.mode == "score"
     if scoring and not file.is_file():
         return {**told, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
@@ -168,7 +168,7 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
             f"{request.out} holds pictures of no run of ours; judge them with --mode score, or give another --out"
         )
     if not scoring:
-        told["weights_sha256"] = hashes(weights_of(request.model, request.vae))
+        told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
     if file.is_file() and (scoring or any(request.out.glob("outputs-*.jsonl"))):
         before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         changed = [name for name in told if before.get(name) != told[name]]

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
 from janusflow.evaluation.pope import brief_question
-from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 
 ENOUGH = 3  # people who give an answer make it wholly right
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
@@ -107,7 +107,8 @@ class VqaV2(Questions):
     `v2_OpenEnded_mscoco_val2014_questions.json`, `v2_mscoco_val2014_annotations.json` and the pictures in `val2014/`;
     for the test splits `v2_OpenEnded_mscoco_test2015_questions.json` (or `test-dev2015`) and `test2015/`.
 
-    Scores are in percent, by answer type and question type too. There are none on the test splits.
+    Scores are in percent, by answer type and question type too. On the test splits there are none: EvalAI scores the
+    file that is written.
     """
 
     name = "vqav2"
@@ -168,24 +169,27 @@ class VqaV2(Questions):
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         if "answers" not in item.data:
-            return {"score": 0.0, "unknown": True}
+            raise NotJudgedError(f"EvalAI alone has the answers of split {self.settings.split}; upload {self.results}")
         return {"score": accuracy(self.prepared(str(output)), item.data["answers"])}
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         parts: dict[str, list[float]] = defaultdict(list)
         for row in rows:
-            if "unknown" not in row.verdict:
-                data = row.item.data
-                for part in ("overall", data["answer_type"], f"question_type/{data['question_type']}"):
-                    parts[part].append(row.score)
+            data = row.item.data
+            for part in ("overall", data["answer_type"], f"question_type/{data['question_type']}"):
+                parts[part].append(row.score)
         first = ["overall", *sorted(part for part in parts if part != "overall")]
         return {part: 100 * mean(parts[part]) for part in first if part in parts}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """The results file of the official scorer and of EvalAI: a list of question_id and answer."""
         found = [{"question_id": int(row.item.key), "answer": self.prepared(row.output)} for row in rows]
-        name = f"v2_OpenEnded_mscoco_{SPLITS[self.settings.split]}_janusflow_results.json"
-        write_text(self.official / name, json.dumps(found))
+        write_text(self.results, json.dumps(found))
+
+    @property
+    def results(self) -> Path:
+        """Where `write_official` writes."""
+        return self.official / f"v2_OpenEnded_mscoco_{SPLITS[self.settings.split]}_janusflow_results.json"
 
 
 def _records(folder: DataFolder, name: str, part: str) -> list[dict[str, Any]]:
