@@ -138,6 +138,10 @@ def test_info_tells_what_a_checkpoint_is(small_folder: Path) -> None:
     )
     total = int(re.search(r"parameters +([\d,]+)", result.stdout)[1].replace(",", ""))
     assert stored == total > 400_000
+    assert f"as float32 on cpu: {4 * total / 1e6:,.1f} MB of weights" in runner.invoke(
+        app, ["info", "--model", str(small_folder), "--dtype", "float32", "--device", "cpu"]
+    ).stdout.replace("\n", "")
+    assert "device is 'tpu'" in sentence(runner.invoke(app, ["info", "--device", "tpu"]))
 
 
 def test_version_and_help_show_examples() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from janusflow import JanusFlow
+from janusflow.understanding import _TokenStreamer
 
 
 def test_many_turns_with_pictures_in_each(small_model: JanusFlow, picture: Path) -> None:
@@ -34,6 +35,33 @@ def test_streaming_gives_the_same_text_in_pieces(small_model: JanusFlow, picture
     pieces = list(small_model.stream("what is it?", picture, max_new_tokens=80))
     assert "".join(pieces) == small_model.ask("what is it?", picture, max_new_tokens=80)
     assert len(pieces) > 1
+
+
+def test_streaming_gives_every_token_as_it_comes() -> None:
+    tokenizer = JanusFlow.from_pretrained("tiny", device="cpu").processor.tokenizer
+    text = "a large red circle"
+    streamer = _TokenStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer.put(torch.zeros(1, 0))
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    for index in ids:
+        streamer.put(torch.tensor([index]))
+    assert streamer.text_queue.qsize() == len(ids) > 3, "none waits for the next"
+    streamer.put(torch.tensor([tokenizer.eos_token_id]))
+    streamer.end()
+    assert "".join(streamer) == text
+
+
+def test_streaming_waits_for_whole_characters(small_model: JanusFlow) -> None:
+    tokenizer = small_model.processor.tokenizer
+    text = "né 图 🙂!"
+    streamer = _TokenStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer.put(torch.zeros(1, 0))
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    for index in ids:
+        streamer.put(torch.tensor([index]))
+    streamer.end()
+    pieces = list(streamer)
+    assert "".join(pieces) == tokenizer.decode(ids) and not any("\ufffd" in piece for piece in pieces)
 
 
 def test_closing_a_stream_stops_the_decoding(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:

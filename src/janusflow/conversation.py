@@ -13,7 +13,8 @@ from torch import nn
 from janusflow import understanding
 from janusflow.device import resolve_device
 from janusflow.images import ImageSource, load_images
-from janusflow.processor import JanusFlowProcessor, Message
+from janusflow.messages import Message
+from janusflow.processor import JanusFlowProcessor
 from janusflow.understanding import Decoding, Speaker
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
 from janusflow.config import JanusFlowConfig
 from janusflow.images import ImageSource, load_image, load_images
+from janusflow.messages import Message, flatten, read_turns
 
-Message: TypeAlias = "Mapping[str, Any]"
-
-ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 1}
 PADDLE_IMAGES = "image_preprocessor_config.json"
 PAD_TOKEN = "<｜▁pad▁｜>"
 
@@ -220,7 +218,7 @@ class JanusFlowProcessor:
         ]
         if not tokenize:
             return texts if several else texts[0]
-        plain = [_flatten(message, self.text.image_tag) for talk in talks for message in talk]
+        plain = [flatten(message, self.text.image_tag) for talk in talks for message in talk]
         return self(texts, [image for message in plain for image in message["images"]])
 
     def decode(self, ids: Any, **options: Any) -> str:
@@ -243,7 +241,7 @@ class JanusFlowProcessor:
             messages: of `role` (user, assistant, or a system one at the start) and `content`. An open assistant turn
                 is added if the last message is a user's.
         """
-        system, turns = self._turns(messages)
+        system, turns = read_turns(messages, self.text.image_tag, system=self.text.system_prompt)
         plain = [{"role": ("user", "assistant")[role], "content": content} for role, content in turns]
         plain = [{"role": "system", "content": system}, *plain]
         return str(self.tokenizer.apply_chat_template(plain, tokenize=False))
@@ -258,7 +256,7 @@ class JanusFlowProcessor:
         Raises:
             ValueError: if a conversation is malformed or its pictures and placeholders differ in number.
         """
-        plain = [[_flatten(message, self.text.image_tag) for message in messages] for messages in conversations]
+        plain = [[flatten(message, self.text.image_tag) for message in messages] for messages in conversations]
         texts, rows, pictures = [], [], []
         for messages in plain:
             text = self.render(messages)
@@ -336,26 +334,6 @@ class JanusFlowProcessor:
             raise ValueError(f"the tokenizer has no token {token!r}, which this model family needs")
         return int(index)
 
-    def _turns(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, str]]]:
-        plain = [_flatten(message, self.text.image_tag) for message in messages]
-        system = self.text.system_prompt
-        if plain and plain[0]["role"].lower() == "system":
-            system = plain.pop(0)["content"].strip()
-        turns: list[tuple[int, str]] = []
-        for message in plain:
-            role = ROLES.get(message["role"].lower())
-            if role is None:
-                raise ValueError(f"role is {message['role']!r}; allowed are user, assistant, and system at the start")
-            if role != len(turns) % 2:
-                raise ValueError("user and assistant must take turns, the user first")
-            content = message["content"].strip()
-            if not content and (role == 0 or len(turns) + 1 < len(plain)):
-                raise ValueError(f"message {len(turns) + 1} of the conversation is empty")
-            turns.append((role, content))
-        if not turns:
-            raise ValueError("the conversation holds no message")
-        return system, turns if turns[-1][0] == 1 else [*turns, (1, "")]
-
     def lay_pictures(self, ids: list[int], pictures: int) -> list[int]:
         """Each placeholder replaced by the tokens of a picture.
 
@@ -378,31 +356,6 @@ class JanusFlowProcessor:
             part = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
             ids[index, part], mask[index, part] = torch.tensor(row), 1
         return ids, mask
-
-
-def _flatten(message: Message, image_tag: str) -> dict[str, Any]:
-    """A message with `content` as a string and `images` as a list, from ours, the official or OpenAI's form."""
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise ValueError(f"a message is a mapping with role and content, not {message!r:.80}")
-    content, images = message.get("content"), message.get("images") or []
-    if isinstance(images, (str, bytes, Path, np.ndarray, Image.Image)):
-        images = [images]
-    if isinstance(content, str):
-        return {"role": message["role"], "content": content, "images": list(images)}
-    if not isinstance(content, Sequence):
-        raise ValueError(f"a message's content is a string or a list of parts, not {type(content).__name__}")
-    text, found = "", list(images)
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
-            text += str(part.get("text", ""))
-        elif kind in ("image", "image_url"):
-            value = part.get("image") if kind == "image" else part.get("image_url")
-            found.append(value["url"] if isinstance(value, Mapping) else value)
-            text += f"{image_tag}\n"
-        else:
-            raise ValueError(f"a part of a message's content has type {kind!r}; allowed are text, image and image_url")
-    return {"role": message["role"], "content": text, "images": found}
 
 
 def _known(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from janusflow.generation import check_seed
-from janusflow.processor import JanusFlowProcessor, Message
+from janusflow.messages import Message
+from janusflow.processor import JanusFlowProcessor
+
+HALF_A_CHARACTER = "\ufffd"  # what a decoder writes where the bytes of a character are not all there yet
 
 
 class Speaker(Protocol):
@@ -119,7 +122,7 @@ def _pieces(
     config: GenerationConfig,
     seed: int | None,
 ) -> Iterator[str]:
-    streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = _TokenStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     stop, failure = threading.Event(), []
 
     def run() -> None:
@@ -145,6 +148,24 @@ def _pieces(
         worker.join()
     if failure:
         raise failure[0]
+
+
+class _TokenStreamer(TextIteratorStreamer):
+    """Hands over each token's text as it comes, where transformers' own waits for the end of a word."""
+
+    next_tokens_are_prompt: bool
+    print_len: int
+
+    def put(self, value: Tensor) -> None:
+        """Takes the ids of the prompt first, then of one token after the other."""
+        if self.next_tokens_are_prompt:
+            self.next_tokens_are_prompt = False
+            return
+        self.token_cache.extend(value.flatten().tolist())
+        text = str(self.tokenizer.decode(self.token_cache, **self.decode_kwargs))
+        if not text.endswith(HALF_A_CHARACTER):
+            self.on_finalized_text(text[self.print_len :])
+            self.print_len = len(text)
 
 
 class _Stopped(StoppingCriteria):

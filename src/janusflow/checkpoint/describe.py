@@ -41,6 +41,7 @@ class Description:
         layout: "janusflow", "official", "paddle" or "transformers".
         sft_format: name of the chat template.
         dtypes: dtype of the stored weights to number of tensors.
+        dtype: in which they are opened unless another is asked for.
         bytes: size of the weight files.
         parts: name of each part of the network to its number of parameters and what it is.
         image_size: side of the pictures that it draws, in pixels.
@@ -56,6 +57,7 @@ class Description:
     layout: str
     sft_format: str
     dtypes: dict[str, int]
+    dtype: torch.dtype
     bytes: int
     parts: dict[str, tuple[int, str]]
     image_size: int
@@ -93,6 +95,7 @@ def describe(path_or_id: str | Path) -> Description:
         layout=checkpoint.layout,
         sft_format=processor.text.sft_format,
         dtypes=dict(Counter(str(d).removeprefix("torch.") for d in checkpoint.tensors.dtypes.values())),
+        dtype=checkpoint.dtype,
         bytes=sum(file.stat().st_size for file in checkpoint.tensors.files),
         parts=parts,
         image_size=size,

@@ -194,24 +194,29 @@ def chat(
 
 @one_sentence
 def info(
-    model: Annotated[str, typer.Argument(help="'tiny', a folder, or a hub id.")] = "tiny",
+    place: Annotated[str, typer.Argument(metavar="[MODEL]", help="'tiny', a folder, or a hub id.")] = "",
+    model: Model = "tiny",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     debug: Debug = False,
 ) -> None:
-    """Show what a checkpoint is, without loading its weights.
+    """Show what a checkpoint is and how it would be opened, without loading its weights.
 
     [bold]Examples[/bold]
 
       janusflow info
 
-      janusflow info deepseek-ai/JanusFlow-1.3B
+      janusflow info deepseek-ai/JanusFlow-1.3B --dtype bfloat16
     """
     from rich.console import Console
     from rich.table import Table
 
     from janusflow.checkpoint.describe import describe
+    from janusflow.device import resolve_device, resolve_dtype
     from janusflow.vae import DEFAULT_VAE
 
-    found = describe(model)
+    found = describe(place or model)
+    chosen, total = resolve_dtype(dtype, found.dtype), sum(count for count, _ in found.parts.values())
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     stored = ", ".join(f"{count} tensors {dtype}" for dtype, count in found.dtypes.items())
     table.add_row("from", str(found.folder))
@@ -223,7 +228,9 @@ def info(
         table.add_row("VAE", str(found.vae) if found.vae else f"not here; by default {DEFAULT_VAE}")
     for part, (count, meaning) in found.parts.items():
         table.add_row(part.removeprefix("model."), f"{count:>15,}  {meaning}")
-    table.add_row("parameters", f"{sum(count for count, _ in found.parts.values()):>15,}")
+    table.add_row("parameters", f"{total:>15,}")
+    opened = f"{str(chosen).removeprefix('torch.')} on {resolve_device(device)}"
+    table.add_row("opened", f"as {opened}: {total * chosen.itemsize / 1e6:,.1f} MB of weights")
     Console(soft_wrap=True).print(table)
 
 

@@ -1,0 +1,78 @@
+"""Conversations as lists of messages: the forms that users bring, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+Message: TypeAlias = "Mapping[str, Any]"
+
+ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 1}
+
+
+def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> tuple[str, list[tuple[int, str]]]:
+    """The system prompt, and the turns as (0 for the user, 1 for the assistant) and content.
+
+    Args:
+        messages: of `role` (user, assistant, or a system one at the start) and `content`. An empty turn of the
+            assistant is added if the last message is a user's.
+        image_tag: see `flatten`.
+        system: the prompt of a conversation that brings none.
+
+    Raises:
+        ValueError: if the two do not take turns, a message is empty, or there is none.
+    """
+    plain = [flatten(message, image_tag) for message in messages]
+    if plain and plain[0]["role"].lower() == "system":
+        system = plain.pop(0)["content"].strip()
+    turns: list[tuple[int, str]] = []
+    for message in plain:
+        role = ROLES.get(message["role"].lower())
+        if role is None:
+            raise ValueError(f"role is {message['role']!r}; allowed are user, assistant, and system at the start")
+        if role != len(turns) % 2:
+            raise ValueError("user and assistant must take turns, the user first")
+        content = message["content"].strip()
+        if not content and (role == 0 or len(turns) + 1 < len(plain)):
+            raise ValueError(f"message {len(turns) + 1} of the conversation is empty")
+        turns.append((role, content))
+    if not turns:
+        raise ValueError("the conversation holds no message")
+    return system, turns if turns[-1][0] == 1 else [*turns, (1, "")]
+
+
+def flatten(message: Message, image_tag: str) -> dict[str, Any]:
+    """A message with `content` as a string and `images` as a list, from ours, the official or OpenAI's form.
+
+    Args:
+        message: `role`, `content` (a string, or parts of type text, image and image_url), and perhaps `images`.
+        image_tag: what a part that is a picture becomes in the text.
+
+    Raises:
+        ValueError: if it is of none of these forms.
+    """
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError(f"a message is a mapping with role and content, not {message!r:.80}")
+    content, images = message.get("content"), message.get("images") or []
+    if isinstance(images, (str, bytes, Path, np.ndarray, Image.Image)):
+        images = [images]
+    if isinstance(content, str):
+        return {"role": message["role"], "content": content, "images": list(images)}
+    if not isinstance(content, Sequence):
+        raise ValueError(f"a message's content is a string or a list of parts, not {type(content).__name__}")
+    text, found = "", list(images)
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text":
+            text += str(part.get("text", ""))
+        elif kind in ("image", "image_url"):
+            value = part.get("image") if kind == "image" else part.get("image_url")
+            found.append(value["url"] if isinstance(value, Mapping) else value)
+            text += f"{image_tag}\n"
+        else:
+            raise ValueError(f"a part of a message's content has type {kind!r}; allowed are text, image and image_url")
+    return {"role": message["role"], "content": text, "images": found}
