@@ -8,7 +8,6 @@ Makes a checkpoint of that size in the official layout with weights of zero, 4.1
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -69,8 +68,12 @@ def official_shapes(ours: str, shape: torch.Size) -> list[tuple[str, torch.Size]
 
 
 def peak() -> int:
-    """Largest resident size of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident size of this process so far, in bytes.
+
+    Not `ru_maxrss`: a process that is started has that of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def load(folder: Path, dtype: str) -> None:

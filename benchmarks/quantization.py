@@ -22,8 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "int8, float32 products": {"dtype": "float32", "quantize": "int8"},
     "int8, bfloat16 products": {"dtype": "bfloat16", "quantize": "int8"},
-    "int4, float32 products": {"dtype": "float32", "quantize": "int4"},
-    "int4, bfloat16 products": {"dtype": "bfloat16", "quantize": "int4"},
+    "int4, bfloat16 products": {"quantize": "int4"},
 }
 
 

@@ -25,6 +25,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize(("kind", "share", "far"), [("int8", 0.35, 0.02), ("int4", 0.25, 0.1)])
 def test_the_shipped_model_in_fewer_bits(tiny_model: JanusFlow, kind: str, share: float, far: float) -> None:
     small = JanusFlow.from_pretrained("tiny", device="cpu", quantize=kind)
+    assert small.network.dtype == (torch.bfloat16 if kind == "int4" else torch.float32)
     llm, full = small.network.language_model.layers, tiny_model.network.language_model.layers
     assert weight_bytes(llm) < share * weight_bytes(full)
     noise, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, 0.6])
@@ -33,7 +34,7 @@ def test_the_shipped_model_in_fewer_bits(tiny_model: JanusFlow, kind: str, share
         """Of one moment each: whole paths may part where a noise stands between two pictures."""
         prompts = model.processor.encode_prompts(["a red circle", "two blue stars left of a green cross"])
         with torch.inference_mode():
-            return model.network.velocity(noise, t, model.network.encode_prompts(*prompts))
+            return model.network.velocity(noise, t, model.network.encode_prompts(*prompts)).float()
 
     assert 0 < distance(velocity(small), velocity(tiny_model)) < far
     assert isinstance(small.ask("what is the opposite of above?", max_new_tokens=4), str)

@@ -82,7 +82,7 @@ class JanusFlow(Conversational):
             path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
             vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, and
                 stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
-            dtype: "auto" (what the checkpoint asks for), "float32", "bfloat16" or a torch dtype.
+            dtype: "auto" (what the checkpoint asks for; bfloat16 with 4 bits), "float32", "bfloat16" or a torch dtype.
             device: "auto" (the best one here), or a torch device.
             adapter: a folder of low-rank adapters to put into the network; see `load_adapters`.
             sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
@@ -99,7 +99,8 @@ class JanusFlow(Conversational):
         processor = JanusFlowProcessor.from_pretrained(
             checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
         )
-        kind = resolve_dtype(dtype, checkpoint.dtype)
+        stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow beside 4 bits
+        kind = resolve_dtype(dtype, stored)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
         network.generation_config = set_special_tokens(network.config, processor)
