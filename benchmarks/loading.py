@@ -1,6 +1,6 @@
 """Peak memory while JanusFlow-1.3B loads, over the size of its weights (bar: 1.2).
 
-Makes a checkpoint of that size in the official layout with weights of zero, 4.1 GB, in a temporary folder.
+Makes a checkpoint of that size in the official layout with random weights, 4.1 GB, in a temporary folder.
 
     python benchmarks/loading.py --dtype bfloat16
 """

@@ -87,5 +87,6 @@ def test_a_sweep_over_drawing_asks_nothing(tmp_path: Path, monkeypatch: pytest.M
 def test_a_sweep_over_answering_or_with_questions_that_are_asked_for_asks(tmp_path: Path) -> None:
     plain, own = (EvalRequest("tinyworld", tmp_path, settings=words) for words in ({}, {"questions": 3}))
     assert _for_sweep(plain, ["max_new_tokens", "solver"]) == (plain, "overall")
-    assert _for_sweep(own, ["solver"]) == (own, "drawing")
-    assert _for_sweep(plain, ["solver"])[0].settings == {"questions": 0}
+    request, shown = _for_sweep(own, ["solver"])
+    assert request.settings["questions"] == 3 and shown == "drawing"
+    assert _for_sweep(plain, ["solver"])[0].settings == {"questions": 0, "all_kinds": False, "features": False}

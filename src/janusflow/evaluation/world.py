@@ -53,6 +53,7 @@ class WorldSettings:
         images: pictures of each prompt.
         questions: of each kind, and of each set of yes/no questions.
         seed: of prompts, scenes and noise.
+        all_kinds: whether never seen combinations and dense prompts are drawn beside the six kinds.
         features: whether pictures are compared with rendered ones in the shipped tower's features.
     """
 
@@ -60,6 +61,7 @@ class WorldSettings:
     images: int = 4
     questions: int = 100
     seed: int = 0
+    all_kinds: bool = True
     features: bool = True
 
 
@@ -79,7 +81,7 @@ class TinyWorld(Benchmark):
     judging = (*Benchmark.judging, "features")
     no_interval = ("Frechet distance to renderings",)
     swept: ClassVar[str] = "drawing"
-    for_sweeps: ClassVar[Mapping[str, Any]] = {"questions": 0}
+    for_sweeps: ClassVar[Mapping[str, Any]] = {"questions": 0, "all_kinds": False, "features": False}
     source: ClassVar[str] = "made by the package, no data needed"
 
     def __init__(self, data: Path | None, settings: WorldSettings) -> None:
@@ -158,6 +160,8 @@ class TinyWorld(Benchmark):
         options, items = self.settings, []
         for kind, held in product(KINDS, (False, True)):
             if held and kind not in HELD_OUT_KINDS:
+                continue
+            if not options.all_kinds and (held or kind not in GENEVAL_KINDS):
                 continue
             label = f"{kind}, never seen" if held else kind
             for number, task in enumerate(tasks(kind, options.prompts, held_out=held, seed=options.seed)):
