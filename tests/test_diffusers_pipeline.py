@@ -122,6 +122,38 @@ def test_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_path: Pa
     assert pipe("a star", num_inference_steps=1).images[0].size == (64, 64)
 
 
+def test_a_vae_that_is_opened_while_it_draws_can_be_cast_and_moved() -> None:
+    pipe = JanusFlowPipeline.from_pretrained("tiny")
+    pipe.set_progress_bar_config(disable=True)
+    pipe("a star", num_inference_steps=1)
+    pipe.to(torch.bfloat16).to(torch.float32)
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert pipe("a star", num_inference_steps=1).images
+
+
+def test_more_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_path: Path) -> None:
+    nothing = {"variant": None, "revision": None, "cache_dir": None}
+    vae = JanusFlowPipeline.from_pretrained("tiny").vae
+    half = JanusFlowPipeline.from_pretrained("tiny", dtype=torch.bfloat16, vae=vae, **nothing)
+    assert half.dtype == vae.dtype == torch.bfloat16 and half.vae is vae
+    half.to(torch.float32)
+    half.save_pretrained(tmp_path, safe_serialization=True)
+    options: dict[str, Any] = {"num_inference_steps": 1, "output_type": "np", "seed": 1}
+    plain = pipe("a star", guidance_scale=1.0, **options).images
+    for scale in (0, 0.5, None):
+        assert (pipe("a star", guidance_scale=scale, progress=False, **options).images == plain).all()
+    assert pipe("a star", num_inference_steps=1, decode_batch_size=1, mask=None).images
+    for words, said in (
+        ({"prompt": None}, "prompt is None"),
+        ({"prompt": "a star", "eta": 0.0}, "eta is given"),
+        ({"prompt": "a star", "guidance_scale": -1}, "guidance"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            pipe(**words)
+    with pytest.raises(ValueError, match="safetensors alone"):
+        pipe.save_pretrained(tmp_path, safe_serialization=False)
+
+
 def test_what_it_refuses(pipe: JanusFlowPipeline) -> None:
     with pytest.raises(ValueError, match="negative_prompt"):
         pipe("a star", negative_prompt="blur")

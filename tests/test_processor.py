@@ -119,3 +119,13 @@ def test_what_is_saved_opens_and_encodes_the_same(processor: JanusFlowProcessor,
     assert (again.text, again.image) == (processor.text, processor.image)
     for text in ("a red circle", "def f(x): 你好 ½", "<|User|>: <image_placeholder>\n\nhello"):
         assert again.tokenizer.encode(text) == processor.tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("name", ["image", "url", "path"])
+def test_pictures_of_a_message_in_the_forms_of_transformers(small_model: JanusFlow, picture: Path, name: str) -> None:
+    parts = [{"type": "image", name: str(picture)}, {"type": "text", "text": "what?"}]
+    processor = small_model.processor
+    inputs = processor.encode_conversations([[{"role": "user", "content": parts}]])
+    assert inputs.pixel_values is not None and "<image_placeholder>\nwhat?" in inputs.text[0]
+    text = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+    assert processor(text=[text], images=[picture], padding=True)["pixel_values"].shape[0] == 1

@@ -64,6 +64,15 @@ def test_quantized_weights_are_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_with_offload_they_draw_and_answer(kind: str) -> None:
+    model = JanusFlow.from_pretrained("tiny", device="cpu", quantize=kind)
+    before = model.generate("a star", seed=0, num_inference_steps=1, progress=False)[0]
+    model.offload("cpu")
+    after = model.generate("a star", seed=0, num_inference_steps=1, progress=False)[0]
+    assert before.tobytes() == after.tobytes() and isinstance(model.ask("what?", max_new_tokens=2), str)
+
+
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="quantize is 'int2'"):
         JanusFlow.from_pretrained("tiny", device="cpu", quantize="int2")

@@ -105,11 +105,13 @@ class Conversational(ABC):
             yield
             return
         module = self._part(part)
-        module.to(self._computes_on)
+        with torch.inference_mode(False):  # quantized weights cannot be moved within
+            module.to(self._computes_on)
         try:
             yield
         finally:
-            module.to("cpu")
+            with torch.inference_mode(False):
+                module.to("cpu")
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

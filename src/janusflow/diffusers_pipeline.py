@@ -43,6 +43,8 @@ class JanusFlowPipeline:
         pretrained_model_name_or_path: str | Path,
         *,
         torch_dtype: str | torch.dtype = "auto",
+        dtype: str | torch.dtype | None = None,
+        vae: AutoencoderKL | str | Path | None = None,
         device: str | torch.device = "cpu",
         **options: Any,
     ) -> JanusFlowPipeline:
@@ -50,26 +52,36 @@ class JanusFlowPipeline:
 
         Args:
             pretrained_model_name_or_path: "tiny", a folder or a hub id.
-            torch_dtype: of the weights; "auto" is what the checkpoint asks for.
+            torch_dtype, dtype: of the weights; "auto" is what the checkpoint asks for.
+            vae: an opened one, or as in `JanusFlow.from_pretrained`.
             device: where to open it.
-            **options: of `JanusFlow.from_pretrained`, such as `vae`; diffusers' `use_safetensors` and
-                `low_cpu_mem_usage` say what is always so here.
+            **options: of `JanusFlow.from_pretrained`, such as `quantize`; diffusers' `use_safetensors` and
+                `low_cpu_mem_usage` say what is always so here, and one that is None says nothing.
 
         Raises:
             ValueError: if it cannot be opened, is a Janus, which has no path of latents, or for another option.
         """
         path = pretrained_model_name_or_path
-        told = {name: value for name, value in options.items() if name not in NEEDLESS}
+        told = {name: value for name, value in options.items() if name not in NEEDLESS and value is not None}
         odd = next((name for name in told if name not in signature(JanusFlow.from_pretrained).parameters), None)
         if odd is not None:
             raise ValueError(f"{odd} is given; from_pretrained here opens folders and hub ids as they are, without it")
-        model = JanusFlow.from_pretrained(path, dtype=torch_dtype, device=device, **told)
+        place = None if isinstance(vae, AutoencoderKL) else vae
+        model = JanusFlow.from_pretrained(path, dtype=dtype or torch_dtype, vae=place, device=device, **told)
         if isinstance(model, Janus):
             raise ValueError(f"{str(path)!r} is a Janus model, which draws code by code; use JanusFlow.from_pretrained")
+        if isinstance(vae, AutoencoderKL):
+            model.vae = LatentCodec(vae.to(model.device, model.network.dtype))
         return cls(model)
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes the folder that `from_pretrained` opens."""
+    def save_pretrained(self, save_directory: str | Path, *, safe_serialization: bool = True) -> None:
+        """Writes the folder that `from_pretrained` opens; always as safetensors.
+
+        Raises:
+            ValueError: if they are not wanted.
+        """
+        if not safe_serialization:
+            raise ValueError("safe_serialization is False; weights are written as safetensors alone")
         self.model.save_pretrained(save_directory)
 
     def to(
@@ -157,12 +169,12 @@ class JanusFlowPipeline:
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 30,
-        guidance_scale: float = 2.0,
+        guidance_scale: float | None = 2.0,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -180,7 +192,8 @@ class JanusFlowPipeline:
 
         Args:
             prompt, height, width, num_inference_steps, guidance_scale, num_images_per_prompt, generator, latents,
-                output_type: as in `JanusFlow.generate`; "pt" too, a tensor (N, 3, height, width) in [0, 1].
+                output_type: as in `JanusFlow.generate`; "pt" too, a tensor (N, 3, height, width) in [0, 1]. As in
+                diffusers a guidance_scale from 0 to 1, or None, is without guidance.
             image, mask_image, strength: of image to image and inpainting.
             negative_prompt: an empty one; JanusFlow's guidance is against the empty prompt that it was trained with.
             return_dict: False gives a tuple.
@@ -199,24 +212,28 @@ class JanusFlowPipeline:
             raise ValueError(f"callback_on_step_end_tensor_inputs names {sorted(unknown)[0]!r}; there are the latents")
         if any([negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt):
             raise ValueError("negative_prompt is given; JanusFlow's guidance knows the empty prompt alone")
-        painted = self.model.generate(
-            prompt,
-            height=height,
-            width=width,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            num_images_per_prompt=num_images_per_prompt,
-            generator=generator,
-            latents=latents,
-            image=image,
-            mask=mask_image,
-            strength=strength,
-            output_type="np" if output_type == "pt" else output_type,  # type: ignore[arg-type]
-            decode_batch_size=self._decode_at_once,
-            callback_on_step_end=self._called_back(callback_on_step_end),
-            progress=self._progress,
-            **options,
-        )
+        if prompt is None:
+            raise ValueError("prompt is None; a prompt is some text, or a list of such")
+        odd = next((name for name in options if name not in signature(self.model.generate).parameters), None)
+        if odd is not None:
+            raise ValueError(f"{odd} is given, which JanusFlow does not draw with")
+        told: dict[str, Any] = {
+            "height": height,
+            "width": width,
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": 1.0 if guidance_scale is None or 0 <= guidance_scale < 1 else guidance_scale,
+            "num_images_per_prompt": num_images_per_prompt,
+            "generator": generator,
+            "latents": latents,
+            "image": image,
+            "mask": mask_image,
+            "strength": strength,
+            "output_type": "np" if output_type == "pt" else output_type,
+            "decode_batch_size": self._decode_at_once,
+            "callback_on_step_end": self._called_back(callback_on_step_end),
+            "progress": self._progress,
+        }
+        painted = self.model.generate(prompt, **{**told, **options})
         if output_type == "pt":
             painted = torch.from_numpy(painted).permute(0, 3, 1, 2)
         return ImagePipelineOutput(images=painted) if return_dict else (painted,)

@@ -70,7 +70,8 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
         if kind == "text":
             text += str(part.get("text", ""))
         elif kind in ("image", "image_url"):
-            value = part.get("image") if kind == "image" else part.get("image_url")
+            named = ("image", "url", "path") if kind == "image" else ("image_url",)
+            value = next((part[name] for name in named if part.get(name) is not None), None)
             found.append(value["url"] if isinstance(value, Mapping) else value)
             text += f"{image_tag}\n"
         else:

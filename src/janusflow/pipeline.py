@@ -99,20 +99,20 @@ class JanusFlow(Conversational):
         processor = JanusFlowProcessor.from_pretrained(
             checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
         )
+        if quantize is not None:
+            quantization.check(quantize)
+            if adapter is not None:
+                raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
+        if checkpoint.family == "Janus" and (vae is not None or adapter is not None):
+            raise ValueError(f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter")
         stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow beside 4 bits
         kind = resolve_dtype(dtype, stored)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
         network.generation_config = set_special_tokens(network.config, processor)
         if quantize is not None:
-            if adapter is not None:
-                raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
             quantization.quantize(network, quantize)
         if isinstance(network, JanusForConditionalGeneration):
-            if vae is not None or adapter is not None:
-                raise ValueError(
-                    f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter"
-                )
             janus = Janus(network, processor)
             janus.origin, janus.quantized = checkpoint, quantize is not None
             return janus  # type: ignore[return-value]

@@ -164,6 +164,7 @@ class JanusFlowProcessor:
         images: ImageSource | Sequence[ImageSource] | None = None,
         *,
         return_tensors: str = "pt",
+        padding: Any = True,
     ) -> BatchFeature:
         """Rendered texts and their pictures as the network's inputs, as `AutoProcessor`'s users expect it.
 
@@ -171,6 +172,7 @@ class JanusFlowProcessor:
             text: one or several, from `apply_chat_template`, with an `<image_placeholder>` for each picture.
             images: of all texts, in reading order.
             return_tensors: "pt" alone.
+            padding: rows of different lengths are always padded.
 
         Returns:
             input_ids and attention_mask, (B, T) padded on the left, and pixel_values, (N, 3, S, S), if there are any.

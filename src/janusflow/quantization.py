@@ -25,17 +25,28 @@ def quantize(network: Any, kind: str) -> None:
     Raises:
         ValueError: for another kind, without torchao, or for 4 bits off the CPU in another dtype than bfloat16.
     """
-    if kind not in KINDS:
-        raise ValueError(f"quantize is {kind!r}; allowed are {', '.join(KINDS)}")
-    try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
-    except ImportError as error:
-        raise ValueError("quantized weights need torchao: pip install 'janusflow[quantize]'") from error
+    check(kind)
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
     blocks, others = _parts(network)
     eight = Int8WeightOnlyConfig(set_inductor_config=False)
     for part in others:
         quantize_(part, eight, filter_fn=_linear)
     quantize_(blocks, eight if kind == "int8" else _four_bits(network), filter_fn=_linear)
+
+
+def check(kind: str) -> None:
+    """Whether weights can be quantized so, before any are read.
+
+    Raises:
+        ValueError: for an unknown kind, or without torchao.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"quantize is {kind!r}; allowed are {', '.join(KINDS)}")
+    try:
+        import torchao.quantization  # noqa: F401
+    except ImportError as error:
+        raise ValueError("quantized weights need torchao: pip install 'janusflow[quantize]'") from error
 
 
 def _four_bits(network: Any) -> Any:

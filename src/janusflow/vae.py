@@ -44,11 +44,12 @@ class LatentCodec:
         if (path / "vae").is_dir():
             path = path / "vae"
         try:
-            vae = AutoencoderKL.from_pretrained(str(path) if path.is_dir() else str(source), torch_dtype=dtype)
+            with torch.inference_mode(False):  # else its weights could never be cast or moved
+                vae = AutoencoderKL.from_pretrained(str(path) if path.is_dir() else str(source), torch_dtype=dtype)
         except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
             raise ValueError(
                 f"vae is {str(source)!r}: no AutoencoderKL folder, and none fetched or cached from the hub; "
-                "pass vae=FOLDER, or output_type='latent' to do without"
+                "pass vae=FOLDER (--vae on the command line), or output_type='latent' to do without"
             ) from error
         return cls(vae.to(device))
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,9 @@ from transformers import AutoProcessor, GenerationConfig, JanusForConditionalGen
 from janusflow import JanusFlow
 from janusflow.checkpoint import convert as convert_module
 from janusflow.checkpoint import open_checkpoint
+from janusflow.checkpoint.card import HEADER
 from janusflow.checkpoint.convert import convert
+from janusflow.checkpoint.describe import describe
 from tests.conftest import GOLDEN
 
 OFFICIAL, JANUS = GOLDEN / "janusflow-small-a", GOLDEN / "janus-small-a"
@@ -190,6 +195,50 @@ def test_a_dtype_is_taken_and_a_vae_travels_along(small_model: JanusFlow, tmp_pa
     assert (folder / "vae" / "config.json").is_file()
     assert (folder / "LICENSE-MODEL").read_text() == "terms"
     assert JanusFlow.from_pretrained(folder, device="cpu").network.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("source", "to"), [(OFFICIAL, "official"), (OFFICIAL, "janusflow"), (JANUS, "transformers")])
+def test_the_dtype_of_the_weights_is_the_one_that_is_told(tmp_path: Path, source: Path, to: str) -> None:
+    half = convert(source, tmp_path / "half", to="official", dtype="bfloat16", progress=False)
+    same = convert(half, tmp_path / "same", to=to, progress=False)
+    assert describe(half).dtype == describe(same).dtype == open_checkpoint(same).dtype == torch.bfloat16
+    assert JanusFlow.from_pretrained(same, device="cpu").network.dtype == torch.bfloat16
+
+
+def test_a_card_of_ours_is_written_anew(tmp_path: Path) -> None:
+    first = convert(JANUS, tmp_path / "first", to="transformers", progress=False)
+    second = convert(first, tmp_path / "second", to="official", dtype="bfloat16", progress=False)
+    words = (second / "README.md").read_text(encoding="utf-8")
+    assert "# second" in words and "from `first` in the official layout" in words and "cast to bfloat16" in words
+    assert str(tmp_path) not in words and "DeepSeek Model License" in words
+    own = JanusFlow.from_pretrained("tiny", device="cpu")
+    own.save_pretrained(tmp_path / "own")
+    mine = HEADER.format(licence="mit", extra="", library="janusflow", title="own", text="Saved with janusflow; mine.")
+    (tmp_path / "own" / "README.md").write_text(mine, encoding="utf-8")
+    words = (convert(tmp_path / "own", tmp_path / "other", progress=False) / "README.md").read_text(encoding="utf-8")
+    assert "# other" in words and "license: mit" in words and "DeepSeek" not in words
+
+
+def test_older_transformers_know_the_tokenizer_of_an_official_folder(tmp_path: Path) -> None:
+    folder = convert("tiny", tmp_path / "tiny", to="official", progress=False)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    special = json.loads((folder / "special_tokens_map.json").read_text())
+    assert told["tokenizer_class"] == "LlamaTokenizerFast" and special["eos_token"] == told["eos_token"]
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    """As a batch system ends a job: the signal comes while the weights are written."""
+    slow = (
+        "import time; from janusflow.checkpoint import convert as module; write = module.write\n"
+        "def waiting(*words, **more):\n    print('writing', flush=True); time.sleep(60)\n"
+        "module.write = waiting\n"
+        "import sys; from janusflow.cli import main; sys.argv[1:] = ['convert', 'tiny', sys.argv[1]]; main()\n"
+    )
+    life = subprocess.Popen([sys.executable, "-c", slow, str(tmp_path / "new")], stdout=subprocess.PIPE, text=True)
+    assert life.stdout is not None and life.stdout.readline().strip() == "writing"
+    assert len(list(tmp_path.iterdir())) == 1
+    life.terminate()
+    assert life.wait(60) == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
 
 
 def test_the_shipped_model_paints_from_the_official_layout_too(tiny_model: JanusFlow, tmp_path: Path) -> None:

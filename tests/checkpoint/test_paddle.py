@@ -92,6 +92,17 @@ class Runs:
         return self.call
 
 
+class Shaped:
+    """Pickles to an array of two numbers with another shape, of as many."""
+
+    def __init__(self, shape: Any) -> None:
+        self.shape = shape
+
+    def __reduce__(self) -> Any:
+        function, arguments, state = np.zeros(2, dtype=np.float32).__reduce__()  # type: ignore[misc]
+        return function, arguments, (state[0], self.shape, *state[2:])
+
+
 def attacks(place: Path) -> dict[str, bytes]:
     """Files that would write `place`, take all memory, or smuggle objects in, if they were let."""
     write = f"open({str(place)!r}, 'w').close()"
@@ -108,6 +119,7 @@ def attacks(place: Path) -> dict[str, bytes]:
         "a numpy function": {"a": Runs(np.zeros, 10**12)},
         "torch": {"a": torch.zeros(1)},
     }
+    attack |= {f"a shape {shape}": {"a": Shaped(shape)} for shape in ((-1, -2), (2.0,), [2], (True, 2))}
     files = {name: pickle.dumps(value, protocol=4) for name, value in attack.items()}
     files |= {f"{name}, protocol 2": pickle.dumps(value, protocol=2) for name, value in attack.items()}
     files["by hand"] = b"cos\nsystem\n(S'touch " + str(place).encode() + b"'\ntR."

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import janusflow
@@ -133,6 +134,8 @@ def test_pictures_are_saved(tmp_path: Path) -> None:
     assert Image.open(several[0]).format == "JPEG"
     one = pipeline.run({**request, "params": {"parallel_size": 1}, "output_path": str(tmp_path / "star")})
     assert one["saved_paths"] == [str(tmp_path / "star.png")]
+    inside = pipeline.run({**request, "params": {"parallel_size": 1}, "output_path": f"{tmp_path}/new/"})
+    assert inside["saved_paths"] == [str(tmp_path / "new" / "output.png")]
 
 
 def test_understanding_in_a_batch(picture: str) -> None:
@@ -151,6 +154,7 @@ def test_what_greedy_decoding_has_no_use_for_is_let_be(picture: str) -> None:
     pipeline = InferencePipeline("janus_flow", {**FLOW, "understanding_cfg": {"max_new_tokens": 4}})
     asked = {"backbone": "janus_flow", "task": "understanding", "prompt": "what?", "images": [picture]}
     plain = pipeline.run(asked)
+    assert pipeline.run({**asked, "images": picture}) == plain, "one path is a list of one"
     for told in ({"temperature": 0}, {"do_sample": True, "temperature": 0}, {"top_p": None, "seed": None}):
         assert pipeline.run({**asked, "params": told}) == plain
     other = InferencePipeline("janus_flow", {**FLOW, "sft_format": "deepseek"})
@@ -188,9 +192,11 @@ def test_janus_behind_the_same_interface(picture: str) -> None:
     ],
 )
 def test_errors(request_: dict[str, Any], kind: type[Exception], said: str) -> None:
-    pipeline = InferencePipeline("janus_flow", FLOW)
+    pipeline = InferencePipeline("janus_flow", {**FLOW, "torch_dtype": torch.float32})
     with pytest.raises(kind, match=said):
         pipeline.run(request_)
+    with pytest.raises(ValueError, match="a request is an InferenceRequest or a mapping"):
+        pipeline.run("a star")  # type: ignore[arg-type]
 
 
 def test_another_backbone_or_family() -> None:

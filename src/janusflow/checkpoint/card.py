@@ -11,6 +11,7 @@ from janusflow.checkpoint.load import Checkpoint
 LICENCE_NAME = "DeepSeek Model License"
 LICENCE_FIELD = "license_name: deepseek"
 DEEPSEEK_LICENCE = "https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL"
+OURS = ("Written by `janusflow convert`", "Saved with janusflow")  # how cards begin that are written anew each time
 RELEASED = ("official", "paddle")  # layouts that released weights have
 DECLARED = re.compile(r"---\n(?:[^-].*\n)*?license: *(\S+)")  # in a card's front matter
 HEADER = """---
@@ -73,7 +74,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     """Puts a model card, and the licence files of the source, into a folder of weights.
 
     Released weights, and what is made of them, get the DeepSeek Model License. Otherwise a card of the source's folder
-    stays the card, as does one that names that licence already.
+    stays the card, as does one that names that licence already, unless it is one of ours about that folder.
 
     Args:
         folder: of the new weights.
@@ -88,7 +89,11 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     released = is_released(checkpoint)
     old = None if source is None or not (source / "README.md").is_file() else source / "README.md"
     stays = checkpoint is not None and (checkpoint.layout not in RELEASED or not released)
-    if old is not None and stays and (not released or LICENCE_NAME in old.read_text(encoding="utf-8")):
+    words = "" if old is None else old.read_text(encoding="utf-8")
+    if old is not None and any(beginning in words for beginning in OURS):
+        declared = DECLARED.match(words)
+        licence = declared[1] if declared else licence
+    elif old is not None and stays and (not released or LICENCE_NAME in words):
         shutil.copy(old, folder)
         return
     extra = ""

@@ -61,7 +61,7 @@ def convert(
     Raises:
         ValueError: if the folder exists, or the source cannot be opened or converted. Nothing is left behind then.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if to not in LAYOUTS:
         raise ValueError(f"to is {to!r}; allowed are {', '.join(LAYOUTS)}")
     if folder.exists():
@@ -70,7 +70,7 @@ def convert(
     checkpoint = open_checkpoint(source)
     if to == "transformers" and checkpoint.family != "Janus":
         raise ValueError(
-            f"{checkpoint.folder} is a JanusFlow, which transformers has no layout for; use to='janusflow'"
+            f"{checkpoint.folder} is a JanusFlow, which transformers has no layout for; convert it to janusflow"
         )
     processor = JanusFlowProcessor.from_pretrained(
         checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
@@ -86,9 +86,9 @@ def convert(
             write_extras(checkpoint, beside, kind)
         _write_config(checkpoint, processor, beside, to, kind or checkpoint.dtype)
         _take_along(checkpoint.folder, beside)
-        text = (
-            f"Written by `janusflow convert` from `{source}` in the {to} layout; the weights are those of the source."
-        )
+        name = checkpoint.folder.name if Path(source).expanduser().is_dir() else source
+        cast = "" if kind is None else f", cast to {str(kind).removeprefix('torch.')}"
+        text = f"Written by `janusflow convert` from `{name}` in the {to} layout; the weights are the source's{cast}."
         write_card(beside, checkpoint, title=folder.name, text=text)
         beside.rename(folder)
     except BaseException:

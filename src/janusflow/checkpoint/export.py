@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from janusflow.checkpoint.files import put_together
+from janusflow.checkpoint.files import put_together, read_json
 from janusflow.checkpoint.official import CLASSES, LLM_FIELDS, TOWERS, Source, llm_extras, source
 from janusflow.config import JanusFlowConfig
 from janusflow.processor import JanusFlowProcessor
@@ -157,7 +157,7 @@ def _tower(config: JanusFlowConfig) -> tuple[str, dict[str, Any]]:
 
 
 def write_processor(processor: JanusFlowProcessor, folder: Path) -> None:
-    """The two processor files with the fields that released ones have."""
+    """The processor's files with the fields of released ones, the tokenizer's class one of older transformers."""
     text, image = processor.text, processor.image
     text_fields = {
         "add_special_token": False,
@@ -184,3 +184,7 @@ def write_processor(processor: JanusFlowProcessor, folder: Path) -> None:
     }
     for name, fields in (("processor_config.json", text_fields), ("preprocessor_config.json", image_fields)):
         (folder / name).write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    special = {name: getattr(processor.tokenizer, name) for name in ("bos_token", "eos_token", "pad_token")}
+    told = {**read_json(folder / "tokenizer_config.json"), **special, "tokenizer_class": "LlamaTokenizerFast"}
+    for name, values in (("special_tokens_map.json", special), ("tokenizer_config.json", told)):
+        (folder / name).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -30,6 +30,8 @@ def find_folder(path_or_id: str | Path) -> Path:
     if folder.is_dir():
         return folder
     name = str(path_or_id)
+    if folder.is_file():
+        raise ValueError(f"model is {name!r}, a file; expected the folder that it lies in")
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(f"model is {name!r}; expected 'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)")
     try:
@@ -70,7 +72,8 @@ def read_json(file: Path) -> dict[str, Any]:
         ValueError: if it is missing or no JSON object.
     """
     if not file.is_file():
-        raise ValueError(f"{file.parent} is no checkpoint folder: it holds no {file.name}")
+        what = "is no checkpoint folder" if file.name == "config.json" else "is an incomplete checkpoint folder"
+        raise ValueError(f"{file.parent} {what}: it holds no {file.name}")
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -5,6 +5,7 @@ A weight is read, cast and copied into its place, then forgotten: of safetensors
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
     try:
         with no_init_weights(), torch.device(device):
             kind = JanusForConditionalGeneration if checkpoint.family == "Janus" else JanusFlowForConditionalGeneration
-            network: Network = kind._from_config(checkpoint.config, dtype=dtype)
+            network: Network = kind._from_config(copy.deepcopy(checkpoint.config), dtype=dtype)  # it writes into it
     except (KeyError, ValueError, ArithmeticError, AssertionError, AttributeError, TypeError) as error:
         file = checkpoint.folder / "config.json"
         raise ValueError(f"{file} describes no network that can be built: {type(error).__name__} {error}") from error

@@ -56,9 +56,11 @@ class _Array:
         _version, shape, dtype, self.fortran, data = state
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
             raise pickle.UnpicklingError("an array is malformed")
+        if not isinstance(shape, tuple) or any(type(side) is not int or side < 0 for side in shape):
+            raise pickle.UnpicklingError("an array's shape is none")
         if math.prod(shape) * np.dtype(DTYPES[dtype.name]).itemsize != len(data):
             raise pickle.UnpicklingError("an array's bytes do not fill its shape")
-        self.shape, self.letters = tuple(shape), dtype.name
+        self.shape, self.letters = shape, dtype.name
         mark = data[:MARK]
         self.place = self._stream.stepped_over.get(mark)
         self._stream.found.add(mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from inspect import signature
 from pathlib import Path
@@ -253,6 +254,7 @@ def convert(
     """
     from janusflow.checkpoint.convert import convert as run
 
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that nothing is left behind
     print(run(source, folder, to=to, dtype=dtype, sft_format=sft_format))
 
 

@@ -135,6 +135,8 @@ def normalize_request(payload: InferenceRequest | Mapping[str, Any]) -> Inferenc
         if "backbone" not in known or "task" not in known:
             raise ValueError("a request needs `backbone` and `task`.")
         payload = InferenceRequest(**known)
+    if not hasattr(payload, "task"):
+        raise ValueError(f"a request is an InferenceRequest or a mapping with its fields, not {payload!r:.80}")
     validate_request(payload)
     return payload
 

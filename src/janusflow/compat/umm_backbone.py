@@ -64,7 +64,7 @@ class Backbone:
         self.generation_cfg.update(_told(cfg.get("generation_cfg", {})))
         self.understanding_cfg.update(_told(cfg.get("understanding_cfg", {})))
         self.generator.manual_seed(int(cfg.get("seed", 42)))
-        dtype = str(cfg.get("torch_dtype", "bfloat16")).lower()
+        dtype = str(cfg.get("torch_dtype", "bfloat16")).lower().removeprefix("torch.")
         options: dict[str, Any] = {"dtype": DTYPES.get(dtype, dtype), "device": cfg.get("device", "auto")}
         options["sft_format"] = cfg.get("sft_format")
         if self.name == "janus_flow" and cfg.get("vae_path"):
@@ -159,6 +159,7 @@ class Backbone:
                 raise NotImplementedError(f"{self.name} does not understand videos.")
             if not prompt and not images:
                 raise ValueError("Understanding requires at least one input: prompt or images.")
+            images = [images] if isinstance(images, str) else images
             for path in images:
                 if not Path(path).expanduser().exists():
                     raise FileNotFoundError(f"Understanding image not found: {path}")
@@ -210,6 +211,7 @@ def _save(pictures: Sequence[Image.Image], output_path: str | None) -> list[str]
     if not output_path:
         return []
     place = Path(output_path).expanduser()
+    place = place / "output.png" if place.is_dir() else place
     place.parent.mkdir(parents=True, exist_ok=True)
     suffix, stem = place.suffix or ".png", place.stem or "output"
     names = [f"{stem}{suffix}"] if len(pictures) == 1 else [f"{stem}_{i}{suffix}" for i in range(len(pictures))]
