@@ -29,7 +29,7 @@ def test_no_file_tells_where_it_was_made() -> None:
 
 def test_its_card_says_what_it_is_and_is_not() -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for words in ("It is**", "It is not**", "## Training", "## Scores", "## Limits", "benchmarks/tinyworld.py"):
+    for words in ("It is**", "It is not**", "## Training", "## Scores", "## Limits", "janusflow eval tinyworld"):
         assert words in card
 
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from janusflow import JanusFlow
 from janusflow.demo import TASKS, show
+from janusflow.evaluation import tinyworld
 from janusflow.tinyworld.captions import GENEVAL_KINDS
-from janusflow.tinyworld.scenes import COLORS
+from janusflow.tinyworld.checker import check
 
 
 def test_it_paints_asks_and_judges(tiny_model: JanusFlow, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,15 +32,10 @@ def test_it_paints_asks_and_judges(tiny_model: JanusFlow, tmp_path: Path, capsys
             assert picture.info["prompt"] == task.prompt
 
 
-def test_the_shipped_model_paints_the_color_that_it_is_asked_for(tiny_model: JanusFlow) -> None:
-    """A floor far below what is wanted of it, so that a broken loader, template or loop is seen."""
-    colors = ("red", "green", "blue")
-    prompts = [f"a {color} circle" for color in colors]
-    pictures = tiny_model.generate(prompts, num_images_per_prompt=3, seed=0, guidance_scale=4.0, progress=False)
-    right = 0
-    for index, picture in enumerate(pictures):
-        pixels = np.asarray(picture, dtype=np.float32).reshape(-1, 3)
-        # At 60 a slate background would count as green.
-        near = [int((np.abs(pixels - COLORS[color]).max(axis=1) < 45).sum()) for color in colors]
-        right += near[index // 3] > 20 and near[index // 3] == max(near)
-    assert right >= 7
+def test_the_shipped_model_paints_most_of_what_it_is_asked_for(tiny_model: JanusFlow) -> None:
+    """A floor below the card's 0.8, so that a broken loader, template or loop is seen."""
+    asked = tinyworld.tasks("colors", 12, held_out=False, seed=5)
+    prompts = [task.prompt for task in asked]
+    pictures = tiny_model.generate(prompts, seed=list(range(12)), guidance_scale=3.0, progress=False)
+    right = [check(task, np.asarray(picture)).passed for task, picture in zip(asked, pictures, strict=True)]
+    assert sum(right) >= 6

@@ -223,6 +223,14 @@ def test_processes_share_a_budget_with_the_cache(server: Server, judge: Callable
     assert judge(cache=tmp_path / "elsewhere", max_requests=1).reply("e") == "fine"
 
 
+def test_a_reply_in_parts_and_a_model_that_reasons(server: Server, judge: Callable[..., Any]) -> None:
+    parts = [{"type": "text", "text": "fi"}, {"type": "image"}, {"type": "text", "text": "ne"}]
+    server.answers = [(200, reply(parts))]
+    assert judge(reasons=True, max_tokens=7).reply("?") == "fine"
+    asked = server.asked[0]
+    assert asked["max_completion_tokens"] == 7 and "temperature" not in asked and "max_tokens" not in asked
+
+
 # --- the cache ------------------------------------------------------------------------------------------------------
 
 

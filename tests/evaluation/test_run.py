@@ -22,7 +22,7 @@ from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
-from janusflow.evaluation.report import bootstrap, picked, weights_of
+from janusflow.evaluation.report import bootstrap, notes, number, picked, weights_of
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import _remember, evaluate, work
 
@@ -136,16 +136,17 @@ def test_making_and_judging_apart(tmp_path: Path) -> None:
         evaluate(replace(request, mode="score"))
     assert evaluate(request, model=Model())["done"] == 6
     assert not Counting.judged
-    other = replace(request, mode="score", options={"seed": 3}, settings={"judge_fails": True})
-    report = evaluate(other)  # what made the outputs stays what it was
-    assert report["judged"] == 6 and report["options"] == {} and report["settings"]["judge_fails"] is False
+    with pytest.raises(ValueError, match="made with judge_fails False, and judging cannot change that to True"):
+        evaluate(replace(request, mode="score", settings={"judge_fails": True}))
+    report = evaluate(replace(request, mode="score", model="another"))  # what made the outputs stays what it was
+    assert report["judged"] == 6 and report["model"] == "tiny" and report["settings"]["judge_fails"] is False
 
 
 def test_items_without_a_verdict_are_told_and_tried_again(tmp_path: Path) -> None:
     request = EvalRequest("counting", tmp_path, settings={"judge_fails": True})
     report = evaluate(request, model=Model())
     assert report["judged"] == 9 and report["not_judged"] == {"003": "the judge is asleep"}
-    assert "Without a verdict: 1<" in (tmp_path / "report.html").read_text()
+    assert "Without a verdict: 1, for example" in (tmp_path / "report.html").read_text()
     evaluate(request, model=Model())
     assert Counting.judged.count("003") == 2 and Counting.judged.count("004") == 1
 
@@ -194,6 +195,41 @@ def test_other_weights_or_data_are_another_run(tmp_path: Path, monkeypatch: pyte
     shutil.rmtree(weights)  # judging needs no weights, and says whose outputs it judged
     judged = evaluate(replace(wanted, mode="score"))
     assert judged["weights_sha256"] == {"model.safetensors": sha256(b"one").hexdigest()}
+
+
+def test_judging_cannot_change_what_was_made(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path, options={"num_inference_steps": 4})
+    evaluate(replace(request, mode="generate"), model=Model())
+    again = replace(request, mode="score")
+    for wrong, said in (
+        ({"options": {"num_inference_steps": 5}}, "num_inference_steps 4, and judging cannot change that to 5"),
+        ({"settings": {"nonsense": 1}}, "has no setting 'nonsense'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            evaluate(replace(again, **wrong))
+    assert evaluate(again)["judged"] == 10
+
+
+def test_a_report_tells_of_a_part_and_of_all_that_was_used(tmp_path: Path) -> None:
+    report = evaluate(EvalRequest("counting", tmp_path, limit=3, dtype="bfloat16"), model=Model())
+    assert (
+        report["limit"] == 3 and report["used"]["num_inference_steps"] == 30 and report["used"]["dtype"] == "bfloat16"
+    )
+    for name in ("report.md", "report.html"):
+        assert "A part alone: 3 items (--limit)." in (tmp_path / name).read_text()
+    whole = {"official_items": 2374, "items": 10, "limit": None, "not_judged": {}, "judged": 10, "published": {"a": {}}}
+    assert notes(whole, "Beware.") == ["A part alone: 10 items of the official 2,374.", "Beware."]
+    assert notes({**whole, "items": 2374, "published": {}}, "Beware.") == []
+    assert number(1333.1) == "1333.1" and number(0.123456) == "0.1235"
+
+
+@pytest.mark.parametrize("name", ["outputs-00000.jsonl", "run.json"])
+def test_damaged_files_of_a_run_are_named(tmp_path: Path, name: str) -> None:
+    request = EvalRequest("counting", tmp_path)
+    evaluate(replace(request, mode="generate"), model=Model())
+    (tmp_path / name).write_text('{"key": "0\n')
+    with pytest.raises(ValueError, match=rf"{name}.* is damaged"):
+        evaluate(replace(request, mode="score"))
 
 
 def test_a_vae_that_stands_apart_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,3 +242,8 @@ def test_the_official_prompts_are_where_the_protocols_say() -> None:
     files = sorted((OFFICIAL / "wise" / "WISE_legacy" / "data").glob("*.json"))
     legacy = [prompt for file in files if "rewrite" not in file.name for prompt in read_prompts(file)]
     assert sorted(prompt.number for prompt in legacy) == list(range(1, 1001))
+
+
+def test_full_width_colons_are_read() -> None:
+    assert read_legacy("Consistency：2\nRealism：1\nAesthetic Quality：1") is not None
+    assert read_verified("Score：1") == 1

@@ -152,6 +152,8 @@ class Dpg(Benchmark):
 
     name = "dpg"
     title = "DPG-Bench"
+    official_items = 4260
+    caveat = "Published figures come from the judge mPLUG-large; those of another judge are not comparable with them."
     draws = True
     Settings = DpgSettings
     judged_by = "a model that answers questions about pictures"

@@ -42,6 +42,7 @@ class EndpointOptions:
         patience: seconds before the second try, doubled for every further one.
         longest_wait: seconds between two tries, whatever the endpoint asks for.
         max_requests: so many requests are sent at most, tries included; None for no limit.
+        reasons: the model thinks before it replies: it takes `max_completion_tokens` for both, and no temperature.
         empty: an empty reply is one, and not a failure that may pass.
         max_total_tokens: no request is sent any more once replies and prompts had so many; None for no limit.
     """
@@ -54,6 +55,7 @@ class EndpointOptions:
     longest_wait: float = 120.0
     max_requests: int | None = None
     max_total_tokens: int | None = None
+    reasons: bool = False
     empty: bool = False
 
 
@@ -119,9 +121,9 @@ class EndpointJudge:
 
         try:
             found = self._client.chat.completions.create(
-                model=self.model, messages=messages, temperature=temperature, max_tokens=self.options.max_tokens
+                model=self.model, messages=messages, **self._shape(temperature)
             )
-            text = found.choices[0].message.content
+            text = _text(found.choices[0].message.content)
             used = found.usage.total_tokens if found.usage else 0
         except openai.APIStatusError as error:
             status = error.status_code
@@ -161,6 +163,11 @@ class EndpointJudge:
                 raise NotJudgedError(self._closed)
             spent["requests"] += 1
 
+    def _shape(self, temperature: float) -> dict[str, Any]:
+        if self.options.reasons:
+            return {"max_completion_tokens": self.options.max_tokens}
+        return {"temperature": temperature, "max_tokens": self.options.max_tokens}
+
     @contextmanager
     def _spending(self) -> Iterator[dict[str, int]]:
         """What was sent and used so far, to read and to raise, by one thread of one process at a time."""
@@ -190,6 +197,13 @@ def data_url(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _text(content: Any) -> Any:
+    """A reply's words; some endpoints give them as a list of parts."""
+    if not isinstance(content, list):
+        return content
+    return "".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text")
 
 
 class _PassingError(Exception):

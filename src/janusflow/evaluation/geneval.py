@@ -237,6 +237,10 @@ class GenEval(Benchmark):
 
     name = "geneval"
     title = "GenEval"
+    caveat = (
+        "Detector and CLIP are transformers' models, other weights than the official scorer's: run that on this folder "
+        "before a comparison to the point."
+    )
     draws = True
     Settings = GenEvalSettings
     judging = (*Benchmark.judging, "detector", "color_model")

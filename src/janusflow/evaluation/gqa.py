@@ -43,6 +43,7 @@ class Gqa(Questions):
 
     name = "gqa"
     title = "GQA test-dev"
+    official_items = 12578
     Settings = GqaSettings
     main = "accuracy"
     published: ClassVar = {

@@ -158,6 +158,7 @@ class Mme(Questions):
 
     name = "mme"
     title = "MME"
+    official_items = 2374
     Settings = MmeSettings
     main = "perception"
     published: ClassVar = {

@@ -80,6 +80,7 @@ class MmVet(Questions):
 
     name = "mmvet"
     title = "MM-Vet"
+    official_items = 218
     Settings = MmVetSettings
     judged_by = "a model that grades answers"
     published: ClassVar = {

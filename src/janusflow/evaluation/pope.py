@@ -154,6 +154,7 @@ class Pope(Questions):
 
     name = "pope"
     title = "POPE"
+    caveat = "The papers do not say whether their POPE figures are F1 or accuracy, and over which sets."
     Settings = PopeSettings
     main = "f1"
     published: ClassVar = {

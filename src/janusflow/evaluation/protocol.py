@@ -99,6 +99,9 @@ class Benchmark(ABC):
         bootstrap: whether intervals are drawn from resampled items (not for distances between whole sets).
         no_interval: names of single scores without one, for the same reason.
         lower_is_better: whether this holds for `main`.
+        defaults: decoding arguments that are used unless others are told.
+        official_items: how many items the whole official set has; 0 where that is not known, or depends on settings.
+        caveat: what a reader must know of the figures beside which a report puts its own.
         swept: name of the score that a sweep over options of drawing shows; "" for `main`.
         for_sweeps: settings of such a sweep, where the user gives none: what does not depend on drawing is left out.
         threads: how many verdicts are asked for at once.
@@ -118,6 +121,9 @@ class Benchmark(ABC):
     bootstrap: ClassVar[bool] = True
     no_interval: ClassVar[tuple[str, ...]] = ()
     lower_is_better: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    official_items: ClassVar[int] = 0
+    caveat: ClassVar[str] = ""
     swept: ClassVar[str] = ""
     for_sweeps: ClassVar[Mapping[str, Any]] = {}
     threads: int = 1

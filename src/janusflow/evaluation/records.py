@@ -33,10 +33,19 @@ class Records:
             os.fsync(handle.fileno())
 
     def all(self) -> Iterator[dict[str, Any]]:
-        """Complete ones of all processes."""
+        """Complete ones of all processes.
+
+        Raises:
+            ValueError: if a line is damaged.
+        """
         for file in sorted(self.folder.glob(f"{self.name}-*.jsonl")):
-            for line in file.read_bytes().split(b"\n")[:-1]:
-                yield json.loads(line)
+            for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{file}: line {number} is damaged; delete it, and its item is done anew"
+                    ) from error
 
 
 def _cut(handle: int) -> None:

@@ -25,6 +25,7 @@ from janusflow.checkpoint.files import find_folder
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark, Item, Row
+from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
 from janusflow.vae import DEFAULT_VAE, vae_weights
@@ -70,9 +71,12 @@ def write_report(
         "scores": scores,
         "intervals_95": intervals,
         "items": len(items),
+        "official_items": benchmark.official_items,
+        "limit": request.limit,
         "judged": len(rows),
         "not_judged": dict(list(lacking.items())[:100]),
         **{name: made[name] for name in ("model", "vae", "dtype", "options", "weights_sha256", "data_sha256")},
+        "used": made.get("used", {}),
         "settings": vars(benchmark.settings),
         "seeds": sorted({row.item.seed for row in rows if benchmark.drawn(row.item)})[:100],
         "published": {who: dict(row) for who, row in benchmark.published.items()},
@@ -189,8 +193,20 @@ def table(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def number(value: float | None) -> str:
-    """With four digits, or nothing for None."""
-    return "" if value is None else f"{value:.4g}"
+    """With four digits or, from 1,000 on, one after the point; nothing for None."""
+    return "" if value is None else f"{value:.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
+    """What a reader must know before the table: a part alone, items without a verdict, a caveat."""
+    found, whole = [], report["official_items"]
+    if report["limit"] or (whole and report["items"] != whole):
+        of = f" of the official {whole:,}" if whole else ""
+        found.append(f"A part alone: {report['items']:,} items{of}{' (--limit)' if report['limit'] else ''}.")
+    if report["not_judged"]:
+        lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
+        found.append(f"Without a verdict: {lacking}, for example: {' '.join(first.split())}")
+    return [*found, caveat] if caveat and report["published"] else found
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -198,13 +214,13 @@ def markdown(report: Mapping[str, Any]) -> str:
     head, *rows = table(report)
     lines = [f"# {report['title']}: {report['model']}", ""]
     lines += [f"{report['judged']} of {report['items']} items judged; {report['date']}.", ""]
-    if report["not_judged"]:
-        lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
-        lines += [f"Without a verdict: {lacking}, for example: {' '.join(first.split())}", ""]
+    for note in notes(report, find_benchmark(report["benchmark"]).caveat):
+        lines += [note, ""]
     lines += ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     told = {
-        name: report[name] for name in ("options", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
+        name: report[name]
+        for name in ("options", "used", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
     }
     lines += ["", *(f"- {name}: `{json.dumps(value)}`" for name, value in told.items()), ""]
     return "\n".join(lines)
@@ -221,6 +237,7 @@ def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -
         .render(
             report=report,
             number=number,
+            notes=notes(report, benchmark.caveat),
             head=table(report)[0],
             rows=table(report)[1:],
             chart=chart(report),
@@ -229,7 +246,8 @@ def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -
                 for title in ("Best", "Worst")
             ],
             details={
-                k: report[k] for k in ("options", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
+                k: report[k]
+                for k in ("options", "used", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
             },
         )
     )

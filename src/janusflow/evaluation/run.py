@@ -13,21 +13,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from janusflow.device import accelerators, device_of
+from janusflow.checkpoint.load import open_checkpoint
+from janusflow.device import accelerators, device_of, resolve_device, resolve_dtype
 from janusflow.evaluation.judges import forgotten_if_useless
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import ESCAPED, Records
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.report import hash_of_all, hashes, weights_of, write_report
-from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.request import RESERVED, EvalRequest
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder, save_png
@@ -145,8 +147,16 @@ def _as_made(request: EvalRequest) -> EvalRequest:
     file = request.out / "run.json"
     if request.mode != "score" or not file.is_file():
         return request
-    made = json.loads(file.read_text(encoding="utf-8"))
+    request.open()  # so that a name that does not exist is told
+    made = _told_before(file)
     judging = find_benchmark(request.benchmark).judging
+    before = {**made.get("used", {}), **made["options"], **made["settings"]}
+    for name, value in {**request.options, **request.settings}.items():
+        if name not in judging and before.get(name) != _plain(value):
+            raise ValueError(
+                f"{request.out} was made with {name} {before.get(name)!r}, and judging cannot change that "
+                f"to {value!r}; leave it out, or run mode full with another --out"
+            )
     settings = {**made["settings"], **{k: v for k, v in request.settings.items() if k in judging}}
     return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
 
@@ -170,7 +180,7 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
     if not scoring:
         told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
     if file.is_file() and (scoring or any(request.out.glob("outputs-*.jsonl"))):
-        before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        before = _told_before(file)
         changed = [name for name in told if before.get(name) != told[name]]
         if changed:
             name = changed[0]
@@ -180,10 +190,48 @@ def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
                 f"{request.out} holds a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
             )
         return before
+    told["used"] = used(request, benchmark)
     beside = file.with_suffix(f".{os.getpid()}")
     beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     beside.replace(file)
     return told
+
+
+def _told_before(file: Path) -> dict[str, Any]:
+    """A run's `run.json`.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(name in found for name in (*SAME, "settings")):
+            return found
+    except ValueError:
+        pass
+    raise ValueError(f"{file} is damaged, so nobody knows what made the run; give another --out")
+
+
+def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
+    """Every argument that outputs are made with, those that nobody told among them, and where they are made."""
+    from janusflow.janus import Janus
+    from janusflow.pipeline import JanusFlow
+    from janusflow.understanding import Decoding
+
+    try:
+        checkpoint = open_checkpoint(request.model)
+    except ValueError:  # a model of the caller's own, of which nothing is known
+        return {}
+    found: dict[str, Any] = {}
+    if benchmark.draws:
+        drawing = signature((Janus if checkpoint.family == "Janus" else JanusFlow).generate).parameters
+        found |= {name: one.default for name, one in drawing.items() if name not in RESERVED}
+    if benchmark.asks or not benchmark.draws:
+        found |= {field.name: field.default for field in fields(Decoding)}
+    found |= {**benchmark.defaults, **request.options}
+    dtype = str(resolve_dtype(request.dtype, checkpoint.dtype)).removeprefix("torch.")
+    where = {"dtype": dtype, "device": resolve_device(request.device).type, "batch_size": request.batch_size}
+    return dict(_plain({**found, **where}))
 
 
 def _verdicts(benchmark: Benchmark, rank: int = 0) -> Records:
@@ -338,12 +386,18 @@ def _in_processes(request: EvalRequest, workers: int) -> None:
     """Local processes; if one fails, its error is raised here when the others are done."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
         parts = [pool.submit(work, request, rank, workers) for rank in range(workers)]
-        for part in parts:
-            part.result()
+        try:
+            for part in parts:
+                part.result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker process died, perhaps for lack of memory; what is done is kept: give the command again"
+            ) from error
 
 
 def _share_cores(workers: int) -> None:

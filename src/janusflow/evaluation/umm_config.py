@@ -85,13 +85,14 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
 
     Args:
         file: YAML or JSON.
-        overrides: "a.b=v", set in the file's content.
+        overrides: "a.b=v", set in the file's content; "b=v" in the benchmark's block.
 
     Raises:
         ValueError: in one sentence, for a damaged file, a benchmark or model that is not ours, or a wrong value.
     """
+    name = _benchmark(file, read_tree(file, [one for one in overrides if "." in one.partition("=")[0]]))
+    overrides = [one if "." in one.partition("=")[0] else f"{name}.{one}" for one in overrides]
     told = read_tree(file, overrides)
-    name = _benchmark(file, told)
     block = _Keys.of(told.get(name), name)
     root = _root(file)
     inference = _inference(told, block, root, overrides)
@@ -129,7 +130,8 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     for key in [key for key in block.left if key in kind.Settings.__dataclass_fields__]:
         settings[key] = block.take(key)
     _drop_defaults(block)
-    for place, value in {**block.unused(), **inference.unused()}.items():
+    strange = {key: told[key] for key in told if key not in (*NAMES, *FOREIGN, "eval", "inference", "benchmark")}
+    for place, value in {**block.unused(), **inference.unused(), **strange}.items():
         reason = REASONS.get(place.rpartition(".")[2], "nothing here uses it")
         warnings.warn(f"{file}: {place} ({value!r}) is ignored: {reason}", stacklevel=2)
     return EvalRequest(**request, data=data, options=options, settings=settings)

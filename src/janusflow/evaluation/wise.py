@@ -118,7 +118,7 @@ def read_legacy(reply: str) -> dict[str, int] | None:
     """
     scores = {}
     for name in CRITERIA:
-        found = re.findall(rf"{name}\**+\s*+(?:[:=]\s*+)?(?:\*++\s*+)?(\d{{1,9}})", reply, re.IGNORECASE)
+        found = re.findall(rf"{name}\**+\s*+(?:[:=：]\s*+)?(?:\*++\s*+)?(\d{{1,9}})", reply, re.IGNORECASE)
         if not found or int(found[-1]) > TOP:
             return None
         scores[name] = int(found[-1])
@@ -127,7 +127,7 @@ def read_legacy(reply: str) -> dict[str, int] | None:
 
 def read_verified(reply: str) -> int | None:
     """0 or 1 from "Score: 0" or "Score: 1" in a judge's reply, the last that stands there; None without one."""
-    found = re.findall(r"Score\**+\s*+:\s*+\**+\s*+([01])(?!\d|\.\d)", reply, re.IGNORECASE)
+    found = re.findall(r"Score\**+\s*+[:：]\s*+\**+\s*+([01])(?!\d|\.\d)", reply, re.IGNORECASE)
     return int(found[-1]) if found else None
 
 
@@ -240,6 +240,7 @@ class Wise(Benchmark):
 
     name = "wise"
     title = "WISE"
+    official_items = 1000
     draws = True
     Settings = WiseSettings
     judged_by = "a model that judges pictures"

@@ -80,6 +80,7 @@ class TinyWorld(Benchmark):
     Settings: ClassVar[type] = WorldSettings
     judging = (*Benchmark.judging, "features")
     no_interval = ("Frechet distance to renderings",)
+    defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": MAX_NEW_TOKENS}
     swept: ClassVar[str] = "drawing"
     for_sweeps: ClassVar[Mapping[str, Any]] = {"questions": 0, "all_kinds": False, "features": False}
     source: ClassVar[str] = "made by the package, no data needed"
@@ -100,7 +101,7 @@ class TinyWorld(Benchmark):
         answering = {name: value for name, value in options.items() if name in Decoding.__dataclass_fields__}
         if self.drawn(items[0]):
             return super().produce(model, items, {k: v for k, v in options.items() if k not in answering})
-        answering.setdefault("max_new_tokens", MAX_NEW_TOKENS)
+        answering = {**self.defaults, **answering}
         talks = [conversation(model, item) for item in items]
         answers: list[list[str]] = [[] for _ in items]
         for turn in range(TURNS):
