@@ -294,6 +294,8 @@ def test_an_unknown_model_is_refused_without_asking_the_hub(name: str) -> None:
 def test_an_empty_folder_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint folder: it holds no config.json"):
         open_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="a variable of the environment that is not set"):
+        open_checkpoint("${NO_SUCH_VARIABLE}/model")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="a file; expected the folder|expected 'tiny', a folder, or a hub id"):
         open_checkpoint(tmp_path / "file")

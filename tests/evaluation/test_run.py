@@ -218,8 +218,10 @@ def test_a_report_tells_of_a_part_and_of_all_that_was_used(tmp_path: Path) -> No
     for name in ("report.md", "report.html"):
         assert "A part alone: 3 items (--limit)." in (tmp_path / name).read_text()
     whole = {"official_items": 2374, "items": 10, "limit": None, "not_judged": {}, "judged": 10, "published": {"a": {}}}
+    whole |= {"score": 0.5, "main": "overall"}
     assert notes(whole, "Beware.") == ["A part alone: 10 items of the official 2,374.", "Beware."]
     assert notes({**whole, "items": 2374, "published": {}}, "Beware.") == []
+    assert notes({**whole, "items": 2374, "score": None}, "") == ["These items alone give no score 'overall'."]
     assert number(1333.1) == "1333.1" and number(0.123456) == "0.1235"
 
 

@@ -30,6 +30,8 @@ def find_folder(path_or_id: str | Path) -> Path:
     if folder.is_dir():
         return folder
     name = str(path_or_id)
+    if "${" in name:
+        raise ValueError(f"model is {name!r}, which names a variable of the environment that is not set")
     if folder.is_file():
         raise ValueError(f"model is {name!r}, a file; expected the folder that it lies in")
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):

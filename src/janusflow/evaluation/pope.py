@@ -63,7 +63,7 @@ def read_questions(file: Path) -> list[PopeQuestion]:
         text = file.read_text(encoding="utf-8")
         found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
     except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}; expected POPE's JSON lines or a JSON array") from error
+        raise ValueError(f"{file} is damaged: {error} (POPE's hold JSON lines or a JSON array)") from error
     questions = []
     for place, record in enumerate(found, start=1):
         try:
@@ -71,7 +71,7 @@ def read_questions(file: Path) -> list[PopeQuestion]:
             questions.append(PopeQuestion(int(record["question_id"]), record["image"], record["text"], label))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             wanted = "question_id, image, text, and label yes or no"
-            raise ValueError(f"{file}: record {place} is not POPE's; expected {wanted}") from error
+            raise ValueError(f"{file}: record {place} is not POPE's, which has {wanted}") from error
     return questions
 
 

@@ -206,6 +206,8 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
     if report["not_judged"]:
         lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
         found.append(f"Without a verdict: {lacking}, for example: {' '.join(first.split())}")
+    if report["judged"] and report["score"] is None:
+        found.append(f"These items alone give no score {report['main']!r}.")
     return [*found, caveat] if caveat and report["published"] else found
 
 
