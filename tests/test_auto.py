@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 import janusflow.model  # noqa: F401 (registers the classes)
 from janusflow import JanusFlow
+from janusflow.checkpoint.files import find_folder
 from janusflow.config import JanusFlowConfig
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
@@ -71,3 +72,12 @@ def test_device_map_and_low_rank_adapters(small_model: JanusFlow, tmp_path: Path
     assert trained and all("lora_" in name for name in trained)
     ids = torch.tensor([[1, 2, 3]])
     assert torch.allclose(adapted(input_ids=ids).logits, network(input_ids=ids).logits, atol=1e-5)
+
+
+def test_the_pipeline_of_transformers_answers_as_we_do(tiny_model: JanusFlow, picture: Path) -> None:
+    folder = find_folder("tiny")
+    network, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    ask = pipeline("image-text-to-text", model=network, processor=processor)
+    parts = [{"type": "image", "path": str(picture)}, {"type": "text", "text": "describe the picture."}]
+    (said,) = ask(text=[{"role": "user", "content": parts}], max_new_tokens=24, return_full_text=False)
+    assert said["generated_text"].strip() == tiny_model.ask("describe the picture.", picture, max_new_tokens=24)

@@ -231,6 +231,17 @@ class JanusFlowProcessor:
         """Rows of token ids as texts; options are the tokenizer's."""
         return list(self.tokenizer.batch_decode(ids, **options))
 
+    def post_process_image_text_to_text(
+        self, ids: Any, *, skip_special_tokens: bool = True, **_others: Any
+    ) -> list[str]:
+        """What transformers' pipeline "image-text-to-text" reads from generated ids."""
+        return self.batch_decode(ids, skip_special_tokens=skip_special_tokens)
+
+    @property
+    def chat_template(self) -> str:
+        """The tokenizer's Jinja template."""
+        return str(self.tokenizer.chat_template)
+
     # --- understanding ----------------------------------------------------------------------------------------------
 
     def render(self, messages: Sequence[Message]) -> str:
