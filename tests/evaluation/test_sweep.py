@@ -53,6 +53,8 @@ def test_a_sweep_has_a_panel_for_each_number_and_a_line_for_each_name() -> None:
     assert list(found) == ["guidance_scale", "num_inference_steps", "evaluations"]
     assert found["guidance_scale"] == {"euler": [(1, 0.4), (2, 0.3), (3, 0.5)], "heun": [(1, 1.4), (2, 1.3), (3, 1.5)]}
     assert found["num_inference_steps"]["euler"] == [(5, 0.3), (9, 0.5)]
-    assert found["evaluations"]["euler"] == [(5, 0.1), (9, 0.4), (10, 0.3), (18, 0.2), (27, 0.5)]
+    assert found["evaluations"]["euler"] == [(5, 0.1), (9, 0.4), (10, 0.4), (18, 0.4), (27, 0.5)], "of at most so many"
+    single = [row for row in rows if row["num_inference_steps"] == 5]
+    assert curves(single, keys, max)["evaluations"]["euler"] == [(5, 0.1), (10, 0.3)]
     assert curves(rows, keys, min)["guidance_scale"]["heun"] == [(1, 1.1), (2, 1.2), (3, 1.5)]
     assert list(curves(rows[:1], keys, max)) == ["evaluations"], "what does not vary has no panel"

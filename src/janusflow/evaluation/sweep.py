@@ -69,6 +69,8 @@ def curves(
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """The lines of each panel by name, as (place, best score there) from left to right.
 
+    Of network evaluations, where several numbers vary, it is the best score of at most so many.
+
     Args:
         rows: options, "evaluations" and "score" of each run.
         keys: names of the options.
@@ -85,20 +87,30 @@ def curves(
         panels[axis] = {
             name: [(place, best(scores)) for place, scores in sorted(points.items())] for name, points in lines.items()
         }
+        if axis == "evaluations" and len(across) > 1:
+            panels[axis] = {
+                name: list(itertools.accumulate(line, lambda before, now: (now[0], best((before[1], now[1])))))
+                for name, line in panels[axis].items()
+            }
     return panels
 
 
 def _draw(file: Path, panels: Mapping[str, Mapping[str, list[tuple[float, float]]]], shown: str, *, title: str) -> None:
     import matplotlib.figure
 
+    several = len(panels) > 2
     figure = matplotlib.figure.Figure(figsize=(1.5 + 3.6 * len(panels), 3.8), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (axis, lines) in zip(grid, panels.items(), strict=True):
         for (name, points), mark in zip(lines.items(), itertools.cycle("os^Dv*")):
             axes.plot(*zip(*points, strict=True), f"{mark}-", label=name or None, markersize=4)
-        axes.set_xlabel("network evaluations" if axis == "evaluations" else axis.replace("_", " "))
+        axes.set_xlabel(
+            ("at most so many " if several else "") + "network evaluations"
+            if axis == "evaluations"
+            else axis.replace("_", " ")
+        )
         axes.grid(alpha=0.3)
-    best = " (best over the other options)" if len(panels) > 2 else ""
+    best = " (best over the other options)" if several else ""
     grid[0].set_ylabel(shown.replace("$", r"\$") + best)
     if title and len(panels["evaluations"]):
         handles, labels = grid[-1].get_legend_handles_labels()
