@@ -79,7 +79,9 @@ def test_a_sweep_over_drawing_asks_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert "| drawing |" in text.splitlines()[0] and len(text.splitlines()) == 12
     assert {row["score"] for row in json.loads((tmp_path / "sweep.json").read_text())} == {0.0}
     page = (tmp_path / "sweep.svg").read_text()
-    assert all(f"<!-- {label} -->" in page for label in ("guidance scale", "network evaluations", "heun"))
+    assert all(
+        f"<!-- {label} -->" in page for label in ("guidance scale", "at most so many network evaluations", "heun")
+    )
     report = json.loads(next(tmp_path.glob("*/report.json")).read_text())
     assert report["settings"]["questions"] == 0 and "answering" not in report["scores"]
 

@@ -99,16 +99,13 @@ def _draw(file: Path, panels: Mapping[str, Mapping[str, list[tuple[float, float]
     import matplotlib.figure
 
     several = len(panels) > 2
+    evaluations = "at most so many network evaluations" if several else "network evaluations"
     figure = matplotlib.figure.Figure(figsize=(1.5 + 3.6 * len(panels), 3.8), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (axis, lines) in zip(grid, panels.items(), strict=True):
         for (name, points), mark in zip(lines.items(), itertools.cycle("os^Dv*")):
             axes.plot(*zip(*points, strict=True), f"{mark}-", label=name or None, markersize=4)
-        axes.set_xlabel(
-            ("at most so many " if several else "") + "network evaluations"
-            if axis == "evaluations"
-            else axis.replace("_", " ")
-        )
+        axes.set_xlabel(axis.replace("_", " ") if axis != "evaluations" else evaluations)
         axes.grid(alpha=0.3)
     best = " (best over the other options)" if several else ""
     grid[0].set_ylabel(shown.replace("$", r"\$") + best)
