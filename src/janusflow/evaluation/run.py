@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
-from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from janusflow.checkpoint.load import open_checkpoint
-from janusflow.device import accelerators, device_of, resolve_device, resolve_dtype
+from janusflow.device import device_of, resolve_device, resolve_dtype
 from janusflow.evaluation.judges import forgotten_if_useless
+from janusflow.evaluation.processes import in_processes, on_ray, wait_for_all
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import ESCAPED, Records
 from janusflow.evaluation.registry import find_benchmark
@@ -35,7 +35,6 @@ from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder, save_png
 
 SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
-PATIENCE = timedelta(days=30)  # with which processes wait for each other
 HOW = ("threads", "device")  # settings that change no verdict
 
 
@@ -81,13 +80,13 @@ def _evaluate(
         raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
     if ranks > 1:
         work(request, rank, ranks)
-        _wait_for_all()
+        wait_for_all()
         if rank:
             return {}
     elif ray:
-        _on_ray(request, ray)
+        on_ray(work, request, ray)
     elif workers > 1:
-        _in_processes(request, workers)
+        in_processes(work, request, workers)
     else:
         _work(benchmark, items, request, 0, 1, model)
     done = _outputs(benchmark, items)
@@ -377,56 +376,3 @@ def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) 
     judged = {row.item.key for row in rows}
     lacking = {item.key: errors.get(item.key, "not made") for item in items if item.key not in judged}
     return rows, lacking
-
-
-# --- many processes -------------------------------------------------------------------------------------------------
-
-
-def _in_processes(request: EvalRequest, workers: int) -> None:
-    """Local processes; if one fails, its error is raised here when the others are done."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
-        parts = [pool.submit(work, request, rank, workers) for rank in range(workers)]
-        try:
-            for part in parts:
-                part.result()
-        except BrokenProcessPool as error:
-            raise ValueError(
-                "a worker process died, perhaps for lack of memory; what is done is kept: give the command again"
-            ) from error
-
-
-def _share_cores(workers: int) -> None:
-    import torch
-
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-
-
-def _on_ray(request: EvalRequest, workers: int) -> None:
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("Ray workers need the package ray; install janusflow[ray]") from error
-    part = ray.remote(num_gpus=min(1, accelerators()))(work)
-    settings = {name: _whole(value) for name, value in request.settings.items()}
-    request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)
-    request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
-    ray.get([part.remote(request, rank, workers) for rank in range(workers)])
-
-
-def _whole(value: Any) -> Any:
-    """A folder by its whole path, for workers that stand elsewhere; anything else as it is."""
-    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
-
-
-def _wait_for_all() -> None:
-    """Under torchrun: until every process has done its part, however long that takes."""
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", timeout=PATIENCE)
-    dist.barrier()
-    dist.destroy_process_group()

@@ -1,0 +1,67 @@
+"""Many workers for one run: local processes, Ray's, or those of torchrun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from janusflow.device import accelerators
+from janusflow.evaluation.request import EvalRequest
+
+Work: TypeAlias = Callable[[EvalRequest, int, int], None]  # one worker's part: request, rank, ranks
+
+PATIENCE = timedelta(days=30)  # with which processes wait for each other
+
+
+def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
+    """Local processes; if one fails, its error is raised here when the others are done."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
+        parts = [pool.submit(work, request, rank, workers) for rank in range(workers)]
+        try:
+            for part in parts:
+                part.result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker process died, perhaps for lack of memory; what is done is kept: give the command again"
+            ) from error
+
+
+def _share_cores(workers: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
+def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
+    """Ray workers, each with an accelerator if there are any."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("Ray workers need the package ray; install janusflow[ray]") from error
+    part = ray.remote(num_gpus=min(1, accelerators()))(work)
+    settings = {name: _whole(value) for name, value in request.settings.items()}
+    request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)
+    request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
+    ray.get([part.remote(request, rank, workers) for rank in range(workers)])
+
+
+def _whole(value: Any) -> Any:
+    """A folder by its whole path, for workers that stand elsewhere; anything else as it is."""
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
+
+
+def wait_for_all() -> None:
+    """Under torchrun: until every process has done its part, however long that takes."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    dist.barrier()
+    dist.destroy_process_group()
