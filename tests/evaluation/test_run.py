@@ -384,11 +384,13 @@ def test_a_killed_run_of_the_tiny_world_goes_on(tmp_path: Path) -> None:
     command_line = [sys.executable, *KILLED, "--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     life = subprocess.Popen([*command_line, "--mode", "generate"], env=environment, stdout=subprocess.DEVNULL)
-    while life.poll() is None and not list(tmp_path.glob("images/draw/*/*.png")):
+    records = Records(tmp_path, "outputs")
+    while life.poll() is None and not list(records.all()):
         time.sleep(0.02)
     life.send_signal(signal.SIGKILL)
     life.wait()
-    made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("images/draw/*/*.png")}
+    finished = [tmp_path / record["output"] for record in records.all()]  # a picture is there before its record is
+    made = {file: file.stat().st_mtime_ns for file in finished}
     assert made
     done = subprocess.run([*command_line, "--workers", "2"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
