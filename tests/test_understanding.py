@@ -37,14 +37,20 @@ def test_streaming_gives_the_same_text_in_pieces(small_model: JanusFlow, picture
     assert len(pieces) > 1
 
 
+def fed(tokenizer: Any, ids: list[int]) -> _TokenStreamer:
+    """A streamer after an empty prompt and these tokens."""
+    streamer = _TokenStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer.put(torch.zeros(1, 0))
+    for index in ids:
+        streamer.put(torch.tensor([index]))
+    return streamer
+
+
 def test_streaming_gives_every_token_as_it_comes() -> None:
     tokenizer = JanusFlow.from_pretrained("tiny", device="cpu").processor.tokenizer
     text = "a large red circle"
-    streamer = _TokenStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    streamer.put(torch.zeros(1, 0))
     ids = tokenizer.encode(text, add_special_tokens=False)
-    for index in ids:
-        streamer.put(torch.tensor([index]))
+    streamer = fed(tokenizer, ids)
     assert streamer.text_queue.qsize() == len(ids) > 3, "none waits for the next"
     streamer.put(torch.tensor([tokenizer.eos_token_id]))
     streamer.end()
@@ -54,11 +60,8 @@ def test_streaming_gives_every_token_as_it_comes() -> None:
 def test_streaming_waits_for_whole_characters(small_model: JanusFlow) -> None:
     tokenizer = small_model.processor.tokenizer
     text = "né 图 🙂!"
-    streamer = _TokenStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    streamer.put(torch.zeros(1, 0))
     ids = tokenizer.encode(text, add_special_tokens=False)
-    for index in ids:
-        streamer.put(torch.tensor([index]))
+    streamer = fed(tokenizer, ids)
     streamer.end()
     pieces = list(streamer)
     assert "".join(pieces) == tokenizer.decode(ids) and not any("\ufffd" in piece for piece in pieces)

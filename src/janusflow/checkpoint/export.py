@@ -184,7 +184,7 @@ def write_processor(processor: JanusFlowProcessor, folder: Path) -> None:
     }
     for name, fields in (("processor_config.json", text_fields), ("preprocessor_config.json", image_fields)):
         (folder / name).write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    special = {name: getattr(processor.tokenizer, name) for name in ("bos_token", "eos_token", "pad_token")}
+    special = dict(processor.tokenizer.special_tokens_map)
     told = {**read_json(folder / "tokenizer_config.json"), **special, "tokenizer_class": "LlamaTokenizerFast"}
     for name, values in (("special_tokens_map.json", special), ("tokenizer_config.json", told)):
         (folder / name).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
