@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from janusflow.data.jsonlines import JsonLines
-from janusflow.data.sources import FileSource, SourceConfig, tasks_of
+from janusflow.data.rows import SourceConfig
+from janusflow.data.sources import FileSource, tasks_of
 from janusflow.data.streams import StreamSource
 
 LINES = [

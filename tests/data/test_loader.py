@@ -12,8 +12,8 @@ from PIL import Image
 from janusflow import JanusFlow
 from janusflow.data.loader import Data, StepSamples, steps
 from janusflow.data.mixture import Mixture, Ratio
+from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
-from janusflow.data.sources import SourceConfig
 
 
 @pytest.fixture

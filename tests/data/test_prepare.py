@@ -13,9 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from janusflow.cli import app, training
+from janusflow.cli.options import load_function
 from janusflow.data import prepare as module
-from janusflow.data.prepare import PrepareConfig, difference_hash, load_scorer, prepare
-from janusflow.data.sources import FileSource, SourceConfig
+from janusflow.data.prepare import PrepareConfig, difference_hash, prepare
+from janusflow.data.rows import SourceConfig
+from janusflow.data.sources import FileSource
 from tests.evaluation.test_judges import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."
@@ -135,9 +137,10 @@ def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -
     ):
         with pytest.raises(ValueError, match=words):
             settings(**changes)
-    with pytest.raises(ValueError, match="expected module:function"):
-        load_scorer("nowhere:nothing")
-    assert load_scorer("math:sqrt")(4.0) == 2  # type: ignore[arg-type]
+    for name, words in (("nowhere:nothing", "expected module:function"), ("math:pi", "is no function but float")):
+        with pytest.raises(ValueError, match=f"--scorer is '{name}'.*{words}"):
+            load_function(name, "--scorer")
+    assert load_function("math:sqrt", "--scorer")(4.0) == 2
 
 
 def test_the_command_captions_with_the_shipped_model(folder: Path, tmp_path: Path) -> None:
@@ -234,7 +237,7 @@ def test_a_run_is_not_continued_with_another_captioner_or_scorer(
     monkeypatch.setattr(training, "_captioner", lambda *_: lambda pictures: ["a caption"] * len(pictures))
     arguments = ["data", "prepare", str(folder), "--out", str(tmp_path / "out"), "--min-side", "32"]
     own = {"--endpoint": "http://x", "--endpoint-model": "m", "--question": "What?", "--scorer": "math:sqrt"}
-    monkeypatch.setattr(module, "load_scorer", lambda name: lambda image: 1.0)
+    monkeypatch.setattr(training, "load_function", lambda *_: lambda image: 1.0)
 
     def run(options: dict[str, str]) -> object:
         return CliRunner().invoke(app, [*arguments, *(word for pair in options.items() for word in pair)])

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import (
     FileSource,
-    SourceConfig,
     TinyworldSource,
     kind_of,
     read_row,
@@ -176,6 +176,25 @@ def test_sources_that_are_not_there_or_empty(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", tmp_path / "empty"):
         with pytest.raises(ValueError, match="does not exist|no data of a known form"):
             kind_of(str(path))
+
+
+@pytest.mark.parametrize("suffix", ["tar", "parquet"])
+def test_a_damaged_file_costs_itself_and_no_other(tmp_path: Path, suffix: str) -> None:
+    made = webdataset(tmp_path) if suffix == "tar" else parquet(tmp_path)
+    damaged = tmp_path / f"z-damaged.{suffix}"
+    damaged.write_bytes((b"PAR1" if suffix == "parquet" else b"no header") * 300)
+    source = FileSource(SourceConfig(made.kind, str(tmp_path)))
+    assert source.length == COUNT + 1
+    records = [source.record(number) for number in range(COUNT)]
+    assert [record.text for record in records] == [f"caption {number}" for number in range(COUNT)]
+    assert load_image(records[3].images[0]).getpixel((0, 0)) == (30, 0, 0)
+    with pytest.raises(ValueError, match=f"{damaged} cannot be read, all of it is left out"):
+        source.record(COUNT)
+    for file in tmp_path.glob(f"*.{suffix}"):
+        file.write_bytes(damaged.read_bytes())
+    damaged.with_stem("another").write_bytes(damaged.read_bytes())
+    with pytest.raises(ValueError, match="none of the [234] files of .* can be read; the first: "):
+        FileSource(SourceConfig(made.kind, str(tmp_path)))
 
 
 @pytest.mark.parametrize("task", ["understanding", "generation", "text"])

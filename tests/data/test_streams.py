@@ -12,8 +12,9 @@ import pytest
 from janusflow import JanusFlow
 from janusflow.data.loader import Data
 from janusflow.data.mixture import Mixture, Ratio
+from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
-from janusflow.data.sources import FileSource, SourceConfig
+from janusflow.data.sources import FileSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
 from tests.data.test_sources import COUNT, png, webdataset
 

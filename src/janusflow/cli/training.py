@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from janusflow.cli.options import Debug, Device, one_sentence
+from janusflow.cli.options import Debug, Device, Dtype, Model, load_function, one_sentence
 
 if TYPE_CHECKING:
     from janusflow.data.prepare import Captioner, Scorer
@@ -81,9 +81,10 @@ def prepare(
 
       janusflow data prepare my_pictures --out shards --caption deepseek-ai/JanusFlow-1.3B
     """
-    from janusflow.data.prepare import PrepareConfig, load_scorer
+    from janusflow.data.prepare import PrepareConfig
     from janusflow.data.prepare import prepare as run
-    from janusflow.data.sources import SourceConfig, kind_of
+    from janusflow.data.rows import SourceConfig
+    from janusflow.data.sources import kind_of
 
     config = PrepareConfig(
         min_side=min_side,
@@ -94,13 +95,54 @@ def prepare(
         shard_size=shard_size,
     )
     place = SourceConfig(kind or kind_of(source, captions=False), source, streaming=streaming)
-    rate: Scorer | None = None if scorer is None else load_scorer(scorer)
+    rate: Scorer | None = None if scorer is None else load_function(scorer, "--scorer")
     anew = _captioner(caption, endpoint, endpoint_model, question, device)
     names = {"--caption": caption, "--endpoint": endpoint, "--scorer": scorer}
     if anew is not None:
         names |= {"--endpoint-model": endpoint_model, "--question": question}
     state = run(place, out, config, captioner=anew, scorer=rate, names=names)
     print(f"{state.counts['kept']} of {state.counts.total()} pictures kept; see {out / 'report.md'}")
+
+
+@data.command()
+@one_sentence
+def reflow(
+    prompts: Annotated[Path, typer.Argument(help="A file with a prompt in each line, or .jsonl with `prompt`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pairs; the same one continues a run.")],
+    model: Model = "tiny",
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures of each prompt.")] = 1,
+    steps: Annotated[int, typer.Option(help="Euler steps from noise to picture.")] = 30,
+    guidance: Annotated[float, typer.Option(help="Weight of the prompt; it is learned from the pairs.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Of the first picture's noise; the others count on.")] = 0,
+    judge: Annotated[Optional[str], typer.Option(help="module:function(prompt, picture) that gives a score.")] = None,
+    min_score: Annotated[float, typer.Option(help="Pictures below it are left out.")] = 0.5,
+    batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
+    shard_size: Annotated[int, typer.Option(help="Pictures drawn for one file.")] = 1000,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    debug: Debug = False,
+) -> None:
+    """Draw pictures from known noise, judge them, and write the pairs that Reflow trains on.
+
+    [bold]Examples[/bold]
+
+      janusflow data reflow prompts.txt --model tiny --guidance 3 --num-images 4 --out pairs
+
+      janusflow data reflow prompts.txt --judge my_judge:score --min-score 0.8 --out pairs
+
+      janusflow train recipes/finetune/reflow.yaml model=tiny data.generation.0.path=pairs out=runs/straight
+    """
+    from janusflow.data.reflow import ReflowConfig, judged, read_prompts
+    from janusflow.data.reflow import reflow as run
+    from janusflow.pipeline import JanusFlow
+
+    config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size)
+    asked = read_prompts(prompts)
+    correct = None if judge is None else judged(load_function(judge, "--judge"), asked, min_score)
+    opened = JanusFlow.from_pretrained(model, device=device, dtype=dtype)
+    names = {"--model": model, "--dtype": dtype, "--judge": judge, "--min-score": min_score if judge else None}
+    counts = run(opened, asked, out, config, correct=correct, names=names)
+    print(f"{counts['kept']} of {counts['drawn']} pairs kept in {out}")
 
 
 def _captioner(

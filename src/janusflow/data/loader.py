@@ -11,8 +11,9 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from janusflow.data.mixture import TASKS, Mixture, index_of
+from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import Sample, SampleMaker
-from janusflow.data.sources import BROKEN, FileSource, Record, Source, SourceConfig, TinyworldSource
+from janusflow.data.sources import BROKEN, FileSource, Record, Source, TinyworldSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
 
 OPEN_FILES = 65536

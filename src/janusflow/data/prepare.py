@@ -6,7 +6,6 @@ same command and the result is the same.
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import re
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from janusflow.data.sources import BROKEN, FileSource, Record, SourceConfig
+from janusflow.data.rows import SourceConfig
+from janusflow.data.sources import BROKEN, FileSource, Record
 from janusflow.data.streams import EmptyStreamError, StreamSource
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
@@ -343,18 +343,3 @@ def _report(out: Path, state: State) -> None:
         f"{summary['words per caption']} words per caption; {state.cut} captions cut to their first sentence.",
     ]
     (out / "report.md").write_text("\n".join(lines) + "\n")
-
-
-def load_scorer(name: str) -> Scorer:
-    """The function that `module:function` names.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"scorer is {name!r}; expected module:function of a module that can be imported") from error
-    scorer: Scorer = found
-    return scorer

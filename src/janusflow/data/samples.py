@@ -123,7 +123,8 @@ class SampleMaker:
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         network, config = self.network, self.config
         side = network.latent_size
-        noise = torch.randn(network.latent_channels, side, side, generator=generator)
+        fixed = None if record.noise_seed is None else torch.Generator().manual_seed(record.noise_seed)
+        noise = torch.randn(network.latent_channels, side, side, generator=fixed or generator)
         if config.time == "uniform":
             t = torch.rand(1, generator=generator)
         else:

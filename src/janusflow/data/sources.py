@@ -1,16 +1,14 @@
 """Where training data comes from: every kind of source gives plain records.
 
-Files are read through Hugging Face `datasets` (WebDataset tars, Parquet, folders of pictures, hub ids) and JSON lines
-through `jsonlines.py`, here by index and in `streams.py` one after the other. Pictures stay undecoded in a record, so
-that a broken one costs its sample and not the run.
+`rows.py` opens files; their rows are read here by index and in `streams.py` one after the other. Pictures stay
+undecoded in a record, so that a broken one costs its sample and not the run.
 """
 
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -19,7 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from janusflow.data.jsonlines import FAULT, METADATA, JsonLines, is_lines, read_lines
+from janusflow.data.jsonlines import FAULT
+from janusflow.data.rows import PICTURES, SUFFIXES, SourceConfig, open_rows
+from janusflow.generation import LARGEST_SEED
 from janusflow.images import ImageSource
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
@@ -28,40 +28,11 @@ from janusflow.tinyworld.scenes import render
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
 TALK_COLUMNS = ("conversations", "messages")
+NOISE_COLUMN = "noise_seed"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 PICTURE_TASKS = ("understanding", "generation")
 LLAVA_IMAGE = "<image>"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
 BROKEN = (ValueError, OSError, KeyError, TypeError, AttributeError)  # what a broken record or picture raises
-SUFFIXES = {"webdataset": "*.tar", "parquet": "*.parquet", "jsonl": "*.jsonl"}
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """One source of data.
-
-    Attributes:
-        kind: tinyworld, webdataset, parquet, jsonl, folder or hub.
-        path: a file, a folder, a pattern, or a hub id; not used by tinyworld.
-        weight: its turn among the sources of its task.
-        split: of the data set.
-        streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
-        shares: of tinyworld's kinds of scenes; by default all alike.
-        questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
-        described: of tinyworld: share of the pictures to draw whose text is the full description of the scene.
-        fitting: leave records out that do not serve the task; by default they count as broken.
-    """
-
-    kind: str
-    path: str = ""
-    weight: float = 1.0
-    split: str = "train"
-    streaming: bool = False
-    shares: dict[str, float] = field(default_factory=dict)
-    questions: int = 4
-    described: float = 0.0
-    fitting: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,12 +44,14 @@ class Record:
         images: its pictures, undecoded where they come from files.
         text: a caption, a prompt or plain text; empty if there is none.
         turns: (user, assistant) messages; a `<image_placeholder>` in the first for each picture, or in none.
+        noise_seed: of the noise that the picture is drawn from, where that is not left to chance (Reflow).
     """
 
     name: str
     images: tuple[ImageSource, ...] = ()
     text: str = ""
     turns: tuple[tuple[str, str], ...] = ()
+    noise_seed: int | None = None
 
 
 class Source(Protocol):
@@ -227,7 +200,7 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     Raises:
         ValueError: if it could not be read, holds nothing that is known, or a malformed picture or conversation.
     """
-    if FAULT in row:
+    if row.get(FAULT):
         raise ValueError(row[FAULT])
     try:
         return _record_of(row, name, folder)
@@ -247,7 +220,10 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
         talk = json.loads(talk)
     text = next((fields[key] for key in TEXT_COLUMNS if isinstance(fields.get(key), str | bytes)), "")
     text = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else text
-    record = Record(name, tuple(_picture(i, folder) for i in listed), text.strip(), read_turns(talk or [], name))
+    seed = fields.get(NOISE_COLUMN)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED):
+        raise ValueError(f"{name} has {NOISE_COLUMN} {seed!r:.40}; expected a whole number from 0 to {LARGEST_SEED}")
+    record = Record(name, tuple(_picture(i, folder) for i in listed), text.strip(), read_turns(talk or [], name), seed)
     if not record.text and not record.turns and not record.images:
         raise ValueError(
             f"{name} has no text, no conversation and no picture; its columns are {', '.join(map(str, row))}"
@@ -284,84 +260,3 @@ def _picture(value: Any, folder: Path) -> ImageSource:
     if isinstance(value, str | bytes | Path | np.ndarray | Image.Image):
         return value
     raise ValueError(f"a picture is given as {type(value).__name__}")
-
-
-def files_of(config: SourceConfig) -> list[Path]:
-    """The files that a source of a kind in `SUFFIXES` is read from.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    path, pattern = Path(config.path).expanduser().absolute(), SUFFIXES[config.kind]
-    found = sorted(path.rglob(pattern)) if path.is_dir() else sorted(path.parent.glob(path.name))
-    if not found:
-        raise ValueError(f"{config.path}: no {pattern} files are there")
-    return found
-
-
-def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
-    """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to.
-
-    Raises:
-        ValueError: if they cannot be read.
-    """
-    import datasets
-
-    path = Path(config.path).expanduser().absolute()
-    options: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
-    if config.kind in SUFFIXES:
-        found = list(files or files_of(config))
-        folder = found[0].parent
-        if config.kind == "jsonl" and all(is_lines(file) for file in found):
-            return _by_lines(found, config), folder
-        options.update(path=BUILDERS[config.kind], data_files={config.split: [str(file) for file in found]})
-    elif config.kind == "folder":
-        if not path.is_dir():
-            raise ValueError(f"{config.path} is no folder")
-        if not any(path.glob("metadata.*")):
-            return _captioned(path, config), path
-        if list(path.rglob("metadata.*")) == [path / METADATA]:
-            return _by_lines([path / METADATA], config), path
-        options.update(path="imagefolder", data_dir=str(path))
-        folder = path
-    elif config.kind == "hub":
-        options["path"], folder = config.path, Path()
-    else:
-        known = "tinyworld, webdataset, parquet, jsonl, folder, hub"
-        raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
-    try:
-        rows = datasets.load_dataset(**options)
-    except (OSError, ValueError, tarfile.TarError, datasets.exceptions.DatasetGenerationError) as error:
-        raise ValueError(f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}") from error
-    for name, feature in (rows.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(name, datasets.Image(decode=False))
-    return rows, folder
-
-
-def _by_lines(files: list[Path], config: SourceConfig) -> Any:
-    import datasets
-
-    if not config.streaming:
-        try:
-            return JsonLines(files)
-        except OSError as error:
-            raise ValueError(f"{config.path} cannot be read as JSON lines: {error}") from error
-    return datasets.IterableDataset.from_generator(read_lines, gen_kwargs={"files": files})
-
-
-def _captioned(path: Path, config: SourceConfig) -> Any:
-    """Pictures, each with the text of the .txt file beside it, if there is one."""
-    import datasets
-
-    pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES]
-    texts = [file.with_suffix(".txt") for file in pictures]
-    if not pictures:
-        raise ValueError(f"{config.path} holds neither a metadata.jsonl nor pictures with a .txt file beside each")
-    rows = datasets.Dataset.from_list(
-        [
-            {"image": str(picture), "text": text.read_text(encoding="utf-8") if text.is_file() else ""}
-            for picture, text in zip(pictures, texts, strict=True)
-        ]
-    )
-    return rows.to_iterable_dataset() if config.streaming else rows

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from janusflow.data.sources import SUFFIXES, Record, SourceConfig, files_of, open_rows, read_row
+from janusflow.data.rows import SUFFIXES, SourceConfig, files_of, open_rows
+from janusflow.data.sources import Record, read_row
 
 
 class EmptyStreamError(ValueError):

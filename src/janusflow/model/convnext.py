@@ -56,7 +56,8 @@ class ConvNextBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x: (B, C, h, w) float32, time: (B, D) in the weights' dtype -> (B, C, h, w) float32."""
-        y = self.norm(rearrange(self.depthwise(x.to(self.depthwise.weight.dtype)), "b c h w -> b h w c"))
+        y = self.depthwise(x.to(self.depthwise.weight.dtype))
+        y = self.norm(rearrange(y, "b c h w -> b h w c").contiguous())  # else linear maps copy it, slowly in bfloat16
         y = self.contract(self.response_norm(F.gelu(self.expand(y))))
         x = x + rearrange(y, "b h w c -> b c h w")
         scale, shift = rearrange(self.modulation(F.silu(time)).float(), "b c -> b c 1 1").chunk(2, dim=1)

@@ -66,5 +66,5 @@ class GenerationEncoder(nn.Module):
         x = self.patchify(latent.to(dtype)).float()
         for block in self.blocks:
             x = block(x, time)
-        tokens = self.aligner(rearrange(x, "b c h w -> b (h w) c").to(dtype))
+        tokens = self.aligner(rearrange(x, "b c h w -> b (h w) c").to(dtype).contiguous())
         return EncodedLatent(tokens=tokens, time=time, skip=x)

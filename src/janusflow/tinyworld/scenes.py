@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import combinations, combinations_with_replacement
@@ -35,6 +36,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 MAX_SHAPES = 5
 GAP = 3  # free units between two shapes
+MARGIN = 3  # free units between a shape and the picture's rim
 TINT = 4  # colours vary by at most this much per channel
 PLACE_TRIES = 60
 SUPERSAMPLING = 8
@@ -200,7 +202,7 @@ def _sample_shape(rng: Random, wish: Wish) -> Shape:
     kind = wish.kind or rng.choice(SHAPES)
     color = wish.color or rng.choice(tuple(COLORS))
     radius = rng.choice(SIZES[wish.size or rng.choice(tuple(SIZES))])
-    low, high = radius + 3, UNITS - radius - 3
+    low, high = radius + MARGIN, UNITS - radius - MARGIN
     return Shape(kind, color, rng.randint(low, high), rng.randint(low, high), radius, _tinted(rng, COLORS[color]))
 
 
@@ -212,16 +214,27 @@ def _tinted(rng: Random, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
 def _fits(shape: Shape, others: list[Shape], wish: Wish) -> bool:
     if wish.region is not None and shape.region != wish.region:
         return False
-    if any(math.hypot(shape.x - o.x, shape.y - o.y) < REACH * (shape.radius + o.radius) + GAP for o in others):
+    if any(_touch(shape, other) for other in others):
         return False
-    if wish.relation is None:
-        return True
-    relation, index = wish.relation
-    other = others[index]
-    across, along = abs(shape.x - other.x), abs(shape.y - other.y)
+    return wish.relation is None or clearly(wish.relation[0], shape, others[wish.relation[1]])
+
+
+def _touch(a: Shape, b: Shape) -> bool:
+    return math.hypot(a.x - b.x, a.y - b.y) < REACH * (a.radius + b.radius) + GAP
+
+
+def clearly(relation: str, a: Shape, b: Shape) -> bool:
+    """Whether a stands so seen from b, and so much more than sideways that nobody would say otherwise."""
+    across, along = abs(a.x - b.x), abs(a.y - b.y)
     if relation in ("left of", "right of"):
         across, along = along, across
-    return relation in relations(shape, other) and along >= 1.5 * across
+    return relation in relations(a, b) and along >= 1.5 * across
+
+
+def stand_apart(shapes: Sequence[Shape]) -> bool:
+    """Whether shapes stand as `sample_scene` puts them: inside the picture, and none too near to another."""
+    inside = all(s.radius + MARGIN <= place <= UNITS - s.radius - MARGIN for s in shapes for place in (s.x, s.y))
+    return inside and not any(_touch(a, b) for a, b in combinations(shapes, 2))
 
 
 # --- rendering ------------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from janusflow.data.mixture import TASKS, Mixture, Ratio
+from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
-from janusflow.data.sources import SourceConfig, kind_of, tasks_of
+from janusflow.data.sources import kind_of, tasks_of
 from janusflow.training.objective import LossConfig
 from janusflow.training.stages import PARTS
 

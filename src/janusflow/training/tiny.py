@@ -2,8 +2,9 @@
 
     python -m janusflow.training.tiny --out runs/tiny
 
-The stages are `recipes/tiny/stage1.yaml` to `stage3.yaml`. Everything stops and resumes at any time with the same
-command; the result is a folder that `JanusFlow.from_pretrained` opens.
+The stages are the files of `recipes/tiny`; between the second and the third stand two rounds of Reflow
+(`tiny_reflow.py`). Everything stops and resumes at any time with the same command; the result is a folder that
+`JanusFlow.from_pretrained` opens.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from janusflow.training.config import load_config
 from janusflow.training.fit import FitConfig, Losses, fit, step_generator
 from janusflow.training.objective import autoregressive_loss
 from janusflow.training.packing import pack
+from janusflow.training.tiny_reflow import PAIRS, draw_pairs
 from janusflow.training.tokenizer import learn_tokenizer
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
@@ -43,7 +45,10 @@ from janusflow.vae import LatentCodec
 VOCABULARY = 1024
 DESCRIPTION_TOKENS = 72
 LOOKING_PAIRS, LOOKING_STRENGTH = 14, 5.4  # of `look_back`: logits of 4 between neighbouring places
-STAGES = ("stage1", "stage2", "stage3")
+STAGES = ("stage1", "stage2", "reflow1", "reflow2", "stage3")
+REFLOWS = ("reflow1", "reflow2")  # each begins with drawing pairs
+AFTERWARDS = ("reflow2", "stage3")  # what goes on from a finished model
+TRIED_PAIRS = 12  # with few steps
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,12 @@ class PartsRecipe:
 
 
 def run(out: Path, recipes: Path, *, start: str | None = None, device: str = "auto", steps: int | None = None) -> Path:
-    """Pretrains the parts, trains the three stages and writes the model, skipping what is done.
+    """Pretrains the parts, trains the stages and writes the model, skipping what is done.
 
     Args:
         out: folder of the run.
         recipes: folder of the stages' recipes.
-        start: a trained model to go on from with stages 2 and 3, in place of nothing.
+        start: a trained model to go on from with a round of Reflow and stage 3, in place of nothing.
         device: where.
         steps: at most so many in each part and stage, to try it out.
 
@@ -90,12 +95,16 @@ def run(out: Path, recipes: Path, *, start: str | None = None, device: str = "au
         The folder of the finished model.
     """
     recipe = PartsRecipe() if steps is None else PartsRecipe().shortened(steps)
-    before = start or str(pretrain(recipe, out, resolve_device(device)))
-    for stage in STAGES if start is None else STAGES[1:]:
-        changes = [f"model={before}", f"out={out / stage}"]
-        changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0"]
+    before, pairs = start or str(pretrain(recipe, out, resolve_device(device))), out / "pairs"
+    for stage in STAGES if start is None else AFTERWARDS:
         export = out / stage / "export"
         if not export.is_dir():
+            changes = [f"model={before}", f"out={out / stage}"]
+            changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0"]
+            if stage in REFLOWS:
+                count = PAIRS if steps is None else TRIED_PAIRS
+                draw_pairs(before, pairs / stage, REFLOWS.index(stage), count=count, device=device)
+            changes += [f"data.generation.0.path={pairs}"] if pairs.is_dir() else []
             train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
             if not export.is_dir():
                 raise SystemExit(0)  # told to stop: the same command continues

@@ -1,0 +1,205 @@
+"""Reflow: what a model draws from known noise becomes what it is trained to draw from that noise.
+
+Rectified flow's second procedure (Liu et al., arXiv 2209.03003, section 2.2). In the first training any noise x_0 may
+become any picture x_1 of a prompt, and where paths cross, the velocity is their mean. Here the pairs (x_0, x_1) are
+those that the model's own ODE, with guidance, connects: paths no longer cross, guidance is learned with them, and few
+steps suffice. Pairs that a judge refuses are left out, or get the picture that should have been drawn; then training on
+them also raises the share of pictures that are right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from janusflow.data.jsonlines import FAULT, parse
+from janusflow.data.sources import NOISE_COLUMN
+from janusflow.progress import progress_bar
+
+if TYPE_CHECKING:
+    from janusflow.pipeline import JanusFlow
+
+Correct = Callable[[list[int], list[Image.Image]], "list[Image.Image | None]"]
+"""Numbers of prompts and the pictures drawn for them -> the pictures to be learned, None to leave one out."""
+
+Judge = Callable[[str, Image.Image], float]
+"""Prompt and picture -> score."""
+
+STATE = "reflow.json"
+
+
+@dataclass(frozen=True)
+class ReflowConfig:
+    """How pairs are drawn.
+
+    Attributes:
+        images: pictures of each prompt.
+        steps: Euler steps from noise to picture.
+        guidance: weight of classifier-free guidance; training on the pairs makes it part of the velocity.
+        seed: of the first picture's noise; the others count on from it.
+        batch_size: pictures drawn at once.
+        shard_size: pictures drawn for one file.
+    """
+
+    images: int = 1
+    steps: int = 30
+    guidance: float = 2.0
+    seed: int = 0
+    batch_size: int = 16
+    shard_size: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("images", "steps", "batch_size", "shard_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+
+
+def reflow(
+    model: JanusFlow,
+    prompts: Sequence[str],
+    out: Path,
+    config: ReflowConfig,
+    *,
+    correct: Correct | None = None,
+    names: dict[str, Any] | None = None,
+) -> dict[str, int]:
+    """Draws pictures and writes them as Parquet files with the columns image, text and noise_seed.
+
+    A run that was stopped continues with the next file; what it gives does not depend on that.
+
+    Args:
+        model: draws.
+        prompts: what it draws.
+        out: folder of the files.
+        config: see `ReflowConfig`.
+        correct: judges or replaces the pictures; by default all are kept as they are.
+        names: what else shaped the pairs (model, judge, ...); a run with others is not continued.
+
+    Returns:
+        "drawn" and "kept": how many.
+
+    Raises:
+        ValueError: if there is no prompt, or `out` holds a run with other settings.
+    """
+    if not prompts:
+        raise ValueError("there is no prompt to draw")
+    asked = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
+    settings = {**asdict(config), "prompts": asked, **(names or {})}
+    kept = _continue(out, settings)
+    total = len(prompts) * config.images
+    with progress_bar("drawing pairs", total) as advance:
+        for _ in range(min(len(kept) * config.shard_size, total)):
+            advance()
+        while len(kept) * config.shard_size < total:
+            first = len(kept) * config.shard_size
+            rows: list[dict[str, Any]] = []
+            for start in range(first, min(first + config.shard_size, total), config.batch_size):
+                stop = min(start + config.batch_size, first + config.shard_size, total)
+                rows += _pairs(model, prompts, range(start, stop), config, correct)
+                for _ in range(start, stop):
+                    advance()
+            if rows:
+                _write(out / f"pairs-{len(kept):06d}.parquet", rows)
+            kept.append(len(rows))
+            _save(out, settings, kept)
+    return {"drawn": total, "kept": sum(kept)}
+
+
+def read_prompts(file: Path) -> list[str]:
+    """The prompts of a file: a line each, or the field `prompt` or `text` of JSON lines.
+
+    Raises:
+        ValueError: if it cannot be read, or holds none.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as prompts: {error}") from error
+    prompts = [line for line in lines if line]
+    if file.suffix == ".jsonl":
+        rows = [parse(line.encode(), file, number) for number, line in enumerate(lines, 1) if line]
+        prompts = [row.get("prompt", row.get("text", row.get(FAULT))) for row in rows]
+        for row, prompt in zip(rows, prompts, strict=True):
+            if FAULT in row or not isinstance(prompt, str) or not prompt.strip():
+                raise ValueError(row.get(FAULT) or f"{file} has a line without prompt or text: {row!r:.80}")
+    if not prompts:
+        raise ValueError(f"{file} holds no prompt")
+    return prompts
+
+
+def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
+    """Keeps the pictures whose score is at least so high."""
+
+    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
+        asked = [prompts[number] for number in numbers]
+        return [p if judge(prompt, p) >= least else None for prompt, p in zip(asked, pictures, strict=True)]
+
+    return correct
+
+
+def _pairs(
+    model: JanusFlow, prompts: Sequence[str], numbers: range, config: ReflowConfig, correct: Correct | None
+) -> list[dict[str, Any]]:
+    asked, seeds = [number // config.images for number in numbers], [config.seed + number for number in numbers]
+    drawn = model.generate(
+        [prompts[number] for number in asked],
+        seed=seeds,
+        num_inference_steps=config.steps,
+        guidance_scale=config.guidance,
+        batch_size=config.batch_size,
+        progress=False,
+    )
+    wanted = drawn if correct is None else correct(asked, drawn)
+    return [
+        {"image": {"bytes": _png(picture), "path": None}, "text": prompts[number], NOISE_COLUMN: seed}
+        for number, seed, picture in zip(asked, seeds, wanted, strict=True)
+        if picture is not None
+    ]
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "text": datasets.Value("string"), NOISE_COLUMN: datasets.Value("int64")}
+    )
+    beside = file.with_suffix(".tmp")
+    datasets.Dataset.from_list(rows, features=features).to_parquet(str(beside))
+    beside.rename(file)
+
+
+def _continue(out: Path, settings: dict[str, Any]) -> list[int]:
+    """How many pairs each finished file holds."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept: list[int] = []
+    if (out / STATE).is_file():
+        state = json.loads((out / STATE).read_text())
+        given = state["settings"]
+        other = [name for name in {**settings, **given} if given.get(name) != settings.get(name)]
+        if other:
+            names = ", ".join(other)
+            raise ValueError(f"{out} holds pairs of other settings ({names}); use those, or give another folder")
+        kept = state["kept"]
+    for file in [*out.glob("*.tmp"), *out.glob("pairs-*.parquet")]:  # a file written after the state is made again
+        if file.suffix == ".tmp" or int(file.stem.split("-")[1]) >= len(kept):
+            file.unlink()
+    return kept
+
+
+def _save(out: Path, settings: dict[str, Any], kept: list[int]) -> None:
+    beside = out / f"{STATE}.tmp"
+    beside.write_text(json.dumps({"settings": settings, "kept": kept}) + "\n")
+    beside.rename(out / STATE)

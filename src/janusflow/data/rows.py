@@ -1,0 +1,157 @@
+"""Opens the files of a data set: Hugging Face `datasets` for WebDataset tars, Parquet, folders of pictures and hub ids,
+`jsonlines.py` for JSON lines.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from janusflow.data.jsonlines import FAULT, METADATA, JsonLines, is_lines, read_lines
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
+SUFFIXES = {"webdataset": "*.tar", "parquet": "*.parquet", "jsonl": "*.jsonl"}
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source of data.
+
+    Attributes:
+        kind: tinyworld, webdataset, parquet, jsonl, folder or hub.
+        path: a file, a folder, a pattern, or a hub id; not used by tinyworld.
+        weight: its turn among the sources of its task.
+        split: of the data set.
+        streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
+        shares: of tinyworld's kinds of scenes; by default all alike.
+        questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
+        described: of tinyworld: share of the pictures to draw whose text is the full description of the scene.
+        fitting: leave records out that do not serve the task; by default they count as broken.
+    """
+
+    kind: str
+    path: str = ""
+    weight: float = 1.0
+    split: str = "train"
+    streaming: bool = False
+    shares: dict[str, float] = field(default_factory=dict)
+    questions: int = 4
+    described: float = 0.0
+    fitting: bool = False
+
+
+def files_of(config: SourceConfig) -> list[Path]:
+    """The files that a source of a kind in `SUFFIXES` is read from.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    path, pattern = Path(config.path).expanduser().absolute(), SUFFIXES[config.kind]
+    found = sorted(path.rglob(pattern)) if path.is_dir() else sorted(path.parent.glob(path.name))
+    if not found:
+        raise ValueError(f"{config.path}: no {pattern} files are there")
+    return found
+
+
+def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
+    """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
+    import datasets
+
+    path = Path(config.path).expanduser().absolute()
+    options: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
+    if config.kind in SUFFIXES:
+        found = list(files or files_of(config))
+        folder = found[0].parent
+        if config.kind == "jsonl" and all(is_lines(file) for file in found):
+            return _by_lines(found, config), folder
+        options.update(path=BUILDERS[config.kind], data_files={config.split: [str(file) for file in found]})
+    elif config.kind == "folder":
+        if not path.is_dir():
+            raise ValueError(f"{config.path} is no folder")
+        if not any(path.glob("metadata.*")):
+            return _captioned(path, config), path
+        if list(path.rglob("metadata.*")) == [path / METADATA]:
+            return _by_lines([path / METADATA], config), path
+        options.update(path="imagefolder", data_dir=str(path))
+        folder = path
+    elif config.kind == "hub":
+        options["path"], folder = config.path, Path()
+    else:
+        known = "tinyworld, webdataset, parquet, jsonl, folder, hub"
+        raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
+    try:
+        rows = datasets.load_dataset(**options)
+    except _unreadable() as error:
+        told = f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}"
+        if config.kind not in SUFFIXES or config.streaming:
+            raise ValueError(told) from error
+        if len(found) == 1:
+            raise ValueError(f"{told}; with streaming what stands before the damage is read") from error
+        rows = _readable(found, config)
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
+    return rows, folder
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What `datasets` raises for files that it cannot read."""
+    import datasets
+
+    return (OSError, ValueError, tarfile.TarError, datasets.exceptions.DatasetGenerationError)
+
+
+def _readable(files: Sequence[Path], config: SourceConfig) -> Any:
+    """The rows of the files that can be read; each that cannot is one row whose `FAULT` names it.
+
+    Raises:
+        ValueError: if none can.
+    """
+    import datasets
+
+    parts, faults = [], []
+    for file in files:
+        options = {"path": BUILDERS[config.kind], "data_files": {config.split: [str(file)]}, "split": config.split}
+        try:
+            parts.append(datasets.load_dataset(**options))
+        except _unreadable() as error:
+            faults.append(f"{file} cannot be read, all of it is left out: {str(error).splitlines()[0]}")
+    if not parts:
+        raise ValueError(f"none of the {len(files)} files of {config.path} can be read; the first: {faults[0]}")
+    return datasets.concatenate_datasets([*parts, datasets.Dataset.from_list([{FAULT: fault} for fault in faults])])
+
+
+def _by_lines(files: list[Path], config: SourceConfig) -> Any:
+    import datasets
+
+    if not config.streaming:
+        try:
+            return JsonLines(files)
+        except OSError as error:
+            raise ValueError(f"{config.path} cannot be read as JSON lines: {error}") from error
+    return datasets.IterableDataset.from_generator(read_lines, gen_kwargs={"files": files})
+
+
+def _captioned(path: Path, config: SourceConfig) -> Any:
+    """Pictures, each with the text of the .txt file beside it, if there is one."""
+    import datasets
+
+    pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES]
+    texts = [file.with_suffix(".txt") for file in pictures]
+    if not pictures:
+        raise ValueError(f"{config.path} holds neither a metadata.jsonl nor pictures with a .txt file beside each")
+    rows = datasets.Dataset.from_list(
+        [
+            {"image": str(picture), "text": text.read_text(encoding="utf-8") if text.is_file() else ""}
+            for picture, text in zip(pictures, texts, strict=True)
+        ]
+    )
+    return rows.to_iterable_dataset() if config.streaming else rows

@@ -1,0 +1,133 @@
+"""The scene that a picture comes nearest to, of all that show a task: what the picture should have been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import permutations
+from random import Random
+
+import numpy as np
+
+from janusflow.tinyworld.captions import Clause, Task, scene_for
+from janusflow.tinyworld.checker import read
+from janusflow.tinyworld.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    SIZES,
+    UNITS,
+    Scene,
+    Shape,
+    clearly,
+    is_held_out,
+    render,
+    stand_apart,
+)
+
+STARTS, MOST_STARTS = 24, 200
+MOVES = 260
+SIDE = 16  # pictures are compared at so many pixels
+RADII = [radius for radii in SIZES.values() for radius in radii]
+STEP = 4.0  # standard deviation of a small move
+
+
+def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
+    """A scene that shows the task exactly and looks much like a picture, found by a random search.
+
+    What the picture has right stays where it is; what it has wrong is changed, moved or left out. Colours are those of
+    `COLORS` and `BACKGROUNDS` to the digit.
+
+    Args:
+        task: what the scene shows.
+        pixels: (64, 64, 3) uint8.
+        rng: the only source of chance.
+
+    Returns:
+        The scene, never one that is kept from training; None if no scene of the task was found at all.
+    """
+    clauses = [clause for clause in task.clauses for _ in range(clause.count)]
+    goal = _small(pixels)
+
+    def distance(scene: Scene) -> float:
+        return float(np.square(_small(render(scene)) - goal).mean())
+
+    found = [(distance(scene), number, scene) for number, scene in enumerate(_starts(task, clauses, pixels, rng))]
+    if not found:
+        return None
+    best, _, scene = min(found)
+    for _ in range(MOVES):
+        other = _moved(scene, clauses, rng)
+        if _shows(task, clauses, other):
+            away = distance(other)
+            if away < best:
+                best, scene = away, other
+    return scene
+
+
+def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, rng: Random) -> Iterator[Scene]:
+    """Scenes on the picture's own background: with shapes where the picture has some, and at random."""
+    median = np.median(pixels.reshape(-1, 3), axis=0)
+    background = task.background or min(BACKGROUNDS, key=lambda name: np.abs(median - BACKGROUNDS[name]).sum())
+    shown = read(pixels).scene
+    orders = permutations(shown.shapes, len(clauses)) if shown else ()
+    drawn: list[Scene] = []
+    for tried in range(MOST_STARTS):  # crowded tasks rarely find a place for everything
+        if tried >= STARTS and drawn:
+            break
+        scene = scene_for(rng, task)
+        drawn += [] if scene is None else [scene]
+    for shapes in [*orders, *(scene.shapes for scene in drawn)]:
+        fitted = tuple(_fitted(clause, shape) for clause, shape in zip(clauses, shapes, strict=True))
+        scene = Scene(fitted, background, BACKGROUNDS[background])
+        if _shows(task, clauses, scene):
+            yield scene
+
+
+def _fitted(clause: Clause, shape: Shape) -> Shape:
+    """What the clause names, in the place and as far as it leaves that open in the size and colour of a shape.
+
+    As training draws it: whole units, a radius that exists, a colour without tint.
+    """
+    color = clause.color or shape.color
+    radii = SIZES[clause.size] if clause.size else RADII
+    radius = min(radii, key=lambda r: abs(r - shape.radius))
+    return Shape(clause.kind, color, round(shape.x), round(shape.y), radius, COLORS[color])
+
+
+def _moved(scene: Scene, clauses: list[Clause], rng: Random) -> Scene:
+    """The scene with one shape moved, resized or recoloured, or two of them exchanged."""
+    index = rng.randrange(len(scene.shapes))
+    shape, clause, chance = scene.shapes[index], clauses[index], rng.random()
+    shapes = list(scene.shapes)
+    if chance < 0.5:
+        step = round(rng.gauss(0, STEP)), round(rng.gauss(0, STEP))
+        shapes[index] = replace(shape, x=shape.x + step[0], y=shape.y + step[1])
+    elif chance < 0.65:
+        shapes[index] = replace(shape, x=rng.randrange(UNITS), y=rng.randrange(UNITS))
+    elif chance < 0.8:
+        shapes[index] = replace(shape, radius=rng.choice(RADII))
+    elif chance < 0.95 and clause.color is None:
+        color = rng.choice(tuple(COLORS))
+        shapes[index] = replace(shape, color=color, rgb=COLORS[color])
+    else:
+        other = rng.randrange(len(shapes))
+        here, there = shapes[index], shapes[other]
+        shapes[index], shapes[other] = replace(here, x=there.x, y=there.y), replace(there, x=here.x, y=here.y)
+    return replace(scene, shapes=tuple(shapes))
+
+
+def _shows(task: Task, clauses: list[Clause], scene: Scene) -> bool:
+    """Whether the shapes are those of the clauses, in their order, and the scene is one that training may show."""
+    for clause, shape in zip(clauses, scene.shapes, strict=True):
+        wanted = (clause.kind, clause.color or shape.color, clause.size or shape.size, clause.region or shape.region)
+        if wanted != (shape.kind, shape.color, shape.size, shape.region):
+            return False
+    if task.relation and not clearly(task.relation, scene.shapes[0], scene.shapes[1]):
+        return False
+    return stand_apart(scene.shapes) and not is_held_out(scene)
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    """(64, 64, 3) to means of cells, (16, 16, 3) float32."""
+    cell = UNITS // SIDE
+    return pixels.reshape(SIDE, cell, SIDE, cell, 3).astype(np.float32).mean(axis=(1, 3))

@@ -1,0 +1,138 @@
+"""Pairs of noise and picture: the noise is the one that was drawn from, and a stopped run gives the same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from janusflow import JanusFlow
+from janusflow.cli import app
+from janusflow.data import reflow as module
+from janusflow.data.reflow import ReflowConfig, judged, read_prompts, reflow
+from janusflow.data.rows import SourceConfig
+from janusflow.data.samples import SampleConfig, SampleMaker
+from janusflow.data.sources import FileSource, read_row
+
+PROMPTS = ["a red circle", "two stars", "a blue square"]
+SHORT = ReflowConfig(images=2, steps=1, guidance=1.0, seed=40, batch_size=2, shard_size=4)
+
+
+def pairs(folder: Path) -> list[dict]:
+    return list(FileSource(SourceConfig("parquet", str(folder))).rows)
+
+
+def test_training_starts_from_the_noise_that_was_drawn_from(tmp_path: Path, small_model: JanusFlow) -> None:
+    counts = reflow(small_model, PROMPTS, tmp_path, SHORT)
+    assert counts == {"drawn": 6, "kept": 6}
+    source = FileSource(SourceConfig("parquet", str(tmp_path)), "generation")
+    maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig(prompt_dropout=0.0))
+    for number in range(6):
+        record = source.record(number)
+        assert (record.text, record.noise_seed) == (PROMPTS[number // 2], 40 + number)
+        first, second = (maker.make("generation", record, Random(seed)).drawn for seed in (1, 2))
+        assert first is not None and second is not None
+        assert torch.equal(first.noise, second.noise) and first.t != second.t
+        settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "progress": False}
+        again = small_model.generate(record.text, latents=first.noise[None], **settings)[0]  # type: ignore[arg-type]
+        learned = ((first.pixels.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+        assert np.abs(np.asarray(again).astype(int) - learned).max() <= 1
+    assert len({row["image"]["bytes"] for row in pairs(tmp_path)}) == 6
+
+
+def test_pictures_are_left_out_or_replaced(tmp_path: Path, small_model: JanusFlow) -> None:
+    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
+        assert all(picture.size == (64, 64) for picture in pictures)
+        red = Image.new("RGB", (64, 64), (255, 0, 0))
+        return [None if number == 1 else red if number == 2 else p for number, p in zip(numbers, pictures, strict=True)]
+
+    assert reflow(small_model, PROMPTS, tmp_path, SHORT, correct=correct) == {"drawn": 6, "kept": 4}
+    found = pairs(tmp_path)
+    assert [row["noise_seed"] for row in found] == [40, 41, 44, 45]
+    assert found[0]["image"]["bytes"] != found[2]["image"]["bytes"] == found[3]["image"]["bytes"]
+    wanted = judged(lambda prompt, picture: float("star" in prompt), PROMPTS, 0.5)
+    reflow(small_model, PROMPTS, tmp_path / "judged", SHORT, correct=wanted)
+    assert [row["text"] for row in pairs(tmp_path / "judged")] == ["two stars"] * 2
+
+
+@pytest.mark.parametrize("stop", range(1, 5))
+def test_a_stopped_run_goes_on_to_the_same_files(
+    tmp_path: Path, small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    reflow(small_model, PROMPTS, tmp_path / "whole", SHORT)
+    for function in ("_pairs", "_write", "_save"):
+        out, calls, original = tmp_path / function, 0, getattr(module, function)
+
+        def stopped(*given: object, original=original) -> object:  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise KeyboardInterrupt
+            return original(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, function, stopped)
+            try:
+                reflow(small_model, PROMPTS, out, SHORT)
+            except KeyboardInterrupt:
+                (out / "half.tmp").write_bytes(b"half")
+        assert reflow(small_model, PROMPTS, out, SHORT) == {"drawn": 6, "kept": 6}
+        assert pairs(out) == pairs(tmp_path / "whole")
+        assert {file.name for file in out.iterdir()} - {"half.tmp"} == {f.name for f in (tmp_path / "whole").iterdir()}
+
+
+def test_other_settings_do_not_go_on(tmp_path: Path, small_model: JanusFlow) -> None:
+    reflow(small_model, PROMPTS[:1], tmp_path, SHORT, names={"--model": "tiny"})
+    for prompts, config, names, words in (
+        (PROMPTS[1:2], SHORT, {"--model": "tiny"}, r"other settings \(prompts\)"),
+        (PROMPTS[:1], ReflowConfig(images=3), {"--model": "tiny"}, r"other settings \(images, steps, "),
+        (PROMPTS[:1], SHORT, {"--model": "b"}, r"other settings \(--model\)"),
+        ([], SHORT, {}, "there is no prompt to draw"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            reflow(small_model, prompts, tmp_path, config, names=names)
+    with pytest.raises(ValueError, match="steps is 0"):
+        ReflowConfig(steps=0)
+
+
+def test_prompts_are_lines_or_json_lines(tmp_path: Path) -> None:
+    lines, rows, bad = tmp_path / "a.txt", tmp_path / "b.jsonl", tmp_path / "c.jsonl"
+    lines.write_text("a star\n\n  two circles \n")
+    rows.write_text('{"prompt": "a star", "tag": 1}\n\n{"text": "two circles"}\n')
+    assert read_prompts(lines) == read_prompts(rows) == ["a star", "two circles"]
+    for text, words in (
+        ("", "holds no prompt"),
+        ('{"prompt": 3}', "a line without prompt or text"),
+        ("{", "c.jsonl:1 is no valid JSON"),
+    ):
+        bad.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            read_prompts(bad)
+    with pytest.raises(ValueError, match="cannot be read as prompts"):
+        read_prompts(tmp_path)
+
+
+@pytest.mark.parametrize("seed", [-1, True, "7", 2**63])
+def test_a_seed_that_is_none_is_refused(seed: object) -> None:
+    with pytest.raises(ValueError, match="row has noise_seed .*; expected a whole number from 0"):
+        read_row({"text": "a star", "noise_seed": seed}, "row", Path())
+
+
+def test_the_command_draws_judges_and_says_what_it_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\na star\n")
+    (tmp_path / "my_reflow_judge.py").write_text("def score(prompt, picture):\n    return len(prompt) / 12\n")
+    monkeypatch.chdir(tmp_path)
+    command = ["data", "reflow", "prompts.txt", "--out", "pairs", "--steps", "1", "--guidance", "1", "--seed", "3"]
+    judge = ["--judge", "my_reflow_judge:score", "--min-score", "0.9"]
+    done = CliRunner().invoke(app, [*command, *judge])
+    assert done.exit_code == 0, done.output
+    assert "1 of 2 pairs kept in pairs" in done.output
+    assert [(row["text"], row["noise_seed"]) for row in pairs(tmp_path / "pairs")] == [("a red circle", 3)]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "(--judge, --min-score)" in refused.output

@@ -1,0 +1,76 @@
+"""The nearest scene of a task: always one of the task, and as near to the picture as the task allows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from janusflow.tinyworld.captions import KINDS, Clause, Task, sample_pair
+from janusflow.tinyworld.checker import matches
+from janusflow.tinyworld.nearest import nearest_scene
+from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, Scene, Shape, is_held_out, render, stand_apart
+
+
+def shape(kind: str, color: str, x: int, y: int, radius: int = 9) -> Shape:
+    return Shape(kind, color, x, y, radius, COLORS[color])
+
+
+def scene_of(*shapes: Shape, background: str = "mint") -> Scene:
+    return Scene(shapes, background, BACKGROUNDS[background])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_shows_the_task_whatever_the_picture_shows(kind: str) -> None:
+    for number in range(12):
+        rng = Random(f"{kind}/{number}")
+        task, _ = sample_pair(rng, kind)
+        other = render(sample_pair(rng, rng.choice(KINDS))[1])
+        found = nearest_scene(task, other, rng)
+        assert found is not None
+        verdict = matches(task, found)
+        assert verdict.passed, verdict.problem
+        assert stand_apart(found.shapes) and not is_held_out(found)
+
+
+def test_a_picture_that_is_right_stays() -> None:
+    for number in range(40):
+        rng = Random(number)
+        task, scene = sample_pair(rng, rng.choice(KINDS))
+        found = nearest_scene(task, render(scene), rng)
+        assert found is not None
+        assert difference(found, scene) < 8, (task.prompt, scene, found)
+
+
+def test_what_is_right_stays_and_what_is_wrong_is_changed() -> None:
+    circle, diamond = shape("circle", "red", 18, 20), shape("diamond", "blue", 44, 42)
+    alone = Task("single_object", "a circle", (Clause("circle"),))
+    both = Task("color_attr", "", (Clause("circle", color="pink"), Clause("diamond", color="blue")))
+    right = Task("position", "", (Clause("diamond"), Clause("circle")), relation="left of")
+    drawn = render(scene_of(circle, diamond))
+    left_out = nearest_scene(alone, drawn, Random(0))
+    assert left_out is not None and near(left_out.shapes[0], circle) and left_out.shapes[0].color == "red"
+    recolored = nearest_scene(both, drawn, Random(0))
+    assert recolored is not None and near(recolored.shapes[0], circle) and near(recolored.shapes[1], diamond)
+    assert [one.color for one in recolored.shapes] == ["pink", "blue"]
+    turned = nearest_scene(right, drawn, Random(0))
+    assert turned is not None and turned.shapes[0].x < turned.shapes[1].x
+    assert all(found.background == "mint" for found in (left_out, recolored, turned))
+    slate = nearest_scene(replace(alone, background="slate"), drawn, Random(0))
+    assert slate is not None and slate.background == "slate"
+
+
+def near(found: Shape, wanted: Shape) -> bool:
+    return max(abs(found.x - wanted.x), abs(found.y - wanted.y), abs(found.radius - wanted.radius)) <= 3
+
+
+def difference(a: Scene, b: Scene) -> float:
+    """Mean absolute difference of the renderings, of 255."""
+    return float(np.abs(render(a).astype(int) - render(b).astype(int)).mean())
+
+
+def test_nothing_where_the_task_has_no_scene() -> None:
+    crowded = Task("dense", "", tuple(Clause("circle", size="large", region="center", color=c) for c in COLORS)[:4])
+    assert nearest_scene(crowded, np.zeros((64, 64, 3), np.uint8), Random(0)) is None
