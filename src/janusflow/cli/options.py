@@ -60,4 +60,4 @@ def load_function(name: str, option: str) -> Callable[..., Any]:
         raise ValueError(f"{option} is {name!r}; expected module:function of a module that can be imported") from error
     if not callable(found):
         raise ValueError(f"{option} is {name!r}, which is no function but {type(found).__name__}")
-    return found  # type: ignore[no-any-return]
+    return found

@@ -122,16 +122,20 @@ def read_prompts(file: Path) -> list[str]:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as prompts: {error}") from error
-    prompts = [line for line in lines if line]
     if file.suffix == ".jsonl":
-        rows = [parse(line.encode(), file, number) for number, line in enumerate(lines, 1) if line]
-        prompts = [row.get("prompt", row.get("text", row.get(FAULT))) for row in rows]
-        for row, prompt in zip(rows, prompts, strict=True):
-            if FAULT in row or not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(row.get(FAULT) or f"{file} has a line without prompt or text: {row!r:.80}")
+        prompts = [_prompt_of(parse(line.encode(), file, number), file) for number, line in enumerate(lines, 1) if line]
+    else:
+        prompts = [line for line in lines if line]
     if not prompts:
         raise ValueError(f"{file} holds no prompt")
     return prompts
+
+
+def _prompt_of(row: dict[str, Any], file: Path) -> str:
+    prompt = row.get("prompt", row.get("text"))
+    if FAULT in row or not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(row.get(FAULT) or f"{file} has a line without prompt or text: {row!r:.80}")
+    return prompt.strip()
 
 
 def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
