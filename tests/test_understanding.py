@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,15 @@ def test_sampling_follows_its_seed_and_leaves_the_callers_state_alone(small_mode
     torch.manual_seed(0)
     small_model.ask("hi", seed=5, **settings)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_greedy_decoding_says_what_it_does_without(small_model: JanusFlow) -> None:
+    with pytest.warns(UserWarning, match="without do_sample=True, temperature and top_k mean nothing"):
+        warm = small_model.ask("hi", temperature=3.0, top_k=5, max_new_tokens=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert small_model.ask("hi", max_new_tokens=4) == warm
+        small_model.ask("hi", do_sample=True, temperature=3.0, top_k=5, max_new_tokens=4)
 
 
 def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:

@@ -137,7 +137,7 @@ def siglip_config(
 
 
 def tiny(vocab_size: int = 1024) -> JanusFlowConfig:
-    """The network that ships with the package: 64-pixel pictures, 8x8 image tokens on both sides, 11 M parameters.
+    """The network that ships with the package: 64-pixel pictures, 8x8 image tokens on both sides, 13 M parameters.
 
     Args:
         vocab_size: of the tiny world's tokenizer.
@@ -158,7 +158,9 @@ def tiny(vocab_size: int = 1024) -> JanusFlowConfig:
         vision_config=vision,
         latent_downscale=4,
         generation_encoder_width=128,
+        generation_encoder_depth=4,
         generation_decoder_width=128,
+        generation_decoder_depth=4,
         image_size=64,
         dtype="float32",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from janusflow.generation import check_seed
 from janusflow.messages import Message
 from janusflow.processor import JanusFlowProcessor
 
+SAMPLING = ("temperature", "top_p", "top_k")  # greedy decoding does without
 HALF_A_CHARACTER = "\ufffd"  # what a decoder writes where the bytes of a character are not all there yet
 
 
@@ -64,6 +66,9 @@ class Decoding:
             raise ValueError(f"top_k is {self.top_k!r}; expected a whole number from 0 upwards")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
+        idle = [name for name in SAMPLING if getattr(self, name) != getattr(Decoding, name)]
+        if idle and not self.do_sample:
+            warnings.warn(f"without do_sample=True, {' and '.join(idle)} mean nothing", stacklevel=4)
 
     def config(self, processor: JanusFlowProcessor, room: int) -> GenerationConfig:
         """transformers' configuration, with the tokenizer's end token and at most `room` new tokens."""

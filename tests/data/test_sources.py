@@ -170,6 +170,11 @@ def test_sources_that_are_not_there_or_empty(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             FileSource(config)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x"}\n')
+    assert FileSource(SourceConfig("folder", str(tmp_path / "pictures"))).length == 1
+    with pytest.raises(ValueError, match="is one set of pictures, without splits; split is 'test'"):
+        FileSource(SourceConfig("folder", str(tmp_path / "pictures"), split="test"))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match="cannot be read as parquet"):
         FileSource(SourceConfig("parquet", str(tmp_path / "broken.parquet")))

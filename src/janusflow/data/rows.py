@@ -25,7 +25,7 @@ class SourceConfig:
         kind: tinyworld, webdataset, parquet, jsonl, folder or hub.
         path: a file, a folder, a pattern, or a hub id; not used by tinyworld.
         weight: its turn among the sources of its task.
-        split: of the data set.
+        split: of a hub's data set, or of a folder that `datasets` reads (one with several metadata files).
         streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
         shares: of tinyworld's kinds of scenes; by default all alike.
         questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
@@ -76,10 +76,11 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
     elif config.kind == "folder":
         if not path.is_dir():
             raise ValueError(f"{config.path} is no folder")
-        if not any(path.glob("metadata.*")):
-            return _captioned(path, config), path
-        if list(path.rglob("metadata.*")) == [path / METADATA]:
-            return _by_lines([path / METADATA], config), path
+        captioned = not any(path.glob("metadata.*"))
+        if captioned or list(path.rglob("metadata.*")) == [path / METADATA]:
+            if config.split != "train":
+                raise ValueError(f"{config.path} is one set of pictures, without splits; split is {config.split!r}")
+            return _captioned(path, config) if captioned else _by_lines([path / METADATA], config), path
         options.update(path="imagefolder", data_dir=str(path))
         folder = path
     elif config.kind == "hub":
