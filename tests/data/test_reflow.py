@@ -45,6 +45,43 @@ def test_training_starts_from_the_noise_that_was_drawn_from(tmp_path: Path, smal
     assert len({row["image"]["bytes"] for row in pairs(tmp_path)}) == 6
 
 
+def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_to_the_picture(
+    tmp_path: Path, small_model: JanusFlow
+) -> None:
+    states: list[torch.Tensor] = []
+
+    def keep(_model: object, step: int, _t: float, given: dict) -> None:
+        states.append(given["latents"].clone())
+
+    red = Image.new("RGB", (64, 64), (255, 0, 0))
+    config = ReflowConfig(steps=4, guidance=1.0, seed=40, states=3)
+    reflow(small_model, PROMPTS[:1], tmp_path, config, correct=lambda numbers, pictures: [red for _ in pictures])
+    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "progress": False}
+    small_model.generate(PROMPTS[0], seed=40, callback_on_step_end=keep, **settings)  # type: ignore[arg-type]
+    source = FileSource(SourceConfig("parquet", str(tmp_path)), "generation")
+    maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
+    assert source.length == 3 and source.record(0).noise_seed == 40 and source.record(0).time is None
+    for step in (1, 2):
+        drawn = maker.make("generation", source.record(step), Random(step)).drawn
+        assert drawn is not None and drawn.t == step / 4
+        end = small_model.codec.encode(drawn.pixels[None])[0]
+        state = drawn.t * end + (1 - drawn.t) * drawn.noise
+        assert torch.allclose(state, states[step - 1][0], atol=2e-3)
+    with pytest.raises(ValueError, match="states is 5; expected 0 to 4"):
+        ReflowConfig(steps=4, states=5)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"), [({"time": 1.0}, "row has time 1.0"), ({"noise": b"1234"}, "noise of 2 values")]
+)
+def test_states_of_another_size_or_time_are_refused(row: dict, words: str, small_model: JanusFlow) -> None:
+    maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
+    with pytest.raises(ValueError, match=words):
+        maker.make(
+            "generation", read_row({"image": Image.new("RGB", (64, 64)), "text": "x", **row}, "row", Path()), Random(0)
+        )
+
+
 def test_pictures_are_left_out_or_replaced(tmp_path: Path, small_model: JanusFlow) -> None:
     def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
         assert all(picture.size == (64, 64) for picture in pictures)

@@ -31,7 +31,7 @@ def train(
 
     [bold]Examples[/bold]
 
-      janusflow train recipes/tiny/stage3.yaml model=tiny --dry-run
+      janusflow train recipes/tiny/stage2.yaml model=tiny --dry-run
 
       janusflow train recipes/finetune/both.yaml model=tiny data=my_pictures out=runs/mine
 
@@ -114,6 +114,7 @@ def reflow(
     steps: Annotated[int, typer.Option(help="Euler steps from noise to picture.")] = 30,
     guidance: Annotated[float, typer.Option(help="Weight of the prompt; it is learned from the pairs.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Of the first picture's noise; the others count on.")] = 0,
+    states: Annotated[int, typer.Option(help="Of every path keep so many states to train from, too.")] = 0,
     judge: Annotated[Optional[str], typer.Option(help="module:function(prompt, picture) that gives a score.")] = None,
     min_score: Annotated[float, typer.Option(help="Pictures below it are left out.")] = 0.5,
     batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
@@ -136,7 +137,7 @@ def reflow(
     from janusflow.data.reflow import reflow as run
     from janusflow.pipeline import JanusFlow
 
-    config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size)
+    config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size, states)
     asked = read_prompts(prompts)
     correct = None if judge is None else judged(load_function(judge, "--judge"), asked, min_score)
     opened = JanusFlow.from_pretrained(model, device=device, dtype=dtype)

@@ -5,6 +5,11 @@ become any picture x_1 of a prompt, and where paths cross, the velocity is their
 those that the model's own ODE, with guidance, connects: paths no longer cross, guidance is learned with them, and few
 steps suffice. Pairs that a judge refuses are left out, or get the picture that should have been drawn; then training on
 them also raises the share of pictures that are right.
+
+A model that has gone astray is at a state x_t that no straight line of such pairs comes through. With `states` its own
+states are kept too, each to be trained towards the wanted picture, v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et
+al., arXiv 1011.0686). They are written as the noise from which a straight line leads through x_t to x_1,
+(x_t - t x_1) / (1 - t), so that training treats them as any other sample.
 """
 
 from __future__ import annotations
@@ -18,9 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 
 from janusflow.data.jsonlines import FAULT, parse
-from janusflow.data.sources import NOISE_COLUMN
+from janusflow.data.samples import square
+from janusflow.data.sources import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -46,6 +53,7 @@ class ReflowConfig:
         seed: of the first picture's noise; the others count on from it.
         batch_size: pictures drawn at once.
         shard_size: pictures drawn for one file.
+        states: of every path so many steps, beginning with the noise, are kept as states to train from.
     """
 
     images: int = 1
@@ -54,11 +62,14 @@ class ReflowConfig:
     seed: int = 0
     batch_size: int = 16
     shard_size: int = 1000
+    states: int = 0
 
     def __post_init__(self) -> None:
         for name in ("images", "steps", "batch_size", "shard_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if not 0 <= self.states <= self.steps:
+            raise ValueError(f"states is {self.states}; expected 0 to {self.steps}, the number of steps")
 
 
 def reflow(
@@ -152,20 +163,42 @@ def _pairs(
     model: JanusFlow, prompts: Sequence[str], numbers: range, config: ReflowConfig, correct: Correct | None
 ) -> list[dict[str, Any]]:
     asked, seeds = [number // config.images for number in numbers], [config.seed + number for number in numbers]
+    path: list[Tensor] = []  # x after each step, (N, C, H, W)
+
+    def keep(_model: Any, step: int, _t: float, given: dict[str, Tensor]) -> None:
+        if step + 1 < config.states:
+            path.append(given["latents"].float().cpu().clone())
+
     drawn = model.generate(
         [prompts[number] for number in asked],
         seed=seeds,
         num_inference_steps=config.steps,
         guidance_scale=config.guidance,
-        batch_size=config.batch_size,
+        batch_size=len(asked),
+        callback_on_step_end=keep,
         progress=False,
     )
     wanted = drawn if correct is None else correct(asked, drawn)
-    return [
-        {"image": {"bytes": _png(picture), "path": None}, "text": prompts[number], NOISE_COLUMN: seed}
-        for number, seed, picture in zip(asked, seeds, wanted, strict=True)
-        if picture is not None
-    ]
+    rows = []
+    for place, (number, seed, picture) in enumerate(zip(asked, seeds, wanted, strict=True)):
+        if picture is None:
+            continue
+        row = {"image": {"bytes": _png(picture), "path": None}, "text": prompts[number]}
+        rows.append({**row, NOISE_COLUMN: seed})
+        if not path:
+            continue
+        end = _latent(model, picture)
+        for step, states in enumerate(path, 1):
+            t = step / config.steps
+            noise = (states[place] - t * end) / (1 - t)
+            rows.append({**row, STATE_COLUMN: noise.half().numpy().tobytes(), TIME_COLUMN: t})
+    return rows
+
+
+def _latent(model: JanusFlow, picture: Image.Image) -> Tensor:
+    """x_1 as training encodes it, (C, H, W) float32."""
+    pixels = square(picture, model.network.config.image_size, None)
+    return model.codec.encode(pixels[None])[0].float().cpu()
 
 
 def _png(image: Image.Image) -> bytes:
@@ -178,10 +211,18 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     import datasets
 
     features = datasets.Features(
-        {"image": datasets.Image(), "text": datasets.Value("string"), NOISE_COLUMN: datasets.Value("int64")}
+        {
+            "image": datasets.Image(),
+            "text": datasets.Value("string"),
+            NOISE_COLUMN: datasets.Value("int64"),
+            STATE_COLUMN: datasets.Value("binary"),
+            TIME_COLUMN: datasets.Value("float64"),
+        }
     )
     beside = file.with_suffix(".tmp")
-    datasets.Dataset.from_list(rows, features=features).to_parquet(str(beside))
+    datasets.Dataset.from_list(
+        [{name: row.get(name) for name in features} for row in rows], features=features
+    ).to_parquet(str(beside))
     beside.rename(file)
 
 

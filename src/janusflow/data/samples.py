@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -122,13 +123,13 @@ class SampleMaker:
             raise ValueError(f"{record.name} is no picture with a text: {len(record.images)} pictures")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         network, config = self.network, self.config
-        side = network.latent_size
-        fixed = None if record.noise_seed is None else torch.Generator().manual_seed(record.noise_seed)
-        noise = torch.randn(network.latent_channels, side, side, generator=fixed or generator)
-        if config.time == "uniform":
-            t = torch.rand(1, generator=generator)
+        noise = self._noise(record, generator)
+        if record.time is not None:
+            t = record.time
+        elif config.time == "uniform":
+            t = float(torch.rand(1, generator=generator))
         else:
-            t = logit_normal(1, generator, mean=config.time_mean, scale=config.time_scale)
+            t = float(logit_normal(1, generator, mean=config.time_mean, scale=config.time_scale))
         pixels = square(record.images[0], network.image_size, rng if config.crop == "random" else None)
         tokens = drawing(
             self.processor,
@@ -137,7 +138,25 @@ class SampleMaker:
             dropped=rng.random() < config.prompt_dropout,
             chat=config.template == "chat",
         )
-        return Sample(tokens, drawn=Drawn(pixels, noise, float(t)))
+        return Sample(tokens, drawn=Drawn(pixels, noise, t))
+
+    def _noise(self, record: Record, generator: torch.Generator) -> Tensor:
+        """x_0, (C, h, w): the record's own, or at random.
+
+        Raises:
+            ValueError: if the record's own is of another size.
+        """
+        shape = (self.network.latent_channels, self.network.latent_size, self.network.latent_size)
+        if record.noise is not None:
+            values = torch.frombuffer(bytearray(record.noise), dtype=torch.float16).float()
+            if values.numel() != math.prod(shape):
+                raise ValueError(
+                    f"{record.name} has noise of {values.numel()} values; the latent has {math.prod(shape)}"
+                )
+            return values.view(shape)
+        if record.noise_seed is not None:
+            generator = torch.Generator().manual_seed(record.noise_seed)
+        return torch.randn(shape, generator=generator)
 
     def _text(self, record: Record, rng: Random) -> Sample:
         """A conversation, or plain text of which a part of at most `longest` tokens is taken."""

@@ -28,7 +28,7 @@ from janusflow.tinyworld.scenes import render
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
 TALK_COLUMNS = ("conversations", "messages")
-NOISE_COLUMN = "noise_seed"
+NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN = "noise_seed", "noise", "time"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 PICTURE_TASKS = ("understanding", "generation")
 LLAVA_IMAGE = "<image>"
@@ -45,6 +45,8 @@ class Record:
         text: a caption, a prompt or plain text; empty if there is none.
         turns: (user, assistant) messages; a `<image_placeholder>` in the first for each picture, or in none.
         noise_seed: of the noise that the picture is drawn from, where that is not left to chance (Reflow).
+        noise: that noise itself, as the bytes of float16 values.
+        time: t, where it is not left to chance.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Record:
     text: str = ""
     turns: tuple[tuple[str, str], ...] = ()
     noise_seed: int | None = None
+    noise: bytes | None = None
+    time: float | None = None
 
 
 class Source(Protocol):
@@ -223,7 +227,11 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     seed = fields.get(NOISE_COLUMN)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED):
         raise ValueError(f"{name} has {NOISE_COLUMN} {seed!r:.40}; expected a whole number from 0 to {LARGEST_SEED}")
-    record = Record(name, tuple(_picture(i, folder) for i in listed), text.strip(), read_turns(talk or [], name), seed)
+    noise, time = fields.get(STATE_COLUMN), fields.get(TIME_COLUMN)
+    if time is not None and not 0 <= time < 1:
+        raise ValueError(f"{name} has {TIME_COLUMN} {time!r:.40}; expected a number from 0 to below 1")
+    turns = read_turns(talk or [], name)
+    record = Record(name, tuple(_picture(i, folder) for i in listed), text.strip(), turns, seed, noise, time)
     if not record.text and not record.turns and not record.images:
         raise ValueError(
             f"{name} has no text, no conversation and no picture; its columns are {', '.join(map(str, row))}"
