@@ -55,7 +55,10 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
 
     red = Image.new("RGB", (64, 64), (255, 0, 0))
     config = ReflowConfig(steps=4, guidance=1.0, seed=40, states=3)
-    reflow(small_model, PROMPTS[:1], tmp_path, config, correct=lambda numbers, pictures: [red for _ in pictures])
+    counts = reflow(
+        small_model, PROMPTS[:1], tmp_path, config, correct=lambda numbers, pictures: [red for _ in pictures]
+    )
+    assert counts == {"drawn": 1, "kept": 1}
     settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "progress": False}
     small_model.generate(PROMPTS[0], seed=40, callback_on_step_end=keep, **settings)  # type: ignore[arg-type]
     source = FileSource(SourceConfig("parquet", str(tmp_path)), "generation")

@@ -118,7 +118,7 @@ def reflow(
                     advance()
             if rows:
                 _write(out / f"pairs-{len(kept):06d}.parquet", rows)
-            kept.append(len(rows))
+            kept.append(sum(NOISE_COLUMN in row for row in rows))  # pictures; their states are rows beside
             _save(out, settings, kept)
     return {"drawn": total, "kept": sum(kept)}
 
