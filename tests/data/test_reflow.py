@@ -75,7 +75,8 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
 
 
 @pytest.mark.parametrize(
-    ("row", "words"), [({"time": 1.0}, "row has time 1.0"), ({"noise": b"1234"}, "noise of 2 values")]
+    ("row", "words"),
+    [({"reflow_time": 1.0}, "row has reflow_time 1.0"), ({"reflow_noise": b"1234"}, "noise of 2 values")],
 )
 def test_states_of_another_size_or_time_are_refused(row: dict, words: str, small_model: JanusFlow) -> None:
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
@@ -83,6 +84,11 @@ def test_states_of_another_size_or_time_are_refused(row: dict, words: str, small
         maker.make(
             "generation", read_row({"image": Image.new("RGB", (64, 64)), "text": "x", **row}, "row", Path()), Random(0)
         )
+
+
+def test_columns_of_ones_own_that_are_called_time_or_noise_mean_nothing() -> None:
+    record = read_row({"text": "a star", "time": "2024-05-01", "noise": "loud"}, "row", Path())
+    assert (record.time, record.noise, record.noise_seed) == (None, None, None)
 
 
 def test_pictures_are_left_out_or_replaced(tmp_path: Path, small_model: JanusFlow) -> None:

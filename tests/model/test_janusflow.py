@@ -25,7 +25,7 @@ def test_auto_classes_know_it(small_model: JanusFlow, tmp_path: Path) -> None:
 def test_a_fresh_network_has_sane_initial_values() -> None:
     torch.manual_seed(0)
     network = JanusFlowForConditionalGeneration(tiny(512))
-    assert 10e6 < sum(p.numel() for p in network.parameters()) < 15e6
+    assert sum(p.numel() for p in network.parameters()) == 13_138_512
     assert all(torch.isfinite(p).all() for p in network.parameters())
     assert network.understanding_encoder.begin_embedding.abs().sum() > 0
     ids = torch.randint(0, 500, (2, 5))

@@ -28,7 +28,7 @@ from janusflow.tinyworld.scenes import render
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
 TALK_COLUMNS = ("conversations", "messages")
-NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN = "noise_seed", "noise", "time"
+NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN = "noise_seed", "reflow_noise", "reflow_time"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 PICTURE_TASKS = ("understanding", "generation")
 LLAVA_IMAGE = "<image>"

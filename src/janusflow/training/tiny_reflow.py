@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -65,7 +64,6 @@ def draw_pairs(model: str | Path, folder: Path, number: int, *, count: int = PAI
         device: where.
     """
     config = ROUNDS[number]
-    config = replace(config, batch_size=min(config.batch_size, count))
     tasks = sample_tasks(config.seed, count)
     pipeline = JanusFlow.from_pretrained(model, device=device, dtype="bfloat16")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
