@@ -81,7 +81,7 @@ def reflow(
     correct: Correct | None = None,
     names: dict[str, Any] | None = None,
 ) -> dict[str, int]:
-    """Draws pictures and writes them as Parquet files: image, text and noise_seed or, of a state, reflow_noise and _time.
+    """Draws pictures and writes them as Parquet: image, text, noise_seed and, of states, reflow_noise and reflow_time.
 
     A run that was stopped continues with the next file; what it gives does not depend on that.
 
