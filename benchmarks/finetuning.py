@@ -2,8 +2,9 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Three runs of recipes/finetune/both.yaml: as it stands (half of every step is data of the first training), with the new
-pictures alone, and with LoRA in place of the LLM's weights.
+Runs of recipes/finetune/both.yaml, each with the lessons as one half of every step. The other half: what the model
+itself drew before, from known noise (docs/training.md, Fine-tuning), with the whole LLM and with LoRA; rendered
+pictures, as in its first training; nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +20,23 @@ import typer
 from PIL import Image
 
 from janusflow import JanusFlow
+from janusflow.data.reflow import ReflowConfig, reflow
 from janusflow.evaluation import tinyworld
 from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import Question, sample_question, sample_talk
 from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
 from janusflow.training.config import load_config
+from janusflow.training.tiny_reflow import sample_tasks
 from janusflow.training.trainer import train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
+OWN = ["data.generation.0.kind=parquet", "data.generation.0.path={pairs}"]
 RUNS = {
-    "mixed (the default)": [],
-    "own pictures alone": ["data.own_share=1"],
-    "mixed, LoRA": ["lora.rank=16", "optimizer.learning_rate=1e-3"],
+    "with its own drawings": OWN,
+    "with its own drawings, LoRA": [*OWN, "lora.rank=16", "optimizer.learning_rate=1e-3"],
+    "with rendered pictures": [],
+    "with nothing": ["data.own_share=1"],
 }
 
 
@@ -67,9 +72,20 @@ def write_lessons(folder: Path, shape: str, count: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def draw_old(model: JanusFlow, folder: Path, count: int, guidance: float) -> None:
+    """What the model draws of the old kinds, from known noise; pictures that are wrong are left out."""
+    tasks = sample_tasks(60_000_000, count)
+
+    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
+        return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]
+
+    config = ReflowConfig(guidance=guidance, seed=60_000_000, batch_size=60)
+    print(reflow(model, [task.prompt for task in tasks], folder, config, correct=correct))
+
+
 def new_tasks(shape: str) -> list[Task]:
     """The new shape alone, in every colour, and beside every known shape."""
-    clauses = [(Clause(shape),), *((Clause(shape, color=color),) for color in COLORS)]
+    clauses: list[tuple[Clause, ...]] = [(Clause(shape),), *((Clause(shape, color=color),) for color in COLORS)]
     clauses += [(Clause(shape), Clause(other)) for other in SHAPES]
     return [Task("new", listed([noun_phrase(clause) for clause in some]), some) for some in clauses]
 
@@ -84,11 +100,11 @@ def new_questions(shape: str, count: int) -> Iterable[tuple[Scene, Question]]:
         yield scene, question
 
 
-def examine(model: JanusFlow, shape: str, prompts: int, questions: int) -> dict[str, float]:
+def examine(model: JanusFlow, shape: str, prompts: int, questions: int, guidance: float) -> dict[str, float]:
     """Shares right: pictures and answers, of the new shape and of all old kinds."""
     tasks = new_tasks(shape)
     pictures = model.generate(
-        [task.prompt for task in tasks], num_images_per_prompt=4, seed=0, guidance_scale=4.0, batch_size=60
+        [task.prompt for task in tasks], num_images_per_prompt=4, seed=0, guidance_scale=guidance, batch_size=60
     )
     right = [check(tasks[index // 4], np.asarray(picture)).passed for index, picture in enumerate(pictures)]
     asked = list(new_questions(shape, questions))
@@ -96,7 +112,9 @@ def examine(model: JanusFlow, shape: str, prompts: int, questions: int) -> dict[
         [question.text for _, question in asked], [Image.fromarray(render(scene)) for scene, _ in asked]
     )
     answers = [text.strip() == question.answer for text, (_, question) in zip(said, asked, strict=True)]
-    painted = tinyworld.painting_scores(list(tinyworld.paint(model, prompts=prompts, images=2, guidance_scale=4.0)))
+    painted = tinyworld.painting_scores(
+        list(tinyworld.paint(model, prompts=prompts, images=2, guidance_scale=guidance))
+    )
     answered = tinyworld.answer_scores(list(tinyworld.answer(model, count=questions)))
     return {
         "new pictures": float(np.mean(right)),
@@ -114,14 +132,18 @@ def main(
     prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 25,
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 300,
     steps: Annotated[int, typer.Option(help="Of each run.")] = 400,
+    drawn: Annotated[int, typer.Option(help="Pictures that the model draws of the old kinds before.")] = 960,
+    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 2.0,
 ) -> None:
     """Prints a table in Markdown: before, and after each run."""
     write_lessons(out / "lessons", shape, pictures)
-    rows = {"before": examine(JanusFlow.from_pretrained(model), shape, prompts, questions)}
+    before = JanusFlow.from_pretrained(model)
+    rows = {"before": examine(before, shape, prompts, questions, guidance)}
+    draw_old(before, out / "pairs", drawn, guidance)
     for number, (name, changes) in enumerate(RUNS.items()):
         given = [f"model={model}", f"data={out / 'lessons'}", f"out={out / f'run{number}'}", f"steps={steps}"]
-        export = train(load_config(RECIPE, [*given, *changes]))
-        rows[name] = examine(JanusFlow.from_pretrained(export), shape, prompts, questions)
+        export = train(load_config(RECIPE, [*given, *(change.format(pairs=out / "pairs") for change in changes)]))
+        rows[name] = examine(JanusFlow.from_pretrained(export), shape, prompts, questions, guidance)
     columns = list(rows["before"])
     print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for name, row in rows.items():

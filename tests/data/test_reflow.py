@@ -63,13 +63,14 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
     small_model.generate(PROMPTS[0], seed=40, callback_on_step_end=keep, **settings)  # type: ignore[arg-type]
     source = FileSource(SourceConfig("parquet", str(tmp_path)), "generation")
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
-    assert source.length == 3 and source.record(0).noise_seed == 40 and source.record(0).time is None
-    for step in (1, 2):
-        drawn = maker.make("generation", source.record(step), Random(step)).drawn
+    assert source.length == 4 and source.record(0).noise_seed == 40 and source.record(0).time is None
+    first = torch.randn(1, *states[0].shape[1:], generator=torch.Generator().manual_seed(40))
+    for step, before in enumerate((first, *states[:2])):
+        drawn = maker.make("generation", source.record(1 + step), Random(step)).drawn
         assert drawn is not None and drawn.t == step / 4
         end = small_model.codec.encode(drawn.pixels[None])[0]
         state = drawn.t * end + (1 - drawn.t) * drawn.noise
-        assert torch.allclose(state, states[step - 1][0], atol=2e-3)
+        assert torch.allclose(state, before[0], atol=2e-3)
     with pytest.raises(ValueError, match="states is 5; expected 0 to 4"):
         ReflowConfig(steps=4, states=5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from random import Random
 
@@ -35,13 +36,36 @@ def test_it_shows_the_task_whatever_the_picture_shows(kind: str) -> None:
         assert stand_apart(found.shapes) and not is_held_out(found)
 
 
-def test_a_picture_that_is_right_stays() -> None:
+def test_a_bold_picture_that_is_right_stays() -> None:
     for number in range(40):
         rng = Random(number)
         task, scene = sample_pair(rng, rng.choice(KINDS))
-        found = nearest_scene(task, render(scene), rng)
+        bold = nearest_scene(task, render(scene), rng)
+        assert bold is not None
+        found = nearest_scene(task, render(bold), rng)
         assert found is not None
-        assert difference(found, scene) < 8, (task.prompt, scene, found)
+        assert difference(found, bold) < 8, (task.prompt, bold, found)
+
+
+def test_what_the_task_leaves_open_is_bold() -> None:
+    pale = render(
+        scene_of(shape("circle", "pink", 20, 20, 6), shape("square", "yellow", 40, 44, 6), background="beige")
+    )
+    for task, sizes in (
+        (Task("single_object", "", (Clause("circle"),)), {"medium", "large"}),
+        (Task("two_object", "", (Clause("circle"), Clause("square"))), {"medium", "large"}),
+        (Task("counting", "", (Clause("circle", count=4),)), {"medium"}),
+    ):
+        found = nearest_scene(task, pale, Random(0))
+        assert found is not None
+        assert {one.size for one in found.shapes} <= sizes
+        assert all(math.dist(one.rgb, found.background_rgb) >= 100 for one in found.shapes)
+    asked = Task("dense", "", (Clause("circle", color="pink", size="small"),), background="beige")
+    found = nearest_scene(asked, pale, Random(0))
+    assert found is not None and found.background == "beige"
+    assert (found.shapes[0].color, found.shapes[0].size) == ("pink", "small")
+    named = nearest_scene(replace(asked, background=None), pale, Random(0))
+    assert named is not None and named.background != "beige", "pink does not stand out there"
 
 
 def test_what_is_right_stays_and_what_is_wrong_is_changed() -> None:

@@ -19,15 +19,16 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
 
 
 def test_the_whole_recipe_gives_a_model_that_opens(tmp_path: Path) -> None:
-    folder = run(tmp_path, RECIPES, device="cpu", steps=2)
+    folder = run(tmp_path, RECIPES, device="cpu", steps=2, rounds=1)
     model = JanusFlow.from_pretrained(folder, device="cpu")
     assert model.network.dtype == torch.float32
     assert model.generate("a red circle", num_inference_steps=2)[0].size == (64, 64)
     assert isinstance(model.ask("what color is it?", model.generate("a star", num_inference_steps=1)), str)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
     before = (folder / "model.safetensors").read_bytes()
-    assert (run(tmp_path, RECIPES, device="cpu", steps=2) / "model.safetensors").read_bytes() == before
-    more = run(tmp_path / "more", RECIPES, start=str(folder), device="cpu", steps=2)
+    assert (run(tmp_path, RECIPES, device="cpu", steps=2, rounds=1) / "model.safetensors").read_bytes() == before
+    more = run(tmp_path / "more", RECIPES, start=str(folder), device="cpu", steps=2, rounds=1)
+    assert (tmp_path / "more" / "pairs" / "onpolicy1" / "reflow.json").is_file()
     assert not (tmp_path / "more" / "parts").exists()
     assert (more / "model.safetensors").read_bytes() != before
     assert (more / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()

@@ -7,9 +7,9 @@ steps suffice. Pairs that a judge refuses are left out, or get the picture that 
 them also raises the share of pictures that are right.
 
 A model that has gone astray is at a state x_t that no straight line of such pairs comes through. With `states` its own
-states are kept too, each to be trained towards the wanted picture, v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et
-al., arXiv 1011.0686). They are written as the noise from which a straight line leads through x_t to x_1,
-(x_t - t x_1) / (1 - t), so that training treats them as any other sample.
+states, from the noise on, are kept beside each pair, every one to be trained towards the wanted picture,
+v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et al., arXiv 1011.0686). They are written as the noise from which a
+straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats them as any other sample.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ReflowConfig:
         seed: of the first picture's noise; the others count on from it.
         batch_size: pictures drawn at once.
         shard_size: pictures drawn for one file.
-        states: of every path so many steps, beginning with the noise, are kept as states to train from.
+        states: the states before so many steps of every path, the noise at t = 0 first, are kept beside the pair.
     """
 
     images: int = 1
@@ -118,7 +118,7 @@ def reflow(
                     advance()
             if rows:
                 _write(out / f"pairs-{len(kept):06d}.parquet", rows)
-            kept.append(sum(NOISE_COLUMN in row for row in rows))  # pictures; their states are rows beside
+            kept.append(sum(TIME_COLUMN not in row for row in rows))  # pairs; their states are rows beside
             _save(out, settings, kept)
     return {"drawn": total, "kept": sum(kept)}
 
@@ -185,8 +185,9 @@ def _pairs(
             continue
         row = {"image": {"bytes": _png(picture), "path": None}, "text": prompts[number]}
         rows.append({**row, NOISE_COLUMN: seed})
-        if not path:
+        if config.states == 0:
             continue
+        rows.append({**row, NOISE_COLUMN: seed, TIME_COLUMN: 0.0})
         end = _latent(model, picture)
         for step, states in enumerate(path, 1):
             t = step / config.steps
@@ -219,10 +220,14 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
             TIME_COLUMN: datasets.Value("float64"),
         }
     )
-    beside = file.with_suffix(".tmp")
-    datasets.Dataset.from_list(
-        [{name: row.get(name) for name in features} for row in rows], features=features
-    ).to_parquet(str(beside))
+    beside, shown = file.with_suffix(".tmp"), not datasets.are_progress_bars_disabled()
+    table = datasets.Dataset.from_list([{name: row.get(name) for name in features} for row in rows], features=features)
+    datasets.disable_progress_bars()  # this run has its own
+    try:
+        table.to_parquet(str(beside))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
     beside.rename(file)
 
 

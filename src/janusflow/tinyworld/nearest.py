@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
@@ -27,15 +28,22 @@ from janusflow.tinyworld.scenes import (
 STARTS, MOST_STARTS = 24, 200
 MOVES = 260
 SIDE = 16  # pictures are compared at so many pixels
-RADII = [radius for radii in SIZES.values() for radius in radii]
 STEP = 4.0  # standard deviation of a small move
+CONTRAST = 100.0  # least distance in RGB between a shape and the background where the task leaves colours open
+BOLD_SIZES = ("medium", "large")
+FEW = 2  # shapes that are medium or large; up to `MANY` are medium
+MANY = 4
 
 
 def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
-    """A scene that shows the task exactly and looks much like a picture, found by a random search.
+    """A bold scene that shows the task exactly and looks much like a picture, found by a random search.
 
-    What the picture has right stays where it is; what it has wrong is changed, moved or left out. Colours are those of
-    `COLORS` and `BACKGROUNDS` to the digit.
+    What the picture has right stays where it is; what it has wrong is changed, moved or left out. Bold: what the task
+    leaves open is not small and not of a colour near to the background's. Such shapes differ least from a picture that
+    is still without any, so the nearest of all scenes would be one of small pale shapes, which are the hardest to draw
+    (docs/log.md). For the same reason near is the scene s whose difference from its background explains most of the
+    picture's p, (<s, p> + <|s|, |p|>) / |s| with |s| of a pixel and of all, and not the one of least distance. Colours
+    are those of `COLORS` and `BACKGROUNDS` to the digit.
 
     Args:
         task: what the scene shows.
@@ -46,50 +54,87 @@ def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
         The scene, never one that is kept from training; None if no scene of the task was found at all.
     """
     clauses = [clause for clause in task.clauses for _ in range(clause.count)]
-    goal = _small(pixels)
+    goal = _small(pixels) - np.median(pixels.reshape(-1, 3), axis=0).astype(np.float32)
 
-    def distance(scene: Scene) -> float:
-        return float(np.square(_small(render(scene)) - goal).mean())
+    there = np.linalg.norm(goal, axis=-1)
 
-    found = [(distance(scene), number, scene) for number, scene in enumerate(_starts(task, clauses, pixels, rng))]
+    def nearness(scene: Scene) -> float:
+        shown = _small(render(scene)) - np.asarray(scene.background_rgb, np.float32)
+        each = np.linalg.norm(shown, axis=-1)
+        return float(((shown * goal).sum() + (each * there).sum()) / np.linalg.norm(each))
+
+    found = [(nearness(scene), -number, scene) for number, scene in enumerate(_starts(task, clauses, pixels, rng))]
     if not found:
         return None
-    best, _, scene = min(found)
+    best, _, scene = max(found)
     for _ in range(MOVES):
         other = _moved(scene, clauses, rng)
         if _shows(task, clauses, other):
-            away = distance(other)
-            if away < best:
-                best, scene = away, other
+            near = nearness(other)
+            if near > best:
+                best, scene = near, other
     return scene
+
+
+def _sizes(clauses: list[Clause]) -> tuple[str, ...]:
+    """What a shape may be that the task leaves open."""
+    return BOLD_SIZES if len(clauses) <= FEW else BOLD_SIZES[:1] if len(clauses) <= MANY else tuple(SIZES)
+
+
+def _radii(clause: Clause, clauses: list[Clause]) -> list[int]:
+    return [radius for size in ([clause.size] if clause.size else _sizes(clauses)) for radius in SIZES[size]]
+
+
+def _colors(background: str) -> list[str]:
+    return [color for color in COLORS if _contrast(color, background) >= CONTRAST]
+
+
+def _contrast(color: str, background: str) -> float:
+    return math.dist(COLORS[color], BACKGROUNDS[background])
+
+
+def _background(task: Task, pixels: np.ndarray) -> str:
+    """The task's, or the one nearest to the picture's on which the task's colours stand out."""
+    if task.background:
+        return task.background
+    named = [clause.color for clause in task.clauses if clause.color]
+    least = {name: min((_contrast(color, name) for color in named), default=CONTRAST) for name in BACKGROUNDS}
+    enough = min(CONTRAST, max(least.values()))
+    median = np.median(pixels.reshape(-1, 3), axis=0)
+    return min(
+        (name for name in BACKGROUNDS if least[name] >= enough), key=lambda name: math.dist(median, BACKGROUNDS[name])
+    )
 
 
 def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, rng: Random) -> Iterator[Scene]:
     """Scenes on the picture's own background: with shapes where the picture has some, and at random."""
-    median = np.median(pixels.reshape(-1, 3), axis=0)
-    background = task.background or min(BACKGROUNDS, key=lambda name: np.abs(median - BACKGROUNDS[name]).sum())
+    background = _background(task, pixels)
     shown = read(pixels).scene
     orders = permutations(shown.shapes, len(clauses)) if shown else ()
     drawn: list[Scene] = []
+    sizes = _sizes(clauses)
     for tried in range(MOST_STARTS):  # crowded tasks rarely find a place for everything
         if tried >= STARTS and drawn:
             break
-        scene = scene_for(rng, task)
+        sized = replace(task, clauses=tuple(replace(c, size=c.size or rng.choice(sizes)) for c in task.clauses))
+        scene = scene_for(rng, sized)
         drawn += [] if scene is None else [scene]
     for shapes in [*orders, *(scene.shapes for scene in drawn)]:
-        fitted = tuple(_fitted(clause, shape) for clause, shape in zip(clauses, shapes, strict=True))
+        fitted = tuple(
+            _fitted(clause, shape, _radii(clause, clauses), _colors(background))
+            for clause, shape in zip(clauses, shapes, strict=True)
+        )
         scene = Scene(fitted, background, BACKGROUNDS[background])
         if _shows(task, clauses, scene):
             yield scene
 
 
-def _fitted(clause: Clause, shape: Shape) -> Shape:
-    """What the clause names, in the place and as far as it leaves that open in the size and colour of a shape.
+def _fitted(clause: Clause, shape: Shape, radii: list[int], colors: list[str]) -> Shape:
+    """What the clause names, in the place and as far as it leaves that open near to the size and colour of a shape.
 
     As training draws it: whole units, a radius that exists, a colour without tint.
     """
-    color = clause.color or shape.color
-    radii = SIZES[clause.size] if clause.size else RADII
+    color = clause.color or min(colors, key=lambda name: math.dist(COLORS[name], COLORS[shape.color]))
     radius = min(radii, key=lambda r: abs(r - shape.radius))
     return Shape(clause.kind, color, round(shape.x), round(shape.y), radius, COLORS[color])
 
@@ -105,9 +150,9 @@ def _moved(scene: Scene, clauses: list[Clause], rng: Random) -> Scene:
     elif chance < 0.65:
         shapes[index] = replace(shape, x=rng.randrange(UNITS), y=rng.randrange(UNITS))
     elif chance < 0.8:
-        shapes[index] = replace(shape, radius=rng.choice(RADII))
+        shapes[index] = replace(shape, radius=rng.choice(_radii(clause, clauses)))
     elif chance < 0.95 and clause.color is None:
-        color = rng.choice(tuple(COLORS))
+        color = rng.choice(_colors(scene.background))
         shapes[index] = replace(shape, color=color, rgb=COLORS[color])
     else:
         other = rng.randrange(len(shapes))

@@ -2,9 +2,9 @@
 
     python -m janusflow.training.tiny --out runs/tiny
 
-The stages are the files of `recipes/tiny`; between the second and the third stand two rounds of Reflow
-(`tiny_reflow.py`). Everything stops and resumes at any time with the same command; the result is a folder that
-`JanusFlow.from_pretrained` opens.
+The stages are the files of `recipes/tiny`; between the second and the third stands Reflow: once on pairs, then several
+rounds on the states of the model's own paths (`tiny_reflow.py`). Everything stops and resumes at any time with the same
+command; the result is a folder that `JanusFlow.from_pretrained` opens.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, SiglipTextConfig
 
 from janusflow.config import JanusFlowConfig, siglip_config, tiny
+from janusflow.data.reflow import ReflowConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
 from janusflow.data.sources import TinyworldSource
 from janusflow.device import resolve_device
@@ -37,7 +38,7 @@ from janusflow.training.config import load_config
 from janusflow.training.fit import FitConfig, Losses, fit, step_generator
 from janusflow.training.objective import autoregressive_loss
 from janusflow.training.packing import pack
-from janusflow.training.tiny_reflow import PAIRS, draw_pairs
+from janusflow.training.tiny_reflow import GUIDED, ON_POLICY, draw_pairs
 from janusflow.training.tokenizer import learn_tokenizer
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
@@ -45,10 +46,43 @@ from janusflow.vae import LatentCodec
 VOCABULARY = 1024
 DESCRIPTION_TOKENS = 72
 LOOKING_PAIRS, LOOKING_STRENGTH = 14, 5.4  # of `look_back`: logits of 4 between neighbouring places
-STAGES = ("stage1", "stage2", "reflow1", "reflow2", "stage3")
-REFLOWS = ("reflow1", "reflow2")  # each begins with drawing pairs
-AFTERWARDS = ("reflow2", "stage3")  # what goes on from a finished model
+ROUNDS = 8  # of training on the model's own states
 TRIED_PAIRS = 12  # with few steps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A recipe, and what the model draws before it to be trained on there.
+
+    Attributes:
+        name: of its folder.
+        recipe: its file, without `.yaml`.
+        seed: of its data, where that is not the recipe's.
+        draws: how pairs are drawn.
+        pairs: how many.
+    """
+
+    name: str
+    recipe: str
+    seed: int | None = None
+    draws: ReflowConfig | None = None
+    pairs: int = 0
+
+
+def stages(rounds: int = ROUNDS) -> list[Stage]:
+    """All stages, with so many rounds on the model's own states."""
+
+    def own_states(name: str, recipe: str, number: int) -> Stage:
+        draws = replace(ON_POLICY, seed=ON_POLICY.seed + 100_000 * number)
+        return Stage(name, recipe, 100 + number, draws, 1536)
+
+    return [
+        Stage("stage1", "stage1"),
+        Stage("stage2", "stage2"),
+        Stage("reflow", "reflow", draws=GUIDED, pairs=4800),
+        *(own_states(f"onpolicy{number}", "onpolicy", number) for number in range(1, rounds + 1)),
+        own_states("stage3", "stage3", rounds + 1),
+    ]
 
 
 @dataclass(frozen=True)
@@ -81,31 +115,42 @@ class PartsRecipe:
         return replace(self, **parts, vae_batch=4, tower_batch=4, llm_batch=4)
 
 
-def run(out: Path, recipes: Path, *, start: str | None = None, device: str = "auto", steps: int | None = None) -> Path:
+def run(
+    out: Path,
+    recipes: Path,
+    *,
+    start: str | None = None,
+    device: str = "auto",
+    steps: int | None = None,
+    rounds: int = ROUNDS,
+) -> Path:
     """Pretrains the parts, trains the stages and writes the model, skipping what is done.
 
     Args:
         out: folder of the run.
         recipes: folder of the stages' recipes.
-        start: a trained model to go on from with a round of Reflow and stage 3, in place of nothing.
+        start: a trained model to go on from with rounds on its own states and stage 3, in place of nothing.
         device: where.
         steps: at most so many in each part and stage, to try it out.
+        rounds: on the model's own states.
 
     Returns:
         The folder of the finished model.
     """
     recipe = PartsRecipe() if steps is None else PartsRecipe().shortened(steps)
-    before, pairs = start or str(pretrain(recipe, out, resolve_device(device))), out / "pairs"
-    for stage in STAGES if start is None else AFTERWARDS:
-        export = out / stage / "export"
+    before = start or str(pretrain(recipe, out, resolve_device(device)))
+    first, afterwards = stages(rounds)[:3], stages(rounds)[3:]
+    for stage in [*first, *afterwards] if start is None else afterwards:
+        export = out / stage.name / "export"
         if not export.is_dir():
-            changes = [f"model={before}", f"out={out / stage}"]
-            changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0"]
-            if stage in REFLOWS:
-                count = PAIRS if steps is None else TRIED_PAIRS
-                draw_pairs(before, pairs / stage, REFLOWS.index(stage), count=count, device=device)
-            changes += [f"data.generation.0.path={pairs}"] if pairs.is_dir() else []
-            train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
+            changes = [f"model={before}", f"out={out / stage.name}"]
+            changes += [] if stage.seed is None else [f"seed={stage.seed}"]
+            changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
+            if stage.draws is not None:
+                pairs, count = out / "pairs" / stage.name, stage.pairs if steps is None else TRIED_PAIRS
+                draw_pairs(before, pairs, stage.draws, count, device=device)
+                changes += [f"data.generation.0.path={pairs}"]
+            train(load_config(recipes / f"{stage.recipe}.yaml", changes), resume=True, device=device)
             if not export.is_dir():
                 raise SystemExit(0)  # told to stop: the same command continues
         before = str(export)
@@ -364,10 +409,11 @@ def main(
     recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/tiny"),
     start: Annotated[str | None, typer.Option(help="Go on from a trained model: 'tiny' or a folder.")] = None,
     steps: Annotated[int | None, typer.Option(help="At most so many in each part and stage, to try it out.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of training on the model's own states.")] = ROUNDS,
     device: Annotated[str, typer.Option(help="auto, cpu, ...")] = "auto",
 ) -> None:
     """Trains the tiny model from nothing; stop and repeat the command to continue."""
-    print(f"trained: {run(out, recipes, start=start, device=device, steps=steps)}")
+    print(f"trained: {run(out, recipes, start=start, device=device, steps=steps, rounds=rounds)}")
 
 
 if __name__ == "__main__":

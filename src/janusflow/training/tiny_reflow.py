@@ -15,6 +15,7 @@ from PIL import Image
 from janusflow.data.reflow import ReflowConfig, reflow
 from janusflow.pipeline import JanusFlow
 from janusflow.tinyworld.captions import Clause, Task, describe, sample_pair
+from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.nearest import nearest_scene
 from janusflow.tinyworld.scenes import Scene, render
 
@@ -28,12 +29,10 @@ SHARES = {
     "dense": 0.05,
 }
 DESCRIBED = 0.08  # of the prompts are full descriptions
-# The first round takes guidance into the velocity, so the second draws without it. Eight steps show where what will be.
-ROUNDS = (
-    ReflowConfig(steps=8, guidance=3.0, seed=10_000_000, batch_size=96, shard_size=960),
-    ReflowConfig(steps=8, guidance=1.0, seed=20_000_000, batch_size=96, shard_size=960),
-)
-PAIRS = 4800  # drawn in a round
+# Takes guidance into the velocity. Eight steps show where what will be.
+GUIDED = ReflowConfig(steps=8, guidance=3.0, seed=10_000_000, batch_size=96, shard_size=960)
+# The model's own states, up to t = 1/2: later there is nothing left to decide.
+ON_POLICY = ReflowConfig(steps=12, guidance=1.0, states=7, seed=30_000_000, batch_size=96, shard_size=192)
 
 
 def sample_tasks(seed: int, count: int) -> list[Task]:
@@ -53,30 +52,33 @@ def described(scene: Scene) -> Task:
     return Task("dense", describe(scene), clauses, background=scene.background)
 
 
-def draw_pairs(model: str | Path, folder: Path, number: int, *, count: int = PAIRS, device: str = "auto") -> None:
-    """Draws the pairs of a round, counted from 0, into `folder`; one that was stopped goes on.
+def draw_pairs(model: str | Path, folder: Path, config: ReflowConfig, count: int, *, device: str = "auto") -> None:
+    """Draws the pairs of a round, with their states, into `folder`; one that was stopped goes on.
 
     Args:
         model: that draws.
         folder: of the files.
-        number: of the round.
+        config: of the round; its seed decides what is asked for, too.
         count: pictures drawn.
         device: where.
     """
-    config = ROUNDS[number]
     tasks = sample_tasks(config.seed, count)
     pipeline = JanusFlow.from_pretrained(model, device=device, dtype="bfloat16")
+    right: list[bool] = []
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        correct = partial(_corrected, pool, tasks)
+        correct = partial(_corrected, pool, tasks, right)
         prompts = [task.prompt for task in tasks]
         reflow(pipeline, prompts, folder, config, correct=correct, names={"model": str(model)})
+    if right:
+        print(f"{folder.name}: {sum(right) / len(right):.3f} of {len(right)} pictures were as asked")
 
 
 def _corrected(
-    pool: ProcessPoolExecutor, tasks: list[Task], numbers: list[int], pictures: list[Image.Image]
+    pool: ProcessPoolExecutor, tasks: list[Task], right: list[bool], numbers: list[int], pictures: list[Image.Image]
 ) -> list[Image.Image | None]:
-    asked = [tasks[number] for number in numbers]
-    return list(pool.map(_nearest, asked, [np.asarray(picture) for picture in pictures], numbers, chunksize=8))
+    asked, drawn = [tasks[number] for number in numbers], [np.asarray(picture) for picture in pictures]
+    right += [check(task, pixels).passed for task, pixels in zip(asked, drawn, strict=True)]
+    return list(pool.map(_nearest, asked, drawn, numbers, chunksize=8))
 
 
 def _nearest(task: Task, pixels: np.ndarray, number: int) -> Image.Image | None:
