@@ -20,6 +20,7 @@ from PIL import Image
 
 from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_pair, read_request, read_sweep
+from janusflow.evaluation.command import run as run_command
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
 from janusflow.evaluation.report import bootstrap, notes, number, picked, weights_of
@@ -257,6 +258,24 @@ def test_a_picture_that_is_replaced_is_judged_again(tmp_path: Path) -> None:
     Counting.judged.clear()
     assert evaluate(replace(wanted, mode="score"))["score"] == pytest.approx(0.9)
     assert Counting.judged == ["002"]
+
+
+def test_a_damaged_picture_lacks_a_verdict_and_stops_nothing(tmp_path: Path) -> None:
+    making = EvalRequest("counting", tmp_path, mode="generate")
+    evaluate(making, model=Model())
+    place = tmp_path / "images" / "004.png"
+    place.write_bytes(place.read_bytes()[:40])
+    report = evaluate(replace(making, mode="score"))
+    assert report["judged"] == 9 and list(report["not_judged"]) == ["004"]
+    assert "004.png' is" in report["not_judged"]["004"]
+
+
+def test_a_command_that_judged_nothing_fails(tmp_path: Path) -> None:
+    evaluate(EvalRequest("counting", tmp_path, mode="generate", limit=1), model=Model())
+    (tmp_path / "images" / "000.png").write_bytes(b"no picture")
+    given = {"out": tmp_path, "mode": "score", "limit": 1}
+    with pytest.raises(ValueError, match=r"none of 1 items could be judged: .*000\.png' is no picture"):
+        run_command("counting", config=None, changes=given, settings=[], options=[])
 
 
 def test_keys_are_single_and_stay_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,9 @@ def run(
         report = evaluate(request, workers=workers, ray=ray)
         if report and request.mode == "generate":
             return f"{report['done']} of {report['items']} items are made; {request.out}"
+        if report and not report["judged"]:
+            why = next(iter(report["not_judged"].values()))
+            raise ValueError(f"none of {report['items']} items could be judged: {why}; see {request.out / 'report.md'}")
         return f"{markdown(report)}\n{request.out / 'report.html'}" if report else ""
     if request.mode == "generate":
         raise ValueError("a sweep ends in scores; run it with mode full or score")

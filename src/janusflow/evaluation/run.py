@@ -310,9 +310,12 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
 
     def verdict(item: Item) -> dict[str, Any]:
         found: dict[str, Any] = {"key": item.key, "of": digests[item.key]}
+        output = outputs[item.key]
         try:
-            output = outputs[item.key]
             seen = _picture(benchmark.out / output) if benchmark.drawn(item) else output
+        except ValueError as error:  # damaged since it was made
+            return {**found, "error": str(error)}
+        try:
             with forgotten_if_useless():
                 return {**found, "verdict": benchmark.judge(item, seen)}
         except NotJudgedError as error:
