@@ -137,13 +137,13 @@ def main(
 ) -> None:
     """Prints a table in Markdown: before, and after each run."""
     write_lessons(out / "lessons", shape, pictures)
-    before = JanusFlow.from_pretrained(model)
+    before = JanusFlow.from_pretrained(model, dtype="bfloat16")
     rows = {"before": examine(before, shape, prompts, questions, guidance)}
     draw_old(before, out / "pairs", drawn, guidance)
     for number, (name, changes) in enumerate(RUNS.items()):
         given = [f"model={model}", f"data={out / 'lessons'}", f"out={out / f'run{number}'}", f"steps={steps}"]
         export = train(load_config(RECIPE, [*given, *(change.format(pairs=out / "pairs") for change in changes)]))
-        rows[name] = examine(JanusFlow.from_pretrained(export), shape, prompts, questions, guidance)
+        rows[name] = examine(JanusFlow.from_pretrained(export, dtype="bfloat16"), shape, prompts, questions, guidance)
     columns = list(rows["before"])
     print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for name, row in rows.items():

@@ -38,4 +38,4 @@ def test_the_shipped_model_paints_most_of_what_it_is_asked_for(tiny_model: Janus
     prompts = [task.prompt for task in asked]
     pictures = tiny_model.generate(prompts, seed=list(range(12)), progress=False)
     right = [check(task, np.asarray(picture)).passed for task, picture in zip(asked, pictures, strict=True)]
-    assert sum(right) >= 6
+    assert sum(right) >= 10

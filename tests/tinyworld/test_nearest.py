@@ -59,7 +59,7 @@ def test_what_the_task_leaves_open_is_bold() -> None:
         found = nearest_scene(task, pale, Random(0))
         assert found is not None
         assert {one.size for one in found.shapes} <= sizes
-        assert all(math.dist(one.rgb, found.background_rgb) >= 100 for one in found.shapes)
+        assert all(math.dist(one.rgb, found.background_rgb) >= 150 for one in found.shapes)
     asked = Task("dense", "", (Clause("circle", color="pink", size="small"),), background="beige")
     found = nearest_scene(asked, pale, Random(0))
     assert found is not None and found.background == "beige"

@@ -29,7 +29,8 @@ STARTS, MOST_STARTS = 24, 200
 MOVES = 260
 SIDE = 16  # pictures are compared at so many pixels
 STEP = 4.0  # standard deviation of a small move
-CONTRAST = 100.0  # least distance in RGB between a shape and the background where the task leaves colours open
+CONTRAST = 100.0  # least distance in RGB of a colour that is asked for from the background, where that is open
+OPEN_CONTRAST = 150.0  # the same of a colour that is left open
 BOLD_SIZES = ("medium", "large")
 FEW = 2  # shapes that are medium or large; up to `MANY` are medium
 MANY = 4
@@ -86,7 +87,7 @@ def _radii(clause: Clause, clauses: list[Clause]) -> list[int]:
 
 
 def _colors(background: str) -> list[str]:
-    return [color for color in COLORS if _contrast(color, background) >= CONTRAST]
+    return [color for color in COLORS if _contrast(color, background) >= OPEN_CONTRAST]
 
 
 def _contrast(color: str, background: str) -> float:

@@ -20,19 +20,19 @@ from janusflow.tinyworld.nearest import nearest_scene
 from janusflow.tinyworld.scenes import Scene, render
 
 SHARES = {
-    "single_object": 0.15,
-    "two_object": 0.18,
-    "counting": 0.17,
-    "colors": 0.14,
-    "position": 0.18,
+    "single_object": 0.08,
+    "two_object": 0.26,
+    "counting": 0.16,
+    "colors": 0.10,
+    "position": 0.19,
     "color_attr": 0.16,
     "dense": 0.05,
 }
 DESCRIBED = 0.08  # of the prompts are full descriptions
 # Takes guidance into the velocity. Eight steps show where what will be.
 GUIDED = ReflowConfig(steps=8, guidance=3.0, seed=10_000_000, batch_size=96, shard_size=960)
-# The model's own states, up to t = 1/2: later there is nothing left to decide.
-ON_POLICY = ReflowConfig(steps=12, guidance=1.0, states=7, seed=30_000_000, batch_size=96, shard_size=192)
+# The model's own states with the guidance that it is used with, up to t = 1/2: later there is nothing left to decide.
+ON_POLICY = ReflowConfig(steps=12, guidance=2.0, states=7, seed=30_000_000, batch_size=96, shard_size=192)
 
 
 def sample_tasks(seed: int, count: int) -> list[Task]:
