@@ -34,9 +34,9 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
 OWN = ["data.generation.0.kind=parquet", "data.generation.0.path={pairs}"]
 RUNS = {
     "with its own drawings": OWN,
-    "with its own drawings, LoRA": [*OWN, "lora.rank=16", "optimizer.learning_rate=1e-3"],
-    "with rendered pictures": [],
     "with nothing": ["data.own_share=1"],
+    "with rendered pictures": [],
+    "with its own drawings, LoRA": [*OWN, "lora.rank=16", "optimizer.learning_rate=1e-3"],
 }
 
 
@@ -124,6 +124,16 @@ def examine(model: JanusFlow, shape: str, prompts: int, questions: int, guidance
     }
 
 
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """In Markdown."""
+    columns = list(rows["before"])
+    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    lines += [
+        f"| {name} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |" for name, row in rows.items()
+    ]
+    return "\n".join(lines)
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder of lessons and runs; must not exist.")] = Path("runs/finetuning"),
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
@@ -135,7 +145,7 @@ def main(
     drawn: Annotated[int, typer.Option(help="Pictures that the model draws of the old kinds before.")] = 960,
     guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 2.0,
 ) -> None:
-    """Prints a table in Markdown: before, and after each run."""
+    """Prints a table in Markdown after each run: scores before, and after the runs so far."""
     write_lessons(out / "lessons", shape, pictures)
     before = JanusFlow.from_pretrained(model, dtype="bfloat16")
     rows = {"before": examine(before, shape, prompts, questions, guidance)}
@@ -144,10 +154,7 @@ def main(
         given = [f"model={model}", f"data={out / 'lessons'}", f"out={out / f'run{number}'}", f"steps={steps}"]
         export = train(load_config(RECIPE, [*given, *(change.format(pairs=out / "pairs") for change in changes)]))
         rows[name] = examine(JanusFlow.from_pretrained(export, dtype="bfloat16"), shape, prompts, questions, guidance)
-    columns = list(rows["before"])
-    print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |")
+        print(table(rows), flush=True)
 
 
 if __name__ == "__main__":
