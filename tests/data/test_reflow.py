@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from janusflow import JanusFlow
 from janusflow.cli import app
 from janusflow.data import reflow as module
-from janusflow.data.reflow import ReflowConfig, judged, read_prompts, reflow
+from janusflow.data.reflow import ReflowConfig, judged, read_prompts, reflow, time_shift
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
 from janusflow.data.sources import FileSource, read_row
@@ -50,8 +50,11 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
 ) -> None:
     states: list[torch.Tensor] = []
 
-    def keep(_model: object, step: int, _t: float, given: dict) -> None:
+    times = [0.0]
+
+    def keep(_model: object, step: int, t: float, given: dict) -> None:
         states.append(given["latents"].clone())
+        times.append(t)
 
     red = Image.new("RGB", (64, 64), (255, 0, 0))
     config = ReflowConfig(steps=4, guidance=1.0, seed=40, states=3)
@@ -59,7 +62,7 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
         small_model, PROMPTS[:1], tmp_path, config, correct=lambda numbers, pictures: [red for _ in pictures]
     )
     assert counts == {"drawn": 1, "kept": 1}
-    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "progress": False}
+    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "shift": time_shift(config, 0), "progress": False}
     small_model.generate(PROMPTS[0], seed=40, callback_on_step_end=keep, **settings)  # type: ignore[arg-type]
     source = FileSource(SourceConfig("parquet", str(tmp_path)), "generation")
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
@@ -67,10 +70,11 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
     first = torch.randn(1, *states[0].shape[1:], generator=torch.Generator().manual_seed(40))
     for step, before in enumerate((first, *states[:2])):
         drawn = maker.make("generation", source.record(1 + step), Random(step)).drawn
-        assert drawn is not None and drawn.t == step / 4
+        assert drawn is not None and drawn.t == pytest.approx(times[step])
         end = small_model.codec.encode(drawn.pixels[None])[0]
         state = drawn.t * end + (1 - drawn.t) * drawn.noise
         assert torch.allclose(state, before[0], atol=2e-3)
+    assert times[1] != 0.25 and 0.6 < time_shift(config, 0) < 1.65 and time_shift(config, 0) != time_shift(config, 16)
     with pytest.raises(ValueError, match="states is 5; expected 0 to 4"):
         ReflowConfig(steps=4, states=5)
 

@@ -20,6 +20,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -163,17 +164,18 @@ def _pairs(
     model: JanusFlow, prompts: Sequence[str], numbers: range, config: ReflowConfig, correct: Correct | None
 ) -> list[dict[str, Any]]:
     asked, seeds = [number // config.images for number in numbers], [config.seed + number for number in numbers]
-    path: list[Tensor] = []  # x after each step, (N, C, H, W)
+    path: list[tuple[float, Tensor]] = []  # t and x after each step, (N, C, H, W)
 
-    def keep(_model: Any, step: int, _t: float, given: dict[str, Tensor]) -> None:
+    def keep(_model: Any, step: int, t: float, given: dict[str, Tensor]) -> None:
         if step + 1 < config.states:
-            path.append(given["latents"].float().cpu().clone())
+            path.append((t, given["latents"].float().cpu().clone()))
 
     drawn = model.generate(
         [prompts[number] for number in asked],
         seed=seeds,
         num_inference_steps=config.steps,
         guidance_scale=config.guidance,
+        shift=time_shift(config, numbers.start),
         batch_size=len(asked),
         callback_on_step_end=keep,
         progress=False,
@@ -189,11 +191,18 @@ def _pairs(
             continue
         rows.append({**row, NOISE_COLUMN: seed, TIME_COLUMN: 0.0})
         end = _latent(model, picture)
-        for step, states in enumerate(path, 1):
-            t = step / config.steps
+        for t, states in path:
             noise = (states[place] - t * end) / (1 - t)
             rows.append({**row, STATE_COLUMN: noise.half().numpy().tobytes(), TIME_COLUMN: t})
     return rows
+
+
+def time_shift(config: ReflowConfig, first: int) -> float:
+    """The shift of the time grid of the batch that begins with a number: 1, or with states at random around it.
+
+    States of one grid would lie at few times, which a network learns to tell from those between (docs/log.md).
+    """
+    return 2 ** Random(f"{config.seed}/{first}").uniform(-0.7, 0.7) if config.states else 1.0
 
 
 def _latent(model: JanusFlow, picture: Image.Image) -> Tensor:
