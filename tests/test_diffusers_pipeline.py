@@ -59,7 +59,7 @@ def test_the_callback_gets_the_pipeline_and_replaces_latents(pipe: JanusFlowPipe
 def test_saved_and_opened(pipe: JanusFlowPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "saved")
     opened = JanusFlowPipeline.from_pretrained(tmp_path / "saved", torch_dtype=torch.float32).to("cpu")
-    assert opened.components.keys() == {"network", "vae", "processor", "tokenizer"}
+    assert JanusFlowPipeline(**opened.components).model is opened.model
     options: dict[str, Any] = {"num_inference_steps": 1, "output_type": "latent"}
     noise = torch.randn(1, *pipe("a", **options).images.shape[1:])
     assert torch.equal(opened("a", latents=noise, **options).images, pipe("a", latents=noise, **options).images)

@@ -121,14 +121,8 @@ class JanusFlowPipeline:
 
     @property
     def components(self) -> dict[str, Any]:
-        """The parts by name: network, vae, processor, tokenizer."""
-        model = self.model
-        return {
-            "network": model.network,
-            "vae": self.vae,
-            "processor": model.processor,
-            "tokenizer": self.tokenizer,
-        }
+        """What another pipeline on the same weights is made of: `JanusFlowPipeline(**pipe.components)`."""
+        return {"model": self.model}
 
     def set_progress_bar_config(self, *, disable: bool = False, **_others: Any) -> None:
         """Shows or hides the bar."""

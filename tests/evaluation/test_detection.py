@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,8 @@ from transformers import (
 from janusflow.evaluation.clip import TEMPLATES, Clip, ColorNamer, object_crop
 from janusflow.evaluation.detection import Detector, objects
 from janusflow.evaluation.geneval import COLORS, MOST, Detection, GenEval, GenEvalSettings, kept
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
 from tests.evaluation.test_geneval import RECORDS, Painter, run
 
 NAMES = ("cat", "dog")
@@ -239,6 +242,19 @@ def test_small_models_run_without_a_network(judges: Path, tmp_path: Path, monkey
     assert found and {one.name for one in found} <= set(NAMES)
     assert all(one.mask is not None and one.mask.shape == (24, 32) for one in found)
     assert set(benchmark.color_namer(picture, found[:1])) <= set(COLORS)
+
+
+def test_a_judge_that_is_missing_is_told_before_anything_is_drawn(judges: Path, tmp_path: Path) -> None:
+    (tmp_path / "evaluation_metadata.jsonl").write_text(json.dumps(RECORDS[0]) + "\n")
+    (tmp_path / "object_names.txt").write_text("cat\ndog\n")
+    models = {"detector": str(judges / "detector"), "color_model": str(tmp_path / "nowhere")}
+    request = EvalRequest("geneval", tmp_path / "out", data=tmp_path, settings={"images": 1, "device": "cpu", **models})
+    with pytest.raises(ValueError, match="color_model '.*nowhere', which judges GenEval, cannot be opened"):
+        evaluate(request, model=Painter())
+    assert not list((tmp_path / "out").rglob("*.png"))
+    assert evaluate(replace(request, mode="generate"), model=Painter())["done"] == 1
+    right = replace(request, settings={**request.settings, "color_model": str(judges / "clip")})
+    assert evaluate(right, model=Painter())["judged"] == 1
 
 
 def test_clip_gives_what_transformers_gives(judges: Path) -> None:

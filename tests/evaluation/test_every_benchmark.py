@@ -88,6 +88,7 @@ def test_it_runs_from_end_to_end(
     opened = []
     monkeypatch.setattr(judges, "open_judge", lambda spec, **options: opened.append(spec) or Oracle(case.reply))
     monkeypatch.setattr(GenEval, "detector", lambda self, picture: [at("cat", 10, 10)])
+    monkeypatch.setattr(GenEval, "judging_models", ())
     monkeypatch.setattr(GenEval, "color_namer", lambda self, picture, found: ["red"])
     options = {"num_inference_steps": 1} if kind.draws else {"max_new_tokens": 3}
     data = None if case.folder is None else case.folder(tmp_path / "data")

@@ -13,7 +13,8 @@ from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.tinyworld.scenes import COLORS, SHAPES
 from janusflow.training import tiny_samples as samples
-from janusflow.training.tiny import _config, look_back, make_processor, run, spread
+from janusflow.training.tiny import run
+from janusflow.training.tiny_parts import look_back, make_processor, network_config, spread
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
 
@@ -64,7 +65,7 @@ def test_what_the_tower_is_told_of_patches_is_what_they_show() -> None:
 
 def test_the_first_heads_look_one_and_two_words_back(tiny_model: JanusFlow) -> None:
     torch.manual_seed(0)
-    network = JanusFlowForConditionalGeneration(_config(tiny_model.processor))
+    network = JanusFlowForConditionalGeneration(network_config(tiny_model.processor))
     spread(network)
     ids = torch.randint(10, 500, (2, 60))
     before = seen_by_heads(network, ids)

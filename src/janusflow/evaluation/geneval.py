@@ -244,6 +244,7 @@ class GenEval(Benchmark):
     draws = True
     Settings = GenEvalSettings
     judging = (*Benchmark.judging, "detector", "color_model")
+    judging_models = ("detector", "color_model")
     source = "evaluation_metadata.jsonl and object_names.txt from the folder prompts/ of github.com/djghosh13/geneval"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {
         "JanusFlow 384 (paper)": _published(0.97, 0.59, 0.45, 0.83, 0.53, 0.42, 0.63),

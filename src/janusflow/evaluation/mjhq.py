@@ -67,6 +67,7 @@ class Mjhq(Benchmark):
     draws = True
     Settings = MjhqSettings
     judging = (*Benchmark.judging, "inception", "clip", "clip_prefix", "eval_size")
+    judging_models = ("clip",)
     main = "fid"
     bootstrap = False
     lower_is_better = True

@@ -92,6 +92,7 @@ class Benchmark(ABC):
         Settings: a frozen dataclass of its options (`--set key=value`), every field with a default.
         judged_by: what kind of model `Settings.judge` must name; "" where none is needed.
         judging: names of settings that shape verdicts alone: a run may be judged anew with others. The outputs stay.
+        judging_models: names of settings that are transformers models, as folders or names on the hub; "" is none.
         main: name of the score that is quoted.
         published: scores that others report, by model, with the names of `scores` (another name where nobody knows
             how it was reckoned); the paper's first.
@@ -115,6 +116,7 @@ class Benchmark(ABC):
     Settings: ClassVar[type] = NoSettings
     judged_by: ClassVar[str] = ""
     judging: ClassVar[tuple[str, ...]] = ("judge", "threads", "device")
+    judging_models: ClassVar[tuple[str, ...]] = ()
     main: ClassVar[str] = "overall"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {}
     source: ClassVar[str] = ""
@@ -197,6 +199,26 @@ class Benchmark(ABC):
         """
         if self.judged_by and not self.settings.judge:
             raise ValueError(f"{self.title} needs {self.judged_by}; name one with --set judge=...")
+
+    def check_models(self) -> None:
+        """Refuses to draw, perhaps for hours, what a model that cannot be opened should judge afterwards.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        from transformers import AutoConfig
+
+        for setting in self.judging_models:
+            name = getattr(self.settings, setting)
+            if not name:
+                continue
+            try:
+                AutoConfig.from_pretrained(name)
+            except (OSError, ValueError, KeyError) as error:
+                raise ValueError(
+                    f"{setting} {name!r}, which judges {self.title}, cannot be opened; give its folder with "
+                    f"--set {setting}=FOLDER, or only draw, with --mode generate"
+                ) from error
 
     @abstractmethod
     def judge(self, item: Item, output: Output) -> dict[str, Any]:

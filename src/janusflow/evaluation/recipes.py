@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.umm_config import read_tree, read_umm
+from janusflow.evaluation.tree import read_tree
+from janusflow.evaluation.umm_config import read_umm
 
 BLOCKS = ("options", "settings")
 

@@ -263,6 +263,8 @@ def _produce(benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], 
     todo = [item for item in items if item.key not in recorded or item.key not in there]
     if not todo:
         return
+    if request.mode == "full":
+        benchmark.check_models()
     if model is None:
         model = open_model(request)
     with progress_bar(f"{benchmark.title}: making", len(todo), shown=rank == 0) as advance:

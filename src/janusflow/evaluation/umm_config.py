@@ -36,17 +36,14 @@ the folder above `configs` that the file lies in, or the current one. What nobod
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.request import MODES, EvalRequest
+from janusflow.evaluation.tree import Keys, read_tree
 
 NAMES = {"dpg_bench": "dpg"} | {
     name: name for name in ("geneval", "wise", "uni_mmmu", "mme", "mmbench", "mmmu", "mmvet")
@@ -93,7 +90,7 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     name = _benchmark(file, read_tree(file, [one for one in overrides if "." in one.partition("=")[0]]))
     overrides = [one if "." in one.partition("=")[0] else f"{name}.{one}" for one in overrides]
     told = read_tree(file, overrides)
-    block = _Keys.of(told.get(name), name)
+    block = Keys.of(told.get(name), name)
     root = _root(file)
     inference = _inference(told, block, root, overrides)
     ours, settings = NAMES[name], dict[str, Any]()
@@ -137,89 +134,6 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     return EvalRequest(**request, data=data, options=options, settings=settings)
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file, with `${VAR}` expanded and then the overrides "a.b=v" set.
-
-    Raises:
-        ValueError: in one sentence, if the file is missing, damaged or no mapping, or an override has no such form.
-    """
-    import yaml
-
-    if file.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise ValueError(f"{file} is no .yaml, .yml or .json file")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        told = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from error
-    if not isinstance(told, dict):
-        raise ValueError(f"{file} holds no mapping of keys and values")
-    tree: dict[str, Any] = _expanded(told)
-    for override in overrides:
-        key, mark, value = override.partition("=")
-        parts = key.strip().split(".")
-        if not mark or not all(parts):
-            raise ValueError(f"{override!r} is no setting; expected key=value or block.key=value")
-        place = tree
-        for part in parts[:-1]:
-            below = place.setdefault(part, {})
-            if below is None:
-                below = place[part] = {}
-            if not isinstance(below, dict):
-                raise ValueError(f"{override!r} cannot be set in {file}: {part} is no block there")
-            place = below
-        try:
-            place[parts[-1]] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{override!r} has a value that is no YAML") from error
-    return tree
-
-
-def _expanded(value: Any) -> Any:
-    """A tree with each ${VAR} that is set replaced in its strings."""
-    if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), value)
-    if isinstance(value, dict):
-        return {key: _expanded(inner) for key, inner in value.items()}
-    return [_expanded(inner) for inner in value] if isinstance(value, list) else value
-
-
-@dataclass
-class _Keys:
-    """A block's values by dotted key, taken one by one; `left` are those that nobody took."""
-
-    name: str
-    left: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, block: Any, name: str) -> _Keys:
-        return cls(name, dict(_leaves(block)) if isinstance(block, dict) else {})
-
-    def take(self, *keys: str, default: Any = None) -> Any:
-        """The value of the first of these keys that has one; all of them are done with."""
-        found = [self.left.pop(key, None) for key in keys]
-        return next((value for value in found if value is not None), default)
-
-    def take_from(self, part: str, key: str) -> Any:
-        """A model's argument: of the request, else of its own block."""
-        return self.take(f"request.params.{key}", f"backbone_cfg.{part}.{key}")
-
-    def unused(self) -> dict[str, Any]:
-        return {f"{self.name}.{key}": value for key, value in self.left.items() if value is not None}
-
-
-def _leaves(block: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in block.items():
-        found += _leaves(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
-    return found
-
-
 def _root(file: Path) -> Path:
     """The repository's root, seen from one of its config files; else the current folder."""
     above = [folder.parent for folder in file.absolute().parents if folder.name == "configs"]
@@ -243,19 +157,19 @@ def _benchmark(file: Path, told: Mapping[str, Any]) -> str:
     return name
 
 
-def _inference(told: Mapping[str, Any], block: _Keys, root: Path, overrides: Sequence[str]) -> _Keys:
+def _inference(told: Mapping[str, Any], block: Keys, root: Path, overrides: Sequence[str]) -> Keys:
     """The block `inference`, over that of the file that it may refer to."""
-    own = _Keys.of(told.get("inference"), "inference")
+    own = Keys.of(told.get("inference"), "inference")
     other = _path(root, own.take("infer_config") or block.take("infer_config"))
     if other is not None:
         there = read_tree(other, [override for override in overrides if override.startswith("inference.")])
-        own.left = _Keys.of(there.get("inference", there), "inference").left | own.left
+        own.left = Keys.of(there.get("inference", there), "inference").left | own.left
         for key in ("output_json", "request.task", "request.prompt", "request.output_path", "request.images"):
             own.take(key)  # of the single inference that such a file is written for
     return own
 
 
-def _backbone(file: Path, inference: _Keys) -> str:
+def _backbone(file: Path, inference: Keys) -> str:
     said = str(inference.take("backbone", default="")).strip().lower().replace("-", "_")
     backbone = ALIASES.get(said, said)
     if backbone not in BACKBONES:
@@ -264,7 +178,7 @@ def _backbone(file: Path, inference: _Keys) -> str:
     return backbone
 
 
-def _mode(file: Path, name: str, block: _Keys) -> str:
+def _mode(file: Path, name: str, block: Keys) -> str:
     mode = DEFAULT_MODES.get(name, "full")
     if str(block.left.get("mode")).lower() in MODES or name != "dpg_bench":  # ours has a setting of this name there
         mode = str(block.take("mode", default=mode)).strip().lower()
@@ -278,7 +192,7 @@ def _mode(file: Path, name: str, block: _Keys) -> str:
     return "generate" if mode == "full" and not all(judged) else mode
 
 
-def _options(inference: _Keys, backbone: str, *, draws: bool) -> tuple[dict[str, Any], int | None]:
+def _options(inference: Keys, backbone: str, *, draws: bool) -> tuple[dict[str, Any], int | None]:
     """Arguments of drawing or of answering in our names, and the batch size."""
     options: dict[str, Any] = {}
     size = inference.take_from("generation_cfg", "parallel_size")
@@ -297,7 +211,7 @@ def _options(inference: _Keys, backbone: str, *, draws: bool) -> tuple[dict[str,
     return decoding({name: inference.take_from("understanding_cfg", name) for name in DECODING}), None
 
 
-def _drop_defaults(block: _Keys) -> None:
+def _drop_defaults(block: Keys) -> None:
     """Takes switches that say what is done anyway."""
     for key, usual in {"resume": True, "overwrite": False, "run_calculate": True}.items():
         if block.left.get(key) is usual:
@@ -309,7 +223,7 @@ def _drop_defaults(block: _Keys) -> None:
 Found = tuple[Path | None, dict[str, Any]]
 
 
-def _dpg(block: _Keys, root: Path) -> Found:
+def _dpg(block: Keys, root: Path) -> Found:
     images = block.take("images_per_prompt", default=4)
     if images != 4:
         raise ValueError(
@@ -321,7 +235,7 @@ def _dpg(block: _Keys, root: Path) -> Found:
     return prompts and prompts.parent, {} if resolution is None else {"resolution": int(resolution)}
 
 
-def _geneval(block: _Keys, root: Path) -> Found:
+def _geneval(block: Keys, root: Path) -> Found:
     settings: dict[str, Any] = {}
     metadata = _path(root, block.take("metadata_path"))
     if metadata is not None and metadata.name != "evaluation_metadata.jsonl":
@@ -335,13 +249,13 @@ def _geneval(block: _Keys, root: Path) -> Found:
     return metadata and metadata.parent, settings
 
 
-def _wise(block: _Keys, root: Path) -> Found:
+def _wise(block: Keys, root: Path) -> Found:
     judge = block.take("vlm_eval.model_name")
     data = _path(root, block.take("data_root", default="eval/generation/wise/data"))
     return data, {"protocol": "legacy"} | ({} if judge is None else {"judge": str(judge)})
 
 
-def _uni_mmmu(block: _Keys, root: Path) -> Found:
+def _uni_mmmu(block: Keys, root: Path) -> Found:
     asked = block.take("tasks", default="all")
     tasks = [str(task) for task in (asked if isinstance(asked, list) else str(asked).split(","))]
     tasks = ["code" if task.strip() in ("code", "code_rendering", "all") else task.strip() for task in tasks]
@@ -353,7 +267,7 @@ def _uni_mmmu(block: _Keys, root: Path) -> Found:
     return _path(root, block.take("data_root")), settings | ({} if judge is None else {"judge": str(judge)})
 
 
-def _mme(block: _Keys, root: Path) -> Found:
+def _mme(block: Keys, root: Path) -> Found:
     pictures = _path(root, block.take("image_root", default="data/mme/MME_Benchmark_release_version"))
     assert pictures is not None
     if _path(root, block.left.get("root")) == pictures.parent / "Your_Results":
@@ -361,7 +275,7 @@ def _mme(block: _Keys, root: Path) -> Found:
     return pictures.parent, {}
 
 
-def _mmbench(block: _Keys, root: Path) -> Found:
+def _mmbench(block: Keys, root: Path) -> Found:
     asked = block.take("datasets", default="mmbench_dev_20230712")
     names = [str(name).strip() for name in (asked if isinstance(asked, list) else str(asked).split(","))]
     files = {
@@ -375,7 +289,7 @@ def _mmbench(block: _Keys, root: Path) -> Found:
     return files[names[0]].parent, settings | ({} if judge is None else {"judge": str(judge)})
 
 
-def _mmmu(block: _Keys, root: Path) -> Found:
+def _mmmu(block: Keys, root: Path) -> Found:
     asked = block.take("datasets", default=["MMMU_validation"])
     if asked not in (["MMMU_validation"], "MMMU_validation"):
         raise ValueError(f"mmmu.datasets is {asked!r}; only MMMU_validation has answers")
@@ -383,13 +297,13 @@ def _mmmu(block: _Keys, root: Path) -> Found:
     return (local if local is not None and local.is_dir() else cache), {}
 
 
-def _mmvet(block: _Keys, root: Path) -> Found:
+def _mmvet(block: Keys, root: Path) -> Found:
     block.take("datasets")
     pictures = _path(root, block.take("dataset_paths.image_root"))
     return pictures and pictures.parent, {}
 
 
-READERS: dict[str, Callable[[_Keys, Path], Found]] = {
+READERS: dict[str, Callable[[Keys, Path], Found]] = {
     "dpg_bench": _dpg,
     "geneval": _geneval,
     "wise": _wise,
