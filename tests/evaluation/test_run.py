@@ -23,7 +23,7 @@ from janusflow.evaluation.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.command import run as run_command
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
-from janusflow.evaluation.report import bootstrap, notes, number, picked, weights_of
+from janusflow.evaluation.report import notes, number, weights_of
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import _remember, evaluate, work
 
@@ -360,42 +360,8 @@ def test_ray_workers_share_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert report["judged"] == 6 and [len(lines) for lines in files] == [4, 2]
 
 
-def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
-    records = Records(tmp_path, "outputs")
-    records.append({"key": "a"})
-    with records.mine.open("ab") as file:
-        file.write(b'{"key": "b", "outp')
-    assert [record["key"] for record in records.all()] == ["a"]
-    records.append({"key": "ü"})
-    Records(tmp_path, "outputs", 1).append({"key": "c"})
-    assert [record["key"] for record in records.all()] == ["a", "ü", "c"]
-
-
-def test_the_bootstrap_draws_groups() -> None:
-    """Ten groups of ten equal rows have intervals as wide as ten rows, not as a hundred."""
-
-    def rows(groups: int, each: int) -> list[Row]:
-        items = [Item(f"{g}-{n}", "", group=str(g)) for g in range(groups) for n in range(each)]
-        return [Row(item, "", {"score": float(int(item.group) % 2)}) for item in items]
-
-    benchmark = Counting(None, CountingSettings())
-    wide = bootstrap(benchmark, rows(10, 10))["overall"]
-    narrow = bootstrap(benchmark, rows(100, 1))["overall"]
-    assert wide[1] - wide[0] > 0.4 and 0.1 < narrow[1] - narrow[0] < 0.25
-    assert bootstrap(benchmark, rows(10, 10)) == bootstrap(benchmark, rows(10, 10))
-
-
 KILLED = ["-m", "janusflow.cli", "eval", "tinyworld", "--set", "prompts=1", "--set", "images=1", "--set", "questions=2"]
 KILLED += ["--set", "features=false", "--option", "num_inference_steps=2", "--batch-size", "2"]
-
-
-def test_the_gallery_shows_every_part_and_nothing_bad_among_the_best() -> None:
-    found = [("draw/one", 0.0), ("draw/one", 0.5), ("ask/what", 1.0), ("ask/what", 1.0), ("ask/which", 0.0)]
-    rows = [Row(Item(f"{part}/{n}", "?"), "!", {"score": score}) for n, (part, score) in enumerate(found)]
-    assert [row.item.key for row in picked(rows, best=True)] == ["ask/what/2", "draw/one/1", "ask/what/3"]
-    assert [row.item.key for row in picked(rows, best=False)] == ["draw/one/0", "ask/which/4", "draw/one/1"]
-    assert len(picked(rows, best=True, count=2)) == 2 and picked([], best=True) == []
-    assert len(picked(rows[2:4], best=False)) == 2
 
 
 def test_a_killed_run_of_the_tiny_world_goes_on(tmp_path: Path) -> None:

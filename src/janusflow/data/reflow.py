@@ -23,6 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -181,19 +182,23 @@ def _pairs(
         progress=False,
     )
     wanted = drawn if correct is None else correct(asked, drawn)
+    taken = [(place, picture) for place, picture in enumerate(wanted) if picture is not None]
+    ends = _latents(model, [picture for _, picture in taken]) if config.states and taken else None  # x_1
     rows = []
-    for place, (number, seed, picture) in enumerate(zip(asked, seeds, wanted, strict=True)):
-        if picture is None:
+    for row, (place, picture) in enumerate(taken):
+        pair = {
+            "image": {"bytes": _png(picture), "path": None},
+            "text": prompts[asked[place]],
+            NOISE_COLUMN: seeds[place],
+        }
+        rows.append(pair)
+        if ends is None:
             continue
-        row = {"image": {"bytes": _png(picture), "path": None}, "text": prompts[number]}
-        rows.append({**row, NOISE_COLUMN: seed})
-        if config.states == 0:
-            continue
-        rows.append({**row, NOISE_COLUMN: seed, TIME_COLUMN: 0.0})
-        end = _latent(model, picture)
+        rows.append({**pair, TIME_COLUMN: 0.0})
         for t, states in path:
-            noise = (states[place] - t * end) / (1 - t)
-            rows.append({**row, STATE_COLUMN: noise.half().numpy().tobytes(), TIME_COLUMN: t})
+            noise = (states[place] - t * ends[row]) / (1 - t)
+            state = {"image": pair["image"], "text": pair["text"]}
+            rows.append({**state, STATE_COLUMN: noise.half().numpy().tobytes(), TIME_COLUMN: t})
     return rows
 
 
@@ -205,10 +210,10 @@ def time_shift(config: ReflowConfig, first: int) -> float:
     return 2 ** Random(f"{config.seed}/{first}").uniform(-0.7, 0.7) if config.states else 1.0
 
 
-def _latent(model: JanusFlow, picture: Image.Image) -> Tensor:
-    """x_1 as training encodes it, (C, H, W) float32."""
-    pixels = square(picture, model.network.config.image_size, None)
-    return model.codec.encode(pixels[None])[0].float().cpu()
+def _latents(model: JanusFlow, pictures: Sequence[Image.Image]) -> Tensor:
+    """x_1 as training encodes it, (N, C, H, W) float32."""
+    pixels = [square(picture, model.network.config.image_size, None) for picture in pictures]
+    return model.codec.encode(torch.stack(pixels)).float().cpu()
 
 
 def _png(image: Image.Image) -> bytes:
