@@ -86,6 +86,21 @@ def test_what_is_right_stays_and_what_is_wrong_is_changed() -> None:
     assert slate is not None and slate.background == "slate"
 
 
+def test_of_two_equal_shapes_the_later_becomes_what_is_named_later() -> None:
+    for upper, lower in (((20, 20), (44, 40)), ((20, 40), (44, 30)), ((40, 18), (20, 46))):
+        stars = render(scene_of(shape("star", "blue", *upper), shape("star", "blue", *lower)))
+        for kinds in (("star", "square"), ("square", "star")):
+            for colors in ((None, None), ("blue", "purple"), ("purple", "blue")):
+                clauses = tuple(Clause(kind, color=color) for kind, color in zip(kinds, colors, strict=True))
+                found = nearest_scene(Task("two_object", "", clauses), stars, Random(0))
+                assert found is not None
+                places = [(one.x, one.y) for one in found.shapes]
+                assert math.dist(places[0], upper) < math.dist(places[0], lower), (kinds, colors, found)
+        pair = render(scene_of(shape("star", "blue", *upper), shape("square", "blue", *lower)))
+        right = nearest_scene(Task("two_object", "", (Clause("square"), Clause("star"))), pair, Random(0))
+        assert right is not None and math.dist((right.shapes[1].x, right.shapes[1].y), upper) < 4
+
+
 def near(found: Shape, wanted: Shape) -> bool:
     return max(abs(found.x - wanted.x), abs(found.y - wanted.y), abs(found.radius - wanted.radius)) <= 3
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 from random import Random
 
 import numpy as np
 
 from janusflow.tinyworld.captions import Clause, Task, scene_for
-from janusflow.tinyworld.checker import read
+from janusflow.tinyworld.checker import matches, read
 from janusflow.tinyworld.scenes import (
     BACKGROUNDS,
     COLORS,
@@ -34,6 +34,7 @@ OPEN_CONTRAST = 150.0  # the same of a colour that is left open
 BOLD_SIZES = ("medium", "large")
 FEW = 2  # shapes that are medium or large; up to `MANY` are medium
 MANY = 4
+IN_ORDER = 0.1  # of nearness, for shapes in the order of the prompt
 
 
 def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
@@ -45,6 +46,10 @@ def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
     (docs/log.md). For the same reason near is the scene s whose difference from its background explains most of the
     picture's p, (<s, p> + <|s|, |p|>) / |s| with |s| of a pixel and of all, and not the one of least distance. Colours
     are those of `COLORS` and `BACKGROUNDS` to the digit.
+
+    Where the picture is wrong and the task leaves open what stands where ("a star and a square", but two stars are
+    drawn), what is named first tends to stand to the left or above: else each of the two would become the square by
+    chance, and a mean of both be learned.
 
     Args:
         task: what the scene shows.
@@ -58,13 +63,17 @@ def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
     goal = _small(pixels) - np.median(pixels.reshape(-1, 3), axis=0).astype(np.float32)
 
     there = np.linalg.norm(goal, axis=-1)
+    drawn = read(pixels).scene
+    order = 0.0 if drawn is not None and matches(task, drawn).passed else IN_ORDER
 
     def nearness(scene: Scene) -> float:
         shown = _small(render(scene)) - np.asarray(scene.background_rgb, np.float32)
         each = np.linalg.norm(shown, axis=-1)
-        return float(((shown * goal).sum() + (each * there).sum()) / np.linalg.norm(each))
+        explained = float(((shown * goal).sum() + (each * there).sum()) / np.linalg.norm(each))
+        return explained * (1 + order * _in_order(clauses, scene))
 
-    found = [(nearness(scene), -number, scene) for number, scene in enumerate(_starts(task, clauses, pixels, rng))]
+    starts = _starts(task, clauses, pixels, drawn, rng)
+    found = [(nearness(scene), -number, scene) for number, scene in enumerate(starts)]
     if not found:
         return None
     best, _, scene = max(found)
@@ -107,10 +116,9 @@ def _background(task: Task, pixels: np.ndarray) -> str:
     )
 
 
-def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, rng: Random) -> Iterator[Scene]:
+def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, shown: Scene | None, rng: Random) -> Iterator[Scene]:
     """Scenes on the picture's own background: with shapes where the picture has some, and at random."""
     background = _background(task, pixels)
-    shown = read(pixels).scene
     orders = permutations(shown.shapes, len(clauses)) if shown else ()
     drawn: list[Scene] = []
     sizes = _sizes(clauses)
@@ -160,6 +168,16 @@ def _moved(scene: Scene, clauses: list[Clause], rng: Random) -> Scene:
         here, there = shapes[index], shapes[other]
         shapes[index], shapes[other] = replace(here, x=there.x, y=there.y), replace(there, x=here.x, y=here.y)
     return replace(scene, shapes=tuple(shapes))
+
+
+def _in_order(clauses: list[Clause], scene: Scene) -> float:
+    """Of neighbours of different clauses, the share whose first stands to the left or above, by the larger distance."""
+    held = []
+    for (first, second), (a, b) in zip(pairwise(clauses), pairwise(scene.shapes), strict=True):
+        if first != second:
+            dx, dy = b.x - a.x, b.y - a.y
+            held.append((dx if abs(dx) > abs(dy) else dy) > 0)
+    return sum(held) / len(held) if held else 0.0
 
 
 def _shows(task: Task, clauses: list[Clause], scene: Scene) -> bool:
