@@ -45,7 +45,7 @@ class Stage:
     name: str
     recipe: str
     seed: int | None = None
-    draws: ReflowConfig | None = None
+    draws: tuple[ReflowConfig, ...] = ()
     pairs: int = 0
 
 
@@ -53,8 +53,8 @@ def stages(rounds: int = ROUNDS) -> list[Stage]:
     """All stages, with so many rounds on the model's own states."""
 
     def own_states(name: str, recipe: str, number: int) -> Stage:
-        draws = replace(ON_POLICY, seed=ON_POLICY.seed + 100_000 * number)
-        return Stage(name, recipe, 100 + number, draws, 1536)
+        draws = tuple(replace(one, seed=one.seed + 100_000 * number) for one in ON_POLICY)
+        return Stage(name, recipe, 100 + number, draws, 1344)
 
     return [
         Stage("stage1", "stage1"),
@@ -96,7 +96,7 @@ def run(
             changes = [f"model={before}", f"out={out / stage.name}"]
             changes += [] if stage.seed is None else [f"seed={stage.seed}"]
             changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
-            if stage.draws is not None:
+            if stage.draws:
                 pairs, count = out / "pairs" / stage.name, stage.pairs if steps is None else TRIED_PAIRS
                 draw_pairs(before, pairs, stage.draws, count, device=device)
                 changes += [f"data.generation.0.path={pairs}"]

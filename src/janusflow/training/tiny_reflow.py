@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -20,19 +21,23 @@ from janusflow.tinyworld.nearest import nearest_scene
 from janusflow.tinyworld.scenes import Scene, render
 
 SHARES = {
-    "single_object": 0.08,
-    "two_object": 0.26,
-    "counting": 0.16,
-    "colors": 0.10,
-    "position": 0.19,
-    "color_attr": 0.16,
-    "dense": 0.05,
+    "single_object": 0.05,
+    "two_object": 0.36,
+    "counting": 0.14,
+    "colors": 0.05,
+    "position": 0.17,
+    "color_attr": 0.19,
+    "dense": 0.04,
 }
 DESCRIBED = 0.08  # of the prompts are full descriptions
 # Takes guidance into the velocity. Eight steps show where what will be.
-GUIDED = ReflowConfig(steps=8, guidance=3.0, seed=10_000_000, batch_size=96, shard_size=960)
-# The model's own states with the guidance that it is used with, up to t = 1/2: later there is nothing left to decide.
-ON_POLICY = ReflowConfig(steps=12, guidance=2.0, states=7, seed=30_000_000, batch_size=96, shard_size=192)
+GUIDED = (ReflowConfig(steps=8, guidance=3.0, seed=10_000_000, batch_size=96, shard_size=960),)
+# The model's own states, half with guidance, up to about t = 1/2: later there is nothing left to decide.
+ON_POLICY = tuple(
+    ReflowConfig(steps=12, guidance=guidance, states=7, seed=seed, batch_size=96, shard_size=192)
+    for guidance, seed in ((1.0, 30_000_000), (2.0, 30_010_000))
+)
+RIGHT_KEPT = 0.5  # of the pictures that are right already and come with their states
 
 
 def sample_tasks(seed: int, count: int) -> list[Task]:
@@ -52,33 +57,44 @@ def described(scene: Scene) -> Task:
     return Task("dense", describe(scene), clauses, background=scene.background)
 
 
-def draw_pairs(model: str | Path, folder: Path, config: ReflowConfig, count: int, *, device: str = "auto") -> None:
-    """Draws the pairs of a round, with their states, into `folder`; one that was stopped goes on.
+def draw_pairs(
+    model: str | Path, folder: Path, draws: Sequence[ReflowConfig], count: int, *, device: str = "auto"
+) -> None:
+    """Draws the pairs of a round, with their states, into folders in `folder`; one that was stopped goes on.
 
     Args:
         model: that draws.
-        folder: of the files.
-        config: of the round; its seed decides what is asked for, too.
+        folder: of the round.
+        draws: how its parts are drawn, of equal size; each one's seed decides what is asked for, too.
         count: pictures drawn.
         device: where.
     """
-    tasks = sample_tasks(config.seed, count)
     pipeline = JanusFlow.from_pretrained(model, device=device, dtype="bfloat16")
-    right: list[bool] = []
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        correct = partial(_corrected, pool, tasks, right)
-        prompts = [task.prompt for task in tasks]
-        reflow(pipeline, prompts, folder, config, correct=correct, names={"model": str(model)})
-    if right:
-        print(f"{folder.name}: {sum(right) / len(right):.3f} of {len(right)} pictures were as asked")
+        for config in draws:
+            tasks = sample_tasks(config.seed, count // len(draws))
+            right: list[bool] = []
+            correct = partial(_corrected, pool, tasks, right, RIGHT_KEPT if config.states else 1.0)
+            prompts, part = [task.prompt for task in tasks], folder / f"guidance{config.guidance:g}"
+            reflow(pipeline, prompts, part, config, correct=correct, names={"model": str(model)})
+            if right:
+                print(f"{part}: {sum(right) / len(right):.3f} of {len(right)} pictures were as asked")
 
 
 def _corrected(
-    pool: ProcessPoolExecutor, tasks: list[Task], right: list[bool], numbers: list[int], pictures: list[Image.Image]
+    pool: ProcessPoolExecutor,
+    tasks: list[Task],
+    right: list[bool],
+    kept: float,
+    numbers: list[int],
+    pictures: list[Image.Image],
 ) -> list[Image.Image | None]:
     asked, drawn = [tasks[number] for number in numbers], [np.asarray(picture) for picture in pictures]
-    right += [check(task, pixels).passed for task, pixels in zip(asked, drawn, strict=True)]
-    return list(pool.map(_nearest, asked, drawn, numbers, chunksize=8))
+    passed = [check(task, pixels).passed for task, pixels in zip(asked, drawn, strict=True)]
+    right += passed
+    nearest = pool.map(_nearest, asked, drawn, numbers, chunksize=8)
+    left_out = [ok and Random(f"kept/{n}").random() >= kept for ok, n in zip(passed, numbers, strict=True)]
+    return [None if out else picture for out, picture in zip(left_out, nearest, strict=True)]
 
 
 def _nearest(task: Task, pixels: np.ndarray, number: int) -> Image.Image | None:
