@@ -117,7 +117,8 @@ def test_chat_shows_draws_answers_forgets_and_survives_errors(run, picture: Path
     result = run("chat", "--max-new-tokens", 3, "--out", tmp_path / "drawn", stdin="\n".join(lines))
     assert result.exit_code == 0, result.output
     assert "picture 1 will go with your next message" in result.stdout
-    assert (tmp_path / "drawn" / "chat-001.png").is_file()
+    with Image.open(tmp_path / "drawn" / "chat-001.png") as drawn:
+        assert drawn.info["prompt"] == "a star" and int(drawn.info["seed"]) >= 0
     assert "(forgotten)" in result.stdout
     assert "missing.png' does not exist" in result.stderr
     assert "/sing is unknown" in result.stderr
@@ -246,4 +247,18 @@ def test_options_of_the_other_family_are_refused(run, tmp_path: Path) -> None:
     refused = runner.invoke(app, ["generate", "a star", "--solver", "heun", "--steps", "3", *janus, *options])
     assert "--steps, --solver: not for a Janus model" in sentence(refused)
     assert "--top-k: not for a JanusFlow model" in sentence(run("generate", "a star", "--top-k", 3, *options[:2]))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_question_may_be_longer_than_any_files_name(run, picture: Path) -> None:
+    assert run("ask", picture, "is it red? " * 40, "--max-new-tokens", 1).exit_code == 0
+
+
+def test_a_missing_picture_alone_is_no_question(run, tmp_path: Path) -> None:
+    assert "is no file, and no question stands after it" in sentence(run("ask", tmp_path / "missing.png"))
+    assert "means nothing without --temperature" in sentence(run("ask", "what is it?", "--top-p", 0.5))
+
+
+def test_a_refused_demonstration_leaves_no_folder(run, tmp_path: Path) -> None:
+    assert "seed" in sentence(run("demo", "--seed", -1, "--out", tmp_path / "new" / "demo", model=Path("tiny")))
     assert not (tmp_path / "new").exists()

@@ -197,6 +197,9 @@ def test_inpainting_keeps_what_is_not_masked_on_its_path(small_model: JanusFlow,
         output_type="latent",
         callback_on_step_end=lambda model, step, t, state: path.append((t, state["latents"])),
     )
+    assert [t for t, _ in path] == [0.25, 0.5, 0.75, 1.0]
+    for t, x in path:
+        torch.testing.assert_close(x[..., :4], (t * known + (1 - t) * noise)[..., :4])
     assert torch.equal(result[..., :4], known[..., :4])
     assert not torch.allclose(result[..., 4:], known[..., 4:])
     plain = small_model.generate(

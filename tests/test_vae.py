@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -53,6 +54,14 @@ def test_float16_and_missing_folders_are_refused(vae_folder: Path, tmp_path: Pat
         open_codec(vae_folder, torch.float16)
     with pytest.raises(ValueError, match=r"vae is .*no AutoencoderKL folder"):
         open_codec(tmp_path / "nowhere")
+
+
+def test_a_damaged_vae_is_called_damaged(vae_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(vae_folder, tmp_path / "vae")
+    weights = next((tmp_path / "vae").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"the VAE in .*vae is damaged"):
+        open_codec(tmp_path)
 
 
 def test_the_shipped_vae_keeps_scenes(tiny_model: JanusFlow) -> None:

@@ -1,4 +1,4 @@
-"""Every dimension of the network lives here; no other file holds one as a literal.
+"""Every dimension of the network that checkpoints differ in lives here, and in no other file as a literal.
 
 `JanusFlowConfig` is what `config.json` of our own layout holds; `checkpoint/official.py` translates the released one.
 """

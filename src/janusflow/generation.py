@@ -271,7 +271,7 @@ def known_picture(
 ) -> KnownPicture:
     """The pictures (and masks) to start from, encoded, one for each that is painted."""
     pixels = [fit_picture(picture, size.height, size.width) for picture in load_images(image)]
-    latents = codec.encode(size.one_each("image", pixels)).to(device)
+    latents = size.one_each("image", [codec.encode(one[None])[0] for one in pixels]).to(device)
     if mask is None:
         return KnownPicture(latents, None)
     masks = [fit_mask(picture, size.height, size.width, codec.downscale) for picture in load_images(mask)]
@@ -327,13 +327,16 @@ def sample_latents(
     times = sampling.times()
     x = noise if known is None else interpolate(noise, known.latents, noise.new_full((len(noise),), times[0]))
 
-    def after_step(index: int, t: float, x: Tensor) -> Tensor:
-        replaced = callback(index, t, x) if callback else None
-        x = x if replaced is None else replaced
+    def put_back(x: Tensor, t: float) -> Tensor:
         if known is None or known.repaint is None:
             return x
         path = interpolate(noise, known.latents, noise.new_full((len(noise),), t))
         return torch.where(known.repaint.bool(), x, path)
+
+    def after_step(index: int, t: float, x: Tensor) -> Tensor:
+        x = put_back(x, t)
+        replaced = callback(index, t, x) if callback else None
+        return x if replaced is None else put_back(replaced, t)
 
     velocity = guided_velocity(network, prefix, sampling)
     return integrate(velocity, x, times, method=sampling.solver, callback=after_step)

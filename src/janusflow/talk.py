@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ class Talk:
             yield from self._answer(line)
 
     def _draw(self, prompt: str) -> Path:
-        picture = self.model.generate(prompt)[0]
+        seed = random.randrange(2**31)
+        picture = self.model.generate(prompt, seed=seed)[0]
         make_folder(self.out)
         self.painted += 1
         while (file := self.out / f"chat-{self.painted:03d}.png").exists():
             self.painted += 1
-        save_png(picture, file, {"prompt": prompt})
+        save_png(picture, file, {"prompt": prompt, "seed": seed})
         self.shown.append(picture)
         return file
 

@@ -47,6 +47,8 @@ class LatentCodec:
             with torch.inference_mode(False):  # else its weights could never be cast or moved
                 vae = AutoencoderKL.from_pretrained(str(path) if path.is_dir() else str(source), torch_dtype=dtype)
         except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
+            if (path / "config.json").is_file():
+                raise ValueError(f"the VAE in {path} is damaged: {type(error).__name__} {error}") from error
             raise ValueError(
                 f"vae is {str(source)!r}: no AutoencoderKL folder, and none fetched or cached from the hub; "
                 "pass vae=FOLDER (--vae on the command line), or output_type='latent' to do without"

@@ -231,6 +231,35 @@ def test_a_change_to_our_own_layout_is_refused_too(small_model: JanusFlow, tmp_p
         network(tmp_path)
 
 
+def test_all_misshapen_tensors_are_counted_before_anything_is_loaded(folder: Path) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.endswith("layernorm.weight")]:
+            tensors[name] = tensors[name][:-1].contiguous()
+
+    change_tensors(folder, change)
+    told = r"holds \d+ misshapen tensors: .*layernorm.weight has shape .*; and \d+ more"
+    for opens in (network, describe):
+        with pytest.raises(ValueError, match=told):
+            opens(folder)
+
+
+def test_a_size_that_cannot_be_is_no_traceback(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["language_config"]["intermediate_size"] = -5
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json describes no network that can be built"):
+        network(folder)
+
+
+def test_safetensors_in_shards_go_before_a_pickle(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    torch.save({name: torch.zeros_like(value) for name, value in tensors.items()}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert any(parameter.any() for parameter in network(folder).parameters())
+
+
 def test_a_pool_head_of_another_width_is_said_to_be_misshapen(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name in tensors if name.endswith("attn_pool.q.weight"))

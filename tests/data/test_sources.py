@@ -252,3 +252,30 @@ def test_ones_own_conversations_join_understanding_alone(tmp_path: Path) -> None
     tasks_of.cache_clear()
     with pytest.raises(ValueError, match="holds no picture with a text or a conversation"):
         DataConfig(own=str(tmp_path / "rows.jsonl")).sources()
+
+
+def test_texts_that_are_no_captions_do_not_make_a_folder_of_pictures(tmp_path: Path) -> None:
+    webdataset(tmp_path)
+    (tmp_path / "LICENSE.txt").write_text("free")
+    assert kind_of(str(tmp_path)) == "webdataset"
+    talks = tmp_path / "talks"
+    (talks / "images").mkdir(parents=True)
+    (talks / "images" / "a.png").write_bytes(png(1))
+    (talks / "README.txt").write_text("read me")
+    (talks / "talks.jsonl").write_text(json.dumps({"image": "images/a.png", "text": "black"}) + "\n")
+    assert kind_of(str(talks)) == "jsonl"
+
+
+def test_a_caption_in_another_encoding_is_one_broken_record(tmp_path: Path) -> None:
+    for name, text in (("a", "caf\xe9".encode("latin-1")), ("b", b"a cup")):
+        (tmp_path / f"{name}.png").write_bytes(png(1))
+        (tmp_path / f"{name}.txt").write_bytes(text)
+    source = FileSource(SourceConfig("folder", str(tmp_path)))
+    with pytest.raises(ValueError, match=r"a\.txt cannot be read as UTF-8"):
+        source.record(0)
+    assert source.record(1).text == "a cup"
+
+
+def test_an_empty_text_gives_way_to_the_next_column(tmp_path: Path) -> None:
+    row = {"text": "", "caption": "a star", "image": png(1)}
+    assert read_row(row, "row", tmp_path).text == "a star"

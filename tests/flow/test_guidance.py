@@ -46,6 +46,13 @@ def test_outside_its_interval_guidance_costs_nothing(t: float, rows_run: int) ->
     assert rows.runs == [rows_run]
 
 
+@pytest.mark.parametrize("step", range(11))
+def test_the_ends_of_the_interval_belong_to_it_whatever_float32_makes_of_them(step: int) -> None:
+    rows, t = Rows(), torch.full((2,), step / 10)
+    guide(rows.conditional, rows.both, scale=3.0, interval=(step / 10, step / 10))(torch.zeros(2, 1, 1, 1), t)
+    assert rows.runs == [4]
+
+
 @pytest.mark.parametrize("scale", [0.5, -1.0, float("nan"), float("inf")])
 def test_a_scale_below_one_or_not_finite_is_refused(scale: float) -> None:
     with pytest.raises(ValueError, match="guidance_scale"):

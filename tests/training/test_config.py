@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,9 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     assert stage3.frozen == {"tower": pool_head}
     assert stage1.flops < stage2.flops
     assert stage2.memory(8) < stage2.memory(1)
-    lora = estimate(load_config(RECIPES / "paper" / "stage3.yaml", [*preset, "lora.rank=16"]))
+    lora = estimate(
+        load_config(RECIPES / "paper" / "stage3.yaml", [*preset, "lora.rank=16", "parts=[aligner,generation,llm]"])
+    )
     assert "llm" not in lora.learning
     assert 1e6 < lora.learning["adapters"] < 5e7
     assert lora.state < stage3.state / 2
@@ -153,8 +156,34 @@ def test_the_share_of_ones_own_data(tmp_path: Path) -> None:
     (tmp_path / "own" / "a.txt").write_text("a black picture")
     for share in (0.25, 0.5, 1.0):
         given = ["data.understanding=[{kind: tinyworld}]", "data.generation=[{kind: tinyworld, weight: 3}]"]
+        given.append("data.ratios=[{understanding: 1, generation: 1, text: 0}]")
         config = load_config(write(tmp_path), [f"data={tmp_path / 'own'}", f"data.own_share={share}", *given])
         for task in ("understanding", "generation"):
             weights = config.weights()[task]
             assert weights[-1] / sum(weights) == pytest.approx(share)
             assert len(weights) == 1 + (share < 1) * len(getattr(config.data, task))
+
+
+def test_own_data_that_nobody_would_see_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    talk = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "nothing"}]
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"image": "a.png", "conversations": talk}) + "\n")
+    with pytest.raises(ValueError, match=r"talks.jsonl serves understanding alone, which data.ratios give no share"):
+        load_config(RECIPES / "finetune" / "generation.yaml", ["model=tiny", f"data={tmp_path / 'talks.jsonl'}"])
+    load_config(RECIPES / "finetune" / "both.yaml", ["model=tiny", f"data={tmp_path / 'talks.jsonl'}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("optimizer.clip=0", "optimizer.clip is 0.0"),
+        ("lora.rank=4", "give lora.tower=true, or leave tower out of parts"),
+        ("data.generation=[{kind: tinyworld, weight: 0}, {kind: tinyworld, weight: 0}]", r"weights \[0.0, 0.0\]"),
+        ("data.generation=[{kind: tinyworld, weight: 3}, {kind: tinyworld, weight: -1}]", r"weights \[3.0, -1.0\]"),
+        ("data.generation.0.fitting=true", "fitting rows are found before the run, so not in a stream"),
+    ],
+)
+def test_what_would_silently_do_nothing_is_refused(change: str, told: str) -> None:
+    given = ["data.generation=[{kind: parquet, path: nowhere, streaming: true}]", change]
+    with pytest.raises(ValueError, match=told):
+        load_config(RECIPES / "paper" / "stage3.yaml", given)

@@ -6,7 +6,7 @@ A weight is read, cast and copied into its place, then forgotten: of safetensors
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -150,7 +150,7 @@ def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
         with no_init_weights(), torch.device(device):
             kind = JanusForConditionalGeneration if checkpoint.family == "Janus" else JanusFlowForConditionalGeneration
             network: Network = kind._from_config(copy.deepcopy(checkpoint.config), dtype=dtype)  # it writes into it
-    except (KeyError, ValueError, ArithmeticError, AssertionError, AttributeError, TypeError) as error:
+    except (KeyError, ValueError, ArithmeticError, AssertionError, AttributeError, TypeError, RuntimeError) as error:
         file = checkpoint.folder / "config.json"
         raise ValueError(f"{file} describes no network that can be built: {type(error).__name__} {error}") from error
     network.tie_weights()
@@ -161,41 +161,49 @@ def find_sources(checkpoint: Checkpoint, network: Network) -> dict[str, Source]:
     """Where each parameter of the network lies in the checkpoint.
 
     Raises:
-        ValueError: if tensors are missing or surplus.
+        ValueError: if tensors are missing, surplus or misshapen: one sentence naming the first few.
     """
     translate = _same_name
     if checkpoint.layout in ("official", "paddle"):
         translate = official_janus.source if checkpoint.family == "Janus" else official.source
     sources = {name: translate(name) for name, _ in network.named_parameters()}
     _check_names({name for wanted in sources.values() for name in wanted.names}, checkpoint)
+    _check_shapes(checkpoint, [(sources[name], parameter.shape) for name, parameter in network.named_parameters()])
     return sources
 
 
 def read_parameter(checkpoint: Checkpoint, wanted: Source, shape: torch.Size) -> Tensor:
-    """One parameter as the checkpoint stores it, in our shape.
-
-    Raises:
-        ValueError: if it has another shape.
-    """
+    """One parameter as the checkpoint stores it, in our shape; `find_sources` has seen that it fits."""
     pieces = [tensor for _, tensor in checkpoint.tensors.read(wanted.names)]
-    joined = len(pieces) == 1 or all(p.ndim and p.shape[1:] == pieces[0].shape[1:] for p in pieces)
-    value = torch.cat(pieces) if joined and len(pieces) > 1 else pieces[0]
-    if joined and wanted.third is not None and value.shape[0] % 3 == 0:
-        value = value.chunk(3)[wanted.third]
-    if not joined or _unpadded(value.shape) != _unpadded(shape):
-        names = " + ".join(wanted.names)
-        raise ValueError(
-            f"{checkpoint.folder}: tensor {names} has shape {_joined_shapes(wanted, checkpoint)}, "
-            f"which does not fit the {tuple(shape)} that config.json asks for"
-        )
-    return value.reshape(shape)
+    value = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+    return (value if wanted.third is None else value.chunk(3)[wanted.third]).reshape(shape)
 
 
-def _joined_shapes(wanted: Source, checkpoint: Checkpoint) -> str:
-    return " + ".join(str(checkpoint.tensors.shapes[name]) for name in wanted.names)
+def _check_shapes(checkpoint: Checkpoint, wanted: list[tuple[Source, torch.Size]]) -> None:
+    wrong = []
+    for source, shape in wanted:
+        stored = [checkpoint.tensors.shapes[name] for name in source.names]
+        if (joined := _joined(stored, source)) is None or _unpadded(joined) != _unpadded(shape):
+            found = " + ".join(str(tuple(one)) for one in stored)
+            wrong.append(f"{' + '.join(source.names)} has shape {found} where config.json asks for {tuple(shape)}")
+    if wrong:
+        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        raise ValueError(f"{checkpoint.folder} holds {len(wrong)} misshapen tensors: {'; '.join(wrong[:NAMED])}{more}")
 
 
-def _unpadded(shape: torch.Size) -> list[int]:
+def _joined(stored: Sequence[Sequence[int]], source: Source) -> list[int] | None:
+    """The shape of what `read_parameter` puts together; None where that is not possible."""
+    first, *others = ([*shape] for shape in stored)
+    if others and not all(shape and shape[1:] == first[1:] for shape in (first, *others)):
+        return None
+    if others:
+        first[0] += sum(shape[0] for shape in others)
+    if source.third is None:
+        return first
+    return [first[0] // 3, *first[1:]] if first and first[0] % 3 == 0 else None
+
+
+def _unpadded(shape: Sequence[int]) -> list[int]:
     """A shape without its leading ones: the official position embedding is (1, T, W), ours (T, W)."""
     sizes = list(shape)
     while len(sizes) > 1 and sizes[0] == 1:

@@ -19,8 +19,14 @@ from torch import Tensor
 
 from janusflow.checkpoint import paddle
 
-SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", paddle.FILE)
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+INDEX = ".index.json"
+WEIGHTS = (  # the first that is there counts: pickles may be older ones of the same model
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    paddle.FILE,
+)
 EXTRAS = "official_extras.safetensors"  # of a converted Janus: official tensors that its network has no use for
 REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: map files anew after this many bytes
 
@@ -134,18 +140,17 @@ DTYPES = {
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    for name in SINGLE_FILES:
-        if (folder / name).is_file():
-            return [folder / name]
-    for name in INDEX_FILES:
-        if (folder / name).is_file():
-            try:
-                shards = sorted(set(json.loads((folder / name).read_text())["weight_map"].values()))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{folder / name} is damaged: it holds no weight_map") from error
-            missing = [shard for shard in shards if not (folder / shard).is_file()]
-            if missing:
-                names = ", ".join(missing[:3])
-                raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}")
-            return [folder / shard for shard in shards]
-    raise ValueError(f"{folder} holds no weights: expected one of {', '.join(SINGLE_FILES + INDEX_FILES)}")
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise ValueError(f"{folder} holds no weights: expected one of {', '.join(WEIGHTS)}")
+    if not file.name.endswith(INDEX):
+        return [file]
+    try:
+        shards = sorted(set(json.loads(file.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged: it holds no weight_map") from error
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        names = ", ".join(missing[:3])
+        raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}")
+    return [folder / shard for shard in shards]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from janusflow.pipeline import JanusFlow
 
 NAME_LENGTH = 40  # characters of a prompt in a file's name
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @one_sentence
@@ -136,8 +137,12 @@ def ask(
       janusflow ask first.png second.png "which one shows a star?" --stream
     """
     *pictures, question = pictures_and_question
-    if Path(question).is_file():
+    if _is_file(question):
         raise ValueError(f"{question!r} is a file; the question comes last: janusflow ask PICTURE QUESTION")
+    if not pictures and Path(question).suffix.lower() in PICTURES and " " not in question:
+        raise ValueError(f"{question!r} is no file, and no question stands after it: janusflow ask PICTURE QUESTION")
+    if top_p != 1 and not temperature:
+        raise ValueError(f"--top-p {top_p} means nothing without --temperature")
     answerer = _open(model, None, dtype, device, adapter, quantize, sft_format)
     decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "do_sample": bool(temperature)}
     if temperature:
@@ -148,6 +153,13 @@ def ask(
         print()
     else:
         print(answerer.ask(question, pictures, **decoding).strip())
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # longer than any file's name
+        return False
 
 
 @one_sentence
@@ -274,8 +286,10 @@ def demo(
       janusflow demo --out demo
     """
     from janusflow.demo import show
+    from janusflow.sheet import output_folder
 
-    show(_open(model, None, dtype, device), out, seed=seed)
+    with output_folder(out):
+        show(_open(model, None, dtype, device), out, seed=seed)
 
 
 def _open(

@@ -58,6 +58,9 @@ class Mixture:
         if not self.ratios:
             raise ValueError("data.ratios are empty; expected the shares of understanding, generation and text")
         self.weights = {task: tuple(weights.get(task, ())) for task in TASKS}
+        for task, given in self.weights.items():
+            if given and (min(given) < 0 or not any(given)):
+                raise ValueError(f"sources of {task} have weights {list(given)}; expected one above 0, and none below")
         for ratio in self.ratios:
             shares = _shares(ratio)
             if sum(shares.values()) <= 0 or min(shares.values()) < 0:

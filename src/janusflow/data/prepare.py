@@ -104,10 +104,10 @@ class State:
 
 @dataclass(frozen=True)
 class Kept:
-    """A picture that passed, with its caption."""
+    """A picture that passed, as it is written (decoded, a shard would fill the memory), with its caption."""
 
     number: int
-    image: Image.Image
+    jpeg: bytes
     caption: str
 
 
@@ -208,7 +208,7 @@ def _shard(
             state.counts[reason] += 1
         else:
             full += 1
-            yield Kept(number, image, record.text if record else "")
+            yield Kept(number, _jpeg(image), record.text if record else "")
 
 
 def _only(record: Record) -> Any:
@@ -250,7 +250,7 @@ def _captioned(shard: list[Kept], state: State, config: PrepareConfig, captioner
     if captioner is not None:
         captions = []
         for start in range(0, len(shard), config.batch_size):
-            captions += captioner([kept.image for kept in shard[start : start + config.batch_size]])
+            captions += captioner([load_image(kept.jpeg) for kept in shard[start : start + config.batch_size]])
     found = []
     for kept, caption in zip(shard, captions, strict=True):
         text = " ".join(caption.split())
@@ -263,7 +263,7 @@ def _captioned(shard: list[Kept], state: State, config: PrepareConfig, captioner
             state.cut += 1
         state.counts["kept"] += 1
         state.words += len(text.split())
-        found.append(Kept(kept.number, kept.image, text))
+        found.append(Kept(kept.number, kept.jpeg, text))
     return found
 
 
@@ -274,7 +274,7 @@ def _write_shard(out: Path, number: int, shard: list[Kept], kind: str) -> None:
     if kind == "webdataset":
         with tarfile.open(beside, "w") as tar:
             for kept in shard:
-                for ending, data in (("jpg", _jpeg(kept.image)), ("txt", kept.caption.encode())):
+                for ending, data in (("jpg", kept.jpeg), ("txt", kept.caption.encode())):
                     entry = tarfile.TarInfo(f"{kept.number:09d}.{ending}")
                     entry.size = len(data)
                     tar.addfile(entry, io.BytesIO(data))
@@ -282,7 +282,7 @@ def _write_shard(out: Path, number: int, shard: list[Kept], kind: str) -> None:
         import datasets
 
         features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
-        rows = [{"image": {"bytes": _jpeg(kept.image), "path": None}, "text": kept.caption} for kept in shard]
+        rows = [{"image": {"bytes": kept.jpeg, "path": None}, "text": kept.caption} for kept in shard]
         datasets.Dataset.from_list(rows, features=features).to_parquet(str(beside))
     beside.rename(final)
 

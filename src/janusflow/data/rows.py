@@ -150,9 +150,14 @@ def _captioned(path: Path, config: SourceConfig) -> Any:
     if not pictures:
         raise ValueError(f"{config.path} holds neither a metadata.jsonl nor pictures with a .txt file beside each")
     rows = datasets.Dataset.from_list(
-        [
-            {"image": str(picture), "text": text.read_text(encoding="utf-8") if text.is_file() else ""}
-            for picture, text in zip(pictures, texts, strict=True)
-        ]
+        [{"image": str(picture), **_caption(text)} for picture, text in zip(pictures, texts, strict=True)]
     )
     return rows.to_iterable_dataset() if config.streaming else rows
+
+
+def _caption(file: Path) -> dict[str, str | None]:
+    """The text of a file, or the fault of one that cannot be read."""
+    try:
+        return {"text": file.read_text(encoding="utf-8") if file.is_file() else "", FAULT: None}
+    except (OSError, UnicodeDecodeError) as error:
+        return {"text": "", FAULT: f"{file} cannot be read as UTF-8 text: {error}"}

@@ -157,9 +157,11 @@ def kind_of(path: str, *, captions: bool = True) -> str:
     if not place.exists():
         raise ValueError(f"{path} does not exist")
     files = [place] if place.is_file() else sorted(place.rglob("*"))
-    if place.is_dir() and any(file.stem == "metadata" or file.suffix == ".txt" for file in files):
+    pictures = {file.with_suffix("") for file in files if file.suffix.lower() in PICTURES}
+    captions_beside = any(file.suffix == ".txt" and file.with_suffix("") in pictures for file in files)
+    if place.is_dir() and (captions_beside or any(file.stem == "metadata" for file in files)):
         return "folder"
-    if place.is_dir() and not captions and any(file.suffix.lower() in PICTURES for file in files):
+    if place.is_dir() and not captions and pictures:
         return "folder"
     for kind, pattern in SUFFIXES.items():
         if any(file.match(pattern) for file in files):
@@ -222,7 +224,7 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     talk = next((fields[key] for key in TALK_COLUMNS if fields.get(key)), None)
     if isinstance(talk, str):
         talk = json.loads(talk)
-    text = next((fields[key] for key in TEXT_COLUMNS if isinstance(fields.get(key), str | bytes)), "")
+    text = next((fields[key] for key in TEXT_COLUMNS if isinstance(fields.get(key), str | bytes) and fields[key]), "")
     text = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else text
     seed = fields.get(NOISE_COLUMN)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED):

@@ -12,6 +12,8 @@ from torch import Tensor
 Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """v(x: (B, C, H, W), t: (B,)) -> (B, C, H, W)."""
 
+ROUNDING = 1e-6  # of a t in float32, at the ends of the interval
+
 
 def guide(
     conditional: Velocity, both: Velocity, *, scale: float, interval: tuple[float, float] = (0.0, 1.0)
@@ -36,7 +38,7 @@ def guide(
         return conditional
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        if (low, high) != (0.0, 1.0) and not low <= float(t[0]) <= high:
+        if (low, high) != (0.0, 1.0) and not low - ROUNDING <= float(t[0]) <= high + ROUNDING:
             return conditional(x, t)
         with_prompt, without = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
         return scale * with_prompt - (scale - 1) * without

@@ -260,6 +260,13 @@ class TrainConfig:
             raise ValueError("data.cache keeps the latents of whole pictures; it needs samples.crop=center")
         if self.lora.rank and "llm" not in self.parts:
             raise ValueError(f"lora.rank is {self.lora.rank}, but parts {self.parts} leave the llm out")
+        if self.lora.rank and "tower" in self.parts and not self.lora.tower:
+            raise ValueError(
+                "lora.rank is given, so the tower in parts learns by adapters alone: "
+                "give lora.tower=true, or leave tower out of parts"
+            )
+        if not self.optimizer.clip > 0:
+            raise ValueError(f"optimizer.clip is {self.optimizer.clip}; expected a norm above 0 (.inf does not clip)")
         if not 0 < self.optimizer.decay <= 1:
             raise ValueError(f"optimizer.decay is {self.optimizer.decay}; expected a share of the steps, in (0, 1]")
         if self.model.checkpoint is not None:
@@ -272,7 +279,20 @@ class TrainConfig:
             odd = next((source.kind for source in sources if source.kind not in KINDS), None)
             if odd is not None:
                 raise ValueError(f"data.{task}: kind of source is {odd!r}; known are {', '.join(KINDS)}")
+            if any(source.fitting and source.streaming for source in sources):
+                raise ValueError(f"data.{task}: fitting rows are found before the run, so not in a stream; drop one")
+        self._check_own()
         Mixture(self.data.ratios, self.weights(), batch_size=self.batch_size, seed=self.seed)
+
+    def _check_own(self) -> None:
+        if self.data.own is None:
+            return
+        served = tasks_of(kind_of(self.data.own), self.data.own)
+        if not any(getattr(ratio, task) > 0 for ratio in self.data.ratios for task in served):
+            raise ValueError(
+                f"{self.data.own} serves {' and '.join(served)} alone, which data.ratios give no share; "
+                "give another recipe or other ratios"
+            )
 
     def weights(self) -> dict[str, list[float]]:
         """Turns of the sources by task."""

@@ -147,25 +147,26 @@ def export(
     """
     averaged = averaged_model(objective, ema, model, world, config)
     if averaged is not None:
-        beside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        beside.chmod(0o755)
-        if averaged.adapters is not None:
-            averaged.adapters.save_pretrained(beside / "adapter")
-            averaged.merge_adapters()
-        averaged.save_pretrained(beside)
-        if is_released(model.origin):
-            title = Path(config.out).name
-            text = f"Trained with `janusflow train` from `{config.model.checkpoint}`."
-            write_card(beside, model.origin, title=title, text=text)
-        if official:
-            weights = dict(averaged.network.named_parameters())
-            place = folder.with_name(f"{folder.name}-official")
-            licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
-            export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
-            text = f"Trained with `janusflow train` from `{config.model.checkpoint or config.model.preset}`."
-            source = model.origin if is_released(model.origin) else None
-            write_card(place, source, title=Path(config.out).name, text=text, licence="unknown")
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as made:
+            beside = Path(made) / "model"
+            beside.mkdir()
+            if averaged.adapters is not None:
+                averaged.adapters.save_pretrained(beside / "adapter")
+                averaged.merge_adapters()
+            averaged.save_pretrained(beside)
+            if is_released(model.origin):
+                title = Path(config.out).name
+                text = f"Trained with `janusflow train` from `{config.model.checkpoint}`."
+                write_card(beside, model.origin, title=title, text=text)
+            if official:
+                weights = dict(averaged.network.named_parameters())
+                place = folder.with_name(f"{folder.name}-official")
+                licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
+                export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
+                text = f"Trained with `janusflow train` from `{config.model.checkpoint or config.model.preset}`."
+                source = model.origin if is_released(model.origin) else None
+                write_card(place, source, title=Path(config.out).name, text=text, licence="unknown")
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
     world.wait()
     return folder

@@ -157,7 +157,7 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
     folder = Path(config.data.cache)
     scaling = (codec.vae.config.scaling_factor, codec.vae.config.shift_factor)
     latents = PictureCache(folder / "latents" / config.precision, codec.vae, codec.encode, settings=scaling)
-    if not config.loss.repa or "tower" in config.parts:
+    if not config.loss.repa or "tower" in config.parts or config.lora.tower:
         return latents, None
     encoder = copy.deepcopy(model.network.understanding_encoder).eval().requires_grad_(False)
 
@@ -185,8 +185,8 @@ def _loop(
     waiting = time.perf_counter()
     while progress.step < config.steps:
         samples = next(feed)
-        if samples.failed:
-            raise RunError(samples.failed)
+        if world.largest({"failed": float(bool(samples.failed))})["failed"]:  # all end together, or some would wait
+            raise RunError(samples.failed or "the data of another process cannot be read on; see what that one says")
         started = time.perf_counter()
         losses = _step(run, samples)
         _judge(run, samples, losses)
