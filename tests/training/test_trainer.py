@@ -36,6 +36,9 @@ def test_it_learns_and_the_export_opens(start: Path, tmp_path: Path) -> None:
     for name, share in (("ar", 0.75), ("flow", 1.0), ("repa", 0.5)):
         first, last = (sum(row[name] for row in part) / 5 for part in (rows[:5], rows[-5:]))
         assert last < share * first if first > 0 else last < first
+    quietly(settings(folder, tmp_path / "next", steps=1, optimizer={"learning_rate": 0.0}))
+    middle = (rows[0]["repa"] + rows[-1]["repa"]) / 2
+    assert curve(tmp_path / "next")[0]["repa"] < middle, "the next stage goes on with the REPA head"
     model = JanusFlow.from_pretrained(folder, device="cpu")
     assert model.generate("a star", num_inference_steps=1)[0].size == (64, 64)
     assert isinstance(model.ask("what color is the star?", model.generate("a star", num_inference_steps=1)), str)

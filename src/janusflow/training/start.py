@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, SiglipVisionModel
 from transformers.initialization import no_init_weights
@@ -24,6 +26,8 @@ from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective, check_repa
 from janusflow.vae import DEFAULT_VAE
+
+HEAD = "repa_head.safetensors"  # beside a trained model's weights
 
 
 def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
@@ -105,6 +109,37 @@ def _take(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> Non
         raise ValueError(f"{source} does not fit the network: {str(error).splitlines()[1].strip()}") from error
 
 
+def take_head(objective: Objective, checkpoint: str | None) -> bool:
+    """Gives the REPA head the weights that the run which made the checkpoint left beside it, so that stages share one.
+
+    Returns:
+        Whether there were any that fit; a new head stays as it is.
+    """
+    if objective.head is None or checkpoint is None:
+        return False
+    file = find_folder(checkpoint) / HEAD
+    if not file.is_file():
+        return False
+    try:
+        objective.head.load_state_dict(load_file(file))
+    except RuntimeError as error:  # of a network of other dimensions
+        warnings.warn(
+            f"{file} does not fit, a new REPA head begins: {str(error).splitlines()[-1].strip()}", stacklevel=2
+        )
+        return False
+    return True
+
+
+def averaged_head(objective: Objective, ema: Ema) -> dict[str, Tensor]:
+    """The REPA head's averages, gathered from all processes, which must all ask; nothing if there is no head."""
+    if objective.head is None:
+        return {}
+    return {
+        name: whole(ema.values.get(f"head.{name}", parameter).detach()).cpu().contiguous()
+        for name, parameter in objective.head.named_parameters()
+    }
+
+
 def averaged_model(
     objective: Objective, ema: Ema, model: JanusFlow, world: World, config: TrainConfig
 ) -> JanusFlow | None:
@@ -142,10 +177,11 @@ def export(
 ) -> Path:
     """Writes the EMA weights as a folder in our layout, beside its place and then renamed: it is whole or not there.
 
-    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights. With `official`, the
-    same weights also go into `<folder>-official` in the official layout.
+    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the REPA head, with
+    which a run from this folder begins. With `official`, the same weights also go into `<folder>-official` in the
+    official layout.
     """
-    averaged = averaged_model(objective, ema, model, world, config)
+    averaged, head = averaged_model(objective, ema, model, world, config), averaged_head(objective, ema)
     if averaged is not None:
         with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as made:
             beside = Path(made) / "model"
@@ -154,6 +190,8 @@ def export(
                 averaged.adapters.save_pretrained(beside / "adapter")
                 averaged.merge_adapters()
             averaged.save_pretrained(beside)
+            if head:
+                save_file(head, beside / HEAD)
             if is_released(model.origin):
                 title = Path(config.out).name
                 text = f"Trained with `janusflow train` from `{config.model.checkpoint}`."

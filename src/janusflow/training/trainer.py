@@ -39,7 +39,7 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import export, open_model
+from janusflow.training.start import export, open_model, take_head
 
 Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
@@ -136,7 +136,9 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
         choose_trainable(network, config.parts)
     if config.activation_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
-    objective = Objective(network, config.loss).to(world.device)
+    objective = Objective(network, config.loss)
+    take_head(objective, config.model.checkpoint)
+    objective.to(world.device)
     if config.compile:
         blocks = [*network.language_model.layers, *network.understanding_encoder.tower.encoder.layers]
         blocks += [module for module in network.modules() if isinstance(module, ConvNextBlock)]
