@@ -168,8 +168,8 @@ trainer.train(read_config(json.loads(sys.argv[1])), device="cpu", progress_bar=F
 """
 
 
-def sharded(config: TrainConfig, tmp_path: Path, *, ranks: int = 2, resume: bool = False) -> None:
-    """The run under torchrun, in processes of their own."""
+def sharded(config: TrainConfig, tmp_path: Path, *, ranks: int = 2, resume: bool = False, fails: bool = False) -> str:
+    """The run under torchrun, in processes of their own; what it said."""
     from dataclasses import asdict
 
     script = tmp_path / "sharded.py"
@@ -181,7 +181,8 @@ def sharded(config: TrainConfig, tmp_path: Path, *, ranks: int = 2, resume: bool
     done = subprocess.run(
         command + (["resume"] if resume else []), env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert bool(done.returncode) == fails, done.stderr[-3000:]
+    return done.stderr
 
 
 def close(found: list[tuple[float, ...]], expected: list[tuple[float, ...]], within: float = 2e-5) -> bool:
@@ -210,6 +211,28 @@ def test_two_sharded_processes_give_the_curve_of_one(start: Path, tmp_path: Path
     quietly(settings(start, tmp_path / "both", steps=8), resume=True)
     quietly(settings(start, tmp_path / "alone", steps=8), resume=True)
     assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
+
+
+def test_when_one_process_cannot_read_on_all_end_and_the_last_checkpoint_is_whole(start: Path, tmp_path: Path) -> None:
+    """Also while a checkpoint is being written in the background, which all of them have to complete together."""
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (64, 64), "red").save(data / "a.png")
+    good, broken = (json.dumps({"image": f"{name}.png", "text": "a red picture"}) + "\n" for name in ("a", "missing"))
+    (data / "first.jsonl").write_text(good * 40)
+    (data / "second.jsonl").write_text(good * 4 + broken * 200)
+    source = {"kind": "jsonl", "path": str(data), "streaming": True}
+    ratios = [{"understanding": 0, "generation": 1, "text": 0}]
+    config = settings(
+        start,
+        tmp_path / "run",
+        batch_size=4,
+        data={"generation": [source], "ratios": ratios, "workers": 0, "max_broken": 1.0},
+        save={"every": 1, "background": True},
+    )
+    said = sharded(config, tmp_path, fails=True)
+    assert "records in a row are broken" in said and "the data of another process cannot be read on" in said
+    assert sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())[-1].endswith("2")
 
 
 def test_sharded_processes_with_a_frozen_llm_and_unequal_rows_do_not_wait_in_vain(start: Path, tmp_path: Path) -> None:
