@@ -59,6 +59,7 @@ def test_a_new_line_in_an_answer_shifts_no_turn(benchmark: TinyWorld) -> None:
         ("No, there is not. Yes.", "no", 1),
         ("there is no circle", "yes", 0),
         ("Yes.", "no", 0),
+        ("", "yes", 0),
         ("Red.", "red", 0),  # other answers are words for words
     ],
 )

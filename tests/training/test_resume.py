@@ -189,7 +189,7 @@ def test_a_run_of_one_task_alone_resumes_to_the_bit(start: Path, tmp_path: Path,
 
 
 def test_adapters_begin_alike_and_resume_to_the_bit(start: Path, tmp_path: Path) -> None:
-    lora = {"rank": 2, "dropout": 0.3}
+    lora = {"rank": 2, "dropout": 0.3, "tower": True}
     quietly(settings(start, tmp_path / "parts", steps=2, lora=lora))
     quietly(settings(start, tmp_path / "parts", steps=4, lora=lora), resume=True)
     torch.rand(7)

@@ -119,7 +119,7 @@ class TinyWorld(Benchmark):
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         if isinstance(output, str):
             said, wanted = output.split("\n"), item.data["answers"]
-            right = [a == b for a, b in zip(said, wanted, strict=False)]
+            right = [as_read(a, b) == b for a, b in zip(said, wanted, strict=False)]
             return {"score": sum(right) / len(wanted), "wanted": wanted}
         pixels = np.asarray(output.convert("RGB"))
         task = self.tasks[item.key]
@@ -303,9 +303,16 @@ def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
     return answers
 
 
+def as_read(answer: str, wanted: str) -> str:
+    """An answer as it is compared: where yes or no is right, either of them by POPE's rule whatever the case."""
+    if wanted not in ("yes", "no") or not answer.strip():
+        return answer
+    return "yes" if says_yes(answer.lower()) else "no"
+
+
 def yes_f1(rows: Sequence[Row]) -> float:
-    """F1 with "yes" as the positive answer, read by POPE's rule, whatever the case."""
-    said = [says_yes(row.output.lower()) for row in rows]
+    """F1 with "yes" as the positive answer."""
+    said = [as_read(row.output, "yes") == "yes" for row in rows]
     wanted = [row.item.data["answers"] == ["yes"] for row in rows]
     hits = sum(a and b for a, b in zip(said, wanted, strict=True))
     total = sum(said) + sum(wanted)
