@@ -109,25 +109,15 @@ def _take(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> Non
         raise ValueError(f"{source} does not fit the network: {str(error).splitlines()[1].strip()}") from error
 
 
-def take_head(objective: Objective, checkpoint: str | None) -> bool:
-    """Gives the REPA head the weights that the run which made the checkpoint left beside it, so that stages share one.
-
-    Returns:
-        Whether there were any that fit; a new head stays as it is.
-    """
-    if objective.head is None or checkpoint is None:
-        return False
-    file = find_folder(checkpoint) / HEAD
-    if not file.is_file():
-        return False
+def take_head(objective: Objective, checkpoint: str | None) -> None:
+    """Gives the REPA head the weights that the run which made the checkpoint left beside it, if any fit."""
+    if objective.head is None or checkpoint is None or not (file := find_folder(checkpoint) / HEAD).is_file():
+        return
     try:
         objective.head.load_state_dict(load_file(file))
     except RuntimeError as error:  # of a network of other dimensions
-        warnings.warn(
-            f"{file} does not fit, a new REPA head begins: {str(error).splitlines()[-1].strip()}", stacklevel=2
-        )
-        return False
-    return True
+        said = str(error).splitlines()[-1].strip()
+        warnings.warn(f"{file} does not fit, a new REPA head begins: {said}", stacklevel=2)
 
 
 def averaged_head(objective: Objective, ema: Ema) -> dict[str, Tensor]:
