@@ -14,7 +14,7 @@ from torch import Tensor
 
 from janusflow import JanusFlow
 from janusflow.generation import Sampling, choose_seeds, fit_mask, fit_picture
-from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
 from tests.conftest import TOLERANCE, error
 
 PROMPT = "a red circle above a blue square"
@@ -55,6 +55,18 @@ def test_how_pictures_are_batched_changes_nothing(small_model: JanusFlow) -> Non
     whole = small_model.generate(prompts, num_images_per_prompt=3, seed=0, **FAST)
     parts = small_model.generate(prompts, num_images_per_prompt=3, seed=0, batch_size=2, **FAST)
     assert error(parts, whole) <= TOLERANCE
+
+
+def test_a_batch_reads_its_own_prompts_alone(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, encode = [], small_model.network.encode_prompts
+
+    def counted(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> PromptPrefix:
+        read.append(len(input_ids))
+        return encode(input_ids, attention_mask)
+
+    monkeypatch.setattr(small_model.network, "encode_prompts", counted)
+    small_model.generate(["a", "b", "c", "d", "e"], num_images_per_prompt=2, batch_size=3, **FAST)
+    assert read == [2, 2, 2, 1]  # pictures a a b, b c c, d d e, e
 
 
 def test_seeds_per_picture_and_generators(small_model: JanusFlow) -> None:

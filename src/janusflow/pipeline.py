@@ -28,7 +28,7 @@ from janusflow.generation import KnownPicture, OutputType, Sampling, Size
 from janusflow.hub import push_to_hub
 from janusflow.images import ImageSource
 from janusflow.janus import Janus
-from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
+from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
@@ -309,8 +309,8 @@ class JanusFlow(Conversational):
         with self._working("vae" if image is not None else None):
             known = None if image is None else generation.known_picture(self.codec, size, image, mask, self.device)
         with self._working("network"):
-            prefix = self.network.encode_prompts(ids.to(self.device), visible.to(self.device))
-            painted = self._paint(prefix, noise, known, sampling, batch_size, callback_on_step_end, progress)
+            asked = ids.to(self.device), visible.to(self.device)
+            painted = self._paint(asked, noise, known, sampling, batch_size, callback_on_step_end, progress)
         if output_type == "latent":
             return painted
         with self._working("vae"):
@@ -318,7 +318,7 @@ class JanusFlow(Conversational):
 
     def _paint(
         self,
-        prefix: PromptPrefix,
+        asked: tuple[Tensor, Tensor],
         noise: Tensor,
         known: KnownPicture | None,
         sampling: Sampling,
@@ -326,8 +326,9 @@ class JanusFlow(Conversational):
         callback: StepEnd | None,
         progress: bool,
     ) -> Tensor:
-        """x_1 for all pictures; those of one prompt stand together in `noise`."""
-        prompts = len(prefix.lengths)
+        """x_1 for all pictures; those of one prompt stand together in `noise`. A batch reads its own prompts alone."""
+        ids, visible = asked
+        prompts = len(ids)
         owner = torch.arange(prompts, device=self.device).repeat_interleave(len(noise) // prompts)
         batches = torch.arange(len(noise), device=self.device).split(batch_size)
         painted = []
@@ -340,7 +341,9 @@ class JanusFlow(Conversational):
 
             for rows in batches:
                 part = None if known is None else known.select(rows)
-                own = prefix.select(owner[rows])
+                first, last = int(owner[rows[0]]), int(owner[rows[-1]])
+                read = self.network.encode_prompts(ids[first : last + 1], visible[first : last + 1])
+                own = read.select(owner[rows] - first)
                 painted.append(
                     generation.sample_latents(self.network, own, noise[rows], sampling, known=part, callback=after_step)
                 )

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -168,19 +170,23 @@ trainer.train(read_config(json.loads(sys.argv[1])), device="cpu", progress_bar=F
 """
 
 
-def sharded(config: TrainConfig, tmp_path: Path, *, ranks: int = 2, resume: bool = False, fails: bool = False) -> str:
-    """The run under torchrun, in processes of their own; what it said."""
-    from dataclasses import asdict
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
+
+def torchrun(config: TrainConfig, tmp_path: Path, *, resume: bool = False) -> list[str]:
+    """The command that runs it in two sharded processes."""
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     Path(config.out).mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), json.dumps(asdict(config))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command + (["resume"] if resume else []), env=environment, capture_output=True, text=True, timeout=300
-    )
+    return command + (["resume"] if resume else [])
+
+
+def sharded(config: TrainConfig, tmp_path: Path, *, resume: bool = False, fails: bool = False) -> str:
+    """The run under torchrun; what it said."""
+    command = torchrun(config, tmp_path, resume=resume)
+    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
     assert bool(done.returncode) == fails, done.stderr[-3000:]
     return done.stderr
 
@@ -207,10 +213,24 @@ def test_two_sharded_processes_give_the_curve_of_one(start: Path, tmp_path: Path
         assert len(mine) == len(other) == 3
         assert not any(ids in other for ids in mine)
     # Another number of processes continues the same curve.
-    sharded(settings(start, tmp_path / "both", steps=6), tmp_path, ranks=2, resume=True)
-    quietly(settings(start, tmp_path / "both", steps=8), resume=True)
+    quietly(settings(start, tmp_path / "both", steps=6), resume=True)
+    sharded(settings(start, tmp_path / "both", steps=8), tmp_path, resume=True)
     quietly(settings(start, tmp_path / "alone", steps=8), resume=True)
     assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
+
+
+def test_sigterm_to_torchrun_saves_one_step_of_all_processes(start: Path, tmp_path: Path) -> None:
+    config = settings(start, tmp_path / "told", steps=500, save={"every": 1000})
+    life = subprocess.Popen(torchrun(config, tmp_path), env=ONE_THREAD, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "told" / "log.jsonl").is_file() or not curve(tmp_path / "told"):
+        assert life.poll() is None
+        time.sleep(0.02)
+    life.terminate()
+    life.wait(60)
+    done = len(curve(tmp_path / "told"))
+    assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
+    sharded(settings(start, tmp_path / "told", steps=done + 1), tmp_path, resume=True)
+    assert [row["step"] for row in curve(tmp_path / "told")] == list(range(1, done + 2))
 
 
 def test_when_one_process_cannot_read_on_all_end_and_the_last_checkpoint_is_whole(start: Path, tmp_path: Path) -> None:
