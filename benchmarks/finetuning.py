@@ -2,9 +2,9 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml, each with the lessons as one half of every step. The other half: what the model
-itself drew before, from known noise (docs/training.md, Fine-tuning), with the whole LLM and with LoRA; rendered
-pictures, as in its first training; nothing.
+Runs of recipes/finetune/both.yaml with Muon, three samples to draw for one to read, each with the lessons as one half
+of every step. The other half: what the model itself drew before, from known noise (docs/training.md, Fine-tuning), with
+the whole LLM and with LoRA; rendered pictures, as in its first training; nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ from janusflow.training.tiny_reflow import sample_tasks
 from janusflow.training.trainer import train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
+ALL = [
+    "optimizer.name=muon",
+    "optimizer.learning_rate=4e-4",
+    "data.ratios=[{understanding: 1, generation: 3, text: 0}]",
+]
 OWN = ["data.generation.0.kind=parquet", "data.generation.0.path={pairs}"]
 RUNS = {
     "with its own drawings": OWN,
     "with nothing": ["data.own_share=1"],
     "with rendered pictures": [],
-    "with its own drawings, LoRA": [*OWN, "lora.rank=16", "optimizer.learning_rate=1e-3"],
+    "with its own drawings, LoRA": [*OWN, "lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
 }
 
 
@@ -143,15 +148,20 @@ def main(
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 300,
     steps: Annotated[int, typer.Option(help="Of each run.")] = 400,
     drawn: Annotated[int, typer.Option(help="Pictures that the model draws of the old kinds before.")] = 960,
-    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 2.0,
+    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 2.5,
+    only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
     """Prints a table in Markdown after each run: scores before, and after the runs so far."""
+    if unknown := set(only or ()) - set(RUNS):
+        raise typer.BadParameter(f"no run is named {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
     write_lessons(out / "lessons", shape, pictures)
     before = JanusFlow.from_pretrained(model, dtype="bfloat16")
     rows = {"before": examine(before, shape, prompts, questions, guidance)}
     draw_old(before, out / "pairs", drawn, guidance)
     for number, (name, changes) in enumerate(RUNS.items()):
-        given = [f"model={model}", f"data={out / 'lessons'}", f"out={out / f'run{number}'}", f"steps={steps}"]
+        if only and name not in only:
+            continue
+        given = [f"model={model}", f"data={out / 'lessons'}", f"out={out / f'run{number}'}", f"steps={steps}", *ALL]
         export = train(load_config(RECIPE, [*given, *(change.format(pairs=out / "pairs") for change in changes)]))
         rows[name] = examine(JanusFlow.from_pretrained(export, dtype="bfloat16"), shape, prompts, questions, guidance)
         print(table(rows), flush=True)
