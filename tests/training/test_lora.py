@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from janusflow import JanusFlow
@@ -71,6 +75,23 @@ def test_adapters_that_are_not_there_or_do_not_fit(trained: Path, start: Path, s
 
 
 def test_the_command_line_takes_adapters(trained: Path, start: Path, tmp_path: Path) -> None:
-    arguments = ["generate", "a star", "--model", str(start), "--adapter", str(trained / "adapter")]
-    result = CliRunner().invoke(app, [*arguments, "--steps", "1", "--out", str(tmp_path), "--device", "cpu"])
-    assert result.exit_code == 0, result.output
+    adapter = shutil.copytree(trained / "adapter", tmp_path / "strong")  # four steps of training change no answer
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    strong = {name: value * (100 if "lora_B" in name else 1) for name, value in tensors.items()}
+    save_file(strong, adapter / "adapter_model.safetensors")
+    options = ["--model", str(start), "--adapter", str(adapter), "--device", "cpu"]
+    plain = JanusFlow.from_pretrained(start, device="cpu")
+    adapted = JanusFlow.from_pretrained(start, adapter=adapter, device="cpu")
+    drawn = CliRunner().invoke(
+        app, ["generate", "a star", *options, "--seed", "0", "--steps", "2", "--out", str(tmp_path)]
+    )
+    assert drawn.exit_code == 0, drawn.output
+    (file,) = tmp_path.glob("*.png")
+    expected, without = (
+        np.asarray(model.generate("a star", seed=0, num_inference_steps=2)[0]) for model in (adapted, plain)
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), expected)
+    assert (expected != without).any()
+    said = CliRunner().invoke(app, ["ask", str(file), "what is it?", *options, "--max-new-tokens", "12"])
+    told, untold = (model.ask("what is it?", file, max_new_tokens=12).strip() for model in (adapted, plain))
+    assert said.stdout.strip() == told != untold

@@ -29,7 +29,7 @@ def test_the_whole_recipe_gives_a_model_that_opens(tmp_path: Path) -> None:
     before = (folder / "model.safetensors").read_bytes()
     assert (run(tmp_path, RECIPES, device="cpu", steps=2, rounds=1) / "model.safetensors").read_bytes() == before
     more = run(tmp_path / "more", RECIPES, start=str(folder), device="cpu", steps=2, rounds=1)
-    assert (tmp_path / "more" / "pairs" / "onpolicy1" / "guidance2" / "reflow.json").is_file()
+    assert (tmp_path / "more" / "pairs" / "onpolicy1" / "guidance2.5" / "reflow.json").is_file()
     assert not (tmp_path / "more" / "parts").exists()
     assert (more / "model.safetensors").read_bytes() != before
     assert (more / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
