@@ -27,7 +27,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/janusflow eval tinyworld --set images=1 --option guidance=2 --out evaluated/tinyworld
+	$(BIN)/janusflow eval tinyworld --set images=1 --option guidance=1.5 --out evaluated/tinyworld
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rendering.py
