@@ -2,9 +2,9 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml with Muon, three samples to draw for one to read, each with the lessons as one half
-of every step. The other half: what the model itself drew before, from known noise (docs/training.md, Fine-tuning), with
-the whole LLM and with LoRA; rendered pictures, as in its first training; nothing.
+Runs of recipes/finetune/both.yaml with Muon, two samples to draw for one to read, each with the lessons as one half
+of every step. The other half: what the model itself drew before, from known noise, and the states of its paths
+(docs/training.md, Fine-tuning), with the whole LLM and with LoRA; rendered pictures, as in its first training; nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from janusflow.training.trainer import train
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
 ALL = [
     "optimizer.name=muon",
-    "optimizer.learning_rate=4e-4",
-    "data.ratios=[{understanding: 1, generation: 3, text: 0}]",
+    "optimizer.learning_rate=3e-4",
+    "data.ratios=[{understanding: 1, generation: 2, text: 0}]",
 ]
 OWN = ["data.generation.0.kind=parquet", "data.generation.0.path={pairs}"]
 RUNS = {
@@ -78,13 +78,13 @@ def write_lessons(folder: Path, shape: str, count: int) -> None:
 
 
 def draw_old(model: JanusFlow, folder: Path, count: int, guidance: float) -> None:
-    """What the model draws of the old kinds, from known noise; pictures that are wrong are left out."""
+    """What the model draws of the old kinds, from known noise, with its states; wrong pictures are left out."""
     tasks = sample_tasks(60_000_000, count)
 
     def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
         return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]
 
-    config = ReflowConfig(guidance=guidance, seed=60_000_000, batch_size=60)
+    config = ReflowConfig(steps=12, guidance=guidance, states=9, seed=60_000_000, batch_size=60)
     print(reflow(model, [task.prompt for task in tasks], folder, config, correct=correct))
 
 
