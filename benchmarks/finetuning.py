@@ -148,7 +148,7 @@ def main(
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 300,
     steps: Annotated[int, typer.Option(help="Of each run.")] = 400,
     drawn: Annotated[int, typer.Option(help="Pictures that the model draws of the old kinds before.")] = 960,
-    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 2.5,
+    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 2.0,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
     """Prints a table in Markdown after each run: scores before, and after the runs so far."""
