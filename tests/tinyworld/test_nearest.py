@@ -101,6 +101,16 @@ def test_of_two_equal_shapes_the_later_becomes_what_is_named_later() -> None:
         assert right is not None and math.dist((right.shapes[1].x, right.shapes[1].y), upper) < 4
 
 
+def test_of_two_shapes_what_is_named_first_stands_above_where_nothing_says_otherwise() -> None:
+    lone = render(scene_of(shape("star", "blue", 44, 44)))
+    task = Task("two_object", "", (Clause("star"), Clause("square")))
+    for seed in range(4):
+        found = nearest_scene(task, lone, Random(seed))
+        assert found is not None
+        star, square = found.shapes
+        assert square.y - star.y >= abs(square.x - star.x), (seed, found)
+
+
 def near(found: Shape, wanted: Shape) -> bool:
     return max(abs(found.x - wanted.x), abs(found.y - wanted.y), abs(found.radius - wanted.radius)) <= 3
 

@@ -34,7 +34,8 @@ OPEN_CONTRAST = 150.0  # the same of a colour that is left open
 BOLD_SIZES = ("medium", "large")
 FEW = 2  # shapes that are medium or large; up to `MANY` are medium
 MANY = 4
-IN_ORDER = 0.1  # of nearness, for shapes in the order of the prompt
+IN_ORDER = 0.25  # of nearness, for shapes in the order of the prompt
+BESIDE = 0.4  # of that, where of two shapes the first stands to the left and not above
 
 
 def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
@@ -48,8 +49,8 @@ def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
     are those of `COLORS` and `BACKGROUNDS` to the digit.
 
     Where the picture is wrong and the task leaves open what stands where ("a star and a square", but two stars are
-    drawn), what is named first tends to stand to the left or above: else each of the two would become the square by
-    chance, and a mean of both be learned.
+    drawn), what is named first tends to stand above, or else to the left: otherwise each of the two would become the
+    square by chance, and a mean of both be learned. Of more than two shapes neighbours are ordered in either way.
 
     Args:
         task: what the scene shows.
@@ -171,12 +172,13 @@ def _moved(scene: Scene, clauses: list[Clause], rng: Random) -> Scene:
 
 
 def _in_order(clauses: list[Clause], scene: Scene) -> float:
-    """Of neighbours of different clauses, the share whose first stands to the left or above, by the larger distance."""
+    """Of neighbours of different clauses, the share whose first stands above or to the left, by the larger distance."""
+    left = BESIDE if len(clauses) == 2 else 1.0
     held = []
     for (first, second), (a, b) in zip(pairwise(clauses), pairwise(scene.shapes), strict=True):
         if first != second:
             dx, dy = b.x - a.x, b.y - a.y
-            held.append((dx if abs(dx) > abs(dy) else dy) > 0)
+            held.append(left * (dx > 0) if abs(dx) > abs(dy) else float(dy > 0))
     return sum(held) / len(held) if held else 0.0
 
 

@@ -22,11 +22,11 @@ from janusflow.tinyworld.scenes import Scene, render
 
 SHARES = {
     "single_object": 0.06,
-    "two_object": 0.33,
-    "counting": 0.11,
+    "two_object": 0.42,
+    "counting": 0.1,
     "colors": 0.03,
-    "position": 0.15,
-    "color_attr": 0.27,
+    "position": 0.12,
+    "color_attr": 0.22,
     "dense": 0.05,
 }
 DESCRIBED = 0.08  # of the prompts are full descriptions
