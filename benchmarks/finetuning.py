@@ -2,8 +2,8 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml with Muon, two samples to draw for one to read, each with the lessons as one half
-of every step. The other half: what the model itself drew before, from known noise, and the states of its paths
+Runs of recipes/finetune/both.yaml with Muon, two samples to draw for one to read, each with the lessons as a quarter
+of every step. The rest: what the model itself drew before, from known noise, and the states of its paths
 (docs/training.md, Fine-tuning), with the whole LLM and with LoRA; rendered pictures, as in its first training; nothing.
 """
 
@@ -35,6 +35,7 @@ ALL = [
     "optimizer.name=muon",
     "optimizer.learning_rate=3e-4",
     "data.ratios=[{understanding: 1, generation: 2, text: 0}]",
+    "data.own_share=0.25",
 ]
 OWN = ["data.generation.0.kind=parquet", "data.generation.0.path={pairs}"]
 RUNS = {
@@ -146,9 +147,9 @@ def main(
     pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
     prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 25,
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 300,
-    steps: Annotated[int, typer.Option(help="Of each run.")] = 400,
-    drawn: Annotated[int, typer.Option(help="Pictures that the model draws of the old kinds before.")] = 960,
-    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 2.0,
+    steps: Annotated[int, typer.Option(help="Of each run.")] = 600,
+    drawn: Annotated[int, typer.Option(help="Pictures that the model draws of the old kinds before.")] = 1440,
+    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 1.5,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
     """Prints a table in Markdown after each run: scores before, and after the runs so far."""
