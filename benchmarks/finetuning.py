@@ -2,9 +2,11 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml with Muon, two samples to draw for one to read, each with the lessons as a quarter
-of every step. The rest: what the model itself drew before, from known noise, and the states of its paths
+Runs of recipes/finetune/both.yaml with Muon, two samples to draw for one to read, each with the lessons as two
+fifths of every step. The rest: what the model itself drew before, from known noise, and the states of its paths
 (docs/training.md, Fine-tuning), with the whole LLM and with LoRA; rendered pictures, as in its first training; nothing.
+The first run goes on with a second round: new drawings of its own, of the old what the model before drew from the same
+noise, of the new what a judge finds right.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import Question, sample_question, sample_talk
 from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
 from janusflow.training.config import load_config
-from janusflow.training.tiny_reflow import sample_tasks
+from janusflow.training.replay import STATES, STEPS, right_ones
 from janusflow.training.trainer import train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
@@ -35,14 +37,13 @@ ALL = [
     "optimizer.name=muon",
     "optimizer.learning_rate=3e-4",
     "data.ratios=[{understanding: 1, generation: 2, text: 0}]",
-    "data.own_share=0.25",
+    "data.own_share=0.4",
 ]
-OWN = ["data.generation.0.kind=parquet", "data.generation.0.path={pairs}"]
 RUNS = {
-    "with its own drawings": OWN,
+    "with its own drawings": [],
     "with nothing": ["data.own_share=1"],
-    "with rendered pictures": [],
-    "with its own drawings, LoRA": [*OWN, "lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
+    "with rendered pictures": ["data.generation.0.kind=tinyworld"],
+    "with its own drawings, LoRA": ["lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
 }
 
 
@@ -78,15 +79,24 @@ def write_lessons(folder: Path, shape: str, count: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def draw_old(model: JanusFlow, folder: Path, count: int, guidance: float) -> None:
-    """What the model draws of the old kinds, from known noise, with its states; wrong pictures are left out."""
-    tasks = sample_tasks(60_000_000, count)
-
-    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
-        return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]
-
-    config = ReflowConfig(steps=12, guidance=guidance, states=9, seed=60_000_000, batch_size=60)
-    print(reflow(model, [task.prompt for task in tasks], folder, config, correct=correct))
+def second_round(model: str, tuned: Path, out: Path, shape: str, steps: int, drawn: int) -> Path:
+    """Trains the tuned model on states of its own paths, towards what it drew before and what it draws right by now."""
+    tasks = [lesson(Random(f"again-{index}"), shape)[0] for index in range(drawn // 2)]
+    config = ReflowConfig(steps=STEPS, guidance=1.5, states=STATES, seed=1, batch_size=48)
+    drawing = JanusFlow.from_pretrained(tuned, dtype="bfloat16")
+    reflow(drawing, [task.prompt for task in tasks], out / "drawn", config, correct=right_ones(tasks))
+    sources = {
+        "understanding": [
+            {"kind": "tinyworld", "weight": 3},
+            {"kind": "folder", "path": str(out / "lessons"), "fitting": True},
+        ],
+        "generation": [
+            {"kind": "replay", "path": "tinyworld", "teacher": model, "images": drawn, "weight": 3},
+            {"kind": "parquet", "path": str(out / "drawn")},
+        ],
+    }
+    given = [f"model={tuned}", f"out={out / 'again'}", f"steps={steps}", "seed=1", *ALL]
+    return train(load_config(RECIPE, [*given, *(f"data.{task}={json.dumps(some)}" for task, some in sources.items())]))
 
 
 def new_tasks(shape: str) -> list[Task]:
@@ -148,24 +158,31 @@ def main(
     prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 25,
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 300,
     steps: Annotated[int, typer.Option(help="Of each run.")] = 600,
-    drawn: Annotated[int, typer.Option(help="Pictures that the model draws of the old kinds before.")] = 1440,
-    guidance: Annotated[float, typer.Option(help="Of all drawing.")] = 1.5,
+    again: Annotated[int, typer.Option(help="Of the second round of the first run; 0 for none.")] = 200,
+    drawn: Annotated[int, typer.Option(help="Pictures that the model draws before.")] = 960,
+    guidance: Annotated[float, typer.Option(help="Of the pictures that are judged.")] = 1.5,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
     """Prints a table in Markdown after each run: scores before, and after the runs so far."""
     if unknown := set(only or ()) - set(RUNS):
         raise typer.BadParameter(f"no run is named {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
-    write_lessons(out / "lessons", shape, pictures)
+    lessons = out / "lessons"
+    write_lessons(lessons, shape, pictures)
     before = JanusFlow.from_pretrained(model, dtype="bfloat16")
     rows = {"before": examine(before, shape, prompts, questions, guidance)}
-    draw_old(before, out / "pairs", drawn, guidance)
     for number, (name, changes) in enumerate(RUNS.items()):
         if only and name not in only:
             continue
-        given = [f"model={model}", f"data={out / 'lessons'}", f"out={out / f'run{number}'}", f"steps={steps}", *ALL]
-        export = train(load_config(RECIPE, [*given, *(change.format(pairs=out / "pairs") for change in changes)]))
-        rows[name] = examine(JanusFlow.from_pretrained(export, dtype="bfloat16"), shape, prompts, questions, guidance)
-        print(table(rows), flush=True)
+        given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", f"steps={steps}", *ALL]
+        given += [f"data.generation.0.images={drawn}"]
+        export = train(load_config(RECIPE, [*given, *changes]))
+        tuned = {name: export}
+        if name == next(iter(RUNS)) and again:
+            tuned[f"{name}, twice"] = second_round(model, export, out, shape, again, drawn)
+        for row, folder in tuned.items():
+            after = JanusFlow.from_pretrained(folder, dtype="bfloat16")
+            rows[row] = examine(after, shape, prompts, questions, guidance)
+            print(table(rows), flush=True)
 
 
 if __name__ == "__main__":

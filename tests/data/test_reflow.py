@@ -79,6 +79,36 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
         ReflowConfig(steps=4, states=5)
 
 
+def test_a_teachers_picture_is_kept_with_the_models_own_states(
+    tmp_path: Path, small_folder: Path, vae_folder: Path, small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = JanusFlow.from_pretrained(small_folder, vae=vae_folder, device="cpu")
+    with torch.no_grad():
+        for weights in teacher.network.parameters():
+            weights.mul_(1.1)
+    config = ReflowConfig(steps=4, guidance=1.0, seed=40, states=3)
+    for name, model, by in (("own", small_model, None), ("taught", small_model, teacher), ("other", teacher, None)):
+        assert reflow(model, PROMPTS[:2], tmp_path / name, config, teacher=by) == {"drawn": 2, "kept": 2}
+    own, taught, other = (pairs(tmp_path / name) for name in ("own", "taught", "other"))
+    assert [row["image"] for row in taught] == [row["image"] for row in other] != [row["image"] for row in own]
+    assert [row["reflow_time"] for row in taught] == [row["reflow_time"] for row in own]
+
+    def states(name: str, model: JanusFlow) -> list[torch.Tensor]:
+        source = FileSource(SourceConfig("parquet", str(tmp_path / name)), "generation")
+        maker = SampleMaker(model.processor, model.network.config, SampleConfig())
+        made = [maker.make("generation", source.record(n), Random(0)).drawn for n in range(8) if n % 4]
+        return [d.t * model.codec.encode(d.pixels[None])[0] + (1 - d.t) * d.noise for d in made if d is not None]
+
+    for one, same, elsewhere in zip(
+        states("taught", small_model), states("own", small_model), states("other", teacher), strict=True
+    ):
+        assert torch.allclose(one, same, atol=5e-3)
+        assert torch.equal(same, elsewhere) or not torch.allclose(one, elsewhere, atol=5e-3)
+    small = type("Small", (), {"network": type("Network", (), {"config": type("Config", (), {"image_size": 32})})})
+    with pytest.raises(ValueError, match="the teacher draws pictures of 32 pixels and the model of 64"):
+        reflow(small_model, PROMPTS, tmp_path / "small", config, teacher=small)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [({"reflow_time": 1.0}, "row has reflow_time 1.0"), ({"reflow_noise": b"1234"}, "noise of 2 values")],

@@ -127,6 +127,7 @@ def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -
         (tmp_path / "own" / f"{number}.txt").write_text(f"red number {number}")
     words = ["train", str(RECIPES / "finetune" / "both.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
     words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "watch.tensorboard=false", "--device", "cpu"]
+    words += ["data.generation.0.kind=tinyworld"]
     first = CliRunner().invoke(app, [*words, "steps=2"])
     assert first.exit_code == 0, first.output
     assert Path(first.stdout.split()[-1]) == tmp_path / "run" / "export"

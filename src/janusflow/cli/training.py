@@ -115,6 +115,7 @@ def reflow(
     guidance: Annotated[float, typer.Option(help="Weight of the prompt; it is learned from the pairs.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Of the first picture's noise; the others count on.")] = 0,
     states: Annotated[int, typer.Option(help="Of every path keep so many states to train from, too.")] = 0,
+    teacher: Annotated[Optional[str], typer.Option(help="A model whose pictures are kept in place of its own.")] = None,
     judge: Annotated[Optional[str], typer.Option(help="module:function(prompt, picture) that gives a score.")] = None,
     min_score: Annotated[float, typer.Option(help="Pictures below it are left out.")] = 0.5,
     batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
@@ -131,6 +132,8 @@ def reflow(
 
       janusflow data reflow prompts.txt --judge my_judge:score --min-score 0.8 --out pairs
 
+      janusflow data reflow prompts.txt --model runs/mine/export --teacher tiny --states 9 --steps 12 --out kept
+
       janusflow train recipes/finetune/reflow.yaml model=tiny data.generation.0.path=pairs out=runs/straight
     """
     from janusflow.data.reflow import ReflowConfig, judged, read_prompts
@@ -141,8 +144,10 @@ def reflow(
     asked = read_prompts(prompts)
     correct = None if judge is None else judged(load_function(judge, "--judge"), asked, min_score)
     opened = JanusFlow.from_pretrained(model, device=device, dtype=dtype)
+    taught = None if teacher is None else JanusFlow.from_pretrained(teacher, device=device, dtype=dtype)
     names = {"--model": model, "--dtype": dtype, "--judge": judge, "--min-score": min_score if judge else None}
-    counts = run(opened, asked, out, config, correct=correct, names=names)
+    names |= {} if teacher is None else {"--teacher": teacher}
+    counts = run(opened, asked, out, config, teacher=taught, correct=correct, names=names)
     print(f"{counts['kept']} of {counts['drawn']} pairs kept in {out}")
 
 

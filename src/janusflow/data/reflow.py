@@ -10,6 +10,9 @@ A model that has gone astray is at a state x_t that no straight line of such pai
 states, from the noise on, are kept beside each pair, every one to be trained towards the wanted picture,
 v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et al., arXiv 1011.0686). They are written as the noise from which a
 straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats them as any other sample.
+
+With a teacher the picture is the one that the teacher draws from the same noise, and the states are the model's own: so
+a fine-tuned model learns to draw again what it drew before (on-policy distillation, Agarwal et al., arXiv 2306.13649).
 """
 
 from __future__ import annotations
@@ -80,6 +83,7 @@ def reflow(
     out: Path,
     config: ReflowConfig,
     *,
+    teacher: JanusFlow | None = None,
     correct: Correct | None = None,
     names: dict[str, Any] | None = None,
 ) -> dict[str, int]:
@@ -92,6 +96,7 @@ def reflow(
         prompts: what it draws.
         out: folder of the files.
         config: see `ReflowConfig`.
+        teacher: draws the pictures that are kept, from the same noise in the same way; the states stay the model's.
         correct: judges or replaces the pictures; by default all are kept as they are.
         names: what else shaped the pairs (model, judge, ...); a run with others is not continued.
 
@@ -99,10 +104,16 @@ def reflow(
         "drawn" and "kept": how many.
 
     Raises:
-        ValueError: if there is no prompt, or `out` holds a run with other settings.
+        ValueError: if there is no prompt, the teacher draws pictures of another size, or `out` holds a run with other
+            settings.
     """
     if not prompts:
         raise ValueError("there is no prompt to draw")
+    size, teachers = (one and one.network.config.image_size for one in (model, teacher))
+    if teachers not in (None, size):
+        raise ValueError(
+            f"the teacher draws pictures of {teachers} pixels and the model of {size}; their noise differs"
+        )
     asked = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
     settings = {**asdict(config), "prompts": asked, **(names or {})}
     kept = _continue(out, settings)
@@ -115,7 +126,7 @@ def reflow(
             rows: list[dict[str, Any]] = []
             for start in range(first, min(first + config.shard_size, total), config.batch_size):
                 stop = min(start + config.batch_size, first + config.shard_size, total)
-                rows += _pairs(model, prompts, range(start, stop), config, correct)
+                rows += _pairs(model, teacher, prompts, range(start, stop), config, correct)
                 for _ in range(start, stop):
                     advance()
             if rows:
@@ -162,7 +173,12 @@ def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
 
 
 def _pairs(
-    model: JanusFlow, prompts: Sequence[str], numbers: range, config: ReflowConfig, correct: Correct | None
+    model: JanusFlow,
+    teacher: JanusFlow | None,
+    prompts: Sequence[str],
+    numbers: range,
+    config: ReflowConfig,
+    correct: Correct | None,
 ) -> list[dict[str, Any]]:
     asked, seeds = [number // config.images for number in numbers], [config.seed + number for number in numbers]
     path: list[tuple[float, Tensor]] = []  # t and x after each step, (N, C, H, W)
@@ -171,16 +187,18 @@ def _pairs(
         if step + 1 < config.states:
             path.append((t, given["latents"].float().cpu().clone()))
 
-    drawn = model.generate(
-        [prompts[number] for number in asked],
-        seed=seeds,
-        num_inference_steps=config.steps,
-        guidance_scale=config.guidance,
-        shift=time_shift(config, numbers.start),
-        batch_size=len(asked),
-        callback_on_step_end=keep,
-        progress=False,
-    )
+    settings: dict[str, Any] = {
+        "seed": seeds,
+        "num_inference_steps": config.steps,
+        "guidance_scale": config.guidance,
+        "shift": time_shift(config, numbers.start),
+        "batch_size": len(asked),
+        "progress": False,
+    }
+    texts = [prompts[number] for number in asked]
+    drawn = [] if teacher and not config.states else model.generate(texts, **settings, callback_on_step_end=keep)
+    if teacher:
+        drawn = teacher.generate(texts, **settings)
     wanted = drawn if correct is None else correct(asked, drawn)
     taken = [(place, picture) for place, picture in enumerate(wanted) if picture is not None]
     ends = _latents(model, [picture for _, picture in taken]) if config.states and taken else None  # x_1
@@ -188,7 +206,7 @@ def _pairs(
     for row, (place, picture) in enumerate(taken):
         pair = {
             "image": {"bytes": _png(picture), "path": None},
-            "text": prompts[asked[place]],
+            "text": texts[place],
             NOISE_COLUMN: seeds[place],
         }
         rows.append(pair)

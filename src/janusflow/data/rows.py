@@ -22,8 +22,9 @@ class SourceConfig:
     """One source of data.
 
     Attributes:
-        kind: tinyworld, webdataset, parquet, jsonl, folder or hub.
-        path: a file, a folder, a pattern, or a hub id; not used by tinyworld.
+        kind: tinyworld, webdataset, parquet, jsonl, folder, hub, or replay: what the model itself draws before the run.
+        path: a file, a folder, a pattern, or a hub id; not used by tinyworld. Of replay: a file of prompts, or
+            "tinyworld" for those of the tiny world, whose wrong pictures are left out.
         weight: its turn among the sources of its task.
         split: of a hub's data set, or of a folder that `datasets` reads (one with several metadata files).
         streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
@@ -31,6 +32,8 @@ class SourceConfig:
         questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
         described: of tinyworld: share of the pictures to draw whose text is the full description of the scene.
         fitting: leave records out that do not serve the task; by default they count as broken.
+        images, guidance: of replay: pictures drawn in all, and the weight of their prompts.
+        teacher: of replay: another model, whose pictures from the same noise are learned in place of the model's own.
     """
 
     kind: str
@@ -42,6 +45,9 @@ class SourceConfig:
     questions: int = 4
     described: float = 0.0
     fitting: bool = False
+    images: int = 960
+    guidance: float = 1.5
+    teacher: str = ""
 
 
 def files_of(config: SourceConfig) -> list[Path]:

@@ -18,7 +18,8 @@ from janusflow.data.sources import kind_of, tasks_of
 from janusflow.training.objective import LossConfig
 from janusflow.training.stages import PARTS
 
-KINDS = ("tinyworld", "webdataset", "parquet", "jsonl", "folder", "hub")  # of sources
+TINYWORLD = "tinyworld"
+KINDS = (TINYWORLD, "webdataset", "parquet", "jsonl", "folder", "hub", "replay")  # of sources
 
 
 @dataclass(frozen=True)
@@ -281,8 +282,20 @@ class TrainConfig:
                 raise ValueError(f"data.{task}: kind of source is {odd!r}; known are {', '.join(KINDS)}")
             if any(source.fitting and source.streaming for source in sources):
                 raise ValueError(f"data.{task}: fitting rows are found before the run, so not in a stream; drop one")
+            for source in sources:
+                self._check_replay(task, source)
         self._check_own()
         Mixture(self.data.ratios, self.weights(), batch_size=self.batch_size, seed=self.seed)
+
+    def _check_replay(self, task: str, source: SourceConfig) -> None:
+        if source.kind != "replay":
+            return
+        if task != "generation" or self.model.checkpoint is None:
+            raise ValueError(
+                f"data.{task}: a replay is of pictures that model.checkpoint draws, for data.generation alone"
+            )
+        if not source.path or source.images < 1 or source.guidance < 0:
+            raise ValueError(f"data.{task}: a replay needs path, a file of prompts or 'tinyworld', images and guidance")
 
     def _check_own(self) -> None:
         if self.data.own is None:

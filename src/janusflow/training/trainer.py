@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from janusflow.data.loader import Data, StepSamples, steps
 from janusflow.data.mixture import Mixture
+from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.model.attention import PACKED
@@ -36,6 +37,7 @@ from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers, set_rate, update
 from janusflow.training.packing import Pack, fill, pack
+from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
@@ -101,10 +103,11 @@ def train(
         checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
         if checkpoints.all() and not resume:
             raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
+        sources = drawn_sources(config, world)
         model = open_model(config, world.device)
         run = _prepare(config, world, model)
         run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
-        data = _data(config, world, model)
+        data = _data(config, world, model, sources)
         report = Report(out, config, world, first=run.progress.step, shown=progress_bar)
         if run.progress.ranks == world.ranks:
             data.restore(run.progress.streams.get(str(world.rank), {}))
@@ -171,10 +174,9 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
     return latents, PictureCache(folder / "features" / config.precision, encoder.tower, features)
 
 
-def _data(config: TrainConfig, world: World, model: JanusFlow) -> Data:
+def _data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str, list[SourceConfig]]) -> Data:
     mixture = Mixture(config.data.ratios, config.weights(), batch_size=config.batch_size, seed=config.seed)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
-    sources = config.data.sources()
     return Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
 
 

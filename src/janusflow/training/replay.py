@@ -1,0 +1,89 @@
+"""Replay against forgetting: before a run the model draws from known noise, and goes on learning these pairs.
+
+Pictures of others, even good ones, bend the paths of a model that has learned from its own (docs/training.md, Reflow).
+So what a fine-tuned model shall keep drawing is what it draws now, with the states of its paths (`data/reflow.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from janusflow.data.reflow import Correct, ReflowConfig, read_prompts, reflow
+from janusflow.data.rows import SourceConfig
+from janusflow.pipeline import JanusFlow
+from janusflow.tinyworld.captions import KINDS, Task, sample_pair
+from janusflow.tinyworld.checker import check
+from janusflow.training.config import TINYWORLD, TrainConfig
+from janusflow.training.distributed import World
+
+STEPS, STATES = 12, 9  # states of up to about t = 2/3
+SEED = 60_000_000  # of the noise
+
+
+def old_tasks(seed: int, count: int) -> list[Task]:
+    """Prompts of the tiny world, each kind as often."""
+    return [sample_pair(Random(f"old/{seed}/{n}"), KINDS[n % len(KINDS)])[0] for n in range(count)]
+
+
+def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceConfig]]:
+    """The sources of a run, its replays drawn into the run's folder, where a run that goes on finds them again.
+
+    One process draws while the others wait.
+
+    Raises:
+        ValueError: if the prompts cannot be read, or are the tiny world's for a model of other pictures, or none of
+            the pictures is right.
+    """
+    sources = config.data.sources()
+    if not any(ratio.generation for ratio in config.data.ratios):
+        return sources
+    for number, source in enumerate(sources["generation"]):
+        if source.kind == "replay":
+            folder = Path(config.out) / f"replay{number}"
+            if world.first:
+                _draw(config, source, folder, SEED + 1_000_000 * config.seed, world)
+            world.wait()
+            sources["generation"][number] = replace(source, kind="parquet", path=str(folder))
+    return sources
+
+
+def _draw(config: TrainConfig, source: SourceConfig, folder: Path, seed: int, world: World) -> None:
+    def opened(name: str) -> JanusFlow:
+        return JanusFlow.from_pretrained(name, vae=config.model.vae, dtype=config.precision, device=world.device)
+
+    start = str(config.model.checkpoint)
+    model, teacher = opened(start), opened(source.teacher) if source.teacher else None
+    correct: Correct | None = None
+    if source.path == TINYWORLD:
+        if model.network.config.image_size != 64:
+            raise ValueError(
+                "the tiny world's prompts are for pictures of 64 pixels; "
+                "give data.generation.0.path=FILE, a prompt in each line"
+            )
+        tasks = old_tasks(seed, source.images)
+        prompts, correct = [task.prompt for task in tasks], right_ones(tasks)
+    else:
+        given = read_prompts(Path(source.path))
+        prompts = [given[number % len(given)] for number in range(source.images)]
+    settings = ReflowConfig(steps=STEPS, guidance=source.guidance, seed=seed, batch_size=48, states=STATES)
+    names = {"model": start, "teacher": source.teacher}
+    counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names)
+    if not counts["kept"]:
+        raise ValueError(
+            f"{start} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
+            "give rendered ones with data.generation.0.kind=tinyworld, or data.own_share=1"
+        )
+
+
+def right_ones(tasks: list[Task]) -> Correct:
+    """Leaves out what the checker finds wrong."""
+
+    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
+        return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]
+
+    return correct

@@ -1,0 +1,86 @@
+"""What a model draws before a run stays in the run's folder and is trained on, with its noise and its states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from janusflow import JanusFlow
+from janusflow.data.rows import SourceConfig
+from janusflow.data.sources import FileSource
+from janusflow.images import load_image
+from janusflow.tinyworld.checker import check
+from janusflow.training import replay
+from janusflow.training.config import load_config
+from janusflow.training.distributed import join
+from tests.training.conftest import TINYWORLD, curve, quietly, settings
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+ONE_TASK = {"understanding": 0, "generation": 1, "text": 0}
+
+
+def data(path: object, **more: Any) -> dict[str, Any]:
+    source = {"kind": "replay", "path": str(path), "guidance": 1.0, **more}
+    return {"generation": [source], "ratios": [ONE_TASK], "workers": 0}
+
+
+def test_prompts_of_ones_own_are_drawn_once_and_trained_on(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\ntwo stars\n")
+    config = settings(start, tmp_path / "run", data=data(tmp_path / "prompts.txt", images=3), steps=4)
+    quietly(config)
+    rows = FileSource(SourceConfig("parquet", str(tmp_path / "run" / "replay0")), "generation")
+    records = [rows.record(number) for number in range(rows.length)]
+    assert rows.length == 3 * (1 + replay.STATES)
+    assert [r.text for r in records if r.noise_seed is not None and r.time is None] == [
+        "a red circle",
+        "two stars",
+        "a red circle",
+    ]
+    assert len(curve(tmp_path / "run")) == 4 and not (tmp_path / "run" / "replay1").exists()
+    made = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "run" / "replay0").iterdir()}
+    quietly(replace(config, steps=6), resume=True)
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "run" / "replay0").iterdir()} == made
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_of_the_tiny_worlds_prompts_right_pictures_are_kept(tmp_path: Path, tiny_model: JanusFlow) -> None:
+    given = ["model=tiny", f"out={tmp_path}", "data.generation.0.images=14"]
+    sources = replay.drawn_sources(load_config(RECIPES / "finetune" / "generation.yaml", given), join("cpu"))
+    assert sources["generation"] == [SourceConfig("parquet", str(tmp_path / "replay0"), images=14)]
+    rows = FileSource(sources["generation"][0], "generation")
+    pairs = [r for r in map(rows.record, range(rows.length)) if r.noise_seed is not None and r.time is None]
+    tasks = {task.prompt: task for task in replay.old_tasks(replay.SEED, 14)}
+    assert 8 <= len(pairs) <= 14
+    assert len({task.kind for task in tasks.values()}) == 7
+    assert all(check(tasks[r.text], np.asarray(load_image(r.images[0]))).passed for r in pairs)
+
+
+def test_a_teacher_draws_in_the_models_place(start: Path, tmp_path: Path, tiny_model: JanusFlow) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    drawn = {}
+    for name, teacher in (("own", ""), ("taught", "tiny"), ("again", str(start))):
+        config = settings(start, tmp_path / name, data=data(tmp_path / "prompts.txt", images=1, teacher=teacher))
+        source = FileSource(replay.drawn_sources(config, join("cpu"))["generation"][0], "generation")
+        drawn[name] = np.asarray(load_image(source.record(0).images[0]))
+    assert np.array_equal(drawn["own"], drawn["again"]) and not np.array_equal(drawn["own"], drawn["taught"])
+
+
+def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="drew none of 7 pictures as asked, so there is nothing to be kept; give rendered"
+    ):
+        quietly(settings(start, tmp_path / "untaught", data=data("tinyworld", images=7)))
+    with pytest.raises(ValueError, match="cannot be read as prompts"):
+        quietly(settings(start, tmp_path / "nowhere", data=data(tmp_path / "missing.txt")))
+    for wrong in (data(""), data("tinyworld", images=0), data("tinyworld", guidance=-1.0)):
+        with pytest.raises(ValueError, match="a replay needs path, a file of prompts or 'tinyworld', images"):
+            settings(start, tmp_path, data=wrong)
+    swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
+    with pytest.raises(ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint draws"):
+        settings(start, tmp_path, data=swapped)
