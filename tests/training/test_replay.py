@@ -71,7 +71,7 @@ def test_a_teacher_draws_in_the_models_place(start: Path, tmp_path: Path, tiny_m
     assert np.array_equal(drawn["own"], drawn["again"]) and not np.array_equal(drawn["own"], drawn["taught"])
 
 
-def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ValueError, match="drew none of 7 pictures as asked, so there is nothing to be kept; give rendered"
     ):
@@ -84,3 +84,8 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path) -> None
     swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
     with pytest.raises(ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint draws"):
         settings(start, tmp_path, data=swapped)
+    monkeypatch.setattr(replay, "PIXELS", 384)
+    with pytest.raises(
+        ValueError, match=r"draws 64 pixels a side and the tiny world has 384; for a replay give .*FILE"
+    ):
+        quietly(settings(start, tmp_path / "large", data=data("tinyworld")))

@@ -20,9 +20,11 @@ from janusflow.tinyworld.captions import KINDS, Task, sample_pair
 from janusflow.tinyworld.checker import check
 from janusflow.training.config import TINYWORLD, TrainConfig
 from janusflow.training.distributed import World
+from janusflow.training.start import check_sizes
 
 STEPS, STATES = 12, 9  # states of up to about t = 2/3
 SEED = 60_000_000  # of the noise
+PIXELS = 64  # a side of the tiny world's pictures
 
 
 def old_tasks(seed: int, count: int) -> list[Task]:
@@ -42,8 +44,14 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
     sources = config.data.sources()
     if not any(ratio.generation for ratio in config.data.ratios):
         return sources
+    size = check_sizes(config).image_size
     for number, source in enumerate(sources["generation"]):
         if source.kind == "replay":
+            if source.path == TINYWORLD and size != PIXELS:
+                raise ValueError(
+                    f"{config.model.checkpoint} draws {size} pixels a side and the tiny world has {PIXELS}; for a "
+                    "replay give data.generation.0.path=FILE, a prompt in each line, or do without it: data.own_share=1"
+                )
             folder = Path(config.out) / f"replay{number}"
             if world.first:
                 _draw(config, source, folder, SEED + 1_000_000 * config.seed, world)
@@ -60,11 +68,6 @@ def _draw(config: TrainConfig, source: SourceConfig, folder: Path, seed: int, wo
     model, teacher = opened(start), opened(source.teacher) if source.teacher else None
     correct: Correct | None = None
     if source.path == TINYWORLD:
-        if model.network.config.image_size != 64:
-            raise ValueError(
-                "the tiny world's prompts are for pictures of 64 pixels; "
-                "give data.generation.0.path=FILE, a prompt in each line"
-            )
         tasks = old_tasks(seed, source.images)
         prompts, correct = [task.prompt for task in tasks], right_ones(tasks)
     else:
