@@ -311,3 +311,19 @@ def test_muon_sees_whole_matrices_though_they_are_sharded(start: Path, tmp_path:
     quietly(settings(start, tmp_path / "alone", steps=3, optimizer=optimizer))
     sharded(settings(start, tmp_path / "both", steps=3, optimizer=optimizer), tmp_path)
     assert close(values(tmp_path / "both"), values(tmp_path / "alone"), within=2e-4)  # its matrix products are bfloat16
+
+
+def test_two_processes_train_on_what_one_of_them_drew(start: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\ntwo stars\n")
+    source = {"kind": "replay", "path": str(tmp_path / "prompts.txt"), "images": 2, "guidance": 1.0}
+    data = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
+    sharded(settings(start, tmp_path / "run", data=data, steps=2), tmp_path)
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2]
+    assert sorted(file.name for file in (tmp_path / "run" / "replay0").iterdir()) == [
+        "pairs-000000.parquet",
+        "reflow.json",
+    ]
+    seen = [
+        json.loads(line) for n in (0, 1) for line in (tmp_path / "run" / f"seen-{n}.jsonl").read_text().splitlines()
+    ]
+    assert len(seen) == 4 and all(seen)
