@@ -5,8 +5,8 @@ python benchmarks/finetuning.py --out runs/finetuning
 Runs of recipes/finetune/both.yaml with Muon, two samples to draw for one to read, each with the lessons as two
 fifths of every step. The rest: what the model itself drew before, from known noise, and the states of its paths
 (docs/training.md, Fine-tuning), with the whole LLM and with LoRA; rendered pictures, as in its first training; nothing.
-The first run goes on with a second round: new drawings of its own, of the old what the model before drew from the same
-noise, of the new what a judge finds right.
+The first run goes on with rounds on states of its own: of the old towards what the model before draws from the same
+noise, of the new towards what it draws right by now.
 """
 
 from __future__ import annotations
@@ -79,24 +79,26 @@ def write_lessons(folder: Path, shape: str, count: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def second_round(model: str, tuned: Path, out: Path, shape: str, steps: int, drawn: int) -> Path:
+def another_round(model: str, tuned: Path, out: Path, number: int, shape: str, drawn: int) -> Path:
     """Trains the tuned model on states of its own paths, towards what it drew before and what it draws right by now."""
-    tasks = [lesson(Random(f"again-{index}"), shape)[0] for index in range(drawn // 2)]
-    config = ReflowConfig(steps=STEPS, guidance=1.5, states=STATES, seed=1, batch_size=48)
-    drawing = JanusFlow.from_pretrained(tuned, dtype="bfloat16")
-    reflow(drawing, [task.prompt for task in tasks], out / "drawn", config, correct=right_ones(tasks))
+    count = drawn // 2
+    tasks = [lesson(Random(f"again-{index}"), shape)[0] for index in range((number - 1) * count, number * count)]
+    config = ReflowConfig(steps=STEPS, guidance=1.5, states=STATES, seed=number, batch_size=48)
+    drawing, pairs = JanusFlow.from_pretrained(tuned, dtype="bfloat16"), out / f"drawn{number}"
+    reflow(drawing, [task.prompt for task in tasks], pairs, config, correct=right_ones(tasks))
     sources = {
         "understanding": [
-            {"kind": "tinyworld", "weight": 3},
+            {"kind": "tinyworld", "questions": 12, "weight": 3},
             {"kind": "folder", "path": str(out / "lessons"), "fitting": True},
         ],
         "generation": [
             {"kind": "replay", "path": "tinyworld", "teacher": model, "images": drawn, "weight": 3},
-            {"kind": "parquet", "path": str(out / "drawn")},
+            {"kind": "parquet", "path": str(pairs)},
         ],
     }
-    given = [f"model={tuned}", f"out={out / 'again'}", f"steps={steps}", "seed=1", *ALL]
-    return train(load_config(RECIPE, [*given, *(f"data.{task}={json.dumps(some)}" for task, some in sources.items())]))
+    given = [f"model={tuned}", f"out={out / f'round{number}'}", "steps=200", f"seed={number}", *ALL]
+    given += ["optimizer.learning_rate=1.5e-4", *(f"data.{task}={json.dumps(some)}" for task, some in sources.items())]
+    return train(load_config(RECIPE, given))
 
 
 def new_tasks(shape: str) -> list[Task]:
@@ -155,11 +157,11 @@ def main(
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
     shape: Annotated[str, typer.Option(help="heart or ring.")] = "heart",
     pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 25,
-    questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 300,
-    steps: Annotated[int, typer.Option(help="Of each run.")] = 600,
-    again: Annotated[int, typer.Option(help="Of the second round of the first run; 0 for none.")] = 200,
-    drawn: Annotated[int, typer.Option(help="Pictures that the model draws before.")] = 960,
+    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 16,
+    questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 200,
+    steps: Annotated[int, typer.Option(help="Of each run.")] = 400,
+    rounds: Annotated[int, typer.Option(help="On its own states after the first run, of 200 steps each.")] = 2,
+    drawn: Annotated[int, typer.Option(help="Pictures that the model draws before.")] = 840,
     guidance: Annotated[float, typer.Option(help="Of the pictures that are judged.")] = 1.5,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
@@ -176,12 +178,11 @@ def main(
         given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", f"steps={steps}", *ALL]
         given += [f"data.generation.0.images={drawn}"]
         export = train(load_config(RECIPE, [*given, *changes]))
-        tuned = {name: export}
-        if name == next(iter(RUNS)) and again:
-            tuned[f"{name}, twice"] = second_round(model, export, out, shape, again, drawn)
-        for row, folder in tuned.items():
-            after = JanusFlow.from_pretrained(folder, dtype="bfloat16")
-            rows[row] = examine(after, shape, prompts, questions, guidance)
+        for after in range(1 + (rounds if name == next(iter(RUNS)) else 0)):
+            row = f"{name}, and {after} rounds" if after else name
+            export = another_round(model, export, out, after, shape, drawn) if after else export
+            tuned = JanusFlow.from_pretrained(export, dtype="bfloat16")
+            rows[row] = examine(tuned, shape, prompts, questions, guidance)
             print(table(rows), flush=True)
 
 
