@@ -179,7 +179,7 @@ def main(
         given += [f"data.generation.0.images={drawn}"]
         export = train(load_config(RECIPE, [*given, *changes]))
         for after in range(1 + (rounds if name == next(iter(RUNS)) else 0)):
-            row = f"{name}, and {after} rounds" if after else name
+            row = f"{name}, and {after} round{'s' * (after > 1)}" if after else name
             export = another_round(model, export, out, after, shape, drawn) if after else export
             tuned = JanusFlow.from_pretrained(export, dtype="bfloat16")
             rows[row] = examine(tuned, shape, prompts, questions, guidance)
