@@ -78,9 +78,20 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
         quietly(settings(start, tmp_path / "untaught", data=data("tinyworld", images=7)))
     with pytest.raises(ValueError, match="cannot be read as prompts"):
         quietly(settings(start, tmp_path / "nowhere", data=data(tmp_path / "missing.txt")))
-    for wrong in (data(""), data("tinyworld", images=0), data("tinyworld", guidance=-1.0)):
-        with pytest.raises(ValueError, match="a replay needs path, a file of prompts or 'tinyworld', images"):
+    for wrong, words in (
+        (data(""), "needs path, a file of prompts or 'tinyworld'"),
+        (data("tinyworld", images=0), "a replay of 0 images with guidance 1; expected 1 or more"),
+        (data("tinyworld", guidance=-1.0), "with guidance -1; expected 1 or more, and 0 or more"),
+    ):
+        with pytest.raises(ValueError, match=words):
             settings(start, tmp_path, data=wrong)
+    with pytest.raises(ValueError, match="the replay's teacher cannot be opened: model is 'nosuch'"):
+        quietly(settings(start, tmp_path / "taught", data=data("tinyworld", teacher="nosuch")))
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    quietly(settings(start, tmp_path / "run", data=data(tmp_path / "prompts.txt", images=2), steps=1))
+    with pytest.raises(ValueError, match=r"other settings \(prompts, pictures of the replay\)"):
+        more = data(tmp_path / "prompts.txt", images=3)
+        quietly(settings(start, tmp_path / "run", data=more, steps=2), resume=True)
     swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
     with pytest.raises(ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint draws"):
         settings(start, tmp_path, data=swapped)

@@ -144,7 +144,10 @@ def reflow(
     asked = read_prompts(prompts)
     correct = None if judge is None else judged(load_function(judge, "--judge"), asked, min_score)
     opened = JanusFlow.from_pretrained(model, device=device, dtype=dtype)
-    taught = None if teacher is None else JanusFlow.from_pretrained(teacher, device=device, dtype=dtype)
+    try:
+        taught = None if teacher is None else JanusFlow.from_pretrained(teacher, device=device, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"--teacher cannot be opened: {error}") from error
     names = {"--model": model, "--dtype": dtype, "--judge": judge, "--min-score": min_score if judge else None}
     names |= {} if teacher is None else {"--teacher": teacher}
     counts = run(opened, asked, out, config, teacher=taught, correct=correct, names=names)

@@ -145,7 +145,8 @@ def read_prompts(file: Path) -> list[str]:
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read as prompts: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{file} cannot be read as prompts: {reason}") from error
     if file.suffix == ".jsonl":
         prompts = [_prompt_of(parse(line.encode(), file, number), file) for number, line in enumerate(lines, 1) if line]
     else:

@@ -294,8 +294,11 @@ class TrainConfig:
             raise ValueError(
                 f"data.{task}: a replay is of pictures that model.checkpoint draws, for data.generation alone"
             )
-        if not source.path or source.images < 1 or source.guidance < 0:
-            raise ValueError(f"data.{task}: a replay needs path, a file of prompts or 'tinyworld', images and guidance")
+        if not source.path:
+            raise ValueError("data.generation: a replay needs path, a file of prompts or 'tinyworld'")
+        if source.images < 1 or source.guidance < 0:
+            asked = f"{source.images} images with guidance {source.guidance:g}"
+            raise ValueError(f"data.generation: a replay of {asked}; expected 1 or more, and 0 or more")
 
     def _check_own(self) -> None:
         if self.data.own is None:

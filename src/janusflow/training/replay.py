@@ -6,6 +6,7 @@ So what a fine-tuned model shall keep drawing is what it draws now, with the sta
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -65,7 +66,12 @@ def _draw(config: TrainConfig, source: SourceConfig, folder: Path, seed: int, wo
         return JanusFlow.from_pretrained(name, vae=config.model.vae, dtype=config.precision, device=world.device)
 
     start = str(config.model.checkpoint)
-    model, teacher = opened(start), opened(source.teacher) if source.teacher else None
+    model, teacher = opened(start), None
+    if source.teacher:
+        try:
+            teacher = opened(source.teacher)
+        except ValueError as error:
+            raise ValueError(f"the replay's teacher cannot be opened: {error}") from error
     correct: Correct | None = None
     if source.path == TINYWORLD:
         tasks = old_tasks(seed, source.images)
@@ -73,14 +79,17 @@ def _draw(config: TrainConfig, source: SourceConfig, folder: Path, seed: int, wo
     else:
         given = read_prompts(Path(source.path))
         prompts = [given[number % len(given)] for number in range(source.images)]
-    settings = ReflowConfig(steps=STEPS, guidance=source.guidance, seed=seed, batch_size=48, states=STATES)
-    names = {"model": start, "teacher": source.teacher}
+    settings = ReflowConfig(
+        steps=STEPS, guidance=source.guidance, seed=seed, batch_size=48, shard_size=240, states=STATES
+    )
+    names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
     counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names)
     if not counts["kept"]:
         raise ValueError(
             f"{start} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
             "give rendered ones with data.generation.0.kind=tinyworld, or data.own_share=1"
         )
+    print(f"replay: {counts['kept']} of {counts['drawn']} pictures that were drawn are learned too", file=sys.stderr)
 
 
 def right_ones(tasks: list[Task]) -> Correct:
