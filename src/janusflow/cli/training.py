@@ -20,7 +20,10 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 @one_sentence
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")],
-    overrides: Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Other values.")] = None,
+    overrides: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="[KEY=VALUE]...", help="Other values; docs/training.md has the keys."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
     export: Annotated[str, typer.Option(help="janusflow, or official: the official layout too.")] = "janusflow",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,

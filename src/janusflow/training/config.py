@@ -296,9 +296,11 @@ class TrainConfig:
             )
         if not source.path:
             raise ValueError("data.generation: a replay needs path, a file of prompts or 'tinyworld'")
-        if source.images < 1 or source.guidance < 0:
-            asked = f"{source.images} images with guidance {source.guidance:g}"
-            raise ValueError(f"data.generation: a replay of {asked}; expected 1 or more, and 0 or more")
+        if source.images < 1 or source.guidance < 0 or source.refresh < 0:
+            asked = f"{source.images} images with guidance {source.guidance:g}, refreshed after {source.refresh} steps"
+            raise ValueError(
+                f"data.generation: a replay of {asked}; expected 1 or more, 0 or more, and 0 (never) or more"
+            )
 
     def _check_own(self) -> None:
         if self.data.own is None:

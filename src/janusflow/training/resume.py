@@ -76,14 +76,13 @@ class Checkpoints:
         self.begun: Begun | None = None
         self.group: dist.ProcessGroup | None = None
         if world.first:
-            folder.mkdir(parents=True, exist_ok=True)
             for half in folder.glob("*.tmp"):
                 shutil.rmtree(half, ignore_errors=True)
         world.wait()
 
     def all(self) -> list[Path]:
         """Complete ones, oldest first."""
-        return sorted(path for path in self.folder.iterdir() if NAME.match(path.name))
+        return sorted(path for path in self.folder.glob("*") if NAME.match(path.name))
 
     def save(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer], progress: Progress) -> None:
         """Writes one; the others stay as they are until it is complete.
@@ -99,7 +98,7 @@ class Checkpoints:
         self.begun = Begun(final, final.with_suffix(".tmp"), progress.best[1])
         with self._intact(self.begun):
             if self.world.first:
-                self.begun.beside.mkdir()
+                self.begun.beside.mkdir(parents=True)
             self.world.wait()
             self._write_progress(self.begun.beside, progress)
             tensors, alone = _tensors(objective, ema, optimizers), self.world.mesh is None
