@@ -122,6 +122,15 @@ def test_a_refreshed_replay_leads_the_model_as_it_is_to_what_it_drew_before(
     assert weights[0] == weights[1]
 
 
+def test_adapters_draw_with_the_rest_when_a_replay_is_refreshed(start: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    lessons = data(tmp_path / "prompts.txt", images=1, refresh=1)
+    changes = {"steps": 2, "parts": ["aligner", "generation", "llm"], "lora": {"rank": 2}, "optimizer": {"warmup": 0}}
+    quietly(settings(start, tmp_path / "run", data=lessons, **changes))
+    assert (tmp_path / "run" / "replay0-1" / "pairs-000000.parquet").is_file()
+    assert (tmp_path / "run" / "export" / "adapter").is_dir()
+
+
 def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ValueError, match="drew none of 7 pictures as asked, so there is nothing to be kept; give rendered"

@@ -315,15 +315,15 @@ def test_muon_sees_whole_matrices_though_they_are_sharded(start: Path, tmp_path:
 
 def test_two_processes_train_on_what_one_of_them_drew(start: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a red circle\ntwo stars\n")
-    source = {"kind": "replay", "path": str(tmp_path / "prompts.txt"), "images": 2, "guidance": 1.0}
+    source = {"kind": "replay", "path": str(tmp_path / "prompts.txt"), "images": 2, "guidance": 1.0, "refresh": 2}
     data = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
-    sharded(settings(start, tmp_path / "run", data=data, steps=2), tmp_path)
-    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2]
-    assert sorted(file.name for file in (tmp_path / "run" / "replay0").iterdir()) == [
-        "pairs-000000.parquet",
-        "reflow.json",
-    ]
+    sharded(settings(start, tmp_path / "run", data=data, steps=4), tmp_path)
+    for folder in ("replay0", "replay0-1"):
+        files = sorted(file.name for file in (tmp_path / "run" / folder).iterdir())
+        assert files == ["pairs-000000.parquet", "reflow.json"]
+    quietly(settings(start, tmp_path / "alone", data=data, steps=4))
+    assert close(values(tmp_path / "run"), values(tmp_path / "alone"))
     seen = [
         json.loads(line) for n in (0, 1) for line in (tmp_path / "run" / f"seen-{n}.jsonl").read_text().splitlines()
     ]
-    assert len(seen) == 4 and all(seen)
+    assert len(seen) == 8 and all(seen)
