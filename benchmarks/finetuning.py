@@ -2,11 +2,9 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml with Muon, two samples to draw for one to read, each with the lessons as two
-fifths of every step. The rest: what the model itself drew before, from known noise, and the states of its paths
-(docs/training.md, Fine-tuning), with the whole LLM and with LoRA; rendered pictures, as in its first training; nothing.
-The first run goes on with rounds on states of its own: of the old towards what the model before draws from the same
-noise, of the new towards what it draws right by now.
+Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is what the model draws itself
+(replay; docs/training.md, Fine-tuning), with the whole LLM and, in the second, with LoRA; in the others it is rendered
+pictures, as in the first training, and nothing.
 """
 
 from __future__ import annotations
@@ -22,28 +20,20 @@ import typer
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.data.reflow import ReflowConfig, reflow
 from janusflow.evaluation import tinyworld
 from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import Question, sample_question, sample_talk
 from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
 from janusflow.training.config import load_config
-from janusflow.training.replay import STATES, STEPS, right_ones
 from janusflow.training.trainer import train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
-ALL = [
-    "optimizer.name=muon",
-    "optimizer.learning_rate=3e-4",
-    "data.ratios=[{understanding: 1, generation: 2, text: 0}]",
-    "data.own_share=0.4",
-]
 RUNS = {
     "with its own drawings": [],
-    "with nothing": ["data.own_share=1"],
-    "with rendered pictures": ["data.generation.0.kind=tinyworld"],
     "with its own drawings, LoRA": ["lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
+    "with rendered pictures": ["data.generation.0.kind=tinyworld"],
+    "with nothing": ["data.own_share=1"],
 }
 
 
@@ -77,28 +67,6 @@ def write_lessons(folder: Path, shape: str, count: int) -> None:
         ]
         rows.append({"file_name": f"{index:03d}.png", "text": task.prompt, "conversations": messages})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def another_round(model: str, tuned: Path, out: Path, number: int, shape: str, drawn: int) -> Path:
-    """Trains the tuned model on states of its own paths, towards what it drew before and what it draws right by now."""
-    count = drawn // 2
-    tasks = [lesson(Random(f"again-{index}"), shape)[0] for index in range((number - 1) * count, number * count)]
-    config = ReflowConfig(steps=STEPS, guidance=1.5, states=STATES, seed=number, batch_size=48)
-    drawing, pairs = JanusFlow.from_pretrained(tuned, dtype="bfloat16"), out / f"drawn{number}"
-    reflow(drawing, [task.prompt for task in tasks], pairs, config, correct=right_ones(tasks))
-    sources = {
-        "understanding": [
-            {"kind": "tinyworld", "questions": 12, "weight": 3},
-            {"kind": "folder", "path": str(out / "lessons"), "fitting": True},
-        ],
-        "generation": [
-            {"kind": "replay", "path": "tinyworld", "teacher": model, "images": drawn, "weight": 3},
-            {"kind": "parquet", "path": str(pairs)},
-        ],
-    }
-    given = [f"model={tuned}", f"out={out / f'round{number}'}", "steps=200", f"seed={number}", *ALL]
-    given += ["optimizer.learning_rate=1.5e-4", *(f"data.{task}={json.dumps(some)}" for task, some in sources.items())]
-    return train(load_config(RECIPE, given))
 
 
 def new_tasks(shape: str) -> list[Task]:
@@ -159,9 +127,6 @@ def main(
     pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
     prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 16,
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 200,
-    steps: Annotated[int, typer.Option(help="Of each run.")] = 400,
-    rounds: Annotated[int, typer.Option(help="On its own states after the first run, of 200 steps each.")] = 2,
-    drawn: Annotated[int, typer.Option(help="Pictures that the model draws before.")] = 840,
     guidance: Annotated[float, typer.Option(help="Of the pictures that are judged.")] = 1.5,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
@@ -175,15 +140,10 @@ def main(
     for number, (name, changes) in enumerate(RUNS.items()):
         if only and name not in only:
             continue
-        given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", f"steps={steps}", *ALL]
-        given += [f"data.generation.0.images={drawn}"]
-        export = train(load_config(RECIPE, [*given, *changes]))
-        for after in range(1 + (rounds if name == next(iter(RUNS)) else 0)):
-            row = f"{name}, and {after} round{'s' * (after > 1)}" if after else name
-            export = another_round(model, export, out, after, shape, drawn) if after else export
-            tuned = JanusFlow.from_pretrained(export, dtype="bfloat16")
-            rows[row] = examine(tuned, shape, prompts, questions, guidance)
-            print(table(rows), flush=True)
+        given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", *changes]
+        tuned = JanusFlow.from_pretrained(train(load_config(RECIPE, given)), dtype="bfloat16")
+        rows[name] = examine(tuned, shape, prompts, questions, guidance)
+        print(table(rows), flush=True)
 
 
 if __name__ == "__main__":

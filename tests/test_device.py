@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from janusflow.device import ACCELERATORS, accelerators, device_of, resolve_device, resolve_dtype
+from janusflow.device import ACCELERATORS, accelerators, cast, device_of, resolve_device, resolve_dtype
 
 
 def test_auto_takes_the_first_accelerator_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +49,10 @@ def test_no_other_file_names_a_device() -> None:
     source = Path(__file__).parents[1] / "src" / "janusflow"
     named = re.compile(rf"[\"'](?:{'|'.join(ACCELERATORS)})[\"':]|\.cuda\(")
     assert [f.name for f in source.rglob("*.py") if f.name != "device.py" and named.search(f.read_text())] == []
+
+
+def test_casting_leaves_what_is_no_weight_in_float32() -> None:
+    network = torch.nn.BatchNorm1d(2)
+    cast(network, torch.bfloat16)
+    assert network.weight.dtype == network.bias.dtype == torch.bfloat16
+    assert network.running_mean is not None and network.running_mean.dtype == torch.float32

@@ -61,3 +61,9 @@ def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
     if dtype in DTYPES:
         return DTYPES[str(dtype)]
     raise ValueError(f"dtype is {str(dtype)!r}; allowed are auto, {', '.join(DTYPES)}")
+
+
+def cast(network: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Casts the weights alone, as opening in that dtype does: rotary frequencies are none, and stay float32."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(dtype)

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, ImagePipelineOutput
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from janusflow.device import resolve_device, resolve_dtype
+from janusflow.device import cast, resolve_device, resolve_dtype
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
 from janusflow.vae import LatentCodec, check_dtype
@@ -92,7 +92,7 @@ class JanusFlowPipeline:
             device, dtype = None, device
         if dtype is not None:
             check_dtype(resolve_dtype(dtype, dtype))
-            self.model.network.to(dtype)
+            cast(self.model.network, dtype)
             if isinstance(self.model.vae, LatentCodec):  # one that is opened later takes the network's
                 self.model.vae.vae.to(dtype)
         if device is not None:

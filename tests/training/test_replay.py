@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_prompts_of_ones_own_are_drawn_once_and_trained_on(
 def test_of_the_tiny_worlds_prompts_right_pictures_are_kept(tmp_path: Path, tiny_model: JanusFlow) -> None:
     given = ["model=tiny", f"out={tmp_path}", "data.generation.0.images=14"]
     sources = replay.drawn_sources(load_config(RECIPES / "finetune" / "generation.yaml", given), join("cpu"))
-    assert sources["generation"] == [SourceConfig("parquet", str(tmp_path / "replay0"), images=14)]
+    assert sources["generation"] == [SourceConfig("parquet", str(tmp_path / "replay0"), images=14, refresh=200)]
     rows = FileSource(sources["generation"][0], "generation")
     pairs = [r for r in map(rows.record, range(rows.length)) if r.noise_seed is not None and r.time is None]
     tasks = {task.prompt: task for task in replay.old_tasks(replay.SEED, 14)}
@@ -103,6 +104,9 @@ def test_a_refreshed_replay_leads_the_model_as_it_is_to_what_it_drew_before(
         assert [state.time for state in states] == [state.time for state in others]
         assert all(a.noise and a.noise != b.noise for a, b in zip(states[1:], others[1:], strict=True))
 
+    def interrupted(*_given: Any, **_named: Any) -> None:
+        raise KeyboardInterrupt
+
     def killed(*given: Any) -> None:
         if given[3] == 2:
             raise KeyboardInterrupt
@@ -118,8 +122,20 @@ def test_a_refreshed_replay_leads_the_model_as_it_is_to_what_it_drew_before(
     names = ("step", "loss", "flow", "norm")
     seen = [[{name: row.get(name) for name in names} for row in curve(tmp_path / run)] for run in ("run", "killed")]
     assert seen[0] == seen[1] and len(seen[0]) == 6
+    quietly(config, resume=True)
+    assert not (tmp_path / "run" / "replay0-3").exists()  # nor when a finished run is exported again
     weights = [(tmp_path / run / "export" / "model.safetensors").read_bytes() for run in ("run", "killed")]
     assert weights[0] == weights[1]
+    short = replace(config, out=str(tmp_path / "short"), steps=3)
+    quietly(short)
+    shutil.rmtree(tmp_path / "short" / "replay0-1")
+    with pytest.raises(ValueError, match=r"replay0-1 is gone, and only the model of step 2 could draw it again"):
+        quietly(replace(short, steps=4), resume=True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(replay, "reflow", interrupted)
+        quietly(config)
+    assert not (tmp_path / "run" / "replay0-1").exists()  # of a model that is no more
 
 
 def test_adapters_draw_with_the_rest_when_a_replay_is_refreshed(start: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from torch.distributed.tensor import DTensor
 
 from janusflow.device import resolve_device
 from janusflow.training.objective import Objective
+
+PATIENCE = timedelta(hours=2)  # of processes that wait while one of them draws or exports
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def join(device: str = "auto") -> World:
         place = torch.device(place.type, int(os.environ["LOCAL_RANK"]))
         torch.get_device_module(place).set_device(place)
     if not dist.is_initialized():
-        dist.init_process_group(dist.get_default_backend_for_device(place))
+        dist.init_process_group(dist.get_default_backend_for_device(place), timeout=PATIENCE)
     return World(dist.get_rank(), ranks, place, init_device_mesh(place.type, (ranks,)))
 
 

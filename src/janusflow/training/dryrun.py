@@ -10,6 +10,7 @@ from janusflow.config import JanusFlowConfig
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.config import TrainConfig
 from janusflow.training.lora import WHOLE, add_adapters
+from janusflow.training.replay import replays
 from janusflow.training.stages import PARTS, part_of
 from janusflow.training.start import check_sizes
 
@@ -158,10 +159,9 @@ def describe(config: TrainConfig) -> str:
         f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g}",
         f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
     ]
-    for source in config.data.generation if any(ratio.generation for ratio in config.data.ratios) else ():
-        if source.kind == "replay":
-            again = f", and after every {source.refresh:,} steps" if source.refresh else ""
-            lines.append(f"drawn before the first step{again}: {source.images:,} pictures (replay)")
+    for source in replays(config):
+        again = f", and after every {source.refresh:,} steps" if source.refresh else ""
+        lines.append(f"drawn before the first step{again}: {source.images:,} pictures (replay)")
     for gpus in (1, 8, 64):
         lines.append(
             f"on {gpus:2} GPU{'s' if gpus > 1 else ''}: {found.memory(gpus) / 1e9:,.1f} GB each under FSDP2, "

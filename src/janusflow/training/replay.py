@@ -7,6 +7,7 @@ With `refresh` they are drawn again on the way: the states of the model as it ha
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from janusflow.data.reflow import Correct, ReflowConfig, read_prompts, reflow
+from janusflow.data.reflow import STATE, Correct, ReflowConfig, read_prompts, reflow
 from janusflow.data.rows import SourceConfig
+from janusflow.device import cast
 from janusflow.pipeline import JanusFlow
 from janusflow.tinyworld.captions import KINDS, Task, sample_pair
 from janusflow.tinyworld.checker import check
@@ -39,9 +41,15 @@ def old_tasks(seed: int, count: int) -> list[Task]:
     return [sample_pair(Random(f"old/{seed}/{n}"), KINDS[n % len(KINDS)])[0] for n in range(count)]
 
 
+def replays(config: TrainConfig) -> list[SourceConfig]:
+    """Those that a run draws."""
+    drawing = any(ratio.generation for ratio in config.data.ratios)
+    return [source for source in config.data.sources()["generation"] if drawing and source.kind == "replay"]
+
+
 def ends(config: TrainConfig, step: int) -> list[int]:
     """The steps after `step` where replays are drawn again, and the last step of the run."""
-    every = [source.refresh for source in config.data.generation if source.kind == "replay" and source.refresh]
+    every = [source.refresh for source in replays(config) if source.refresh]
     return sorted({*(end for n in every for end in range(n, config.steps, n) if end > step), config.steps})
 
 
@@ -58,10 +66,10 @@ def drawn_sources(config: TrainConfig, world: World, step: int = 0, averaged: Av
 
     Raises:
         ValueError: if the prompts cannot be read, or are the tiny world's for a model of other pictures, or none of
-            the pictures is right.
+            the pictures is right; or if pictures that were drawn on the way are gone.
     """
     sources = config.data.sources()
-    if not any(ratio.generation for ratio in config.data.ratios):
+    if not replays(config):
         return sources
     size = check_sizes(config).image_size
     for number, source in enumerate(sources["generation"]):
@@ -72,13 +80,18 @@ def drawn_sources(config: TrainConfig, world: World, step: int = 0, averaged: Av
                 f"{config.model.checkpoint} draws {size} pixels a side and the tiny world has {PIXELS}; for a "
                 "replay give data.generation.0.path=FILE, a prompt in each line, or do without it: data.own_share=1"
             )
-        turn = step // source.refresh if source.refresh else 0
+        turn = min(step, config.steps - 1) // source.refresh if source.refresh else 0
         folder = Path(config.out) / (f"replay{number}-{turn}" if turn else f"replay{number}")
         model = averaged() if averaged and turn and step == turn * source.refresh else None
-        if world.first and (model or not turn):
-            _draw(config, source, folder, turn, model, world)
-        world.wait()
-        sources["generation"][number] = replace(source, kind="parquet", path=str(folder))
+        failed: Exception | None = None
+        if world.first:
+            try:
+                _draw(config, source, folder, turn, model, world)
+            except Exception as error:
+                failed = error
+        if world.largest({"failed": float(failed is not None)})["failed"]:  # all end together, or some would wait
+            raise failed or ValueError("the first process could not draw the replay; see what that one says")
+        sources["generation"][number] = replace(source, kind="parquet", path=str(folder), streaming=False)
     return sources
 
 
@@ -89,6 +102,16 @@ def _draw(
         return JanusFlow.from_pretrained(name, vae=config.model.vae, dtype=config.precision, device=world.device)
 
     start, teacher = str(config.model.checkpoint), None
+    if turn and model is None:
+        if not (folder / STATE).is_file():
+            raise ValueError(
+                f"{folder} is gone, and only the model of step {turn * source.refresh} could draw it again; "
+                "put it back, go on with refresh=0, or begin anew in another out=FOLDER"
+            )
+        return
+    if not turn:
+        for later in folder.parent.glob(f"{folder.name}-*"):  # of a run that was here before
+            shutil.rmtree(later)
     if source.teacher or turn:
         try:
             teacher = opened(source.teacher or start)
@@ -97,7 +120,8 @@ def _draw(
     if model is None:
         model = opened(start)
     else:
-        model.network.to(getattr(torch, config.precision))
+        cast(model.network, getattr(torch, config.precision))
+        print(f"replay: {source.images} pictures are drawn again", file=sys.stderr)
     seed = SEED + SEEDS * config.seed + TURN * turn
     correct: Correct | None = None
     if source.path == TINYWORLD:
@@ -110,8 +134,9 @@ def _draw(
         steps=STEPS, guidance=source.guidance, seed=seed, batch_size=48, shard_size=240, states=STATES
     )
     names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
-    counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names)
+    counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names, shown=not turn)
     if not counts["kept"]:
+        shutil.rmtree(folder)
         raise ValueError(
             f"{start} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
             "give rendered ones with data.generation.0.kind=tinyworld, or data.own_share=1"

@@ -93,7 +93,8 @@ def train(
 
     Raises:
         ValueError: before anything is trained, for data or a model that cannot be opened; as `RunError` for a loss that
-            is not finite or jumps, or too many broken records. The last checkpoint is then intact.
+            is not finite or jumps, or too many broken records; or if a replay cannot be drawn again. The last
+            checkpoint is then intact.
         OSError: if a checkpoint cannot be written.
     """
     world = join(device)
@@ -110,6 +111,7 @@ def train(
         if run.progress.ranks != world.ranks and run.progress.step and data.streams():
             before, now = run.progress.ranks, world.ranks
             report.say(f"{now} processes in place of {before}: streams begin again, rows that were seen come once more")
+        run.progress.ranks = world.ranks
         with report, _told_to_stop() as told:
             try:
                 for last in ends(config, run.progress.step):
@@ -117,6 +119,7 @@ def train(
                     if not finished:
                         break
                     if last < config.steps:
+                        checkpoints.finish()
                         data = _data(run, model)
             except RunError:
                 checkpoints.finish()
