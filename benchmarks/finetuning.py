@@ -3,8 +3,9 @@
 python benchmarks/finetuning.py --out runs/finetuning
 
 Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is what the model draws itself
-(replay; docs/training.md, Fine-tuning), with the whole LLM and, in the second, with LoRA; in the others it is rendered
-pictures, as in the first training, and nothing.
+(replay; docs/training.md, Fine-tuning). Others follow it, with more of the old and at half the rate, in which the tuned
+model's own states are led to what the model before draws. In the next LoRA takes the place of the whole LLM, and in the
+last ones rendered pictures, as in the first training, or nothing that of its own drawings.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ RUNS = {
     "with rendered pictures": ["data.generation.0.kind=tinyworld"],
     "with nothing": ["data.own_share=1"],
 }
+AGAIN = [
+    "steps=200",
+    "optimizer.learning_rate=1.5e-4",
+    "data.own_share=0.25",
+    "data.understanding.0.questions=12",
+]
 
 
 def lesson(rng: Random, shape: str) -> tuple[Task, Scene]:
@@ -125,8 +132,9 @@ def main(
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
     shape: Annotated[str, typer.Option(help="heart or ring.")] = "heart",
     pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 16,
-    questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 200,
+    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 32,
+    questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 400,
+    again: Annotated[int, typer.Option(help="Runs that follow the first.")] = 2,
     guidance: Annotated[float, typer.Option(help="Of the pictures that are judged.")] = 1.5,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
@@ -140,10 +148,15 @@ def main(
     for number, (name, changes) in enumerate(RUNS.items()):
         if only and name not in only:
             continue
-        given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", *changes]
-        tuned = JanusFlow.from_pretrained(train(load_config(RECIPE, given)), dtype="bfloat16")
-        rows[name] = examine(tuned, shape, prompts, questions, guidance)
-        print(table(rows), flush=True)
+        start = model
+        for turn in range(1 + (again if name == next(iter(RUNS)) else 0)):
+            given = [f"model={start}", f"data={lessons}", f"out={out / f'run{number}-{turn}'}", *changes]
+            given += [*AGAIN, f"seed={turn}", f"data.generation.0.teacher={model}"] if turn else []
+            start = str(train(load_config(RECIPE, given)))
+            row = f"{name}, and {turn} more run{'s' * (turn > 1)}" if turn else name
+            tuned = JanusFlow.from_pretrained(start, dtype="bfloat16")
+            rows[row] = examine(tuned, shape, prompts, questions, guidance)
+            print(table(rows), flush=True)
 
 
 if __name__ == "__main__":

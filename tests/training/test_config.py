@@ -135,8 +135,8 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     for words in ("learning:", "frozen:", "tokens per step", "FLOPs per step", "on 64 GPUs"):
         assert words in text
     assert "replay" not in text
-    replayed = ["data.generation=[{kind: replay, path: tinyworld, images: 300, refresh: 100}]"]
-    assert "drawn before the first step, and after every 100 steps: 300 pictures (replay)" in describe(
+    replayed = ["data.generation=[{kind: replay, path: tinyworld, images: 300}]"]
+    assert "drawn before the first step: 300 pictures (replay)" in describe(
         load_config(RECIPES / "finetune" / "both.yaml", replayed)
     )
 

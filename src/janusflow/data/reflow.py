@@ -86,7 +86,6 @@ def reflow(
     teacher: JanusFlow | None = None,
     correct: Correct | None = None,
     names: dict[str, Any] | None = None,
-    shown: bool = True,
 ) -> dict[str, int]:
     """Draws pictures and writes them as Parquet: image, text, noise_seed and, of states, reflow_noise and reflow_time.
 
@@ -100,7 +99,6 @@ def reflow(
         teacher: draws the pictures that are kept, from the same noise in the same way; the states stay the model's.
         correct: judges or replaces the pictures; by default all are kept as they are.
         names: what else shaped the pairs (model, judge, ...); a run with others is not continued.
-        shown: whether to draw a bar.
 
     Returns:
         "drawn" and "kept": how many.
@@ -120,7 +118,7 @@ def reflow(
     settings = {**asdict(config), "prompts": asked, **(names or {})}
     kept = _continue(out, settings)
     total = len(prompts) * config.images
-    with progress_bar("drawing pairs", total, shown=shown) as advance:
+    with progress_bar("drawing pairs", total) as advance:
         for _ in range(min(len(kept) * config.shard_size, total)):
             advance()
         while len(kept) * config.shard_size < total:

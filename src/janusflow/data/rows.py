@@ -34,8 +34,6 @@ class SourceConfig:
         fitting: leave records out that do not serve the task; by default they count as broken.
         images, guidance: of replay: pictures drawn in all, and the weight of their prompts.
         teacher: of replay: another model, whose pictures from the same noise are learned in place of the model's own.
-        refresh: of replay: after each so many steps it is drawn again, from new noise, with the states of the averaged
-            model as it is by then and the pictures of the teacher, or of the model before the run. 0 is never.
     """
 
     kind: str
@@ -50,7 +48,6 @@ class SourceConfig:
     images: int = 960
     guidance: float = 1.5
     teacher: str = ""
-    refresh: int = 0
 
 
 def files_of(config: SourceConfig) -> list[Path]:

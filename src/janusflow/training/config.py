@@ -105,9 +105,6 @@ class OptimizerConfig:
         betas, weight_decay: of AdamW; the paper's are (0.9, 0.95) and 0. Muon's momentum is the second beta.
         clip: largest norm of the gradient.
         decay, floor: of the schedules, as shares of all steps and of the rate.
-        cycle: begin the schedule again after so many steps, as if each were a run of its own, each time at half the
-            rate; 0 is never. The last is as long as there are steps left. A replay that is drawn again at these steps
-            is drawn by a model that has settled.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -119,12 +116,9 @@ class OptimizerConfig:
     clip: float = 1.0
     decay: float = 0.25
     floor: float = 0.01
-    cycle: int = 0
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0, of a run of so many."""
-        turn = step // self.cycle if self.cycle else 0
-        step, steps = step - turn * self.cycle, min(self.cycle or steps, steps - turn * self.cycle)
         warm = min(1.0, (step + 1) / max(self.warmup, 1))
         done = min(step / steps, 1.0)
         share = {
@@ -134,7 +128,7 @@ class OptimizerConfig:
         }[self.schedule]
         if self.schedule != "constant":
             share = self.floor + (1 - self.floor) * share
-        return self.learning_rate * 0.5**turn * warm * share
+        return self.learning_rate * warm * share
 
 
 @dataclass(frozen=True)
@@ -242,7 +236,6 @@ class TrainConfig:
             ("save.every", self.save.every, 1),
             ("save.keep", self.save.keep, 1),
             ("optimizer.warmup", self.optimizer.warmup, 0),
-            ("optimizer.cycle", self.optimizer.cycle, 0),
             ("data.workers", self.data.workers, 0),
             ("lora.rank", self.lora.rank, 0),
         ):
@@ -303,11 +296,9 @@ class TrainConfig:
             )
         if not source.path:
             raise ValueError("data.generation: a replay needs path, a file of prompts or 'tinyworld'")
-        if source.images < 1 or source.guidance < 0 or source.refresh < 0:
-            asked = f"{source.images} images with guidance {source.guidance:g}, refreshed after {source.refresh} steps"
-            raise ValueError(
-                f"data.generation: a replay of {asked}; expected 1 or more, 0 or more, and 0 (never) or more"
-            )
+        if source.images < 1 or source.guidance < 0:
+            asked = f"{source.images} images with guidance {source.guidance:g}"
+            raise ValueError(f"data.generation: a replay of {asked}; expected 1 or more, and 0 or more")
 
     def _check_own(self) -> None:
         if self.data.own is None:

@@ -160,8 +160,7 @@ def describe(config: TrainConfig) -> str:
         f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
     ]
     for source in replays(config):
-        again = f", and after every {source.refresh:,} steps" if source.refresh else ""
-        lines.append(f"drawn before the first step{again}: {source.images:,} pictures (replay)")
+        lines.append(f"drawn before the first step: {source.images:,} pictures (replay)")
     for gpus in (1, 8, 64):
         lines.append(
             f"on {gpus:2} GPU{'s' if gpus > 1 else ''}: {found.memory(gpus) / 1e9:,.1f} GB each under FSDP2, "

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from janusflow.data.loader import Data, StepSamples, steps
 from janusflow.data.mixture import Mixture
+from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.model.attention import PACKED
@@ -36,11 +37,11 @@ from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers, set_rate, update
 from janusflow.training.packing import Pack, fill, pack
-from janusflow.training.replay import drawn_sources, ends
+from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import averaged_model, export, open_model, take_head
+from janusflow.training.start import export, open_model, take_head
 
 Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
@@ -93,8 +94,7 @@ def train(
 
     Raises:
         ValueError: before anything is trained, for data or a model that cannot be opened; as `RunError` for a loss that
-            is not finite or jumps, or too many broken records; or if a replay cannot be drawn again. The last
-            checkpoint is then intact.
+            is not finite or jumps, or too many broken records. The last checkpoint is then intact.
         OSError: if a checkpoint cannot be written.
     """
     world = join(device)
@@ -103,24 +103,20 @@ def train(
         checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
         if checkpoints.all() and not resume:
             raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
+        sources = drawn_sources(config, world)
         model = open_model(config, world.device)
         run = _prepare(config, world, model)
         run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
-        data = _data(run, model)
+        data = _data(config, world, model, sources)
         report = Report(out, config, world, first=run.progress.step, shown=progress_bar)
-        if run.progress.ranks != world.ranks and run.progress.step and data.streams():
+        if run.progress.ranks == world.ranks:
+            data.restore(run.progress.streams.get(str(world.rank), {}))
+        elif run.progress.step and data.streams():
             before, now = run.progress.ranks, world.ranks
             report.say(f"{now} processes in place of {before}: streams begin again, rows that were seen come once more")
-        run.progress.ranks = world.ranks
         with report, _told_to_stop() as told:
             try:
-                for last in ends(config, run.progress.step):
-                    finished = _loop(run, data, last, checkpoints, report, model, told)
-                    if not finished:
-                        break
-                    if last < config.steps:
-                        checkpoints.finish()
-                        data = _data(run, model)
+                finished = _loop(run, data, checkpoints, report, model, told)
             except RunError:
                 checkpoints.finish()
                 raise
@@ -178,28 +174,20 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
     return latents, PictureCache(folder / "features" / config.precision, encoder.tower, features)
 
 
-def _data(run: Run, model: JanusFlow) -> Data:
-    """The data from where the run is on."""
-    config, world, progress = run.config, run.world, run.progress
-    sources = drawn_sources(
-        config, world, progress.step, lambda: averaged_model(run.objective, run.ema, model, world, config)
-    )
+def _data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str, list[SourceConfig]]) -> Data:
     mixture = Mixture(config.data.ratios, config.weights(), batch_size=config.batch_size, seed=config.seed)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
-    data = Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
-    if progress.ranks == world.ranks:
-        data.restore(progress.streams.get(str(world.rank), {}))
-    return data
+    return Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
 
 
 def _loop(
-    run: Run, data: Data, last: int, checkpoints: Checkpoints, report: Report, model: JanusFlow, told: Sequence[int]
+    run: Run, data: Data, checkpoints: Checkpoints, report: Report, model: JanusFlow, told: Sequence[int]
 ) -> bool:
-    """Steps until the last, which is saved; False if the run was told to stop."""
+    """Steps until the last; False if the run was told to stop."""
     config, progress, world = run.config, run.progress, run.world
-    feed = steps(data, progress.step, last, workers=config.data.workers)
+    feed = steps(data, progress.step, config.steps, workers=config.data.workers)
     waiting = time.perf_counter()
-    while progress.step < last:
+    while progress.step < config.steps:
         samples = next(feed)
         if world.largest({"failed": float(bool(samples.failed))})["failed"]:  # all end together, or some would wait
             raise RunError(samples.failed or "the data of another process cannot be read on; see what that one says")
@@ -212,7 +200,7 @@ def _loop(
         report.step(progress.step, losses, samples.broken, waited=started - waiting, took=time.perf_counter() - waiting)
         checkpoints.settle()
         stop = bool(world.largest({"stop": float(bool(told))})["stop"])
-        if progress.step % config.save.every == 0 or progress.step == last or stop:
+        if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
             if progress.loss < progress.best[0]:
                 progress.best = (progress.loss, progress.step)
             checkpoints.save(run.objective, run.ema, run.optimizers, progress)
