@@ -140,7 +140,7 @@ def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
         return begun[-1]
 
     def watched(run: Any, found: Any) -> Any:
-        seen[found.step] = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+        seen[found.step] = sorted(path.name for path in (tmp_path / "checkpoints").glob("*"))
         for future in begun:
             future.result()
         return step(run, found)
