@@ -3,15 +3,16 @@
 python benchmarks/finetuning.py --out runs/finetuning
 
 Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is what the model draws itself
-(replay; docs/training.md, Fine-tuning). Others follow it, with more of the old and at half the rate, in which the tuned
-model's own states are led to what the model before draws. In the next LoRA takes the place of the whole LLM, and in the
-last ones rendered pictures, as in the first training, or nothing that of its own drawings.
+(replay; docs/training.md, Fine-tuning). Rounds of recipes/finetune/round.yaml follow it, with the checker as judge of
+what the tuned model draws of the new shape. In the next run LoRA takes the place of the whole LLM, and in the last ones
+rendered pictures, as in the first training, or nothing that of its own drawings.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -25,23 +26,18 @@ from janusflow.evaluation import tinyworld
 from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import Question, sample_question, sample_talk
-from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
+from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, Scene, render
 from janusflow.training.config import load_config
 from janusflow.training.trainer import train
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "finetune" / "both.yaml"
+RECIPES = Path(__file__).parents[1] / "recipes" / "finetune"
 RUNS = {
     "with its own drawings": [],
     "with its own drawings, LoRA": ["lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
     "with rendered pictures": ["data.generation.0.kind=tinyworld"],
     "with nothing": ["data.own_share=1"],
 }
-AGAIN = [
-    "steps=200",
-    "optimizer.learning_rate=1.5e-4",
-    "data.own_share=0.25",
-    "data.understanding.0.questions=12",
-]
+ROUND_PROMPTS, MOST_ROUNDS = 420, 5
 
 
 def lesson(rng: Random, shape: str) -> tuple[Task, Scene]:
@@ -76,6 +72,41 @@ def write_lessons(folder: Path, shape: str, count: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def round_tasks(shape: str, number: int) -> list[Task]:
+    """What a round asks for of the new shape, drawn as lessons are."""
+    first = number * ROUND_PROMPTS
+    return [lesson(Random(f"round-{index}"), shape)[0] for index in range(first, first + ROUND_PROMPTS)]
+
+
+@cache
+def asked_for(shape: str) -> dict[str, Task]:
+    """The tasks of the first rounds by their prompts."""
+    return {task.prompt: task for number in range(1, MOST_ROUNDS + 1) for task in round_tasks(shape, number)}
+
+
+def right(prompt: str, picture: Image.Image) -> float:
+    """The judge of the rounds: 1 if the checker finds the picture right."""
+    task = next(asked_for(shape)[prompt] for shape in RESERVED_SHAPES if f" {shape}" in prompt)
+    return float(check(task, np.asarray(picture)).passed)
+
+
+def another_round(start: str, model: str, out: Path, shape: str, number: int) -> str:
+    """Trains a tuned model on what it draws right of the new, and towards what the model before draws of the old."""
+    prompts = out / f"prompts{number}.txt"
+    prompts.write_text("".join(f"{task.prompt}\n" for task in round_tasks(shape, number)))
+    given = [
+        f"model={start}",
+        f"out={out / f'round{number}'}",
+        f"seed={number}",
+        f"data.understanding.1.path={out / 'lessons'}",
+        f"data.generation.0.teacher={model}",
+        f"data.generation.1.path={prompts}",
+        f"data.generation.1.images={ROUND_PROMPTS}",
+        "data.generation.1.judge=finetuning:right",
+    ]
+    return str(train(load_config(RECIPES / "round.yaml", given)))
+
+
 def new_tasks(shape: str) -> list[Task]:
     """The new shape alone, in every colour, and beside every known shape."""
     clauses: list[tuple[Clause, ...]] = [(Clause(shape),), *((Clause(shape, color=color),) for color in COLORS)]
@@ -99,7 +130,7 @@ def examine(model: JanusFlow, shape: str, prompts: int, questions: int, guidance
     pictures = model.generate(
         [task.prompt for task in tasks], num_images_per_prompt=4, seed=0, guidance_scale=guidance, batch_size=60
     )
-    right = [check(tasks[index // 4], np.asarray(picture)).passed for index, picture in enumerate(pictures)]
+    passed = [check(tasks[index // 4], np.asarray(picture)).passed for index, picture in enumerate(pictures)]
     asked = list(new_questions(shape, questions))
     said = model.ask_batch(
         [question.text for _, question in asked], [Image.fromarray(render(scene)) for scene, _ in asked]
@@ -110,7 +141,7 @@ def examine(model: JanusFlow, shape: str, prompts: int, questions: int, guidance
     )
     answered = tinyworld.answer_scores(list(tinyworld.answer(model, count=questions)))
     return {
-        "new pictures": float(np.mean(right)),
+        "new pictures": float(np.mean(passed)),
         "new answers": float(np.mean(answers)),
         "old pictures": painted[-1].share,
         "old answers": answered[-1].share,
@@ -132,9 +163,9 @@ def main(
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
     shape: Annotated[str, typer.Option(help="heart or ring.")] = "heart",
     pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 32,
+    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 100,
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 400,
-    again: Annotated[int, typer.Option(help="Runs that follow the first.")] = 2,
+    rounds: Annotated[int, typer.Option(help="That follow the first run.", max=MOST_ROUNDS)] = 3,
     guidance: Annotated[float, typer.Option(help="Of the pictures that are judged.")] = 1.5,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
@@ -148,14 +179,16 @@ def main(
     for number, (name, changes) in enumerate(RUNS.items()):
         if only and name not in only:
             continue
-        start = model
-        for turn in range(1 + (again if name == next(iter(RUNS)) else 0)):
-            given = [f"model={start}", f"data={lessons}", f"out={out / f'run{number}-{turn}'}", *changes]
-            given += [*AGAIN, f"seed={turn}", f"data.generation.0.teacher={model}"] if turn else []
-            start = str(train(load_config(RECIPE, given)))
-            row = f"{name}, and {turn} more run{'s' * (turn > 1)}" if turn else name
-            tuned = JanusFlow.from_pretrained(start, dtype="bfloat16")
-            rows[row] = examine(tuned, shape, prompts, questions, guidance)
+        tuned = model
+        for turn in range(1 + (rounds if name == next(iter(RUNS)) else 0)):
+            if turn:
+                tuned = another_round(tuned, model, out, shape, turn)
+            else:
+                given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", *changes]
+                tuned = str(train(load_config(RECIPES / "both.yaml", given)))
+            row = f"{name}, {turn} round{'s' * (turn > 1)}" if turn else name
+            drawing = JanusFlow.from_pretrained(tuned, dtype="bfloat16")
+            rows[row] = examine(drawing, shape, prompts, questions, guidance)
             print(table(rows), flush=True)
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from janusflow.cli import app, training
-from janusflow.cli.options import load_function
 from janusflow.data import prepare as module
 from janusflow.data.prepare import PrepareConfig, difference_hash, prepare
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource
+from janusflow.functions import load_function
 from tests.evaluation.test_judges import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."

@@ -71,6 +71,31 @@ def test_a_teacher_draws_in_the_models_place(start: Path, tmp_path: Path, tiny_m
     assert np.array_equal(drawn["own"], drawn["again"]) and not np.array_equal(drawn["own"], drawn["taught"])
 
 
+def test_a_judge_leaves_pictures_out(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\ntwo stars\n")
+    (tmp_path / "judge_of_stars.py").write_text(
+        "def score(prompt, picture):\n    assert picture.size == (64, 64)\n    return 0.7 * ('stars' in prompt)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    judge = {"judge": "judge_of_stars:score", "images": 4}
+    own = {"kind": "replay", "path": str(tmp_path / "prompts.txt"), "guidance": 1.0}
+    given = {"generation": [{**own, "images": 1}, {**own, **judge}], "ratios": [ONE_TASK], "workers": 0}
+    sources = replay.drawn_sources(settings(start, tmp_path / "run", data=given), join("cpu"))["generation"]
+    rows = FileSource(sources[1], "generation")
+    records = [rows.record(number) for number in range(rows.length)]
+    assert rows.length == 2 * (1 + replay.STATES) and {record.text for record in records} == {"two stars"}
+    first = FileSource(sources[0], "generation").record(0)
+    assert first.text == "a red circle" and first.noise_seed not in [record.noise_seed for record in records]
+    strict = data(tmp_path / "prompts.txt", **judge, min_score=0.8)
+    with pytest.raises(ValueError, match=r"judge_of_stars:score gave none of 4 pictures that .* drew 0.8 or more"):
+        replay.drawn_sources(settings(start, tmp_path / "strict", data=strict), join("cpu"))
+    nowhere = data(tmp_path / "prompts.txt", judge="nosuch")
+    with pytest.raises(ValueError, match="a replay's judge is 'nosuch'; expected module:function"):
+        replay.drawn_sources(settings(start, tmp_path / "nowhere", data=nowhere), join("cpu"))
+    with pytest.raises(ValueError, match="a replay of the tiny world is judged by its checker; leave judge out"):
+        settings(start, tmp_path, data=data("tinyworld", **judge))
+
+
 def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ValueError, match="drew none of 7 pictures as asked, so there is nothing to be kept; give rendered"

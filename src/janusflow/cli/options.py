@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -42,22 +41,3 @@ def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
 
     return run
-
-
-def load_function(name: str, option: str) -> Callable[..., Any]:
-    """The function that `module:function` names, of a module in the current folder or an installed one.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    module, _, function = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{option} is {name!r}; expected module:function of a module that can be imported") from error
-    if not callable(found):
-        raise ValueError(f"{option} is {name!r}, which is no function but {type(found).__name__}")
-    return found

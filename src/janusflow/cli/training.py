@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from janusflow.cli.options import Debug, Device, Dtype, Model, load_function, one_sentence
+from janusflow.cli.options import Debug, Device, Dtype, Model, one_sentence
+from janusflow.functions import load_function
 
 if TYPE_CHECKING:
     from janusflow.data.prepare import Captioner, Scorer

@@ -34,6 +34,8 @@ class SourceConfig:
         fitting: leave records out that do not serve the task; by default they count as broken.
         images, guidance: of replay: pictures drawn in all, and the weight of their prompts.
         teacher: of replay: another model, whose pictures from the same noise are learned in place of the model's own.
+        judge, min_score: of replay with prompts of one's own: `module:function` of prompt and picture that gives a
+            score; pictures below the least one are left out.
     """
 
     kind: str
@@ -48,6 +50,8 @@ class SourceConfig:
     images: int = 960
     guidance: float = 1.5
     teacher: str = ""
+    judge: str = ""
+    min_score: float = 0.5
 
 
 def files_of(config: SourceConfig) -> list[Path]:

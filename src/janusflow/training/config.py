@@ -299,6 +299,8 @@ class TrainConfig:
         if source.images < 1 or source.guidance < 0:
             asked = f"{source.images} images with guidance {source.guidance:g}"
             raise ValueError(f"data.generation: a replay of {asked}; expected 1 or more, and 0 or more")
+        if source.judge and source.path == TINYWORLD:
+            raise ValueError("data.generation: a replay of the tiny world is judged by its checker; leave judge out")
 
     def _check_own(self) -> None:
         if self.data.own is None:

@@ -15,8 +15,9 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from janusflow.data.reflow import Correct, ReflowConfig, read_prompts, reflow
+from janusflow.data.reflow import Correct, ReflowConfig, judged, read_prompts, reflow
 from janusflow.data.rows import SourceConfig
+from janusflow.functions import load_function
 from janusflow.pipeline import JanusFlow
 from janusflow.tinyworld.captions import KINDS, Task, sample_pair
 from janusflow.tinyworld.checker import check
@@ -64,7 +65,7 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
             failed: Exception | None = None
             if world.first:
                 try:
-                    _draw(config, source, folder, SEED + 1_000_000 * config.seed, world)
+                    _draw(config, source, folder, SEED + 1_000_000 * config.seed + 100_000 * number, world)
                 except Exception as error:
                     failed = error
             if world.largest({"failed": float(failed is not None)})["failed"]:  # all end, or some would wait
@@ -91,13 +92,20 @@ def _draw(config: TrainConfig, source: SourceConfig, folder: Path, seed: int, wo
     else:
         given = read_prompts(Path(source.path))
         prompts = [given[number % len(given)] for number in range(source.images)]
+        if source.judge:
+            correct = judged(load_function(source.judge, "a replay's judge"), prompts, source.min_score)
     settings = ReflowConfig(
         steps=STEPS, guidance=source.guidance, seed=seed, batch_size=48, shard_size=240, states=STATES
     )
     names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
+    names |= {"judge": source.judge, "min_score": source.min_score} if source.judge else {}
     counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names)
     if not counts["kept"]:
         shutil.rmtree(folder)
+        if source.judge:
+            raise ValueError(
+                f"{source.judge} gave none of {counts['drawn']} pictures that {start} drew {source.min_score:g} or more"
+            )
         raise ValueError(
             f"{start} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
             "give rendered ones with data.generation.0.kind=tinyworld, or data.own_share=1"
