@@ -147,6 +147,9 @@ def test_info_tells_what_a_checkpoint_is(small_folder: Path) -> None:
 
 def test_version_and_help_show_examples() -> None:
     assert runner.invoke(app, ["--version"]).stdout.strip() == __version__
+    for module in ("janusflow", "janusflow.cli"):
+        said = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == __version__
     for command in ("generate", "ask", "chat", "info", "demo"):
         result = runner.invoke(app, [command, "--help"])
         assert result.exit_code == 0
