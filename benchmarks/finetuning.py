@@ -1,10 +1,10 @@
-"""Teaches a model a shape that it never saw from 200 pictures, and scores the new shape and all that it knew before.
+"""Teaches a model a colour or shape that it never saw from 200 pictures, and scores it and all that it knew before.
 
 python benchmarks/finetuning.py --out runs/finetuning
 
 Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is what the model draws itself
 (replay; docs/training.md, Fine-tuning). Rounds of recipes/finetune/round.yaml follow it, with the checker as judge of
-what the tuned model draws of the new shape. In the next run LoRA takes the place of the whole LLM, and in the last ones
+what the tuned model draws of the new. In the next run LoRA takes the place of the whole LLM, and in the last ones
 rendered pictures, as in the first training, or nothing that of its own drawings.
 """
 
@@ -26,7 +26,7 @@ from janusflow.evaluation import tinyworld
 from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import Question, sample_question, sample_talk
-from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, Scene, render
+from janusflow.tinyworld.scenes import COLORS, RESERVED_COLORS, RESERVED_SHAPES, SHAPES, Scene, render
 from janusflow.training.config import load_config
 from janusflow.training.trainer import train
 
@@ -37,13 +37,17 @@ RUNS = {
     "with rendered pictures": ["data.generation.0.kind=tinyworld"],
     "with nothing": ["data.own_share=1"],
 }
+NEW = (*RESERVED_COLORS, *RESERVED_SHAPES)
 ROUND_PROMPTS, MOST_ROUNDS = 420, 5
 
 
-def lesson(rng: Random, shape: str) -> tuple[Task, Scene]:
-    """A picture with the new shape in it, alone or beside a known one, and its prompt."""
+def lesson(rng: Random, new: str) -> tuple[Task, Scene]:
+    """A picture with the new colour or shape in it, alone or beside a known shape, and its prompt."""
     while True:
-        clauses = [Clause(shape, color=rng.choice(tuple(COLORS)) if rng.random() < 0.7 else None)]
+        if new in RESERVED_COLORS:
+            clauses = [Clause(rng.choice(SHAPES), color=new)]
+        else:
+            clauses = [Clause(new, color=rng.choice(tuple(COLORS)) if rng.random() < 0.7 else None)]
         if rng.random() < 0.4:
             clauses.append(Clause(rng.choice(SHAPES), color=rng.choice(tuple(COLORS)) if rng.random() < 0.5 else None))
             rng.shuffle(clauses)
@@ -54,13 +58,13 @@ def lesson(rng: Random, shape: str) -> tuple[Task, Scene]:
             return task, scene
 
 
-def write_lessons(folder: Path, shape: str, count: int) -> None:
+def write_lessons(folder: Path, new: str, count: int) -> None:
     """Pictures with captions and conversations, as a user would have them."""
     folder.mkdir(parents=True)
     rows = []
     for index in range(count):
         rng = Random(f"lesson-{index}")
-        task, scene = lesson(rng, shape)
+        task, scene = lesson(rng, new)
         Image.fromarray(render(scene)).save(folder / f"{index:03d}.png")
         talk = sample_talk(rng, scene, rng.randint(2, 4))
         messages = [
@@ -72,28 +76,28 @@ def write_lessons(folder: Path, shape: str, count: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def round_tasks(shape: str, number: int) -> list[Task]:
-    """What a round asks for of the new shape, drawn as lessons are."""
+def round_tasks(new: str, number: int) -> list[Task]:
+    """What a round asks for of the new, drawn as lessons are."""
     first = number * ROUND_PROMPTS
-    return [lesson(Random(f"round-{index}"), shape)[0] for index in range(first, first + ROUND_PROMPTS)]
+    return [lesson(Random(f"round-{index}"), new)[0] for index in range(first, first + ROUND_PROMPTS)]
 
 
 @cache
-def asked_for(shape: str) -> dict[str, Task]:
+def asked_for(new: str) -> dict[str, Task]:
     """The tasks of the first rounds by their prompts."""
-    return {task.prompt: task for number in range(1, MOST_ROUNDS + 1) for task in round_tasks(shape, number)}
+    return {task.prompt: task for number in range(1, MOST_ROUNDS + 1) for task in round_tasks(new, number)}
 
 
 def right(prompt: str, picture: Image.Image) -> float:
     """The judge of the rounds: 1 if the checker finds the picture right."""
-    task = next(asked_for(shape)[prompt] for shape in RESERVED_SHAPES if f" {shape}" in prompt)
+    task = next(asked_for(new)[prompt] for new in NEW if f" {new}" in prompt)
     return float(check(task, np.asarray(picture)).passed)
 
 
-def another_round(start: str, model: str, out: Path, shape: str, number: int) -> str:
+def another_round(start: str, model: str, out: Path, new: str, number: int) -> str:
     """Trains a tuned model on what it draws right of the new, and towards what the model before draws of the old."""
     prompts = out / f"prompts{number}.txt"
-    prompts.write_text("".join(f"{task.prompt}\n" for task in round_tasks(shape, number)))
+    prompts.write_text("".join(f"{task.prompt}\n" for task in round_tasks(new, number)))
     given = [
         f"model={start}",
         f"out={out / f'round{number}'}",
@@ -107,31 +111,38 @@ def another_round(start: str, model: str, out: Path, shape: str, number: int) ->
     return str(train(load_config(RECIPES / "round.yaml", given)))
 
 
-def new_tasks(shape: str) -> list[Task]:
-    """The new shape alone, in every colour, and beside every known shape."""
-    clauses: list[tuple[Clause, ...]] = [(Clause(shape),), *((Clause(shape, color=color),) for color in COLORS)]
-    clauses += [(Clause(shape), Clause(other)) for other in SHAPES]
+def new_tasks(new: str) -> list[Task]:
+    """The new shape alone, in every colour, and beside every known shape; the new colour on every shape, likewise."""
+    clauses: list[tuple[Clause, ...]]
+    if new in RESERVED_COLORS:
+        neighbours = tuple(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
+        clauses = [(Clause(shape, color=new),) for shape in SHAPES]
+        clauses += [(Clause(shape, color=new), Clause(other)) for shape, other in neighbours]
+        clauses += [(Clause(shape, color="red"), Clause(other, color=new)) for shape, other in neighbours]
+    else:
+        clauses = [(Clause(new),), *((Clause(new, color=color),) for color in COLORS)]
+        clauses += [(Clause(new), Clause(other)) for other in SHAPES]
     return [Task("new", listed([noun_phrase(clause) for clause in some]), some) for some in clauses]
 
 
-def new_questions(shape: str, count: int) -> Iterable[tuple[Scene, Question]]:
-    """Questions about pictures with the new shape that are not in the lessons."""
+def new_questions(new: str, count: int) -> Iterable[tuple[Scene, Question]]:
+    """Questions about pictures with the new that are not in the lessons."""
     for index in range(count):
         rng = Random(f"examination-{index}")
-        scene = lesson(rng, shape)[1]
+        scene = lesson(rng, new)[1]
         question = sample_question(rng, scene)
         assert question is not None
         yield scene, question
 
 
-def examine(model: JanusFlow, shape: str, prompts: int, questions: int, guidance: float) -> dict[str, float]:
-    """Shares right: pictures and answers, of the new shape and of all old kinds."""
-    tasks = new_tasks(shape)
+def examine(model: JanusFlow, new: str, prompts: int, questions: int, guidance: float) -> dict[str, float]:
+    """Shares right: pictures and answers, of the new and of all old kinds."""
+    tasks = new_tasks(new)
     pictures = model.generate(
         [task.prompt for task in tasks], num_images_per_prompt=4, seed=0, guidance_scale=guidance, batch_size=60
     )
     passed = [check(tasks[index // 4], np.asarray(picture)).passed for index, picture in enumerate(pictures)]
-    asked = list(new_questions(shape, questions))
+    asked = list(new_questions(new, questions))
     said = model.ask_batch(
         [question.text for _, question in asked], [Image.fromarray(render(scene)) for scene, _ in asked]
     )
@@ -161,7 +172,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of lessons and runs; must not exist.")] = Path("runs/finetuning"),
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
-    shape: Annotated[str, typer.Option(help="heart or ring.")] = "heart",
+    new: Annotated[str, typer.Option(help=f"{', '.join(NEW)}.")] = "cyan",
     pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
     prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 100,
     questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 400,
@@ -170,25 +181,27 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
     """Prints a table in Markdown after each run: scores before, and after the runs so far."""
+    if new not in NEW:
+        raise typer.BadParameter(f"{new!r} is nothing new; expected one of {', '.join(NEW)}")
     if unknown := set(only or ()) - set(RUNS):
         raise typer.BadParameter(f"no run is named {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
     lessons = out / "lessons"
-    write_lessons(lessons, shape, pictures)
+    write_lessons(lessons, new, pictures)
     before = JanusFlow.from_pretrained(model, dtype="bfloat16")
-    rows = {"before": examine(before, shape, prompts, questions, guidance)}
+    rows = {"before": examine(before, new, prompts, questions, guidance)}
     for number, (name, changes) in enumerate(RUNS.items()):
         if only and name not in only:
             continue
         tuned = model
         for turn in range(1 + (rounds if name == next(iter(RUNS)) else 0)):
             if turn:
-                tuned = another_round(tuned, model, out, shape, turn)
+                tuned = another_round(tuned, model, out, new, turn)
             else:
                 given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", *changes]
                 tuned = str(train(load_config(RECIPES / "both.yaml", given)))
             row = f"{name}, {turn} round{'s' * (turn > 1)}" if turn else name
             drawing = JanusFlow.from_pretrained(tuned, dtype="bfloat16")
-            rows[row] = examine(drawing, shape, prompts, questions, guidance)
+            rows[row] = examine(drawing, new, prompts, questions, guidance)
             print(table(rows), flush=True)
 
 

@@ -17,8 +17,8 @@ from scipy import ndimage
 from janusflow.tinyworld.captions import Clause, Task
 from janusflow.tinyworld.scenes import (
     BACKGROUNDS,
-    COLORS,
     MAX_SHAPES,
+    PALETTE,
     RESERVED_SHAPES,
     SHAPES,
     UNITS,
@@ -173,8 +173,8 @@ def _read_patch(
     """One patch as a shape, drawn into `explained`; or why it is none."""
     inner = mask & (distance[window] >= 0.8 * np.percentile(distance[window][mask], 90))
     rgb = np.median(image[window][inner], axis=0)
-    color = min(COLORS, key=lambda name: float(np.linalg.norm(rgb - np.array(COLORS[name], np.float32))))
-    if np.linalg.norm(rgb - np.array(COLORS[color], np.float32)) > COLOR_DISTANCE:
+    color = min(PALETTE, key=lambda name: float(np.linalg.norm(rgb - np.array(PALETTE[name], np.float32))))
+    if np.linalg.norm(rgb - np.array(PALETTE[color], np.float32)) > COLOR_DISTANCE:
         return f"a patch of no known color {tuple(int(v) for v in rgb)}"
     axis = (rgb - background) / np.sum((rgb - background) ** 2)
     near = ndimage.binary_dilation(_on_canvas(mask, window, image), np.ones((3, 3)))

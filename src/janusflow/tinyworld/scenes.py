@@ -30,6 +30,8 @@ COLORS = {  # GenEval's
     "black": (16, 16, 18),
     "white": (252, 252, 252),
 }
+RESERVED_COLORS = {"cyan": (40, 200, 220)}  # training never shows them; fine-tuning teaches them
+PALETTE = COLORS | RESERVED_COLORS
 BACKGROUNDS = {"gray": (150, 152, 156), "beige": (224, 204, 166), "mint": (164, 214, 190), "slate": (78, 92, 110)}
 SIZES = {"small": (6, 7), "medium": (9, 10), "large": (12, 13)}  # radii
 RELATIONS = ("left of", "right of", "above", "below")
@@ -48,7 +50,7 @@ class Shape:
 
     Attributes:
         kind: a name from `SHAPES` or `RESERVED_SHAPES`.
-        color: a name from `COLORS`.
+        color: a name from `PALETTE`.
         x, y: its centre.
         radius: of the circle that it is drawn in; the shapes are scaled to look about equally large.
         rgb: the colour as rendered.
@@ -203,7 +205,7 @@ def _sample_shape(rng: Random, wish: Wish) -> Shape:
     color = wish.color or rng.choice(tuple(COLORS))
     radius = rng.choice(SIZES[wish.size or rng.choice(tuple(SIZES))])
     low, high = radius + MARGIN, UNITS - radius - MARGIN
-    return Shape(kind, color, rng.randint(low, high), rng.randint(low, high), radius, _tinted(rng, COLORS[color]))
+    return Shape(kind, color, rng.randint(low, high), rng.randint(low, high), radius, _tinted(rng, PALETTE[color]))
 
 
 def _tinted(rng: Random, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
