@@ -11,12 +11,19 @@ from torch import Tensor
 from janusflow import JanusFlow
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
-from janusflow.tinyworld.scenes import COLORS, SHAPES
+from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, SHAPES, TINT
 from janusflow.training import tiny_samples as samples
 from janusflow.training.tiny import run
 from janusflow.training.tiny_parts import look_back, make_processor, network_config, spread
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
+
+
+def test_the_vae_sees_colours_of_no_name_too() -> None:
+    pixels = samples.any_scenes(0, 0, 60)
+    known = torch.tensor(list(BACKGROUNDS.values())) / 127.5 - 1
+    away = (pixels[:, None, :, 0, 0] - known).abs().amax(dim=2).amin(dim=1) > (TINT + 1) / 127.5
+    assert 6 <= away.sum() <= 24 and torch.equal(samples.any_scenes(0, 0, 60), pixels)
 
 
 def test_the_whole_recipe_gives_a_model_that_opens(tmp_path: Path) -> None:

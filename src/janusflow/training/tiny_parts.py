@@ -46,7 +46,7 @@ class PartsRecipe:
         seed: of the data; the parts draw different samples from it.
     """
 
-    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1600, learning_rate=2e-3, ema=0.996))
+    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, learning_rate=2e-3, ema=0.996))
     tower: FitConfig = field(
         default_factory=lambda: FitConfig(steps=1200, learning_rate=2e-3, ema=0.99, optimizer="muon")
     )

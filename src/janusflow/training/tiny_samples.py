@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
@@ -15,6 +15,7 @@ from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, UNITS, Scene, Wish, render, sample_scene
 
+FREE_COLORS = 0.25  # of the VAE's pictures: with the palette alone it would make a known colour of any other
 NOT_BACKGROUND = 0.12  # of [-1, 1]: how far a channel is from the background's at a pixel that shows something
 SHARES = {  # of each kind of scene
     "single_object": 0.05,
@@ -39,15 +40,22 @@ def to_pixels(scenes: list[Scene]) -> Tensor:
 
 
 def any_scenes(seed: int, step: int, count: int) -> Tensor:
-    """Pictures for the VAE: every shape that exists, the reserved ones too, one to five in a scene."""
+    """Pictures for the VAE: every shape, the reserved ones too, one to five in a scene, some of them of any colour."""
     scenes = []
     for index in range(count):
         rng, scene = sample_rng("vae", seed, step, index), None
         while scene is None:
             wishes = [Wish(kind=rng.choice(SHAPES + RESERVED_SHAPES)) for _ in range(rng.randint(1, 5))]
             scene = sample_scene(rng, wishes, training=False)
-        scenes.append(scene)
+        scenes.append(_recolored(rng, scene) if rng.random() < FREE_COLORS else scene)
     return to_pixels(scenes)
+
+
+def _recolored(rng: Random, scene: Scene) -> Scene:
+    def any_rgb() -> tuple[int, int, int]:
+        return rng.randrange(256), rng.randrange(256), rng.randrange(256)
+
+    return replace(scene, shapes=tuple(replace(s, rgb=any_rgb()) for s in scene.shapes), background_rgb=any_rgb())
 
 
 @dataclass(frozen=True)
