@@ -125,6 +125,10 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     assert stage3.frozen == {"tower": pool_head}
     assert stage1.flops < stage2.flops
     assert stage2.memory(8) < stage2.memory(1)
+    only_talks = [*preset, "data.ratios=[{understanding: 1, generation: 0, text: 0}]"]
+    seeing = estimate(load_config(RECIPES / "paper" / "stage3.yaml", only_talks))
+    blind = estimate(load_config(RECIPES / "paper" / "stage3.yaml", [*only_talks, "parts=[aligner,generation,llm]"]))
+    assert seeing.activations > 1.05 * blind.activations, "a tower that learns keeps its activations"
     lora = estimate(
         load_config(RECIPES / "paper" / "stage3.yaml", [*preset, "lora.rank=16", "parts=[aligner,generation,llm]"])
     )

@@ -117,6 +117,11 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=r"other settings \(prompts, pictures of the replay\)"):
         more = data(tmp_path / "prompts.txt", images=3)
         quietly(settings(start, tmp_path / "run", data=more, steps=2), resume=True)
+    beside = data(tmp_path / "prompts.txt", images=2)
+    beside["generation"].append({"kind": "jsonl", "path": str(tmp_path / "nowhere.jsonl")})
+    with pytest.raises(ValueError, match="nowhere.jsonl"):
+        quietly(settings(start, tmp_path / "beside", data=beside))
+    assert not (tmp_path / "beside").exists(), "told before anything is drawn"
     swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
     with pytest.raises(ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint draws"):
         settings(start, tmp_path, data=swapped)

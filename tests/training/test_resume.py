@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ import torch
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
 from janusflow.training.config import TrainConfig
+from janusflow.training.resume import Begun, Checkpoints
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
 KILLS = 20
@@ -149,6 +151,22 @@ def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
     monkeypatch.setattr(trainer, "_step", watched)
     quietly(settings(start, tmp_path, steps=4, save={"every": 2, "background": True}))
     assert seen[2] == ["step-0000002.tmp"] and seen[3] == ["step-0000002"]
+
+
+def test_several_processes_complete_a_background_checkpoint_once_all_have_written(tmp_path: Path) -> None:
+    writing = {"writing": 1.0}
+    world = SimpleNamespace(first=True, mesh=object(), largest=lambda mine: writing, wait=lambda: None)
+    checkpoints = Checkpoints(tmp_path, world, keep=2, background=True)  # type: ignore[arg-type]
+    written: Future[Any] = Future()
+    written.set_result(None)
+    beside = tmp_path / "step-0000001.tmp"
+    beside.mkdir()
+    checkpoints.begun = Begun(tmp_path / "step-0000001", beside, 1, written)
+    checkpoints.settle()
+    assert beside.exists(), "another process still writes"
+    writing["writing"] = 0.0
+    checkpoints.settle()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
 
 
 def test_a_full_disk_in_the_background_is_told(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,13 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from janusflow import JanusFlow
@@ -291,9 +293,35 @@ def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
     quietly(settings(start, tmp_path / "seen", steps=4, watch={**watch, "tensorboard": True}))
     names = sorted(file.name for file in (tmp_path / "seen" / "samples").iterdir())
     assert names == ["step-0000002.png", "step-0000002.txt", "step-0000004.png", "step-0000004.txt"]
-    assert list((tmp_path / "seen" / "tensorboard").iterdir())
+    told = EventAccumulator(str(tmp_path / "seen" / "tensorboard")).Reload()
+    assert {"ar", "flow", "repa", "gradient", "rate", "tokens_per_second", "waiting"} <= set(told.Tags()["scalars"])
+    assert [event.value for event in told.Scalars("flow")] == pytest.approx(
+        [row["flow"] for row in curve(tmp_path / "seen")]
+    )
+    assert [event.step for event in told.Images("samples")] == [2, 4]
+    assert b"what is it?" in told.Tensors("answers/text_summary")[-1].tensor_proto.string_val[0]
     quietly(settings(start, tmp_path / "unseen", steps=4))
     assert values(tmp_path / "seen") == values(tmp_path / "unseen")  # looking changes nothing
+
+
+def test_weights_and_biases_is_told_the_same(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, Any, int]] = []
+    ended: list[bool] = []
+
+    def log(values: dict[str, Any], *, step: int) -> None:
+        told.extend((name, value, step) for name, value in values.items())
+
+    def init(**options: Any) -> SimpleNamespace:
+        assert options["resume"] == "allow" and options["id"]
+        return SimpleNamespace(log=log, finish=lambda: ended.append(True))
+
+    fake = SimpleNamespace(init=init, Image=lambda sheet, caption: (sheet.size, caption), __spec__=object())
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    watch = {"every": 2, "prompts": ["a star"], "questions": ["what is it?"], "num_inference_steps": 1, "wandb": True}
+    quietly(settings(start, tmp_path, steps=2, watch={**watch, "tensorboard": False}))
+    assert [value for name, value, step in told if name == "flow"] == [row["flow"] for row in curve(tmp_path)]
+    assert [(step, value[1][:11]) for name, value, step in told if name == "samples"] == [(2, "what is it?")]
+    assert ended
 
 
 def test_rates() -> None:

@@ -17,6 +17,7 @@ from janusflow.training.start import check_sizes
 PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample beside its picture, where data is not looked at
 BYTES = 4  # of a float32
 MOMENTS = 2  # of AdamW, per learning parameter
+CONVNEXT_BYTES = 70  # that a ConvNeXt block keeps per position and channel: 4 channels wide inside, GRN in float32
 H100_BF16 = 989e12  # FLOP/s, dense
 MFU = 0.4
 
@@ -88,7 +89,7 @@ def estimate(config: TrainConfig) -> Estimate:
         flops=_flops(config, sizes, tokens, pictures),
         state=state,
         gathered=gathered,
-        activations=_activations(config, sizes) + _logits(config, sizes, tokens),
+        activations=_activations(config, sizes, tokens, pictures) + _logits(config, sizes, tokens),
         steps=config.steps,
     )
 
@@ -130,12 +131,24 @@ def _flops(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], 
     return flops
 
 
-def _activations(config: TrainConfig, sizes: JanusFlowConfig) -> float:
-    """Of one row: about 34 bytes per token, width and block in 16 bits, or the blocks' inputs alone."""
-    llm = sizes.text_config
-    per_block = 2 if config.activation_checkpointing else 34
-    blocks = per_block * config.pack_length * llm.hidden_size * llm.num_hidden_layers
-    return blocks * (1 if config.precision == "bfloat16" else 2)
+def _activations(
+    config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], pictures: dict[str, float]
+) -> float:
+    """Of one row in 16 bits: so many bytes per token, width and block of the LLM, of a tower that learns, and of g_enc
+    and g_dec; with checkpointing LLM and tower keep the blocks' inputs alone.
+    """
+    llm, vision = sizes.text_config, sizes.vision_config
+    transformer = 2 if config.activation_checkpointing else 34
+    total = transformer * config.pack_length * llm.hidden_size * llm.num_hidden_layers
+    rows = sum(tokens.values()) / config.pack_length
+    if "tower" in config.parts or config.lora.tower:
+        seen = pictures["understanding"] / rows * sizes.num_understanding_tokens
+        total += transformer * seen * vision.hidden_size * vision.num_hidden_layers
+    inner = sizes.generation_encoder_width + sizes.generation_decoder_width
+    widths = sizes.generation_encoder_depth * sizes.generation_encoder_width + sizes.generation_decoder_depth * inner
+    drawn = pictures["generation"] / rows * sizes.num_generation_tokens
+    total += CONVNEXT_BYTES * drawn * widths
+    return total * (1 if config.precision == "bfloat16" else 2)
 
 
 def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int]) -> float:

@@ -12,7 +12,7 @@ from janusflow.training.config import OptimizerConfig
 BLOCKS = (".layers.", ".blocks.")  # of LLM and f_enc; of g_enc and g_dec
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig, *, fused: bool = False) -> list[Optimizer]:
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
     """The optimizers that together cover every parameter that learns, each parameter once.
 
     Muon (Jordan et al. 2024) replaces the momentum M of a matrix by its nearest semi-orthogonal matrix U V^T, where
@@ -21,7 +21,6 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, *, fused: bool = 
     Args:
         model: its parameters with `requires_grad`.
         config: name, rate and betas.
-        fused: AdamW in one kernel.
     """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = [
@@ -33,7 +32,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, *, fused: bool = 
     found: list[Optimizer] = []
     if others:
         found.append(
-            AdamW(others, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
+            AdamW(others, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
         )
     if matrices:
         found.append(

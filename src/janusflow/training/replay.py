@@ -15,6 +15,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from janusflow.data.loader import open_source
 from janusflow.data.reflow import Correct, ReflowConfig, judged, read_prompts, reflow
 from janusflow.data.rows import SourceConfig
 from janusflow.functions import load_function
@@ -47,13 +48,19 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
     One process draws while the others wait.
 
     Raises:
-        ValueError: if the prompts cannot be read, or are the tiny world's for a model of other pictures, or none of
-            the pictures is right.
+        ValueError: if another source cannot be opened, or the prompts cannot be read, or are the tiny world's for a
+            model of other pictures, or none of the pictures is right.
     """
     sources = config.data.sources()
     if not replays(config):
         return sources
     size = check_sizes(config).image_size
+    for task, others in sources.items():
+        for source in others:
+            if source.kind != "replay":
+                open_source(
+                    source, task, config.seed, world.rank, world.ranks
+                )  # a wrong one is told before it is drawn
     for number, source in enumerate(sources["generation"]):
         if source.kind == "replay":
             if source.path == TINYWORLD and size != PIXELS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -61,9 +62,12 @@ class Report:
                 writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.first + 1)
                 self._stack.callback(writer.close)
                 self._writers.append(writer.add_scalar)
-                self._galleries.append(
-                    lambda sheet, step: writer.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
-                )
+
+                def show(sheet: Image.Image, answers: str, step: int) -> None:
+                    writer.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
+                    writer.add_text("answers", answers.replace("\n", "  \n"), step)
+
+                self._galleries.append(show)
         if self.config.watch.wandb:
             self._use_wandb()
         return self
@@ -84,7 +88,7 @@ class Report:
             if broken:
                 row |= {"broken": len(broken), "skipped": broken[:NAMED]}
             log.write(json.dumps(row) + "\n")
-        for name, value in losses.items():
+        for name, value in {**losses, "tokens_per_second": losses["tokens"] / took, "waiting": waited / took}.items():
             for write in self._writers:
                 write(name, value, step)
         terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))
@@ -110,12 +114,12 @@ class Report:
         folder.mkdir(exist_ok=True)
         sheet = contact_sheet(pictures, watch.prompts)
         sheet.save(folder / f"step-{step:07d}.png")
-        for show in self._galleries:
-            show(sheet, step)
-        answers = [
+        answers = "\n".join(
             f"{question} {painter.ask(question, pictures[-1], max_new_tokens=64)}" for question in watch.questions
-        ]
-        (folder / f"step-{step:07d}.txt").write_text("\n".join(answers) + "\n", encoding="utf-8")
+        )
+        (folder / f"step-{step:07d}.txt").write_text(answers + "\n", encoding="utf-8")
+        for show in self._galleries:
+            show(sheet, answers, step)
 
     def say(self, text: str) -> None:
         """A line for the one who watches."""
@@ -147,4 +151,6 @@ class Report:
         run = wandb.init(project="janusflow", name=self.out.name, id=identity, dir=str(self.out), resume="allow")
         self._stack.callback(run.finish)
         self._writers.append(lambda name, value, step: run.log({name: value}, step=step))
-        self._galleries.append(lambda sheet, step: run.log({"samples": wandb.Image(sheet)}, step=step))
+        self._galleries.append(
+            lambda sheet, answers, step: run.log({"samples": wandb.Image(sheet, caption=answers)}, step=step)
+        )

@@ -87,8 +87,8 @@ class Checkpoints:
     def save(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer], progress: Progress) -> None:
         """Writes one; the others stay as they are until it is complete.
 
-        In the background, it returns once the tensors are copied to memory, and `finish` (or the next `save`) completes
-        the checkpoint: one that a run is killed over is as if it had never begun.
+        In the background, it returns once the tensors are copied to memory, and `settle`, `finish` or the next `save`
+        completes the checkpoint: one that a run is killed over is as if it had never begun.
 
         Raises:
             OSError: if it, or the one before it in the background, cannot be written; what was there stays untouched.
@@ -116,10 +116,10 @@ class Checkpoints:
     def settle(self) -> None:
         """Completes a checkpoint in the background as soon as it is written, so that a kill loses no more than it must.
 
-        Of one process alone: several are not equally far, and complete it together at the next save.
+        Every process must call it: they complete it together, once all have written.
         """
         future = self.begun and self.begun.future
-        if future and future.done() and self.world.mesh is None:
+        if future and not self.world.largest({"writing": float(not future.done())})["writing"]:
             self.finish()
 
     def finish(self) -> None:

@@ -148,7 +148,7 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
         for block in blocks:
             block.compile(dynamic=True)
     shard(objective, world, precision=config.precision)
-    optimizers = make_optimizers(objective, config.optimizer, fused=world.device.type != "cpu")
+    optimizers = make_optimizers(objective, config.optimizer)
     return Run(config, world, objective, latents, features, optimizers, Ema(objective, config.ema), Progress())
 
 
