@@ -288,6 +288,22 @@ def test_activation_checkpointing_and_workers_change_nothing(start: Path, tmp_pa
     assert close(values(tmp_path / "other"), values(tmp_path / "plain"))
 
 
+def test_compiled_blocks_change_nothing(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for a compiler, which is not needed here: what is traced runs as it is."""
+    compiled: list[str] = []
+    as_it_is = torch.nn.Module.compile
+
+    def traced(block: torch.nn.Module, **options: Any) -> None:
+        compiled.append(type(block).__name__)
+        as_it_is(block, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    for name in ("plain", "compiled"):
+        quietly(settings(start, tmp_path / name, steps=3, compile=name == "compiled"))
+    assert set(compiled) == {"LlamaDecoderLayer", "SiglipEncoderLayer", "ConvNextBlock"}
+    assert close(values(tmp_path / "compiled"), values(tmp_path / "plain"))
+
+
 def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
     watch = {"every": 2, "prompts": ["a star", "two"], "questions": ["what is it?"], "num_inference_steps": 1}
     quietly(settings(start, tmp_path / "seen", steps=4, watch={**watch, "tensorboard": True}))
