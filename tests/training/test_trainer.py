@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
@@ -267,6 +268,40 @@ def test_sharded_processes_with_a_frozen_llm_and_unequal_rows_do_not_wait_in_vai
     quietly(settings(start, tmp_path / "alone", **options))
     sharded(settings(start, tmp_path / "both", **options), tmp_path)
     assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
+
+
+@pytest.mark.parametrize(("precision", "within"), [("float32", 2e-5), ("bfloat16", 0.02)])
+def test_sharded_adapters_give_the_curve_of_one_process(
+    start: Path, tmp_path: Path, precision: str, within: float
+) -> None:
+    options = {"steps": 3, "lora": {"rank": 4}, "parts": ["aligner", "generation", "llm"], "precision": precision}
+    quietly(settings(start, tmp_path / "alone", **options))
+    sharded(settings(start, tmp_path / "both", **options), tmp_path)
+    assert close(values(tmp_path / "both"), values(tmp_path / "alone"), within)
+    alone, both = (
+        load_file(next((tmp_path / name / "export" / "adapter").glob("*.safetensors"))) for name in ("alone", "both")
+    )
+    assert alone.keys() == both.keys() and any(value.any() for name, value in both.items() if "lora_B" in name)
+    if precision == "float32":
+        for name, value in alone.items():
+            torch.testing.assert_close(both[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_streams_begin_again_with_another_number_of_processes(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (64, 64), "red").save(data / "a.png")
+    for part in ("first", "second"):
+        rows = [json.dumps({"image": "a.png", "text": f"{part} {number}"}) for number in range(20)]
+        (data / f"{part}.jsonl").write_text("\n".join(rows))
+    source = {"kind": "jsonl", "path": str(data), "streaming": True}
+    given = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
+    sharded(settings(start, tmp_path / "run", data=given, steps=2), tmp_path)
+    quietly(settings(start, tmp_path / "run", data=given, steps=4), resume=True)
+    assert "1 process in place of 2: streams begin again" in " ".join(capsys.readouterr().err.split())
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4]
 
 
 def test_how_samples_fall_into_packs_changes_nothing(start: Path, tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ def train(
             data.restore(run.progress.streams.get(str(world.rank), {}))
         elif run.progress.step and data.streams():
             before, now = run.progress.ranks, world.ranks
-            report.say(f"{now} processes in place of {before}: streams begin again, rows that were seen come once more")
+            what = "1 process" if now == 1 else f"{now} processes"
+            report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
         with report, _told_to_stop() as told:
             try:
                 finished = _loop(run, data, checkpoints, report, model, told)
