@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +23,18 @@ def load_function(name: str, setting: str) -> Callable[..., Any]:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{setting} is {name!r}; expected module:function of a module that can be imported") from error
+    except Exception as error:  # whatever a module of others raises
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{setting} is {name!r}; expected module:function of a module that loads ({said})") from error
     if not callable(found):
         raise ValueError(f"{setting} is {name!r}, which is no function but {type(found).__name__}")
     return found
+
+
+def code_of(function: Callable[..., Any]) -> str:
+    """A short digest of the file that holds a function, to tell whether it has changed; empty where there is none."""
+    try:
+        text = inspect.getsource(inspect.getmodule(function) or function)
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

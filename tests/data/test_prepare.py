@@ -17,7 +17,6 @@ from janusflow.data import prepare as module
 from janusflow.data.prepare import PrepareConfig, difference_hash, prepare
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource
-from janusflow.functions import load_function
 from tests.evaluation.test_judges import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."
@@ -137,10 +136,6 @@ def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -
     ):
         with pytest.raises(ValueError, match=words):
             settings(**changes)
-    for name, words in (("nowhere:nothing", "expected module:function"), ("math:pi", "is no function but float")):
-        with pytest.raises(ValueError, match=f"--scorer is '{name}'.*{words}"):
-            load_function(name, "--scorer")
-    assert load_function("math:sqrt", "--scorer")(4.0) == 2
 
 
 def test_the_command_captions_with_the_shipped_model(folder: Path, tmp_path: Path) -> None:

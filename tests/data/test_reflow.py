@@ -216,4 +216,4 @@ def test_the_command_draws_judges_and_says_what_it_kept(tmp_path: Path, monkeypa
     assert [(row["text"], row["noise_seed"]) for row in pairs(tmp_path / "pairs")] == [("a red circle", 3)]
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == 2
-    assert "(--judge, --min-score)" in refused.output
+    assert "(--judge, --min-score, the judge's code)" in refused.output

@@ -12,7 +12,7 @@ import pytest
 from janusflow.tinyworld.captions import KINDS, Clause, Task, sample_pair
 from janusflow.tinyworld.checker import matches
 from janusflow.tinyworld.nearest import nearest_scene
-from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, Scene, Shape, is_held_out, render, stand_apart
+from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, PALETTE, Scene, Shape, is_held_out, render, stand_apart
 
 
 def shape(kind: str, color: str, x: int, y: int, radius: int = 9) -> Shape:
@@ -34,6 +34,12 @@ def test_it_shows_the_task_whatever_the_picture_shows(kind: str) -> None:
         verdict = matches(task, found)
         assert verdict.passed, verdict.problem
         assert stand_apart(found.shapes) and not is_held_out(found)
+
+
+def test_a_colour_that_tasks_do_not_know_becomes_the_nearest_that_they_do() -> None:
+    cyan = scene_of(Shape("circle", "cyan", 30, 30, 9, PALETTE["cyan"]), background="beige")
+    found = nearest_scene(Task("single_object", "a circle", (Clause("circle"),)), render(cyan), Random(0))
+    assert found is not None and found.shapes[0].color in COLORS
 
 
 def test_a_bold_picture_that_is_right_stays() -> None:

@@ -91,6 +91,10 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ({"data": {**GOOD["data"], "text": [{"kind": "csv"}]}}, "data.text: kind of source is 'csv'; known are"),
         ({"optimizer": {"schedule": "decay", "decay": 0}}, "optimizer.decay is 0.0; expected a share"),
         ({"model": {"checkpoint": "tiny", "llm": "x"}}, "model.llm is for a new network"),
+        (
+            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "judge": "mine:score"}]}},
+            "data.generation: judge and teacher are for a replay, not for a source of 'tinyworld'",
+        ),
         ({"watch": {"wandb": True}}, "the package wandb is not installed"),
     ],
 )

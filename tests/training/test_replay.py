@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,13 +81,15 @@ def test_a_judge_leaves_pictures_out(start: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     judge = {"judge": "judge_of_stars:score", "images": 4}
     own = {"kind": "replay", "path": str(tmp_path / "prompts.txt"), "guidance": 1.0}
-    given = {"generation": [{**own, "images": 1}, {**own, **judge}], "ratios": [ONE_TASK], "workers": 0}
+    given = {"generation": [{**own, "images": 4}, {**own, **judge}], "ratios": [ONE_TASK], "workers": 0}
     sources = replay.drawn_sources(settings(start, tmp_path / "run", data=given), join("cpu"))["generation"]
     rows = FileSource(sources[1], "generation")
     records = [rows.record(number) for number in range(rows.length)]
     assert rows.length == 2 * (1 + replay.STATES) and {record.text for record in records} == {"two stars"}
-    first = FileSource(sources[0], "generation").record(0)
-    assert first.text == "a red circle" and first.noise_seed not in [record.noise_seed for record in records]
+    all_of_them = FileSource(sources[0], "generation")
+    others = [all_of_them.record(number) for number in range(4 * (1 + replay.STATES))]
+    assert {record.text for record in others} == {"a red circle", "two stars"}
+    assert not {r.noise_seed for r in others if r.noise_seed} & {r.noise_seed for r in records if r.noise_seed}
     strict = data(tmp_path / "prompts.txt", **judge, min_score=0.8)
     with pytest.raises(ValueError, match=r"judge_of_stars:score gave none of 4 pictures that .* drew 0.8 or more"):
         replay.drawn_sources(settings(start, tmp_path / "strict", data=strict), join("cpu"))
@@ -94,6 +98,31 @@ def test_a_judge_leaves_pictures_out(start: Path, tmp_path: Path, monkeypatch: p
         replay.drawn_sources(settings(start, tmp_path / "nowhere", data=nowhere), join("cpu"))
     with pytest.raises(ValueError, match="a replay of the tiny world is judged by its checker; leave judge out"):
         settings(start, tmp_path, data=data("tinyworld", **judge))
+
+
+def test_a_judge_whose_code_has_changed_does_not_continue(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    monkeypatch.chdir(tmp_path)
+    given = data(tmp_path / "prompts.txt", judge="judge_of_now:score", images=2)
+    for number, body in enumerate(("return 1", "return 1", "return picture.width", "return None")):
+        (tmp_path / "judge_of_now.py").write_text(f"def score(prompt, picture):\n    {body}\n")
+        sys.modules.pop("judge_of_now", None)
+        linecache.checkcache()
+        config = settings(start, tmp_path / ("none" if number == 3 else "run"), data=given)
+        if number < 2:
+            replay.drawn_sources(config, join("cpu"))
+            continue
+        words = "of other settings .the judge's code" if number == 2 else "the judge gave None for 'a red circle'"
+        with pytest.raises(ValueError, match=words):
+            replay.drawn_sources(config, join("cpu"))
+
+
+def test_of_too_many_prompts_evenly_spaced_ones_are_drawn() -> None:
+    given = [f"prompt {number}" for number in range(10)]
+    assert replay._spread(given, 5) == given[::2]
+    assert replay._spread(given, 12) == [*given, *given[:2]]
 
 
 def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +150,10 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
     beside["generation"].append({"kind": "jsonl", "path": str(tmp_path / "nowhere.jsonl")})
     with pytest.raises(ValueError, match="nowhere.jsonl"):
         quietly(settings(start, tmp_path / "beside", data=beside))
+    late = data(tmp_path / "prompts.txt", images=2)
+    late["generation"].append({**late["generation"][0], "judge": "nosuch:score"})
+    with pytest.raises(ValueError, match="a replay's judge is 'nosuch:score'"):
+        quietly(settings(start, tmp_path / "beside", data=late))
     assert not (tmp_path / "beside").exists(), "told before anything is drawn"
     swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
     with pytest.raises(ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint draws"):

@@ -333,10 +333,16 @@ def test_compiled_blocks_change_nothing(start: Path, tmp_path: Path, monkeypatch
         as_it_is(block, backend="eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    monkeypatch.setenv("CXX", sys.executable)
     for name in ("plain", "compiled"):
         quietly(settings(start, tmp_path / name, steps=3, compile=name == "compiled"))
     assert set(compiled) == {"LlamaDecoderLayer", "SiglipEncoderLayer", "ConvNextBlock"}
     assert close(values(tmp_path / "compiled"), values(tmp_path / "plain"))
+    compiled.clear()
+    monkeypatch.setenv("CXX", "nosuch-compiler")
+    with pytest.warns(UserWarning, match="no C[+][+] compiler is there, so nothing is compiled"):
+        quietly(settings(start, tmp_path / "without", steps=1, compile=True))
+    assert not compiled
 
 
 def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
@@ -345,7 +351,7 @@ def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
     names = sorted(file.name for file in (tmp_path / "seen" / "samples").iterdir())
     assert names == ["step-0000002.png", "step-0000002.txt", "step-0000004.png", "step-0000004.txt"]
     told = EventAccumulator(str(tmp_path / "seen" / "tensorboard")).Reload()
-    assert {"ar", "flow", "repa", "gradient", "rate", "tokens_per_second", "waiting"} <= set(told.Tags()["scalars"])
+    assert {"ar", "flow", "repa", "gradient", "rate", "tokens_per_second", "waited"} <= set(told.Tags()["scalars"])
     assert [event.value for event in told.Scalars("flow")] == pytest.approx(
         [row["flow"] for row in curve(tmp_path / "seen")]
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from janusflow.cli.options import Debug, Device, Dtype, Model, one_sentence
-from janusflow.functions import load_function
+from janusflow.functions import code_of, load_function
 
 if TYPE_CHECKING:
     from janusflow.data.prepare import Captioner, Scorer
@@ -146,7 +146,8 @@ def reflow(
 
     config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size, states)
     asked = read_prompts(prompts)
-    correct = None if judge is None else judged(load_function(judge, "--judge"), asked, min_score)
+    rate = None if judge is None else load_function(judge, "--judge")
+    correct = None if rate is None else judged(rate, asked, min_score)
     opened = JanusFlow.from_pretrained(model, device=device, dtype=dtype)
     try:
         taught = None if teacher is None else JanusFlow.from_pretrained(teacher, device=device, dtype=dtype)
@@ -154,6 +155,7 @@ def reflow(
         raise ValueError(f"--teacher cannot be opened: {error}") from error
     names = {"--model": model, "--dtype": dtype, "--judge": judge, "--min-score": min_score if judge else None}
     names |= {} if teacher is None else {"--teacher": teacher}
+    names |= {} if rate is None else {"the judge's code": code_of(rate)}
     counts = run(opened, asked, out, config, teacher=taught, correct=correct, names=names)
     print(f"{counts['kept']} of {counts['drawn']} pairs kept in {out}")
 

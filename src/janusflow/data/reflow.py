@@ -164,11 +164,21 @@ def _prompt_of(row: dict[str, Any], file: Path) -> str:
 
 
 def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
-    """Keeps the pictures whose score is at least so high."""
+    """Keeps the pictures whose score is at least so high.
+
+    Raises:
+        ValueError: from what is returned, for a score that is no number.
+    """
+
+    def enough(prompt: str, picture: Image.Image) -> bool:
+        score = judge(prompt, picture)
+        try:
+            return float(score) >= least
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the judge gave {score!r} for {prompt!r}; expected a number") from error
 
     def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
-        asked = [prompts[number] for number in numbers]
-        return [p if judge(prompt, p) >= least else None for prompt, p in zip(asked, pictures, strict=True)]
+        return [p if enough(prompts[n], p) else None for n, p in zip(numbers, pictures, strict=True)]
 
     return correct
 

@@ -15,6 +15,7 @@ from janusflow.tinyworld.checker import matches, read
 from janusflow.tinyworld.scenes import (
     BACKGROUNDS,
     COLORS,
+    PALETTE,
     SIZES,
     UNITS,
     Scene,
@@ -144,7 +145,7 @@ def _fitted(clause: Clause, shape: Shape, radii: list[int], colors: list[str]) -
 
     As training draws it: whole units, a radius that exists, a colour without tint.
     """
-    color = clause.color or min(colors, key=lambda name: math.dist(COLORS[name], COLORS[shape.color]))
+    color = clause.color or min(colors, key=lambda name: math.dist(COLORS[name], PALETTE[shape.color]))
     radius = min(radii, key=lambda r: abs(r - shape.radius))
     return Shape(clause.kind, color, round(shape.x), round(shape.y), radius, COLORS[color])
 

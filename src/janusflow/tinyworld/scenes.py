@@ -30,7 +30,7 @@ COLORS = {  # GenEval's
     "black": (16, 16, 18),
     "white": (252, 252, 252),
 }
-RESERVED_COLORS = {"cyan": (40, 200, 220)}  # of the whole training only the VAE sees them, among all others
+RESERVED_COLORS = {"cyan": (40, 200, 220)}  # of the recipe's training only the VAE sees them, among all others
 PALETTE = COLORS | RESERVED_COLORS
 BACKGROUNDS = {"gray": (150, 152, 156), "beige": (224, 204, 166), "mint": (164, 214, 190), "slate": (78, 92, 110)}
 SIZES = {"small": (6, 7), "medium": (9, 10), "large": (12, 13)}  # radii

@@ -289,6 +289,10 @@ class TrainConfig:
 
     def _check_replay(self, task: str, source: SourceConfig) -> None:
         if source.kind != "replay":
+            if source.judge or source.teacher:
+                raise ValueError(
+                    f"data.{task}: judge and teacher are for a replay, not for a source of {source.kind!r}"
+                )
             return
         if task != "generation" or self.model.checkpoint is None:
             raise ValueError(

@@ -15,10 +15,11 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from janusflow.checkpoint import open_checkpoint
 from janusflow.data.loader import open_source
 from janusflow.data.reflow import Correct, ReflowConfig, judged, read_prompts, reflow
 from janusflow.data.rows import SourceConfig
-from janusflow.functions import load_function
+from janusflow.functions import code_of, load_function
 from janusflow.pipeline import JanusFlow
 from janusflow.tinyworld.captions import KINDS, Task, sample_pair
 from janusflow.tinyworld.checker import check
@@ -48,76 +49,104 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
     One process draws while the others wait.
 
     Raises:
-        ValueError: if another source cannot be opened, or the prompts cannot be read, or are the tiny world's for a
-            model of other pictures, or none of the pictures is right.
+        ValueError: if another source cannot be opened; or a replay's prompts, judge or teacher cannot, its prompts are
+            the tiny world's for a model of other pictures, or none of its pictures is right.
     """
     sources = config.data.sources()
+    folders = {
+        number: Path(config.out) / f"replay{number}"
+        for number, source in enumerate(sources["generation"])
+        if source.kind == "replay"
+    }
     if not replays(config):
         return sources
-    size = check_sizes(config).image_size
-    for task, others in sources.items():
-        for source in others:
-            if source.kind != "replay":
-                open_source(
-                    source, task, config.seed, world.rank, world.ranks
-                )  # a wrong one is told before it is drawn
-    for number, source in enumerate(sources["generation"]):
-        if source.kind == "replay":
-            if source.path == TINYWORLD and size != PIXELS:
-                raise ValueError(
-                    f"{config.model.checkpoint} draws {size} pixels a side and the tiny world has {PIXELS}; for a "
-                    "replay give data.generation.0.path=FILE, a prompt in each line, or do without it: data.own_share=1"
-                )
-            folder = Path(config.out) / f"replay{number}"
-            failed: Exception | None = None
-            if world.first:
-                try:
-                    _draw(config, source, folder, SEED + 1_000_000 * config.seed + 100_000 * number, world)
-                except Exception as error:
-                    failed = error
-            if world.largest({"failed": float(failed is not None)})["failed"]:  # all end, or some would wait
-                raise failed or ValueError("the first process could not draw the replay; see what that one says")
-            sources["generation"][number] = replace(source, kind="parquet", path=str(folder), streaming=False)
+    failed: Exception | None = None
+    if world.first:
+        try:
+            if not all(folder.exists() for folder in folders.values()):
+                _check(config, sources, world)
+            for number, folder in folders.items():
+                _draw(config, number, folder, world)
+        except Exception as error:
+            failed = error
+    if world.largest({"failed": float(failed is not None)})["failed"]:  # all end, or some would wait
+        raise failed or ValueError("the first process could not draw the replay; see what that one says")
+    for number, folder in folders.items():
+        drawn = replace(sources["generation"][number], kind="parquet", path=str(folder), streaming=False)
+        sources["generation"][number] = drawn
     return sources
 
 
-def _draw(config: TrainConfig, source: SourceConfig, folder: Path, seed: int, world: World) -> None:
+def _check(config: TrainConfig, sources: dict[str, list[SourceConfig]], world: World) -> None:
+    """Tells what is wrong with any source now, and not after minutes of drawing."""
+    size = check_sizes(config).image_size
+    for task, given in sources.items():
+        for number, source in enumerate(given):
+            if source.kind != "replay":
+                open_source(source, task, config.seed, world.rank, world.ranks)
+                continue
+            if source.path == TINYWORLD and size != PIXELS:
+                raise ValueError(
+                    f"{config.model.checkpoint} draws {size} pixels a side and the tiny world has {PIXELS}; for a "
+                    f"replay give data.generation.{number}.path=FILE, a prompt in each line{_without(config)}"
+                )
+            if source.path != TINYWORLD:
+                read_prompts(Path(source.path))
+            if source.judge:
+                load_function(source.judge, "a replay's judge")
+            if source.teacher:
+                try:
+                    open_checkpoint(source.teacher)
+                except ValueError as error:
+                    raise ValueError(f"the replay's teacher cannot be opened: {error}") from error
+
+
+def _without(config: TrainConfig) -> str:
+    return ", or do without it: data.own_share=1" if config.data.own else ""
+
+
+def _draw(config: TrainConfig, number: int, folder: Path, world: World) -> None:
+    """Draws the replay that is source `number` of generation."""
+
     def opened(name: str) -> JanusFlow:
         return JanusFlow.from_pretrained(name, vae=config.model.vae, dtype=config.precision, device=world.device)
 
-    start = str(config.model.checkpoint)
-    model, teacher = opened(start), None
-    if source.teacher:
-        try:
-            teacher = opened(source.teacher)
-        except ValueError as error:
-            raise ValueError(f"the replay's teacher cannot be opened: {error}") from error
+    source, start = config.data.sources()["generation"][number], str(config.model.checkpoint)
+    model, teacher = opened(start), opened(source.teacher) if source.teacher else None
+    names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
+    names |= {"vae": config.model.vae, "precision": config.precision}
+    seed = SEED + 1_000_000 * config.seed + 100_000 * number
     correct: Correct | None = None
     if source.path == TINYWORLD:
         tasks = old_tasks(seed, source.images)
         prompts, correct = [task.prompt for task in tasks], right_ones(tasks)
     else:
-        given = read_prompts(Path(source.path))
-        prompts = [given[number % len(given)] for number in range(source.images)]
-        if source.judge:
-            correct = judged(load_function(source.judge, "a replay's judge"), prompts, source.min_score)
+        prompts = _spread(read_prompts(Path(source.path)), source.images)
+    if source.judge:
+        judge = load_function(source.judge, "a replay's judge")
+        correct = judged(judge, prompts, source.min_score)
+        names |= {"judge": source.judge, "the judge's code": code_of(judge), "min_score": source.min_score}
     settings = ReflowConfig(
         steps=STEPS, guidance=source.guidance, seed=seed, batch_size=48, shard_size=240, states=STATES
     )
-    names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
-    names |= {"judge": source.judge, "min_score": source.min_score} if source.judge else {}
     counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names)
     if not counts["kept"]:
         shutil.rmtree(folder)
+        painter = source.teacher or start
         if source.judge:
-            raise ValueError(
-                f"{source.judge} gave none of {counts['drawn']} pictures that {start} drew {source.min_score:g} or more"
-            )
+            asked = f"{counts['drawn']} pictures that {painter} drew"
+            raise ValueError(f"{source.judge} gave none of {asked} {source.min_score:g} or more")
         raise ValueError(
-            f"{start} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
-            "give rendered ones with data.generation.0.kind=tinyworld, or data.own_share=1"
+            f"{painter} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
+            f"give rendered ones with 'data.generation.{number}={{kind: tinyworld}}'{_without(config)}"
         )
     print(f"replay: {counts['kept']} of {counts['drawn']} pictures that were drawn are learned too", file=sys.stderr)
+
+
+def _spread(prompts: list[str], count: int) -> list[str]:
+    """So many prompts: each again and again, or evenly spaced ones of too many."""
+    total = len(prompts)
+    return [prompts[n % total if count > total else n * total // count] for n in range(count)]
 
 
 def right_ones(tasks: list[Task]) -> Correct:

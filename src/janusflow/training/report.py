@@ -88,7 +88,8 @@ class Report:
             if broken:
                 row |= {"broken": len(broken), "skipped": broken[:NAMED]}
             log.write(json.dumps(row) + "\n")
-        for name, value in {**losses, "tokens_per_second": losses["tokens"] / took, "waiting": waited / took}.items():
+        shown = {**losses, "seconds": took, "waited": waited, "tokens_per_second": losses["tokens"] / took}
+        for name, value in shown.items():
             for write in self._writers:
                 write(name, value, step)
         terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))

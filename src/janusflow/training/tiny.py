@@ -9,7 +9,6 @@ stops and resumes at any time with the same command; the result is a folder that
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,9 +88,6 @@ def run(
         The folder of the finished model.
     """
     recipe = PartsRecipe() if steps is None else PartsRecipe().shortened(steps)
-    compiles = shutil.which(os.environ.get("CXX", "g++")) is not None
-    if not compiles:
-        print("no C++ compiler is there, so nothing is compiled; steps take longer")
     before = start or str(pretrain(recipe, out, resolve_device(device)))
     first, afterwards = stages(rounds)[:3], stages(rounds)[3:]
     for stage in [*first, *afterwards] if start is None else afterwards:
@@ -100,7 +96,6 @@ def run(
             changes = [f"model={before}", f"out={out / stage.name}"]
             changes += [] if stage.seed is None else [f"seed={stage.seed}"]
             changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
-            changes += [] if compiles else ["compile=false"]
             if stage.draws:
                 pairs, count = out / "pairs" / stage.name, stage.pairs if steps is None else TRIED_PAIRS
                 draw_pairs(before, pairs, stage.draws, count, device=device)

@@ -118,7 +118,7 @@ def fit_vae(recipe: PartsRecipe, folder: Path, device: torch.device) -> Autoenco
 
     vae = fit(vae, losses, recipe.vae, folder, title="VAE")
     with torch.inference_mode():
-        latents = vae.encode(samples.any_scenes(recipe.seed, -1, 512).to(device)).latent_dist.mean
+        latents = vae.encode(samples.any_scenes(recipe.seed, -1, 512, free_colors=0).to(device)).latent_dist.mean
     vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
     _write(folder / "model", vae.save_pretrained)
     return vae

@@ -15,7 +15,7 @@ from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, UNITS, Scene, Wish, render, sample_scene
 
-FREE_COLORS = 0.25  # of the VAE's pictures: with the palette alone it would make a known colour of any other
+FREE_COLORS = 0.25  # of the VAE's pictures: with the ten colours alone it would make one of them of any other
 NOT_BACKGROUND = 0.12  # of [-1, 1]: how far a channel is from the background's at a pixel that shows something
 SHARES = {  # of each kind of scene
     "single_object": 0.05,
@@ -39,15 +39,15 @@ def to_pixels(scenes: list[Scene]) -> Tensor:
     return torch.from_numpy(array).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def any_scenes(seed: int, step: int, count: int) -> Tensor:
-    """Pictures for the VAE: every shape, the reserved ones too, one to five in a scene, some of them of any colour."""
+def any_scenes(seed: int, step: int, count: int, *, free_colors: float = FREE_COLORS) -> Tensor:
+    """Pictures for the VAE: every shape, reserved ones too, one to five in a scene, a share of them in any colours."""
     scenes = []
     for index in range(count):
         rng, scene = sample_rng("vae", seed, step, index), None
         while scene is None:
             wishes = [Wish(kind=rng.choice(SHAPES + RESERVED_SHAPES)) for _ in range(rng.randint(1, 5))]
             scene = sample_scene(rng, wishes, training=False)
-        scenes.append(_recolored(rng, scene) if rng.random() < FREE_COLORS else scene)
+        scenes.append(_recolored(rng, scene) if rng.random() < free_colors else scene)
     return to_pixels(scenes)
 
 

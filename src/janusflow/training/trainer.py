@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import shutil
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from janusflow.data.mixture import Mixture
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
+from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
 from janusflow.model.convnext import ConvNextBlock
 from janusflow.pipeline import JanusFlow
@@ -144,13 +148,21 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     take_head(objective, config.model.checkpoint)
     objective.to(world.device)
     if config.compile:
-        blocks = [*network.language_model.layers, *network.understanding_encoder.tower.encoder.layers]
-        blocks += [module for module in network.modules() if isinstance(module, ConvNextBlock)]
-        for block in blocks:
-            block.compile(dynamic=True)
+        _compile(network, world)
     shard(objective, world, precision=config.precision)
     optimizers = make_optimizers(objective, config.optimizer)
     return Run(config, world, objective, latents, features, optimizers, Ema(objective, config.ema), Progress())
+
+
+def _compile(network: JanusFlowForConditionalGeneration, world: World) -> None:
+    """The blocks of LLM, f_enc, g_enc and g_dec; on a CPU a C++ compiler is needed, and nothing happens without one."""
+    if world.device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        warnings.warn("no C++ compiler is there, so nothing is compiled; steps take longer", stacklevel=2)
+        return
+    blocks = [*network.language_model.layers, *network.understanding_encoder.tower.encoder.layers]
+    blocks += [module for module in network.modules() if isinstance(module, ConvNextBlock)]
+    for block in blocks:
+        block.compile(dynamic=True)
 
 
 def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[Encoder | None, Encoder | None]:
