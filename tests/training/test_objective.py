@@ -7,11 +7,12 @@ import torch
 
 from janusflow import JanusFlow
 from janusflow.data.samples import Drawn, Sample
-from janusflow.data.templates import drawing
+from janusflow.data.templates import IGNORE, drawing
 from janusflow.model.attention import PACKED
 from janusflow.model.janusflow import GENERATION_TOKEN
 from janusflow.training.objective import LossConfig, Objective, autoregressive_loss, rectified_flow_loss
 from janusflow.training.packing import pack
+from tests.training.test_packing import made_up, mixed_samples
 
 
 def test_autoregressive_loss_token_by_token() -> None:
@@ -62,6 +63,44 @@ def test_training_predicts_what_sampling_will_ask_for(mutable_model: JanusFlow, 
         ).velocity[1:]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found, other, atol=1e-3)
+
+
+def test_the_losses_of_a_mixed_pack_are_those_of_slow_recomputations(mutable_model: JanusFlow) -> None:
+    """L_RF along the path of sampling, L_AR and L_REPA value by value, each sample alone."""
+    model, network, samples = mutable_model, mutable_model.network, mixed_samples(mutable_model)
+    objective = Objective(network, LossConfig(repa_block=1))
+    row = pack(samples, torch.device("cpu"))
+    latents = made_up(row.pixels)
+    assert latents is not None and objective.head is not None
+    network.set_attn_implementation({"text_config": "sdpa"})
+    states: list[torch.Tensor] = []
+    hook = network.language_model.layers[0].register_forward_hook(lambda *called: states.append(called[2]))
+    slow = {"ar": 0.0, "flow": 0.0, "repa": 0.0}
+    prompts = [("a red circle", False), ("two", True)]
+    prompts += [("a much longer prompt about three yellow stars on a gray background", False)]
+    with torch.no_grad():
+        for x1, sample, (prompt, dropped) in zip(latents, [s for s in samples if s.drawn], prompts, strict=True):
+            assert sample.drawn is not None
+            noise, t = sample.drawn.noise, sample.drawn.t
+            prefix = network.encode_prompts(*model.processor.encode_prompts([prompt]))
+            x_t = t * x1 + (1 - t) * noise
+            v = network.velocity(x_t[None], torch.tensor([t]), prefix.unconditional() if dropped else prefix)[0]
+            slow["flow"] += float(((v - (x1 - noise)) ** 2).mean())
+            projected = objective.head(states[-1][0, 1:])
+            seen = network.understanding_encoder.features(sample.drawn.pixels[None])[0]
+            cosines = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(projected, seen, strict=True)]
+            slow["repa"] -= sum(cosines) / len(cosines)
+        hook.remove()
+        for sample in [sample for sample in samples if not sample.drawn]:
+            ids, positions = torch.tensor([sample.tokens.ids]), torch.tensor([sample.tokens.positions])
+            logits = network(input_ids=ids, pixel_values=sample.seen, position_ids=positions).logits[0]
+            for place, label in enumerate(sample.tokens.labels):
+                if label != IGNORE:
+                    slow["ar"] -= float(logits[place - 1].log_softmax(dim=0)[label])
+        network.set_attn_implementation({"text_config": PACKED})
+        found = objective(row, latents)
+    for name, value in slow.items():
+        assert float(found[name]) == pytest.approx(value, rel=1e-4), name
 
 
 def test_the_loss_is_the_weighted_sum_of_means(mutable_model: JanusFlow) -> None:

@@ -10,9 +10,8 @@ import torch
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.data.samples import Drawn, Sample
 from janusflow.data.templates import IGNORE, Tokens, conversation, drawing, plain_text
-from janusflow.flow import interpolate
 from janusflow.model.attention import PACKED, Documents, packed_attention
-from janusflow.training.objective import autoregressive_loss, rectified_flow_loss
+from janusflow.training.objective import LossConfig, Objective
 from janusflow.training.packing import fill, pack
 
 CPU = torch.device("cpu")
@@ -42,30 +41,15 @@ def mixed_samples(model: JanusFlow) -> list[Sample]:
     ]
 
 
-def loss_of(network: JanusFlowForConditionalGeneration, samples: list[Sample]) -> torch.Tensor:
-    """Both losses of a pack, summed; latents are made up from the pixels."""
+def loss_of(objective: Objective, samples: list[Sample]) -> torch.Tensor:
+    """All losses of a pack, summed; latents are made up from the pixels."""
     row = pack(samples, CPU)
-    latents = None if row.pixels is None else torch.nn.functional.avg_pool2d(row.pixels, 8)[:, [0, 1, 2, 0]]
-    noisy = None
-    if latents is not None:
-        assert row.noise is not None
-        assert row.t is not None
-        noisy = interpolate(row.noise, latents, row.t)
-    output = network(
-        input_ids=row.input_ids,
-        pixel_values=row.seen,
-        position_ids=row.position_ids,
-        latents=noisy,
-        t=row.t,
-        documents=row.documents,
-        logits_at=row.predicted_at,
-    )
-    loss = autoregressive_loss(output.logits[0], row.labels)
-    if latents is not None:
-        assert row.noise is not None
-        assert output.velocity is not None
-        loss = loss + rectified_flow_loss(output.velocity, latents=latents, noise=row.noise)
-    return loss
+    return torch.stack(list(objective(row, made_up(row.pixels)).values())).sum()
+
+
+def made_up(pixels: torch.Tensor | None) -> torch.Tensor | None:
+    """Latents of pictures, (M, 3, 64, 64) -> (M, 4, 8, 8)."""
+    return None if pixels is None else torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 0]]
 
 
 @pytest.fixture
@@ -74,51 +58,55 @@ def network(mutable_model: JanusFlow) -> JanusFlowForConditionalGeneration:
     return mutable_model.network.requires_grad_(True)
 
 
-def gradients(network: JanusFlowForConditionalGeneration) -> dict[str, torch.Tensor]:
+@pytest.fixture
+def objective(network: JanusFlowForConditionalGeneration) -> Objective:
+    torch.manual_seed(0)
+    return Objective(network, LossConfig(repa_block=1))
+
+
+def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
     return found
 
 
 def test_losses_and_gradients_of_a_pack_are_those_of_its_samples(
-    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration
+    mutable_model: JanusFlow, objective: Objective
 ) -> None:
     samples = mixed_samples(mutable_model)
-    whole = loss_of(network, samples)
+    whole = loss_of(objective, samples)
     whole.backward()
-    packed = gradients(network)
+    packed = gradients(objective)
     total = 0.0
     for sample in samples:
-        loss = loss_of(network, [sample])
+        loss = loss_of(objective, [sample])
         loss.backward()
         total += float(loss)
-    alone = gradients(network)
+    alone = gradients(objective)
     assert float(whole) == pytest.approx(total, rel=1e-5)
     assert packed.keys() == alone.keys()
     for name, gradient in packed.items():
         torch.testing.assert_close(gradient, alone[name], atol=2e-5 * float(alone[name].abs().max()) + 1e-6, rtol=1e-4)
 
 
-def test_the_order_of_samples_changes_nothing(
-    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration
-) -> None:
+def test_the_order_of_samples_changes_nothing(mutable_model: JanusFlow, objective: Objective) -> None:
     samples = mixed_samples(mutable_model)
     with torch.no_grad():
-        first = float(loss_of(network, samples))
+        first = float(loss_of(objective, samples))
         Random(0).shuffle(samples)
-        assert float(loss_of(network, samples)) == pytest.approx(first, rel=1e-5)
+        assert float(loss_of(objective, samples)) == pytest.approx(first, rel=1e-5)
 
 
 def test_without_the_pack_s_borders_the_loss_is_another(
-    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+    mutable_model: JanusFlow, objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checks above can fail."""
     samples = mixed_samples(mutable_model)
     original = Documents.of
     with torch.no_grad():
-        right = float(loss_of(network, samples))
+        right = float(loss_of(objective, samples))
         monkeypatch.setattr(Documents, "of", lambda lengths, device: original([sum(lengths)], device))
-        assert float(loss_of(network, samples)) != pytest.approx(right, rel=1e-3)
+        assert float(loss_of(objective, samples)) != pytest.approx(right, rel=1e-3)
 
 
 def test_a_dropped_prompt_is_what_guidance_masks(
@@ -133,12 +121,10 @@ def test_a_dropped_prompt_is_what_guidance_masks(
     torch.testing.assert_close(output.velocity, masked, atol=1e-5, rtol=1e-5)
 
 
-def test_every_part_learns_from_a_mixed_pack(
-    mutable_model: JanusFlow, network: JanusFlowForConditionalGeneration
-) -> None:
+def test_every_part_learns_from_a_mixed_pack(mutable_model: JanusFlow, objective: Objective) -> None:
     """The begin-of-understanding embedding too: the official forward detaches it. The pool head is not used."""
-    loss_of(network, mixed_samples(mutable_model)).backward()
-    still = {n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+    loss_of(objective, mixed_samples(mutable_model)).backward()
+    still = {n for n, p in objective.network.named_parameters() if p.grad is None or not p.grad.abs().sum()}
     assert {name for name in still if ".tower.head." not in name} == set()
 
 
