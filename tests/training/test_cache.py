@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -56,6 +58,23 @@ def test_a_torn_file_is_computed_anew(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-3])
     assert torch.equal(PictureCache(tmp_path, maker.module, maker)(pixels), value)
     assert maker.pictures == 2
+
+
+@pytest.mark.parametrize("learning", ["tower", "lora"])
+def test_features_of_a_tower_that_learns_are_not_kept(start: Path, tmp_path: Path, learning: str) -> None:
+    options: dict[str, Any] = {"parts": ["aligner", "generation", "llm"], "samples": {"crop": "center"}, "steps": 1}
+    data = {"generation": [{"kind": "tinyworld"}], "ratios": [{"understanding": 0, "generation": 1, "text": 0}]}
+    for name, more in (
+        ("frozen", {}),
+        (
+            "learns",
+            {"parts": [*options["parts"], "tower"]} if learning == "tower" else {"lora": {"rank": 2, "tower": True}},
+        ),
+    ):
+        given = {**data, "workers": 0, "cache": str(tmp_path / name)}
+        train(settings(start, tmp_path / f"run-{name}", **{**options, **more, "data": given}), device="cpu")
+        kept = {folder.name for folder in (tmp_path / name).iterdir()}
+        assert kept == ({"latents", "features"} if name == "frozen" else {"latents"})
 
 
 def test_training_from_the_cache_is_training(start: Path, tmp_path: Path) -> None:

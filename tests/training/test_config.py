@@ -58,7 +58,8 @@ def test_the_papers_recipes_hold_the_papers_values(name: str) -> None:
     assert (optimizer.betas, optimizer.weight_decay, optimizer.clip) == ((0.9, 0.95), 0.0, 1.0)
     assert (config.pack_length, config.ema, config.samples.prompt_dropout) == (4096, 0.99, 0.1)
     assert (config.samples.time, config.samples.time_mean, config.samples.time_scale) == ("logit_normal", 0.0, 1.0)
-    assert config.loss.repa_block == 6
+    assert (config.loss.ar, config.loss.flow, config.loss.repa, config.loss.repa_block) == (1.0, 1.0, 1.0, 6)
+    assert (config.samples.crop, optimizer.name, config.precision) == ("random", "adamw", "bfloat16")
 
 
 def test_overrides_reach_every_depth(tmp_path: Path) -> None:
@@ -94,6 +95,33 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         (
             {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "judge": "mine:score"}]}},
             "data.generation: judge and teacher are for a replay, not for a source of 'tinyworld'",
+        ),
+        ({"steps": True}, "steps is True: input should be a valid integer"),
+        ({"steps": "5"}, "steps is '5': input should be a valid integer"),
+        ({"compile": "no"}, "compile is 'no': input should be a valid boolean"),
+        ({"loss": {"ar": -1}}, "loss.ar is -1.0; expected a number from 0"),
+        ({"loss": {"ar": 0, "flow": 0, "repa": 0}}, "all 0, so there is nothing to learn"),
+        ({"samples": {"time_scale": 0}}, "expected a number, and one above 0"),
+        ({"samples": {"time_mean": float("nan")}}, "expected a number, and one above 0"),
+        ({"optimizer": {"betas": [0.9, 3]}}, "optimizer.betas is 3.0; expected a number from 0 to 1"),
+        ({"optimizer": {"weight_decay": -1}}, "optimizer.weight_decay is -1.0"),
+        ({"optimizer": {"floor": 3}}, "optimizer.floor is 3.0"),
+        ({"lora": {"dropout": 2}}, "lora.dropout is 2.0"),
+        ({"lora": {"alpha": 0}}, "lora.alpha is 0"),
+        ({"watch": {"every": 5, "prompts": []}}, "watch.every asks for sheets, which need watch.prompts"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "jsonl"}]}}, "data.text: a source of 'jsonl' needs a path"),
+        (
+            {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "shares": {"singel_object": 3}}]}},
+            "data.text: tinyworld has no scenes 'singel_object'; known are single_object",
+        ),
+        (
+            {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "shares": {"counting": -1}}]}},
+            "expected one above 0, none below",
+        ),
+        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "questions 0 and described 0"),
+        (
+            {"data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 0, "text": float("nan")}]}},
+            "the data ratio .* has no positive share",
         ),
         ({"watch": {"wandb": True}}, "the package wandb is not installed"),
     ],

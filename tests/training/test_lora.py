@@ -66,6 +66,20 @@ def test_only_adapters_and_whole_parts_are_written(trained: Path) -> None:
     assert small < 0.8 * (trained / "model.safetensors").stat().st_size
 
 
+def test_parts_beside_the_adapters_learn_and_the_tower_has_its_own(trained: Path, start: Path) -> None:
+    before, tensors = (
+        load_file(start / "model.safetensors"),
+        load_file(trained / "adapter" / "adapter_model.safetensors"),
+    )
+    learned = {name.removeprefix("base_model.model."): value for name, value in tensors.items()}
+    for part in ("understanding_encoder.aligner", "generation_encoder", "generation_decoder"):
+        names = [name for name in before if name.startswith(part)]
+        assert names and any(not torch.equal(learned[name], before[name]) for name in names), part
+    for part in ("language_model.", "understanding_encoder.tower."):
+        ups = [value for name, value in learned.items() if name.startswith(part) and "lora_B" in name]
+        assert ups and all(value.any() for value in ups), part
+
+
 def test_adapters_that_are_not_there_or_do_not_fit(trained: Path, start: Path, small_model: JanusFlow) -> None:
     with pytest.raises(ValueError, match="holds no adapters"):
         JanusFlow.from_pretrained(start, adapter=start, device="cpu")

@@ -158,8 +158,8 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
     swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
     with pytest.raises(ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint draws"):
         settings(start, tmp_path, data=swapped)
-    monkeypatch.setattr(replay, "PIXELS", 384)
+    monkeypatch.setattr("janusflow.training.start.UNITS", 384)
     with pytest.raises(
-        ValueError, match=r"draws 64 pixels a side and the tiny world has 384; for a replay give .*FILE"
+        ValueError, match=r"64 pixels a side and the tiny world of 384; give data.generation.0.path=FILE"
     ):
         quietly(settings(start, tmp_path / "large", data=data("tinyworld")))

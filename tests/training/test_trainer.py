@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
@@ -38,6 +39,7 @@ def test_it_learns_and_the_export_opens(start: Path, tmp_path: Path) -> None:
     folder = quietly(config)
     rows = curve(tmp_path)
     assert [row["step"] for row in rows] == list(range(1, 41))
+    assert all(0 < row["fill"] <= 1 and row["tokens"] / (row["fill"] * 256) % 1 < 1e-6 for row in rows)
     for name, share in (("ar", 0.75), ("flow", 1.0), ("repa", 0.5)):
         first, last = (sum(row[name] for row in part) / 5 for part in (rows[:5], rows[-5:]))
         assert last < share * first if first > 0 else last < first
@@ -123,16 +125,22 @@ def test_too_many_broken_records_stop_the_run(start: Path, tmp_path: Path) -> No
     quietly(settings(start, tmp_path / "lenient", data={**data, "max_broken": 0.9}, steps=10))
 
 
-def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
+def own_folder(folder: Path) -> None:
+    """Eight pictures with captions."""
+    folder.mkdir()
     for number in range(8):
-        Image.new("RGB", (64, 64), (30 * number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
-        (tmp_path / "own" / f"{number}.txt").write_text(f"red number {number}")
+        Image.new("RGB", (64, 64), (30 * number, 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"red number {number}")
+
+
+def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -> None:
+    own_folder(tmp_path / "own")
     words = ["train", str(RECIPES / "finetune" / "both.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
     words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "watch.tensorboard=false", "--device", "cpu"]
     words += ["data.generation.0.kind=tinyworld"]
     first = CliRunner().invoke(app, [*words, "steps=2"])
     assert first.exit_code == 0, first.output
+    assert all(word in first.stderr for word in ("step 2 of 2: ar ", " flow ", "tokens/s", "waiting"))
     assert Path(first.stdout.split()[-1]) == tmp_path / "run" / "export"
     assert CliRunner().invoke(app, [*words, "steps=3"]).exit_code == 2
     assert CliRunner().invoke(app, [*words, "steps=3", "--resume", "--export", "official"]).exit_code == 0
@@ -142,6 +150,45 @@ def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -
     assert torch.equal(official["language_model.model.norm.weight"], ours["language_model.norm.weight"])
     for name in ("export", "export-official"):
         JanusFlow.from_pretrained(tmp_path / "run" / name, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["understanding", "generation"])
+def test_the_other_recipes_for_ones_own_folder(start: Path, tmp_path: Path, name: str) -> None:
+    own_folder(tmp_path / "own")
+    words = ["train", str(RECIPES / "finetune" / f"{name}.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
+    words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "steps=2", "watch.tensorboard=false"]
+    words += ["data.generation.0.kind=tinyworld"] if name == "generation" else []
+    done = CliRunner().invoke(app, [*words, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    before, after = weights(start), weights(tmp_path / "run" / "export")
+    changed = {part.split(".")[0] for part, value in after.items() if not torch.equal(value, before[part])}
+    assert ("generation_decoder" in changed) == (name == "generation")
+    assert "language_model" in changed
+
+
+@pytest.mark.parametrize("name", ["both", "understanding", "generation"])
+def test_the_tiny_world_is_not_mixed_into_models_of_other_pictures(
+    start: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_folder(tmp_path / "own")
+    recipe, given = str(RECIPES / "finetune" / f"{name}.yaml"), [f"model={start}", f"data={tmp_path / 'own'}"]
+    given += [f"out={tmp_path / 'run'}"]
+    monkeypatch.setattr("janusflow.training.start.UNITS", 48)
+    for more in (["--dry-run"], []):
+        refused = CliRunner().invoke(app, ["train", recipe, *given, *more])
+        assert refused.exit_code == 2 and "64 pixels a side and the tiny world of 48; give " in refused.output
+    assert CliRunner().invoke(app, ["train", recipe, *given, "data.own_share=1", "--dry-run"]).exit_code == 0
+
+
+def test_the_command_under_torchrun(start: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "localhost:0", "-m", "janusflow.cli", "train", str(RECIPES / "tiny" / "stage2.yaml")]
+    command += [f"model={start}", f"out={tmp_path}", "steps=2", "batch_size=4", "compile=false", "watch.every=0"]
+    command += ["loss.repa_block=2", "data.workers=0", "--device", "cpu"]
+    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == [str(tmp_path / "export")] * 2
+    assert [row["step"] for row in curve(tmp_path)] == [1, 2]
 
 
 def test_the_average_has_a_constant_decay() -> None:
@@ -154,6 +201,20 @@ def test_the_average_has_a_constant_decay() -> None:
         ema.update()
         expected = 0.9 * expected + 0.1 * layer.weight.detach()
     torch.testing.assert_close(ema.values["weight"], expected)
+
+
+def test_the_export_holds_the_averages(start: Path, tmp_path: Path) -> None:
+    exported = {
+        ema: quietly(settings(start, tmp_path / str(ema), steps=1, ema=ema, optimizer={"learning_rate": 0.01}))
+        for ema in (0.0, 0.5, 1.0)
+    }
+    for file in ("model.safetensors", "repa_head.safetensors"):
+        now, between, before = (load_file(exported[ema] / file) for ema in (0.0, 0.5, 1.0))
+        assert max(float((now[name] - before[name]).abs().max()) for name in now) > 1e-3
+        for name, value in between.items():
+            torch.testing.assert_close(value, (now[name] + before[name]) / 2, atol=1e-6, rtol=1e-5)
+    for name, value in weights(start).items():
+        assert torch.equal(weights(exported[1.0])[name], value), name
 
 
 SHARDED = """
@@ -290,18 +351,42 @@ def test_sharded_adapters_give_the_curve_of_one_process(
 def test_streams_begin_again_with_another_number_of_processes(
     start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    Image.new("RGB", (64, 64), "red").save(data / "a.png")
-    for part in ("first", "second"):
-        rows = [json.dumps({"image": "a.png", "text": f"{part} {number}"}) for number in range(20)]
-        (data / f"{part}.jsonl").write_text("\n".join(rows))
-    source = {"kind": "jsonl", "path": str(data), "streaming": True}
-    given = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
+    given = streaming(tmp_path, 0)
     sharded(settings(start, tmp_path / "run", data=given, steps=2), tmp_path)
     quietly(settings(start, tmp_path / "run", data=given, steps=4), resume=True)
     assert "1 process in place of 2: streams begin again" in " ".join(capsys.readouterr().err.split())
     assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def streaming(tmp_path: Path, workers: int) -> dict[str, Any]:
+    """Data of two streamed files of twenty pictures to draw."""
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)
+    for part in ("first", "second"):
+        for number in range(20):
+            Image.new("RGB", (64, 64), (12 * number, 0, 0)).save(data / f"{number}.png")
+        rows = [json.dumps({"image": f"{number}.png", "text": f"{part} {number}"}) for number in range(20)]
+        (data / f"{part}.jsonl").write_text("\n".join(rows))
+    source = {"kind": "jsonl", "path": str(data), "streaming": True}
+    ratios = [{"understanding": 0, "generation": 1, "text": 0}]
+    return {"generation": [source], "ratios": ratios, "workers": workers}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streams_continue_exactly(start: Path, tmp_path: Path, workers: int) -> None:
+    given = streaming(tmp_path, workers)
+    quietly(settings(start, tmp_path / "whole", data=given, steps=5))
+    for steps in (3, 5):
+        quietly(settings(start, tmp_path / "parts", data=given, steps=steps), resume=True)
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+
+
+def test_streams_of_two_processes_continue_exactly(start: Path, tmp_path: Path) -> None:
+    given = streaming(tmp_path, 0)
+    sharded(settings(start, tmp_path / "whole", data=given, steps=4), tmp_path)
+    for steps in (2, 4):
+        sharded(settings(start, tmp_path / "parts", data=given, steps=steps), tmp_path, resume=steps == 4)
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
 
 
 def test_how_samples_fall_into_packs_changes_nothing(start: Path, tmp_path: Path) -> None:
@@ -379,6 +464,18 @@ def test_weights_and_biases_is_told_the_same(start: Path, tmp_path: Path, monkey
     assert [value for name, value, step in told if name == "flow"] == [row["flow"] for row in curve(tmp_path)]
     assert [(step, value[1][:11]) for name, value, step in told if name == "samples"] == [(2, "what is it?")]
     assert ended
+
+
+def test_a_disk_that_is_full_at_the_export(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("janusflow.training.start.save_file", full)
+    with pytest.raises(OSError, match="the export could not be written .*No space left.*--resume writes it again"):
+        quietly(settings(start, tmp_path, steps=2))
+    assert not (tmp_path / "export").exists() and (tmp_path / "checkpoints" / "step-0000002").is_dir()
+    monkeypatch.undo()
+    assert quietly(settings(start, tmp_path, steps=2), resume=True) == tmp_path / "export"
 
 
 def test_rates() -> None:

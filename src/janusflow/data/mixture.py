@@ -63,7 +63,7 @@ class Mixture:
                 raise ValueError(f"sources of {task} have weights {list(given)}; expected one above 0, and none below")
         for ratio in self.ratios:
             shares = _shares(ratio)
-            if sum(shares.values()) <= 0 or min(shares.values()) < 0:
+            if not (sum(shares.values()) > 0 and min(shares.values()) >= 0):
                 raise ValueError(f"the data ratio {ratio} has no positive share")
             for task, share in shares.items():
                 if share > 0 and not self.weights[task]:

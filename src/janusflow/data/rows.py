@@ -67,6 +67,18 @@ def files_of(config: SourceConfig) -> list[Path]:
     return found
 
 
+def check_place(config: SourceConfig) -> None:
+    """A quick look whether files are where a source says, before anything is loaded.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if config.kind in SUFFIXES:
+        files_of(config)
+    elif config.kind == "folder" and not Path(config.path).expanduser().is_dir():
+        raise ValueError(f"{config.path} is no folder")
+
+
 def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
     """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to.
 

@@ -69,5 +69,9 @@ def _read(file: Path) -> Tensor | None:
 def _write(file: Path, value: Tensor) -> None:
     file.parent.mkdir(exist_ok=True)
     beside = file.with_name(f"{file.name}.{os.getpid()}")
-    save_file({NAME: value.contiguous()}, beside)
-    beside.rename(file)
+    try:
+        save_file({NAME: value.contiguous()}, beside)
+        beside.rename(file)
+    except (OSError, SafetensorError) as error:  # the latter, a full disk's, is no OSError
+        beside.unlink(missing_ok=True)
+        raise OSError(f"the cache {file} could not be written ({error}); the last checkpoint is intact") from error

@@ -5,6 +5,7 @@ is loaded.
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from janusflow.data.mixture import TASKS, Mixture, Ratio
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
 from janusflow.data.sources import kind_of, tasks_of
+from janusflow.tinyworld.captions import KINDS as SCENES
 from janusflow.training.objective import LossConfig
 from janusflow.training.stages import PARTS
 
@@ -238,6 +240,9 @@ class TrainConfig:
             ("optimizer.warmup", self.optimizer.warmup, 0),
             ("data.workers", self.data.workers, 0),
             ("lora.rank", self.lora.rank, 0),
+            ("lora.alpha", self.lora.alpha, 1),
+            ("samples.longest", self.samples.longest, 1),
+            ("watch.every", self.watch.every, 0),
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}; expected {least} or more")
@@ -246,10 +251,26 @@ class TrainConfig:
             ("data.max_broken", self.data.max_broken, 1.0),
             ("data.own_share", self.data.own_share, 1.0),
             ("samples.prompt_dropout", self.samples.prompt_dropout, 1.0),
+            ("lora.dropout", self.lora.dropout, 1.0),
+            ("optimizer.floor", self.optimizer.floor, 1.0),
+            ("optimizer.betas", min(self.optimizer.betas), 1.0),
+            ("optimizer.betas", max(self.optimizer.betas), 1.0),
             ("optimizer.learning_rate", self.optimizer.learning_rate, float("inf")),
+            ("optimizer.weight_decay", self.optimizer.weight_decay, float("inf")),
+            ("loss.ar", self.loss.ar, float("inf")),
+            ("loss.flow", self.loss.flow, float("inf")),
+            ("loss.repa", self.loss.repa, float("inf")),
+            ("spike", self.spike, float("inf")),
         ):
             if not 0 <= share <= top:
                 raise ValueError(f"{name} is {share}; expected a number from 0 to {top:g}")
+        if not any((self.loss.ar, self.loss.flow, self.loss.repa)):
+            raise ValueError("loss.ar, loss.flow and loss.repa are all 0, so there is nothing to learn")
+        if not (self.samples.time_scale > 0 and math.isfinite(self.samples.time_mean)):
+            times = f"{self.samples.time_mean} and {self.samples.time_scale}"
+            raise ValueError(f"samples.time_mean and time_scale are {times}; expected a number, and one above 0")
+        if self.watch.every > 0 and not (self.watch.prompts and self.watch.num_inference_steps > 0):
+            raise ValueError("watch.every asks for sheets, which need watch.prompts and watch.num_inference_steps")
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not self.parts:
             raise ValueError(f"parts are {self.parts}; expected some of {', '.join(PARTS)}")
@@ -283,9 +304,25 @@ class TrainConfig:
             if any(source.fitting and source.streaming for source in sources):
                 raise ValueError(f"data.{task}: fitting rows are found before the run, so not in a stream; drop one")
             for source in sources:
+                self._check_source(task, source)
                 self._check_replay(task, source)
         self._check_own()
         Mixture(self.data.ratios, self.weights(), batch_size=self.batch_size, seed=self.seed)
+
+    def _check_source(self, task: str, source: SourceConfig) -> None:
+        if source.kind == TINYWORLD:
+            unknown = [kind for kind in source.shares if kind not in SCENES]
+            if unknown:
+                raise ValueError(f"data.{task}: tinyworld has no scenes {unknown[0]!r}; known are {', '.join(SCENES)}")
+            if source.shares and not (min(source.shares.values()) >= 0 and sum(source.shares.values()) > 0):
+                raise ValueError(
+                    f"data.{task}: tinyworld's shares are {source.shares}; expected one above 0, none below"
+                )
+            if source.questions < 1 or not 0 <= source.described <= 1:
+                asked = f"questions {source.questions} and described {source.described:g}"
+                raise ValueError(f"data.{task}: tinyworld has {asked}; expected 1 or more, and 0 to 1")
+        elif not source.path and source.kind != "replay":
+            raise ValueError(f"data.{task}: a source of {source.kind!r} needs a path")
 
     def _check_replay(self, task: str, source: SourceConfig) -> None:
         if source.kind != "replay":
@@ -379,7 +416,8 @@ def read_config(values: Any) -> TrainConfig:
     for part in (TrainConfig, *STRICT):
         setattr(part, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
     try:
-        config: TrainConfig = TypeAdapter(TrainConfig).validate_python(values)
+        # As JSON, where "strict" means that true is no number and "5" neither, but a list can be a tuple.
+        config: TrainConfig = TypeAdapter(TrainConfig).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the recipe"

@@ -25,11 +25,9 @@ from janusflow.tinyworld.captions import KINDS, Task, sample_pair
 from janusflow.tinyworld.checker import check
 from janusflow.training.config import TINYWORLD, TrainConfig
 from janusflow.training.distributed import World
-from janusflow.training.start import check_sizes
 
 STEPS, STATES = 12, 9  # states of up to about t = 2/3
 SEED = 60_000_000  # of the noise
-PIXELS = 64  # a side of the tiny world's pictures
 
 
 def old_tasks(seed: int, count: int) -> list[Task]:
@@ -49,8 +47,8 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
     One process draws while the others wait.
 
     Raises:
-        ValueError: if another source cannot be opened; or a replay's prompts, judge or teacher cannot, its prompts are
-            the tiny world's for a model of other pictures, or none of its pictures is right.
+        ValueError: if another source cannot be opened, or a replay's prompts, judge or teacher cannot, or none of its
+            pictures is right.
     """
     sources = config.data.sources()
     folders = {
@@ -79,17 +77,11 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
 
 def _check(config: TrainConfig, sources: dict[str, list[SourceConfig]], world: World) -> None:
     """Tells what is wrong with any source now, and not after minutes of drawing."""
-    size = check_sizes(config).image_size
     for task, given in sources.items():
-        for number, source in enumerate(given):
+        for source in given:
             if source.kind != "replay":
                 open_source(source, task, config.seed, world.rank, world.ranks)
                 continue
-            if source.path == TINYWORLD and size != PIXELS:
-                raise ValueError(
-                    f"{config.model.checkpoint} draws {size} pixels a side and the tiny world has {PIXELS}; for a "
-                    f"replay give data.generation.{number}.path=FILE, a prompt in each line{_without(config)}"
-                )
             if source.path != TINYWORLD:
                 read_prompts(Path(source.path))
             if source.judge:

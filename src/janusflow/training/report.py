@@ -26,7 +26,8 @@ NAMED = 5  # broken records named per step
 
 
 class Report:
-    """The reports of one run; a context manager. Of all but the first process only broken records are told.
+    """The reports of one run; a context manager. Of all but the first process only broken records are told, in files of
+    their own (`skipped-RANK.jsonl`).
 
     Args:
         out: folder of the run.
@@ -38,15 +39,16 @@ class Report:
 
     def __init__(self, out: Path, config: TrainConfig, world: World, *, first: int, shown: bool) -> None:
         self.out, self.config, self.world, self.first, self.shown = out, config, world, first, shown
-        self.file, self.console = out / "log.jsonl", Console(stderr=True)
+        self.file = out / ("log.jsonl" if world.first else f"skipped-{world.rank}.jsonl")
+        self.console = Console(stderr=True)
         self._stack = ExitStack()
         self._writers: list[Any] = []
         self._galleries: list[Any] = []
 
     def __enter__(self) -> Report:
+        self._forget_later_steps()
         if not self.world.first:
             return self
-        self._forget_later_steps()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         hidden = not self.shown or not self.console.is_terminal
         self.bar = self._stack.enter_context(
@@ -81,13 +83,13 @@ class Report:
             self.console.print(f"step {step}: skipped: {problem}", markup=False, highlight=False)
         if len(broken) > NAMED:
             self.console.print(f"step {step}: skipped {len(broken) - NAMED} more", markup=False, highlight=False)
+        skipped = {"broken": len(broken), "skipped": broken[:NAMED]} if broken else {}
+        row: dict[str, Any] = {"step": step, **losses, "seconds": round(took, 4), "waited": round(waited, 4), **skipped}
+        if self.world.first or skipped:
+            with self.file.open("a") as log:
+                log.write(json.dumps(row if self.world.first else {"step": step, **skipped}) + "\n")
         if not self.world.first:
             return
-        with self.file.open("a") as log:
-            row: dict[str, Any] = {"step": step, **losses, "seconds": round(took, 4), "waited": round(waited, 4)}
-            if broken:
-                row |= {"broken": len(broken), "skipped": broken[:NAMED]}
-            log.write(json.dumps(row) + "\n")
         shown = {**losses, "seconds": took, "waited": waited, "tokens_per_second": losses["tokens"] / took}
         for name, value in shown.items():
             for write in self._writers:

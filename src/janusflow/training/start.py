@@ -21,7 +21,8 @@ from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.pipeline import JanusFlow
 from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
-from janusflow.training.config import ModelConfig, TrainConfig
+from janusflow.tinyworld.scenes import UNITS
+from janusflow.training.config import TINYWORLD, ModelConfig, TrainConfig
 from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective, check_repa
@@ -40,6 +41,9 @@ def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
     start = config.model
     if start.checkpoint is not None:
         return JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
+    for part in ("llm", "tower"):
+        if part not in config.parts and getattr(start, part) is None:
+            raise ValueError(f"{part} would stay as it is, but a new one knows nothing; give model.{part}=FOLDER_OR_ID")
     torch.manual_seed(config.seed)
     processor, sizes = _processor(start)
     network = JanusFlowForConditionalGeneration(sizes)
@@ -59,11 +63,26 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
     """The dimensions of what would be trained, read without its weights and checked against the losses.
 
     Raises:
-        ValueError: if the model is no JanusFlow, or REPA is asked of a block that is not there or of unequal grids.
+        ValueError: if the model is no JanusFlow, REPA is asked of a block that is not there or of unequal grids, or
+            what one's own data is mixed with is the tiny world's, for a model of other pictures.
     """
     sizes = sizes_of(config.model)
     if config.loss.repa:
         check_repa(sizes, config.loss.repa_block)
+    for task, sources in config.data.sources().items():
+        for number, source in enumerate(sources if sizes.image_size != UNITS else ()):
+            place = f"data.{task}.{number}"
+            if source.kind == "replay" and source.path == TINYWORLD:
+                other = f"{place}.path=FILE, a prompt in each line"
+            elif source.kind == TINYWORLD and task != "text" and config.data.own:
+                other = f"data of another kind, {place}.kind=jsonl {place}.path=FILE"
+            else:
+                continue
+            without = ", or do without: data.own_share=1" if config.data.own else ""
+            raise ValueError(
+                f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and the tiny world of "
+                f"{UNITS}; give {other}{without}"
+            )
     return sizes
 
 
@@ -125,8 +144,8 @@ def averaged_head(objective: Objective, ema: Ema) -> dict[str, Tensor]:
     if objective.head is None:
         return {}
     return {
-        name: whole(ema.values.get(f"head.{name}", parameter).detach()).cpu().contiguous()
-        for name, parameter in objective.head.named_parameters()
+        name: whole(ema.values[f"head.{name}"].detach()).cpu().contiguous()
+        for name, _ in objective.head.named_parameters()
     }
 
 
@@ -139,7 +158,7 @@ def averaged_model(
     """
     state: dict[str, Tensor] = {}
     for name, parameter in objective.network.named_parameters():
-        value = whole(ema.values.get(f"network.{name}", parameter).detach())
+        value = whole((ema.values[f"network.{name}"] if parameter.requires_grad else parameter).detach())
         if world.first:
             state[name] = value
     if not world.first:

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +22,14 @@ from random import Random
 from types import FrameType
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from janusflow.data.loader import Data, StepSamples, steps
 from janusflow.data.mixture import Mixture
-from janusflow.data.rows import SourceConfig
+from janusflow.data.rows import SourceConfig, check_place
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.model import JanusFlowForConditionalGeneration
@@ -45,7 +47,7 @@ from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import export, open_model, take_head
+from janusflow.training.start import check_sizes, export, open_model, take_head
 
 Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
@@ -99,38 +101,51 @@ def train(
     Raises:
         ValueError: before anything is trained, for data or a model that cannot be opened; as `RunError` for a loss that
             is not finite or jumps, or too many broken records. The last checkpoint is then intact.
-        OSError: if a checkpoint cannot be written.
+        OSError: if a checkpoint or the export cannot be written.
+        SystemExit: of status 0, if SIGTERM comes before the first step or after the last: nothing is lost.
     """
     world = join(device)
     try:
-        out = Path(config.out)
-        checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
-        if checkpoints.all() and not resume:
-            raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
-        sources = drawn_sources(config, world)
-        model = open_model(config, world.device)
-        run = _prepare(config, world, model)
-        run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
-        data = _data(config, world, model, sources)
-        report = Report(out, config, world, first=run.progress.step, shown=progress_bar)
-        if run.progress.ranks == world.ranks:
-            data.restore(run.progress.streams.get(str(world.rank), {}))
-        elif run.progress.step and data.streams():
-            before, now = run.progress.ranks, world.ranks
-            what = "1 process" if now == 1 else f"{now} processes"
-            report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
-        with report, _told_to_stop() as told:
-            try:
-                finished = _loop(run, data, checkpoints, report, model, told)
-            except RunError:
-                checkpoints.finish()
-                raise
-            checkpoints.finish()
-        if not finished:
-            return out
-        return export(run.objective, run.ema, model, out / "export", world, config, official=official)
+        with _on_sigterm(_leave_at_once):
+            return _train(config, world, resume=resume, official=official, shown=progress_bar)
     finally:
         leave(world)
+
+
+def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, shown: bool) -> Path:
+    out = Path(config.out)
+    checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
+    if checkpoints.all() and not resume:
+        raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
+    check_sizes(config)
+    for source in (one for given in config.data.sources().values() for one in given):
+        check_place(source)
+    sources = drawn_sources(config, world)
+    model = open_model(config, world.device)
+    run = _prepare(config, world, model)
+    run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
+    data = _data(config, world, model, sources)
+    report = Report(out, config, world, first=run.progress.step, shown=shown)
+    if run.progress.ranks == world.ranks:
+        data.restore(run.progress.streams.get(str(world.rank), {}))
+    elif run.progress.step and data.streams():
+        before, now = run.progress.ranks, world.ranks
+        what = "1 process" if now == 1 else f"{now} processes"
+        report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
+    told: list[int] = []
+    with report, _on_sigterm(lambda number, _: told.append(number)):
+        try:
+            finished = _loop(run, data, checkpoints, report, model, told)
+        except (RunError, OSError):
+            checkpoints.finish()
+            raise
+        checkpoints.finish()
+    if not finished:
+        return out
+    try:
+        return export(run.objective, run.ema, model, out / "export", world, config, official=official)
+    except (OSError, SafetensorError) as error:  # the latter, a full disk's, is no OSError
+        raise OSError(f"the export could not be written ({error}); --resume writes it again") from error
 
 
 def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
@@ -237,6 +252,7 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
         "ar": float(sum(len(p.labels) for p in packs)),
         "flow": float(sum(0 if p.t is None else len(p.t) for p in packs)),
         "tokens": float(tokens),
+        "rows": float(len(packs)),
     }
     counts = world.add_up(mine)
     counts["repa"] = counts["flow"]
@@ -257,7 +273,8 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
     losses = {name: value / max(counts[name], 1) for name, value in world.add_up(totals).items()}
     weights = {"ar": config.loss.ar, "flow": config.loss.flow, "repa": config.loss.repa}
     losses["loss"] = sum(weights[name] * losses[name] for name in weights)
-    losses.update(gradient=float(norm), rate=rate, tokens=counts["tokens"])
+    full = counts["tokens"] / (counts["rows"] * config.pack_length)
+    losses.update(gradient=float(norm), rate=rate, tokens=counts["tokens"], fill=full)
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
         update(run.optimizers)
         run.ema.update()
@@ -309,19 +326,22 @@ def _empty(found: StepSamples, world: World) -> Pack:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[list[int]]:
-    """Collects SIGTERMs for a while, in place of dying of them."""
-    told: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        told.append(number)
-
+def _on_sigterm(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Does something else at SIGTERM than to die of it, for a while."""
     try:
-        before = signal.signal(signal.SIGTERM, note)
+        before = signal.signal(signal.SIGTERM, handle)
     except ValueError:  # not in the main thread
-        yield told
+        yield
         return
     try:
-        yield told
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _leave_at_once(number: int, frame: FrameType | None) -> None:
+    """What is drawn or written outside the steps is whole or not there, and goes on with the same command."""
+    print(
+        "told to stop: nothing is lost; the same command, with --resume after the first step, goes on", file=sys.stderr
+    )
+    raise SystemExit(0)
