@@ -151,6 +151,7 @@ def examine(model: JanusFlow, new: str, prompts: int, questions: int, guidance: 
         list(tinyworld.paint(model, prompts=prompts, images=2, guidance_scale=guidance))
     )
     answered = tinyworld.answer_scores(list(tinyworld.answer(model, count=questions)))
+    print("old kinds: " + ", ".join(f"{score.kind} {score.share:.3f}" for score in [*painted, *answered]), flush=True)
     return {
         "new pictures": float(np.mean(passed)),
         "new answers": float(np.mean(answers)),

@@ -74,6 +74,16 @@ def test_what_is_kept_is_what_training_reads(folder: Path, tmp_path: Path, kind:
     assert "20 of 25 pictures kept" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_a_quarter_of_the_captions_is_cut_to_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(400):
+        picture(number).save(tmp_path / "raw" / f"{number}.png")
+        (tmp_path / "raw" / f"{number}.txt").write_text(CAPTION)
+    state = prepare(SourceConfig("folder", str(tmp_path / "raw")), tmp_path / "out", PrepareConfig(min_side=32))
+    assert state.counts["kept"] > 380
+    assert 0.19 < state.cut / state.counts["kept"] < 0.31
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_run_that_was_stopped_anywhere_continues_to_the_same(
     folder: Path, tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch

@@ -93,6 +93,12 @@ def test_times_and_dropped_prompts_have_their_distributions(small_model: JanusFl
     assert float(times.std()) == pytest.approx(1 / 12**0.5, abs=0.02)
 
 
+def test_prompts_are_dropped_in_the_pretraining_template_too(small_model: JanusFlow) -> None:
+    make = maker(small_model, prompt_dropout=0.5, template="pretraining")
+    found = [make.make("generation", CAPTIONED, Random(n)) for n in range(200)]
+    assert 70 < sum(len(sample.tokens) == 1 + 1 + 16 for sample in found) < 130
+
+
 def test_crops_are_square_whole_height_and_random_or_centred() -> None:
     wide = Image.new("RGB", (192, 64))
     for column in range(192):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from janusflow import JanusFlow
 from janusflow.data.templates import IGNORE, conversation, drawing, plain_text
 from janusflow.model.janusflow import GENERATION_TOKEN
@@ -39,8 +41,9 @@ def test_a_drawing_is_its_prompt_the_time_token_and_the_picture(small_model: Jan
     assert set(tokens.labels) == {IGNORE}
 
 
-def test_a_dropped_prompt_leaves_bos_and_keeps_the_positions(small_model: JanusFlow) -> None:
-    whole = drawing(small_model.processor, "a red circle", 16, dropped=False)
-    dropped = drawing(small_model.processor, "a red circle", 16, dropped=True)
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_dropped_prompt_leaves_bos_and_keeps_the_positions(small_model: JanusFlow, chat: bool) -> None:
+    whole = drawing(small_model.processor, "a red circle", 16, dropped=False, chat=chat)
+    dropped = drawing(small_model.processor, "a red circle", 16, dropped=True, chat=chat)
     assert dropped.ids == [whole.ids[0], *whole.ids[-17:]]
     assert dropped.positions == [0, *whole.positions[-17:]]

@@ -234,7 +234,7 @@ def _fault(image: Image.Image, state: State, config: PrepareConfig, scorer: Scor
 
 
 def difference_hash(image: Image.Image) -> str:
-    """64 bits that a picture keeps when it is scaled or recompressed: is each cell brighter than its right neighbour?
+    """64 bits that most pictures keep when scaled or recompressed: is each cell brighter than its right neighbour?
 
     The mean colour, in steps of 16, is added, so that plain pictures of different colours differ.
     """

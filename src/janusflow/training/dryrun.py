@@ -29,7 +29,7 @@ class Estimate:
     Attributes:
         learning, frozen: parameters by part; the REPA head counts as "repa", low-rank adapters as "adapters".
         tokens: of a step, by task.
-        flops: of a step, forward and backward.
+        flops: of a step, forward and backward, without the VAE's encoding.
         state: bytes of weights, gradients, moments and average, over all processes.
         gathered: bytes that each of several processes holds whole for a while: all but the LLM's blocks, in 16 bits.
         activations: bytes of one row's activations and logits in one process.
@@ -169,7 +169,7 @@ def describe(config: TrainConfig) -> str:
         "tokens per step: "
         + ", ".join(f"{task} {count:,}" for task, count in found.tokens.items())
         + f"; {sum(found.tokens.values()) / config.pack_length:,.1f} rows",
-        f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g}",
+        f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g} (without the VAE's encoding)",
         f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
     ]
     for source in replays(config):
