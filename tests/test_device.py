@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from janusflow.device import ACCELERATORS, accelerators, cast, device_of, resolve_device, resolve_dtype
+from janusflow.device import (
+    ACCELERATORS,
+    accelerators,
+    cast,
+    device_of,
+    resolve_device,
+    resolve_dtype,
+    resolve_precision,
+)
 
 
 def test_auto_takes_the_first_accelerator_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +64,20 @@ def test_casting_leaves_what_is_no_weight_in_float32() -> None:
     cast(network, torch.bfloat16)
     assert network.weight.dtype == network.bias.dtype == torch.bfloat16
     assert network.running_mean is not None and network.running_mean.dtype == torch.float32
+
+
+def test_products_are_in_bfloat16_where_the_device_has_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for found, precision in (
+        ({"avx512_f": True, "avx512_bf16": False}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True, "avx512_bf16": False}, "bfloat16"),
+        ({}, "float32"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        assert resolve_precision("auto", cpu) == precision
+        assert resolve_precision("bfloat16", cpu) == "bfloat16" and resolve_precision("float32", cpu) == "float32"
+    for supported, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, yes=supported: yes)
+        assert resolve_precision("auto", cuda) == precision
+    assert resolve_precision("auto", torch.device("mps")) == "bfloat16"

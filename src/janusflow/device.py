@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACCELERATORS = ("cuda", "mps", "xpu", "npu")
+BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16")  # names of what a CPU multiplies it with
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -61,6 +64,21 @@ def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
     if dtype in DTYPES:
         return DTYPES[str(dtype)]
     raise ValueError(f"dtype is {str(dtype)!r}; allowed are auto, {', '.join(DTYPES)}")
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The dtype of matrix products that `precision` stands for; "auto" is bfloat16 where the device multiplies it fast.
+
+    A CPU without units for bfloat16 takes some forty times as long for a product in it as in float32 (docs/log.md).
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cpu":
+        found: Mapping[str, object] = torch.cpu.get_capabilities()
+        return "bfloat16" if any(found.get(unit) for unit in BFLOAT16_UNITS) else "float32"
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "float32"
+    return "bfloat16"
 
 
 def cast(network: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -59,7 +59,7 @@ def test_the_papers_recipes_hold_the_papers_values(name: str) -> None:
     assert (config.pack_length, config.ema, config.samples.prompt_dropout) == (4096, 0.99, 0.1)
     assert (config.samples.time, config.samples.time_mean, config.samples.time_scale) == ("logit_normal", 0.0, 1.0)
     assert (config.loss.ar, config.loss.flow, config.loss.repa, config.loss.repa_block) == (1.0, 1.0, 1.0, 6)
-    assert (config.samples.crop, optimizer.name, config.precision) == ("random", "adamw", "bfloat16")
+    assert (config.samples.crop, optimizer.name, config.precision) == ("random", "adamw", "auto")
 
 
 def test_overrides_reach_every_depth(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "foo": 1}]}}, "data.text.0.foo is no setting"),
         ({"steps": "many"}, "steps is 'many': input should be a valid integer"),
         ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate is 'fast'"),
-        ({"precision": "int8"}, "precision is 'int8': input should be 'float32' or 'bfloat16'"),
+        ({"precision": "int8"}, "precision is 'int8': input should be 'auto', 'float32' or 'bfloat16'"),
         ({"parts": ["head"]}, "parts are \\['head'\\]; expected some of aligner"),
         ({"parts": []}, "parts are \\[\\]"),
         ({"steps": 0}, "steps is 0; expected 1 or more"),
@@ -118,7 +118,8 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
             {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "shares": {"counting": -1}}]}},
             "expected one above 0, none below",
         ),
-        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "questions 0 and described 0"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "questions 0, described 0"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "bold": 2}]}}, "bold 2; expected"),
         (
             {"data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 0, "text": float("nan")}]}},
             "the data ratio .* has no positive share",

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from janusflow.training.config import OptimizerConfig
+from janusflow.training.muon import Muon, orthogonal
 from janusflow.training.optimizers import make_optimizers, set_rate, update
 
 MUON = OptimizerConfig(name="muon", learning_rate=0.01)
@@ -15,6 +16,7 @@ MUON = OptimizerConfig(name="muon", learning_rate=0.01)
 def model() -> nn.ModuleDict:
     torch.manual_seed(0)
     block = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(24, 16)]), "head": nn.Linear(16, 4)})
+    block["blocks"] = nn.ModuleList([nn.Conv2d(4, 8, 3, bias=False), nn.Conv2d(6, 6, 7, groups=6, bias=False)])
     block["frozen"] = nn.Linear(2, 2).requires_grad_(False)
     return block
 
@@ -32,8 +34,8 @@ def test_every_learning_parameter_is_updated_once(name: str) -> None:
 
 def test_muon_takes_the_matrices_of_blocks_and_nothing_else() -> None:
     adamw, muon = make_optimizers(model(), MUON)
-    assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 24)]
-    assert sorted(p.numel() for p in adamw.param_groups[0]["params"]) == [4, 16, 64]
+    assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 24), (8, 4, 3, 3)]
+    assert sorted(p.numel() for p in adamw.param_groups[0]["params"]) == [4, 16, 64, 6 * 49]  # depthwise kernels too
 
 
 def test_muons_update_is_a_nearly_orthogonal_matrix_as_large_as_adamws() -> None:
@@ -52,3 +54,28 @@ def test_muons_update_is_a_nearly_orthogonal_matrix_as_large_as_adamws() -> None
     assert values.min() > 0.6 and values.max() < 1.3
     assert torch.linalg.svdvals(steep)[-1] < 0.04
     torch.testing.assert_close(u.T @ moved @ v.T / (0.2 * 24**0.5), torch.diag(values.flip(0)), atol=0.6, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(16, 24), (24, 16), (8, 4, 3, 3)])
+def test_muon_is_what_its_equation_says(precision: str, shape: tuple[int, ...]) -> None:
+    """Against PyTorch's own for matrices, and the same on a kernel's rows; torch's is always in bfloat16."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(shape), [torch.randn(shape) for _ in range(3)]
+    one = nn.Parameter(start.clone())
+    two = nn.Parameter(start.flatten(1).clone())
+    ours = Muon([one], lr=0.01, momentum=0.9, weight_decay=0.1, precision=precision)
+    theirs = torch.optim.Muon([two], lr=0.01, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for gradient in gradients:
+        one.grad, two.grad = gradient.clone(), gradient.flatten(1).clone()
+        ours.step()
+        theirs.step()
+    step = (two - start.flatten(1)).norm()
+    assert (one.flatten(1) - two).norm() < 0.05 * step
+    if precision == "float32":
+        direction = (gradients[0] * 0.19).flatten(1).double()  # of the first step: (1 - m) (1 + m) G
+        single, fine = nn.Parameter(torch.zeros(shape)), orthogonal(direction)
+        single.grad = gradients[0]
+        Muon([single], lr=1.0, momentum=0.9, precision=precision).step()
+        expected = -0.2 * max(direction.shape) ** 0.5 * fine
+        torch.testing.assert_close(single.detach().flatten(1).double(), expected, rtol=0, atol=1e-4)

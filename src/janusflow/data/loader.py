@@ -124,7 +124,14 @@ def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: in
         ValueError: if it cannot be read.
     """
     if config.kind == "tinyworld":
-        return TinyworldSource(task, config.shares, seed, questions=config.questions, described=config.described)
+        return TinyworldSource(
+            task,
+            config.shares,
+            seed,
+            questions=config.questions,
+            described=config.described,
+            bold=config.bold,
+        )
     return StreamSource(config, rank, ranks) if config.streaming else FileSource(config, task)
 
 

@@ -31,6 +31,7 @@ class SourceConfig:
         shares: of tinyworld's kinds of scenes; by default all alike.
         questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
         described: of tinyworld: share of the pictures to draw whose text is the full description of the scene.
+        bold: of tinyworld: share of the scenes in which what the prompt leaves open is bold (`tinyworld/bold.py`).
         fitting: leave records out that do not serve the task; by default they count as broken.
         images, guidance: of replay: pictures drawn in all, and the weight of their prompts.
         teacher: of replay: another model, whose pictures from the same noise are learned in place of the model's own.
@@ -46,6 +47,7 @@ class SourceConfig:
     shares: dict[str, float] = field(default_factory=dict)
     questions: int = 4
     described: float = 0.0
+    bold: float = 0.0
     fitting: bool = False
     images: int = 960
     guidance: float = 1.5

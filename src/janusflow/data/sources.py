@@ -21,6 +21,7 @@ from janusflow.data.jsonlines import FAULT
 from janusflow.data.rows import PICTURES, SUFFIXES, SourceConfig, open_rows
 from janusflow.generation import LARGEST_SEED
 from janusflow.images import ImageSource
+from janusflow.tinyworld.bold import bold_pair
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import render
@@ -79,15 +80,22 @@ class TinyworldSource:
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
         shares: of the kinds of scenes.
         seed: another one gives another world.
-        questions, described: see `SourceConfig`.
+        questions, described, bold: see `SourceConfig`.
     """
 
     length: int | None = None
 
     def __init__(
-        self, task: str, shares: Mapping[str, float], seed: int, *, questions: int = 4, described: float = 0.0
+        self,
+        task: str,
+        shares: Mapping[str, float],
+        seed: int,
+        *,
+        questions: int = 4,
+        described: float = 0.0,
+        bold: float = 0.0,
     ) -> None:
-        self.task, self.seed, self.questions, self.described = task, seed, questions, described
+        self.task, self.seed, self.questions, self.described, self.bold = task, seed, questions, described, bold
         self.shares = dict(shares) or dict.fromkeys(KINDS, 1.0)
 
     def record(self, index: int) -> Record:
@@ -97,7 +105,8 @@ class TinyworldSource:
         if self.task == "text" and rng.random() < 0.1:
             facts = tuple((fact.text, fact.answer) for fact in (sample_fact(rng) for _ in range(3)))
             return Record(name, turns=facts)
-        task, scene = sample_pair(rng, kind)
+        bold = self.bold and rng.random() < self.bold
+        task, scene = (bold_pair if bold else sample_pair)(rng, kind)
         if self.task == "generation":
             text = describe(scene) if rng.random() < self.described else task.prompt
             return Record(name, (Image.fromarray(render(scene)),), text=text)

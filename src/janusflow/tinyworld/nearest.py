@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 
+from janusflow.tinyworld.bold import backgrounds, contrast, open_sizes
 from janusflow.tinyworld.captions import Clause, Task, scene_for
 from janusflow.tinyworld.checker import matches, read
 from janusflow.tinyworld.scenes import (
@@ -30,11 +31,7 @@ STARTS, MOST_STARTS = 24, 200
 MOVES = 260
 SIDE = 16  # pictures are compared at so many pixels
 STEP = 4.0  # standard deviation of a small move
-CONTRAST = 100.0  # least distance in RGB of a colour that is asked for from the background, where that is open
-OPEN_CONTRAST = 150.0  # the same of a colour that is left open
-BOLD_SIZES = ("medium", "large")
-FEW = 2  # shapes that are medium or large; up to `MANY` are medium
-MANY = 4
+OPEN_CONTRAST = 150.0  # least distance in RGB from the background of a colour that is left open
 IN_ORDER = 0.25  # of nearness, for shapes in the order of the prompt
 BESIDE = 0.4  # of that, where of two shapes the first stands to the left and not above
 
@@ -88,34 +85,20 @@ def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
     return scene
 
 
-def _sizes(clauses: list[Clause]) -> tuple[str, ...]:
-    """What a shape may be that the task leaves open."""
-    return BOLD_SIZES if len(clauses) <= FEW else BOLD_SIZES[:1] if len(clauses) <= MANY else tuple(SIZES)
-
-
 def _radii(clause: Clause, clauses: list[Clause]) -> list[int]:
-    return [radius for size in ([clause.size] if clause.size else _sizes(clauses)) for radius in SIZES[size]]
+    return [radius for size in ([clause.size] if clause.size else open_sizes(clauses)) for radius in SIZES[size]]
 
 
 def _colors(background: str) -> list[str]:
-    return [color for color in COLORS if _contrast(color, background) >= OPEN_CONTRAST]
-
-
-def _contrast(color: str, background: str) -> float:
-    return math.dist(COLORS[color], BACKGROUNDS[background])
+    return [color for color in COLORS if contrast(color, background) >= OPEN_CONTRAST]
 
 
 def _background(task: Task, pixels: np.ndarray) -> str:
     """The task's, or the one nearest to the picture's on which the task's colours stand out."""
     if task.background:
         return task.background
-    named = [clause.color for clause in task.clauses if clause.color]
-    least = {name: min((_contrast(color, name) for color in named), default=CONTRAST) for name in BACKGROUNDS}
-    enough = min(CONTRAST, max(least.values()))
     median = np.median(pixels.reshape(-1, 3), axis=0)
-    return min(
-        (name for name in BACKGROUNDS if least[name] >= enough), key=lambda name: math.dist(median, BACKGROUNDS[name])
-    )
+    return min(backgrounds(task.clauses), key=lambda name: math.dist(median, BACKGROUNDS[name]))
 
 
 def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, shown: Scene | None, rng: Random) -> Iterator[Scene]:
@@ -123,7 +106,7 @@ def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, shown: Scene 
     background = _background(task, pixels)
     orders = permutations(shown.shapes, len(clauses)) if shown else ()
     drawn: list[Scene] = []
-    sizes = _sizes(clauses)
+    sizes = open_sizes(clauses)
     for tried in range(MOST_STARTS):  # crowded tasks rarely find a place for everything
         if tried >= STARTS and drawn:
             break

@@ -195,7 +195,8 @@ class TrainConfig:
         steps: optimizer steps in all.
         batch_size: samples of a step, over all processes.
         pack_length: tokens of a row.
-        precision: of the matrix products; weights, EMA and optimizer are float32.
+        precision: of the matrix products; weights, EMA and optimizer are float32. "auto" is bfloat16 where the device
+            multiplies it fast, else float32.
         ema: constant decay of the average of the weights, which is what is exported.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         compile: compile the blocks with torch.compile.
@@ -212,7 +213,7 @@ class TrainConfig:
     model: ModelConfig
     data: DataConfig
     pack_length: int = 4096
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     ema: float = 0.99
     activation_checkpointing: bool = False
     compile: bool = False
@@ -318,9 +319,9 @@ class TrainConfig:
                 raise ValueError(
                     f"data.{task}: tinyworld's shares are {source.shares}; expected one above 0, none below"
                 )
-            if source.questions < 1 or not 0 <= source.described <= 1:
-                asked = f"questions {source.questions} and described {source.described:g}"
-                raise ValueError(f"data.{task}: tinyworld has {asked}; expected 1 or more, and 0 to 1")
+            if source.questions < 1 or not (0 <= source.described <= 1 and 0 <= source.bold <= 1):
+                asked = f"questions {source.questions}, described {source.described:g} and bold {source.bold:g}"
+                raise ValueError(f"data.{task}: tinyworld has {asked}; expected 1 or more, and shares from 0 to 1")
         elif not source.path and source.kind != "replay":
             raise ValueError(f"data.{task}: a source of {source.kind!r} needs a path")
 

@@ -148,7 +148,7 @@ def _activations(
     widths = sizes.generation_encoder_depth * sizes.generation_encoder_width + sizes.generation_decoder_depth * inner
     drawn = pictures["generation"] / rows * sizes.num_generation_tokens
     total += CONVNEXT_BYTES * drawn * widths
-    return total * (1 if config.precision == "bfloat16" else 2)
+    return total * (2 if config.precision == "float32" else 1)
 
 
 def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int]) -> float:

@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from janusflow.device import resolve_precision
 from janusflow.training.config import OptimizerConfig
 from janusflow.training.optimizers import make_optimizers, set_rate, update
 
@@ -40,7 +41,8 @@ class FitConfig:
         clip: largest norm of the gradient.
         weight_decay: of the optimizer, whose betas are the paper's (0.9, 0.95).
         ema: constant decay of the average of the weights, kept in float32.
-        precision: "bfloat16" runs the matrix products of forward and backward in it (autocast).
+        precision: "bfloat16" runs the matrix products of forward and backward in it (autocast); "auto" does where the
+            device multiplies it fast.
         save_every: steps between checkpoints.
         seed: of everything random.
         optimizer: "adamw" or "muon", see `OptimizerConfig`.
@@ -53,7 +55,7 @@ class FitConfig:
     clip: float = 1.0
     weight_decay: float = 0.0
     ema: float = 0.999
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     save_every: int = 200
     seed: int = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -116,8 +118,9 @@ def _update(
     config: FitConfig,
 ) -> dict[str, float]:
     model.train()
-    kind = parameters[0].device.type
-    with torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bfloat16"):
+    device = parameters[0].device
+    half = resolve_precision(config.precision, device) == "bfloat16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
         terms = losses(model, step)
     if not torch.isfinite(terms["loss"]):
         raise ValueError(f"the loss of step {step} is {terms['loss'].item()}; the last checkpoint is intact")

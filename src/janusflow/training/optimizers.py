@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from janusflow.training.config import OptimizerConfig
+from janusflow.training.muon import Muon
 
-BLOCKS = (".layers.", ".blocks.")  # of LLM and f_enc; of g_enc and g_dec
+BLOCKS = (".layers.", ".blocks.", ".resnets.", ".attentions.", "samplers.")  # LLM and f_enc; g_enc and g_dec; a VAE
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
     """The optimizers that together cover every parameter that learns, each parameter once.
-
-    Muon (Jordan et al. 2024) replaces the momentum M of a matrix by its nearest semi-orthogonal matrix U V^T, where
-    M = U S V^T; scaled here to the size of AdamW's updates, so that one learning rate serves both.
 
     Args:
         model: its parameters with `requires_grad`.
@@ -26,7 +24,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
     matrices = [
         name
         for name, p in learning.items()
-        if config.name == "muon" and p.ndim == 2 and any(blocks in f".{name}" for blocks in BLOCKS)
+        if config.name == "muon" and is_matrix(p) and any(blocks in f".{name}" for blocks in BLOCKS)
     ]
     others = [p for name, p in learning.items() if name not in matrices]
     found: list[Optimizer] = []
@@ -41,10 +39,14 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
                 momentum=config.betas[1],
-                adjust_lr_fn="match_rms_adamw",
             )
         )
     return found
+
+
+def is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it is a matrix, or the kernel of a convolution that mixes channels, one row for each output."""
+    return parameter.ndim == 2 or (parameter.ndim == 4 and parameter.shape[1] > 1)
 
 
 def set_rate(optimizers: Sequence[Optimizer], rate: float) -> None:

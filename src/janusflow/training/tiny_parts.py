@@ -32,6 +32,7 @@ from janusflow.vae import LatentCodec
 
 VOCABULARY = 1024
 DESCRIPTION_TOKENS = 72
+FIRST_LOG_VARIANCE = -4.0  # of the VAE's posterior
 LOOKING_PAIRS, LOOKING_STRENGTH = 14, 5.4  # of `look_back`: logits of 4 between neighbouring places
 
 
@@ -46,14 +47,16 @@ class PartsRecipe:
         seed: of the data; the parts draw different samples from it.
     """
 
-    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, learning_rate=2e-3, ema=0.996))
+    vae: FitConfig = field(
+        default_factory=lambda: FitConfig(steps=2000, learning_rate=5e-3, warmup=30, ema=0.996, optimizer="muon")
+    )
     tower: FitConfig = field(
         default_factory=lambda: FitConfig(steps=1200, learning_rate=2e-3, ema=0.99, optimizer="muon")
     )
     llm: FitConfig = field(
         default_factory=lambda: FitConfig(steps=1100, learning_rate=1e-3, warmup=50, ema=0.99, optimizer="muon")
     )
-    vae_batch: int = 32
+    vae_batch: int = 16
     tower_batch: int = 32
     llm_batch: int = 16
     llm_questions: int = 12
@@ -96,16 +99,21 @@ def fit_vae(recipe: PartsRecipe, folder: Path, device: torch.device) -> Autoenco
     if (folder / "model").is_dir():
         return AutoencoderKL.from_pretrained(folder / "model").to(device)
     torch.manual_seed(recipe.seed)
+    channels = tiny().latent_channels
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=(16, 32, 64),
         layers_per_block=1,
-        latent_channels=tiny().latent_channels,
+        latent_channels=channels,
         norm_num_groups=8,
         sample_size=tiny().image_size,
-        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
     ).to(device)
+    with torch.no_grad():  # with the noise that random weights begin with, nothing is learned at first
+        vae.encoder.conv_out.weight[channels:] = 0
+        vae.encoder.conv_out.bias[channels:] = FIRST_LOG_VARIANCE
 
     def losses(model: Any, step: int) -> Losses:
         pixels = samples.any_scenes(recipe.seed, step, recipe.vae_batch).to(device)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from janusflow.data.reflow import ReflowConfig, reflow
+from janusflow.device import resolve_device, resolve_precision
 from janusflow.pipeline import JanusFlow
 from janusflow.tinyworld.captions import Clause, Task, describe, sample_pair
 from janusflow.tinyworld.checker import check
@@ -70,7 +71,8 @@ def draw_pairs(
         count: pictures drawn.
         device: where.
     """
-    pipeline = JanusFlow.from_pretrained(model, device=device, dtype="bfloat16")
+    place = resolve_device(device)
+    pipeline = JanusFlow.from_pretrained(model, device=place, dtype=resolve_precision("auto", place))
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         for config in draws:
             tasks = sample_tasks(config.seed, count // len(draws))

@@ -16,10 +16,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -32,6 +33,7 @@ from janusflow.data.mixture import Mixture
 from janusflow.data.rows import SourceConfig, check_place
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
+from janusflow.device import resolve_precision
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
 from janusflow.model.convnext import ConvNextBlock
@@ -113,6 +115,7 @@ def train(
 
 
 def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, shown: bool) -> Path:
+    config = replace(config, precision=_precision_of(config, world))
     out = Path(config.out)
     checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
     if checkpoints.all() and not resume:
@@ -314,6 +317,13 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
 @torch.no_grad()
 def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
     return None if row.pixels is None or encode is None else encode(row.pixels).clone()
+
+
+def _precision_of(config: TrainConfig, world: World) -> Literal["float32", "bfloat16"]:
+    """Of the matrix products, the same on all processes."""
+    here = resolve_precision(config.precision, world.device)
+    slow = world.largest({"float32": float(here == "float32")})["float32"]
+    return "float32" if slow else "bfloat16"
 
 
 def _precision(config: TrainConfig, world: World) -> AbstractContextManager[object]:

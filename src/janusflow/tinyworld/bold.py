@@ -1,0 +1,77 @@
+"""Bold scenes: what a prompt leaves open is not small, and not of a colour near to the background's.
+
+Small pale shapes are the hardest to draw, and nobody asks for them by "a star": as real data sets of pictures to draw
+are filtered for their looks, the tiny world's are bold. Questions are asked about scenes of all kinds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+from janusflow.tinyworld.captions import Clause, Task, sample_task, scene_for
+from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, SIZES, Scene
+
+CONTRAST = 100.0  # least distance in RGB of a shape's colour from the background
+LARGE = ("medium", "large")
+FEW = 2  # shapes that are medium or large; up to `MANY` are medium
+MANY = 4
+ALIKE = 0.6  # of several shapes without a colour of their own
+TRIES = 8
+
+
+def bold_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
+    """A training pair as `sample_pair` draws it, with a bold scene."""
+    while True:
+        task = sample_task(rng, kind)
+        scene = bold_scene(rng, task)
+        if scene is not None:
+            return task, scene
+
+
+def bold_scene(rng: Random, task: Task) -> Scene | None:
+    """A bold scene that shows exactly the task; None if none was found that training may show.
+
+    Sizes that the task leaves open follow the number of shapes (`open_sizes`). The background is one on which the
+    colours that it names stand out, unless it names one, and colours that it leaves open do.
+    """
+    clauses = [clause for clause in task.clauses for _ in range(clause.count)]
+    sizes = open_sizes(clauses)
+    for _ in range(TRIES):
+        background = task.background or rng.choice(backgrounds(clauses))
+        standing_out = [color for color in COLORS if contrast(color, background) >= CONTRAST]
+        decided = [
+            replace(one, count=1, color=color, size=one.size or rng.choice(sizes))
+            for clause in task.clauses
+            for one, color in zip([clause] * clause.count, _colors(rng, clause, standing_out), strict=True)
+        ]
+        scene = scene_for(rng, replace(task, clauses=tuple(decided), background=background))
+        if scene is not None:
+            return scene
+    return None
+
+
+def _colors(rng: Random, clause: Clause, standing_out: Sequence[str]) -> list[str]:
+    """Of each of the clause's shapes; several are mostly alike."""
+    alike = clause.color or (rng.choice(standing_out) if rng.random() < ALIKE else None)
+    return [alike or rng.choice(standing_out) for _ in range(clause.count)]
+
+
+def open_sizes(clauses: Sequence[Clause]) -> tuple[str, ...]:
+    """What a shape may be, of so many (one clause each), whose size is left open."""
+    return LARGE if len(clauses) <= FEW else LARGE[:1] if len(clauses) <= MANY else tuple(SIZES)
+
+
+def backgrounds(clauses: Sequence[Clause]) -> list[str]:
+    """Those on which the colours that are named stand out, or stand out most."""
+    named = [clause.color for clause in clauses if clause.color]
+    least = {name: min((contrast(color, name) for color in named), default=CONTRAST) for name in BACKGROUNDS}
+    enough = min(CONTRAST, max(least.values()))
+    return [name for name in BACKGROUNDS if least[name] >= enough]
+
+
+def contrast(color: str, background: str) -> float:
+    """Distance in RGB of a colour of `COLORS` from a background."""
+    return math.dist(COLORS[color], BACKGROUNDS[background])
