@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from janusflow.device import (
     resolve_device,
     resolve_dtype,
     resolve_precision,
+    warn_if_slow,
 )
 
 
@@ -81,3 +83,14 @@ def test_products_are_in_bfloat16_where_the_device_has_units_for_it(monkeypatch:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, yes=supported: yes)
         assert resolve_precision("auto", cuda) == precision
     assert resolve_precision("auto", torch.device("mps")) == "bfloat16"
+
+
+def test_bfloat16_on_a_cpu_without_units_for_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.warns(UserWarning, match="this cpu has no units for bfloat16.*dtype='float32'"):
+        warn_if_slow(torch.bfloat16, torch.device("cpu"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_slow(torch.float32, torch.device("cpu"))
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+        warn_if_slow(torch.bfloat16, torch.device("cpu"))

@@ -23,7 +23,7 @@ from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.files import put_together
 from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.conversation import Conversational
-from janusflow.device import resolve_device, resolve_dtype
+from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
 from janusflow.generation import KnownPicture, OutputType, Sampling, Size
 from janusflow.hub import push_to_hub
 from janusflow.images import ImageSource
@@ -107,6 +107,7 @@ class JanusFlow(Conversational):
             raise ValueError(f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter")
         stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow beside 4 bits
         kind = resolve_dtype(dtype, stored)
+        warn_if_slow(kind, place)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
         network.generation_config = set_special_tokens(network.config, processor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -64,6 +64,7 @@ class Data(Dataset):
         self.sources = {
             task: [open_source(config, task, seed, rank, ranks) for config in sources.get(task, ())] for task in TASKS
         }
+        self.anchors = {task: [config.anchor for config in sources.get(task, ())] for task in TASKS}
 
     def __getitem__(self, step: int) -> StepSamples:
         found = StepSamples(step, [])
@@ -72,7 +73,8 @@ class Data(Dataset):
                 continue
             source, rng = self.sources[draw.task][draw.source], Random(f"{self.seed}/{step}/{number}")
             try:
-                found.samples.append(self._sample(draw.task, source, draw.count, rng, found.broken))
+                sample = self._sample(draw.task, source, draw.count, rng, found.broken)
+                found.samples.append(replace(sample, anchored=self.anchors[draw.task][draw.source]))
             except ValueError as error:  # raised here, it would come out of a worker with that one's traceback
                 return StepSamples(step, [], failed=str(error))
         found.streams = {name: stream.state() for name, stream in self.streams().items()}

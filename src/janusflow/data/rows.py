@@ -32,6 +32,8 @@ class SourceConfig:
         questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
         described: of tinyworld: share of the pictures to draw whose text is the full description of the scene.
         bold: of tinyworld: share of the scenes in which what the prompt leaves open is bold (`tinyworld/bold.py`).
+        anchor: what the model itself says of these samples before the run is learned, not what they hold: nothing that
+            they are about is forgotten (`training/anchor.py`).
         fitting: leave records out that do not serve the task; by default they count as broken.
         images, guidance: of replay: pictures drawn in all, and the weight of their prompts.
         teacher: of replay: another model, whose pictures from the same noise are learned in place of the model's own.
@@ -48,6 +50,7 @@ class SourceConfig:
     questions: int = 4
     described: float = 0.0
     bold: float = 0.0
+    anchor: bool = False
     fitting: bool = False
     images: int = 960
     guidance: float = 1.5

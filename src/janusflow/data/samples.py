@@ -44,11 +44,13 @@ class Sample:
         tokens: its sequence.
         seen: (n, 3, S, S), the pictures that it shows, normalised for f_enc; None if there are none.
         drawn: the picture that it draws, or None.
+        anchored: what the model said before the run is learned in place of its labels and its picture.
     """
 
     tokens: Tokens
     seen: Tensor | None = None
     drawn: Drawn | None = None
+    anchored: bool = False
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,10 @@ class DataConfig:
                 given[task].append(SourceConfig(kind, self.own, weight=weight, fitting=True))
         return given
 
+    def anchored(self) -> bool:
+        """Whether any source is learned as the model said it before."""
+        return any(source.anchor for given in self.sources().values() for source in given)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -304,6 +308,8 @@ class TrainConfig:
                 raise ValueError(f"data.{task}: kind of source is {odd!r}; known are {', '.join(KINDS)}")
             if any(source.fitting and source.streaming for source in sources):
                 raise ValueError(f"data.{task}: fitting rows are found before the run, so not in a stream; drop one")
+            if self.model.checkpoint is None and any(source.anchor for source in sources):
+                raise ValueError(f"data.{task}: anchors keep what model.checkpoint can do, and none is given")
             for source in sources:
                 self._check_source(task, source)
                 self._check_replay(task, source)

@@ -64,6 +64,16 @@ def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor) -> 
     return (velocity.float() - target_velocity(noise, latents)).square().flatten(1).mean(dim=1).sum()
 
 
+def distillation_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
+    """sum over tokens of KL(q || p), q the probabilities of `soft_labels` and p those of `logits`, both (K, V).
+
+    Returns:
+        A scalar, float32, 0 where both agree; divide by the number of tokens.
+    """
+    log_p, log_q = logits.float().log_softmax(dim=-1), soft_labels.float().log_softmax(dim=-1)
+    return F.kl_div(log_p, log_q, reduction="sum", log_target=True)
+
+
 def check_repa(sizes: JanusFlowConfig, block: int) -> None:
     """Refuses REPA where it cannot be.
 
@@ -125,7 +135,7 @@ class Objective(nn.Module):
         )
         sums = {}
         if len(pack.labels):
-            sums["ar"] = autoregressive_loss(output.logits[0], pack.labels)
+            sums["ar"] = self._of_labels(output.logits[0], pack)
         if latents is not None:
             assert pack.noise is not None
             sums["flow"] = rectified_flow_loss(output.velocity, latents=latents, noise=pack.noise)
@@ -134,6 +144,14 @@ class Objective(nn.Module):
                 sums["repa"] = repa_loss(self.head(output.image_states), features)
         sums["anchor"] = self._anchor() + 0 * output.logits.sum()
         return sums
+
+    @staticmethod
+    def _of_labels(logits: Tensor, pack: Pack) -> Tensor:
+        """L_AR, and where labels are soft the divergence from them."""
+        if pack.soft_at is None or pack.soft_labels is None:
+            return autoregressive_loss(logits, pack.labels)
+        hard = autoregressive_loss(logits[~pack.soft_at], pack.labels[~pack.soft_at])
+        return hard + distillation_loss(logits[pack.soft_at], pack.soft_labels)
 
     def _anchor(self) -> Tensor:
         """Zero, as a function of every learning parameter outside the LLM's blocks.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from janusflow.data.samples import Sample
-from janusflow.data.templates import IGNORE
+from janusflow.data.templates import IGNORE, Tokens
 from janusflow.model.attention import Documents
 
 
@@ -27,6 +27,7 @@ class Pack:
         labels: (K,) those successors.
         seen: (N, 3, S, S) or None.
         pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures drawn, or None.
+        soft_at, soft_labels: (K,) whether the label is replaced by logits, and those logits, one row each; or None.
     """
 
     input_ids: Tensor
@@ -38,14 +39,15 @@ class Pack:
     pixels: Tensor | None
     noise: Tensor | None
     t: Tensor | None
+    soft_at: Tensor | None = None
+    soft_labels: Tensor | None = None
 
 
 def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
     """Samples one after the other in one row."""
     ids = torch.tensor([token for sample in samples for token in sample.tokens.ids])
     positions = torch.tensor([position for sample in samples for position in sample.tokens.positions])
-    # A sample's first token is never predicted, so the label before each sample's end stays free.
-    following = torch.tensor([label for s in samples for label in (*s.tokens.labels[1:], IGNORE)])
+    following = torch.tensor([label for s in samples for label in _following(s.tokens)])
     predicted_at = (following != IGNORE).nonzero()[:, 0]
     seen = [sample.seen for sample in samples if sample.seen is not None]
     drawn = [sample.drawn for sample in samples if sample.drawn is not None]
@@ -60,6 +62,16 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
         noise=torch.stack([one.noise for one in drawn]).to(device) if drawn else None,
         t=torch.tensor([one.t for one in drawn], device=device) if drawn else None,
     )
+
+
+def labelled(tokens: Tokens) -> list[int]:
+    """The labels of a sample that are predicted."""
+    return [label for label in _following(tokens) if label != IGNORE]
+
+
+def _following(tokens: Tokens) -> list[int]:
+    """What each token predicts: a sample's first token is never predicted, so the place of its last one stays free."""
+    return [*tokens.labels[1:], IGNORE]
 
 
 def fill(samples: Sequence[Sample], length: int) -> list[list[Sample]]:

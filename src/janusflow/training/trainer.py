@@ -38,6 +38,7 @@ from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
 from janusflow.model.convnext import ConvNextBlock
 from janusflow.pipeline import JanusFlow
+from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World, join, leave, shard, whole
@@ -68,6 +69,7 @@ class Run:
     Attributes:
         latents: the VAE's encoder, from the cache where there is one; None if nothing is drawn.
         features: f_enc through the cache, for REPA; None where the network computes them itself.
+        anchor: gives anchored samples their targets; None where there are none.
     """
 
     config: TrainConfig
@@ -78,6 +80,7 @@ class Run:
     optimizers: list[Optimizer]
     ema: Ema
     progress: Progress
+    anchor: Anchor | None = None
 
 
 def train(
@@ -156,6 +159,7 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     latents, features = _frozen_parts(config, world, model)
     torch.manual_seed(config.seed)
     network.set_attn_implementation({"text_config": PACKED})
+    anchor = Anchor(network) if config.data.anchored() else None
     if config.lora.rank:
         add_adapters(network, config.lora, config.parts)
     else:
@@ -169,7 +173,8 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
         _compile(network, world)
     shard(objective, world, precision=config.precision)
     optimizers = make_optimizers(objective, config.optimizer)
-    return Run(config, world, objective, latents, features, optimizers, Ema(objective, config.ema), Progress())
+    ema = Ema(objective, config.ema)
+    return Run(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
 
 
 def _compile(network: JanusFlowForConditionalGeneration, world: World) -> None:
@@ -249,7 +254,8 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
     """One optimizer step; the mean losses of the whole step over all processes, and the norm of the gradient."""
     config, world, objective = run.config, run.world, run.objective
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
-    packs = [pack(row, world.device) for row in fill(found.samples, config.pack_length)]
+    filled = fill(found.samples, config.pack_length)
+    packs = [pack(row, world.device) for row in filled]
     tokens = sum(p.input_ids.shape[1] for p in packs)
     mine = {
         "ar": float(sum(len(p.labels) for p in packs)),
@@ -261,13 +267,17 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
     counts["repa"] = counts["flow"]
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
     packs += [_empty(found, world)] * (rows - len(packs))
+    filled += [[]] * (rows - len(filled))
     objective.train()
     rate = config.optimizer.rate(found.step, config.steps)
     set_rate(run.optimizers, rate)
     totals = dict.fromkeys(("ar", "flow", "repa"), 0.0)
-    for row in packs:
+    for samples, row in zip(filled, packs, strict=True):
         with _precision(config, world):
-            sums = objective(row, _encoded(run.latents, row), _encoded(run.features, row))
+            latents = _encoded(run.latents, row)
+            if run.anchor is not None:
+                row, latents = run.anchor(samples, row, latents)
+            sums = objective(row, latents, _encoded(run.features, row))
         # Sharded gradients are averaged over the processes; the loss is a sum over all of them.
         (objective.weighted(sums, counts) * world.ranks).backward()
         for name in totals.keys() & sums.keys():

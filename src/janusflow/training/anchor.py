@@ -1,0 +1,81 @@
+"""Anchors: on some samples the network learns to say what it said itself before the run, so that it forgets nothing.
+
+Learning without forgetting (Li and Hoiem, arXiv 1606.09282), on samples of what is to be kept. The labels and pictures
+of such samples, even its own, are never exactly what a network says, so training on them moves it (docs/log.md). Its
+own velocities at the same x_t and its own next-token probabilities ask for no change at first, and later for the way
+back.
+
+Shapes: M pictures drawn in a row, A of them anchored; K labelled tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from janusflow.data.samples import Sample
+from janusflow.flow import interpolate
+from janusflow.flow.path import expand
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.training.packing import Pack, labelled, pack
+
+
+class Anchor:
+    """A frozen copy of the network, which gives anchored samples their targets.
+
+    Args:
+        network: as it is before anything is trained, with the attention `PACKED`.
+    """
+
+    def __init__(self, network: JanusFlowForConditionalGeneration) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, samples: Sequence[Sample], row: Pack, latents: Tensor | None) -> tuple[Pack, Tensor | None]:
+        """The row with the copy's answers in the place of what anchored samples hold.
+
+        The velocity v at x_t takes the place of a picture's own as the straight path through x_t with that velocity:
+        from x_t - t v to x_t + (1 - t) v.
+
+        Args:
+            samples: of the row, in its order.
+            row: made of them by `pack`.
+            latents: x_1 of its pictures drawn, (M, C, H, W), or None.
+
+        Returns:
+            The row, with `noise` (M, C, H, W) and, for the labelled tokens of anchored samples, `soft_at` and
+            `soft_labels` set; and its latents.
+        """
+        anchored = [sample for sample in samples if sample.anchored]
+        if not anchored:
+            return row, latents
+        device = row.input_ids.device
+        kept = pack(anchored, device)
+        drawn = torch.tensor([s.anchored for s in samples if s.drawn is not None], dtype=torch.bool, device=device)
+        noisy = None
+        if latents is not None and drawn.any():
+            assert kept.noise is not None and kept.t is not None
+            noisy = interpolate(kept.noise, latents[drawn], kept.t)
+        answer = self.network(
+            input_ids=kept.input_ids,
+            pixel_values=kept.seen,
+            position_ids=kept.position_ids,
+            latents=noisy,
+            t=kept.t,
+            documents=kept.documents,
+            logits_at=kept.predicted_at,
+        )
+        if noisy is not None:
+            assert latents is not None and row.noise is not None and kept.t is not None
+            t, velocity = expand(kept.t, noisy), answer.velocity.float()
+            noise, latents = row.noise.clone(), latents.clone()
+            noise[drawn], latents[drawn] = noisy - t * velocity, noisy + (1 - t) * velocity
+            row = replace(row, noise=noise)
+        if len(kept.labels):
+            soft = torch.cat([torch.full((len(labelled(s.tokens)),), s.anchored) for s in samples])
+            row = replace(row, soft_at=soft.to(device), soft_labels=answer.logits[0].float())
+        return row, latents
