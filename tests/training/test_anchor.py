@@ -82,6 +82,18 @@ def test_of_a_mixed_row_the_other_samples_losses_stay(mutable_model: JanusFlow, 
     assert untouched.soft_at is None
 
 
+def test_anchored_samples_have_a_weight_of_their_own(mutable_model: JanusFlow, objective: Objective) -> None:
+    samples = [replace(s, anchored=n % 2 == 0) for n, s in enumerate(mixed_samples(mutable_model))]
+    anchor = Anchor(objective.network)
+    disturbed(objective)
+    once = sums(objective, samples, anchor)
+    kept = sums(objective, [s for s in samples if s.anchored], anchor)
+    objective.config = replace(objective.config, anchor=4.0)
+    weighted = sums(objective, samples, anchor)
+    for name in ("ar", "flow"):
+        assert float(weighted[name].detach()) == pytest.approx(float((once[name] + 3 * kept[name]).detach()), rel=1e-4)
+
+
 def test_the_velocity_to_be_kept_is_that_of_the_same_state(mutable_model: JanusFlow, objective: Objective) -> None:
     samples = [replace(s, anchored=True) for s in mixed_samples(mutable_model) if s.drawn is not None]
     row = pack(samples, CPU)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from janusflow import JanusFlow
 from janusflow.training.config import load_config
 from janusflow.training.dryrun import describe, estimate
 from janusflow.training.stages import PAPER, PARTS
@@ -176,6 +177,12 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     assert "drawn before the first step: 300 pictures (replay)" in describe(
         load_config(RECIPES / "finetune" / "both.yaml", replayed)
     )
+    stage3_kept = ["model.checkpoint=tiny", "data.understanding.0.anchor=true", "loss.repa=0"]
+    kept = load_config(RECIPES / "paper" / "stage3.yaml", stage3_kept)
+    assert estimate(kept).memory(64) > estimate(kept).anchor == 4 * sum(
+        p.numel() for p in JanusFlow.from_pretrained("tiny").network.parameters()
+    )
+    assert "anchor (the weights before the run" in describe(kept)
 
 
 def test_every_parameter_belongs_to_one_part() -> None:

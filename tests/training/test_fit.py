@@ -129,3 +129,19 @@ def test_schedules() -> None:
     decay = FitConfig(steps=100, learning_rate=1.0, warmup=0, schedule="decay")
     assert decay.rate(74) == pytest.approx(1.0)
     assert decay.rate(99) < 0.06
+
+
+def test_sigterm_saves_and_ends_well(tmp_path: Path) -> None:
+    def told(m: nn.Module, step: int) -> dict[str, Tensor]:
+        if step == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return losses(m, step)
+
+    with pytest.raises(SystemExit) as end:
+        fit(model(), told, CONFIG, tmp_path / "parts", title="test")
+    assert end.value.code == 0 and len(curve(tmp_path / "parts")) == 6
+    assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 6
+    whole = fit(model(), losses, CONFIG, tmp_path / "whole", title="test")
+    again = fit(model(), losses, CONFIG, tmp_path / "parts", title="test")
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)

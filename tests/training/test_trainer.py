@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -218,7 +221,7 @@ def test_the_export_holds_the_averages(start: Path, tmp_path: Path) -> None:
 
 
 SHARDED = """
-import json, sys
+import json, os, sys
 import torch
 torch.set_num_threads(1)
 from torch.distributed.tensor import DTensor
@@ -230,6 +233,8 @@ def watched(run, found):
     assert all(isinstance(p, DTensor) for p in own)
     assert all(isinstance(v, DTensor) for v in run.ema.values.values())
     assert sum(p.to_local().numel() for p in own) < 0.6 * sum(p.numel() for p in own)
+    with open(f"{run.config.out}/pid-{run.world.rank}", "w") as file:
+        file.write(str(os.getpid()))
     ids = [sample.tokens.ids for sample in found.samples]
     with open(f"{run.config.out}/seen-{run.world.rank}.jsonl", "a") as file:
         file.write(json.dumps(ids) + "\\n")
@@ -300,6 +305,46 @@ def test_sigterm_to_torchrun_saves_one_step_of_all_processes(start: Path, tmp_pa
     assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
     sharded(settings(start, tmp_path / "told", steps=done + 1), tmp_path, resume=True)
     assert [row["step"] for row in curve(tmp_path / "told")] == list(range(1, done + 2))
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """Those of a log that another process writes."""
+    text = (out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def test_two_processes_killed_at_random_moments_continue_to_the_bit(start: Path, tmp_path: Path) -> None:
+    """SIGKILL to both and their launcher, three times, while there is a checkpoint after every step."""
+    config = settings(start, tmp_path / "killed", steps=40, save={"every": 1})
+    pids = [tmp_path / "killed" / f"pid-{rank}" for rank in (0, 1)]
+    moments = Random(0)
+    for number in range(3):
+        before = max((int(folder.name[5:12]) for folder in tmp_path.glob("killed/checkpoints/step-*")), default=0)
+        life = subprocess.Popen(torchrun(config, tmp_path, resume=True), env=ONE_THREAD, stderr=subprocess.DEVNULL)
+        while not any(row["step"] > before for row in rows_of(tmp_path / "killed")):
+            assert life.poll() is None, number
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0.0, 0.8))
+        for pid in (life.pid, *(int(file.read_text()) for file in pids)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        life.wait()
+    assert 3 <= len(curve(tmp_path / "killed")) < 40
+    sharded(config, tmp_path, resume=True)
+    whole = replace(config, out=str(tmp_path / "whole"))
+    sharded(whole, tmp_path)
+    assert values(tmp_path / "killed") == values(tmp_path / "whole")
+    for name, value in weights(tmp_path / "whole" / "export").items():
+        assert torch.equal(weights(tmp_path / "killed" / "export")[name], value), name
+
+
+def test_two_sharded_processes_with_anchors_give_the_curve_of_one(start: Path, tmp_path: Path) -> None:
+    kept = [{"kind": "tinyworld", "anchor": True}]
+    ratios = [{"understanding": 2, "generation": 3, "text": 1}]
+    data = {"understanding": kept, "generation": kept, "text": [{"kind": "tinyworld"}], "ratios": ratios, "workers": 0}
+    quietly(settings(start, tmp_path / "alone", steps=4, data=data))
+    sharded(settings(start, tmp_path / "both", steps=4, data=data), tmp_path)
+    assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
 
 
 def test_when_one_process_cannot_read_on_all_end_and_the_last_checkpoint_is_whole(start: Path, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ class Anchor:
             latents: x_1 of its pictures drawn, (M, C, H, W), or None.
 
         Returns:
-            The row, with `noise` (M, C, H, W) and, for the labelled tokens of anchored samples, `soft_at` and
-            `soft_labels` set; and its latents.
+            The row, with `noise` (M, C, H, W) and `kept` set for its anchored pictures, and `soft_at` and `soft_labels`
+            for the labelled tokens of anchored samples; and its latents.
         """
         anchored = [sample for sample in samples if sample.anchored]
         if not anchored:
@@ -74,7 +74,7 @@ class Anchor:
             t, velocity = expand(kept.t, noisy), answer.velocity.float()
             noise, latents = row.noise.clone(), latents.clone()
             noise[drawn], latents[drawn] = noisy - t * velocity, noisy + (1 - t) * velocity
-            row = replace(row, noise=noise)
+            row = replace(row, noise=noise, kept=drawn)
         if len(kept.labels):
             soft = torch.cat([torch.full((len(labelled(s.tokens)),), s.anchored) for s in samples])
             row = replace(row, soft_at=soft.to(device), soft_labels=answer.logits[0].float())

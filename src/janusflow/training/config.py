@@ -265,6 +265,7 @@ class TrainConfig:
             ("loss.ar", self.loss.ar, float("inf")),
             ("loss.flow", self.loss.flow, float("inf")),
             ("loss.repa", self.loss.repa, float("inf")),
+            ("loss.anchor", self.loss.anchor, float("inf")),
             ("spike", self.spike, float("inf")),
         ):
             if not 0 <= share <= top:

@@ -88,7 +88,7 @@ def leave(world: World) -> None:
 def shard(objective: Objective, world: World, *, precision: str) -> None:
     """Shards every LLM block for itself, and all else together with the root; nothing alone.
 
-    The blocks and the root run in every forward pass, the objective's anchor gives all else a gradient, and embeddings
+    The blocks and the root run in every forward pass, the objective's zero gives all else a gradient, and embeddings
     that require one send every row backwards through the blocks, frozen ones too: so the processes never wait for each
     other in vain, whatever their samples are.
     """

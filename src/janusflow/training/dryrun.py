@@ -32,6 +32,7 @@ class Estimate:
         flops: of a step, forward and backward, without the VAE's encoding.
         state: bytes of weights, gradients, moments and average, over all processes.
         gathered: bytes that each of several processes holds whole for a while: all but the LLM's blocks, in 16 bits.
+        anchor: bytes of the copy of the network before the run, whole in each process, where data is anchored.
         activations: bytes of one row's activations and logits in one process.
         steps: in all.
     """
@@ -42,12 +43,13 @@ class Estimate:
     flops: float
     state: float
     gathered: float
+    anchor: float
     activations: float
     steps: int
 
     def memory(self, gpus: int) -> float:
         """Bytes in one of so many processes, without the VAE and what kernels need for themselves."""
-        return self.state / gpus + (self.gathered if gpus > 1 else 0) + self.activations
+        return self.state / gpus + (self.gathered if gpus > 1 else 0) + self.anchor + self.activations
 
     def days(self, gpus: int) -> float:
         """Of so many H100s at 40 % of their bf16 peak, for all steps."""
@@ -75,6 +77,7 @@ def estimate(config: TrainConfig) -> Estimate:
     blocks = sum(p.numel() for p in network.language_model.layers.parameters())
     gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
     gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))
+    whole_network = BYTES * sum(p.numel() for p in network.parameters())
     if config.lora.rank:
         with torch.device("meta"):
             adapted = add_adapters(network, config.lora, config.parts)
@@ -89,6 +92,7 @@ def estimate(config: TrainConfig) -> Estimate:
         flops=_flops(config, sizes, tokens, pictures),
         state=state,
         gathered=gathered,
+        anchor=whole_network if config.data.anchored() else 0.0,
         activations=_activations(config, sizes, tokens, pictures) + _logits(config, sizes, tokens),
         steps=config.steps,
     )
@@ -172,6 +176,8 @@ def describe(config: TrainConfig) -> str:
         f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g} (without the VAE's encoding)",
         f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
     ]
+    if found.anchor:
+        lines.append(f"anchor (the weights before the run, in each process): {found.anchor / 1e9:,.1f} GB")
     for source in replays(config):
         lines.append(f"drawn before the first step: {source.images:,} pictures (replay)")
     for gpus in (1, 8, 64):

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from janusflow.device import resolve_precision
 from janusflow.training.config import OptimizerConfig
 from janusflow.training.optimizers import make_optimizers, set_rate, update
+from janusflow.training.sigterm import on_sigterm
 
 Losses = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
@@ -88,6 +89,7 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
 
     Raises:
         ValueError: if the loss is not finite; the last checkpoint stays.
+        SystemExit: of status 0 at SIGTERM, after saving.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -95,7 +97,9 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     first = _resume(folder / "state.pt", model, average, optimizers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), refresh_per_second=1) as bar:
+    told: list[int] = []
+    bar = Progress(*columns, TimeRemainingColumn(), refresh_per_second=1)
+    with bar, on_sigterm(lambda number, _: told.append(number)):
         task = bar.add_task(title, total=config.steps, completed=first)
         for step in range(first, config.steps):
             started = time.perf_counter()
@@ -104,8 +108,11 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
             average.update_parameters(model)
             _log(folder / "log.jsonl", {"step": step, **terms, "seconds": time.perf_counter() - started})
             bar.update(task, advance=1, description=f"{title} loss {terms['loss']:.4f}")
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps or told:
                 _save(folder / "state.pt", step + 1, model, average, optimizers)
+            if told:
+                bar.console.print(f"told to stop: saved after step {step + 1}; the same command goes on")
+                raise SystemExit(0)
     return cast(Model, average.module.eval())
 
 

@@ -28,6 +28,7 @@ class LossConfig:
 
     Attributes:
         ar, flow, repa: weights of L_AR, L_RF and L_REPA; a weight of 0 leaves the loss out.
+        anchor: weight of anchored samples beside the others in L_AR and L_RF (`training/anchor.py`).
         repa_block: the LLM block, from 1, whose states REPA compares.
     """
 
@@ -35,6 +36,7 @@ class LossConfig:
     flow: float = 1.0
     repa: float = 1.0
     repa_block: int = 6
+    anchor: float = 1.0
 
 
 def autoregressive_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -50,18 +52,20 @@ def autoregressive_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, reduction="sum")
 
 
-def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor) -> Tensor:
+def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor, weights: Tensor | None = None) -> Tensor:
     """L_RF = sum over pictures of the mean over latent values of (v(x_t, t | prompt) - (x_1 - x_0))^2.
 
     Args:
         velocity: v(x_t, t | prompt), (M, C, H, W), at x_t = t x_1 + (1 - t) x_0.
         latents: x_1.
         noise: x_0.
+        weights: (M,) of the pictures; by default all 1.
 
     Returns:
         A scalar, float32; divide by the number of pictures.
     """
-    return (velocity.float() - target_velocity(noise, latents)).square().flatten(1).mean(dim=1).sum()
+    each = (velocity.float() - target_velocity(noise, latents)).square().flatten(1).mean(dim=1)
+    return each.sum() if weights is None else (weights * each).sum()
 
 
 def distillation_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
@@ -138,22 +142,22 @@ class Objective(nn.Module):
             sums["ar"] = self._of_labels(output.logits[0], pack)
         if latents is not None:
             assert pack.noise is not None
-            sums["flow"] = rectified_flow_loss(output.velocity, latents=latents, noise=pack.noise)
+            weights = None if pack.kept is None else torch.where(pack.kept, self.config.anchor, 1.0)
+            sums["flow"] = rectified_flow_loss(output.velocity, latents=latents, noise=pack.noise, weights=weights)
             if self.head is not None:
                 features = output.image_features if features is None else features
                 sums["repa"] = repa_loss(self.head(output.image_states), features)
-        sums["anchor"] = self._anchor() + 0 * output.logits.sum()
+        sums["zero"] = self._zero() + 0 * output.logits.sum()
         return sums
 
-    @staticmethod
-    def _of_labels(logits: Tensor, pack: Pack) -> Tensor:
+    def _of_labels(self, logits: Tensor, pack: Pack) -> Tensor:
         """L_AR, and where labels are soft the divergence from them."""
         if pack.soft_at is None or pack.soft_labels is None:
             return autoregressive_loss(logits, pack.labels)
         hard = autoregressive_loss(logits[~pack.soft_at], pack.labels[~pack.soft_at])
-        return hard + distillation_loss(logits[pack.soft_at], pack.soft_labels)
+        return hard + self.config.anchor * distillation_loss(logits[pack.soft_at], pack.soft_labels)
 
-    def _anchor(self) -> Tensor:
+    def _zero(self) -> Tensor:
         """Zero, as a function of every learning parameter outside the LLM's blocks.
 
         All of them then have a gradient in every step, whatever its samples use: under sharding all processes must have
@@ -170,6 +174,6 @@ class Objective(nn.Module):
             sums: from `forward`.
             counts: labelled tokens ("ar") and pictures drawn ("flow", "repa") of the whole step.
         """
-        weights = {"ar": self.config.ar, "flow": self.config.flow, "repa": self.config.repa, "anchor": 1.0}
+        weights = {"ar": self.config.ar, "flow": self.config.flow, "repa": self.config.repa, "zero": 1.0}
         terms = [weights[name] / max(counts.get(name, 1), 1) * value for name, value in sums.items()]
         return torch.stack(terms).sum()

@@ -27,6 +27,7 @@ class Pack:
         labels: (K,) those successors.
         seen: (N, 3, S, S) or None.
         pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures drawn, or None.
+        kept: (M,) which pictures are anchored, or None if none is.
         soft_at, soft_labels: (K,) whether the label is replaced by logits, and those logits, one row each; or None.
     """
 
@@ -39,6 +40,7 @@ class Pack:
     pixels: Tensor | None
     noise: Tensor | None
     t: Tensor | None
+    kept: Tensor | None = None
     soft_at: Tensor | None = None
     soft_labels: Tensor | None = None
 

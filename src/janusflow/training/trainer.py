@@ -10,16 +10,13 @@ import copy
 import math
 import os
 import shutil
-import signal
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Literal
 
 import torch
@@ -49,6 +46,7 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
+from janusflow.training.sigterm import leave_at_once, on_sigterm
 from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes, export, open_model, take_head
 
@@ -111,7 +109,7 @@ def train(
     """
     world = join(device)
     try:
-        with _on_sigterm(_leave_at_once):
+        with on_sigterm(leave_at_once):
             return _train(config, world, resume=resume, official=official, shown=progress_bar)
     finally:
         leave(world)
@@ -139,7 +137,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         what = "1 process" if now == 1 else f"{now} processes"
         report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
     told: list[int] = []
-    with report, _on_sigterm(lambda number, _: told.append(number)):
+    with report, on_sigterm(lambda number, _: told.append(number)):
         try:
             finished = _loop(run, data, checkpoints, report, model, told)
         except (RunError, OSError):
@@ -343,25 +341,3 @@ def _precision(config: TrainConfig, world: World) -> AbstractContextManager[obje
 def _empty(found: StepSamples, world: World) -> Pack:
     """A row without any loss, for a process that has fewer rows than others: all must run the same number."""
     return pack([Sample(Tokens([0], [IGNORE], [0]))], world.device)
-
-
-@contextmanager
-def _on_sigterm(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Does something else at SIGTERM than to die of it, for a while."""
-    try:
-        before = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _leave_at_once(number: int, frame: FrameType | None) -> None:
-    """What is drawn or written outside the steps is whole or not there, and goes on with the same command."""
-    print(
-        "told to stop: nothing is lost; the same command, with --resume after the first step, goes on", file=sys.stderr
-    )
-    raise SystemExit(0)
