@@ -2,10 +2,10 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is what the model draws itself
-(replay; docs/training.md, Fine-tuning). Rounds of recipes/finetune/round.yaml follow it, with the checker as judge of
-what the tuned model draws of the new. In the next run LoRA takes the place of the whole LLM, and in the last ones
-rendered pictures, as in the first training, or nothing that of its own drawings.
+Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is anchored: the model learns what
+it said itself before (docs/training.md, Fine-tuning). Rounds of recipes/finetune/round.yaml follow it, with the checker
+as judge of what the tuned model draws of the new. In the next run LoRA takes the place of the whole LLM, and in the last
+ones pictures that the model draws before the run, or nothing, that of anchors.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import typer
 from PIL import Image
 
 from janusflow import JanusFlow
+from janusflow.device import resolve_device, resolve_precision
 from janusflow.evaluation import tinyworld
 from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
 from janusflow.tinyworld.checker import check
@@ -32,9 +33,12 @@ from janusflow.training.trainer import train
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "finetune"
 RUNS = {
-    "with its own drawings": [],
-    "with its own drawings, LoRA": ["lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
-    "with rendered pictures": ["data.generation.0.kind=tinyworld"],
+    "with anchors": [],
+    "with anchors, LoRA": ["lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
+    "with its own drawings": [
+        "data.understanding=[{kind: tinyworld}]",
+        "data.generation=[{kind: replay, path: tinyworld, images: 840}]",
+    ],
     "with nothing": ["data.own_share=1"],
 }
 NEW = (*RESERVED_COLORS, *RESERVED_SHAPES)
@@ -188,7 +192,8 @@ def main(
         raise typer.BadParameter(f"no run is named {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
     lessons = out / "lessons"
     write_lessons(lessons, new, pictures)
-    before = JanusFlow.from_pretrained(model, dtype="bfloat16")
+    precision = resolve_precision("auto", resolve_device())
+    before = JanusFlow.from_pretrained(model, dtype=precision)
     rows = {"before": examine(before, new, prompts, questions, guidance)}
     for number, (name, changes) in enumerate(RUNS.items()):
         if only and name not in only:
@@ -201,7 +206,7 @@ def main(
                 given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", *changes]
                 tuned = str(train(load_config(RECIPES / "both.yaml", given)))
             row = f"{name}, {turn} round{'s' * (turn > 1)}" if turn else name
-            drawing = JanusFlow.from_pretrained(tuned, dtype="bfloat16")
+            drawing = JanusFlow.from_pretrained(tuned, dtype=precision)
             rows[row] = examine(drawing, new, prompts, questions, guidance)
             print(table(rows), flush=True)
 

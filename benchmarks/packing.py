@@ -24,7 +24,7 @@ from janusflow.data.loader import Data
 from janusflow.data.mixture import Mixture
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens
-from janusflow.device import resolve_device
+from janusflow.device import resolve_device, resolve_precision
 from janusflow.flow import interpolate
 from janusflow.model.attention import PACKED
 from janusflow.training.config import TrainConfig, load_config
@@ -56,7 +56,7 @@ def packed(objective: Objective, model: JanusFlow, rows: Sequence[list[Sample]],
     for row in rows:
         one = pack(row, device)
         latents = None if one.pixels is None else model.codec.encode(one.pixels).clone()
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) == "bfloat16"):
             loss = objective.weighted(objective(one, latents), COUNTS)
         loss.backward()
 
@@ -81,7 +81,7 @@ def padded(model: JanusFlow, batches: Sequence[list[Sample]], device: torch.devi
         noisy = None
         if latents is not None and one.noise is not None and one.t is not None:
             noisy = interpolate(one.noise, latents, one.t)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) == "bfloat16"):
             output = model.network(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),

@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 import typer
 
-from janusflow.device import resolve_device
+from janusflow.device import DTYPES, resolve_device, resolve_precision
 from janusflow.training.config import load_config
 from janusflow.training.dryrun import estimate
 from janusflow.training.trainer import train
@@ -24,9 +24,9 @@ SKIPPED = 3  # steps to warm up
 SIDE = 2048
 
 
-def gemm_rate(device: torch.device) -> float:
-    """FLOP/s of a large bfloat16 matrix product, the best of several."""
-    left, right = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
+def gemm_rate(device: torch.device, precision: str) -> float:
+    """FLOP/s of a large matrix product, the best of several."""
+    left, right = (torch.randn(SIDE, SIDE, device=device, dtype=DTYPES[precision]) for _ in range(2))
     best = float("inf")
     for _ in range(10):
         started = time.perf_counter()
@@ -50,12 +50,14 @@ def main(
         rows = [json.loads(line) for line in Path(folder, "run", "log.jsonl").read_text().splitlines()][SKIPPED:]
     step = median(row["seconds"] for row in rows)
     tokens = median(row["tokens"] for row in rows)
-    found, peak = estimate(config), gemm_rate(resolve_device(device))
+    place = resolve_device(device)
+    precision = resolve_precision(config.precision, place)
+    found, peak = estimate(config), gemm_rate(place, precision)
     flops = found.flops * tokens / sum(found.tokens.values())
     print(
         f"{step:.2f} s a step of {config.batch_size} samples: {config.batch_size / step:.0f} samples/s, "
         f"{tokens / step:,.0f} tokens/s; {flops / step / 1e9:,.0f} GFLOP/s, "
-        f"{flops / step / peak:.0%} of the {peak / 1e9:,.0f} GFLOP/s of a bfloat16 matrix product; "
+        f"{flops / step / peak:.0%} of the {peak / 1e9:,.0f} GFLOP/s of a {precision} matrix product; "
         f"{median(row['waited'] for row in rows) / step:.1%} waiting for data"
     )
 

@@ -70,6 +70,7 @@ def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
 def resolve_precision(precision: str, device: torch.device) -> str:
     """The dtype of matrix products that `precision` stands for; "auto" is bfloat16 where the device multiplies it fast.
 
+    CPUs and CUDA devices are asked; others get bfloat16.
     A CPU without units for bfloat16 takes some forty times as long for a product in it as in float32 (docs/log.md).
     """
     if precision != "auto":
@@ -86,7 +87,7 @@ def warn_if_slow(dtype: torch.dtype, device: torch.device) -> None:
     """Says so where matrix products in bfloat16 are slower than in float32 by far."""
     if dtype == torch.bfloat16 and resolve_precision("auto", device) == "float32":
         warnings.warn(
-            f"this {device.type} has no units for bfloat16 and takes some forty times as long as in float32; "
+            f"this {device.type} device has no units for bfloat16, and may take forty times as long as in float32; "
             "where memory allows give dtype='float32' (--dtype float32)",
             stacklevel=3,
         )

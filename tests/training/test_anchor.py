@@ -113,6 +113,18 @@ def test_the_velocity_to_be_kept_is_that_of_the_same_state(mutable_model: JanusF
     torch.testing.assert_close((moved - kept.noise)[[0, 2]], found[[0, 2]], atol=1e-4, rtol=1e-4)
 
 
+def test_repa_leaves_anchored_pictures_out(mutable_model: JanusFlow) -> None:
+    mutable_model.network.set_attn_implementation({"text_config": PACKED})
+    objective = Objective(mutable_model.network.requires_grad_(True), LossConfig(repa_block=1))
+    samples = [replace(s, anchored=n % 2 == 0) for n, s in enumerate(mixed_samples(mutable_model))]
+    free = [sample for sample in samples if not sample.anchored]
+    assert 0 < sum(s.drawn is not None for s in free) < sum(s.drawn is not None for s in samples)
+    both, alone = sums(objective, samples, Anchor(objective.network)), sums(objective, free)
+    torch.testing.assert_close(both["repa"], alone["repa"], rtol=1e-4, atol=1e-5)
+    kept = [replace(sample, anchored=True) for sample in samples]
+    assert float(sums(objective, kept, Anchor(objective.network))["repa"].detach()) == 0
+
+
 def lessons(start: Path, out: Path, *, anchor: bool, resume: bool = False, **changes: Any) -> Path:
     """A run on stars alone, with scenes of all kinds kept or learned anew."""
     star = {"kind": "tinyworld", "shares": {"counting": 1.0}}

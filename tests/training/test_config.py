@@ -97,6 +97,10 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
             {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "judge": "mine:score"}]}},
             "data.generation: judge and teacher are for a replay, not for a source of 'tinyworld'",
         ),
+        (
+            {"data": {**GOOD["data"], "generation": [{"kind": "replay", "path": "x", "teacher": "y", "anchor": True}]}},
+            "data.generation: an anchor keeps what the model says, so it takes no teacher",
+        ),
         ({"steps": True}, "steps is True: input should be a valid integer"),
         ({"steps": "5"}, "steps is '5': input should be a valid integer"),
         ({"compile": "no"}, "compile is 'no': input should be a valid boolean"),
@@ -179,8 +183,10 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     )
     stage3_kept = ["model.checkpoint=tiny", "data.understanding.0.anchor=true", "loss.repa=0"]
     kept = load_config(RECIPES / "paper" / "stage3.yaml", stage3_kept)
-    assert estimate(kept).memory(64) > estimate(kept).anchor == 4 * sum(
-        p.numel() for p in JanusFlow.from_pretrained("tiny").network.parameters()
+    assert (
+        estimate(kept).memory(64)
+        > estimate(kept).anchor
+        == 4 * sum(p.numel() for p in JanusFlow.from_pretrained("tiny").network.parameters())
     )
     assert "anchor (the weights before the run" in describe(kept)
 

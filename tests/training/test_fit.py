@@ -131,6 +131,17 @@ def test_schedules() -> None:
     assert decay.rate(99) < 0.06
 
 
+def test_a_gradient_that_is_not_finite_ends_before_the_weights(tmp_path: Path) -> None:
+    def steep(m: nn.Module, step: int) -> dict[str, Tensor]:
+        terms = losses(m, step)
+        root = (terms["loss"] * 0).abs().sqrt()  # 0, of slope infinite times 0
+        return {**terms, "loss": terms["loss"] + root} if step == 5 else terms
+
+    with pytest.raises(ValueError, match="the gradient of step 5 is nan; the last checkpoint is intact"):
+        fit(model(), steep, CONFIG, tmp_path, title="test")
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
+
+
 def test_sigterm_saves_and_ends_well(tmp_path: Path) -> None:
     def told(m: nn.Module, step: int) -> dict[str, Tensor]:
         if step == 5:

@@ -52,7 +52,7 @@ def test_prompts_of_ones_own_are_drawn_once_and_trained_on(
 
 
 def test_of_the_tiny_worlds_prompts_right_pictures_are_kept(tmp_path: Path, tiny_model: JanusFlow) -> None:
-    given = ["model=tiny", f"out={tmp_path}", "data.generation.0.images=14"]
+    given = ["model=tiny", f"out={tmp_path}", "data.generation=[{kind: replay, path: tinyworld, images: 14}]"]
     sources = replay.drawn_sources(load_config(RECIPES / "finetune" / "generation.yaml", given), join("cpu"))
     assert sources["generation"] == [SourceConfig("parquet", str(tmp_path / "replay0"), images=14)]
     rows = FileSource(sources["generation"][0], "generation")

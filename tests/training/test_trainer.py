@@ -30,6 +30,7 @@ from janusflow.cli import app
 from janusflow.data.loader import Data
 from janusflow.training.config import OptimizerConfig, TrainConfig
 from janusflow.training.distributed import Ema
+from janusflow.training.resume import Checkpoints
 from janusflow.training.trainer import RunError
 from tests.conftest import GOLDEN
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
@@ -140,7 +141,6 @@ def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -
     own_folder(tmp_path / "own")
     words = ["train", str(RECIPES / "finetune" / "both.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
     words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "watch.tensorboard=false", "--device", "cpu"]
-    words += ["data.generation.0.kind=tinyworld"]
     first = CliRunner().invoke(app, [*words, "steps=2"])
     assert first.exit_code == 0, first.output
     assert all(word in first.stderr for word in ("step 2 of 2: ar ", " flow ", "tokens/s", "waiting"))
@@ -160,7 +160,6 @@ def test_the_other_recipes_for_ones_own_folder(start: Path, tmp_path: Path, name
     own_folder(tmp_path / "own")
     words = ["train", str(RECIPES / "finetune" / f"{name}.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
     words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "steps=2", "watch.tensorboard=false"]
-    words += ["data.generation.0.kind=tinyworld"] if name == "generation" else []
     done = CliRunner().invoke(app, [*words, "--device", "cpu"])
     assert done.exit_code == 0, done.output
     before, after = weights(start), weights(tmp_path / "run" / "export")
@@ -305,6 +304,22 @@ def test_sigterm_to_torchrun_saves_one_step_of_all_processes(start: Path, tmp_pa
     assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
     sharded(settings(start, tmp_path / "told", steps=done + 1), tmp_path, resume=True)
     assert [row["step"] for row in curve(tmp_path / "told")] == list(range(1, done + 2))
+
+
+def test_sigterm_while_the_last_checkpoint_is_written_leaves_the_export_to_the_next(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Checkpoints.finish
+
+    def told(checkpoints: Checkpoints) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        finish(checkpoints)
+
+    config = settings(start, tmp_path / "run", steps=2)
+    monkeypatch.setattr(Checkpoints, "finish", told)
+    assert quietly(config) == tmp_path / "run" and not (tmp_path / "run" / "export").exists()
+    monkeypatch.undo()
+    assert quietly(config, resume=True) == tmp_path / "run" / "export"
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:

@@ -92,9 +92,13 @@ class DataConfig:
                 given[task].append(SourceConfig(kind, self.own, weight=weight, fitting=True))
         return given
 
+    def learned(self) -> dict[str, list[SourceConfig]]:
+        """The sources of those tasks that ever have a share."""
+        return {task: given for task, given in self.sources().items() if any(getattr(r, task) for r in self.ratios)}
+
     def anchored(self) -> bool:
         """Whether any source is learned as the model said it before."""
-        return any(source.anchor for given in self.sources().values() for source in given)
+        return any(source.anchor for given in self.learned().values() for source in given)
 
 
 @dataclass(frozen=True)
@@ -339,6 +343,8 @@ class TrainConfig:
                     f"data.{task}: judge and teacher are for a replay, not for a source of {source.kind!r}"
                 )
             return
+        if source.teacher and source.anchor:
+            raise ValueError(f"data.{task}: an anchor keeps what the model says, so it takes no teacher; drop one")
         if task != "generation" or self.model.checkpoint is None:
             raise ValueError(
                 f"data.{task}: a replay is of pictures that model.checkpoint draws, for data.generation alone"

@@ -29,7 +29,7 @@ class Estimate:
     Attributes:
         learning, frozen: parameters by part; the REPA head counts as "repa", low-rank adapters as "adapters".
         tokens: of a step, by task.
-        flops: of a step, forward and backward, without the VAE's encoding.
+        flops: of a step, forward and backward, without the VAE's encoding and anchors' own forward pass.
         state: bytes of weights, gradients, moments and average, over all processes.
         gathered: bytes that each of several processes holds whole for a while: all but the LLM's blocks, in 16 bits.
         anchor: bytes of the copy of the network before the run, whole in each process, where data is anchored.
@@ -165,6 +165,7 @@ def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int])
 def describe(config: TrainConfig) -> str:
     """The estimate as a text to read."""
     found = estimate(config)
+    left_out = "the VAE's encoding" + (" and the anchors' forward pass" if found.anchor else "")
     lines = ["learning:"]
     lines += [f"  {part:12} {count:>15,}" for part, count in found.learning.items()]
     lines += ["frozen:"] + [f"  {part:12} {count:>15,}" for part, count in found.frozen.items()]
@@ -173,7 +174,7 @@ def describe(config: TrainConfig) -> str:
         "tokens per step: "
         + ", ".join(f"{task} {count:,}" for task, count in found.tokens.items())
         + f"; {sum(found.tokens.values()) / config.pack_length:,.1f} rows",
-        f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g} (without the VAE's encoding)",
+        f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g} (without {left_out})",
         f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
     ]
     if found.anchor:

@@ -1,7 +1,7 @@
 """The loop: batches that are functions of the step, updates, clipping, EMA, atomic checkpoints, resume.
 
-Everything random in a step must come from `step_generator(seed, step)`, so that a killed run continues as if nothing
-had happened.
+Everything random in a step must be a function of the step (`step_generator` is one), so that a killed run continues as
+if nothing had happened.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ class FitConfig:
         precision: "bfloat16" runs the matrix products of forward and backward in it (autocast); "auto" does where the
             device multiplies it fast.
         save_every: steps between checkpoints.
-        seed: of everything random.
         optimizer: "adamw" or "muon", see `OptimizerConfig`.
     """
 
@@ -58,7 +57,6 @@ class FitConfig:
     ema: float = 0.999
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     save_every: int = 200
-    seed: int = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
@@ -88,12 +86,12 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
         title: stands before the progress bar.
 
     Raises:
-        ValueError: if the loss is not finite; the last checkpoint stays.
+        ValueError: if the loss or its gradient is not finite; the last checkpoint stays.
         SystemExit: of status 0 at SIGTERM, after saving.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizers = make_optimizers(model, config.updates())
+    optimizers = make_optimizers(model, config.updates(), precision=config.precision)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     first = _resume(folder / "state.pt", model, average, optimizers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -134,6 +132,8 @@ def _update(
     model.zero_grad(set_to_none=True)
     terms["loss"].backward()
     norm = clip_grad_norm_(parameters, config.clip)
+    if not torch.isfinite(norm):
+        raise ValueError(f"the gradient of step {step} is {norm.item()}; the last checkpoint is intact")
     update(optimizers)
     return {**{name: value.item() for name, value in terms.items()}, "gradient": norm.item()}
 

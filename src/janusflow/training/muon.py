@@ -1,7 +1,7 @@
 """Muon in the precision that the device multiplies fast: what `optimizers.py` gives the matrices of the blocks.
 
 torch.optim.Muon always orthogonalizes in bfloat16, which takes some forty times as long as float32 on a CPU without
-units for it, as most laptops have (docs/log.md).
+units for it (docs/log.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         precision: str = "auto",
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "precision": precision})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.precision = precision  # of this run, not of a checkpoint that it goes on from
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -56,7 +57,7 @@ class Muon(Optimizer):
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(p.grad)
                 average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-                dtype = DTYPES[resolve_precision(group["precision"], p.device)]
+                dtype = DTYPES[resolve_precision(self.precision, p.device)]
                 gradient = p.grad.lerp(average, momentum)
                 matrix = gradient if p.ndim == 2 else gradient.flatten(1)
                 direction = orthogonal(matrix.to(dtype)).to(p.dtype).view_as(p)
@@ -65,7 +66,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About U V^T of a matrix U S V^T, by Newton-Schulz: singular values come out between 0.7 and 1.2.
+    """About U V^T of a matrix U S V^T, by Newton-Schulz: all but tiny singular values come out between 0.7 and 1.2.
 
     Args:
         matrix: (rows, columns) in any floating dtype, which is that of all products.

@@ -28,7 +28,8 @@ class LossConfig:
 
     Attributes:
         ar, flow, repa: weights of L_AR, L_RF and L_REPA; a weight of 0 leaves the loss out.
-        anchor: weight of anchored samples beside the others in L_AR and L_RF (`training/anchor.py`).
+        anchor: weight of anchored samples beside the others in L_AR and L_RF (`training/anchor.py`); L_REPA leaves
+            them out.
         repa_block: the LLM block, from 1, whose states REPA compares.
     """
 
@@ -146,7 +147,8 @@ class Objective(nn.Module):
             sums["flow"] = rectified_flow_loss(output.velocity, latents=latents, noise=pack.noise, weights=weights)
             if self.head is not None:
                 features = output.image_features if features is None else features
-                sums["repa"] = repa_loss(self.head(output.image_states), features)
+                free = slice(None) if pack.kept is None else ~pack.kept
+                sums["repa"] = repa_loss(self.head(output.image_states[free]), features[free])
         sums["zero"] = self._zero() + 0 * output.logits.sum()
         return sums
 

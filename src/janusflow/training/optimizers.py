@@ -13,12 +13,13 @@ from janusflow.training.muon import Muon
 BLOCKS = (".layers.", ".blocks.", ".resnets.", ".attentions.", "samplers.")  # LLM and f_enc; g_enc and g_dec; a VAE
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+def make_optimizers(model: nn.Module, config: OptimizerConfig, *, precision: str = "auto") -> list[Optimizer]:
     """The optimizers that together cover every parameter that learns, each parameter once.
 
     Args:
         model: its parameters with `requires_grad`.
         config: name, rate and betas.
+        precision: of Muon's matrix products; see `resolve_precision`.
     """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = [
@@ -39,6 +40,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
                 momentum=config.betas[1],
+                precision=precision,
             )
         )
     return found

@@ -94,7 +94,7 @@ def _check(config: TrainConfig, sources: dict[str, list[SourceConfig]], world: W
 
 
 def _without(config: TrainConfig) -> str:
-    return ", or do without it: data.own_share=1" if config.data.own else ""
+    return ", or do without it: data.own_share=1" if config.data.own and config.data.own_share < 1 else ""
 
 
 def _draw(config: TrainConfig, number: int, folder: Path, world: World) -> None:
@@ -106,7 +106,7 @@ def _draw(config: TrainConfig, number: int, folder: Path, world: World) -> None:
     source, start = config.data.sources()["generation"][number], str(config.model.checkpoint)
     model, teacher = opened(start), opened(source.teacher) if source.teacher else None
     names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
-    names |= {"vae": config.model.vae, "precision": config.precision}
+    names |= {"vae": config.model.vae}
     seed = SEED + 1_000_000 * config.seed + 100_000 * number
     correct: Correct | None = None
     if source.path == TINYWORLD:

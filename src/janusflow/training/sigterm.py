@@ -29,7 +29,5 @@ def leave_at_once(number: int, frame: FrameType | None) -> None:
     Raises:
         SystemExit: of status 0.
     """
-    print(
-        "told to stop: nothing is lost; the same command, with --resume after the first step, goes on", file=sys.stderr
-    )
+    print("told to stop: nothing is lost, and the run can be gone on with", file=sys.stderr)
     raise SystemExit(0)

@@ -69,7 +69,7 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
     sizes = sizes_of(config.model)
     if config.loss.repa:
         check_repa(sizes, config.loss.repa_block)
-    for task, sources in config.data.sources().items():
+    for task, sources in config.data.learned().items():
         for number, source in enumerate(sources if sizes.image_size != UNITS else ()):
             place = f"data.{task}.{number}"
             if source.kind == "replay" and source.path == TINYWORLD:
@@ -78,7 +78,8 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
                 other = f"data of another kind, {place}.kind=jsonl {place}.path=FILE"
             else:
                 continue
-            without = ", or do without: data.own_share=1" if config.data.own else ""
+            optional = config.data.own and config.data.own_share < 1
+            without = ", or do without: data.own_share=1" if optional else ""
             raise ValueError(
                 f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and the tiny world of "
                 f"{UNITS}; give {other}{without}"

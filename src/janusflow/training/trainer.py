@@ -144,7 +144,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
             checkpoints.finish()
             raise
         checkpoints.finish()
-    if not finished:
+    if not finished or world.largest({"stop": float(bool(told))})["stop"]:
         return out
     try:
         return export(run.objective, run.ema, model, out / "export", world, config, official=official)
@@ -170,7 +170,7 @@ def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     if config.compile:
         _compile(network, world)
     shard(objective, world, precision=config.precision)
-    optimizers = make_optimizers(objective, config.optimizer)
+    optimizers = make_optimizers(objective, config.optimizer, precision=config.precision)
     ema = Ema(objective, config.ema)
     return Run(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
 
@@ -239,7 +239,7 @@ def _loop(
                 progress.best = (progress.loss, progress.step)
             checkpoints.save(run.objective, run.ema, run.optimizers, progress)
         waiting = time.perf_counter()
-        if config.watch.every and progress.step % config.watch.every == 0:
+        if config.watch.every and progress.step % config.watch.every == 0 and not stop:
             report.watch(progress.step, run.objective, run.ema, model)
             waiting = time.perf_counter()
         if stop:
@@ -259,10 +259,10 @@ def _step(run: Run, found: StepSamples) -> dict[str, float]:
         "ar": float(sum(len(p.labels) for p in packs)),
         "flow": float(sum(0 if p.t is None else len(p.t) for p in packs)),
         "tokens": float(tokens),
+        "repa": float(sum(s.drawn is not None and not s.anchored for row in filled for s in row)),
         "rows": float(len(packs)),
     }
     counts = world.add_up(mine)
-    counts["repa"] = counts["flow"]
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
     packs += [_empty(found, world)] * (rows - len(packs))
     filled += [[]] * (rows - len(filled))
