@@ -87,7 +87,7 @@ def test_products_are_in_bfloat16_where_the_device_has_units_for_it(monkeypatch:
 
 def test_bfloat16_on_a_cpu_without_units_for_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    with pytest.warns(UserWarning, match="this cpu has no units for bfloat16.*dtype='float32'"):
+    with pytest.warns(UserWarning, match="this cpu device has no units for bfloat16.*dtype='float32'"):
         warn_if_slow(torch.bfloat16, torch.device("cpu"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
