@@ -2,10 +2,10 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is anchored: the model learns what
-it said itself before (docs/training.md, Fine-tuning). Rounds of recipes/finetune/round.yaml follow it, with the checker
-as judge of what the tuned model draws of the new. In the next run LoRA takes the place of the whole LLM, and in the last
-ones pictures that the model draws before the run, or nothing, that of anchors.
+Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is anchored: the model learns
+what it said itself before (docs/training.md, Fine-tuning). Rounds of recipes/finetune/round.yaml follow it, with the
+checker as judge of what the tuned model draws of the new. In the next run LoRA takes the place of the whole LLM, and in
+the last ones pictures that the model draws before the run, or nothing, that of anchors.
 """
 
 from __future__ import annotations
