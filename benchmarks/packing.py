@@ -89,7 +89,7 @@ def padded(model: JanusFlow, batches: Sequence[list[Sample]], device: torch.devi
                 pixel_values=one.seen,
                 latents=noisy,
                 t=one.t,
-                logits_at=torch.tensor(predicted, device=device),
+                logits_at=torch.tensor(predicted, dtype=torch.long, device=device),
             )
             terms: list[Tensor] = []
             if labels:
