@@ -77,7 +77,7 @@ def estimate(config: TrainConfig) -> Estimate:
     blocks = sum(p.numel() for p in network.language_model.layers.parameters())
     gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
     gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))
-    whole_network = BYTES * sum(p.numel() for p in network.parameters())
+    copied = BYTES * sum(p.numel() for p in network.parameters()) if config.data.anchored() else 0
     if config.lora.rank:
         with torch.device("meta"):
             adapted = add_adapters(network, config.lora, config.parts)
@@ -92,7 +92,7 @@ def estimate(config: TrainConfig) -> Estimate:
         flops=_flops(config, sizes, tokens, pictures),
         state=state,
         gathered=gathered,
-        anchor=whole_network if config.data.anchored() else 0.0,
+        anchor=copied,
         activations=_activations(config, sizes, tokens, pictures) + _logits(config, sizes, tokens),
         steps=config.steps,
     )
