@@ -6,10 +6,18 @@ from random import Random
 
 import pytest
 
-from janusflow.tinyworld.bold import CONTRAST, backgrounds, bold_pair, contrast
-from janusflow.tinyworld.captions import KINDS, Clause
+from janusflow.tinyworld.bold import CONTRAST, backgrounds, bold_pair, contrast, first_stands, ordered_pair
+from janusflow.tinyworld.captions import KINDS, RELATION_WORDS, Clause
 from janusflow.tinyworld.checker import matches
-from janusflow.tinyworld.scenes import BACKGROUNDS, is_held_out, stand_apart
+from janusflow.tinyworld.scenes import (
+    BACKGROUNDS,
+    SHAPES,
+    clearly,
+    held_out_pair,
+    held_out_relation,
+    is_held_out,
+    stand_apart,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,3 +48,25 @@ def test_shapes_that_are_counted_are_mostly_alike() -> None:
     scenes = [bold_pair(Random(number), "counting")[1] for number in range(200)]
     alike = sum(len({shape.color for shape in scene.shapes}) == 1 for scene in scenes)
     assert 110 < alike < 190
+
+
+def test_where_a_prompt_leaves_it_open_who_stands_where_training_shows_that_order_of_all_kinds() -> None:
+    orders = {kind: first_stands(kind) for kind in SHAPES}
+    assert set(orders.values()) == {"above", "left of"}
+    assert not any(held_out_relation(first, order, second) for first, order in orders.items() for second in SHAPES)
+
+
+def test_an_ordered_pair_is_the_prompt_the_same_with_the_order_and_a_scene_of_both() -> None:
+    colors, kinds = set(), set()
+    for number in range(120):
+        plain, clear, scene = ordered_pair(Random(number))
+        first, second = scene.shapes
+        assert clearly(first_stands(first.kind), first, second)
+        assert not is_held_out(scene) and not held_out_pair(first.kind, second.kind)
+        words = RELATION_WORDS[first_stands(first.kind)]
+        assert any(word in clear for word in words) and not any(word in plain for word in words)
+        assert [word for word in clear.split() if word in plain.split()][-1] == plain.split()[-1]
+        named = [color in plain.replace(scene.background, "") for color in (first.color, second.color)]
+        colors.add(tuple(named))
+        kinds.add((first.kind, second.kind))
+    assert len(colors) == 4 and len(kinds) > 20

@@ -123,7 +123,8 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
             {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "shares": {"counting": -1}}]}},
             "expected one above 0, none below",
         ),
-        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "questions 0, described 0"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "questions 0; expected 1"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "ordered": 2.0}]}}, "ordered 2; expected a share"),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "bold": 2}]}}, "bold 2; expected"),
         (
             {"data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 0, "text": float("nan")}]}},

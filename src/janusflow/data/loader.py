@@ -133,6 +133,7 @@ def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: in
             questions=config.questions,
             described=config.described,
             bold=config.bold,
+            ordered=config.ordered,
         )
     return StreamSource(config, rank, ranks) if config.streaming else FileSource(config, task)
 

@@ -32,8 +32,11 @@ class SourceConfig:
         questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
         described: of tinyworld: share of the pictures to draw whose text is the full description of the scene.
         bold: of tinyworld: share of the scenes in which what the prompt leaves open is bold (`tinyworld/bold.py`).
+        ordered: of tinyworld: share of the pictures to draw that show two objects of which the prompt does not say who
+            stands where, in an order that follows from the first one; with `anchor` the copy is told that order.
         anchor: what the model itself says of these samples before the run is learned, not what they hold: nothing that
-            they are about is forgotten (`training/anchor.py`).
+            they are about is forgotten. Of a picture to draw whose record has a `rewritten` text, what it says to that:
+            the text is drawn as the clearer one was (`training/anchor.py`).
         fitting: leave records out that do not serve the task; by default they count as broken.
         images, guidance: of replay: pictures drawn in all, and the weight of their prompts.
         teacher: of replay: another model, whose pictures from the same noise are learned in place of the model's own.
@@ -50,6 +53,7 @@ class SourceConfig:
     questions: int = 4
     described: float = 0.0
     bold: float = 0.0
+    ordered: float = 0.0
     anchor: bool = False
     fitting: bool = False
     images: int = 960

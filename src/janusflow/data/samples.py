@@ -45,12 +45,15 @@ class Sample:
         seen: (n, 3, S, S), the pictures that it shows, normalised for f_enc; None if there are none.
         drawn: the picture that it draws, or None.
         anchored: what the model said before the run is learned in place of its labels and its picture.
+        rewritten: where it is anchored and draws, the sequence that the model before the run is shown in place of
+            `tokens`; None for the same.
     """
 
     tokens: Tokens
     seen: Tensor | None = None
     drawn: Drawn | None = None
     anchored: bool = False
+    rewritten: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,14 @@ class SampleMaker:
         else:
             t = float(logit_normal(1, generator, mean=config.time_mean, scale=config.time_scale))
         pixels = square(record.images[0], network.image_size, rng if config.crop == "random" else None)
-        tokens = drawing(
-            self.processor,
-            record.text,
-            network.num_generation_tokens,
-            dropped=rng.random() < config.prompt_dropout,
-            chat=config.template == "chat",
-        )
-        return Sample(tokens, drawn=Drawn(pixels, noise, t))
+        dropped = rng.random() < config.prompt_dropout
+        tokens = self._drawing(record.text, dropped)
+        rewritten = self._drawing(record.rewritten, dropped) if record.rewritten and not dropped else None
+        return Sample(tokens, drawn=Drawn(pixels, noise, t), rewritten=rewritten)
+
+    def _drawing(self, text: str, dropped: bool) -> Tokens:
+        places, chat = self.network.num_generation_tokens, self.config.template == "chat"
+        return drawing(self.processor, text, places, dropped=dropped, chat=chat)
 
     def _noise(self, record: Record, generator: torch.Generator) -> Tensor:
         """x_0, (C, h, w): the record's own, or at random.

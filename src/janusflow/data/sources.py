@@ -21,7 +21,7 @@ from janusflow.data.jsonlines import FAULT
 from janusflow.data.rows import PICTURES, SUFFIXES, SourceConfig, open_rows
 from janusflow.generation import LARGEST_SEED
 from janusflow.images import ImageSource
-from janusflow.tinyworld.bold import bold_pair
+from janusflow.tinyworld.bold import bold_pair, ordered_pair
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import render
@@ -29,6 +29,7 @@ from janusflow.tinyworld.scenes import render
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
 TALK_COLUMNS = ("conversations", "messages")
+REWRITTEN_COLUMN = "rewritten"
 NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN = "noise_seed", "reflow_noise", "reflow_time"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 PICTURE_TASKS = ("understanding", "generation")
@@ -48,6 +49,8 @@ class Record:
         noise_seed: of the noise that the picture is drawn from, where that is not left to chance (Reflow).
         noise: that noise itself, as the bytes of float16 values.
         time: t, where it is not left to chance.
+        rewritten: the text in clearer words, or empty: an anchored record is learned to be drawn as these are
+            (`training/anchor.py`).
     """
 
     name: str
@@ -57,6 +60,7 @@ class Record:
     noise_seed: int | None = None
     noise: bytes | None = None
     time: float | None = None
+    rewritten: str = ""
 
 
 class Source(Protocol):
@@ -80,7 +84,7 @@ class TinyworldSource:
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
         shares: of the kinds of scenes.
         seed: another one gives another world.
-        questions, described, bold: see `SourceConfig`.
+        questions, described, bold, ordered: see `SourceConfig`.
     """
 
     length: int | None = None
@@ -94,8 +98,10 @@ class TinyworldSource:
         questions: int = 4,
         described: float = 0.0,
         bold: float = 0.0,
+        ordered: float = 0.0,
     ) -> None:
         self.task, self.seed, self.questions, self.described, self.bold = task, seed, questions, described, bold
+        self.ordered = ordered
         self.shares = dict(shares) or dict.fromkeys(KINDS, 1.0)
 
     def record(self, index: int) -> Record:
@@ -105,6 +111,9 @@ class TinyworldSource:
         if self.task == "text" and rng.random() < 0.1:
             facts = tuple((fact.text, fact.answer) for fact in (sample_fact(rng) for _ in range(3)))
             return Record(name, turns=facts)
+        if self.ordered and rng.random() < self.ordered:
+            text, rewritten, scene = ordered_pair(rng)
+            return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
         bold = self.bold and rng.random() < self.bold
         task, scene = (bold_pair if bold else sample_pair)(rng, kind)
         if self.task == "generation":
@@ -241,8 +250,12 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     noise, time = fields.get(STATE_COLUMN), fields.get(TIME_COLUMN)
     if time is not None and not 0 <= time < 1:
         raise ValueError(f"{name} has {TIME_COLUMN} {time!r:.40}; expected a number from 0 to below 1")
+    rewritten = fields.get(REWRITTEN_COLUMN) or ""
+    if not isinstance(rewritten, str):
+        raise ValueError(f"{name} has {REWRITTEN_COLUMN} {rewritten!r:.40}; expected the text in other words")
     turns = read_turns(talk or [], name)
-    record = Record(name, tuple(_picture(i, folder) for i in listed), text.strip(), turns, seed, noise, time)
+    pictures = tuple(_picture(i, folder) for i in listed)
+    record = Record(name, pictures, text.strip(), turns, seed, noise, time, rewritten.strip())
     if not record.text and not record.turns and not record.images:
         raise ValueError(
             f"{name} has no text, no conversation and no picture; its columns are {', '.join(map(str, row))}"

@@ -108,6 +108,14 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
     return _framed(rng, Task(kind, text, clauses, relation, background))
 
 
+def related(rng: Random, task: Task, relation: str) -> tuple[Task, Task]:
+    """A task of two clauses in new words, and in the same words one that says how the two stand to each other."""
+    words, frames = [noun_phrase(clause) for clause in task.clauses], rng.getrandbits(64)
+    plain = replace(task, prompt=rng.choice(LINKS).format(*words))
+    clear = replace(task, kind="position", prompt=_related(rng, words, relation), relation=relation)
+    return _framed(Random(frames), plain), _framed(Random(frames), clear)
+
+
 def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None:
     """A scene that shows exactly the task; None if no place was found or, in training, it may not be shown."""
     wishes = []

@@ -5,6 +5,10 @@ of such samples, even its own, are never exactly what a network says, so trainin
 own velocities at the same x_t and its own next-token probabilities ask for no change at first, and later for the way
 back.
 
+A sample to draw may show the copy another text (`Sample.rewritten`): then the network learns to draw for its own text
+what it drew for that one. So a short prompt comes to be drawn as well as a long and clear one (context distillation;
+Askell et al., arXiv 2112.00861, section 2).
+
 Shapes: M pictures drawn in a row, A of them anchored; K labelled tokens, V vocabulary.
 """
 
@@ -42,7 +46,7 @@ class Anchor:
         from x_t - t v to x_t + (1 - t) v.
 
         Args:
-            samples: of the row, in its order.
+            samples: of the row, in its order; the copy sees the rewritten text of those that have one.
             row: made of them by `pack`.
             latents: x_1 of its pictures drawn, (M, C, H, W), or None.
 
@@ -54,7 +58,7 @@ class Anchor:
         if not anchored:
             return row, latents
         device = row.input_ids.device
-        kept = pack(anchored, device)
+        kept = pack([replace(s, tokens=s.rewritten or s.tokens) for s in anchored], device)
         drawn = torch.tensor([s.anchored for s in samples if s.drawn is not None], dtype=torch.bool, device=device)
         noisy = None
         if latents is not None and drawn.any():

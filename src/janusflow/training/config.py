@@ -330,9 +330,13 @@ class TrainConfig:
                 raise ValueError(
                     f"data.{task}: tinyworld's shares are {source.shares}; expected one above 0, none below"
                 )
-            if source.questions < 1 or not (0 <= source.described <= 1 and 0 <= source.bold <= 1):
-                asked = f"questions {source.questions}, described {source.described:g} and bold {source.bold:g}"
-                raise ValueError(f"data.{task}: tinyworld has {asked}; expected 1 or more, and shares from 0 to 1")
+            if source.questions < 1:
+                raise ValueError(f"data.{task}: tinyworld has questions {source.questions}; expected 1 or more")
+            for name in ("described", "bold", "ordered"):
+                if not 0 <= getattr(source, name) <= 1:
+                    raise ValueError(
+                        f"data.{task}: tinyworld has {name} {getattr(source, name):g}; expected a share from 0 to 1"
+                    )
         elif not source.path and source.kind != "replay":
             raise ValueError(f"data.{task}: a source of {source.kind!r} needs a path")
 
