@@ -144,8 +144,10 @@ def test_conversations_of_llava_and_of_openai() -> None:
     openai = {"messages": [{"role": "system", "content": "s"}, *_messages("hi", "hello", "bye", "see you")]}
     assert read_row(openai, "row", Path()).turns == (("hi", "hello"), ("bye", "see you"))
     assert read_row({"messages": json.dumps(_messages("hi", "hello"))}, "row", Path()).turns == (("hi", "hello"),)
-    both = {"json": {"text": "from json"}, "png": png(1)}
+    both = {"json": {"text": "from json", "rewritten": " in clearer words "}, "png": png(1)}
     assert read_row(both, "row", Path()).text == "from json"
+    assert read_row(both, "row", Path()).rewritten == "in clearer words"
+    assert read_row({"text": "x", "rewritten": None}, "row", Path()).rewritten == ""
 
 
 def _messages(*texts: str) -> list[dict[str, str]]:
@@ -165,6 +167,7 @@ def _messages(*texts: str) -> list[dict[str, str]]:
         ({"conversations": 5}, "^row is malformed: TypeError"),
         ({"image": {"name": "a.png"}, "text": "x"}, "^row is malformed: KeyError: 'path'"),
         ({"messages": "{not json"}, "Expecting|delimiter|property"),
+        ({"text": "x", "rewritten": 3}, "^row has rewritten 3; expected the text in other words"),
     ],
 )
 def test_malformed_rows(row: dict, words: str) -> None:
@@ -227,6 +230,9 @@ def test_tinyworld_is_endless_and_a_function_of_number_and_seed(task: str) -> No
     only = TinyworldSource("generation", {"counting": 1.0}, 0)
     numbers = ("two", "three", "four")
     assert all(any(word in only.record(n).text.lower() for word in numbers) for n in range(20))
+    paired = [TinyworldSource("generation", {}, 0, ordered=0.5).record(n) for n in range(40)]
+    assert 10 < sum(bool(record.rewritten) for record in paired) < 30
+    assert all(record.rewritten != record.text for record in paired)
 
 
 def test_only_records_that_serve_a_task_are_taken_where_that_is_asked(tmp_path: Path) -> None:
