@@ -108,7 +108,7 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
     return _framed(rng, Task(kind, text, clauses, relation, background))
 
 
-def related(rng: Random, task: Task, relation: str) -> tuple[Task, Task]:
+def reworded(rng: Random, task: Task, relation: str) -> tuple[Task, Task]:
     """A task of two clauses in new words, and in the same words one that says how the two stand to each other."""
     words, frames = [noun_phrase(clause) for clause in task.clauses], rng.getrandbits(64)
     plain = replace(task, prompt=rng.choice(LINKS).format(*words))

@@ -3,7 +3,8 @@
     python -m janusflow.training.tiny --out runs/tiny
 
 The parts are made by `tiny_parts.py`, the stages are the files of `recipes/tiny`; between the second and the third
-stands Reflow: once on pairs, then several rounds on the states of the model's own paths (`tiny_reflow.py`). Everything
+stands Reflow: once on pairs, then several rounds on the states of the model's own paths (`tiny_reflow.py`). At last
+prompts that leave open who stands where learn to be drawn as they are with the order said (`order.yaml`). Everything
 stops and resumes at any time with the same command; the result is a folder that `JanusFlow.from_pretrained` opens.
 """
 
@@ -63,6 +64,7 @@ def stages(rounds: int = ROUNDS) -> list[Stage]:
         Stage("reflow", "reflow", draws=GUIDED, pairs=4800),
         *(own_states(f"onpolicy{number}", "onpolicy", number) for number in range(1, rounds + 1)),
         own_states("stage3", "stage3", rounds + 1),
+        Stage("order", "order"),
     ]
 
 
@@ -80,7 +82,7 @@ def run(
     Args:
         out: folder of the run.
         recipes: folder of the stages' recipes.
-        start: a trained model to go on from with rounds on its own states and stage 3, in place of nothing.
+        start: a trained model to go on from with rounds on its own states, stage 3 and order.
         device: where.
         steps: at most so many in each part and stage, to try it out.
         rounds: on the model's own states.
