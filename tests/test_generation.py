@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -118,21 +119,20 @@ def test_output_types(small_model: JanusFlow) -> None:
     assert np.array_equal(np.asarray(picture), (array[0] * 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "midpoint", "ab2"])
-def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow, solver: str) -> None:
+def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow) -> None:
     """On the shipped model: a random one's velocity swings too fast in t for any of them.
 
-    Of a noise that stands between two pictures solvers may come to different ones; so it is the median of eight. The
+    Of a noise that stands between two pictures solvers may come to different ones; so it is the median of five. The
     fine path keeps off the twelfths at which the model was trained on its own states: its velocity is not smooth there.
     """
-    noise = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(5, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     arguments: dict[str, Any] = {"latents": noise, "output_type": "latent", "guidance_scale": 1.0}
     prompts = [PROMPT] * len(noise)
     fine = tiny_model.generate(prompts, num_inference_steps=120, solver="heun", shift=2.0, **arguments)
-    for shift in (1.0, 2.0):
+    for solver, shift in product(("euler", "heun", "midpoint", "ab2"), (1.0, 2.0)):
         found = tiny_model.generate(prompts, num_inference_steps=40, solver=solver, shift=shift, **arguments)
         far = (found - fine).flatten(1).norm(dim=1) / (fine - noise).flatten(1).norm(dim=1)
-        assert float(far.median()) < (0.15 if solver == "euler" else 0.05)
+        assert float(far.median()) < (0.15 if solver == "euler" else 0.05), (solver, shift)
 
 
 def test_any_size_in_multiples_of_16_and_one_warning(small_folder: Path, vae_folder: Path) -> None:
