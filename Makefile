@@ -13,8 +13,9 @@ QUANTIZE := .venv/quantize
 demo: $(READY)
 	$(BIN)/janusflow demo --out demo
 
+# One thread for numpy: several would wait for each other beside the other tests.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 	$(if $(ARGS),,PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/test_quantization.py)
 
 lint: $(READY)
