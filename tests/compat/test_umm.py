@@ -16,11 +16,9 @@ from PIL import Image
 import janusflow
 from janusflow.compat import umm
 from janusflow.compat.umm import Backbone, InferencePipeline, InferenceRequest
-from janusflow.device import resolve_precision
 from tests.conftest import GOLDEN
 
 VAE = Path(janusflow.__file__).parent / "assets" / "tiny" / "vae"
-DTYPE = resolve_precision("auto", torch.device("cpu"))  # bfloat16 as in the documents, where the CPU has units for it
 FLOW = {"model_path": "tiny", "torch_dtype": "float32", "device": "cpu"}
 FEW = {"num_inference_steps": 2, "parallel_size": 2, "img_size": 96}
 JANUS = {"model_path": str(GOLDEN / "janus-small-a"), "torch_dtype": "float32", "device": "cpu"}
@@ -56,7 +54,7 @@ pipeline = InferencePipeline(backbone_name="janus_flow", backbone_cfg={{
     "vae_path": {str(VAE)!r},
     "janus_root": "/path/to/Janus",
     "seed": 42,
-    "torch_dtype": {DTYPE!r},
+    "torch_dtype": "bfloat16",
     "device": "cpu",
 }})
 result = pipeline.run(InferenceRequest(

@@ -350,12 +350,7 @@ def test_ray_workers_share_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ray = pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)  # Ray's workers stand elsewhere: the folder must reach them whole
     request = EvalRequest(
-        "tinyworld",
-        Path("run"),
-        limit=6,
-        batch_size=2,
-        options={"num_inference_steps": 1, "max_new_tokens": 2},
-        settings={"features": False},
+        "tinyworld", Path("run"), limit=6, batch_size=2, options={"num_inference_steps": 1, "max_new_tokens": 2}
     )
     try:
         report = evaluate(request, ray=2)
