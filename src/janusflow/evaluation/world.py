@@ -42,6 +42,7 @@ NEGATIVES = ("random", "popular", "adversarial")
 ASKED = tuple(kind for kind in MAKERS if kind != "exists")
 TURNS = 3  # of a talk
 MAX_NEW_TOKENS = 96
+FEATURES_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class TinyWorld(Benchmark):
         super().__init__(data, settings)
         self.tasks: dict[str, Task] = {}
         self.scenes: dict[str, Scene] = {}
-        self._vectors: dict[str, np.ndarray] = {}
+        self._vectors: dict[tuple[str, bool], np.ndarray] = {}  # by key, and whether of the drawn picture
 
     def items(self) -> list[Item]:
         return [*self._to_draw(), *self._to_answer()]
@@ -149,7 +150,7 @@ class TinyWorld(Benchmark):
             found["overall"] = (found["drawing"] + found["answering"]) / 2
         drawn = [row for row in rows if self.drawn(row.item)]
         if self.settings.features and len(drawn) > 1:
-            painted, rendered = (np.stack([self._vector(row, one) for row in drawn]) for one in (True, False))
+            painted, rendered = (self._features(drawn, one) for one in (True, False))
             found["Frechet distance to renderings"] = frechet_distance(painted, rendered)
             units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (painted, rendered)]
             found["similarity to renderings"] = float((units[0] * units[1]).sum(1).mean())
@@ -231,24 +232,25 @@ class TinyWorld(Benchmark):
 
         return JanusFlow.from_pretrained("tiny", device="cpu", dtype="float32")
 
-    def _vector(self, row: Row, painted: bool) -> np.ndarray:
-        """The shipped tower's mean feature (D,) of a drawn picture, or of a rendering of its prompt; made once."""
-        name = f"{row.item.key} {painted}"
-        if name not in self._vectors:
+    def _features(self, rows: Sequence[Row], painted: bool) -> np.ndarray:
+        """The shipped tower's mean features (rows, D) of drawn pictures, or of renderings of their prompts."""
+        new = list({row.item.key: row for row in rows if (row.item.key, painted) not in self._vectors}.values())
+        for first in range(0, len(new), FEATURES_BATCH):
             import torch
 
-            if painted:
-                picture = load_image(self.out / row.output)
-            else:
-                rng, scene = Random(row.item.key), None
-                while scene is None:
-                    scene = scene_for(rng, self.tasks[row.item.key], training=False)
-                picture = Image.fromarray(render(scene))
-            pixels = self._tower.processor.preprocess(picture)[None]
+            group = new[first : first + FEATURES_BATCH]
+            pictures = [load_image(self.out / row.output) if painted else self._rendered(row.item) for row in group]
+            pixels = torch.stack([self._tower.processor.preprocess(picture) for picture in pictures])
             with torch.inference_mode():
-                features = self._tower.network.understanding_encoder.features(pixels)
-            self._vectors[name] = features[0].mean(0).double().numpy()
-        return self._vectors[name]
+                features = self._tower.network.understanding_encoder.features(pixels).mean(1).double().numpy()
+            self._vectors.update({(row.item.key, painted): one for row, one in zip(group, features, strict=True)})
+        return np.stack([self._vectors[row.item.key, painted] for row in rows])
+
+    def _rendered(self, item: Item) -> Image.Image:
+        rng, scene = Random(item.key), None
+        while scene is None:
+            scene = scene_for(rng, self.tasks[item.key], training=False)
+        return Image.fromarray(render(scene))
 
 
 def asked_pair(
