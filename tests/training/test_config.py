@@ -125,6 +125,7 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "questions 0; expected 1"),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "ordered": 2.0}]}}, "ordered 2; expected a share"),
+        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "composed": -1.0}]}}, "composed -1; expected"),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "bold": 2}]}}, "bold 2; expected"),
         (
             {"data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 0, "text": float("nan")}]}},

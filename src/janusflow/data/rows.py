@@ -34,6 +34,8 @@ class SourceConfig:
         bold: of tinyworld: share of the scenes in which what the prompt leaves open is bold (`tinyworld/bold.py`).
         ordered: of tinyworld: share of the pictures to draw that show two objects of which the prompt does not say who
             stands where, in an order that follows from the first one; with `anchor` the copy is told that order.
+        composed: of tinyworld: share of the pictures to draw that show what the prompt leaves open where and as whoever
+            takes a picture would (`tinyworld/composed.py`); `described` and `bold` are shares of the others.
         anchor: what the model itself says of these samples before the run is learned, not what they hold: nothing that
             they are about is forgotten. Of a picture to draw whose record has a `rewritten` text, what it says to that:
             the text is drawn as the clearer one was (`training/anchor.py`).
@@ -54,6 +56,7 @@ class SourceConfig:
     described: float = 0.0
     bold: float = 0.0
     ordered: float = 0.0
+    composed: float = 0.0
     anchor: bool = False
     fitting: bool = False
     images: int = 960

@@ -23,6 +23,7 @@ from janusflow.generation import LARGEST_SEED
 from janusflow.images import ImageSource
 from janusflow.tinyworld.bold import bold_pair, ordered_pair
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
+from janusflow.tinyworld.composed import composed_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import render
 
@@ -84,7 +85,7 @@ class TinyworldSource:
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
         shares: of the kinds of scenes.
         seed: another one gives another world.
-        questions, described, bold, ordered: see `SourceConfig`.
+        questions, described, bold, ordered, composed: see `SourceConfig`.
     """
 
     length: int | None = None
@@ -99,9 +100,10 @@ class TinyworldSource:
         described: float = 0.0,
         bold: float = 0.0,
         ordered: float = 0.0,
+        composed: float = 0.0,
     ) -> None:
         self.task, self.seed, self.questions, self.described, self.bold = task, seed, questions, described, bold
-        self.ordered = ordered
+        self.ordered, self.composed = ordered, composed
         self.shares = dict(shares) or dict.fromkeys(KINDS, 1.0)
 
     def record(self, index: int) -> Record:
@@ -114,6 +116,9 @@ class TinyworldSource:
         if self.ordered and rng.random() < self.ordered:
             text, rewritten, scene = ordered_pair(rng)
             return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
+        if self.composed and rng.random() < self.composed:
+            task, scene = composed_pair(rng, kind)
+            return Record(name, (Image.fromarray(render(scene)),), text=task.prompt)
         bold = self.bold and rng.random() < self.bold
         task, scene = (bold_pair if bold else sample_pair)(rng, kind)
         if self.task == "generation":

@@ -197,7 +197,7 @@ def sample_scene(
         else:
             return None
     background = background or rng.choice(tuple(BACKGROUNDS))
-    return Scene(tuple(shapes), background, _tinted(rng, BACKGROUNDS[background]))
+    return Scene(tuple(shapes), background, tinted(rng, BACKGROUNDS[background]))
 
 
 def _sample_shape(rng: Random, wish: Wish) -> Shape:
@@ -205,10 +205,11 @@ def _sample_shape(rng: Random, wish: Wish) -> Shape:
     color = wish.color or rng.choice(tuple(COLORS))
     radius = rng.choice(SIZES[wish.size or rng.choice(tuple(SIZES))])
     low, high = radius + MARGIN, UNITS - radius - MARGIN
-    return Shape(kind, color, rng.randint(low, high), rng.randint(low, high), radius, _tinted(rng, PALETTE[color]))
+    return Shape(kind, color, rng.randint(low, high), rng.randint(low, high), radius, tinted(rng, PALETTE[color]))
 
 
-def _tinted(rng: Random, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
+def tinted(rng: Random, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
+    """A colour as one scene shows it, at most `TINT` from `rgb` in each channel."""
     red, green, blue = (min(max(value + rng.randint(-TINT, TINT), 0), 255) for value in rgb)
     return red, green, blue
 

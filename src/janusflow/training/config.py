@@ -332,7 +332,7 @@ class TrainConfig:
                 )
             if source.questions < 1:
                 raise ValueError(f"data.{task}: tinyworld has questions {source.questions}; expected 1 or more")
-            for name in ("described", "bold", "ordered"):
+            for name in ("described", "bold", "ordered", "composed"):
                 if not 0 <= getattr(source, name) <= 1:
                     raise ValueError(
                         f"data.{task}: tinyworld has {name} {getattr(source, name):g}; expected a share from 0 to 1"
