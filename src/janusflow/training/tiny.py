@@ -3,9 +3,9 @@
     python -m janusflow.training.tiny --out runs/tiny
 
 The parts are made by `tiny_parts.py`, the stages are the files of `recipes/tiny`; between the second and the third
-stands Reflow: once on pairs, then several rounds on the states of the model's own paths (`tiny_reflow.py`). At last
-prompts that leave open who stands where learn to be drawn as they are with the order said (`order.yaml`). Everything
-stops and resumes at any time with the same command; the result is a folder that `JanusFlow.from_pretrained` opens.
+stand rounds on the states of the model's own paths (Reflow, `tiny_reflow.py`). At last prompts that leave open who
+stands where learn to be drawn as they are with the order said (`order.yaml`). Everything stops and resumes at any time
+with the same command; the result is a folder that `JanusFlow.from_pretrained` opens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from janusflow.pipeline import JanusFlow
 from janusflow.training.config import load_config
 from janusflow.training.sigterm import leave_at_once, on_sigterm
 from janusflow.training.tiny_parts import PartsRecipe, pretrain
-from janusflow.training.tiny_reflow import GUIDED, ON_POLICY, draw_pairs
+from janusflow.training.tiny_reflow import ON_POLICY, draw_pairs
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
 
@@ -61,7 +61,6 @@ def stages(rounds: int = ROUNDS) -> list[Stage]:
     return [
         Stage("stage1", "stage1"),
         Stage("stage2", "stage2"),
-        Stage("reflow", "reflow", draws=GUIDED, pairs=4800),
         *(own_states(f"onpolicy{number}", "onpolicy", number) for number in range(1, rounds + 1)),
         own_states("stage3", "stage3", rounds + 1),
         Stage("order", "order"),
@@ -92,7 +91,7 @@ def run(
     """
     recipe = PartsRecipe() if steps is None else PartsRecipe().shortened(steps)
     before = start or str(pretrain(recipe, out, resolve_device(device)))
-    first, afterwards = stages(rounds)[:3], stages(rounds)[3:]
+    first, afterwards = stages(rounds)[:2], stages(rounds)[2:]
     for stage in [*first, *afterwards] if start is None else afterwards:
         export = out / stage.name / "export"
         if not export.is_dir():

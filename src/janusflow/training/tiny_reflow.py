@@ -31,15 +31,13 @@ SHARES = {
     "dense": 0.05,
 }
 DESCRIBED = 0.08  # of the prompts are full descriptions
-# Takes guidance into the velocity. Eight steps show where what will be.
-GUIDED = (ReflowConfig(steps=8, guidance=3.0, seed=10_000_000, batch_size=96, shard_size=960),)
 # The model's own states, half with guidance, up to about t = 2/3: what will be where is decided before, but shapes that
 # are a mixture of two kinds can still become one of them.
 ON_POLICY = tuple(
     ReflowConfig(steps=12, guidance=guidance, states=9, seed=seed, batch_size=96, shard_size=192)
     for guidance, seed in ((1.0, 30_000_000), (2.5, 30_010_000))
 )
-RIGHT_KEPT = 0.5  # of the pictures that are right already and come with their states
+RIGHT_KEPT = 0.5  # of the pictures that are right already
 
 
 def sample_tasks(seed: int, count: int) -> list[Task]:
@@ -77,7 +75,7 @@ def draw_pairs(
         for config in draws:
             tasks = sample_tasks(config.seed, count // len(draws))
             right: list[bool] = []
-            correct = partial(_corrected, pool, tasks, right, RIGHT_KEPT if config.states else 1.0)
+            correct = partial(_corrected, pool, tasks, right)
             prompts, part = [task.prompt for task in tasks], folder / f"guidance{config.guidance:g}"
             reflow(pipeline, prompts, part, config, correct=correct, names={"model": str(model)})
             if right:
@@ -88,7 +86,6 @@ def _corrected(
     pool: ProcessPoolExecutor,
     tasks: list[Task],
     right: list[bool],
-    kept: float,
     numbers: list[int],
     pictures: list[Image.Image],
 ) -> list[Image.Image | None]:
@@ -96,7 +93,7 @@ def _corrected(
     passed = [check(task, pixels).passed for task, pixels in zip(asked, drawn, strict=True)]
     right += passed
     nearest = pool.map(_nearest, asked, drawn, numbers, chunksize=8)
-    left_out = [ok and Random(f"kept/{n}").random() >= kept for ok, n in zip(passed, numbers, strict=True)]
+    left_out = [ok and Random(f"kept/{n}").random() >= RIGHT_KEPT for ok, n in zip(passed, numbers, strict=True)]
     return [None if out else picture for out, picture in zip(left_out, nearest, strict=True)]
 
 
