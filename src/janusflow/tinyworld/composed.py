@@ -3,8 +3,8 @@
 A subject stands large and in the middle, two stand one above the other, what is counted stands in rows and is of one
 colour. Of pictures that may show the same words in thousands of ways a flow learns a mean at first, and a small model
 stays with it for long; of composed ones it learns what the words say in hours (docs/log.md). Prompts that say who
-stands where have bold scenes of all such places: with one layout each, a kind that training keeps from a place was drawn
-in another one whatever the prompt said.
+stands where have bold scenes of all such places: with one layout each, a kind that training keeps from a place was
+drawn in another one whatever the prompt said.
 """
 
 from __future__ import annotations
