@@ -2,9 +2,8 @@
 
 A subject stands large and in the middle, two stand one above the other, what is counted stands in rows and is of one
 colour. Of pictures that may show the same words in thousands of ways a flow learns a mean at first, and a small model
-stays with it for long; of composed ones it learns what the words say in hours (docs/log.md). Prompts that say who
-stands where have bold scenes of all such places: with one layout each, a kind that training keeps from a place was
-drawn in another one whatever the prompt said.
+stays with it for long; of composed ones it learns what the words say within hours (docs/log.md). Places, sizes and
+colours that a prompt names are as it names them, and full descriptions have scenes of all kinds.
 """
 
 from __future__ import annotations
@@ -26,36 +25,40 @@ from janusflow.tinyworld.scenes import (
 )
 
 MIDDLE, ASIDE = UNITS // 2, 14  # units; how far from the middle several shapes stand
-PLACES = {"above": ((0, -1), (0, 1)), "left of": ((-1, 0), (1, 0))}  # of two kinds, the first and the second
+PLACES = {
+    "above": ((0, -1), (0, 1)),
+    "below": ((0, 1), (0, -1)),
+    "left of": ((-1, 0), (1, 0)),
+    "right of": ((1, 0), (-1, 0)),
+}
 ROWS = {1: ((0, 0),), 2: ((-1, 0), (1, 0)), 3: ((-1, -1), (1, -1), (0, 1)), 4: ((-1, -1), (1, -1), (-1, 1), (1, 1))}
 JITTER = 2  # units, in each direction
 STANDS_OUT = 150.0  # least distance in RGB from the background of a colour that is left open
 TRIES = 12
-SAYS_WHERE = ("position", "dense")  # kinds of prompts
 
 
 def composed_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
-    """A training pair as `sample_pair` draws it, with a composed scene; a bold one if the prompt says where."""
+    """A training pair as `sample_pair` draws it, with a composed scene; a bold one of dense prompts."""
     while True:
         task = sample_task(rng, kind)
-        scene = bold_scene(rng, task) if kind in SAYS_WHERE else composed_scene(rng, task)
+        scene = bold_scene(rng, task) if kind == "dense" else composed_scene(rng, task)
         if scene is not None:
             return task, scene
 
 
 def composed_scene(rng: Random, task: Task) -> Scene | None:
-    """A composed scene that shows exactly a task of up to four shapes; None if none that training may show was found.
+    """A composed scene that shows exactly a task of up to four shapes; None if training may show none that was found.
 
     Raises:
-        ValueError: for a task that says who stands where, or has more shapes.
+        ValueError: for a task that names places or has more shapes.
     """
     clauses = [clause for clause in task.clauses for _ in range(clause.count)]
-    if len(clauses) not in ROWS or task.relation or any(clause.region for clause in clauses):
-        raise ValueError(f"{task.prompt!r} says where, or has not 1 to {max(ROWS)} shapes; no scene of it is composed")
+    if len(clauses) not in ROWS or any(clause.region for clause in clauses):
+        raise ValueError(f"{task.prompt!r} names places, or not 1 to {max(ROWS)} shapes; no scene of it is composed")
     places = ROWS[len(clauses)]
     if len(task.clauses) == 2:
         first, second = task.clauses
-        places = PLACES[first_stands(first.kind, second.kind)]
+        places = PLACES[task.relation or first_stands(first.kind, second.kind)]
     for _ in range(TRIES):
         background = task.background or rng.choice(backgrounds(clauses))
         open_colors = [color for color in COLORS if contrast(color, background) >= STANDS_OUT]
