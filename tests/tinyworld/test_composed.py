@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from janusflow.tinyworld.bold import contrast, first_stands
+from janusflow.tinyworld.bold import OPEN_CONTRAST, contrast, first_stands
 from janusflow.tinyworld.captions import GENEVAL_KINDS, Clause, Task
 from janusflow.tinyworld.checker import check
-from janusflow.tinyworld.composed import JITTER, STANDS_OUT, composed_pair, composed_scene
+from janusflow.tinyworld.composed import JITTER, composed_pair, composed_scene
 from janusflow.tinyworld.scenes import clearly, is_held_out, render, stand_apart
 
 
@@ -25,7 +25,7 @@ def test_a_composed_scene_shows_its_task_in_one_layout(kind: str) -> None:
         sizes = {shape.size for shape in scene.shapes}
         assert sizes == {"large" if len(clauses) == 1 else "medium"}
         for clause, shape in zip(clauses, scene.shapes, strict=True):
-            assert clause.color or contrast(shape.color, scene.background) >= STANDS_OUT
+            assert clause.color or contrast(shape.color, scene.background) >= OPEN_CONTRAST
         order = None
         if len(task.clauses) == 2:
             order = task.relation or first_stands(*(clause.kind for clause in task.clauses))

@@ -15,6 +15,7 @@ from janusflow.tinyworld.captions import Clause, Task, reworded, sample_task, sc
 from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene, held_out_relation
 
 CONTRAST = 100.0  # least distance in RGB of a shape's colour from the background
+OPEN_CONTRAST = 150.0  # the same, where a picture is to be as clear as can be
 LARGE = ("medium", "large")
 FEW = 2  # shapes that are medium or large; up to `MANY` are medium
 MANY = 4
@@ -64,11 +65,11 @@ def bold_scene(rng: Random, task: Task) -> Scene | None:
     sizes = open_sizes(clauses)
     for _ in range(TRIES):
         background = task.background or rng.choice(backgrounds(clauses))
-        standing_out = [color for color in COLORS if contrast(color, background) >= CONTRAST]
+        open_colors = standing_out(background, CONTRAST)
         decided = [
             replace(one, count=1, color=color, size=one.size or rng.choice(sizes))
             for clause in task.clauses
-            for one, color in zip([clause] * clause.count, _colors(rng, clause, standing_out), strict=True)
+            for one, color in zip([clause] * clause.count, _colors(rng, clause, open_colors), strict=True)
         ]
         scene = scene_for(rng, replace(task, clauses=tuple(decided), background=background))
         if scene is not None:
@@ -76,10 +77,10 @@ def bold_scene(rng: Random, task: Task) -> Scene | None:
     return None
 
 
-def _colors(rng: Random, clause: Clause, standing_out: Sequence[str]) -> list[str]:
+def _colors(rng: Random, clause: Clause, open_colors: Sequence[str]) -> list[str]:
     """Of each of the clause's shapes; several are mostly alike."""
-    alike = clause.color or (rng.choice(standing_out) if rng.random() < ALIKE else None)
-    return [alike or rng.choice(standing_out) for _ in range(clause.count)]
+    alike = clause.color or (rng.choice(open_colors) if rng.random() < ALIKE else None)
+    return [alike or rng.choice(open_colors) for _ in range(clause.count)]
 
 
 def open_sizes(clauses: Sequence[Clause]) -> tuple[str, ...]:
@@ -93,6 +94,11 @@ def backgrounds(clauses: Sequence[Clause]) -> list[str]:
     least = {name: min((contrast(color, name) for color in named), default=CONTRAST) for name in BACKGROUNDS}
     enough = min(CONTRAST, max(least.values()))
     return [name for name in BACKGROUNDS if least[name] >= enough]
+
+
+def standing_out(background: str, least: float = OPEN_CONTRAST) -> list[str]:
+    """The colours that are at least so far from a background in RGB."""
+    return [color for color in COLORS if contrast(color, background) >= least]
 
 
 def contrast(color: str, background: str) -> float:

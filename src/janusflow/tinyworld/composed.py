@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from random import Random
 
-from janusflow.tinyworld.bold import backgrounds, bold_scene, contrast, first_stands
+from janusflow.tinyworld.bold import backgrounds, bold_scene, first_stands, standing_out
 from janusflow.tinyworld.captions import Task, sample_task
 from janusflow.tinyworld.scenes import (
     BACKGROUNDS,
@@ -33,7 +33,6 @@ PLACES = {
 }
 ROWS = {1: ((0, 0),), 2: ((-1, 0), (1, 0)), 3: ((-1, -1), (1, -1), (0, 1)), 4: ((-1, -1), (1, -1), (-1, 1), (1, 1))}
 JITTER = 2  # units, in each direction
-STANDS_OUT = 150.0  # least distance in RGB from the background of a colour that is left open
 TRIES = 12
 
 
@@ -61,8 +60,7 @@ def composed_scene(rng: Random, task: Task) -> Scene | None:
         places = PLACES[task.relation or first_stands(first.kind, second.kind)]
     for _ in range(TRIES):
         background = task.background or rng.choice(backgrounds(clauses))
-        open_colors = [color for color in COLORS if contrast(color, background) >= STANDS_OUT]
-        colors = {clause: clause.color or rng.choice(open_colors) for clause in task.clauses}
+        colors = {clause: clause.color or rng.choice(standing_out(background)) for clause in task.clauses}
         shapes = []
         for clause, (x, y) in zip(clauses, places, strict=True):
             size, color = clause.size or ("large" if len(clauses) == 1 else "medium"), colors[clause]

@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 
-from janusflow.tinyworld.bold import backgrounds, contrast, open_sizes
+from janusflow.tinyworld.bold import backgrounds, open_sizes, standing_out
 from janusflow.tinyworld.captions import Clause, Task, scene_for
 from janusflow.tinyworld.checker import matches, read
 from janusflow.tinyworld.scenes import (
@@ -31,7 +31,6 @@ STARTS, MOST_STARTS = 24, 200
 MOVES = 260
 SIDE = 16  # pictures are compared at so many pixels
 STEP = 4.0  # standard deviation of a small move
-OPEN_CONTRAST = 150.0  # least distance in RGB from the background of a colour that is left open
 IN_ORDER = 0.25  # of nearness, for shapes in the order of the prompt
 BESIDE = 0.4  # of that, where of two shapes the first stands to the left and not above
 
@@ -89,10 +88,6 @@ def _radii(clause: Clause, clauses: list[Clause]) -> list[int]:
     return [radius for size in ([clause.size] if clause.size else open_sizes(clauses)) for radius in SIZES[size]]
 
 
-def _colors(background: str) -> list[str]:
-    return [color for color in COLORS if contrast(color, background) >= OPEN_CONTRAST]
-
-
 def _background(task: Task, pixels: np.ndarray) -> str:
     """The task's, or the one nearest to the picture's on which the task's colours stand out."""
     if task.background:
@@ -115,7 +110,7 @@ def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, shown: Scene 
         drawn += [] if scene is None else [scene]
     for shapes in [*orders, *(scene.shapes for scene in drawn)]:
         fitted = tuple(
-            _fitted(clause, shape, _radii(clause, clauses), _colors(background))
+            _fitted(clause, shape, _radii(clause, clauses), standing_out(background))
             for clause, shape in zip(clauses, shapes, strict=True)
         )
         scene = Scene(fitted, background, BACKGROUNDS[background])
@@ -146,7 +141,7 @@ def _moved(scene: Scene, clauses: list[Clause], rng: Random) -> Scene:
     elif chance < 0.8:
         shapes[index] = replace(shape, radius=rng.choice(_radii(clause, clauses)))
     elif chance < 0.95 and clause.color is None:
-        color = rng.choice(_colors(scene.background))
+        color = rng.choice(standing_out(scene.background))
         shapes[index] = replace(shape, color=color, rgb=COLORS[color])
     else:
         other = rng.randrange(len(shapes))
