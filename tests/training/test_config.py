@@ -124,8 +124,15 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
             "expected one above 0, none below",
         ),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "questions 0; expected 1"),
-        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "ordered": 2.0}]}}, "ordered 2; expected a share"),
-        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "composed": -1.0}]}}, "composed -1; expected"),
+        (
+            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "ordered": 2.0}]}},
+            "ordered 2; expected a share",
+        ),
+        ({"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "composed": -1.0}]}}, "composed -1; expected"),
+        (
+            {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "composed": 0.5}]}},
+            "data.text: tinyworld's composed",
+        ),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "bold": 2}]}}, "bold 2; expected"),
         (
             {"data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 0, "text": float("nan")}]}},

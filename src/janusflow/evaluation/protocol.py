@@ -98,7 +98,6 @@ class Benchmark(ABC):
             how it was reckoned); the paper's first.
         source: where its data comes from and what files are expected, for messages.
         bootstrap: whether intervals are drawn from resampled items (not for distances between whole sets).
-        no_interval: names of single scores without one, for the same reason.
         lower_is_better: whether this holds for `main`.
         defaults: decoding arguments that are used unless others are told.
         official_items: how many items the whole official set has; 0 where that is not known, or depends on settings.
@@ -121,7 +120,6 @@ class Benchmark(ABC):
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {}
     source: ClassVar[str] = ""
     bootstrap: ClassVar[bool] = True
-    no_interval: ClassVar[tuple[str, ...]] = ()
     lower_is_better: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
     official_items: ClassVar[int] = 0
@@ -235,6 +233,10 @@ class Benchmark(ABC):
         Args:
             rows: judged items; in the bootstrap some stand there several times and others not at all.
         """
+
+    def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Further scores by name, without intervals: distances between whole sets, reckoned once."""
+        return {}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Writes the outputs under `self.out` in the layout that the official scorer reads, beside what is there.

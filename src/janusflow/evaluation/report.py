@@ -61,7 +61,7 @@ def write_report(
     Returns:
         What report.json holds.
     """
-    scores = benchmark.scores(rows) if rows else {}
+    scores = benchmark.scores(rows) | benchmark.scores_of_all(rows) if rows else {}
     intervals = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}
     report = {
         "benchmark": request.benchmark,
@@ -95,7 +95,7 @@ def write_report(
 
 
 def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of all scores: groups of items drawn with replacement, up to 1,000 times.
+    """95 % percentile intervals of `benchmark.scores`: groups of items drawn with replacement, up to 1,000 times.
 
     Fewer times, but at least 100, where scoring is slow. Scores that less than half of the draws have are left out.
     """
@@ -108,7 +108,7 @@ def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> di
     while times < RESAMPLES and (times < 100 or time.monotonic() - started < BOOTSTRAP_SECONDS):
         drawn = [row for unit in rng.choices(units, k=len(units)) for row in unit]
         for name, value in benchmark.scores(drawn).items():
-            if math.isfinite(value) and name not in benchmark.no_interval:
+            if math.isfinite(value):
                 found[name].append(value)
         times += 1
     ordered = {name: sorted(values) for name, values in found.items() if 2 * len(values) >= times}

@@ -80,7 +80,6 @@ class TinyWorld(Benchmark):
     asks: ClassVar[bool] = True
     Settings: ClassVar[type] = WorldSettings
     judging = (*Benchmark.judging, "features")
-    no_interval = ("Frechet distance to renderings",)
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": MAX_NEW_TOKENS}
     swept: ClassVar[str] = "drawing"
     for_sweeps: ClassVar[Mapping[str, Any]] = {"questions": 0, "all_kinds": False, "features": False}
@@ -148,13 +147,14 @@ class TinyWorld(Benchmark):
                 found[name] = sum(found[kind] for kind in kinds) / len(kinds)
         if "drawing" in found and "answering" in found:
             found["overall"] = (found["drawing"] + found["answering"]) / 2
-        drawn = [row for row in rows if self.drawn(row.item)]
-        if self.settings.features and len(drawn) > 1:
-            painted, rendered = (self._features(drawn, one) for one in (True, False))
-            found["Frechet distance to renderings"] = frechet_distance(painted, rendered)
-            units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (painted, rendered)]
+        if compared := self._compared(rows):
+            units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in compared]
             found["similarity to renderings"] = float((units[0] * units[1]).sum(1).mean())
         return found
+
+    def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
+        compared = self._compared(rows)
+        return {"Frechet distance to renderings": frechet_distance(*compared)} if compared else {}
 
     # --- items ------------------------------------------------------------------------------------------------------
 
@@ -231,6 +231,13 @@ class TinyWorld(Benchmark):
         from janusflow.pipeline import JanusFlow
 
         return JanusFlow.from_pretrained("tiny", device="cpu", dtype="float32")
+
+    def _compared(self, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Features of the drawn pictures and of renderings of their prompts; None if they are not compared."""
+        drawn = [row for row in rows if self.drawn(row.item)]
+        if not self.settings.features or len(drawn) < 2:
+            return None
+        return self._features(drawn, True), self._features(drawn, False)
 
     def _features(self, rows: Sequence[Row], painted: bool) -> np.ndarray:
         """The shipped tower's mean features (rows, D) of drawn pictures, or of renderings of their prompts."""

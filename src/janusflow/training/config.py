@@ -332,6 +332,9 @@ class TrainConfig:
                 )
             if source.questions < 1:
                 raise ValueError(f"data.{task}: tinyworld has questions {source.questions}; expected 1 or more")
+            for name in ("ordered", "composed"):
+                if getattr(source, name) and task != "generation":
+                    raise ValueError(f"data.{task}: tinyworld's {name} is for pictures to draw, in data.generation")
             for name in ("described", "bold", "ordered", "composed"):
                 if not 0 <= getattr(source, name) <= 1:
                     raise ValueError(
