@@ -1,6 +1,7 @@
 """How far the network is from what the official code answers for a golden case: the figures behind test_parity.py.
 
 python benchmarks/parity.py tests/golden/janusflow-small-a
+python benchmarks/parity.py tests/golden/janusflow-small-a --device cuda    # without TF32
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from janusflow.model import PromptPrefix
 
 def deviation(found: Tensor, expected: Tensor) -> float:
     """Largest, as a share of max(1, max|expected|)."""
+    found = found.cpu()
     return float((found - expected).abs().max() / max(1.0, float(expected.abs().max())))
 
 
@@ -50,14 +52,10 @@ def of_understanding(model: JanusFlow, folder: Path, cases: dict[str, Any], tens
     used = tensors["und.images_emb_mask"].any(dim=-1)
     assert batch.pixel_values is not None
     print(f"| pixels | {deviation(batch.pixel_values, tensors['und.pixel_values'][used]):.1e} |")
-    embeds = model.network.embed(batch.input_ids, batch.pixel_values)
+    ids, mask, pixels = (x.to(model.device) for x in (batch.input_ids, batch.attention_mask, batch.pixel_values))
+    embeds = model.network.embed(ids, pixels)
     print(f"| embeddings with pictures | {deviation(embeds, tensors['und.inputs_embeds']):.1e} |")
-    output = model.network(
-        input_ids=batch.input_ids,
-        pixel_values=batch.pixel_values,
-        attention_mask=batch.attention_mask,
-        logits_to_keep=1,
-    )
+    output = model.network(input_ids=ids, pixel_values=pixels, attention_mask=mask, logits_to_keep=1)
     print(f"| last logits | {deviation(output.logits[:, 0], tensors['und.last_logits']):.1e} |")
 
 
@@ -66,27 +64,33 @@ def of_generation(model: JanusFlow, low: JanusFlow, cases: dict[str, Any], tenso
     """Prints the deviations of first velocities and whole trajectories, and of the last latents in bfloat16."""
     for number, case in enumerate(cases["t2i"]):
         noise, steps = tensors[f"t2i.{number}.z0"], case["num_inference_steps"]
-        prefix = model.network.encode_prompts(*model.processor.encode_prompts([case["prompt"]]))
-        rows = prefix.select(torch.zeros(len(noise), dtype=torch.long))
+        ids, mask = (x.to(model.device) for x in model.processor.encode_prompts([case["prompt"]]))
+        prefix = model.network.encode_prompts(ids, mask)
+        rows = prefix.select(torch.zeros(len(noise), dtype=torch.long, device=model.device))
         both = PromptPrefix.concatenate(rows, rows.unconditional())
-        velocity = model.network.velocity(torch.cat([noise, noise]), torch.zeros(2 * len(noise)), both)
+        twice = torch.cat([noise, noise]).to(model.device)
+        velocity = model.network.velocity(twice, torch.zeros(len(twice), device=model.device), both)
         expected = torch.cat([tensors[f"t2i.{number}.step0.{name}"] for name in ("v_cond", "v_uncond")])
         print(f"| case {number}: first velocities | {deviation(velocity, expected):.1e} |")
         path = trajectory(model, case, noise)
         worst = max(deviation(x, tensors[f"t2i.{number}.z{k}"]) for k, x in enumerate(path, start=1))
         print(f"| case {number}: trajectory of {steps} steps, guidance {case['cfg_weight']} | {worst:.1e} |")
         last = tensors[f"t2i.{number}.z{steps}"]
-        relative = float((trajectory(low, case, noise)[-1] - last).norm() / last.norm())
+        relative = float((trajectory(low, case, noise)[-1].float().cpu() - last).norm() / last.norm())
         print(f"| case {number}: last latent in bfloat16, relative L2 | {relative:.2%} |")
 
 
-def main(folder: Annotated[Path, typer.Argument(help="A golden case.")]) -> None:
+def main(
+    folder: Annotated[Path, typer.Argument(help="A golden case.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
+) -> None:
     """Prints a table in Markdown."""
+    torch.backends.cudnn.allow_tf32 = False
     cases, tensors = json.loads((folder / "expected.json").read_text()), load_file(folder / "expected.safetensors")
     print("| | largest deviation |\n| --- | ---: |")
-    model = JanusFlow.from_pretrained(folder, device="cpu")
+    model = JanusFlow.from_pretrained(folder, device=device)
     of_understanding(model, folder, cases, tensors)
-    of_generation(model, JanusFlow.from_pretrained(folder, device="cpu", dtype="bfloat16"), cases, tensors)
+    of_generation(model, JanusFlow.from_pretrained(folder, device=device, dtype="bfloat16"), cases, tensors)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training throughput of the tiny recipe: samples per second, and the share of this machine's own GEMM rate.
 
 python benchmarks/training.py
+python benchmarks/training.py data.workers=8 --steps 40    # on a GPU, which waits for one worker
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def gemm_rate(device: torch.device, precision: str) -> float:
 
 
 def main(
+    settings: Annotated[list[str] | None, typer.Argument(help="Of the recipe, as key=value.")] = None,
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
     steps: Annotated[int, typer.Option(help="To time, beside those that warm up.")] = 12,
     recipe: Annotated[Path, typer.Option(help="What is trained.")] = Path("recipes/tiny/stage2.yaml"),
@@ -45,6 +47,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         changes = [f"model={model}", f"out={folder}/run", f"steps={steps + SKIPPED}", "watch.every=0"]
         changes += ["watch.tensorboard=false", "data.ratios=[{understanding: 23, generation: 70, text: 7}]"]
+        changes += settings or []
         config = load_config(recipe, changes)
         train(config, device=device, progress_bar=False)
         rows = [json.loads(line) for line in Path(folder, "run", "log.jsonl").read_text().splitlines()][SKIPPED:]

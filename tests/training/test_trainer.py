@@ -226,7 +226,7 @@ torch.set_num_threads(1)
 from torch.distributed.tensor import DTensor
 from janusflow.training import trainer
 from janusflow.training.config import read_config
-original = trainer._step
+original = trainer.take_step
 def watched(run, found):
     own = [p for p in run.objective.parameters()]
     assert all(isinstance(p, DTensor) for p in own)
@@ -238,7 +238,7 @@ def watched(run, found):
     with open(f"{run.config.out}/seen-{run.world.rank}.jsonl", "a") as file:
         file.write(json.dumps(ids) + "\\n")
     return original(run, found)
-trainer._step = watched
+trainer.take_step = watched
 trainer.train(read_config(json.loads(sys.argv[1])), device="cpu", progress_bar=False, resume="resume" in sys.argv)
 """
 

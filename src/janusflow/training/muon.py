@@ -6,6 +6,7 @@ units for it (docs/log.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from janusflow.device import DTYPES, resolve_precision
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of a x + b x^3 + c x^5 (Jordan et al. 2024): steep at 0, near 1 around 1
 ITERATIONS = 5
+STACKED = 2**24  # values of the matrices that are orthogonalized together
 
 
 class Muon(Optimizer):
@@ -49,33 +51,44 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Updates every matrix that has a gradient."""
         for group in self.param_groups:
-            momentum = group["momentum"]
+            alike: dict[tuple[int, ...], list[Tensor]] = {}
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(p.grad)
-                average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-                dtype = DTYPES[resolve_precision(self.precision, p.device)]
-                gradient = p.grad.lerp(average, momentum)
-                matrix = gradient if p.ndim == 2 else gradient.flatten(1)
-                direction = orthogonal(matrix.to(dtype)).to(p.dtype).view_as(p)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(direction, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+                if p.grad is not None:
+                    alike.setdefault(tuple(p.shape), []).append(p)
+            for shape, matrices in alike.items():
+                count = max(1, STACKED // math.prod(shape))
+                for first in range(0, len(matrices), count):
+                    self._update(matrices[first : first + count], group)
+
+    def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of matrices of one shape, orthogonalized together: on a GPU, launching small products takes long."""
+        shape, momentum = matrices[0].shape, group["momentum"]
+        gradients = [p.grad for p in matrices if p.grad is not None]
+        for p, gradient in zip(matrices, gradients, strict=True):
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(gradient)
+        averages = [self.state[p]["momentum_buffer"] for p in matrices]
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, averages, momentum)
+        dtype = DTYPES[resolve_precision(self.precision, matrices[0].device)]
+        stacked = torch.stack([one if one.ndim == 2 else one.flatten(1) for one in ahead]).to(dtype)
+        directions = orthogonal(stacked).to(matrices[0].dtype).view(len(matrices), *shape)
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        size = max(shape[0], math.prod(shape[1:]))
+        torch._foreach_add_(matrices, list(directions.unbind()), alpha=-group["lr"] * 0.2 * size**0.5)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About U V^T of a matrix U S V^T, by Newton-Schulz: all but tiny singular values come out between 0.7 and 1.2.
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About U V^T of matrices U S V^T, by Newton-Schulz: all but tiny singular values come out between 0.7 and 1.2.
 
     Args:
-        matrix: (rows, columns) in any floating dtype, which is that of all products.
+        matrices: (..., rows, columns) in any floating dtype, which is that of all products.
     """
     a, b, c = COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / x.norm().clamp(min=1e-7)  # no singular value above 1
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above 1
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x

@@ -28,7 +28,7 @@ from janusflow.training.tiny_reflow import ON_POLICY, draw_pairs
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
 
-ROUNDS = 8  # of training on the model's own states
+ROUNDS = 6  # of training on the model's own states
 TRIED_PAIRS = 12  # with few steps
 
 
@@ -56,7 +56,7 @@ def stages(rounds: int = ROUNDS) -> list[Stage]:
 
     def own_states(name: str, recipe: str, number: int) -> Stage:
         draws = tuple(replace(one, seed=one.seed + 100_000 * number) for one in ON_POLICY)
-        return Stage(name, recipe, 100 + number, draws, 1344)
+        return Stage(name, recipe, 100 + number, draws, 2688)
 
     return [
         Stage("stage1", "stage1"),

@@ -22,13 +22,13 @@ from janusflow.tinyworld.nearest import nearest_scene
 from janusflow.tinyworld.scenes import Scene, render
 
 SHARES = {
-    "single_object": 0.08,
+    "single_object": 0.05,
     "two_object": 0.26,
-    "counting": 0.16,
-    "colors": 0.05,
-    "position": 0.22,
-    "color_attr": 0.17,
-    "dense": 0.06,
+    "counting": 0.12,
+    "colors": 0.04,
+    "position": 0.32,
+    "color_attr": 0.16,
+    "dense": 0.05,
 }
 DESCRIBED = 0.08  # of the prompts are full descriptions
 # The model's own states, half with guidance, up to about t = 2/3: what will be where is decided before, but shapes that

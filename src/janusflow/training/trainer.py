@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -116,7 +115,7 @@ def train(
 
 
 def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, shown: bool) -> Path:
-    config = replace(config, precision=_precision_of(config, world))
+    config = decided(config, world)
     out = Path(config.out)
     checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
     if checkpoints.all() and not resume:
@@ -126,7 +125,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         check_place(source)
     sources = drawn_sources(config, world)
     model = open_model(config, world.device)
-    run = _prepare(config, world, model)
+    run = prepare(config, world, model)
     run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
     data = _data(config, world, model, sources)
     report = Report(out, config, world, first=run.progress.step, shown=shown)
@@ -152,7 +151,8 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         raise OSError(f"the export could not be written ({error}); --resume writes it again") from error
 
 
-def _prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
+def prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
+    """The objective with optimizers and EMA, on the device and sharded, at step 0; for a config that is `decided`."""
     network = model.network
     latents, features = _frozen_parts(config, world, model)
     torch.manual_seed(config.seed)
@@ -226,7 +226,7 @@ def _loop(
         if world.largest({"failed": float(bool(samples.failed))})["failed"]:  # all end together, or some would wait
             raise RunError(samples.failed or "the data of another process cannot be read on; see what that one says")
         started = time.perf_counter()
-        losses = _step(run, samples)
+        losses = take_step(run, samples)
         _judge(run, samples, losses)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
@@ -248,7 +248,7 @@ def _loop(
     return True
 
 
-def _step(run: Run, found: StepSamples) -> dict[str, float]:
+def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     """One optimizer step; the mean losses of the whole step over all processes, and the norm of the gradient."""
     config, world, objective = run.config, run.world, run.objective
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
@@ -327,11 +327,11 @@ def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
     return None if row.pixels is None or encode is None else encode(row.pixels).clone()
 
 
-def _precision_of(config: TrainConfig, world: World) -> Literal["float32", "bfloat16"]:
-    """Of the matrix products, the same on all processes."""
+def decided(config: TrainConfig, world: World) -> TrainConfig:
+    """The same with the precision of matrix products that "auto" stands for, the same on all processes."""
     here = resolve_precision(config.precision, world.device)
     slow = world.largest({"float32": float(here == "float32")})["float32"]
-    return "float32" if slow else "bfloat16"
+    return replace(config, precision="float32" if slow else "bfloat16")
 
 
 def _precision(config: TrainConfig, world: World) -> AbstractContextManager[object]:
