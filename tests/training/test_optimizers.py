@@ -79,3 +79,23 @@ def test_muon_is_what_its_equation_says(precision: str, shape: tuple[int, ...]) 
         Muon([single], lr=1.0, momentum=0.9, precision=precision).step()
         expected = -0.2 * max(direction.shape) ** 0.5 * fine
         torch.testing.assert_close(single.detach().flatten(1).double(), expected, rtol=0, atol=1e-4)
+
+
+def test_matrices_updated_together_are_updated_as_alone() -> None:
+    """Some of one shape, one of another, one without a gradient, and gradients of very different sizes."""
+    torch.manual_seed(0)
+    shapes = [(12, 20), (20, 12), (12, 20), (12, 20), (6, 4, 3, 3), (6, 4, 3, 3)]
+    starts = [torch.randn(shape) for shape in shapes]
+    gradients = [[torch.randn(shape) * 10.0 ** (2 - i) for i, shape in enumerate(shapes)] for _ in range(3)]
+    together = [nn.Parameter(start.clone()) for start in starts]
+    alone = [nn.Parameter(start.clone()) for start in starts]
+    missing = 2
+    one, many = Muon(together, lr=0.01), [Muon([p], lr=0.01) for p in alone]
+    for step in gradients:
+        for index, (a, b) in enumerate(zip(together, alone, strict=True)):
+            a.grad, b.grad = (None, None) if index == missing else (step[index].clone(), step[index].clone())
+        update([one])
+        update(many)
+    for index, (a, b) in enumerate(zip(together, alone, strict=True)):
+        torch.testing.assert_close(a, b)
+        assert torch.equal(a.detach(), starts[index]) == (index == missing)

@@ -115,12 +115,12 @@ def test_checkpoints_are_pruned_but_the_best_and_the_last_stay(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best is that of the lowest running mean of the loss, which here rises after step 3."""
-    step = trainer._step
+    step = trainer.take_step
 
     def scripted(run: Any, found: Any) -> dict[str, float]:
         return {**step(run, found), "ar": 5.0 - found.step if found.step < 3 else 9.0, "flow": 0.0}
 
-    monkeypatch.setattr(trainer, "_step", scripted)
+    monkeypatch.setattr(trainer, "take_step", scripted)
     quietly(settings(start, tmp_path, steps=7, save={"every": 1, "keep": 2}))
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-0000003", "step-0000006", "step-0000007"]
@@ -168,7 +168,7 @@ def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[int, list[str]] = {}
-    step, save, begun = trainer._step, resume_module.dcp.async_save, []
+    step, save, begun = trainer.take_step, resume_module.dcp.async_save, []
 
     def saved(*args: Any, **kwargs: Any) -> Any:
         begun.append(save(*args, **kwargs))
@@ -181,7 +181,7 @@ def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
         return step(run, found)
 
     monkeypatch.setattr(resume_module.dcp, "async_save", saved)
-    monkeypatch.setattr(trainer, "_step", watched)
+    monkeypatch.setattr(trainer, "take_step", watched)
     quietly(settings(start, tmp_path, steps=4, save={"every": 2, "background": True}))
     assert seen[2] == ["step-0000002.tmp"] and seen[3] == ["step-0000002"]
 
