@@ -21,17 +21,17 @@ from janusflow import JanusFlow
 from janusflow.data.loader import Data, StepSamples
 from janusflow.data.mixture import Mixture
 from janusflow.data.samples import SampleMaker
-from janusflow.device import DTYPES, resolve_device
+from janusflow.device import resolve_device
 from janusflow.training.config import TrainConfig, load_config
 from janusflow.training.distributed import join
 from janusflow.training.dryrun import estimate
 from janusflow.training.start import open_model
 from janusflow.training.trainer import decided, prepare, take_step
 from janusflow.vae import LatentCodec
+from training import gemm_rate
 
-PAPER = Path(__file__).parents[1] / "recipes" / "paper"
+RECIPE = Path(__file__).parents[1] / "recipes" / "paper" / "stage2.yaml"
 TINYWORLD = "[{kind: tinyworld}]"
-SIDE = 8192  # of the matrix product
 SDXL = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -48,17 +48,6 @@ def synchronized(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def gemm_rate(device: torch.device, precision: str, side: int) -> float:
-    """FLOP/s of a matrix product of random numbers, the median of ten."""
-    left, right = (torch.randn(side, side, device=device, dtype=DTYPES[precision]) for _ in range(2))
-    times = []
-    for _ in range(13):
-        started = synchronized(device)
-        left @ right
-        times.append(synchronized(device) - started)
-    return 2 * side**3 / median(times[3:])
 
 
 def new(small: bool) -> list[str]:
@@ -82,12 +71,12 @@ def random_model(config: TrainConfig, device: torch.device, *, small: bool) -> J
     return model
 
 
-def training(stage: str, batch: int, steps: int, device: torch.device, *, small: bool, changes: list[str]) -> None:
-    """Prints a row of the table: a stage's steps of so many samples of the tiny world, enlarged to the model's size."""
+def training(batch: int, steps: int, device: torch.device, *, small: bool, changes: list[str]) -> None:
+    """Prints a row of the table: stage 2's steps of so many samples of the tiny world, enlarged to the model's size."""
     given = [*new(small), f"batch_size={batch}", "data.workers=0"]
     given += [f"data.{task}={TINYWORLD}" for task in ("understanding", "generation", "text")]
-    model = random_model(load_config(PAPER / f"{stage}.yaml", given), device, small=small)
-    config = load_config(PAPER / f"{stage}.yaml", [*given, *changes, "parts=[aligner, generation, llm]"])
+    model = random_model(load_config(RECIPE, given), device, small=small)
+    config = load_config(RECIPE, [*given, *changes, "parts=[aligner, generation, llm]"])
     mixture = Mixture(config.data.ratios, config.weights(), batch_size=batch, seed=0)
     data = Data(
         config.data.sources(), mixture, SampleMaker(model.processor, model.network.config, config.samples), seed=0
@@ -106,19 +95,19 @@ def training(stage: str, batch: int, steps: int, device: torch.device, *, small:
     step, sizes = median(times[2:]), estimate(config)
     flops = sizes.flops * losses["tokens"] / sum(sizes.tokens.values())
     rate = flops / step
-    peak = gemm_rate(device, config.precision, SIDE if device.type == "cuda" else 1024)
+    peak = gemm_rate(device, config.precision)
     used = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else float("nan")
     kept = "checkpointing" if config.activation_checkpointing else "all activations"
     how = f"{kept}{', compiled' if config.compile else ''}, {config.precision}"
     print(
-        f"| {stage}, {how} | {batch} | {losses['tokens']:,.0f} | "
+        f"| {how} | {batch} | {losses['tokens']:,.0f} | "
         f"{losses['fill']:.0%} | {step:.3f} | {losses['tokens'] / step:,.0f} | {rate / 1e12:,.1f} | "
         f"{rate / peak:.0%} of {peak / 1e12:,.0f} | {used:.1f} | {sizes.memory(1) / 1e9:.1f} | {losses['loss']:.2f} |",
         flush=True,
     )
 
 
-def best_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+def typical(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Seconds, the median of several after one to warm up."""
     times = []
     for _ in range(repeats + 1):
@@ -147,7 +136,7 @@ def inference(model: JanusFlow, device: torch.device, batches: list[int], steps:
         def answer(count: int = count) -> object:
             return model.ask_batch(["What is shown?"] * count, [picture] * count, max_new_tokens=tokens)
 
-        drawing, answering = best_of(draw, device, 2), best_of(answer, device, 2)
+        drawing, answering = typical(draw, device, 2), typical(answer, device, 2)
         used = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else float("nan")
         print(f"| {count} | {count / drawing:.2f} | {count * tokens / answering:,.0f} | {used:.1f} |", flush=True)
 
@@ -167,16 +156,16 @@ def main(
         "| | samples | tokens | full | s a step | tokens/s | TFLOP/s | of a matrix product's | peak GB | estimated | "
         "loss |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
-    runs = [("stage2", []), ("stage2", ["activation_checkpointing=false"])]
-    runs += [("stage2", ["activation_checkpointing=false", "compile=true"])] if compiled else []
-    for stage, changes in runs:
+    runs: list[list[str]] = [[], ["activation_checkpointing=false"]]
+    runs += [["activation_checkpointing=false", "compile=true"]] if compiled else []
+    for changes in runs:
         try:
-            training(stage, batch, steps, place, small=small, changes=changes)
+            training(batch, steps, place, small=small, changes=changes)
         except torch.OutOfMemoryError as error:
-            print(f"| {stage}, {' '.join(changes)} | out of memory: {str(error)[:60]} |")
+            print(f"| {' '.join(changes)} | out of memory: {str(error)[:60]} |")
         if place.type == "cuda":
             torch.cuda.empty_cache()
-    model = random_model(load_config(PAPER / "stage2.yaml", new(small)), place, small=small)
+    model = random_model(load_config(RECIPE, new(small)), place, small=small)
     model.network.to(torch.bfloat16).eval()
     model.codec.vae.to(torch.bfloat16)
     inference(model, place, [1, 8, 32] if place.type == "cuda" else [1], 30 if place.type == "cuda" else 2, 64)

@@ -29,6 +29,7 @@ from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
 
 ROUNDS = 6  # of training on the model's own states
+PAIRS = 2688  # drawn for each
 TRIED_PAIRS = 12  # with few steps
 
 
@@ -56,7 +57,7 @@ def stages(rounds: int = ROUNDS) -> list[Stage]:
 
     def own_states(name: str, recipe: str, number: int) -> Stage:
         draws = tuple(replace(one, seed=one.seed + 100_000 * number) for one in ON_POLICY)
-        return Stage(name, recipe, 100 + number, draws, 2688)
+        return Stage(name, recipe, 100 + number, draws, PAIRS)
 
     return [
         Stage("stage1", "stage1"),
