@@ -233,6 +233,9 @@ def test_tinyworld_is_endless_and_a_function_of_number_and_seed(task: str) -> No
     paired = [TinyworldSource("generation", {}, 0, ordered=0.5).record(n) for n in range(40)]
     assert 10 < sum(bool(record.rewritten) for record in paired) < 30
     assert all(record.rewritten != record.text for record in paired)
+    unnamed = [TinyworldSource("generation", {}, 0, unnamed=0.5).record(n) for n in range(40)]
+    assert 10 < sum(bool(record.rewritten) for record in unnamed) < 30
+    assert all(("shape" in record.text) == bool(record.rewritten) for record in unnamed)
     composed = [TinyworldSource("generation", {"single_object": 1}, 0, composed=0.5).record(n) for n in range(60)]
     scenes = [read(np.asarray(record.images[0])).scene for record in composed]
     central = [abs(s.shapes[0].x - 32) <= 3 and abs(s.shapes[0].y - 32) <= 3 for s in scenes if s is not None]

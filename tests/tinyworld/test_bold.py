@@ -7,7 +7,15 @@ from random import Random
 
 import pytest
 
-from janusflow.tinyworld.bold import CONTRAST, backgrounds, bold_pair, contrast, first_stands, ordered_pair
+from janusflow.tinyworld.bold import (
+    CONTRAST,
+    backgrounds,
+    bold_pair,
+    contrast,
+    first_stands,
+    ordered_pair,
+    unnamed_pair,
+)
 from janusflow.tinyworld.captions import KINDS, RELATION_WORDS, Clause
 from janusflow.tinyworld.checker import matches
 from janusflow.tinyworld.scenes import (
@@ -73,3 +81,22 @@ def test_an_ordered_pair_is_the_prompt_the_same_with_the_order_and_a_scene_of_bo
         colors.add(tuple(named))
         kinds.add((first.kind, second.kind))
     assert len(colors) == 4 and len(kinds) > 20
+
+
+def test_an_unnamed_pair_says_shape_for_one_kind_or_both_and_shows_nothing_kept_from_training() -> None:
+    left_out, kinds = [], set()
+    for number in range(200):
+        plain, clear, scene = unnamed_pair(Random(number))
+        assert not is_held_out(scene) and "shape" not in clear
+        words = list(zip(plain.split(), clear.split(), strict=True))
+        differing = [(a.strip("."), b.strip(".")) for a, b in words if a != b and a.lower() not in ("a", "an")]
+        assert all(a == "shape" and b in SHAPES for a, b in differing)
+        named = [word for word in (w.strip(".") for w in clear.split()) if word in SHAPES]
+        assert named == [shape.kind for shape in scene.shapes]
+        relations_said = [name for name, said in RELATION_WORDS.items() if any(f" {w} " in clear for w in said)]
+        assert any(clearly(name, *scene.shapes) for name in relations_said)
+        kept = [word for word in (w.strip(".") for w in plain.split()) if word in (*SHAPES, "shape")]
+        left_out.append(tuple(word == "shape" for word in kept))
+        kinds.add(tuple(named))
+    assert set(left_out) == {(True, False), (False, True), (True, True)} and len(kinds) > 20
+    assert 40 < left_out.count((True, True)) < 80

@@ -128,6 +128,10 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
             {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "ordered": 2.0}]}},
             "ordered 2; expected a share",
         ),
+        (
+            {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "unnamed": 0.5}]}},
+            "data.text: tinyworld's unnamed is for pictures to draw",
+        ),
         ({"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "composed": -1.0}]}}, "composed -1; expected"),
         (
             {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "composed": 0.5}]}},

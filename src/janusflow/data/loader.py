@@ -134,6 +134,7 @@ def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: in
             described=config.described,
             bold=config.bold,
             ordered=config.ordered,
+            unnamed=config.unnamed,
             composed=config.composed,
         )
     return StreamSource(config, rank, ranks) if config.streaming else FileSource(config, task)

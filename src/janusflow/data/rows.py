@@ -34,6 +34,8 @@ class SourceConfig:
         bold: of tinyworld: share of the scenes in which what the prompt leaves open is bold (`tinyworld/bold.py`).
         ordered: of tinyworld: share of the pictures to draw that show two objects of which the prompt does not say who
             stands where, in an order that follows from the first one; with `anchor` the copy is told that order.
+        unnamed: of tinyworld: share of the pictures to draw whose prompt says how two objects stand, but in place of
+            what one or both of them are only "shape"; with `anchor` the copy is told what they are.
         composed: of tinyworld: share of the pictures to draw that show what the prompt leaves open where and as whoever
             takes a picture would (`tinyworld/composed.py`); `described` and `bold` are shares of the others.
         anchor: what the model itself says of these samples before the run is learned, not what they hold: nothing that
@@ -56,6 +58,7 @@ class SourceConfig:
     described: float = 0.0
     bold: float = 0.0
     ordered: float = 0.0
+    unnamed: float = 0.0
     composed: float = 0.0
     anchor: bool = False
     fitting: bool = False

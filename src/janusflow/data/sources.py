@@ -21,7 +21,7 @@ from janusflow.data.jsonlines import FAULT
 from janusflow.data.rows import PICTURES, SUFFIXES, SourceConfig, open_rows
 from janusflow.generation import LARGEST_SEED
 from janusflow.images import ImageSource
-from janusflow.tinyworld.bold import bold_pair, ordered_pair
+from janusflow.tinyworld.bold import bold_pair, ordered_pair, unnamed_pair
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.composed import composed_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
@@ -85,7 +85,7 @@ class TinyworldSource:
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
         shares: of the kinds of scenes.
         seed: another one gives another world.
-        questions, described, bold, ordered, composed: see `SourceConfig`.
+        questions, described, bold, ordered, unnamed, composed: see `SourceConfig`.
     """
 
     length: int | None = None
@@ -100,10 +100,11 @@ class TinyworldSource:
         described: float = 0.0,
         bold: float = 0.0,
         ordered: float = 0.0,
+        unnamed: float = 0.0,
         composed: float = 0.0,
     ) -> None:
         self.task, self.seed, self.questions, self.described, self.bold = task, seed, questions, described, bold
-        self.ordered, self.composed = ordered, composed
+        self.ordered, self.unnamed, self.composed = ordered, unnamed, composed
         self.shares = dict(shares) or dict.fromkeys(KINDS, 1.0)
 
     def record(self, index: int) -> Record:
@@ -115,6 +116,9 @@ class TinyworldSource:
             return Record(name, turns=facts)
         if self.ordered and rng.random() < self.ordered:
             text, rewritten, scene = ordered_pair(rng)
+            return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
+        if self.unnamed and rng.random() < self.unnamed:
+            text, rewritten, scene = unnamed_pair(rng)
             return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
         if self.composed and rng.random() < self.composed:
             task, scene = composed_pair(rng, kind)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from janusflow.tinyworld.captions import Clause, Task, reworded, sample_task, scene_for
+from janusflow.tinyworld.captions import Clause, Task, reworded, sample_task, scene_for, unnamed
 from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene, held_out_relation
 
 CONTRAST = 100.0  # least distance in RGB of a shape's colour from the background
@@ -41,6 +41,15 @@ def ordered_pair(rng: Random) -> tuple[str, str, Scene]:
         task = sample_task(rng, rng.choice(("two_object", "two_object", "color_attr")))
         clauses = tuple(replace(c, color=c.color if rng.random() < 0.6 else None) for c in task.clauses)
         plain, clear = reworded(rng, replace(task, clauses=clauses), first_stands(*(clause.kind for clause in clauses)))
+        scene = bold_scene(rng, clear)
+        if scene is not None:
+            return plain.prompt, clear.prompt, scene
+
+
+def unnamed_pair(rng: Random) -> tuple[str, str, Scene]:
+    """A prompt that says how two objects stand but not of both what they are, the same with both named, and a scene."""
+    while True:
+        plain, clear = unnamed(rng, sample_task(rng, "position"))
         scene = bold_scene(rng, clear)
         if scene is not None:
             return plain.prompt, clear.prompt, scene

@@ -48,6 +48,7 @@ FRAMES = (
     "show me {}",
 )
 BACKGROUND_WORDS = ("{} on a {} background", "{} on {}", "{} in front of a {} background")
+UNNAMED = 0.35  # of prompts that leave out what a shape is leave out the first alone, and as many the second
 LINKS = ("{} and {}", "{} and {}", "{} with {}", "{} together with {}")
 
 
@@ -113,6 +114,18 @@ def reworded(rng: Random, task: Task, relation: str) -> tuple[Task, Task]:
     words, frames = [noun_phrase(clause) for clause in task.clauses], rng.getrandbits(64)
     plain = replace(task, prompt=rng.choice(LINKS).format(*words))
     clear = replace(task, kind="position", prompt=_related(rng, words, relation), relation=relation)
+    return _framed(Random(frames), plain), _framed(Random(frames), clear)
+
+
+def unnamed(rng: Random, task: Task) -> tuple[Task, Task]:
+    """A position task in new words: once with "shape" in the place of one kind or of both, and once with all named."""
+    assert task.relation is not None
+    frames, joint, chance = rng.getrandbits(64), rng.getrandbits(64), rng.random()
+    left_out = (chance < UNNAMED or chance >= 2 * UNNAMED, chance >= UNNAMED)
+    named = [noun_phrase(clause) for clause in task.clauses]
+    pairs = zip(task.clauses, named, left_out, strict=True)
+    words = [noun_phrase(replace(clause, kind="shape")) if out else phrase for clause, phrase, out in pairs]
+    plain, clear = (replace(task, prompt=_related(Random(joint), some, task.relation)) for some in (words, named))
     return _framed(Random(frames), plain), _framed(Random(frames), clear)
 
 

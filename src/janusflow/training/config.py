@@ -332,10 +332,10 @@ class TrainConfig:
                 )
             if source.questions < 1:
                 raise ValueError(f"data.{task}: tinyworld has questions {source.questions}; expected 1 or more")
-            for name in ("ordered", "composed"):
+            for name in ("ordered", "unnamed", "composed"):
                 if getattr(source, name) and task != "generation":
                     raise ValueError(f"data.{task}: tinyworld's {name} is for pictures to draw, in data.generation")
-            for name in ("described", "bold", "ordered", "composed"):
+            for name in ("described", "bold", "ordered", "unnamed", "composed"):
                 if not 0 <= getattr(source, name) <= 1:
                     raise ValueError(
                         f"data.{task}: tinyworld has {name} {getattr(source, name):g}; expected a share from 0 to 1"

@@ -4,7 +4,8 @@
 
 The parts are made by `tiny_parts.py`, the stages are the files of `recipes/tiny`; between the second and the third
 stand rounds on the states of the model's own paths (Reflow, `tiny_reflow.py`). At last prompts that leave open who
-stands where learn to be drawn as they are with the order said (`order.yaml`). Everything stops and resumes at any time
+stands where learn to be drawn as they are with the order said (`order.yaml`), and those that leave open what stands
+there as they are with the kinds said (`words.yaml`). Everything stops and resumes at any time
 with the same command; the result is a folder that `JanusFlow.from_pretrained` opens.
 """
 
@@ -65,6 +66,7 @@ def stages(rounds: int = ROUNDS) -> list[Stage]:
         *(own_states(f"onpolicy{number}", "onpolicy", number) for number in range(1, rounds + 1)),
         own_states("stage3", "stage3", rounds + 1),
         Stage("order", "order"),
+        Stage("words", "words"),
     ]
 
 
@@ -82,7 +84,7 @@ def run(
     Args:
         out: folder of the run.
         recipes: folder of the stages' recipes.
-        start: a trained model to go on from with rounds on its own states, stage 3 and order.
+        start: a trained model to go on from with rounds on its own states, stage 3, order and words.
         device: where.
         steps: at most so many in each part and stage, to try it out.
         rounds: on the model's own states.
