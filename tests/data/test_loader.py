@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,28 @@ def test_processes_share_a_step_and_their_number_changes_nothing(small_model: Ja
     parts = [ids(data(small_model, folder, rank=rank, ranks=2)[4]) for rank in (0, 1)]
     assert parts[0] == whole[0::2]
     assert parts[1] == whole[1::2]
+
+
+class SlowData(Data):
+    """Whose second step takes a minute."""
+
+    def __getitem__(self, step: int) -> StepSamples:
+        time.sleep(60 * (step > 0))
+        return super().__getitem__(step)
+
+
+def test_workers_end_when_the_steps_are_closed_whatever_they_do(small_model: JanusFlow, folder: Path) -> None:
+    slow = data(small_model, folder)
+    slow.__class__ = SlowData
+    before = set(multiprocessing.active_children())
+    feed = steps(slow, 0, 6, workers=1)
+    assert len(next(feed).samples) == 6
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 1
+    feed.close()
+    for worker in workers:
+        worker.join(5)
+        assert not worker.is_alive()
 
 
 def test_workers_give_the_steps_in_order(small_model: JanusFlow, folder: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -73,19 +74,33 @@ def in_its_own_group(config: TrainConfig) -> None:
     quietly(config)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_sigterm_to_all_its_processes_saves_and_ends_well(start: Path, tmp_path: Path, workers: int) -> None:
+def told(start: Path, tmp_path: Path, workers: int, signals: Sequence[int]) -> int | None:
+    """How a run ends, all of whose processes get these signals after its first step."""
     config = settings(start, tmp_path / "told", steps=500, save={"every": 1000})
     config = replace(config, data=replace(config.data, workers=workers))
     life = multiprocessing.get_context("fork").Process(target=in_its_own_group, args=(config,))
     life.start()
     while not (tmp_path / "told" / "log.jsonl").is_file() or not curve(tmp_path / "told"):
         time.sleep(0.02)
-    os.killpg(life.pid or 0, signal.SIGTERM)
-    life.join(30)
-    assert life.exitcode == 0
+    for number in signals:
+        os.killpg(life.pid or 0, number)
+        time.sleep(0.1)
+    life.join(40)
+    return life.exitcode
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+def test_a_signal_to_all_its_processes_saves_and_ends(
+    start: Path, tmp_path: Path, workers: int, number: int, status: int
+) -> None:
+    assert told(start, tmp_path, workers, [number]) == status
     done = len(curve(tmp_path / "told"))
     assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
+
+
+def test_a_second_interrupt_ends_it_at_once_with_its_workers(start: Path, tmp_path: Path) -> None:
+    assert told(start, tmp_path, 2, [signal.SIGINT] * 2) == 1
 
 
 def waiting(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from janusflow.data.mixture import TASKS, Mixture, index_of
 from janusflow.data.rows import SourceConfig
@@ -140,8 +141,8 @@ def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: in
     return StreamSource(config, rank, ranks) if config.streaming else FileSource(config, task)
 
 
-def steps(data: Data, first: int, last: int, *, workers: int) -> Iterator[StepSamples]:
-    """Steps `first` to `last` - 1 in order, made ahead by worker processes.
+def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepSamples, None, None]:
+    """Steps `first` to `last` - 1 in order, made ahead by worker processes, which end when this is closed.
 
     Streams are read one after the other, so with any of them there is one worker only.
     """
@@ -156,9 +157,16 @@ def steps(data: Data, first: int, last: int, *, workers: int) -> Iterator[StepSa
         sampler=order,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_outlive_sigterm,
+        worker_init_fn=_outlive_signals,
     )
-    return iter(loader)
+    ahead = iter(loader)
+    try:
+        yield from ahead
+    finally:
+        if isinstance(ahead, _MultiProcessingDataLoaderIter):
+            ahead._shutdown_workers()
+            for worker in ahead._workers:  # SIGTERM, with which it ends them otherwise, is ignored there
+                worker.kill()
 
 
 def _allow_open_files() -> None:
@@ -173,6 +181,9 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _outlive_sigterm(worker: int) -> None:
-    """A scheduler's SIGTERM goes to every process: the run saves and then ends its workers, not the other way round."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _outlive_signals(worker: int) -> None:
+    """A scheduler's SIGTERM and a terminal's SIGINT go to every process: the run saves and then ends its workers, not
+    the other way round.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from janusflow.device import resolve_precision
 from janusflow.training.config import OptimizerConfig
 from janusflow.training.optimizers import make_optimizers, set_rate, update
-from janusflow.training.sigterm import on_sigterm
+from janusflow.training.stop import leave, on_stop
 
 Losses = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
@@ -87,7 +87,7 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
 
     Raises:
         ValueError: if the loss or its gradient is not finite; the last checkpoint stays.
-        SystemExit: of status 0 at SIGTERM, after saving.
+        SystemExit, KeyboardInterrupt: at SIGTERM (of status 0) and at SIGINT, after saving.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -97,7 +97,7 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     told: list[int] = []
     bar = Progress(*columns, TimeRemainingColumn(), refresh_per_second=1)
-    with bar, on_sigterm(lambda number, _: told.append(number)):
+    with bar, on_stop(lambda number, _: told.append(number)):
         task = bar.add_task(title, total=config.steps, completed=first)
         for step in range(first, config.steps):
             started = time.perf_counter()
@@ -110,7 +110,7 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
                 _save(folder / "state.pt", step + 1, model, average, optimizers)
             if told:
                 bar.console.print(f"told to stop: saved after step {step + 1}; the same command goes on")
-                raise SystemExit(0)
+                leave(told[0])
     return cast(Model, average.module.eval())
 
 

@@ -23,7 +23,7 @@ from janusflow.data.reflow import ReflowConfig
 from janusflow.device import resolve_device
 from janusflow.pipeline import JanusFlow
 from janusflow.training.config import load_config
-from janusflow.training.sigterm import leave_at_once, on_sigterm
+from janusflow.training.stop import leave_at_once, on_stop
 from janusflow.training.tiny_parts import PartsRecipe, pretrain
 from janusflow.training.tiny_reflow import ON_POLICY, draw_pairs
 from janusflow.training.trainer import train
@@ -139,7 +139,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, ...")] = "auto",
 ) -> None:
     """Trains the tiny model from nothing; stop and repeat the command to continue."""
-    with on_sigterm(leave_at_once):
+    with on_stop(leave_at_once):
         folder = run(out, recipes, start=start, device=device, steps=steps, rounds=rounds)
     print(f"trained: {folder}")
 

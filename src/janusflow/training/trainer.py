@@ -10,10 +10,11 @@ import copy
 import math
 import os
 import shutil
+import signal
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -45,9 +46,9 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
-from janusflow.training.sigterm import leave_at_once, on_sigterm
 from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes, export, open_model, take_head
+from janusflow.training.stop import leave_at_once, on_stop
 
 Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
@@ -105,10 +106,11 @@ def train(
             is not finite or jumps, or too many broken records. The last checkpoint is then intact.
         OSError: if a checkpoint or the export cannot be written.
         SystemExit: of status 0, if SIGTERM comes before the first step or after the last: nothing is lost.
+        KeyboardInterrupt: at SIGINT (Ctrl-C), after saving as at SIGTERM; a second one interrupts at once.
     """
     world = join(device)
     try:
-        with on_sigterm(leave_at_once):
+        with on_stop(leave_at_once):
             return _train(config, world, resume=resume, official=official, shown=progress_bar)
     finally:
         leave(world)
@@ -129,6 +131,8 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
     data = _data(config, world, model, sources)
     report = Report(out, config, world, first=run.progress.step, shown=shown)
+    if resume and not run.progress.step:
+        report.say(f"{out} holds no checkpoint yet: the run begins")
     if run.progress.ranks == world.ranks:
         data.restore(run.progress.streams.get(str(world.rank), {}))
     elif run.progress.step and data.streams():
@@ -136,14 +140,17 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         what = "1 process" if now == 1 else f"{now} processes"
         report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
     told: list[int] = []
-    with report, on_sigterm(lambda number, _: told.append(number)):
+    feed = steps(data, run.progress.step, config.steps, workers=config.data.workers)
+    with report, on_stop(lambda number, _: told.append(number)), closing(feed):
         try:
-            finished = _loop(run, data, checkpoints, report, model, told)
+            finished = _loop(run, feed, checkpoints, report, model, told)
         except (RunError, OSError):
             checkpoints.finish()
             raise
         checkpoints.finish()
     if not finished or world.largest({"stop": float(bool(told))})["stop"]:
+        if signal.SIGINT in told:
+            raise KeyboardInterrupt
         return out
     try:
         return export(run.objective, run.ema, model, out / "export", world, config, official=official)
@@ -215,11 +222,15 @@ def _data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str
 
 
 def _loop(
-    run: Run, data: Data, checkpoints: Checkpoints, report: Report, model: JanusFlow, told: Sequence[int]
+    run: Run,
+    feed: Iterator[StepSamples],
+    checkpoints: Checkpoints,
+    report: Report,
+    model: JanusFlow,
+    told: Sequence[int],
 ) -> bool:
     """Steps until the last; False if the run was told to stop."""
     config, progress, world = run.config, run.progress, run.world
-    feed = steps(data, progress.step, config.steps, workers=config.data.workers)
     waiting = time.perf_counter()
     while progress.step < config.steps:
         samples = next(feed)

@@ -1,0 +1,48 @@
+"""SIGTERM, with which schedulers announce the end, and Ctrl-C: a run saves and ends, or leaves at once where it may."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+Handle = Callable[[int, FrameType | None], object]
+
+
+@contextmanager
+def on_stop(handle: Handle) -> Iterator[None]:
+    """Does something else than to die, for a while, at SIGTERM and at the first SIGINT; the next one interrupts."""
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        handle(number, frame)
+
+    try:
+        before = [(number, signal.signal(number, first)) for number in (signal.SIGTERM, signal.SIGINT)]
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def leave(number: int) -> None:
+    """Ends the process for a signal: with status 0 for SIGTERM, as interrupted for SIGINT.
+
+    Raises:
+        SystemExit, KeyboardInterrupt: always one of them.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(0)
+
+
+def leave_at_once(number: int, frame: FrameType | None) -> None:
+    """Where all that is written is whole or not there, and goes on with the same command."""
+    print("told to stop: nothing is lost, and the run can be gone on with", file=sys.stderr)
+    leave(number)
