@@ -224,7 +224,7 @@ import json, os, sys
 import torch
 torch.set_num_threads(1)
 from torch.distributed.tensor import DTensor
-from janusflow.training import trainer
+from janusflow.training import distributed, trainer
 from janusflow.training.config import read_config
 original = trainer.take_step
 def watched(run, found):
@@ -240,6 +240,7 @@ def watched(run, found):
     return original(run, found)
 trainer.take_step = watched
 trainer.train(read_config(json.loads(sys.argv[1])), device="cpu", progress_bar=False, resume="resume" in sys.argv)
+distributed.end(0)
 """
 
 

@@ -1,5 +1,14 @@
 """`python -m janusflow.cli`, which is what torchrun starts."""
 
+import os
+
 from janusflow.cli import main
 
-main()
+try:
+    main()
+except SystemExit as finished:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not isinstance(finished.code, int):
+        raise
+    from janusflow.training.distributed import end
+
+    end(finished.code)

@@ -6,10 +6,13 @@ average. Alone, none of it is used.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -83,6 +86,18 @@ def leave(world: World) -> None:
     """Leaves the other processes."""
     if world.mesh is not None and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end(status: int) -> NoReturn:
+    """Ends one process of several at once, after what is registered for its end.
+
+    Where DTensors were, gloo's threads outlive `destroy_process_group` (PyTorch 2.13), and with them the interpreter's
+    own end, in which nothing is left to be written, was seen to abort.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def shard(objective: Objective, world: World, *, precision: str) -> None:
