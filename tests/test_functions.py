@@ -24,7 +24,8 @@ def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "is_cut_off.py").write_text("def score(\n")
     for name, words in (
         ("nowhere:nothing", "expected module:function .*No module named 'nowhere'"),
-        ("nowhere", "expected module:function"),
+        ("nowhere", "expected module:function, such as"),
+        ("nowhere:", "expected module:function, such as"),
         ("math:nothing", "AttributeError: .*nothing"),
         ("math:pi", "is no function but float"),
         ("needs_more:score", "No module named 'a_library_that_is_not_there'"),

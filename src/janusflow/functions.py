@@ -18,6 +18,8 @@ def load_function(name: str, setting: str) -> Callable[..., Any]:
         ValueError: if there is none.
     """
     module, _, function = name.partition(":")
+    if not module or not function:
+        raise ValueError(f"{setting} is {name!r}; expected module:function, such as my_judge:score")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

@@ -323,6 +323,10 @@ def test_an_unknown_model_is_refused_without_asking_the_hub(name: str) -> None:
 def test_an_empty_folder_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint folder: it holds no config.json"):
         open_checkpoint(tmp_path)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no config.json; the model that training wrote is .*export$"):
+        open_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="a variable of the environment that is not set"):
         open_checkpoint("${NO_SUCH_VARIABLE}/model")
     (tmp_path / "file").touch()

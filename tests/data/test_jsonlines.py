@@ -10,7 +10,7 @@ from PIL import Image
 
 from janusflow.data.jsonlines import JsonLines
 from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import FileSource, tasks_of
+from janusflow.data.sources import FileSource, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
 
 LINES = [
@@ -104,6 +104,14 @@ def test_an_array_in_a_json_file_is_still_read(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"text": "one"}, {"text": "two"}]))
     source = FileSource(SourceConfig("jsonl", str(tmp_path / "rows.json")))
     assert [source.record(index).text for index in range(source.length or 0)] == ["one", "two"]
+    assert kind_of(str(tmp_path / "rows.json")) == "jsonl"
+    for text, words in (('[{"text": "one"}]', "no JSON object but list"), ("[\n]", "no valid JSON")):
+        (tmp_path / "rows.jsonl").write_text(text)
+        with pytest.raises(ValueError, match=rf"rows.jsonl:1 is {words}.*; an array is read from a .json file"):
+            FileSource(SourceConfig("jsonl", str(tmp_path / "rows.jsonl"))).record(0)
+    (tmp_path / "rows.json").write_text('[{"text": "one"}, {"text": ')
+    with pytest.raises(ValueError, match="cannot be read as jsonl.*; an array is"):
+        FileSource(SourceConfig("jsonl", str(tmp_path / "rows.json")))
 
 
 def test_rows_are_found_by_number_in_several_files(tmp_path: Path) -> None:

@@ -139,6 +139,9 @@ def test_pictures_are_left_out_or_replaced(tmp_path: Path, small_model: JanusFlo
     wanted = judged(lambda prompt, picture: float("star" in prompt), PROMPTS, 0.5)
     reflow(small_model, PROMPTS, tmp_path / "judged", SHORT, correct=wanted)
     assert [row["text"] for row in pairs(tmp_path / "judged")] == ["two stars"] * 2
+    broken = judged(lambda prompt, picture: 1 / 0, PROMPTS, 0.5)
+    with pytest.raises(ValueError, match=r"the judge failed on '.*': ZeroDivisionError: division by zero"):
+        reflow(small_model, PROMPTS, tmp_path / "broken", SHORT, correct=broken)
 
 
 @pytest.mark.parametrize("stop", range(1, 5))

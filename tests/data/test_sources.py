@@ -240,6 +240,10 @@ def test_tinyworld_is_endless_and_a_function_of_number_and_seed(task: str) -> No
     scenes = [read(np.asarray(record.images[0])).scene for record in composed]
     central = [abs(s.shapes[0].x - 32) <= 3 and abs(s.shapes[0].y - 32) <= 3 for s in scenes if s is not None]
     assert len(central) > 50 and 20 < sum(central) < 45
+    clean, under = (TinyworldSource("understanding", {}, 0, spoiled=share) for share in (0.0, 0.5))
+    pairs = [(clean.record(n), under.record(n)) for n in range(40)]
+    assert all(a.turns == b.turns for a, b in pairs)
+    assert 10 < sum(bool(np.any(np.asarray(a.images[0]) != np.asarray(b.images[0]))) for a, b in pairs) < 30
 
 
 def test_only_records_that_serve_a_task_are_taken_where_that_is_asked(tmp_path: Path) -> None:

@@ -137,6 +137,14 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
             {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "composed": 0.5}]}},
             "data.text: tinyworld's composed",
         ),
+        (
+            {"data": {**GOOD["data"], "understanding": [{"kind": "tinyworld", "spoiled": 1.5}]}},
+            "spoiled 1.5; expected",
+        ),
+        (
+            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "spoiled": 0.5}]}},
+            "data.generation: tinyworld's spoiled is for pictures to read",
+        ),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "bold": 2}]}}, "bold 2; expected"),
         (
             {"data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 0, "text": float("nan")}]}},
@@ -157,8 +165,12 @@ def test_files_and_overrides_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1, 2")
     with pytest.raises(ValueError, match="cannot be read"):
         load_config(tmp_path / "broken.yaml")
-    for override in ("steps", "=5", "data.text.7.kind=x"):
-        with pytest.raises(ValueError, match="override"):
+    for override, words in (
+        ("steps", "is not of the form key=value"),
+        ("=5", "is not of the form key=value"),
+        ("data.text.7.kind=x", "does not fit the recipe: it has no such item"),
+    ):
+        with pytest.raises(ValueError, match=f"override {override!r} {words}"):
             load_config(write(tmp_path), [override])
 
 
@@ -190,6 +202,9 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     for words in ("learning:", "frozen:", "tokens per step", "FLOPs per step", "on 64 GPUs"):
         assert words in text
     assert "replay" not in text
+    assert text.count("not there yet: ") == len({line for line in text.splitlines() if "not there yet" in line}) > 0
+    finetuning = load_config(RECIPES / "finetune" / "both.yaml", ["model=tiny"])
+    assert "not there yet" not in describe(finetuning)
     replayed = ["data.generation=[{kind: replay, path: tinyworld, images: 300}]"]
     assert "drawn before the first step: 300 pictures (replay)" in describe(
         load_config(RECIPES / "finetune" / "both.yaml", replayed)

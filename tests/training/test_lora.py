@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def test_adapters_load_unload_and_merge(trained: Path, start: Path) -> None:
     merged = painted(JanusFlow.from_pretrained(trained, device="cpu"))
     plain = painted(JanusFlow.from_pretrained(start, device="cpu"))
     assert not torch.allclose(merged, plain, atol=1e-3)
+    named = json.loads((trained / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(start)
     model = JanusFlow.from_pretrained(start, adapter=trained / "adapter", device="cpu")
     torch.testing.assert_close(painted(model), merged, atol=1e-5, rtol=1e-5)
     model.unload_adapters()

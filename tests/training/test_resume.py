@@ -27,12 +27,21 @@ from tests.training.conftest import TINYWORLD, curve, quietly, settings, values,
 KILLS = 20
 
 
-def test_a_run_is_not_overwritten_and_resumes_when_asked(start: Path, tmp_path: Path) -> None:
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was said since it was last asked, on one line."""
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_is_not_overwritten_and_resumes_when_asked(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     quietly(settings(start, tmp_path / "parts", steps=3))
     with pytest.raises(ValueError, match="holds a run already; continue it with --resume"):
         quietly(settings(start, tmp_path / "parts"))
     resumed = quietly(settings(start, tmp_path / "parts"), resume=True)
+    assert "not what the run began with, so it does not go on as it would have: steps 3 -> 6" in said(capsys)
     whole = quietly(settings(start, tmp_path / "whole"))
+    assert "not what the run began with" not in said(capsys)
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
     for name, value in weights(whole).items():
         assert torch.equal(weights(resumed)[name], value), name

@@ -122,7 +122,9 @@ def test_too_many_broken_records_stop_the_run(start: Path, tmp_path: Path) -> No
     data: dict[str, Any] = {"generation": [{"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}], "workers": 0}
     data["ratios"] = [{"understanding": 0, "generation": 1, "text": 0}]
     config = settings(start, tmp_path / "run", data={**data, "max_broken": 0.1}, steps=20)
-    with pytest.raises(RunError, match=r"of 5\d records are broken, more than data.max_broken=0.1; .*missing"):
+    with pytest.raises(
+        RunError, match=r"of 5\d records that were taken are broken .*, more than data.max_broken=0.1; .*missing"
+    ):
         quietly(config)
     told = [row for row in curve(tmp_path / "run") if "broken" in row]
     assert told and all(row["broken"] == len(row["skipped"]) and "missing" in row["skipped"][0] for row in told)

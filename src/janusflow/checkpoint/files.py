@@ -75,7 +75,9 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         what = "is no checkpoint folder" if file.name == "config.json" else "is an incomplete checkpoint folder"
-        raise ValueError(f"{file.parent} {what}: it holds no {file.name}")
+        export = file.parent / "export"
+        hint = f"; the model that training wrote is {export}" if (export / file.name).is_file() else ""
+        raise ValueError(f"{file.parent} {what}: it holds no {file.name}{hint}")
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

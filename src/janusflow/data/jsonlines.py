@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 FAULT = "__fault__"  # the column of a row that could not be read: it says why
+AS_LINES = "an array is read from a .json file, or written as lines by `jq -c '.[]'`"
 METADATA = "metadata.jsonl"
 METADATA_COLUMNS = {"file_name": "image", "file_names": "images"}  # as `datasets` reads a folder of pictures
 
@@ -65,9 +66,11 @@ def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return {FAULT: f"{file}:{number} is no valid JSON: {error}"}
+        hint = f"; {AS_LINES}" if line.lstrip().startswith(b"[") else ""
+        return {FAULT: f"{file}:{number} is no valid JSON: {error}{hint}"}
     if not isinstance(row, dict):
-        return {FAULT: f"{file}:{number} is no JSON object but {type(row).__name__}"}
+        hint = f"; {AS_LINES}" if isinstance(row, list) else ""
+        return {FAULT: f"{file}:{number} is no JSON object but {type(row).__name__}{hint}"}
     if file.name == METADATA:
         row = {METADATA_COLUMNS.get(str(name), name): value for name, value in row.items()}
     return row

@@ -65,6 +65,7 @@ class Data(Dataset):
         self.sources = {
             task: [open_source(config, task, seed, rank, ranks) for config in sources.get(task, ())] for task in TASKS
         }
+        self.names = {task: [config.path or config.kind for config in sources.get(task, ())] for task in TASKS}
         self.anchors = {task: [config.anchor for config in sources.get(task, ())] for task in TASKS}
 
     def __getitem__(self, step: int) -> StepSamples:
@@ -113,11 +114,27 @@ class Data(Dataset):
             if isinstance(source, StreamSource)
         }
 
+    def described(self) -> str:
+        """Which source serves which task, and how many records of it."""
+        told = [
+            f"{task}: " + ", ".join(f"{name} ({counted(source)})" for name, source in zip(names, sources, strict=True))
+            for (task, sources), names in zip(self.sources.items(), self.names.values(), strict=True)
+            if sources
+        ]
+        return "; ".join(told)
+
     def restore(self, streams: Mapping[str, Any]) -> None:
         """Puts the streams where `StepSamples.streams` says they were."""
         for name, source in self.streams().items():
             if name in streams:
                 source.restore(streams[name])
+
+
+def counted(source: Source | StreamSource) -> str:
+    """How many records a source has, in words."""
+    if isinstance(source, StreamSource):
+        return "a stream"
+    return "endless" if source.length is None else "1 record" if source.length == 1 else f"{source.length:,} records"
 
 
 def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: int) -> Source | StreamSource:
@@ -137,6 +154,7 @@ def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: in
             ordered=config.ordered,
             unnamed=config.unnamed,
             composed=config.composed,
+            spoiled=config.spoiled,
         )
     return StreamSource(config, rank, ranks) if config.streaming else FileSource(config, task)
 

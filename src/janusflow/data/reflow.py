@@ -167,11 +167,14 @@ def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
     """Keeps the pictures whose score is at least so high.
 
     Raises:
-        ValueError: from what is returned, for a score that is no number.
+        ValueError: from what is returned, for a score that is no number, or if the judge fails.
     """
 
     def enough(prompt: str, picture: Image.Image) -> bool:
-        score = judge(prompt, picture)
+        try:
+            score = judge(prompt, picture)
+        except Exception as error:  # whatever a function of others raises
+            raise ValueError(f"the judge failed on {prompt!r}: {type(error).__name__}: {error}") from error
         try:
             return float(score) >= least
         except (TypeError, ValueError) as error:

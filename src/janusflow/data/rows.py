@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from janusflow.data.jsonlines import FAULT, METADATA, JsonLines, is_lines, read_lines
+from janusflow.data.jsonlines import AS_LINES, FAULT, METADATA, JsonLines, is_lines, read_lines
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
@@ -38,6 +38,8 @@ class SourceConfig:
             what one or both of them are only "shape"; with `anchor` the copy is told what they are.
         composed: of tinyworld: share of the pictures to draw that show what the prompt leaves open where and as whoever
             takes a picture would (`tinyworld/composed.py`); `described` and `bold` are shares of the others.
+        spoiled: of tinyworld: share of the pictures to read that lie under tiles of random colours, up to nothing else
+            (`tinyworld/spoiled.py`).
         anchor: what the model itself says of these samples before the run is learned, not what they hold: nothing that
             they are about is forgotten. Of a picture to draw whose record has a `rewritten` text, what it says to that:
             the text is drawn as the clearer one was (`training/anchor.py`).
@@ -60,6 +62,7 @@ class SourceConfig:
     ordered: float = 0.0
     unnamed: float = 0.0
     composed: float = 0.0
+    spoiled: float = 0.0
     anchor: bool = False
     fitting: bool = False
     images: int = 960
@@ -129,6 +132,7 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
         rows = datasets.load_dataset(**options)
     except _unreadable() as error:
         told = f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}"
+        told += f"; {AS_LINES}" if config.kind == "jsonl" else ""
         if config.kind not in SUFFIXES or config.streaming:
             raise ValueError(told) from error
         if len(found) == 1:

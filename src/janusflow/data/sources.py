@@ -26,6 +26,7 @@ from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.composed import composed_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import render
+from janusflow.tinyworld.spoiled import spoil
 
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
@@ -85,7 +86,7 @@ class TinyworldSource:
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
         shares: of the kinds of scenes.
         seed: another one gives another world.
-        questions, described, bold, ordered, unnamed, composed: see `SourceConfig`.
+        questions, described, bold, ordered, unnamed, composed, spoiled: see `SourceConfig`.
     """
 
     length: int | None = None
@@ -102,9 +103,10 @@ class TinyworldSource:
         ordered: float = 0.0,
         unnamed: float = 0.0,
         composed: float = 0.0,
+        spoiled: float = 0.0,
     ) -> None:
         self.task, self.seed, self.questions, self.described, self.bold = task, seed, questions, described, bold
-        self.ordered, self.unnamed, self.composed = ordered, unnamed, composed
+        self.ordered, self.unnamed, self.composed, self.spoiled = ordered, unnamed, composed, spoiled
         self.shares = dict(shares) or dict.fromkeys(KINDS, 1.0)
 
     def record(self, index: int) -> Record:
@@ -133,7 +135,10 @@ class TinyworldSource:
         turns = rng.randint(max(self.questions // 2, 1), self.questions)
         talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, turns)]
         if self.task == "understanding":
-            return Record(name, (Image.fromarray(render(scene)),), turns=tuple(talk))
+            seen = render(scene)
+            if self.spoiled and rng.random() < self.spoiled:
+                seen = spoil(rng, seen)
+            return Record(name, (Image.fromarray(seen),), turns=tuple(talk))
         (first, answer), *rest = talk
         return Record(name, turns=((f"{describe(scene)}\n{first}", answer), *rest))
 
@@ -190,10 +195,12 @@ def kind_of(path: str, *, captions: bool = True) -> str:
         return "folder"
     if place.is_dir() and not captions and pictures:
         return "folder"
+    if place.is_file() and place.suffix == ".json":
+        return "jsonl"  # an array of the same rows
     for kind, pattern in SUFFIXES.items():
         if any(file.match(pattern) for file in files):
             return kind
-    forms = "pictures with a .txt beside each, a metadata.jsonl, .jsonl, .parquet or .tar files"
+    forms = "pictures with a .txt beside each, a metadata.jsonl, .jsonl, .parquet or .tar files, one .json file"
     raise ValueError(f"{path} holds no data of a known form: {forms}")
 
 

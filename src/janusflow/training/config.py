@@ -183,7 +183,8 @@ class LoraConfig:
 
     Attributes:
         rank: 0 trains the weights themselves.
-        alpha, dropout: of the adapters.
+        alpha: the adapters' product B A is multiplied by alpha / rank (`lora_alpha` of PEFT).
+        dropout: share of the adapters' inputs that is left out.
         tower: put adapters on f_enc too.
     """
 
@@ -335,7 +336,9 @@ class TrainConfig:
             for name in ("ordered", "unnamed", "composed"):
                 if getattr(source, name) and task != "generation":
                     raise ValueError(f"data.{task}: tinyworld's {name} is for pictures to draw, in data.generation")
-            for name in ("described", "bold", "ordered", "unnamed", "composed"):
+            if source.spoiled and task != "understanding":
+                raise ValueError(f"data.{task}: tinyworld's spoiled is for pictures to read, in data.understanding")
+            for name in ("described", "bold", "ordered", "unnamed", "composed", "spoiled"):
                 if not 0 <= getattr(source, name) <= 1:
                     raise ValueError(
                         f"data.{task}: tinyworld has {name} {getattr(source, name):g}; expected a share from 0 to 1"
@@ -421,8 +424,9 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
         key = {"model": "model.checkpoint", "data": "data.own"}.get(key, key)
         try:
             OmegaConf.update(raw, key, OmegaConf.create(f"x: {value}").x, merge=False, force_add=True)
-        except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-            raise ValueError(f"override {override!r} does not fit the recipe: {str(error).splitlines()[0]}") from error
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError) as error:
+            said = "it has no such item" if isinstance(error, IndexError) else str(error).splitlines()[0]
+            raise ValueError(f"override {override!r} does not fit the recipe: {said}") from error
     return read_config(OmegaConf.to_container(raw, resolve=True))
 
 

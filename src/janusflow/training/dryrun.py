@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from janusflow.config import JanusFlowConfig
+from janusflow.data.rows import check_place
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.config import TrainConfig
 from janusflow.training.lora import WHOLE, add_adapters
@@ -162,6 +163,17 @@ def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int])
     return labelled * sizes.text_config.vocab_size * (2 + 4 + 4)
 
 
+def _missing(config: TrainConfig) -> list[str]:
+    """What is wrong with the places of the data; the run would refuse it."""
+    faults = []
+    for source in (one for given in config.data.sources().values() for one in given):
+        try:
+            check_place(source)
+        except ValueError as error:
+            faults.append(str(error))
+    return list(dict.fromkeys(faults))
+
+
 def describe(config: TrainConfig) -> str:
     """The estimate as a text to read."""
     found = estimate(config)
@@ -181,6 +193,7 @@ def describe(config: TrainConfig) -> str:
         lines.append(f"anchor (the weights before the run, in each process): {found.anchor / 1e9:,.1f} GB")
     for source in replays(config):
         lines.append(f"drawn before the first step: {source.images:,} pictures (replay)")
+    lines += [f"not there yet: {fault}" for fault in _missing(config)]
     for gpus in (1, 8, 64):
         lines.append(
             f"on {gpus:2} GPU{'s' if gpus > 1 else ''}: {found.memory(gpus) / 1e9:,.1f} GB each under FSDP2, "

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
+from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
 
 ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives for every checkpoint of one process
+SETTINGS = "settings.json"
+COURSE_KEPT = ("out", "save", "watch", "data.workers", "data.max_broken", "data.cache", "spike")  # whatever they are
 NAME = re.compile(r"step-(\d{7})$")
 
 
@@ -49,6 +52,35 @@ class Progress:
     seen: tuple[int, int] = (0, 0)
     streams: dict[str, Any] = field(default_factory=dict)
     ranks: int = 1
+
+
+def keep_settings(out: Path, config: TrainConfig) -> None:
+    """Writes a run's settings into its folder, `settings.json`."""
+    out.mkdir(parents=True, exist_ok=True)
+    beside = out / f"{SETTINGS}.tmp"
+    beside.write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
+    beside.replace(out / SETTINGS)
+
+
+def changed_settings(out: Path, config: TrainConfig) -> list[str]:
+    """What the settings of the run in a folder were where they differ, as "seed 0 -> 1"; of what changes its course."""
+    file = out / SETTINGS
+    if not file.is_file():
+        return []
+    was, now = _flat(json.loads(file.read_text())), _flat(json.loads(json.dumps(asdict(config), default=str)))
+    names = [name for name in {**was, **now} if name.split(".")[0] not in COURSE_KEPT and name not in COURSE_KEPT]
+    return [f"{n} {was.get(n)!r} -> {now.get(n)!r}" for n in names if was.get(n) != now.get(n)]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of nested settings by their dotted names."""
+    if not isinstance(value, dict | list) or not value:
+        return {name: value}
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    flat: dict[str, Any] = {}
+    for key, one in pairs:
+        flat |= _flat(one, f"{name}.{key}" if name else str(key))
+    return flat
 
 
 @dataclass

@@ -197,7 +197,9 @@ def export(
             beside = Path(made) / "model"
             beside.mkdir()
             if averaged.adapters is not None:
-                averaged.adapters.save_pretrained(beside / "adapter")
+                averaged.adapters.peft_config["default"].base_model_name_or_path = config.model.checkpoint
+                # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
+                averaged.adapters.save_pretrained(beside / "adapter", save_embedding_layers=False)
                 averaged.merge_adapters()
             averaged.save_pretrained(beside)
             if head:

@@ -4,9 +4,9 @@
 
 The parts are made by `tiny_parts.py`, the stages are the files of `recipes/tiny`; between the second and the third
 stand rounds on the states of the model's own paths (Reflow, `tiny_reflow.py`). At last prompts that leave open who
-stands where learn to be drawn as they are with the order said (`order.yaml`), and those that leave open what stands
-there as they are with the kinds said (`words.yaml`). Everything stops and resumes at any time
-with the same command; the result is a folder that `JanusFlow.from_pretrained` opens.
+stands where learn to be drawn as they are with the order said (`order.yaml`), those that leave open what stands there
+as they are with the kinds said (`words.yaml`), and pictures are read once more (`reading.yaml`, twice). Everything
+stops and resumes at any time with the same command; the result is a folder that `JanusFlow.from_pretrained` opens.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def stages(rounds: int = ROUNDS) -> list[Stage]:
         own_states("stage3", "stage3", rounds + 1),
         Stage("order", "order"),
         Stage("words", "words"),
+        Stage("reading1", "reading"),
+        Stage("reading2", "reading", 506),
     ]
 
 
@@ -84,7 +86,7 @@ def run(
     Args:
         out: folder of the run.
         recipes: folder of the stages' recipes.
-        start: a trained model to go on from with rounds on its own states, stage 3, order and words.
+        start: a trained model to go on from with rounds on its own states, stage 3, order, words and reading.
         device: where.
         steps: at most so many in each part and stage, to try it out.
         rounds: on the model's own states.

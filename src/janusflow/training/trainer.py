@@ -45,7 +45,7 @@ from janusflow.training.optimizers import make_optimizers, set_rate, update
 from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
-from janusflow.training.resume import Checkpoints, Progress
+from janusflow.training.resume import Checkpoints, Progress, changed_settings, keep_settings
 from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes, export, open_model, take_head
 from janusflow.training.stop import leave_at_once, on_stop
@@ -131,6 +131,11 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
     data = _data(config, world, model, sources)
     report = Report(out, config, world, first=run.progress.step, shown=shown)
+    report.say(f"data: {data.described()}")
+    if run.progress.step and (changed := changed_settings(out, config)):
+        report.say(f"not what the run began with, so it does not go on as it would have: {', '.join(changed)}")
+    if world.first:
+        keep_settings(out, config)
     if resume and not run.progress.step:
         report.say(f"{out} holds no checkpoint yet: the run begins")
     if run.progress.ranks == world.ranks:
@@ -328,7 +333,8 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
     progress.seen = (seen, broken)
     if seen >= ENOUGH_RECORDS and broken > config.data.max_broken * seen:
         raise RunError(
-            f"{broken} of {seen} records are broken, more than data.max_broken={config.data.max_broken:g}"
+            f"{broken} of {seen} records that were taken are broken (one taken twice counts twice), "
+            f"more than data.max_broken={config.data.max_broken:g}"
             + (f"; the last: {found.broken[-1]}" if found.broken else "")
         )
 
