@@ -83,6 +83,26 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     assert corner(load_image(file)) == pytest.approx(RED, abs=3)
 
 
+@pytest.mark.parametrize("damage", [b"II*\0", b"Exif\0\0MM\0*", b"\xff" * 9])
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_picture_with_damaged_exif_is_shown_as_it_lies(tmp_path: Path, damage: bytes, suffix: str) -> None:
+    file = saved(Image.new("RGB", (40, 20), RED), tmp_path / f"odd.{suffix}", exif=damage)
+    assert load_image(file).size == (40, 20)
+
+
+def test_whatever_a_reader_raises_the_picture_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = saved(Image.new("RGB", (40, 20), RED), tmp_path / "odd.png")
+
+    def fail(*_: object) -> None:
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(ValueError, match="odd.png' is damaged or cut off: unpack"):
+        load_image(file)
+
+
 def test_exif_rotation_is_honoured(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 20), (255, 255, 255))
     image.paste(RED, (0, 0, 20, 20))

@@ -16,23 +16,36 @@ def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path
         PEFT's model around the network.
 
     Raises:
-        ValueError: if the folder holds none, or they do not fit the network.
+        ValueError: if the folder holds none, or they do not fit the network, which is then as before.
     """
     import peft
 
     place = Path(os.path.expanduser(folder))
     if not (place / "adapter_config.json").is_file():
         raise ValueError(f"{folder} holds no adapters: expected an adapter_config.json")
+    adapted = None
     try:
-        return peft.PeftModel.from_pretrained(network, str(place)).eval()
+        config = peft.PeftConfig.from_pretrained(str(place))
+        config.inference_mode = True
+        adapted = peft.PeftModel(network, config)
+        adapted.load_adapter(str(place), "default")
     except (RuntimeError, ValueError, KeyError, OSError) as error:
+        if adapted is not None:
+            remove_adapters(adapted)
         raise ValueError(f"the adapters in {folder} do not fit the model: {str(error).splitlines()[0]}") from error
+    return adapted.eval()
 
 
 def remove_adapters(adapted: Any) -> JanusFlowForConditionalGeneration:
-    """The network as it was before, out of PEFT's model around it: parts that were trained whole go back too."""
+    """The network as it was before, out of PEFT's model around it: parts that were trained whole go back too.
+
+    Adapters that are merged are subtracted first: up to rounding.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
+    if any(isinstance(module, BaseTunerLayer) and module.merged for module in adapted.modules()):
+        adapted.unmerge_adapter()
     for module in adapted.modules():
         if isinstance(module, ModulesToSaveWrapper):
             for name in module.modules_to_save:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import os
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def load_image(source: ImageSource) -> Image.Image:
             if not width or not height:
                 raise ValueError(f"{name} has no pixels ({width} x {height})")
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed") from error
     except UnidentifiedImageError as error:
@@ -55,7 +56,9 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ValueError(f"{name} does not exist") from error
     except IsADirectoryError as error:
         raise ValueError(f"{name} is a folder, not a picture") from error
-    except (OSError, SyntaxError, EOFError) as error:  # Pillow raises SyntaxError for some broken files
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
         raise ValueError(f"{name} is damaged or cut off: {error}") from error
 
 
@@ -99,6 +102,14 @@ def _open(source: ImageSource) -> Image.Image:
             raise ValueError(f"picture {str(source)!r} is empty (0 bytes)")
         return Image.open(path)
     raise ValueError(f"a picture is a path, bytes, an array or a PIL image, not {type(source).__name__}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says; as it lies where that is damaged, as viewers show it."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (ValueError, OSError, SyntaxError, struct.error, LookupError, TypeError):  # all seen of damaged EXIF
+        return image
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -163,7 +163,11 @@ class JanusFlow(Conversational):
         return self
 
     def unload_adapters(self) -> JanusFlow:
-        """Takes the adapters out of the network, whose weights are then as before."""
+        """Takes the adapters out of the network, whose weights are then as before (merged ones: up to rounding).
+
+        Raises:
+            ValueError: if there are none.
+        """
         if self.adapters is None:
             raise ValueError("the network has no adapters")
         self.network, self.adapters = remove_adapters(self.adapters), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
-from janusflow.checkpoint import load_network, open_checkpoint
+from janusflow.checkpoint import load_network, open_checkpoint, read_sizes
 from janusflow.checkpoint import tensors as tensors_module
 from janusflow.checkpoint.describe import describe
 from janusflow.checkpoint.tensors import TensorFiles
-from janusflow.config import janusflow_1b
+from janusflow.config import JanusFlowConfig, janusflow_1b
 from tests.conftest import GOLDEN
 
 
@@ -354,3 +355,22 @@ def test_sharded_pickles_are_mapped_anew_and_read_right(tmp_path: Path, monkeypa
             assert torch.equal(tensor, weights[name])
     total = sum(weight.nbytes for weight in weights.values())
     assert 6 < len(mapped) <= 6 + total // 50_000 + 3, "each file anew after every 50 kB, and not at every tensor"
+
+
+def test_the_dimensions_of_a_hub_id_need_no_weights(
+    folder: Path, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(name: str, *, allow_patterns: list[str]) -> str:
+        place = tmp_path / name
+        shutil.copytree(small_folder if "ours" in name else folder, place)
+        for file in [file for file in place.rglob("*") if file.is_file()]:
+            if not any(fnmatch(str(file.relative_to(place)), pattern) for pattern in allow_patterns):
+                file.unlink()
+        return str(place)
+
+    monkeypatch.setattr("janusflow.checkpoint.files.snapshot_download", fetch)
+    for name, whole in (("official/x", folder), ("ours/x", small_folder)):
+        sizes = read_sizes(name)
+        assert not list((tmp_path / name).glob("*.safetensors"))
+        assert isinstance(sizes, JanusFlowConfig)
+        assert sizes.text_config.hidden_size == open_checkpoint(whole).config.text_config.hidden_size

@@ -268,3 +268,22 @@ def test_the_last_records_of_a_stream_are_not_counted_twice(folder: Path, tmp_pa
     with pytest.warns(UserWarning, match="rows.jsonl:1"):
         state = prepare(SourceConfig("jsonl", str(folder / "rows.jsonl"), streaming=True), tmp_path / "out", settings())
     assert state.counts == {"kept": 1, "broken or malformed": 1}
+
+
+def test_of_two_copies_the_one_with_a_caption_is_kept(tmp_path: Path) -> None:
+    place = tmp_path / "raw"
+    place.mkdir()
+    for name in ("a", "b", "c"):
+        picture(1).save(place / f"{name}.png")
+    (place / "b.txt").write_text(CAPTION)
+    (place / "c.txt").write_text(CAPTION)
+    state = prepare(SourceConfig("folder", str(place)), tmp_path / "out", settings())
+    assert state.counts == {"kept": 1, "no caption": 1, "duplicate": 1}
+    said = iter(["", "a caption"])
+    state = prepare(
+        SourceConfig("folder", str(place)),
+        tmp_path / "captioned",
+        settings(shard_size=1),
+        captioner=lambda pictures: [next(said) for _ in pictures],
+    )
+    assert state.counts == {"kept": 1, "no caption": 1, "duplicate": 1}

@@ -205,7 +205,8 @@ def test_a_damaged_file_costs_itself_and_no_other(tmp_path: Path, suffix: str) -
     damaged = tmp_path / f"z-damaged.{suffix}"
     damaged.write_bytes((b"PAR1" if suffix == "parquet" else b"no header") * 300)
     source = FileSource(SourceConfig(made.kind, str(tmp_path)))
-    assert source.length == COUNT + 1
+    sizes = [file.stat().st_size for file in tmp_path.glob(f"*.{suffix}") if file != damaged]
+    assert source.length == COUNT + max(round(damaged.stat().st_size * COUNT / sum(sizes)), 1)
     records = [source.record(number) for number in range(COUNT)]
     assert [record.text for record in records] == [f"caption {number}" for number in range(COUNT)]
     assert load_image(records[3].images[0]).getpixel((0, 0)) == (30, 0, 0)
@@ -309,3 +310,43 @@ def test_a_caption_in_another_encoding_is_one_broken_record(tmp_path: Path) -> N
 def test_an_empty_text_gives_way_to_the_next_column(tmp_path: Path) -> None:
     row = {"text": "", "caption": "a star", "image": png(1)}
     assert read_row(row, "row", tmp_path).text == "a star"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path, suffix: str, streaming: bool) -> None:
+    import datasets
+
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name / "images").mkdir(parents=True)
+        (tmp_path / name / "images" / "0.png").write_bytes(png(number))
+        row = {"image": "images/0.png", "text": f"caption {number}"}
+        if suffix == "parquet":
+            datasets.Dataset.from_list([row]).to_parquet(str(tmp_path / name / "rows.parquet"))
+        else:
+            (tmp_path / name / "rows.jsonl").write_text(json.dumps(row))
+    config = SourceConfig(suffix, str(tmp_path), streaming=streaming)
+    if streaming:
+        stream = StreamSource(config, 0, 1)
+        records = [stream.next() for _ in range(2)]
+    else:
+        source = FileSource(config)
+        records = [source.record(number) for number in range(source.length or 0)]
+    assert [record.text for record in records] == ["caption 0", "caption 1"]
+    for number, record in enumerate(records):
+        assert load_image(record.images[0]).getpixel((0, 0)) == (10 * number, 0, 0)
+
+
+def test_a_damaged_file_counts_for_as_many_records_as_one_of_its_size(tmp_path: Path) -> None:
+    config = webdataset(tmp_path)
+    whole = (tmp_path / "shard-0.tar").stat().st_size
+    for name in ("shard-2.tar", "shard-3.tar"):
+        (tmp_path / name).write_bytes(b"no header" * (whole // 9))
+    source = FileSource(config)
+    faults = 0
+    for number in range(source.length or 0):
+        try:
+            source.record(number)
+        except ValueError:
+            faults += 1
+    assert ((source.length or 0) - faults, faults) == (COUNT, COUNT)

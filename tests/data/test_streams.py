@@ -15,7 +15,7 @@ from janusflow.data.mixture import Mixture, Ratio
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
 from janusflow.data.sources import FileSource
-from janusflow.data.streams import EmptyStreamError, StreamSource
+from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 from tests.data.test_sources import COUNT, png, webdataset
 
 SAMPLE = 3 * 1024  # bytes of a sample in a tar: three members, each with its head
@@ -132,3 +132,19 @@ def test_a_stream_of_nothing_says_so_at_once_and_every_time(tmp_path: Path, smal
     assert found.failed.startswith(f"{tmp_path} holds no records for this process")
     with pytest.raises(ValueError, match="cannot be read as webdataset"):
         FileSource(SourceConfig("webdataset", str(tmp_path)))
+
+
+def test_a_file_that_breaks_off_counts_for_what_was_lost_with_it(tmp_path: Path, small_model: JanusFlow) -> None:
+    config = tars(tmp_path, 700)
+    (tmp_path / "shard-1.tar").rename(tmp_path / "shard-9.tar")  # after the good ones, which have three records each
+    source = StreamSource(config, 0, 1)
+    for _ in range(COUNT):
+        source.next()
+    source.restore(json.loads(json.dumps(source.state())))
+    with pytest.raises(LostRowsError, match="shard-9.tar") as lost:
+        source.next()
+    assert lost.value.rows == COUNT // 2
+    maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
+    mixture = Mixture([Ratio(0, 1, 0)], {"generation": [1.0]}, batch_size=COUNT + 1, seed=0)
+    found = Data({"generation": [config]}, mixture, maker, seed=0)[0]
+    assert (len(found.samples), len(found.broken), found.lost) == (COUNT + 1, 1, COUNT // 2 - 1)

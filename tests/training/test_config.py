@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
-from janusflow import JanusFlow
+from janusflow import JanusFlow, JanusFlowForConditionalGeneration
+from janusflow.config import tiny
 from janusflow.training.config import load_config
 from janusflow.training.dryrun import describe, estimate
-from janusflow.training.stages import PAPER, PARTS
+from janusflow.training.stages import PAPER, PARTS, part_of
 from janusflow.training.start import check_sizes
 from tests.conftest import GOLDEN
 
@@ -113,6 +115,14 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ({"optimizer": {"floor": 3}}, "optimizer.floor is 3.0"),
         ({"lora": {"dropout": 2}}, "lora.dropout is 2.0"),
         ({"lora": {"alpha": 0}}, "lora.alpha is 0"),
+        ({"watch": {"every": 5, "guidance_scale": 0.5}}, "watch.guidance_scale is 0.5; expected"),
+        (
+            {
+                "parts": ["tower"],
+                "data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 1, "text": 1}]},
+            },
+            r"parts are \['tower'\], which learn from understanding alone, and data.ratios give it no share",
+        ),
         ({"watch": {"every": 5, "prompts": []}}, "watch.every asks for sheets, which need watch.prompts"),
         ({"data": {**GOOD["data"], "text": [{"kind": "jsonl"}]}}, "data.text: a source of 'jsonl' needs a path"),
         (
@@ -220,7 +230,11 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
 
 
 def test_every_parameter_belongs_to_one_part() -> None:
-    assert set(PARTS) == {"aligner", "generation", "llm", "tower"}
+    with torch.device("meta"):
+        network = JanusFlowForConditionalGeneration(tiny())
+    for name, _ in network.named_parameters():
+        assert sum(name.startswith(prefixes) for prefixes in PARTS.values()) == 1, name
+    assert {part_of(name) for name, _ in network.named_parameters()} == set(PARTS)
 
 
 def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(tmp_path: Path) -> None:

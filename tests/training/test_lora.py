@@ -64,6 +64,13 @@ def test_merged_adapters_that_are_kept_come_out_again(trained: Path, start: Path
     torch.testing.assert_close(painted(model), beside, atol=1e-5, rtol=1e-5)
 
 
+def test_adapters_that_were_merged_and_kept_leave_whole(trained: Path, start: Path) -> None:
+    plain = painted(JanusFlow.from_pretrained(start, device="cpu"))
+    model = JanusFlow.from_pretrained(start, adapter=trained / "adapter", device="cpu")
+    model.merge_adapters(keep=True).unload_adapters()
+    torch.testing.assert_close(painted(model), plain, atol=1e-5, rtol=1e-5)
+
+
 def test_only_adapters_and_whole_parts_are_written(trained: Path) -> None:
     small = sum(file.stat().st_size for file in (trained / "adapter").iterdir())
     assert small < 0.8 * (trained / "model.safetensors").stat().st_size
@@ -87,8 +94,12 @@ def test_adapters_that_are_not_there_or_do_not_fit(trained: Path, start: Path, s
     with pytest.raises(ValueError, match="holds no adapters"):
         JanusFlow.from_pretrained(start, adapter=start, device="cpu")
     golden = JanusFlow.from_pretrained(Path(__file__).parents[1] / "golden" / "janusflow-small-a", device="cpu")
+    before = {name: value.clone() for name, value in golden.network.state_dict().items()}
     with pytest.raises(ValueError, match="do not fit the model"):
         golden.load_adapters(trained / "adapter")
+    after = golden.network.state_dict()  # a part of them fits, and must not stay
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_the_command_line_takes_adapters(trained: Path, start: Path, tmp_path: Path) -> None:

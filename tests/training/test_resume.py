@@ -21,10 +21,12 @@ import torch
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
 from janusflow.training.config import TrainConfig
+from janusflow.training.distributed import World
 from janusflow.training.resume import Begun, Checkpoints
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
 KILLS = 20
+ALONE = World(0, 1, torch.device("cpu"), None)
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -39,9 +41,9 @@ def test_a_run_is_not_overwritten_and_resumes_when_asked(
     with pytest.raises(ValueError, match="holds a run already; continue it with --resume"):
         quietly(settings(start, tmp_path / "parts"))
     resumed = quietly(settings(start, tmp_path / "parts"), resume=True)
-    assert "not what the run began with, so it does not go on as it would have: steps 3 -> 6" in said(capsys)
+    assert "settings changed since the run was last begun, its course may be another: steps 3 -> 6" in said(capsys)
     whole = quietly(settings(start, tmp_path / "whole"))
-    assert "not what the run began with" not in said(capsys)
+    assert "settings changed" not in said(capsys)
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
     for name, value in weights(whole).items():
         assert torch.equal(weights(resumed)[name], value), name
@@ -78,22 +80,30 @@ def test_killed_twenty_times_at_random_moments_it_continues_to_the_bit(start: Pa
         assert torch.equal(weights(resumed)[name], value), name
 
 
-def in_its_own_group(config: TrainConfig) -> None:
+def in_its_own_group(config: TrainConfig, slow: float) -> None:
     os.setsid()
+    step = trainer.take_step
+
+    def slowly(run: Any, found: Any) -> Any:
+        time.sleep(slow * found.step)
+        return step(run, found)
+
+    trainer.take_step = slowly
     quietly(config)
 
 
-def told(start: Path, tmp_path: Path, workers: int, signals: Sequence[int]) -> int | None:
-    """How a run ends, all of whose processes get these signals after its first step."""
+def told(start: Path, tmp_path: Path, workers: int, signals: Sequence[int], slow: float = 0.0) -> int | None:
+    """How a run ends, all of whose processes get these signals after its first step; the later ones may be slow."""
     config = settings(start, tmp_path / "told", steps=500, save={"every": 1000})
     config = replace(config, data=replace(config.data, workers=workers))
-    life = multiprocessing.get_context("fork").Process(target=in_its_own_group, args=(config,))
+    life = multiprocessing.get_context("fork").Process(target=in_its_own_group, args=(config, slow))
     life.start()
     while not (tmp_path / "told" / "log.jsonl").is_file() or not curve(tmp_path / "told"):
         time.sleep(0.02)
     for number in signals:
         os.killpg(life.pid or 0, number)
         time.sleep(0.1)
+    (tmp_path / "group").write_text(str(life.pid))
     life.join(40)
     return life.exitcode
 
@@ -109,7 +119,18 @@ def test_a_signal_to_all_its_processes_saves_and_ends(
 
 
 def test_a_second_interrupt_ends_it_at_once_with_its_workers(start: Path, tmp_path: Path) -> None:
-    assert told(start, tmp_path, 2, [signal.SIGINT] * 2) == 1
+    """Before the step at hand is done, without a checkpoint; and its whole group is gone."""
+    assert told(start, tmp_path, 2, [signal.SIGINT] * 2, slow=20.0) == 1
+    assert not list((tmp_path / "told").glob("checkpoints/*"))
+    group = int((tmp_path / "group").read_text())
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("workers are left")
 
 
 def waiting(tmp_path: Path) -> None:
@@ -164,7 +185,9 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(
         return original(*args, **kwargs)
 
     monkeypatch.setattr(resume_module.dcp, "save", full)
-    with pytest.raises(OSError, match="step-0000004 could not be written .*No space left.* before it is intact"):
+    with pytest.raises(
+        OSError, match="step-0000004 could not be written .*No space left.*; the last checkpoint, step-0000002, is"
+    ):
         quietly(settings(start, tmp_path))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002"]
     monkeypatch.undo()
@@ -284,5 +307,60 @@ def test_with_muon_it_resumes_to_the_bit(start: Path, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(start: Path, tmp_path: Path) -> None:
     quietly(settings(start, tmp_path, steps=2, parts=["aligner", "generation"]))
-    with pytest.raises(ValueError, match="does not fit this run"):
+    with pytest.raises(ValueError, match="step-0000002 does not fit this run.*Missing key"):
         quietly(settings(start, tmp_path), resume=True)
+
+
+def test_a_checkpoint_that_cannot_be_read_says_what_to_do(start: Path, tmp_path: Path) -> None:
+    quietly(settings(start, tmp_path, steps=4))
+    for file in (tmp_path / "checkpoints" / "step-0000004").glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="step-0000004 cannot be read; without that folder .* from step-0000002"):
+        quietly(settings(start, tmp_path), resume=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "step-0000004")
+    quietly(settings(start, tmp_path), resume=True)
+    assert len(curve(tmp_path)) == 6
+
+
+def test_changed_settings_of_the_optimizer_hold_from_there_on(start: Path, tmp_path: Path) -> None:
+    shrinking = {"learning_rate": 1e-3, "weight_decay": 100.0}
+    quietly(settings(start, tmp_path / "run", steps=2, save={"every": 1}))
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    plain = weights(quietly(settings(start, tmp_path / "run", steps=3), resume=True))
+    shrunk = weights(quietly(settings(start, tmp_path / "other", steps=3, optimizer=shrinking), resume=True))
+    name = "language_model.layers.0.mlp.up_proj.weight"
+    assert shrunk[name].norm() < 0.9995 * plain[name].norm()
+
+
+def test_what_was_written_whole_before_a_kill_is_not_lost(start: Path, tmp_path: Path) -> None:
+    quietly(settings(start, tmp_path / "run", steps=2))
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "step-0000002").rename(folder / "step-0000002.tmp")
+    quietly(settings(start, tmp_path / "run", steps=4), resume=True)
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4]
+    quietly(settings(start, tmp_path / "whole", steps=4))
+    assert values(tmp_path / "run") == values(tmp_path / "whole")
+    (folder / "step-0000004").rename(folder / "step-0000004.tmp")
+    (folder / "step-0000004.tmp" / ".metadata").unlink()
+    assert [path.name for path in Checkpoints(folder, ALONE, keep=2).all()] == ["step-0000002"]
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(start: Path, tmp_path: Path) -> None:
+    config = settings(start, tmp_path / "run", steps=500, save={"every": 1000})
+    life = multiprocessing.get_context("fork").Process(target=quietly, args=(config,))
+    life.start()
+    while not (tmp_path / "run" / "log.jsonl").is_file() or not curve(tmp_path / "run"):
+        assert life.is_alive()
+        time.sleep(0.02)
+    half = tmp_path / "run" / "checkpoints" / "step-0000777.tmp"
+    half.mkdir(parents=True)
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=f"another process is training in {tmp_path / 'run'}; wait for its end"):
+            quietly(config, resume=resume)
+    assert half.is_dir()
+    os.kill(life.pid or 0, signal.SIGTERM)
+    life.join(40)
+    assert life.exitcode == 0
+    quietly(settings(start, tmp_path / "run", steps=len(curve(tmp_path / "run")) + 1), resume=True)
+    assert not half.exists()

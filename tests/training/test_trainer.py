@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers.models.llama.modeling_llama import LlamaMLP
 from typer.testing import CliRunner
 
 from janusflow import JanusFlow
@@ -28,10 +29,11 @@ from janusflow.checkpoint import open_checkpoint
 from janusflow.checkpoint.card import is_released
 from janusflow.cli import app
 from janusflow.data.loader import Data
+from janusflow.training import trainer
 from janusflow.training.config import OptimizerConfig, TrainConfig
 from janusflow.training.distributed import Ema
 from janusflow.training.resume import Checkpoints
-from janusflow.training.trainer import RunError
+from janusflow.training.trainer import RunError, take_step
 from tests.conftest import GOLDEN
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
@@ -95,9 +97,38 @@ def test_a_loss_that_is_not_finite_stops_the_run(start: Path, tmp_path: Path, mo
         return found
 
     monkeypatch.setattr(Data, "__getitem__", poisoned)
-    with pytest.raises(RunError, match="step 5: loss nan.*the last checkpoint is intact"):
+    with pytest.raises(RunError, match="step 5: loss nan.*; the last checkpoint, step-0000004, is intact"):
+        quietly(settings(start, tmp_path / "run"))
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-0000002", "step-0000004"]
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4, 5]  # the log shows what went wrong
+    monkeypatch.undo()
+    quietly(settings(start, tmp_path / "run"), resume=True)
+    quietly(settings(start, tmp_path / "whole"))
+    assert values(tmp_path / "run") == values(tmp_path / "whole")
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_says_so(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "take_step", lambda run, found: {**take_step(run, found), "loss": float("inf")})
+    with pytest.raises(RunError, match="step 1: loss inf.*; there is no checkpoint yet"):
         quietly(settings(start, tmp_path))
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-0000002", "step-0000004"]
+
+
+def test_an_error_of_another_kind_loses_no_checkpoint_that_is_written(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: Any, found: Any) -> Any:
+        if found.step == 3:
+            raise RuntimeError("out of memory")
+        return take_step(run, found)
+
+    monkeypatch.setattr(trainer, "take_step", fail)
+    monkeypatch.setattr(Checkpoints, "settle", lambda checkpoints: None)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        quietly(settings(start, tmp_path, save={"every": 2, "background": True}))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002"]
 
 
 def test_a_jump_of_the_loss_stops_the_run(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +333,7 @@ def test_sigterm_to_torchrun_saves_one_step_of_all_processes(start: Path, tmp_pa
         assert life.poll() is None
         time.sleep(0.02)
     life.terminate()
-    life.wait(60)
+    assert life.wait(60) != 0  # the launcher's own end; its processes end well, as the checkpoint and the export say
     done = len(curve(tmp_path / "told"))
     assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
     sharded(settings(start, tmp_path / "told", steps=done + 1), tmp_path, resume=True)
@@ -452,14 +483,42 @@ def test_streams_of_two_processes_continue_exactly(start: Path, tmp_path: Path) 
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
 
 
+def test_losses_are_told_by_task_and_gradients_by_part(start: Path, tmp_path: Path) -> None:
+    """Those of a task are what it has in a step of its own, and the parts' norms make up that of all."""
+    both = {"understanding": TINYWORLD, "text": TINYWORLD, "workers": 0}
+    alone = {task: {**both, "ratios": [{"understanding": 0, "generation": 0, "text": 0, task: 1}]} for task in both}
+    del alone["workers"]
+    for task, data in alone.items():
+        quietly(settings(start, tmp_path / task, steps=1, data=data))
+        (row,) = curve(tmp_path / task)
+        assert row[f"ar_{task}"] == pytest.approx(row["ar"]) and sum(name.startswith("ar_") for name in row) == 1
+    quietly(settings(start, tmp_path / "mixed", steps=2))
+    for row in curve(tmp_path / "mixed"):
+        low, high = sorted((row["ar_understanding"], row["ar_text"]))
+        assert low < row["ar"] < high
+        parts = [value for name, value in row.items() if name.startswith("gradient_")]
+        assert len(parts) == 5 and sum(norm**2 for norm in parts) == pytest.approx(row["gradient"] ** 2)
+
+
 def test_how_samples_fall_into_packs_changes_nothing(start: Path, tmp_path: Path) -> None:
     for length in (100, 2000):
         quietly(settings(start, tmp_path / str(length), steps=3, pack_length=length))
     assert close(values(tmp_path / "100"), values(tmp_path / "2000"))
 
 
-def test_activation_checkpointing_and_workers_change_nothing(start: Path, tmp_path: Path) -> None:
+def test_activation_checkpointing_and_workers_change_nothing(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = LlamaMLP.forward, 0
+
+    def counted(module: LlamaMLP, states: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return forward(module, states)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
     quietly(settings(start, tmp_path / "plain", steps=3))
+    once, calls = calls, 0
     data = {
         "understanding": TINYWORLD,
         "generation": TINYWORLD,
@@ -468,6 +527,7 @@ def test_activation_checkpointing_and_workers_change_nothing(start: Path, tmp_pa
         "workers": 1,
     }
     quietly(settings(start, tmp_path / "other", steps=3, activation_checkpointing=True, data=data))
+    assert calls == 2 * once > 0
     assert close(values(tmp_path / "other"), values(tmp_path / "plain"))
 
 
@@ -499,7 +559,10 @@ def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
     names = sorted(file.name for file in (tmp_path / "seen" / "samples").iterdir())
     assert names == ["step-0000002.png", "step-0000002.txt", "step-0000004.png", "step-0000004.txt"]
     told = EventAccumulator(str(tmp_path / "seen" / "tensorboard")).Reload()
-    assert {"ar", "flow", "repa", "gradient", "rate", "tokens_per_second", "waited"} <= set(told.Tags()["scalars"])
+    by_task = {"ar_understanding", "ar_text", "flow"}
+    norms = {f"gradient_{part}" for part in ("aligner", "generation", "llm", "tower", "repa")}
+    names = {"ar", "repa", "gradient", "rate", "tokens_per_second", "waited"}
+    assert names | by_task | norms <= set(told.Tags()["scalars"])
     assert [event.value for event in told.Scalars("flow")] == pytest.approx(
         [row["flow"] for row in curve(tmp_path / "seen")]
     )

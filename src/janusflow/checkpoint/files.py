@@ -15,11 +15,16 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 TINY = "tiny"
-HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.pdparams", "*.jinja", "vae/*", "LICENSE*", "README.md"]
+SMALL_FILES = ["*.json", "*.jinja", "LICENSE*", "README.md"]
+HUB_FILES = [*SMALL_FILES, "*.safetensors", "*.bin", "*.pdparams", "vae/*"]
 
 
-def find_folder(path_or_id: str | Path) -> Path:
+def find_folder(path_or_id: str | Path, *, weights: bool = True) -> Path:
     """The local folder of a checkpoint: of the shipped model for "tiny", a folder as it is, or a hub id fetched.
+
+    Args:
+        path_or_id: see above.
+        weights: of a hub id fetch them too, and not its small files alone.
 
     Raises:
         ValueError: if it is none of these, or the hub cannot be reached and nothing is cached.
@@ -37,7 +42,7 @@ def find_folder(path_or_id: str | Path) -> Path:
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(f"model is {name!r}; expected 'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)")
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES if weights else SMALL_FILES))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise ValueError(f"model is {name!r}, which is neither a folder here nor a repository of the hub") from error
     except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's

@@ -18,7 +18,7 @@ from transformers import JanusConfig
 from transformers.initialization import no_init_weights
 
 from janusflow.checkpoint import official, official_janus, paddle
-from janusflow.checkpoint.files import find_folder, read_json
+from janusflow.checkpoint.files import TINY, find_folder, read_json
 from janusflow.checkpoint.official import Source
 from janusflow.checkpoint.tensors import TensorFiles
 from janusflow.config import JanusFlowConfig
@@ -92,6 +92,23 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
     except (KeyError, TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         what = " ".join(str(error).split())
         raise ValueError(f"{folder / 'config.json'} is incomplete or damaged: {what}") from error
+
+
+def read_sizes(path_or_id: str | Path) -> Config:
+    """A network's dimensions alone: of a hub id no weights are fetched for them.
+
+    Raises:
+        ValueError: as `open_checkpoint` does, or for a hub id of another family.
+    """
+    folder = find_folder(path_or_id, weights=False)
+    if str(path_or_id) == TINY or Path(path_or_id).expanduser().is_dir() or any(folder.glob("*.safetensors")):
+        return open_checkpoint(folder).config
+    raw = read_json(folder / "config.json")
+    if raw.get("model_type") == JanusFlowConfig.model_type:
+        return JanusFlowConfig.from_dict(raw)
+    if official.is_official(raw):
+        return official.read_config(raw, _special_ids(folder))
+    raise ValueError(f"{path_or_id} is no JanusFlow model")
 
 
 def _official_config(raw: dict[str, Any], folder: Path, tensors: TensorFiles) -> Config:

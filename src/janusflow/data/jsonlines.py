@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 FAULT = "__fault__"  # the column of a row that could not be read: it says why
+FOLDER = "__folder__"  # the column of a row that names what its relative paths start from: its file's folder
 AS_LINES = "an array is read from a .json file, or written as lines by `jq -c '.[]'`"
 METADATA = "metadata.jsonl"
 METADATA_COLUMNS = {"file_name": "image", "file_names": "images"}  # as `datasets` reads a folder of pictures
@@ -62,7 +63,9 @@ def read_lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
-    """The row that a line holds; of a malformed one a row whose only column, `FAULT`, names file and line."""
+    """The row that a line holds, and its `FOLDER`; of a malformed one a row whose only column, `FAULT`, names file and
+    line.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -73,7 +76,7 @@ def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
         return {FAULT: f"{file}:{number} is no JSON object but {type(row).__name__}{hint}"}
     if file.name == METADATA:
         row = {METADATA_COLUMNS.get(str(name), name): value for name, value in row.items()}
-    return row
+    return {**row, FOLDER: str(file.parent)}
 
 
 def is_lines(file: Path) -> bool:

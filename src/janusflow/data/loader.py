@@ -15,7 +15,7 @@ from janusflow.data.mixture import TASKS, Mixture, index_of
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import Sample, SampleMaker
 from janusflow.data.sources import BROKEN, FileSource, Record, Source, TinyworldSource
-from janusflow.data.streams import EmptyStreamError, StreamSource
+from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 
 OPEN_FILES = 65536
 REPLACEMENTS = 20  # records tried in the place of a broken one
@@ -29,6 +29,7 @@ class StepSamples:
         step: its number.
         samples: in the order of their numbers.
         broken: names of the records that were skipped, and why.
+        lost: records besides that went with a file of a stream that breaks off, as far as other files say.
         failed: why there are no samples; empty if there are.
         streams: the places of the streams after this step, for resuming; empty without streams.
     """
@@ -36,6 +37,7 @@ class StepSamples:
     step: int
     samples: list[Sample]
     broken: list[str] = field(default_factory=list)
+    lost: int = 0
     failed: str = ""
     streams: dict[str, Any] = field(default_factory=dict)
 
@@ -75,14 +77,14 @@ class Data(Dataset):
                 continue
             source, rng = self.sources[draw.task][draw.source], Random(f"{self.seed}/{step}/{number}")
             try:
-                sample = self._sample(draw.task, source, draw.count, rng, found.broken)
+                sample = self._sample(draw.task, source, draw.count, rng, found)
                 found.samples.append(replace(sample, anchored=self.anchors[draw.task][draw.source]))
             except ValueError as error:  # raised here, it would come out of a worker with that one's traceback
-                return StepSamples(step, [], failed=str(error))
+                return StepSamples(step, [], found.broken, failed=str(error))
         found.streams = {name: stream.state() for name, stream in self.streams().items()}
         return found
 
-    def _sample(self, task: str, source: Source | StreamSource, count: int, rng: Random, broken: list[str]) -> Sample:
+    def _sample(self, task: str, source: Source | StreamSource, count: int, rng: Random, found: StepSamples) -> Sample:
         for attempt in range(REPLACEMENTS):
             name = ""
             try:
@@ -93,8 +95,9 @@ class Data(Dataset):
                 raise
             except BROKEN as error:
                 said = str(error) or type(error).__name__
-                broken.append(said if name in said else f"{name}: {said}")
-        raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {broken[-1]}")
+                found.broken.append(said if name in said else f"{name}: {said}")
+                found.lost += error.rows - 1 if isinstance(error, LostRowsError) else 0
+        raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {found.broken[-1]}")
 
     def _record(self, source: Source | StreamSource, count: int, attempt: int, rng: Random) -> Record:
         if isinstance(source, StreamSource):

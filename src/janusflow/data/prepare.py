@@ -13,7 +13,7 @@ import tarfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -34,6 +34,7 @@ HASH_SIDE = 8  # of the difference hash that finds duplicates
 QUALITY = 92  # of the JPEGs in the shards
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 NAMED = 3  # broken records named while a run goes on
+NO_CAPTION = "no caption"
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,12 @@ class State:
 
 @dataclass(frozen=True)
 class Kept:
-    """A picture that passed, as it is written (decoded, a shard would fill the memory), with its caption."""
+    """A picture that passed, as it is written (decoded, a shard would fill the memory), with its caption and hash."""
 
     number: int
     jpeg: bytes
     caption: str
+    digest: str
 
 
 def prepare(
@@ -143,7 +145,9 @@ def prepare(
         for _ in range(state.next):
             advance()
         while not state.finished:
-            shard = _captioned(list(_shard(records, state, config, scorer, advance)), state, config, captioner)
+            captioned = captioner is not None
+            passed = list(_shard(records, state, config, scorer, advance, captioned=captioned))
+            shard = _captioned(passed, state, config, captioner)
             if shard:
                 _write_shard(out, state.shards, shard, config.format)
                 state.shards += 1
@@ -182,9 +186,15 @@ class _Records:
 
 
 def _shard(
-    records: _Records, state: State, config: PrepareConfig, scorer: Scorer | None, advance: Callable[[], None]
+    records: _Records,
+    state: State,
+    config: PrepareConfig,
+    scorer: Scorer | None,
+    advance: Callable[[], None],
+    *,
+    captioned: bool,
 ) -> Iterator[Kept]:
-    """Pictures that pass, until a shard is full or nothing is left."""
+    """Pictures that pass, until a shard is full or nothing is left; not those without a caption that get none."""
     full = 0
     while full < config.shard_size:
         number = state.next
@@ -201,14 +211,20 @@ def _shard(
             if state.counts[reason] < NAMED:
                 warnings.warn(f"left out: {error}", stacklevel=2)
         else:
-            reason = _fault(image, state, config, scorer)
+            text, digest = record.text, difference_hash(image)
+            reason = _fault(image, config, scorer)
+            if not reason and not captioned and not text.strip():
+                reason = NO_CAPTION
+            elif not reason and digest in state.hashes:
+                reason = "duplicate"
         state.next += 1
         advance()
         if reason:
             state.counts[reason] += 1
         else:
             full += 1
-            yield Kept(number, _jpeg(image), record.text if record else "")
+            state.hashes.add(digest)
+            yield Kept(number, _jpeg(image), text, digest)
 
 
 def _only(record: Record) -> Any:
@@ -217,8 +233,8 @@ def _only(record: Record) -> Any:
     return record.images[0]
 
 
-def _fault(image: Image.Image, state: State, config: PrepareConfig, scorer: Scorer | None) -> str:
-    """Why a picture is dropped, or nothing; a picture that passes is remembered."""
+def _fault(image: Image.Image, config: PrepareConfig, scorer: Scorer | None) -> str:
+    """Why a picture is dropped for itself, or nothing."""
     short, long = sorted(image.size)
     if short < config.min_side:
         return "too small"
@@ -226,10 +242,6 @@ def _fault(image: Image.Image, state: State, config: PrepareConfig, scorer: Scor
         return "too long or too wide"
     if scorer is not None and scorer(image) < config.min_score:
         return "low score"
-    digest = difference_hash(image)
-    if digest in state.hashes:
-        return "duplicate"
-    state.hashes.add(digest)
     return ""
 
 
@@ -255,7 +267,8 @@ def _captioned(shard: list[Kept], state: State, config: PrepareConfig, captioner
     for kept, caption in zip(shard, captions, strict=True):
         text = " ".join(caption.split())
         if not text:
-            state.counts["no caption"] += 1
+            state.counts[NO_CAPTION] += 1
+            state.hashes.discard(kept.digest)  # a later copy may have one
             continue
         sentences = SENTENCE.split(text)
         if len(sentences) > 1 and Random(f"{config.seed}/{kept.number}").random() < config.short_share:
@@ -263,7 +276,7 @@ def _captioned(shard: list[Kept], state: State, config: PrepareConfig, captioner
             state.cut += 1
         state.counts["kept"] += 1
         state.words += len(text.split())
-        found.append(Kept(kept.number, kept.jpeg, text))
+        found.append(replace(kept, caption=text))
     return found
 
 

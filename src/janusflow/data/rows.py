@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from janusflow.data.jsonlines import AS_LINES, FAULT, METADATA, JsonLines, is_lines, read_lines
+from janusflow.data.jsonlines import AS_LINES, FAULT, FOLDER, METADATA, JsonLines, is_lines, read_lines
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
@@ -98,7 +98,8 @@ def check_place(config: SourceConfig) -> None:
 
 
 def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
-    """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to.
+    """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to where a row
+    does not name another one (`FOLDER`).
 
     Raises:
         ValueError: if they cannot be read.
@@ -128,9 +129,12 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
     else:
         known = "tinyworld, webdataset, parquet, jsonl, folder, hub"
         raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
+    scattered = config.kind in SUFFIXES and len({file.parent for file in found}) > 1 and not config.streaming
     try:
-        rows = datasets.load_dataset(**options)
+        rows = _readable(found, config) if scattered else datasets.load_dataset(**options)
     except _unreadable() as error:
+        if scattered:
+            raise
         told = f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}"
         told += f"; {AS_LINES}" if config.kind == "jsonl" else ""
         if config.kind not in SUFFIXES or config.streaming:
@@ -152,23 +156,29 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _readable(files: Sequence[Path], config: SourceConfig) -> Any:
-    """The rows of the files that can be read; each that cannot is one row whose `FAULT` names it.
+    """The rows of the files that can be read, each with its `FOLDER`. In the place of one that cannot there are as many
+    rows as a readable one of its size has, whose `FAULT` names it: so what is lost counts for what it is.
 
     Raises:
         ValueError: if none can.
     """
     import datasets
 
-    parts, faults = [], []
+    parts, lost, size = [], [], 0
     for file in files:
         options = {"path": BUILDERS[config.kind], "data_files": {config.split: [str(file)]}, "split": config.split}
         try:
-            parts.append(datasets.load_dataset(**options))
+            rows = datasets.load_dataset(**options)
         except _unreadable() as error:
-            faults.append(f"{file} cannot be read, all of it is left out: {str(error).splitlines()[0]}")
+            lost.append((file, f"{file} cannot be read, all of it is left out: {str(error).splitlines()[0]}"))
+            continue
+        parts.append(rows.add_column(FOLDER, [str(file.parent)] * len(rows)))
+        size += file.stat().st_size
     if not parts:
-        raise ValueError(f"none of the {len(files)} files of {config.path} can be read; the first: {faults[0]}")
-    return datasets.concatenate_datasets([*parts, datasets.Dataset.from_list([{FAULT: fault} for fault in faults])])
+        raise ValueError(f"none of the {len(files)} files of {config.path} can be read; the first: {lost[0][1]}")
+    each = max(size // max(sum(map(len, parts)), 1), 1)  # bytes of a row
+    faults = [{FAULT: fault} for file, fault in lost for _ in range(max(round(file.stat().st_size / each), 1))]
+    return datasets.concatenate_datasets([*parts, *([datasets.Dataset.from_list(faults)] if faults else [])])
 
 
 def _by_lines(files: list[Path], config: SourceConfig) -> Any:

@@ -66,7 +66,8 @@ class SampleConfig:
         time: distribution of t: "logit_normal" or "uniform".
         time_mean, time_scale: of the logit of t.
         crop: of a picture to draw: "random" or "center"; a centre crop can be cached.
-        longest: of a plain text so many tokens are taken; another sample with more is refused.
+        longest: of a plain text so many tokens are taken; another sample with more is refused. The LLM's number of
+            positions is a limit too.
     """
 
     template: Template = "chat"
@@ -89,6 +90,7 @@ class SampleMaker:
 
     def __init__(self, processor: JanusFlowProcessor, network: JanusFlowConfig, config: SampleConfig) -> None:
         self.processor, self.network, self.config = processor, network, config
+        self.longest = min(config.longest, network.text_config.max_position_embeddings)
 
     def make(self, task: str, record: Record, rng: Random) -> Sample:
         """The sample of a record for a task.
@@ -101,8 +103,8 @@ class SampleMaker:
         pictures = 0 if sample.seen is None else len(sample.seen)
         if sample.tokens.ids.count(self.processor.image_id) != pictures * self.processor.text.num_image_tokens:
             raise ValueError(f"{record.name} holds an image tag where no picture stands: in an answer or a caption")
-        if len(sample.tokens) > self.config.longest:
-            raise ValueError(f"{record.name} has {len(sample.tokens)} tokens, more than {self.config.longest}")
+        if len(sample.tokens) > self.longest:
+            raise ValueError(f"{record.name} has {len(sample.tokens)} tokens, more than {self.longest}")
         return sample
 
     def _understanding(self, record: Record, rng: Random) -> Sample:
@@ -169,7 +171,7 @@ class SampleMaker:
             return Sample(self._talk(list(record.turns), 0))
         if not record.text:
             raise ValueError(f"{record.name} has no text")
-        tokens, longest = plain_text(self.processor, record.text), self.config.longest
+        tokens, longest = plain_text(self.processor, record.text), self.longest
         if len(tokens) > longest:
             first = rng.randint(1, len(tokens) - longest + 1)
             ids = [tokens.ids[0], *tokens.ids[first : first + longest - 1]]

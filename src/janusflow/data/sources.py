@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from janusflow.data.jsonlines import FAULT
+from janusflow.data.jsonlines import FAULT, FOLDER
 from janusflow.data.rows import PICTURES, SUFFIXES, SourceConfig, open_rows
 from janusflow.generation import LARGEST_SEED
 from janusflow.images import ImageSource
@@ -237,13 +237,20 @@ def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str]:
 def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     """A row of any of the known forms as a record.
 
+    Args:
+        row: by column.
+        name: of the record, for messages.
+        folder: what relative paths start from, unless the row names its own (`FOLDER`).
+
     Raises:
         ValueError: if it could not be read, holds nothing that is known, or a malformed picture or conversation.
     """
     if row.get(FAULT):
         raise ValueError(row[FAULT])
+    own = row.get(FOLDER)
     try:
-        return _record_of(row, name, folder)
+        columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER)}
+        return _record_of(columns, name, Path(own) if own else folder)
     except BROKEN as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(said if name in said else f"{name} is malformed: {said}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from janusflow.data.rows import SUFFIXES, SourceConfig, files_of, open_rows
@@ -15,6 +16,14 @@ from janusflow.data.sources import Record, read_row
 
 class EmptyStreamError(ValueError):
     """A whole epoch gave no record: there is no use in asking again."""
+
+
+class LostRowsError(ValueError):
+    """A part breaks off; `rows` are lost with it, as far as the parts read before say."""
+
+    def __init__(self, said: str, rows: int) -> None:
+        super().__init__(said)
+        self.rows = rows
 
 
 class StreamSource:
@@ -32,17 +41,19 @@ class StreamSource:
         self.config, self.rank, self.ranks, self.name = config, rank, ranks, config.path
         if config.kind in SUFFIXES:
             self.files, self._whole = files_of(config), None
-            self.folder, self.parts = self.files[0].parent, len(self.files)
+            self.folder, self.parts = Path(), len(self.files)
         else:
             self._whole, self.folder = open_rows(config)
             self.parts = self._whole.num_shards if config.kind == "hub" else 1
         self._own = range(rank, self.parts, ranks) if self.parts >= ranks else range(self.parts)
         self._fault = ""
+        self.read = (0, 0)  # parts to their end, and rows in them
         self._go_to(0, 0, 0)
 
     def _go_to(self, epoch: int, part: int, place: int, rows: dict[str, Any] | None = None) -> None:
         """The next row is that of a part whose state is `rows`, or its first."""
         self.epoch, self.part, self.place, self._saved = epoch, part, place, rows
+        self.begun = place  # of the part
         self._rows: Any = None
         self._iterator: Iterator[Any] | None = None
 
@@ -50,7 +61,7 @@ class StreamSource:
         """The rows of the part at hand. A used one would begin again where its state was once restored."""
         part = self._own[self.part]
         if self._whole is None:
-            rows = open_rows(self.config, [self.files[part]])[0]
+            rows, self.folder = open_rows(self.config, [self.files[part]])
             if self.config.kind == "parquet" and hasattr(rows, "reshard"):  # older versions of `datasets` have it not
                 rows = rows.reshard()  # by row groups: how much comes before a corrupt one is else left to chance
         else:
@@ -81,7 +92,8 @@ class StreamSource:
         """The next record, or None at the end of an epoch.
 
         Raises:
-            ValueError: if it is malformed, or its file breaks off: the record after that is the next file's first.
+            ValueError: if it is malformed.
+            LostRowsError: if its file breaks off: the record after that is the next file's first.
             EmptyStreamError: if there was not one record in the epoch.
         """
         while self.part < len(self._own):
@@ -92,11 +104,14 @@ class StreamSource:
             except Exception as error:  # what readers of tars, of Parquet and of the hub raise has no common class
                 said = (str(error) or type(error).__name__).splitlines()[0]
                 self._fault = f"{self._part_name()} cannot be read on, its rest is left out in this epoch: {said}"
+                mean = round(self.read[1] / self.read[0]) if self.read[0] else 0
+                lost = max(mean - (self.place - self.begun), 1)
                 self._go_to(self.epoch, self.part + 1, self.place)
-                raise ValueError(self._fault) from error
+                raise LostRowsError(self._fault, lost) from error
             if row is not None:
                 self.place += 1
                 return read_row(row, f"{self.name}[{self.epoch}:{self.place - 1}]", self.folder)
+            self.read = (self.read[0] + 1, self.read[1] + self.place - self.begun)
             self._go_to(self.epoch, self.part + 1, self.place)
         if not self.place:
             raise EmptyStreamError(f"{self.name} holds no records for this process. {self._fault}".strip())
@@ -106,11 +121,13 @@ class StreamSource:
     def state(self) -> dict[str, Any]:
         """To continue exactly here."""
         rows = self._saved if self._rows is None else self._rows.state_dict()
-        return {"epoch": self.epoch, "part": self.part, "place": self.place, "rows": rows}
+        places = {"epoch": self.epoch, "part": self.part, "place": self.place, "begun": self.begun}
+        return {**places, "rows": rows, "read": list(self.read)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues where `state` was taken."""
         self._go_to(state["epoch"], state["part"], state["place"], state["rows"])
+        self.begun, self.read = state["begun"], (state["read"][0], state["read"][1])
 
 
 def _falls_to(rank: int, ranks: int, row: Any, index: int) -> bool:

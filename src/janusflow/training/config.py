@@ -18,7 +18,7 @@ from janusflow.data.samples import SampleConfig
 from janusflow.data.sources import kind_of, tasks_of
 from janusflow.tinyworld.captions import KINDS as SCENES
 from janusflow.training.objective import LossConfig
-from janusflow.training.stages import PARTS
+from janusflow.training.stages import PARTS, TAUGHT_BY
 
 TINYWORLD = "tinyworld"
 KINDS = (TINYWORLD, "webdataset", "parquet", "jsonl", "folder", "hub", "replay")  # of sources
@@ -282,6 +282,9 @@ class TrainConfig:
             raise ValueError(f"samples.time_mean and time_scale are {times}; expected a number, and one above 0")
         if self.watch.every > 0 and not (self.watch.prompts and self.watch.num_inference_steps > 0):
             raise ValueError("watch.every asks for sheets, which need watch.prompts and watch.num_inference_steps")
+        if self.watch.every > 0 and not 1 <= self.watch.guidance_scale < math.inf:
+            given = self.watch.guidance_scale
+            raise ValueError(f"watch.guidance_scale is {given}; expected a finite number from 1 (none) upwards")
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not self.parts:
             raise ValueError(f"parts are {self.parts}; expected some of {', '.join(PARTS)}")
@@ -298,6 +301,10 @@ class TrainConfig:
                 "lora.rank is given, so the tower in parts learns by adapters alone: "
                 "give lora.tower=true, or leave tower out of parts"
             )
+        taught = {task for task in TASKS if any(getattr(ratio, task) > 0 for ratio in self.data.ratios)}
+        if not any(part not in TAUGHT_BY or TAUGHT_BY[part] in taught for part in self.parts):
+            only = " and ".join(sorted({TAUGHT_BY[part] for part in self.parts}))
+            raise ValueError(f"parts are {self.parts}, which learn from {only} alone, and data.ratios give it no share")
         if not self.optimizer.clip > 0:
             raise ValueError(f"optimizer.clip is {self.optimizer.clip}; expected a norm above 0 (.inf does not clip)")
         if not 0 < self.optimizer.decay <= 1:

@@ -40,17 +40,18 @@ class LossConfig:
     anchor: float = 1.0
 
 
-def autoregressive_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def autoregressive_loss(logits: Tensor, labels: Tensor, *, reduction: str = "sum") -> Tensor:
     """L_AR = - sum log p(token | what stands before it), over the labelled tokens; divide by their number.
 
     Args:
         logits: (K, V), of the tokens before the labelled ones.
         labels: (K,) ids.
+        reduction: "sum", or "none" for the terms, (K,).
 
     Returns:
         A scalar, float32; 0 where nothing is labelled.
     """
-    return F.cross_entropy(logits.float(), labels, reduction="sum")
+    return F.cross_entropy(logits.float(), labels, reduction=reduction)
 
 
 def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -69,14 +70,19 @@ def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor, wei
     return each.sum() if weights is None else (weights * each).sum()
 
 
-def distillation_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
+def distillation_loss(logits: Tensor, soft_labels: Tensor, *, reduction: str = "sum") -> Tensor:
     """sum over tokens of KL(q || p), q the probabilities of `soft_labels` and p those of `logits`, both (K, V).
+
+    Args:
+        logits, soft_labels: see above.
+        reduction: "sum", or "none" for the terms, (K,).
 
     Returns:
         A scalar, float32, 0 where both agree; divide by the number of tokens.
     """
     log_p, log_q = logits.float().log_softmax(dim=-1), soft_labels.float().log_softmax(dim=-1)
-    return F.kl_div(log_p, log_q, reduction="sum", log_target=True)
+    each = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=-1)
+    return each.sum() if reduction == "sum" else each
 
 
 def check_repa(sizes: JanusFlowConfig, block: int) -> None:
@@ -115,7 +121,8 @@ class Objective(nn.Module):
             self.head = RepaHead(network.config)
 
     def forward(self, pack: Pack, latents: Tensor | None, features: Tensor | None = None) -> dict[str, Tensor]:
-        """Sums of the losses of a pack, by name: ar, flow, repa, each only where the pack has something for it.
+        """Sums of the losses of a pack, by name: ar, flow, repa, each only where the pack has something for it. "text",
+        the part of "ar" that samples without pictures have, and "zero" are no losses of their own.
 
         Args:
             pack: a row of samples.
@@ -140,7 +147,7 @@ class Objective(nn.Module):
         )
         sums = {}
         if len(pack.labels):
-            sums["ar"] = self._of_labels(output.logits[0], pack)
+            sums["ar"], sums["text"] = self._of_labels(output.logits[0], pack)
         if latents is not None:
             assert pack.noise is not None
             weights = None if pack.kept is None else torch.where(pack.kept, self.config.anchor, 1.0)
@@ -152,12 +159,16 @@ class Objective(nn.Module):
         sums["zero"] = self._zero() + 0 * output.logits.sum()
         return sums
 
-    def _of_labels(self, logits: Tensor, pack: Pack) -> Tensor:
-        """L_AR, and where labels are soft the divergence from them."""
+    def _of_labels(self, logits: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+        """L_AR, and where labels are soft the divergence from them; and without a gradient what of it is text's."""
         if pack.soft_at is None or pack.soft_labels is None:
-            return autoregressive_loss(logits, pack.labels)
-        hard = autoregressive_loss(logits[~pack.soft_at], pack.labels[~pack.soft_at])
-        return hard + self.config.anchor * distillation_loss(logits[pack.soft_at], pack.soft_labels)
+            each = autoregressive_loss(logits, pack.labels, reduction="none")
+            return each.sum(), each.detach()[pack.of_text].sum()
+        hard, soft = ~pack.soft_at, pack.soft_at
+        each = autoregressive_loss(logits[hard], pack.labels[hard], reduction="none")
+        kept = self.config.anchor * distillation_loss(logits[soft], pack.soft_labels, reduction="none")
+        text = each.detach()[pack.of_text[hard]].sum() + kept.detach()[pack.of_text[soft]].sum()
+        return each.sum() + kept.sum(), text
 
     def _zero(self) -> Tensor:
         """Zero, as a function of every learning parameter outside the LLM's blocks.
@@ -177,5 +188,5 @@ class Objective(nn.Module):
             counts: labelled tokens ("ar") and pictures drawn ("flow", "repa") of the whole step.
         """
         weights = {"ar": self.config.ar, "flow": self.config.flow, "repa": self.config.repa, "zero": 1.0}
-        terms = [weights[name] / max(counts.get(name, 1), 1) * value for name, value in sums.items()]
+        terms = [weights[name] / max(counts.get(name, 1), 1) * sums[name] for name in weights if name in sums]
         return torch.stack(terms).sum()

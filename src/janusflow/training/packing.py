@@ -25,6 +25,7 @@ class Pack:
         documents: where the samples begin and end.
         predicted_at: (K,) indices of the tokens whose successor is labelled.
         labels: (K,) those successors.
+        of_text: (K,) which of them are of samples without any picture.
         seen: (N, 3, S, S) or None.
         pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures drawn, or None.
         kept: (M,) which pictures are anchored, or None if none is.
@@ -36,6 +37,7 @@ class Pack:
     documents: Documents
     predicted_at: Tensor
     labels: Tensor
+    of_text: Tensor
     seen: Tensor | None
     pixels: Tensor | None
     noise: Tensor | None
@@ -59,6 +61,9 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
         documents=Documents.of([len(sample.tokens) for sample in samples], device),
         predicted_at=predicted_at.to(device),
         labels=following[predicted_at].to(device),
+        of_text=torch.tensor([s.seen is None and s.drawn is None for s in samples for _ in labelled(s.tokens)]).to(
+            device, torch.bool
+        ),
         seen=torch.cat(seen).to(device) if seen else None,
         pixels=torch.stack([one.pixels for one in drawn]).to(device) if drawn else None,
         noise=torch.stack([one.noise for one in drawn]).to(device) if drawn else None,

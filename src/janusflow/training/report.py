@@ -22,7 +22,7 @@ from janusflow.training.start import averaged_model
 
 SHOWN = ("ar", "flow", "repa")
 LINES = 50  # steps between two lines where there is no terminal to draw a bar on
-NAMED = 5  # broken records named per step
+NAMED = 5  # broken records named on the terminal per step
 
 
 class Report:
@@ -79,17 +79,11 @@ class Report:
 
     def step(self, step: int, losses: dict[str, float], broken: list[str], *, waited: float, took: float) -> None:
         """One step: named losses, skipped records, seconds waited for data and taken in all."""
-        for problem in broken[:NAMED]:
-            self.console.print(f"step {step}: skipped: {problem}", markup=False, highlight=False)
-        if len(broken) > NAMED:
-            self.console.print(f"step {step}: skipped {len(broken) - NAMED} more", markup=False, highlight=False)
-        skipped = {"broken": len(broken), "skipped": broken[:NAMED]} if broken else {}
-        row: dict[str, Any] = {"step": step, **losses, "seconds": round(took, 4), "waited": round(waited, 4), **skipped}
-        if self.world.first or skipped:
-            with self.file.open("a") as log:
-                log.write(json.dumps(row if self.world.first else {"step": step, **skipped}) + "\n")
         if not self.world.first:
+            self.skipped(step, broken)
             return
+        times = {"seconds": round(took, 4), "waited": round(waited, 4)}
+        self.skipped(step, broken, **losses, **times)
         shown = {**losses, "seconds": took, "waited": waited, "tokens_per_second": losses["tokens"] / took}
         for name, value in shown.items():
             for write in self._writers:
@@ -99,6 +93,18 @@ class Report:
         self.bar.update(self.task, completed=step, description=f"{terms} | {rate}")
         if self.shown and not self.console.is_terminal and (step % LINES == 0 or step == self.config.steps):
             self.say(f"step {step} of {self.config.steps}: {terms} | {rate}")
+
+    def skipped(self, step: int, broken: list[str], **known: float) -> None:
+        """Names the records that a step skipped; all go into the log, with what else is known of the step."""
+        for problem in broken[:NAMED]:
+            self.console.print(f"step {step}: skipped: {problem}", markup=False, highlight=False)
+        if len(broken) > NAMED:
+            more = f"step {step}: skipped {len(broken) - NAMED} more, named in {self.file}"
+            self.console.print(more, markup=False, highlight=False)
+        row = {"step": step, **known, **({"broken": len(broken), "skipped": broken} if broken else {})}
+        if len(row) > 1:
+            with self.file.open("a") as log:
+                log.write(json.dumps(row) + "\n")
 
     def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
         """Paints and asks with the averaged weights: `samples/step-N.png` and `.txt`."""

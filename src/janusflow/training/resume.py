@@ -31,6 +31,8 @@ ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives
 SETTINGS = "settings.json"
 COURSE_KEPT = ("out", "save", "watch", "data.workers", "data.max_broken", "data.cache", "spike")  # whatever they are
 NAME = re.compile(r"step-(\d{7})$")
+METADATA = ".metadata"  # torch.distributed.checkpoint writes it last, when every process has written
+UNFIT = ("Missing key", "mismatch", "Unexpected key")  # what it says of a checkpoint of another run
 
 
 @dataclass
@@ -94,7 +96,8 @@ class Begun:
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run, which holds its folder alone. One that a killed run had written and not named yet is
+    completed; what is half written goes.
 
     Args:
         folder: theirs.
@@ -109,12 +112,20 @@ class Checkpoints:
         self.group: dist.ProcessGroup | None = None
         if world.first:
             for half in folder.glob("*.tmp"):
-                shutil.rmtree(half, ignore_errors=True)
+                if (half / METADATA).is_file() and not half.with_suffix("").exists():
+                    half.rename(half.with_suffix(""))
+                else:
+                    shutil.rmtree(half, ignore_errors=True)
         world.wait()
 
     def all(self) -> list[Path]:
         """Complete ones, oldest first."""
         return sorted(path for path in self.folder.glob("*") if NAME.match(path.name))
+
+    def left(self) -> str:
+        """What there is to continue from, as the end of a sentence about what went wrong."""
+        found = self.all()
+        return f"the last checkpoint, {found[-1].name}, is intact" if found else "there is no checkpoint yet"
 
     def save(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer], progress: Progress) -> None:
         """Writes one; the others stay as they are until it is complete.
@@ -182,9 +193,7 @@ class Checkpoints:
             if self.world.first:
                 shutil.rmtree(begun.beside, ignore_errors=True)
             reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-            raise OSError(
-                f"checkpoint {begun.final} could not be written ({reason}); the one before it is intact"
-            ) from error
+            raise OSError(f"checkpoint {begun.final} could not be written ({reason}); {self.left()}") from error
 
     def _group(self) -> dist.ProcessGroup | None:
         """Processes talk about a checkpoint in a group of its own, beside the training's."""
@@ -207,20 +216,35 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> Progress:
-        """Puts everything where the last complete checkpoint had it; a fresh progress if there is none."""
+        """Puts everything where the last complete checkpoint had it; a fresh progress if there is none.
+
+        Settings of the optimizers (betas, weight decay) stay as they are given.
+
+        Raises:
+            ValueError: if it is of other parts, losses or sizes, or cannot be read.
+        """
         found = self.all()
         if not found:
             return Progress()
+        given = [[{**group, "params": None} for group in optimizer.param_groups] for optimizer in optimizers]
         tensors = _tensors(objective, ema, optimizers)
         try:
             warnings.filterwarnings("ignore", ALONE)
             dcp.load(tensors, checkpoint_id=found[-1], no_dist=self.world.mesh is None)
-        except (CheckpointException, RuntimeError) as error:
-            raise ValueError(
-                f"checkpoint {found[-1]} does not fit this run: its parts, losses or sizes are others than the recipe's"
-            ) from error
-        set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
-        progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
+            set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
+            progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
+        except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
+            reason = str(next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error)
+            if any(word in reason for word in UNFIT):
+                told = "does not fit this run: its parts, losses or sizes are others than the recipe's"
+            else:
+                before = f"continues from {found[-2].name}" if len(found) > 1 else "begins anew"
+                told = f"cannot be read; without that folder the run {before}"
+            said = reason.strip().splitlines()[0] if reason.strip() else repr(error)
+            raise ValueError(f"checkpoint {found[-1]} {told} ({said})") from error
+        for optimizer, groups in zip(optimizers, given, strict=True):
+            for group, own in zip(optimizer.param_groups, groups, strict=True):
+                group.update({name: value for name, value in own.items() if name != "params"})
         progress.best = (float(progress.best[0]), int(progress.best[1]))
         progress.seen = (int(progress.seen[0]), int(progress.seen[1]))
         for file in found[-1].glob("streams-*.json"):

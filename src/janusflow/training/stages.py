@@ -20,6 +20,9 @@ PARTS = {
 }
 """Names of the parts that a recipe can train, and the parameters that they are."""
 
+TAUGHT_BY = {"aligner": "understanding", "tower": "understanding", "generation": "generation"}
+"""The one task that a part learns from; the LLM learns from all."""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, SiglipVisionModel
 from transformers.initialization import no_init_weights
 
-from janusflow.checkpoint import find_folder, open_checkpoint
+from janusflow.checkpoint import find_folder, read_sizes
 from janusflow.checkpoint.card import is_released, write_card
 from janusflow.checkpoint.export import export_official
 from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
@@ -94,10 +94,10 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
         ValueError: for a checkpoint that is none of a JanusFlow.
     """
     if start.checkpoint is not None:
-        checkpoint = open_checkpoint(start.checkpoint)
-        if not isinstance(checkpoint.config, JanusFlowConfig):
+        sizes = read_sizes(start.checkpoint)
+        if not isinstance(sizes, JanusFlowConfig):
             raise ValueError(f"{start.checkpoint} is a Janus model; here JanusFlow is trained")
-        return checkpoint.config
+        return sizes
     assert start.preset is not None  # by the configuration's own check
     return {"janusflow_1b": janusflow_1b, "janusflow_1b_256": lambda: janusflow_1b(256), "tiny": tiny}[start.preset]()
 

@@ -22,7 +22,7 @@ from random import Random
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from janusflow.data.loader import Data, StepSamples, steps
@@ -39,6 +39,7 @@ from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World, join, leave, shard, whole
+from janusflow.training.lock import alone_in
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers, set_rate, update
@@ -46,7 +47,7 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress, changed_settings, keep_settings
-from janusflow.training.stages import choose_trainable
+from janusflow.training.stages import choose_trainable, part_of
 from janusflow.training.start import check_sizes, export, open_model, take_head
 from janusflow.training.stop import leave_at_once, on_stop
 
@@ -57,7 +58,7 @@ ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
 
 
 class RunError(ValueError):
-    """The run cannot go on; the message says why, and the last checkpoint is intact."""
+    """The run cannot go on, in any of its processes; the message says why, and the last checkpoint is intact."""
 
 
 @dataclass
@@ -102,7 +103,8 @@ def train(
         The exported folder; or, when SIGTERM ended the run early, the folder of the run.
 
     Raises:
-        ValueError: before anything is trained, for data or a model that cannot be opened; as `RunError` for a loss that
+        ValueError: before anything is trained, for data or a model that cannot be opened, or while another process
+            trains in the same folder; as `RunError` for a loss that
             is not finite or jumps, or too many broken records. The last checkpoint is then intact.
         OSError: if a checkpoint or the export cannot be written.
         SystemExit: of status 0, if SIGTERM comes before the first step or after the last: nothing is lost.
@@ -110,7 +112,7 @@ def train(
     """
     world = join(device)
     try:
-        with on_stop(leave_at_once):
+        with on_stop(leave_at_once), alone_in(Path(config.out), world):
             return _train(config, world, resume=resume, official=official, shown=progress_bar)
     finally:
         leave(world)
@@ -133,7 +135,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     report = Report(out, config, world, first=run.progress.step, shown=shown)
     report.say(f"data: {data.described()}")
     if run.progress.step and (changed := changed_settings(out, config)):
-        report.say(f"not what the run began with, so it does not go on as it would have: {', '.join(changed)}")
+        report.say(f"settings changed since the run was last begun, its course may be another: {', '.join(changed)}")
     if world.first:
         keep_settings(out, config)
     if resume and not run.progress.step:
@@ -149,8 +151,12 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     with report, on_stop(lambda number, _: told.append(number)), closing(feed):
         try:
             finished = _loop(run, feed, checkpoints, report, model, told)
-        except (RunError, OSError):
+        except RunError as error:
             checkpoints.finish()
+            raise RunError(f"{error}; {checkpoints.left()}") from error
+        except Exception:
+            if world.mesh is None:  # of several the others may not be here; resuming completes what is written
+                checkpoints.finish()
             raise
         checkpoints.finish()
     if not finished or world.largest({"stop": float(bool(told))})["stop"]:
@@ -240,14 +246,16 @@ def _loop(
     while progress.step < config.steps:
         samples = next(feed)
         if world.largest({"failed": float(bool(samples.failed))})["failed"]:  # all end together, or some would wait
+            report.skipped(samples.step + 1, samples.broken)
             raise RunError(samples.failed or "the data of another process cannot be read on; see what that one says")
         started = time.perf_counter()
         losses = take_step(run, samples)
+        # Before the checkpoint: of a killed run rows may be too many, which resuming drops, but never too few.
+        took = time.perf_counter() - waiting
+        report.step(samples.step + 1, losses, samples.broken, waited=started - waiting, took=took)
         _judge(run, samples, losses)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
-        # Before the checkpoint: of a killed run rows may be too many, which resuming drops, but never too few.
-        report.step(progress.step, losses, samples.broken, waited=started - waiting, took=time.perf_counter() - waiting)
         checkpoints.settle()
         stop = bool(world.largest({"stop": float(bool(told))})["stop"])
         if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
@@ -273,6 +281,7 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     tokens = sum(p.input_ids.shape[1] for p in packs)
     mine = {
         "ar": float(sum(len(p.labels) for p in packs)),
+        "text": float(sum(int(p.of_text.sum()) for p in packs)),
         "flow": float(sum(0 if p.t is None else len(p.t) for p in packs)),
         "tokens": float(tokens),
         "repa": float(sum(s.drawn is not None and not s.anchored for row in filled for s in row)),
@@ -285,7 +294,7 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     objective.train()
     rate = config.optimizer.rate(found.step, config.steps)
     set_rate(run.optimizers, rate)
-    totals = dict.fromkeys(("ar", "flow", "repa"), 0.0)
+    totals = dict.fromkeys(("ar", "text", "flow", "repa"), 0.0)
     for samples, row in zip(filled, packs, strict=True):
         with _precision(config, world):
             latents = _encoded(run.latents, row)
@@ -296,17 +305,39 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
         (objective.weighted(sums, counts) * world.ranks).backward()
         for name in totals.keys() & sums.keys():
             totals[name] += float(sums[name].detach())
-    norm = whole(clip_grad_norm_([p for p in objective.parameters() if p.requires_grad], config.optimizer.clip))
-    losses = {name: value / max(counts[name], 1) for name, value in world.add_up(totals).items()}
+    norms = clipped(objective, config.optimizer.clip)
+    totals = world.add_up(totals)
+    losses = {name: totals[name] / max(counts[name], 1) for name in ("ar", "flow", "repa")}
+    seen = counts["ar"] - counts["text"]
+    by_task = {"ar_understanding": (totals["ar"] - totals["text"], seen), "ar_text": (totals["text"], counts["text"])}
     weights = {"ar": config.loss.ar, "flow": config.loss.flow, "repa": config.loss.repa}
     losses["loss"] = sum(weights[name] * losses[name] for name in weights)
     full = counts["tokens"] / (counts["rows"] * config.pack_length)
-    losses.update(gradient=float(norm), rate=rate, tokens=counts["tokens"], fill=full)
+    losses.update({name: total / count for name, (total, count) in by_task.items() if count})
+    losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
         update(run.optimizers)
         run.ema.update()
     objective.zero_grad(set_to_none=True)
     return losses
+
+
+def clipped(objective: Objective, largest: float) -> dict[str, float]:
+    """Scales the gradients of all parts together to a norm of at most `largest`.
+
+    Returns:
+        The norm before, "gradient", and of each part that learns, "gradient_llm" and so on (see `stages.PARTS`; the
+        REPA head is "repa").
+    """
+    parts: dict[str, list[Tensor]] = {}
+    for name, parameter in objective.named_parameters():
+        if parameter.grad is not None:
+            inner = name.removeprefix("network.")
+            parts.setdefault("repa" if inner == name else part_of(inner), []).append(parameter.grad)
+    norms = {f"gradient_{part}": whole(get_total_norm(gradients)) for part, gradients in parts.items()}
+    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    clip_grads_with_norm_([p for p in objective.parameters() if p.requires_grad], largest, total)
+    return {"gradient": float(total), **{name: float(norm) for name, norm in norms.items()}}
 
 
 def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
@@ -320,15 +351,15 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
     loss = config.loss.ar * losses["ar"] + config.loss.flow * losses["flow"]  # L_REPA, below zero, would cancel it
     if not (math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"])):
         values = f"loss {losses['loss']}, gradient {losses['gradient']}"
-        raise RunError(f"step {number}: {values}; the last checkpoint is intact")
+        raise RunError(f"step {number}: {values}")
     first = not math.isfinite(progress.loss)
     if config.spike and number > CALM_STEPS and not first and loss > config.spike * progress.loss:
         raise RunError(
-            f"step {number}: loss {loss:.4g} is more than {config.spike:g} times its mean {progress.loss:.4g}; "
-            "the last checkpoint is intact"
+            f"step {number}: loss {loss:.4g} is more than {config.spike:g} times its mean {progress.loss:.4g}"
         )
     progress.loss = loss if first else MEMORY * progress.loss + (1 - MEMORY) * loss
-    new = run.world.add_up({"seen": float(len(found.samples) + len(found.broken)), "broken": float(len(found.broken))})
+    lost = len(found.broken) + found.lost
+    new = run.world.add_up({"seen": float(len(found.samples) + lost), "broken": float(lost)})
     seen, broken = progress.seen[0] + int(new["seen"]), progress.seen[1] + int(new["broken"])
     progress.seen = (seen, broken)
     if seen >= ENOUGH_RECORDS and broken > config.data.max_broken * seen:

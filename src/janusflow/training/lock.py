@@ -1,0 +1,61 @@
+"""One run in a folder at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from janusflow.training.distributed import World
+
+LOCK = "run.lock"
+
+
+@contextmanager
+def alone_in(folder: Path, world: World) -> Iterator[None]:
+    """Makes the folder of a run and holds it until the run ends, however it ends; one that stays empty goes again.
+
+    Where the file system or the operating system has no locks, nothing is held.
+
+    Raises:
+        ValueError: in all processes, if another run holds it.
+    """
+    held, taken = None, False
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        held, taken = _lock(folder / LOCK)
+    try:
+        if world.largest({"taken": float(taken)})["taken"]:
+            raise ValueError(f"another process is training in {folder}; wait for its end, or give another out=FOLDER")
+        yield
+    finally:
+        if held is not None:
+            if [file.name for file in folder.glob("*")] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
+            held.close()
+
+
+def _lock(file: Path) -> tuple[Any, bool]:
+    """The locked file, to be kept open, or None; and whether another process has it.
+
+    The lock is the process's own: workers that outlive a killed run do not hold it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return None, False
+    opened = file.open("a")
+    try:
+        fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        opened.close()
+        return None, True
+    except OSError:  # no locks there
+        with contextlib.suppress(OSError):
+            file.unlink()
+        opened.close()
+        return None, False
+    return opened, False
