@@ -140,7 +140,8 @@ def main(
         network.set_attn_implementation({"text_config": PACKED})
         fast = seconds(lambda rows=rows: packed(objective, pipeline, rows, place), repeats)  # type: ignore[misc]
         print(
-            f"{name}: {tokens:,} tokens in {len(made)} samples; rows of {length:,} are {full:.1%} full; "
+            f"{name}: {tokens:,} tokens in {len(made)} samples; rows of {length:,} are {full:.1%} full where many are "
+            f"packed at once, these {len(rows)} {tokens / (len(rows) * length):.1%}; "
             f"padding adds {waste:.0%}; packed {tokens / fast:,.0f} tokens/s, padded {tokens / slow:,.0f} tokens/s, "
             f"{slow / fast:.2f} times"
         )

@@ -140,7 +140,10 @@ def test_a_file_that_breaks_off_counts_for_what_was_lost_with_it(tmp_path: Path,
     source = StreamSource(config, 0, 1)
     for _ in range(COUNT):
         source.next()
-    source.restore(json.loads(json.dumps(source.state())))
+    again = StreamSource(config, 0, 1)
+    again.restore(json.loads(json.dumps(source.state())))
+    assert again.read == source.read == (1, COUNT // 2)
+    source = again
     with pytest.raises(LostRowsError, match="shard-9.tar") as lost:
         source.next()
     assert lost.value.rows == COUNT // 2

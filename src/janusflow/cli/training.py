@@ -23,7 +23,7 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")],
     overrides: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[KEY=VALUE]...", help="Other values; docs/training.md has the keys."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Other values; docs/training.md says where the keys are."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
     export: Annotated[str, typer.Option(help="janusflow, or official: the official layout too.")] = "janusflow",
