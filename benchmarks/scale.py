@@ -26,7 +26,8 @@ from janusflow.training.config import TrainConfig, load_config
 from janusflow.training.distributed import join
 from janusflow.training.dryrun import estimate
 from janusflow.training.start import open_model
-from janusflow.training.trainer import decided, prepare, take_step
+from janusflow.training.step import take_step
+from janusflow.training.trainer import decided, prepare
 from janusflow.vae import LatentCodec
 from training import gemm_rate
 

@@ -102,6 +102,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(start: Path, tmp_path: Path, mo
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-0000002", "step-0000004"]
     assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4, 5]  # the log shows what went wrong
+    assert curve(tmp_path / "run")[-1]["loss"] is None
     monkeypatch.undo()
     quietly(settings(start, tmp_path / "run"), resume=True)
     quietly(settings(start, tmp_path / "whole"))

@@ -55,6 +55,11 @@ class Sample:
     anchored: bool = False
     rewritten: Tokens | None = None
 
+    @property
+    def of_text(self) -> bool:
+        """Whether it is without any picture."""
+        return self.seen is None and self.drawn is None
+
 
 @dataclass(frozen=True)
 class SampleConfig:

@@ -61,9 +61,7 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
         documents=Documents.of([len(sample.tokens) for sample in samples], device),
         predicted_at=predicted_at.to(device),
         labels=following[predicted_at].to(device),
-        of_text=torch.tensor([s.seen is None and s.drawn is None for s in samples for _ in labelled(s.tokens)]).to(
-            device, torch.bool
-        ),
+        of_text=torch.tensor([s.of_text for s in samples for _ in labelled(s.tokens)], dtype=torch.bool, device=device),
         seen=torch.cat(seen).to(device) if seen else None,
         pixels=torch.stack([one.pixels for one in drawn]).to(device) if drawn else None,
         noise=torch.stack([one.noise for one in drawn]).to(device) if drawn else None,

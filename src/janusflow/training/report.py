@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ class Report:
         if len(broken) > NAMED:
             more = f"step {step}: skipped {len(broken) - NAMED} more, named in {self.file}"
             self.console.print(more, markup=False, highlight=False)
-        row = {"step": step, **known, **({"broken": len(broken), "skipped": broken} if broken else {})}
+        finite = {name: value if math.isfinite(value) else None for name, value in known.items()}  # JSON has no others
+        row = {"step": step, **finite, **({"broken": len(broken), "skipped": broken} if broken else {})}
         if len(row) > 1:
             with self.file.open("a") as log:
                 log.write(json.dumps(row) + "\n")

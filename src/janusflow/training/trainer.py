@@ -1,4 +1,4 @@
-"""The loop: plan, pack, forward and backward, step, average, save. Alone or under torchrun, with the same code.
+"""The loop: data, step, report, save. Alone or under torchrun, with the same code.
 
 janusflow train recipes/tiny/stage2.yaml
 torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage2.yaml model=... data.generation.0.path=...
@@ -13,23 +13,19 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import Optimizer
 
 from janusflow.data.loader import Data, StepSamples, steps
 from janusflow.data.mixture import Mixture
 from janusflow.data.rows import SourceConfig, check_place
-from janusflow.data.samples import Sample, SampleMaker
-from janusflow.data.templates import IGNORE, Tokens
+from janusflow.data.samples import SampleMaker
 from janusflow.device import resolve_precision
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
@@ -38,20 +34,19 @@ from janusflow.pipeline import JanusFlow
 from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
-from janusflow.training.distributed import Ema, World, join, leave, shard, whole
+from janusflow.training.distributed import Ema, World, join, leave, shard
 from janusflow.training.lock import alone_in
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective
-from janusflow.training.optimizers import make_optimizers, set_rate, update
-from janusflow.training.packing import Pack, fill, pack
+from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress, changed_settings, keep_settings
-from janusflow.training.stages import choose_trainable, part_of
+from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes, export, open_model, take_head
+from janusflow.training.step import Encoder, Run, autocast, take_step
 from janusflow.training.stop import leave_at_once, on_stop
 
-Encoder = Callable[[Tensor], Tensor]
 MEMORY = 0.98  # of the running mean of the loss
 CALM_STEPS = 20  # the first losses are no measure of a spike
 ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
@@ -59,27 +54,6 @@ ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
 
 class RunError(ValueError):
     """The run cannot go on, in any of its processes; the message says why, and the last checkpoint is intact."""
-
-
-@dataclass
-class Run:
-    """Everything that a step works on.
-
-    Attributes:
-        latents: the VAE's encoder, from the cache where there is one; None if nothing is drawn.
-        features: f_enc through the cache, for REPA; None where the network computes them itself.
-        anchor: gives anchored samples their targets; None where there are none.
-    """
-
-    config: TrainConfig
-    world: World
-    objective: Objective
-    latents: Encoder | None
-    features: Encoder | None
-    optimizers: list[Optimizer]
-    ema: Ema
-    progress: Progress
-    anchor: Anchor | None = None
 
 
 def train(
@@ -220,7 +194,7 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
 
     @torch.no_grad()
     def features(pixels: Tensor) -> Tensor:
-        with _precision(config, world):
+        with autocast(config, world):
             return encoder.features(pixels)
 
     return latents, PictureCache(folder / "features" / config.precision, encoder.tower, features)
@@ -272,74 +246,6 @@ def _loop(
     return True
 
 
-def take_step(run: Run, found: StepSamples) -> dict[str, float]:
-    """One optimizer step; the mean losses of the whole step over all processes, and the norm of the gradient."""
-    config, world, objective = run.config, run.world, run.objective
-    torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
-    filled = fill(found.samples, config.pack_length)
-    packs = [pack(row, world.device) for row in filled]
-    tokens = sum(p.input_ids.shape[1] for p in packs)
-    mine = {
-        "ar": float(sum(len(p.labels) for p in packs)),
-        "text": float(sum(int(p.of_text.sum()) for p in packs)),
-        "flow": float(sum(0 if p.t is None else len(p.t) for p in packs)),
-        "tokens": float(tokens),
-        "repa": float(sum(s.drawn is not None and not s.anchored for row in filled for s in row)),
-        "rows": float(len(packs)),
-    }
-    counts = world.add_up(mine)
-    rows = int(world.largest({"rows": float(len(packs))})["rows"])
-    packs += [_empty(found, world)] * (rows - len(packs))
-    filled += [[]] * (rows - len(filled))
-    objective.train()
-    rate = config.optimizer.rate(found.step, config.steps)
-    set_rate(run.optimizers, rate)
-    totals = dict.fromkeys(("ar", "text", "flow", "repa"), 0.0)
-    for samples, row in zip(filled, packs, strict=True):
-        with _precision(config, world):
-            latents = _encoded(run.latents, row)
-            if run.anchor is not None:
-                row, latents = run.anchor(samples, row, latents)
-            sums = objective(row, latents, _encoded(run.features, row))
-        # Sharded gradients are averaged over the processes; the loss is a sum over all of them.
-        (objective.weighted(sums, counts) * world.ranks).backward()
-        for name in totals.keys() & sums.keys():
-            totals[name] += float(sums[name].detach())
-    norms = clipped(objective, config.optimizer.clip)
-    totals = world.add_up(totals)
-    losses = {name: totals[name] / max(counts[name], 1) for name in ("ar", "flow", "repa")}
-    seen = counts["ar"] - counts["text"]
-    by_task = {"ar_understanding": (totals["ar"] - totals["text"], seen), "ar_text": (totals["text"], counts["text"])}
-    weights = {"ar": config.loss.ar, "flow": config.loss.flow, "repa": config.loss.repa}
-    losses["loss"] = sum(weights[name] * losses[name] for name in weights)
-    full = counts["tokens"] / (counts["rows"] * config.pack_length)
-    losses.update({name: total / count for name, (total, count) in by_task.items() if count})
-    losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
-    if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
-        update(run.optimizers)
-        run.ema.update()
-    objective.zero_grad(set_to_none=True)
-    return losses
-
-
-def clipped(objective: Objective, largest: float) -> dict[str, float]:
-    """Scales the gradients of all parts together to a norm of at most `largest`.
-
-    Returns:
-        The norm before, "gradient", and of each part that learns, "gradient_llm" and so on (see `stages.PARTS`; the
-        REPA head is "repa").
-    """
-    parts: dict[str, list[Tensor]] = {}
-    for name, parameter in objective.named_parameters():
-        if parameter.grad is not None:
-            inner = name.removeprefix("network.")
-            parts.setdefault("repa" if inner == name else part_of(inner), []).append(parameter.grad)
-    norms = {f"gradient_{part}": whole(get_total_norm(gradients)) for part, gradients in parts.items()}
-    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-    clip_grads_with_norm_([p for p in objective.parameters() if p.requires_grad], largest, total)
-    return {"gradient": float(total), **{name: float(norm) for name, norm in norms.items()}}
-
-
 def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
     """Stops a run that has gone wrong.
 
@@ -370,22 +276,8 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
         )
 
 
-@torch.no_grad()
-def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
-    return None if row.pixels is None or encode is None else encode(row.pixels).clone()
-
-
 def decided(config: TrainConfig, world: World) -> TrainConfig:
     """The same with the precision of matrix products that "auto" stands for, the same on all processes."""
     here = resolve_precision(config.precision, world.device)
     slow = world.largest({"float32": float(here == "float32")})["float32"]
     return replace(config, precision="float32" if slow else "bfloat16")
-
-
-def _precision(config: TrainConfig, world: World) -> AbstractContextManager[object]:
-    return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-
-
-def _empty(found: StepSamples, world: World) -> Pack:
-    """A row without any loss, for a process that has fewer rows than others: all must run the same number."""
-    return pack([Sample(Tokens([0], [IGNORE], [0]))], world.device)

@@ -1,0 +1,133 @@
+"""One optimizer step over packed rows, the same alone and under sharding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from random import Random
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from janusflow.data.loader import StepSamples
+from janusflow.data.samples import Sample
+from janusflow.data.templates import IGNORE, Tokens
+from janusflow.training.anchor import Anchor
+from janusflow.training.config import TrainConfig
+from janusflow.training.distributed import Ema, World, whole
+from janusflow.training.objective import Objective
+from janusflow.training.optimizers import set_rate, update
+from janusflow.training.packing import Pack, fill, labelled, pack
+from janusflow.training.resume import Progress
+from janusflow.training.stages import part_of
+
+Encoder: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Run:
+    """Everything that a step works on.
+
+    Attributes:
+        latents: the VAE's encoder, from the cache where there is one; None if nothing is drawn.
+        features: f_enc through the cache, for REPA; None where the network computes them itself.
+        anchor: gives anchored samples their targets; None where there are none.
+    """
+
+    config: TrainConfig
+    world: World
+    objective: Objective
+    latents: Encoder | None
+    features: Encoder | None
+    optimizers: list[Optimizer]
+    ema: Ema
+    progress: Progress
+    anchor: Anchor | None = None
+
+
+def take_step(run: Run, found: StepSamples) -> dict[str, float]:
+    """One optimizer step; the mean losses of the whole step over all processes, and the norm of the gradient."""
+    config, world, objective = run.config, run.world, run.objective
+    torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
+    filled = fill(found.samples, config.pack_length)
+    packs = [pack(row, world.device) for row in filled]
+    tokens = sum(p.input_ids.shape[1] for p in packs)
+    mine = {
+        "ar": float(sum(len(p.labels) for p in packs)),
+        "text": float(sum(len(labelled(s.tokens)) for row in filled for s in row if s.of_text)),
+        "flow": float(sum(0 if p.t is None else len(p.t) for p in packs)),
+        "tokens": float(tokens),
+        "repa": float(sum(s.drawn is not None and not s.anchored for row in filled for s in row)),
+        "rows": float(len(packs)),
+    }
+    counts = world.add_up(mine)
+    rows = int(world.largest({"rows": float(len(packs))})["rows"])
+    packs += [_empty(found, world)] * (rows - len(packs))
+    filled += [[]] * (rows - len(filled))
+    objective.train()
+    rate = config.optimizer.rate(found.step, config.steps)
+    set_rate(run.optimizers, rate)
+    totals = dict.fromkeys(("ar", "text", "flow", "repa"), 0.0)
+    for samples, row in zip(filled, packs, strict=True):
+        with autocast(config, world):
+            latents = _encoded(run.latents, row)
+            if run.anchor is not None:
+                row, latents = run.anchor(samples, row, latents)
+            sums = objective(row, latents, _encoded(run.features, row))
+        # Sharded gradients are averaged over the processes; the loss is a sum over all of them.
+        (objective.weighted(sums, counts) * world.ranks).backward()
+        for name in totals.keys() & sums.keys():
+            totals[name] += float(sums[name].detach())
+    norms = clipped(objective, config.optimizer.clip)
+    totals = world.add_up(totals)
+    losses = {name: totals[name] / max(counts[name], 1) for name in ("ar", "flow", "repa")}
+    seen = counts["ar"] - counts["text"]
+    by_task = {"ar_understanding": (totals["ar"] - totals["text"], seen), "ar_text": (totals["text"], counts["text"])}
+    weights = {"ar": config.loss.ar, "flow": config.loss.flow, "repa": config.loss.repa}
+    losses["loss"] = sum(weights[name] * losses[name] for name in weights)
+    full = counts["tokens"] / (counts["rows"] * config.pack_length)
+    losses.update({name: total / count for name, (total, count) in by_task.items() if count})
+    losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
+    if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
+        update(run.optimizers)
+        run.ema.update()
+    objective.zero_grad(set_to_none=True)
+    return losses
+
+
+def clipped(objective: Objective, largest: float) -> dict[str, float]:
+    """Scales the gradients of all parts together to a norm of at most `largest`.
+
+    Returns:
+        The norm before, "gradient", and of each part that learns, "gradient_llm" and so on (see `stages.PARTS`; the
+        REPA head is "repa").
+    """
+    parts: dict[str, list[Tensor]] = {}
+    for name, parameter in objective.named_parameters():
+        if parameter.grad is not None:
+            inner = name.removeprefix("network.")
+            parts.setdefault("repa" if inner == name else part_of(inner), []).append(parameter.grad)
+    norms = {f"gradient_{part}": whole(get_total_norm(gradients)) for part, gradients in parts.items()}
+    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    clip_grads_with_norm_([p for p in objective.parameters() if p.requires_grad], largest, total)
+    return {"gradient": float(total), **{name: float(norm) for name, norm in norms.items()}}
+
+
+@torch.no_grad()
+def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
+    return None if row.pixels is None or encode is None else encode(row.pixels).clone()
+
+
+def autocast(config: TrainConfig, world: World) -> AbstractContextManager[object]:
+    """The precision of matrix products, for a config that is decided."""
+    return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _empty(found: StepSamples, world: World) -> Pack:
+    """A row without any loss, for a process that has fewer rows than others: all must run the same number."""
+    return pack([Sample(Tokens([0], [IGNORE], [0]))], world.device)
