@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path
     try:
         config = peft.PeftConfig.from_pretrained(str(place))
         config.inference_mode = True
-        adapted = peft.PeftModel(network, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # PEFT still asks for it
+            adapted = peft.PeftModel(network, config)
         adapted.load_adapter(str(place), "default")
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         if adapted is not None:

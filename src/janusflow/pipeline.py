@@ -31,7 +31,7 @@ from janusflow.janus import Janus
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
-from janusflow.progress import progress_bar
+from janusflow.progress import progress_bar, without_others
 from janusflow.vae import DEFAULT_VAE, LatentCodec
 
 StepEnd = Callable[["JanusFlow", int, float, dict[str, Tensor]], "dict[str, Tensor] | None"]
@@ -188,7 +188,7 @@ class JanusFlow(Conversational):
         if self.quantized:
             raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
         codec = self.codec if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir() else None
-        with put_together(Path(folder)) as beside:
+        with put_together(Path(folder)) as beside, without_others():
             self.network.save_pretrained(beside)
             self.processor.save_pretrained(beside)
             if codec is not None:

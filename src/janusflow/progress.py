@@ -10,6 +10,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
+def without_others() -> Iterator[None]:
+    """No bars of transformers and `datasets`, which they also draw where there is no terminal."""
+    import datasets
+    from transformers.utils import logging
+
+    ours, theirs = logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if ours:
+            logging.enable_progress_bar()
+        if not theirs:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
 def progress_bar(title: str, total: int | None, *, shown: bool = True) -> Iterator[Callable[[], None]]:
     """A bar on stderr; the function that it gives advances it by one.
 

@@ -287,3 +287,11 @@ def test_of_two_copies_the_one_with_a_caption_is_kept(tmp_path: Path) -> None:
         captioner=lambda pictures: [next(said) for _ in pictures],
     )
     assert state.counts == {"kept": 1, "no caption": 1, "duplicate": 1}
+
+
+def test_nothing_kept_is_an_error_that_says_why(folder: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["data", "prepare", str(folder), "--out", str(tmp_path / "out")])
+    told = " ".join(done.output.split())
+    assert done.exit_code == 2
+    assert "0 of 25 pictures kept" in told and "most are 'too small' (--min-side is 256)" in told
+    assert (tmp_path / "out" / "report.md").is_file()

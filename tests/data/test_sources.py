@@ -166,7 +166,7 @@ def _messages(*texts: str) -> list[dict[str, str]]:
         ({"conversations": ["hi"]}, "^row has a malformed message: 'hi'"),
         ({"conversations": 5}, "^row is malformed: TypeError"),
         ({"image": {"name": "a.png"}, "text": "x"}, "^row is malformed: KeyError: 'path'"),
-        ({"messages": "{not json"}, "Expecting|delimiter|property"),
+        ({"messages": "{not json"}, "^row: its conversation is '{not json'; expected a list"),
         ({"text": "x", "rewritten": 3}, "^row has rewritten 3; expected the text in other words"),
     ],
 )
@@ -350,3 +350,15 @@ def test_a_damaged_file_counts_for_as_many_records_as_one_of_its_size(tmp_path: 
         except ValueError:
             faults += 1
     assert ((source.length or 0) - faults, faults) == (COUNT, COUNT)
+
+
+def test_a_folder_with_an_array_says_how_to_give_it(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "train.json").write_text("[]")
+    with pytest.raises(ValueError, match="no data of a known form.*; of train.json give the file itself"):
+        kind_of(str(tmp_path))
+
+
+def test_a_conversation_that_is_a_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row: its conversation is 'hello'; expected a list of messages"):
+        read_row({"conversations": "hello"}, "row", tmp_path)

@@ -213,7 +213,7 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
         assert words in text
     assert "replay" not in text
     assert text.count("not there yet: ") == len({line for line in text.splitlines() if "not there yet" in line}) > 0
-    finetuning = load_config(RECIPES / "finetune" / "both.yaml", ["model=tiny"])
+    finetuning = load_config(RECIPES / "finetune" / "both.yaml", ["model=tiny", "data.understanding.0.anchor=false"])
     assert "not there yet" not in describe(finetuning)
     replayed = ["data.generation=[{kind: replay, path: tinyworld, images: 300}]"]
     assert "drawn before the first step: 300 pictures (replay)" in describe(
@@ -245,6 +245,16 @@ def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(tmp_pat
     janus = load_config(write(tmp_path), [f"model={GOLDEN / 'janus-small-a'}"])
     with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
         check_sizes(janus)
+
+
+def test_what_is_anchored_alone_is_refused() -> None:
+    recipe = RECIPES / "finetune" / "both.yaml"
+    for check in (describe, check_sizes):
+        with pytest.raises(ValueError, match="all data is anchored .* so it learns nothing; give data=FOLDER"):
+            check(load_config(recipe, ["model=tiny"]))
+    check_sizes(load_config(RECIPES / "tiny" / "order.yaml", ["model=tiny"]))
+    with pytest.raises(ValueError, match="model.checkpoint: .*runs/tiny/parts.*training.tiny makes what lies there"):
+        check_sizes(load_config(RECIPES / "tiny" / "stage1.yaml"))
 
 
 def test_the_share_of_ones_own_data(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_the_command_under_torchrun(start: Path, tmp_path: Path) -> None:
     command += ["loss.repa_block=2", "data.workers=0", "--device", "cpu"]
     done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "".join(done.stdout.split()) == str(tmp_path / "export") * 2  # both at once, the line's end sometimes later
+    assert "".join(done.stdout.split()) == str(tmp_path / "export")  # told by the first alone
     assert [row["step"] for row in curve(tmp_path)] == [1, 2]
 
 

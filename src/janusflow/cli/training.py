@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -53,7 +54,9 @@ def train(
         return
     from janusflow.training.trainer import train as run
 
-    print(run(config, resume=resume, device=device, official=export == "official"))
+    made = run(config, resume=resume, device=device, official=export == "official")
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one tells
+        print(made)
 
 
 @data.command()
@@ -105,7 +108,11 @@ def prepare(
     if anew is not None:
         names |= {"--endpoint-model": endpoint_model, "--question": question}
     state = run(place, out, config, captioner=anew, scorer=rate, names=names)
-    print(f"{state.counts['kept']} of {state.counts.total()} pictures kept; see {out / 'report.md'}")
+    told = f"{state.counts['kept']} of {state.counts.total()} pictures kept; see {out / 'report.md'}"
+    if not state.counts["kept"]:
+        hint = f" (--min-side is {min_side})" if state.counts["too small"] else ""
+        raise ValueError(f"{told}: most are {state.counts.most_common(1)[0][0]!r}{hint}")
+    print(told)
 
 
 @data.command()

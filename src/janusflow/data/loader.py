@@ -137,7 +137,9 @@ def counted(source: Source | StreamSource) -> str:
     """How many records a source has, in words."""
     if isinstance(source, StreamSource):
         return "a stream"
-    return "endless" if source.length is None else "1 record" if source.length == 1 else f"{source.length:,} records"
+    told = "endless" if source.length is None else "1 record" if source.length == 1 else f"{source.length:,} records"
+    others = source.left_out if isinstance(source, FileSource) else 0
+    return f"{told}, {others:,} that do not serve it left out" if others else told
 
 
 def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: int) -> Source | StreamSource:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from janusflow.data.jsonlines import AS_LINES, FAULT, FOLDER, METADATA, JsonLines, is_lines, read_lines
+from janusflow.progress import without_others
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
@@ -97,6 +98,7 @@ def check_place(config: SourceConfig) -> None:
         raise ValueError(f"{config.path} is no folder")
 
 
+@without_others()
 def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
     """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to where a row
     does not name another one (`FOLDER`).

@@ -163,10 +163,12 @@ class FileSource:
 
     def __init__(self, config: SourceConfig, task: str = "") -> None:
         self.rows, self.folder = open_rows(config)
-        self.name = config.path
+        self.name, self.left_out = config.path, 0
         if config.fitting:
+            whole = len(self.rows)
             rows = enumerate(self.rows)
             self.rows = self.rows.select([i for i, row in rows if task in served_by(row, self.name, self.folder)])
+            self.left_out = whole - len(self.rows)
         self.length: int | None = len(self.rows)
         if not self.length:
             raise ValueError(f"{config.path} holds no records")
@@ -200,8 +202,10 @@ def kind_of(path: str, *, captions: bool = True) -> str:
     for kind, pattern in SUFFIXES.items():
         if any(file.match(pattern) for file in files):
             return kind
-    forms = "pictures with a .txt beside each, a metadata.jsonl, .jsonl, .parquet or .tar files, one .json file"
-    raise ValueError(f"{path} holds no data of a known form: {forms}")
+    forms = "pictures with a .txt beside each, a metadata.jsonl, .jsonl, .parquet or .tar files"
+    arrays = [file for file in files if file.suffix == ".json"]
+    hint = f"; of {arrays[0].name} give the file itself" if arrays else ", or give one .json file"
+    raise ValueError(f"{path} holds no data of a known form: {forms}{hint}")
 
 
 @lru_cache(maxsize=8)
@@ -264,7 +268,10 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     listed = images if isinstance(images, list) else [] if images is None else [images]
     talk = next((fields[key] for key in TALK_COLUMNS if fields.get(key)), None)
     if isinstance(talk, str):
-        talk = json.loads(talk)
+        try:
+            talk = json.loads(talk)
+        except ValueError as error:
+            raise ValueError(f"{name}: its conversation is {talk!r:.40}; expected a list of messages") from error
     text = next((fields[key] for key in TEXT_COLUMNS if isinstance(fields.get(key), str | bytes) and fields[key]), "")
     text = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else text
     seed = fields.get(NOISE_COLUMN)

@@ -100,6 +100,11 @@ class DataConfig:
         """Whether any source is learned as the model said it before."""
         return any(source.anchor for given in self.learned().values() for source in given)
 
+    def teaches(self) -> bool:
+        """Whether anything asks for what the model does not say already: of anchors rewritten texts alone do."""
+        given = [source for sources in self.learned().values() for source in sources]
+        return any(not s.anchor or s.kind != TINYWORLD or s.ordered or s.unnamed for s in given)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,4 +37,6 @@ def add_adapters(network: JanusFlowForConditionalGeneration, config: LoraConfig,
         target_modules="|".join(places),
         modules_to_save=[name for part in parts for name in WHOLE.get(part, [])] or None,
     )
-    return peft.get_peft_model(network, settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # PEFT still asks for it
+        return peft.get_peft_model(network, settings)

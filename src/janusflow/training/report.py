@@ -45,6 +45,7 @@ class Report:
         self._stack = ExitStack()
         self._writers: list[Any] = []
         self._galleries: list[Any] = []
+        self._named: set[str] = set()
 
     def __enter__(self) -> Report:
         self._forget_later_steps()
@@ -96,11 +97,13 @@ class Report:
             self.say(f"step {step} of {self.config.steps}: {terms} | {rate}")
 
     def skipped(self, step: int, broken: list[str], **known: float) -> None:
-        """Names the records that a step skipped; all go into the log, with what else is known of the step."""
-        for problem in broken[:NAMED]:
+        """Names the records that a step skipped, each once; the log has all, and what else is known of the step."""
+        new = [problem for problem in dict.fromkeys(broken) if problem not in self._named]
+        self._named.update(new)
+        for problem in new[:NAMED]:
             self.console.print(f"step {step}: skipped: {problem}", markup=False, highlight=False)
-        if len(broken) > NAMED:
-            more = f"step {step}: skipped {len(broken) - NAMED} more, named in {self.file}"
+        if len(new) > NAMED:
+            more = f"step {step}: skipped {len(new) - NAMED} more, named in {self.file}"
             self.console.print(more, markup=False, highlight=False)
         finite = {name: value if math.isfinite(value) else None for name, value in known.items()}  # JSON has no others
         row = {"step": step, **finite, **({"broken": len(broken), "skipped": broken} if broken else {})}

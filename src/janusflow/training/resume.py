@@ -192,8 +192,7 @@ class Checkpoints:
             self.begun = None
             if self.world.first:
                 shutil.rmtree(begun.beside, ignore_errors=True)
-            reason = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-            raise OSError(f"checkpoint {begun.final} could not be written ({reason}); {self.left()}") from error
+            raise OSError(f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}") from error
 
     def _group(self) -> dist.ProcessGroup | None:
         """Processes talk about a checkpoint in a group of its own, beside the training's."""
@@ -234,14 +233,13 @@ class Checkpoints:
             set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
             progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
         except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
-            reason = str(next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error)
+            reason = _reason(error)
             if any(word in reason for word in UNFIT):
                 told = "does not fit this run: its parts, losses or sizes are others than the recipe's"
             else:
                 before = f"continues from {found[-2].name}" if len(found) > 1 else "begins anew"
                 told = f"cannot be read; without that folder the run {before}"
-            said = reason.strip().splitlines()[0] if reason.strip() else repr(error)
-            raise ValueError(f"checkpoint {found[-1]} {told} ({said})") from error
+            raise ValueError(f"checkpoint {found[-1]} {told} ({reason})") from error
         for optimizer, groups in zip(optimizers, given, strict=True):
             for group, own in zip(optimizer.param_groups, groups, strict=True):
                 group.update({name: value for name, value in own.items() if name != "params"})
@@ -250,6 +248,13 @@ class Checkpoints:
         for file in found[-1].glob("streams-*.json"):
             progress.streams.update(json.loads(file.read_text()))
         return progress
+
+
+def _reason(error: BaseException) -> str:
+    """What lies at the bottom of it, in one line."""
+    while isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _tensors(objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> dict[str, Any]:

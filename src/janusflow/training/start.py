@@ -63,10 +63,13 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
     """The dimensions of what would be trained, read without its weights and checked against the losses.
 
     Raises:
-        ValueError: if the model is no JanusFlow, REPA is asked of a block that is not there or of unequal grids, or
-            what one's own data is mixed with is the tiny world's, for a model of other pictures.
+        ValueError: if the model is no JanusFlow, its data cannot change it, REPA is asked of a block that is not there
+            or of unequal grids, or what one's own data is mixed with is the tiny world's, for a model of other
+            pictures.
     """
     sizes = sizes_of(config.model)
+    if not config.data.teaches():
+        raise ValueError("all data is anchored to what the model says already, so it learns nothing; give data=FOLDER")
     if config.loss.repa:
         check_repa(sizes, config.loss.repa_block)
     for task, sources in config.data.learned().items():
@@ -94,7 +97,13 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
         ValueError: for a checkpoint that is none of a JanusFlow.
     """
     if start.checkpoint is not None:
-        sizes = read_sizes(start.checkpoint)
+        try:
+            sizes = read_sizes(start.checkpoint)
+        except ValueError as error:
+            made = (
+                "; python -m janusflow.training.tiny makes what lies there" if "runs/tiny/" in start.checkpoint else ""
+            )
+            raise ValueError(f"model.checkpoint: {error}{made}") from error
         if not isinstance(sizes, JanusFlowConfig):
             raise ValueError(f"{start.checkpoint} is a Janus model; here JanusFlow is trained")
         return sizes
