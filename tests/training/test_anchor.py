@@ -16,6 +16,7 @@ from janusflow.data.samples import Sample, SampleConfig, SampleMaker
 from janusflow.data.sources import Record
 from janusflow.model.attention import PACKED
 from janusflow.training.anchor import Anchor
+from janusflow.training.config import DataConfig
 from janusflow.training.objective import LossConfig, Objective, distillation_loss
 from janusflow.training.packing import pack
 from tests.training.conftest import curve, quietly, settings, values, weights
@@ -169,7 +170,10 @@ def lessons(start: Path, out: Path, *, anchor: bool, resume: bool = False, **cha
     return quietly(settings(start, out, data=data, loss={"repa": 0}, **changes), resume=resume)
 
 
-def test_a_run_with_anchors_begins_with_next_to_no_loss_of_them(start: Path, tmp_path: Path) -> None:
+def test_a_run_with_anchors_begins_with_next_to_no_loss_of_them(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataConfig, "teaches", lambda config: True)  # a run of anchors alone is refused
     only = {"understanding": [KEPT], "generation": [KEPT], "ratios": [{"understanding": 1, "generation": 1, "text": 0}]}
     only["workers"] = 0  # type: ignore[assignment]
     quietly(settings(start, tmp_path / "kept", data=only, loss={"repa": 0}, steps=1))
