@@ -101,7 +101,7 @@ def read_sizes(path_or_id: str | Path) -> Config:
         ValueError: as `open_checkpoint` does, or for a hub id of another family.
     """
     folder = find_folder(path_or_id, weights=False)
-    if str(path_or_id) == TINY or Path(path_or_id).expanduser().is_dir() or any(folder.glob("*.safetensors")):
+    if str(path_or_id) == TINY or Path(path_or_id).expanduser().is_dir():
         return open_checkpoint(folder).config
     raw = read_json(folder / "config.json")
     if raw.get("model_type") == JanusFlowConfig.model_type:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def _lock(file: Path) -> tuple[Any, bool]:
         opened.close()
         return None, True
     except OSError:  # no locks there
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             file.unlink()
         opened.close()
         return None, False

@@ -49,7 +49,7 @@ def autoregressive_loss(logits: Tensor, labels: Tensor, *, reduction: str = "sum
         reduction: "sum", or "none" for the terms, (K,).
 
     Returns:
-        A scalar, float32; 0 where nothing is labelled.
+        float32: a scalar, 0 where nothing is labelled; or the terms.
     """
     return F.cross_entropy(logits.float(), labels, reduction=reduction)
 
@@ -78,7 +78,7 @@ def distillation_loss(logits: Tensor, soft_labels: Tensor, *, reduction: str = "
         reduction: "sum", or "none" for the terms, (K,).
 
     Returns:
-        A scalar, float32, 0 where both agree; divide by the number of tokens.
+        float32: a scalar, 0 where both agree, to be divided by the number of tokens; or the terms.
     """
     log_p, log_q = logits.float().log_softmax(dim=-1), soft_labels.float().log_softmax(dim=-1)
     each = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=-1)
@@ -163,11 +163,11 @@ class Objective(nn.Module):
         """L_AR, and where labels are soft the divergence from them; and without a gradient what of it is text's."""
         if pack.soft_at is None or pack.soft_labels is None:
             each = autoregressive_loss(logits, pack.labels, reduction="none")
-            return each.sum(), each.detach()[pack.of_text].sum()
+            return each.sum(), (each.detach() * pack.of_text).sum()
         hard, soft = ~pack.soft_at, pack.soft_at
         each = autoregressive_loss(logits[hard], pack.labels[hard], reduction="none")
         kept = self.config.anchor * distillation_loss(logits[soft], pack.soft_labels, reduction="none")
-        text = each.detach()[pack.of_text[hard]].sum() + kept.detach()[pack.of_text[soft]].sum()
+        text = (each.detach() * pack.of_text[hard]).sum() + (kept.detach() * pack.of_text[soft]).sum()
         return each.sum() + kept.sum(), text
 
     def _zero(self) -> Tensor:

@@ -115,7 +115,7 @@ def clipped(objective: Objective, largest: float) -> dict[str, float]:
     norms = {f"gradient_{part}": whole(get_total_norm(gradients)) for part, gradients in parts.items()}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     clip_grads_with_norm_([p for p in objective.parameters() if p.requires_grad], largest, total)
-    return {"gradient": float(total), **{name: float(norm) for name, norm in norms.items()}}
+    return dict(zip(("gradient", *norms), torch.stack([total, *norms.values()]).tolist(), strict=True))
 
 
 @torch.no_grad()
