@@ -3,39 +3,106 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from janusflow.building import BUILDING, finite, named
 from janusflow.model import JanusFlowForConditionalGeneration
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LORA = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
+PLAIN = re.compile(r"[\w.]*")  # of names in `rank_pattern` and `alpha_pattern`, which PEFT reads as regular expressions
 
 
 def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path) -> Any:
-    """Puts saved adapters into a network, in place.
+    """Put saved adapters into a network, in place.
+
+    The names of the stored tensors decide which modules get adapters; `target_modules` of the configuration, which may
+    be a regular expression, is not evaluated.
 
     Returns:
         PEFT's model around the network.
 
     Raises:
-        ValueError: if the folder holds none, or they do not fit the network, which is then as before.
+        ValueError: if the folder holds none, they are damaged, or they do not fit the network, which is then as before.
     """
+    place = Path(os.path.expanduser(folder))
+    for name in (CONFIG, WEIGHTS):
+        if not (place / name).is_file():
+            raise ValueError(f"{folder} holds no adapters: expected {CONFIG} and {WEIGHTS}, found no {name}")
+    tensors = _read(place / WEIGHTS)
+    with BUILDING:
+        return _put_in(network, place, _config(place, tensors), tensors)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is damaged or not a weights file ({error}); copy it again") from error
+    broken = [name for name, value in tensors.items() if not finite(value)]
+    if broken:
+        raise ValueError(
+            f"{file} holds values that are not finite floating-point numbers in {named(broken, 'tensors')}"
+        )
+    return tensors
+
+
+def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
+    """PEFT's configuration, with everything that decides on modules and sizes checked against the tensors."""
     import peft
 
-    place = Path(os.path.expanduser(folder))
-    if not (place / "adapter_config.json").is_file():
-        raise ValueError(f"{folder} holds no adapters: expected an adapter_config.json")
-    adapted = None
+    file = place / CONFIG
     try:
         config = peft.PeftConfig.from_pretrained(str(place))
-        config.inference_mode = True
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, peft.LoraConfig):
+        raise ValueError(f"{file} describes {config.peft_type} adapters; expected LoRA adapters")
+    for field in ("rank_pattern", "alpha_pattern"):
+        names = getattr(config, field) or {}
+        if not isinstance(names, dict) or not all(isinstance(name, str) and PLAIN.fullmatch(name) for name in names):
+            raise ValueError(f"{file}: {field} has names that are regular expressions; expected names of modules")
+    if config.layer_replication is not None or config.init_lora_weights not in (True, False, "gaussian"):
+        kind = f"layer_replication {config.layer_replication}, init_lora_weights {config.init_lora_weights!r}"
+        raise ValueError(f"{file} describes adapters that change the base weights too ({kind:.100}): not supported")
+    modules = {found[1] for name in tensors if (found := LORA.fullmatch(name))}
+    if not modules:
+        raise ValueError(f"{place / WEIGHTS} holds no LoRA tensors (names that end in .lora_A.weight)")
+    largest = max(value.shape[0] for name, value in tensors.items() if name.endswith(".lora_A.weight"))
+    ranks = [config.r, *(config.rank_pattern or {}).values()]
+    if not all(type(rank) is int and 0 < rank <= largest for rank in ranks):
+        raise ValueError(f"{file} asks for rank {max(ranks, key=str)}; the largest stored adapter has rank {largest}")
+    config.target_modules, config.exclude_modules, config.inference_mode = sorted(modules), None, True
+    return config
+
+
+def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any, tensors: dict[str, Tensor]) -> Any:
+    import peft
+    from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+
+    adapted = None
+    try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # PEFT still asks for it
             adapted = peft.PeftModel(network, config)
-        adapted.load_adapter(str(place), "default")
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        wanted = set(get_peft_model_state_dict(adapted))
+        for fault, names in (("lack", wanted - tensors.keys()), ("have surplus", tensors.keys() - wanted)):
+            if names:
+                raise ValueError(f"they {fault} {named(names, 'tensors')}")
+        set_peft_model_state_dict(adapted, tensors)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         if adapted is not None:
             remove_adapters(adapted)
-        raise ValueError(f"the adapters in {folder} do not fit the model: {str(error).splitlines()[0]}") from error
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise ValueError(f"the adapters in {place} do not fit the model: {reason}") from error
     return adapted.eval()
 
 

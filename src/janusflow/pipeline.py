@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
+from janusflow.building import BUILDING
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
 from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.files import put_together
@@ -218,16 +219,21 @@ class JanusFlow(Conversational):
             ValueError: if it cannot be opened, or does not fit the network's latents.
         """
         if not isinstance(self.vae, LatentCodec):
-            waiting = self.network.device if self._computes_on is None else torch.device("cpu")
-            codec = LatentCodec.from_pretrained(self.vae, dtype=self.network.dtype, device=waiting)
-            config = self.network.config
-            if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
-                raise ValueError(
-                    f"vae {str(self.vae)!r} has {codec.channels} channels and factor {codec.downscale}; the network's "
-                    f"latents have {config.latent_channels} channels and factor {config.latent_downscale}"
-                )
-            self.vae = codec
+            with BUILDING:
+                if not isinstance(self.vae, LatentCodec):  # another thread may have opened it meanwhile
+                    self.vae = self._open_codec(self.vae)
         return self.vae
+
+    def _open_codec(self, source: str | Path) -> LatentCodec:
+        waiting = self.network.device if self._computes_on is None else torch.device("cpu")
+        codec = LatentCodec.from_pretrained(source, dtype=self.network.dtype, device=waiting)
+        config = self.network.config
+        if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
+            raise ValueError(
+                f"vae {str(source)!r} has {codec.channels} channels and factor {codec.downscale}; the network's "
+                f"latents have {config.latent_channels} channels and factor {config.latent_downscale}"
+            )
+        return codec
 
     # --- from words to pictures -------------------------------------------------------------------------------------
 

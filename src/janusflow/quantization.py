@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from janusflow.building import BUILDING
+
 KINDS = ("int8", "int4")
 GROUP = 32  # weights of a row that share a scale, in 4 bits
 
@@ -30,9 +32,10 @@ def quantize(network: Any, kind: str) -> None:
 
     blocks, others = _parts(network)
     eight = Int8WeightOnlyConfig(set_inductor_config=False)
-    for part in others:
-        quantize_(part, eight, filter_fn=_linear)
-    quantize_(blocks, eight if kind == "int8" else _four_bits(network), filter_fn=_linear)
+    with BUILDING:
+        for part in others:
+            quantize_(part, eight, filter_fn=_linear)
+        quantize_(blocks, eight if kind == "int8" else _four_bits(network), filter_fn=_linear)
 
 
 def check(kind: str) -> None:

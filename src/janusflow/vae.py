@@ -15,6 +15,8 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 
+from janusflow.building import open_complete
+
 DEFAULT_VAE = "stabilityai/sdxl-vae"
 
 
@@ -45,10 +47,11 @@ class LatentCodec:
             path = path / "vae"
         try:
             with torch.inference_mode(False):  # else its weights could never be cast or moved
-                vae = AutoencoderKL.from_pretrained(str(path) if path.is_dir() else str(source), torch_dtype=dtype)
+                place = str(path) if path.is_dir() else str(source)
+                vae = open_complete(AutoencoderKL, place, surplus=False, torch_dtype=dtype)
         except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
             if (path / "config.json").is_file():
-                raise ValueError(f"the VAE in {path} is damaged: {type(error).__name__} {error}") from error
+                raise ValueError(f"the VAE in {path} is damaged: {str(error).split('. ')[0]}") from error
             raise ValueError(
                 f"vae is {str(source)!r}: no AutoencoderKL folder, and none fetched or cached from the hub; "
                 "pass vae=FOLDER (--vae on the command line), or output_type='latent' to do without"

@@ -100,6 +100,30 @@ def test_a_bin_file_opens_and_runs_no_code(folder: Path) -> None:
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "norm.weight holds NaN or infinite values"),
+        (float("-inf"), "norm.weight holds NaN or infinite values"),
+        (torch.int32, "norm.weight holds int32 values"),
+        (torch.bool, "norm.weight holds bool values"),
+    ],
+)
+def test_weights_that_are_not_finite_numbers_are_rejected(
+    folder: Path, value: float | torch.dtype, message: str
+) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensor = tensors["language_model.model.norm.weight"]
+        if isinstance(value, torch.dtype):
+            tensors["language_model.model.norm.weight"] = tensor.to(value)
+        else:
+            tensor[3] = value
+
+    change_tensors(folder, spoil)
+    with pytest.raises(ValueError, match=message):
+        network(folder)
+
+
 class Trap:
     """Touches a file when it is unpickled."""
 

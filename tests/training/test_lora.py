@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,64 @@ def test_adapters_that_are_not_there_or_do_not_fit(trained: Path, start: Path, s
     after = golden.network.state_dict()  # a part of them fits, and must not stay
     assert after.keys() == before.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: {k: v for k, v in tensors.items() if "lora" not in k}, "holds no LoRA tensors"),
+        (lambda tensors: {k: v for k, v in tensors.items() if not k.endswith("layers.0.mlp.up_proj.lora_B.weight")},
+         "they lack 1 tensors: .*up_proj.lora_B.weight"),
+        (lambda tensors: {k: v for k, v in tensors.items() if "generation_encoder.aligner" not in k},
+         "they lack 2 tensors: .*generation_encoder.aligner"),
+        (lambda tensors: tensors | {"base_model.model.extra.weight": torch.ones(2)}, "surplus 1 tensors: .*extra"),
+        (lambda tensors: tensors | {next(iter(tensors)): next(iter(tensors.values())) * float("nan")}, "not finite"),
+        (lambda tensors: {k: v.to(torch.int32) for k, v in tensors.items()}, "not finite floating-point"),
+        (lambda tensors: {k: v[:2].clone() if "lora_A" in k else v for k, v in tensors.items()}, "rank 4"),
+    ],
+    ids=["none", "missing", "missing part", "surplus", "nan", "integers", "rank"],
+)  # fmt: skip
+def test_adapters_that_are_not_whole_are_rejected(
+    trained: Path, start: Path, tmp_path: Path, change: Callable, message: str
+) -> None:
+    adapter = shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    save_file(change(load_file(adapter / "adapter_model.safetensors")), adapter / "adapter_model.safetensors")
+    model = JanusFlow.from_pretrained(start, device="cpu")
+    before = model.network.state_dict().keys()
+    with pytest.raises(ValueError, match=message):
+        model.load_adapters(adapter)
+    assert model.adapters is None and model.network.state_dict().keys() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r": 5000}, "asks for rank 5000"),
+        ({"r": "4"}, "asks for rank 4"),
+        ({"rank_pattern": {"(a|aa)+": 4}}, "rank_pattern has names that are regular expressions"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "change the base weights"),
+        ({"init_lora_weights": "pissa"}, "change the base weights"),
+        ({"peft_type": "IA3"}, "expected LoRA"),
+        ({"peft_type": "nothing"}, "is damaged"),
+    ],
+)
+def test_an_adapter_configuration_that_does_not_fit_its_tensors_is_rejected(
+    trained: Path, start: Path, tmp_path: Path, settings: dict, message: str
+) -> None:
+    adapter = shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(ValueError, match=message):
+        JanusFlow.from_pretrained(start, adapter=adapter, device="cpu")
+
+
+def test_the_stored_pattern_of_modules_is_not_evaluated(trained: Path, start: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"target_modules": "nothing_of_that_name"}))
+    model = JanusFlow.from_pretrained(start, adapter=adapter, device="cpu")
+    expected = JanusFlow.from_pretrained(start, adapter=trained / "adapter", device="cpu")
+    assert torch.equal(painted(model), painted(expected))
 
 
 def test_the_command_line_takes_adapters(trained: Path, start: Path, tmp_path: Path) -> None:

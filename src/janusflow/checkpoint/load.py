@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import JanusConfig
 from transformers.initialization import no_init_weights
 
+from janusflow.building import BUILDING, NAMED, finite, named
 from janusflow.checkpoint import official, official_janus, paddle
 from janusflow.checkpoint.files import TINY, find_folder, read_json
 from janusflow.checkpoint.official import Source
@@ -28,7 +29,6 @@ from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 Config: TypeAlias = "JanusFlowConfig | JanusConfig"
 Network: TypeAlias = "JanusFlowForConditionalGeneration | JanusForConditionalGeneration"
 
-NAMED = 3  # how many names a sentence about missing or surplus tensors gives
 IGNORED = ("rotary_emb.inv_freq",)  # a constant that old LLM checkpoints store
 
 
@@ -146,13 +146,18 @@ def load_network(
         advance: called after each parameter.
 
     Raises:
-        ValueError: if tensors are missing, surplus or misshapen: one sentence naming the first few.
+        ValueError: if tensors are missing, surplus, misshapen or not finite floating-point numbers: one sentence naming
+            the first few.
     """
     network = empty_network(checkpoint, dtype=dtype, device=device)
     sources = find_sources(checkpoint, network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            parameter.copy_(read_parameter(checkpoint, sources[name], parameter.shape))
+            value = read_parameter(checkpoint, sources[name], parameter.shape)
+            if not finite(value):
+                names = " + ".join(sources[name].names)
+                raise ValueError(f"{checkpoint.folder}: tensor {names} holds {_fault(value)}; fetch the file again")
+            parameter.copy_(value)
             advance()
     return network.eval().requires_grad_(False)
 
@@ -164,7 +169,7 @@ def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
         ValueError: if the configuration names what does not exist, or sizes that do not go together.
     """
     try:
-        with no_init_weights(), torch.device(device):
+        with BUILDING, no_init_weights(), torch.device(device):
             kind = JanusForConditionalGeneration if checkpoint.family == "Janus" else JanusFlowForConditionalGeneration
             network: Network = kind._from_config(copy.deepcopy(checkpoint.config), dtype=dtype)  # it writes into it
     except (KeyError, ValueError, ArithmeticError, AssertionError, AttributeError, TypeError, RuntimeError) as error:
@@ -194,6 +199,12 @@ def read_parameter(checkpoint: Checkpoint, wanted: Source, shape: torch.Size) ->
     pieces = [tensor for _, tensor in checkpoint.tensors.read(wanted.names)]
     value = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
     return (value if wanted.third is None else value.chunk(3)[wanted.third]).reshape(shape)
+
+
+def _fault(value: Tensor) -> str:
+    if not value.is_floating_point():
+        return f"{str(value.dtype).removeprefix('torch.')} values where weights are floating-point numbers"
+    return "NaN or infinite values"
 
 
 def _check_shapes(checkpoint: Checkpoint, wanted: list[tuple[Source, torch.Size]]) -> None:
@@ -233,9 +244,7 @@ def _check_names(expected: set[str], checkpoint: Checkpoint) -> None:
     found = {name for name in checkpoint.tensors if not name.endswith(IGNORED) and not name.startswith(unused)}
     for kind, names in (("lacks", expected - found), ("holds surplus", found - expected)):
         if names:
-            first = ", ".join(sorted(names)[:NAMED])
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            raise ValueError(f"{checkpoint.folder} {kind} {len(names)} tensors: {first}{more}")
+            raise ValueError(f"{checkpoint.folder} {kind} {named(names, 'tensors')}")
 
 
 def _same_name(name: str) -> Source:

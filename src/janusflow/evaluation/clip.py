@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from janusflow.building import open_complete
 from janusflow.device import resolve_device
 from janusflow.evaluation.geneval import COLORS, Detection
 
@@ -44,7 +45,7 @@ class Clip:
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
         try:
-            model = CLIPModel.from_pretrained(name).to(resolve_device(device))
+            model = open_complete(CLIPModel, name).to(resolve_device(device))
             return cls(model, CLIPImageProcessorPil.from_pretrained(name), AutoTokenizer.from_pretrained(name))
         except (OSError, KeyError) as error:
             wanted = "a folder with a transformers CLIPModel and its processors, or its name on the hub"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from janusflow.building import open_complete
 from janusflow.device import resolve_device
 from janusflow.evaluation.geneval import THRESHOLD, Detection
 
@@ -51,7 +52,7 @@ class Detector:
         from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessorPil
 
         try:
-            model = Mask2FormerForUniversalSegmentation.from_pretrained(name).to(resolve_device(device))
+            model = open_complete(Mask2FormerForUniversalSegmentation, name).to(resolve_device(device))
             processor = Mask2FormerImageProcessorPil.from_pretrained(name)
         except (OSError, KeyError) as error:
             wanted = "a folder with a transformers Mask2Former and its processor, or its name on the hub"

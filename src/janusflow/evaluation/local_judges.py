@@ -71,6 +71,7 @@ class LocalJudge:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+        from janusflow.building import open_complete
         from janusflow.device import resolve_device
 
         self.name, self.options = place, options
@@ -80,7 +81,7 @@ class LocalJudge:
             self.sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             self._processor = _open_processor(where, config) if self.sees else AutoTokenizer.from_pretrained(where)
             kind = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
-            self._model = kind.from_pretrained(where, dtype=options.dtype).to(resolve_device(options.device)).eval()
+            self._model = open_complete(kind, where, dtype=options.dtype).to(resolve_device(options.device)).eval()
         except (OSError, ValueError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"judge {place!r} is no model that can be opened here: {reason}") from error

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from janusflow.building import BUILDING
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.config import LoraConfig
 
@@ -37,6 +38,6 @@ def add_adapters(network: JanusFlowForConditionalGeneration, config: LoraConfig,
         target_modules="|".join(places),
         modules_to_save=[name for part in parts for name in WHOLE.get(part, [])] or None,
     )
-    with warnings.catch_warnings():
+    with BUILDING, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # PEFT still asks for it
         return peft.get_peft_model(network, settings)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, SiglipVisionModel
 from transformers.initialization import no_init_weights
 
+from janusflow.building import BUILDING, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
 from janusflow.checkpoint.card import is_released, write_card
 from janusflow.checkpoint.export import export_official
@@ -46,13 +47,14 @@ def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
             raise ValueError(f"{part} would stay as it is, but a new one knows nothing; give model.{part}=FOLDER_OR_ID")
     torch.manual_seed(config.seed)
     processor, sizes = _processor(start)
-    network = JanusFlowForConditionalGeneration(sizes)
+    with BUILDING:
+        network = JanusFlowForConditionalGeneration(sizes)
     if start.llm is not None:
-        llm = AutoModelForCausalLM.from_pretrained(str(_local(start.llm)), dtype=torch.float32)
+        llm = open_complete(AutoModelForCausalLM, str(_local(start.llm)), dtype=torch.float32)
         _take(network.language_model, llm.model.state_dict(), start.llm)
         _take(network.lm_head, llm.lm_head.state_dict(), start.llm)
     if start.tower is not None:
-        tower = SiglipVisionModel.from_pretrained(str(_local(start.tower)), dtype=torch.float32)
+        tower = open_complete(SiglipVisionModel, str(_local(start.tower)), dtype=torch.float32)
         wanted = network.understanding_encoder.tower.state_dict().keys()
         state = {name: value for name, value in tower.state_dict().items() if name in wanted}
         _take(network.understanding_encoder.tower, state, start.tower)
@@ -173,7 +175,7 @@ def averaged_model(
             state[name] = value
     if not world.first:
         return None
-    with no_init_weights(), torch.device(world.device):
+    with BUILDING, no_init_weights(), torch.device(world.device):
         sizes = copy.deepcopy(model.network.config)
         network = JanusFlowForConditionalGeneration._from_config(sizes, dtype=torch.float32)
     adapters = add_adapters(network, config.lora, config.parts) if config.lora.rank else None
