@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import time
@@ -20,6 +22,7 @@ import torch
 
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
+from janusflow.training.checkpoint_files import SafePlanner, write_checksums
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
 from janusflow.training.resume import Begun, Checkpoints
@@ -27,6 +30,14 @@ from tests.training.conftest import TINYWORLD, curve, quietly, settings, values,
 
 KILLS = 20
 ALONE = World(0, 1, torch.device("cpu"), None)
+
+
+@pytest.fixture(scope="module")
+def finished(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two steps, to copy and damage."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    quietly(settings(start, folder, steps=2))
+    return folder
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -315,14 +326,73 @@ def test_a_checkpoint_that_cannot_be_read_says_what_to_do(start: Path, tmp_path:
     quietly(settings(start, tmp_path, steps=4))
     for file in (tmp_path / "checkpoints" / "step-0000004").glob("*.distcp"):
         file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(
-        ValueError, match="step-0000004 cannot be read; without that folder .* from step-0000002"
-    ) as told:
+    with pytest.raises(ValueError, match="step-0000004 is damaged .*without that folder .* from step-0000002") as told:
         quietly(settings(start, tmp_path), resume=True)
     assert len(str(told.value)) < 400 and "FrameSummary" not in str(told.value)
     shutil.rmtree(tmp_path / "checkpoints" / "step-0000004")
     quietly(settings(start, tmp_path), resume=True)
     assert len(curve(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "progress.json", "streams-0.json"])
+def test_a_flipped_byte_in_a_checkpoint_is_found(finished: Path, tmp_path: Path, name: str) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    file = run / "checkpoints" / "step-0000002" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"damaged \({name} differs from its checksum\); .* from the beginning"):
+        Checkpoints(run / "checkpoints", ALONE, keep=2)._check([run / "checkpoints" / "step-0000002"])
+
+
+def test_resuming_runs_no_code_from_a_checkpoint(start: Path, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    folder, trap = run / "checkpoints" / "step-0000002", tmp_path / "trap"
+    (folder / ".metadata").write_bytes(pickle.dumps(Trap(trap)))
+    write_checksums(folder)
+    with pytest.raises(ValueError, match="names pathlib.*Path.touch, which a checkpoint never needs"):
+        quietly(settings(start, run, steps=4), resume=True)
+    assert not trap.exists()
+
+
+def test_a_checkpoint_names_no_file_outside_its_folder(start: Path, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    folder = run / "checkpoints" / "step-0000002"
+    content = (folder / ".metadata").read_bytes()
+    metadata = pickle.loads(content)
+    for stored in metadata.storage_data.values():
+        stored.relative_path = "../step-0000002/__0_0.distcp"
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    write_checksums(folder)
+    with pytest.raises(ValueError, match="which is not in the checkpoint's folder"):
+        quietly(settings(start, run, steps=4), resume=True)
+
+
+def test_entries_that_are_no_tensors_are_read_without_running_code(tmp_path: Path) -> None:
+    planner = SafePlanner(flatten_state_dict=False)
+    planner.state_dict = {}
+    item = SimpleNamespace(dest_index=SimpleNamespace(fqn="lr"))
+    for value, loads in ((0.5, True), (Trap(tmp_path / "trap"), False)):
+        stored = io.BytesIO()
+        torch.save(value, stored)
+        stored.seek(0)
+        if loads:
+            planner.load_bytes(item, stored)
+            assert planner.state_dict == {"lr": 0.5}
+        else:
+            with pytest.raises(pickle.UnpicklingError):
+                planner.load_bytes(item, stored)
+    assert not (tmp_path / "trap").exists()
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.file,))
 
 
 def test_changed_settings_of_the_optimizer_hold_from_there_on(start: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
+from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
@@ -31,7 +32,6 @@ ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives
 SETTINGS = "settings.json"
 COURSE_KEPT = ("out", "save", "watch", "data.workers", "data.max_broken", "data.cache", "spike")  # whatever they are
 NAME = re.compile(r"step-(\d{7})$")
-METADATA = ".metadata"  # torch.distributed.checkpoint writes it last, when every process has written
 UNFIT = ("Missing key", "mismatch", "Unexpected key")  # what it says of a checkpoint of another run
 
 
@@ -113,6 +113,7 @@ class Checkpoints:
         if world.first:
             for half in folder.glob("*.tmp"):
                 if (half / METADATA).is_file() and not half.with_suffix("").exists():
+                    write_checksums(half)
                     half.rename(half.with_suffix(""))
                 else:
                     shutil.rmtree(half, ignore_errors=True)
@@ -177,7 +178,9 @@ class Checkpoints:
         with self._intact(begun):
             if begun.future is not None:
                 begun.future.result()
-        self.world.wait()
+            self.world.wait()
+            if self.world.first:
+                write_checksums(begun.beside)
         if self.world.first:
             shutil.rmtree(begun.final, ignore_errors=True)
             begun.beside.rename(begun.final)
@@ -214,6 +217,13 @@ class Checkpoints:
             if path.name != best:
                 shutil.rmtree(path, ignore_errors=True)
 
+    def _check(self, found: Sequence[Path]) -> None:
+        """Compare the last of these checkpoints with its checksums; the processes share the files."""
+        fault = damaged_file(found[-1], lambda index: index % self.world.ranks == self.world.rank)
+        if self.world.largest({"damaged": float(fault is not None)})["damaged"]:
+            what = fault or "another process found a file that differs from its checksum"
+            raise ValueError(f"checkpoint {found[-1]} is damaged ({what}); {_without(found)}")
+
     def restore(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> Progress:
         """Puts everything where the last complete checkpoint had it; a fresh progress if there is none.
 
@@ -225,11 +235,13 @@ class Checkpoints:
         found = self.all()
         if not found:
             return Progress()
+        self._check(found)
         given = [[{**group, "params": None} for group in optimizer.param_groups] for optimizer in optimizers]
         tensors = _tensors(objective, ema, optimizers)
         try:
             warnings.filterwarnings("ignore", ALONE)
-            dcp.load(tensors, checkpoint_id=found[-1], no_dist=self.world.mesh is None)
+            reader = SafeReader(found[-1])
+            dcp.load(tensors, storage_reader=reader, planner=SafePlanner(), no_dist=self.world.mesh is None)
             set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
             progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
         except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
@@ -237,8 +249,7 @@ class Checkpoints:
             if any(word in reason for word in UNFIT):
                 told = "does not fit this run: its parts, losses or sizes are others than the recipe's"
             else:
-                before = f"continues from {found[-2].name}" if len(found) > 1 else "begins anew"
-                told = f"cannot be read; without that folder the run {before}"
+                told = f"cannot be read; {_without(found)}"
             raise ValueError(f"checkpoint {found[-1]} {told} ({reason})") from error
         for optimizer, groups in zip(optimizers, given, strict=True):
             for group, own in zip(optimizer.param_groups, groups, strict=True):
@@ -248,6 +259,12 @@ class Checkpoints:
         for file in found[-1].glob("streams-*.json"):
             progress.streams.update(json.loads(file.read_text()))
         return progress
+
+
+def _without(found: Sequence[Path]) -> str:
+    """What happens if the last of these checkpoints is deleted."""
+    before = f"continues from {found[-2].name}" if len(found) > 1 else "starts from the beginning"
+    return f"without that folder the run {before}"
 
 
 def _reason(error: BaseException) -> str:
