@@ -47,6 +47,20 @@ def accelerators() -> int:
     return 0 if kind in ("cpu", "mps") else int(getattr(torch, kind).device_count())
 
 
+def execution_device(module: torch.nn.Module) -> torch.device:
+    """Where a module computes: its parameters' device, or where accelerate brings offloaded ones (`device_map`)."""
+    device = next(module.parameters()).device
+    if device.type != "meta":
+        return device
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for one in getattr(hook, "hooks", (hook,)):
+            place = getattr(one, "execution_device", None)
+            if place is not None:
+                return torch.device(place)
+    return device
+
+
 def _available(kind: str) -> bool:
     backend = getattr(torch, kind, None) if kind != "mps" else torch.backends.mps
     return backend is not None and backend.is_available()

@@ -16,6 +16,7 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from janusflow.building import open_complete
+from janusflow.device import execution_device
 
 DEFAULT_VAE = "stabilityai/sdxl-vae"
 
@@ -76,18 +77,25 @@ class LatentCodec:
         """Pixels per latent cell, each way."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return execution_device(self.vae)
+
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """The mean of the posterior, scaled, in float32."""
-        posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+        """The mean of the posterior, scaled, in float32. An autocast around it is off: float16 would overflow."""
+        with torch.autocast(self.device.type, enabled=False):
+            posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist
         shift = self.vae.config.shift_factor or 0.0
         return (posterior.mean.float() - shift) * self.vae.config.scaling_factor
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels clipped to [-1, 1], in float32."""
+        """Pixels clipped to [-1, 1], in float32; without autocast, as `encode`."""
         unscaled = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        return self.vae.decode(unscaled.to(self.vae.device, self.vae.dtype)).sample.float().clip(-1, 1)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.vae.decode(unscaled.to(self.device, self.vae.dtype)).sample.float().clip(-1, 1)
 
 
 def vae_weights(source: str | Path) -> list[Path]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from janusflow import JanusFlow, JanusFlowConfig, JanusFlowForConditionalGeneration
 from janusflow.config import tiny
 from janusflow.model import PromptPrefix
+from tests.conftest import GOLDEN, TOLERANCE
 
 
 def test_auto_classes_know_it(small_model: JanusFlow, tmp_path: Path) -> None:
@@ -88,3 +93,88 @@ def test_configs_that_make_no_network_are_refused() -> None:
         JanusFlowConfig(latent_patch_size=3)
     with pytest.raises(ValueError, match="image_size is 100; expected a multiple of 16"):
         JanusFlowConfig(image_size=100)
+
+
+# --- gradient checkpointing and offload ------------------------------------------------------------------------------
+
+
+def gradients(network: JanusFlowForConditionalGeneration, asked: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """A velocity and the gradients of its sum of squares, through the prefix too."""
+    network.zero_grad()
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(2, 4, 8, 8, generator=generator)
+    v = network.velocity(x, torch.tensor([0.3, 0.6]), network.encode_prompts(*asked))
+    v.square().sum().backward()
+    return v.detach(), [p.grad.clone() for p in network.language_model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_changes_neither_velocity_nor_gradients(
+    small_folder: Path, reentrant: bool
+) -> None:
+    model = JanusFlow.from_pretrained(small_folder, device="cpu")
+    network = model.network.train().requires_grad_(True)
+    asked = model.processor.encode_prompts(["a red circle", "two blue stars above a line"])
+    other = model.processor.encode_prompts(["a green cross", "three lines"])
+    plain, expected = gradients(network, asked)
+    network.activation_checkpointing_enable({"use_reentrant": reentrant})
+    found, grads = gradients(network, asked)
+    torch.testing.assert_close(found, plain)
+    assert len(grads) == len(expected)
+    for one, two in zip(grads, expected, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(gradients(network, other)[0], plain, atol=1e-3), "the prompt makes no difference"
+    assert not any(layer._can_checkpoint_with_cache for layer in network.language_model.layers)
+    funcs = [layer._gradient_checkpointing_func.keywords["use_reentrant"] for layer in network.language_model.layers]
+    assert funcs == [reentrant] * len(funcs), "the caller's own checkpointing is restored"
+
+
+def test_answers_are_the_same_under_gradient_checkpointing(small_folder: Path, picture: Path) -> None:
+    for folder in (small_folder, GOLDEN / "janus-small-a"):
+        model = JanusFlow.from_pretrained(folder, device="cpu")
+        plain = model.ask("what is it?", picture, max_new_tokens=8)
+        model.network.train().activation_checkpointing_enable()
+        assert model.ask("what is it?", picture, max_new_tokens=8) == plain
+
+
+def test_janus_generates_the_same_codes_under_gradient_checkpointing() -> None:
+    model = JanusFlow.from_pretrained(GOLDEN / "janus-small-a", device="cpu")
+    settings: dict[str, Any] = {"seed": 0, "output_type": "latent", "do_sample": False}
+    plain = model.generate(["a red circle", "two stars"], **settings)
+    model.network.train().activation_checkpointing_enable()
+    assert torch.equal(model.generate(["a red circle", "two stars"], **settings), plain)
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+def test_offloaded_weights_generate_and_answer_as_those_in_memory(
+    small_model: JanusFlow, tmp_path: Path, picture: Path, place: str
+) -> None:
+    small_model.network.save_pretrained(tmp_path / "network")
+    parts = [name for name, _ in small_model.network.named_children()]
+    network = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "network",
+        device_map={name: place for name in parts} | {"lm_head": "cpu"},
+        offload_folder=tmp_path / "offload",
+    )
+    if place == "disk":
+        assert {p.device.type for p in network.generation_decoder.parameters()} == {"meta"}
+    assert network.device.type == "cpu"
+    offloaded = JanusFlow(network, small_model.processor, small_model.codec)
+    settings: dict[str, Any] = {"seed": 0, "num_inference_steps": 2, "output_type": "np"}
+    expected = small_model.generate("a red circle", **settings)
+    assert np.abs(offloaded.generate("a red circle", **settings) - expected).max() <= TOLERANCE
+    question: dict[str, Any] = {"images": picture, "max_new_tokens": 4}
+    assert offloaded.ask("what is it?", **question) == small_model.ask("what is it?", **question)
+    assert "".join(offloaded.stream("what is it?", **question)) == small_model.ask("what is it?", **question)
+
+
+def test_the_last_convolution_is_float32_whatever_the_weights_and_autocast(small_model: JanusFlow) -> None:
+    half = copy.deepcopy(small_model.network).bfloat16()
+    prefix = half.encode_prompts(*small_model.processor.encode_prompts(["a red circle"]))
+    x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.4])
+    v = half.velocity(x, t, prefix)
+    assert v.dtype == torch.float32 and not torch.equal(v, v.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        prefix = small_model.network.encode_prompts(*small_model.processor.encode_prompts(["a red circle"]))
+        v = small_model.network.velocity(x, t, prefix)
+    assert v.dtype == torch.float32 and not torch.equal(v, v.bfloat16().float())

@@ -27,4 +27,6 @@ def target_velocity(x0: Tensor, x1: Tensor) -> Tensor:
 
 def logit_normal(count: int, generator: torch.Generator, *, mean: float = 0.0, scale: float = 1.0) -> Tensor:
     """t = sigmoid(mean + scale n), n ~ N(0, 1): the paper's choice is mean 0, scale 1. Gives (count,) in (0, 1)."""
-    return torch.sigmoid(mean + scale * torch.randn(count, generator=generator))
+    return torch.sigmoid(mean + scale * torch.randn(
+        count, generator=generator, device=generator.device, dtype=torch.float32
+    ))

@@ -18,18 +18,25 @@ from janusflow.config import JanusFlowConfig
 from janusflow.model.convnext import ChannelRMSNorm, ConvNextBlock
 
 
+class Float32Conv(nn.Conv2d):
+    """A convolution that computes in float32 whatever the weights' dtype and an autocast around it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._conv_forward(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+
+
 class Unpatchify(nn.Module):
     """RMSNorm, 1x1 convolution, pixel shuffle: doubles height and width. (B, C, h, w) -> (B, C', 2h, 2w)."""
 
     def __init__(self, channels: int, out_channels: int, *, norm_eps: float, bias: bool) -> None:
         super().__init__()
         self.norm = ChannelRMSNorm(channels, norm_eps)
-        self.conv = nn.Conv2d(channels, 4 * out_channels, kernel_size=1, bias=bias)
+        self.conv = Float32Conv(channels, 4 * out_channels, kernel_size=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float32; the small convolution runs in it too, so that the velocity is not rounded."""
-        bias = None if self.conv.bias is None else self.conv.bias.float()
-        return F.pixel_shuffle(F.conv2d(self.norm(x), self.conv.weight.float(), bias), 2)
+        return F.pixel_shuffle(self.conv(self.norm(x)), 2)
 
 
 class GenerationDecoder(nn.Module):

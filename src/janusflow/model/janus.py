@@ -18,6 +18,9 @@ from transformers import Cache, GenerationConfig, GenerationMixin, LogitsProcess
 from transformers import JanusForConditionalGeneration as TransformersJanus
 from transformers.cache_utils import DynamicLayer
 
+from janusflow.device import execution_device
+from janusflow.model.prefix import RecordingLayer, cache_under_checkpointing
+
 
 class ReservedLayer(DynamicLayer):
     """A cache layer with room for all tokens that will come: a new one is written into its place, nothing is copied.
@@ -49,6 +52,11 @@ class ReservedLayer(DynamicLayer):
 class JanusForConditionalGeneration(TransformersJanus):
     """transformers' class of this name, saved and opened as that; only methods are added."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes, also when its weights are offloaded."""
+        return execution_device(self)
+
     def generate(
         self,
         inputs: Tensor | None = None,
@@ -63,12 +71,13 @@ class JanusForConditionalGeneration(TransformersJanus):
         The detour tells guidance twice, which transformers warns of at every answer.
         """
         options |= {"attention_mask": attention_mask, "logits_processor": logits_processor}
-        if generation_config is None or options.get("generation_mode", "text") != "text":
-            return super().generate(inputs, generation_config=generation_config, **options)
-        unguided = copy(generation_config)
-        unguided.guidance_scale = 1.0
-        options.pop("generation_mode", None)
-        return GenerationMixin.generate(self, inputs, generation_config=unguided, **options)
+        with cache_under_checkpointing(self.model.language_model):
+            if generation_config is None or options.get("generation_mode", "text") != "text":
+                return super().generate(inputs, generation_config=generation_config, **options)
+            unguided = copy(generation_config)
+            unguided.guidance_scale = 1.0
+            options.pop("generation_mode", None)
+            return GenerationMixin.generate(self, inputs, generation_config=unguided, **options)
 
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
         """Input embeddings of text with pictures in it.
@@ -116,34 +125,39 @@ class JanusForConditionalGeneration(TransformersJanus):
             the last state, (B, D), and per LLM layer keys and values, (B, heads, T, head width).
         """
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        outputs = self.model.language_model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            use_cache=True,
-        )
-        layers = [(layer.keys, layer.values) for layer in outputs.past_key_values.layers]
-        return outputs.last_hidden_state[:, -1], layers
+        llm = self.model.language_model
+        layers = [RecordingLayer() for _ in llm.layers]
+        with cache_under_checkpointing(llm):
+            outputs = llm(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=positions,
+                past_key_values=Cache(layers=layers),
+                use_cache=False,
+            )
+        return outputs.last_hidden_state[:, -1], [(layer.keys, layer.values) for layer in layers]
 
     def step(self, tokens: Tensor, cache: Cache, attention_mask: Tensor | None, positions: Tensor) -> Tensor:
         """The state after one more image token.
 
         Args:
             tokens: (B,) drawn codes.
-            cache: of `ReservedLayer`s; the token is added to it.
+            cache: of `ReservedLayer`s; the token is added to it, so that no gradient can be taken through a step.
             attention_mask: (B, T) over all tokens, this one included; None if none is hidden.
             positions: (B,) of the token.
 
         Returns:
             (B, D).
         """
-        outputs = self.model.language_model(
-            inputs_embeds=self.prepare_embeddings_for_image_generation(tokens[:, None]),
-            attention_mask=attention_mask,
-            position_ids=positions[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        llm = self.model.language_model
+        with cache_under_checkpointing(llm):
+            outputs = llm(
+                inputs_embeds=self.prepare_embeddings_for_image_generation(tokens[:, None]),
+                attention_mask=attention_mask,
+                position_ids=positions[:, None],
+                past_key_values=cache,
+                use_cache=False,
+            )
         return outputs.last_hidden_state[:, -1]
 
     def next_logits(self, states: Tensor) -> Tensor:
@@ -165,7 +179,8 @@ class JanusForConditionalGeneration(TransformersJanus):
         codec = self.model.vqmodel
         latents = codec.quant_conv(codec.encoder(pixels.to(codec.quant_conv.weight.dtype)))
         wanted = F.normalize(latents.flatten(2).transpose(1, 2).float(), dim=-1)  # (B, L, width of a code)
-        codes = F.normalize(codec.quantize.embedding.weight.float(), dim=-1)
+        every = torch.arange(codec.quantize.embedding.num_embeddings, device=latents.device)
+        codes = F.normalize(codec.quantize.embedding(every).float(), dim=-1)  # called, so that offloaded weights load
         distances = wanted.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * wanted @ codes.T
         return distances.argmin(dim=-1)
 

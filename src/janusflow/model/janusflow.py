@@ -14,16 +14,17 @@ from typing import Any, ClassVar
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, GenerationMixin, LlamaModel, PreTrainedModel
+from transformers import Cache, GenerationMixin, LlamaModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from janusflow.config import JanusFlowConfig
+from janusflow.device import execution_device
 from janusflow.model.attention import PACKED, Documents
 from janusflow.model.convnext import GlobalResponseNorm
 from janusflow.model.generation_decoder import GenerationDecoder
 from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
-from janusflow.model.prefix import PromptPrefix
+from janusflow.model.prefix import PromptPrefix, RecordingLayer, cache_under_checkpointing
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
 GENERATION_TOKEN = -1  # stands in ids for a token of a picture that is drawn; no tokenizer has it
@@ -82,6 +83,11 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
         elif isinstance(module, UnderstandingEncoder):
             init.normal_(module.begin_embedding, std=self.config.text_config.initializer_range)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes, also when its weights are offloaded."""
+        return execution_device(self)
+
     def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.embed_tokens
 
@@ -133,6 +139,11 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if int(starts.sum()) != count:
             raise ValueError(f"{int(starts.sum())} <begin_of_image> tokens stand before image tokens, not {count}")
         return embeds.masked_scatter((inside | starts)[..., None].expand_as(embeds), pictures.to(embeds.dtype))
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """transformers' method; its cache is also kept under gradient checkpointing."""
+        with cache_under_checkpointing(self.language_model):
+            return super().generate(*args, **kwargs)
 
     def logits(self, states: Tensor) -> Tensor:
         """Next-token logits of last hidden states: (..., D) -> (..., V)."""
@@ -248,16 +259,19 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def encode_prompts(self, input_ids: Tensor, attention_mask: Tensor) -> PromptPrefix:
         """Reads prompts once, for any number of steps and pictures.
 
+        Gradients flow through the prefix, also under gradient checkpointing.
+
         Args:
             input_ids: (B, P) ids up to, and without, the `<begin_of_image>` that the time token replaces; padded on
                 the right.
             attention_mask: (B, P) 1 at tokens, 0 at padding.
         """
-        cache = DynamicCache()
+        layers = [RecordingLayer() for _ in self.language_model.layers]
         embeds = self.get_input_embeddings()(input_ids)
-        self.language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
-        return PromptPrefix(layers, visible=attention_mask, lengths=attention_mask.sum(dim=1))
+        with cache_under_checkpointing(self.language_model):
+            self.language_model(inputs_embeds=embeds, past_key_values=Cache(layers=layers), use_cache=False)
+        read = [(layer.keys, layer.values) for layer in layers]
+        return PromptPrefix(read, visible=attention_mask, lengths=attention_mask.sum(dim=1))
 
     def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix) -> Tensor:
         """v(x, t | prompt), the velocity of the latent from noise (t = 0) to data (t = 1).
@@ -274,11 +288,12 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds = torch.cat([encoded.time[:, None], encoded.tokens], dim=1)  # (B, 1 + L, D)
         new = embeds.shape[1]
         offsets = torch.arange(new, device=x.device)
-        states = self.language_model(
-            inputs_embeds=embeds,
-            attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(x.shape[0], new)], dim=1),
-            position_ids=prefix.lengths[:, None] + offsets,
-            past_key_values=prefix.cache(),
-            use_cache=True,
-        ).last_hidden_state
+        with cache_under_checkpointing(self.language_model):
+            states = self.language_model(
+                inputs_embeds=embeds,
+                attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(x.shape[0], new)], dim=1),
+                position_ids=prefix.lengths[:, None] + offsets,
+                past_key_values=prefix.cache(),
+                use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
+            ).last_hidden_state
         return self.generation_decoder(states[:, 1:], encoded.skip, encoded.time).to(x.dtype)

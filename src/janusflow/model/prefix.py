@@ -5,12 +5,16 @@ Shapes: R rows, P prompt tokens (padded on the right), heads and head width as t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from torch.utils.checkpoint import checkpoint
+from transformers import Cache, LlamaModel
 from transformers.cache_utils import DynamicLayer
 
 
@@ -24,6 +28,39 @@ class FrozenLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+
+
+class RecordingLayer(DynamicLayer):
+    """A cache layer for one pass over a prompt: it keeps the keys and values that it gets, and adds nothing to them.
+
+    The second run of a layer under gradient checkpointing therefore sees what the first one saw.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+@contextmanager
+def cache_under_checkpointing(llm: LlamaModel) -> Iterator[None]:
+    """Keeps the cache of an LLM that is trained with gradient checkpointing, for the calls in the body.
+
+    transformers drops the cache then, because a layer that runs again for its gradients would write into it twice. The
+    layers above can be read and recorded any number of times. The checkpoints in the body are not reentrant: gradients
+    also flow through the cache, which is not an argument of the checkpointed layer.
+    """
+    layers = [layer for layer in llm.layers if layer.training and layer.gradient_checkpointing]
+    before = [(layer._can_checkpoint_with_cache, layer._gradient_checkpointing_func) for layer in layers]
+    for layer in layers:
+        layer._can_checkpoint_with_cache = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer, (allowed, function) in zip(layers, before, strict=True):
+            layer._can_checkpoint_with_cache, layer._gradient_checkpointing_func = allowed, function
 
 
 @dataclass

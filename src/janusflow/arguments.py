@@ -1,0 +1,140 @@
+"""What a caller gave: whole numbers, unknown names, and how an error quotes a value."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Collection, Iterable
+from typing import ParamSpec, TypeVar
+
+QUOTED_LENGTH = 80  # characters of a value in an error
+
+SYNONYMS = {
+    "adapters": ("adapter",),
+    "callback": ("callback_on_step_end",),
+    "cfg": ("guidance_scale", "guidance"),
+    "cfg_scale": ("guidance_scale", "guidance"),
+    "count": ("num_images_per_prompt", "num_images"),
+    "format": ("output_type",),
+    "guidance": ("guidance_scale",),
+    "guidance_scale": ("guidance",),
+    "init_image": ("image",),
+    "lora": ("adapter",),
+    "mask": ("mask_image",),
+    "mask_image": ("mask",),
+    "max_length": ("max_new_tokens",),
+    "max_tokens": ("max_new_tokens",),
+    "n": ("num_images_per_prompt", "num_images"),
+    "num_images": ("num_images_per_prompt",),
+    "num_images_per_prompt": ("num_images",),
+    "num_inference_steps": ("steps",),
+    "num_samples": ("num_images_per_prompt", "num_images"),
+    "num_steps": ("num_inference_steps", "steps"),
+    "output": ("output_type", "out"),
+    "output_dir": ("out",),
+    "prompt": ("prompts",),
+    "prompts": ("prompt",),
+    "quantization": ("quantize",),
+    "return_type": ("output_type",),
+    "sampler": ("solver",),
+    "sampling_steps": ("num_inference_steps", "steps"),
+    "scheduler": ("solver",),
+    "seeds": ("seed",),
+    "size": ("height", "width"),
+    "steps": ("num_inference_steps",),
+    "torch_dtype": ("dtype",),
+}
+"""Names that other software has for an argument, and what it is called here (or in the command line's short form)."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class UnknownArgumentError(TypeError, ValueError):
+    """An argument that a function does not have: Python's `TypeError`, and a `ValueError` as every error for users."""
+
+
+def quoted(value: object, length: int = QUOTED_LENGTH) -> str:
+    """`repr(value)`, shortened in the middle of nowhere longer than `length`: no error prints a whole picture.
+
+    Args:
+        value: anything.
+        length: characters that are kept.
+
+    Example:
+        >>> quoted("a" * 9000)[-22:]
+        "aaa... (9002 characters)"
+    """
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+
+
+def whole_number(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
+    """A whole number as Python's `int`; NumPy's and other integers (`operator.index`) are accepted, bools are not.
+
+    Args:
+        name: of the argument, for the error.
+        value: what was given.
+        least, most: the allowed range; None is without an upper end.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    wanted = f"from {least} upwards" if most is None else f"from {least} to {most}"
+    refusal = f"{name} is {quoted(value)}; expected a whole number {wanted}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(refusal)
+    try:
+        number = operator.index(value)
+    except TypeError as error:  # such as an array of several numbers
+        raise ValueError(refusal) from error
+    if number < least or (most is not None and number > most):
+        raise ValueError(refusal)
+    return number
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """What was probably meant by an unknown name: "; did you mean ...?", or nothing where no known name is near.
+
+    Args:
+        name: of an argument, an option or a key; - and _ are the same.
+        known: the names that there are.
+    """
+    plain = name.lstrip("-").replace("-", "_").lower()
+    same = {one.lstrip("-").replace("-", "_").lower(): one for one in known}
+    near = [same[one] for one in SYNONYMS.get(plain, ()) if one in same]
+    near = near or [same[one] for one in difflib.get_close_matches(plain, same, n=1, cutoff=0.7)]
+    return f"; did you mean {' and '.join(near)}?" if near else ""
+
+
+def unknown_argument(names: Iterable[str], known: Collection[str], *, of: str) -> UnknownArgumentError:
+    """The error for arguments that a function does not have.
+
+    Args:
+        names: at least one.
+        known: the arguments that there are.
+        of: the function's name.
+    """
+    first = sorted(names)[0]
+    near = suggestion(first, known) or f"; known are {', '.join(known)}"
+    return UnknownArgumentError(f"{of} has no argument {quoted(first)}{near}")
+
+
+def checked_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Lets a function refuse arguments that it does not have with the name that was probably meant.
+
+    Raises:
+        UnknownArgumentError: when the function is called with such an argument.
+    """
+    known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        odd = [name for name in kwargs if name not in known]
+        if odd:
+            raise unknown_argument(odd, known, of=function.__name__)
+        return function(*args, **kwargs)
+
+    return checked
