@@ -89,6 +89,37 @@ def test_painting_over_a_picture_with_a_mask(run, picture: Path, tmp_path: Path)
     assert len(list(out.iterdir())) == 2
 
 
+def test_kept_pixels_are_pasted_back_unless_that_is_not_wanted(run, tmp_path: Path) -> None:
+    scene = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    half = np.zeros((64, 64), dtype=np.uint8)
+    half[:, 32:] = 1
+    scene.save(tmp_path / "scene.png")
+    Image.fromarray(half).save(tmp_path / "mask.png")
+    same = []
+    for number, more in enumerate(([], ["--no-paste-original"])):
+        out = tmp_path / str(number)
+        given = ["--image", tmp_path / "scene.png", "--mask", tmp_path / "mask.png", "--steps", 1, "--seed", 0]
+        assert run("generate", "a star", "--out", out, *given, *more).exit_code == 0
+        (file,) = out.glob("*.png")
+        same.append(np.array_equal(np.asarray(Image.open(file))[:, :32], np.asarray(scene)[:, :32]))
+    assert same == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "meant"),
+    [
+        (["generate", "a star"], "--num-inference-steps", "--steps"),
+        (["generate", "a star"], "--cfg-scale", "--guidance"),
+        (["ask", "hi"], "--max-tokens", "--max-new-tokens"),
+        (["data", "reflow", "prompts.txt"], "--num-images-per-prompt", "--num-images"),
+    ],
+)
+def test_unknown_options_name_what_was_meant(command: list[str], option: str, meant: str) -> None:
+    result = runner.invoke(app, [*command, option, "3"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert re.search(rf"(possible options|did you mean).*{meant}\b", result.output, re.IGNORECASE), result.output
+
+
 def test_ask_prints_the_answer_whole_or_streamed(run, small_model: JanusFlow, picture: Path) -> None:
     expected = small_model.ask("what is it?", picture, max_new_tokens=6).strip()
     whole = run("ask", picture, "what is it?", "--max-new-tokens", 6)

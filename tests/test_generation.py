@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow import JanusFlow
-from janusflow.generation import Sampling, choose_seeds, fit_mask, fit_picture
+from janusflow.generation import Sampling, choose_seeds
+from janusflow.inpainting import fit_mask, fit_picture, latent_mask
 from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
 from tests.conftest import TOLERANCE, error
 
@@ -233,7 +234,7 @@ def test_one_picture_per_prompt_or_per_painting(small_model: JanusFlow, scene: I
 def test_a_cell_with_any_bright_pixel_is_repainted() -> None:
     mask = Image.new("L", (64, 64), 0)
     mask.putpixel((17, 9), 255)
-    grid = fit_mask(mask, 64, 64, 8)
+    grid = latent_mask(fit_mask(mask, 64, 64), 8)
     assert grid.shape == (1, 8, 8)
     assert grid.sum() == 1
     assert grid[0, 1, 2] == 1
@@ -245,7 +246,7 @@ def test_a_mask_is_cropped_like_its_picture_and_keeps_thin_strokes() -> None:
     picture.paste((255, 255, 255), (420, 210, 421, 211))
     mask.paste(255, (600, 0, 800, 400))
     mask.putpixel((420, 210), 255)  # a stroke of one pixel, where the picture is white
-    grid = fit_mask(mask, 64, 64, 8)
+    grid = latent_mask(fit_mask(mask, 64, 64), 8)
     assert grid.nonzero().tolist() == [[0, 4, 4]]
     assert fit_picture(picture, 64, 64)[1].argmax() // 64 // 8 == 4
 

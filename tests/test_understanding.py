@@ -160,7 +160,7 @@ def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:
         ("hi", {"seed": -1}, "seed is -1"),
         ("hi", {"images": 7}, "pictures are given as one or a list"),
         ("hi", {"images": "~nobody-of-that-name/x.png"}, "does not exist"),
-        ("hi", {"beams": 4}, "beams: unknown decoding argument; known are max_new_tokens"),
+        ("hi", {"beams": 4}, "text decoding has no argument 'beams'; known are max_new_tokens"),
         ("hi", {"images": "missing.png"}, "does not exist"),
     ],
 )

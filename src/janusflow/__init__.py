@@ -16,15 +16,24 @@ _HOMES = {
     "JanusFlowConfig": "janusflow.config",
     "JanusFlowForConditionalGeneration": "janusflow.model",
     "JanusFlowProcessor": "janusflow.processor",
+    "StepEnd": "janusflow.settings",
 }
 
-__all__ = ["JanusFlow", "JanusFlowConfig", "JanusFlowForConditionalGeneration", "JanusFlowProcessor", "__version__"]
+__all__ = [
+    "JanusFlow",
+    "JanusFlowConfig",
+    "JanusFlowForConditionalGeneration",
+    "JanusFlowProcessor",
+    "StepEnd",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from janusflow.config import JanusFlowConfig
     from janusflow.model import JanusFlowForConditionalGeneration
     from janusflow.pipeline import JanusFlow
     from janusflow.processor import JanusFlowProcessor
+    from janusflow.settings import StepEnd
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,8 @@ import operator
 from collections.abc import Callable, Collection, Iterable
 from typing import ParamSpec, TypeVar
 
-QUOTED_LENGTH = 80  # characters of a value in an error
+QUOTED_LENGTH = 200  # characters of a value in an error: most paths, and never a picture
+QUOTED_END = 40  # of them from its end, where a path has its name
 
 SYNONYMS = {
     "adapters": ("adapter",),
@@ -22,6 +23,7 @@ SYNONYMS = {
     "guidance_scale": ("guidance",),
     "init_image": ("image",),
     "lora": ("adapter",),
+    "lr": ("learning_rate",),
     "mask": ("mask_image",),
     "mask_image": ("mask",),
     "max_length": ("max_new_tokens",),
@@ -56,19 +58,16 @@ class UnknownArgumentError(TypeError, ValueError):
     """An argument that a function does not have: Python's `TypeError`, and a `ValueError` as every error for users."""
 
 
-def quoted(value: object, length: int = QUOTED_LENGTH) -> str:
-    """`repr(value)`, shortened in the middle of nowhere longer than `length`: no error prints a whole picture.
+def quoted(value: object) -> str:
+    """`repr(value)` for an error, shortened: no error prints a whole picture."""
+    return shortened(repr(value))
 
-    Args:
-        value: anything.
-        length: characters that are kept.
 
-    Example:
-        >>> quoted("a" * 9000)[-22:]
-        "aaa... (9002 characters)"
-    """
-    text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+def shortened(text: str) -> str:
+    """A text of at most `QUOTED_LENGTH` characters as it is; the start and end of a longer one, and its length."""
+    if len(text) <= QUOTED_LENGTH:
+        return text
+    return f"{text[: QUOTED_LENGTH - QUOTED_END]}...{text[-QUOTED_END:]} ({len(text)} characters)"
 
 
 def whole_number(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
@@ -95,8 +94,8 @@ def whole_number(name: str, value: object, *, least: int = 1, most: int | None =
     return number
 
 
-def suggestion(name: str, known: Collection[str]) -> str:
-    """What was probably meant by an unknown name: "; did you mean ...?", or nothing where no known name is near.
+def nearest(name: str, known: Collection[str]) -> list[str]:
+    """What was probably meant by an unknown name; empty where no known name is near.
 
     Args:
         name: of an argument, an option or a key; - and _ are the same.
@@ -104,8 +103,13 @@ def suggestion(name: str, known: Collection[str]) -> str:
     """
     plain = name.lstrip("-").replace("-", "_").lower()
     same = {one.lstrip("-").replace("-", "_").lower(): one for one in known}
-    near = [same[one] for one in SYNONYMS.get(plain, ()) if one in same]
-    near = near or [same[one] for one in difflib.get_close_matches(plain, same, n=1, cutoff=0.7)]
+    synonyms = [same[one] for one in SYNONYMS.get(plain, ()) if one in same]
+    return synonyms or [same[one] for one in difflib.get_close_matches(plain, same, n=1, cutoff=0.7)]
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """`nearest` as the end of an error: "; did you mean ...?", or nothing."""
+    near = nearest(name, known)
     return f"; did you mean {' and '.join(near)}?" if near else ""
 
 

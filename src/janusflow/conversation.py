@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from janusflow import understanding
+from janusflow.arguments import quoted, unknown_argument
 from janusflow.device import resolve_device
 from janusflow.images import ImageSource, load_images
 from janusflow.messages import Message
@@ -123,14 +124,12 @@ class Conversational(ABC):
 
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():
-            raise ValueError(f"question is {question!r}; a question is some text")
+            raise ValueError(f"question is {quoted(question)}; a question is some text")
         pictures = load_images(images)
         return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
 
 
 def _decoding(arguments: dict[str, Any]) -> Decoding:
-    unknown = set(arguments) - set(Decoding.__dataclass_fields__)
-    if unknown:
-        known = ", ".join(Decoding.__dataclass_fields__)
-        raise ValueError(f"{', '.join(sorted(unknown))}: unknown decoding argument; known are {known}")
+    if unknown := set(arguments) - set(Decoding.__dataclass_fields__):
+        raise unknown_argument(unknown, Decoding.__dataclass_fields__, of="text decoding")
     return Decoding(**arguments)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 import torch
 
+from janusflow.arguments import quoted
+
+CPU = torch.device("cpu")  # where ids, pixels and noise are made, whatever `torch.set_default_device` says
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACCELERATORS = ("cuda", "mps", "xpu", "npu")
 BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16")  # names of what a CPU multiplies it with
@@ -23,13 +26,13 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; allowed are auto, cpu, {', '.join(ACCELERATORS)}") from error
+        raise ValueError(f"device is {quoted(device)}; allowed are auto, cpu, {', '.join(ACCELERATORS)}") from error
     if resolved.type not in ("cpu", *ACCELERATORS):
-        raise ValueError(f"device is {str(device)!r}; allowed are auto, cpu, {', '.join(ACCELERATORS)}")
+        raise ValueError(f"device is {quoted(str(device))}; allowed are auto, cpu, {', '.join(ACCELERATORS)}")
     if resolved.type in ACCELERATORS and not _available(resolved.type):
-        raise ValueError(f"device is {device!r}, but PyTorch finds no {resolved.type} device on this machine")
+        raise ValueError(f"device is {quoted(device)}, but PyTorch finds no {resolved.type} device on this machine")
     if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
-        raise ValueError(f"device is {device!r}, but this machine has {torch.cuda.device_count()} cuda device(s)")
+        raise ValueError(f"device is {quoted(device)}, but this machine has {torch.cuda.device_count()} cuda device(s)")
     return resolved
 
 
@@ -78,7 +81,7 @@ def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
         return dtype
     if dtype in DTYPES:
         return DTYPES[str(dtype)]
-    raise ValueError(f"dtype is {str(dtype)!r}; allowed are auto, {', '.join(DTYPES)}")
+    raise ValueError(f"dtype is {quoted(str(dtype))}; allowed are auto, {', '.join(DTYPES)}")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

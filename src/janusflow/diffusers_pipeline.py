@@ -6,23 +6,28 @@ pipe(prompt=["a red circle", "two stars"], num_inference_steps=30, guidance_scal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from diffusers import AutoencoderKL, ImagePipelineOutput
+from diffusers.callbacks import IPAdapterScaleCutoffCallback, MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from janusflow.arguments import quoted, suggestion, unknown_argument, whole_number
 from janusflow.device import cast, resolve_device, resolve_dtype
+from janusflow.generation import Sampling, choose_strength
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
+from janusflow.settings import StepEnd
 from janusflow.vae import LatentCodec, check_dtype
 
 NEEDLESS = ("use_safetensors", "low_cpu_mem_usage")  # diffusers' options that change nothing here
-StepEnd = Callable[["JanusFlowPipeline", int, float, dict[str, Tensor]], "dict[str, Tensor]"]
+CONDITIONS = ("prompt_embeds", "pooled_prompt_embeds", "add_text_embeds", "add_time_ids", "image")
+"""What diffusers' own callbacks ask for; JanusFlow has one condition, the prompts, which stand for all of them."""
 
 
 class JanusFlowPipeline:
@@ -32,10 +37,15 @@ class JanusFlowPipeline:
         model: an opened JanusFlow.
     """
 
+    _callback_tensor_inputs: ClassVar = ["latents", "prompt_embeds"]
+
     def __init__(self, model: JanusFlow) -> None:
         self.model = model
         self._progress = True
         self._decode_at_once: int | None = None
+        self._interrupt = False  # set by a callback or another thread: no further step is run
+        self._guidance_scale = 1.0  # of the step that comes next; callbacks may set it
+        self._num_timesteps = 0
 
     @classmethod
     def from_pretrained(
@@ -65,11 +75,16 @@ class JanusFlowPipeline:
         told = {name: value for name, value in options.items() if name not in NEEDLESS and value is not None}
         odd = next((name for name in told if name not in signature(JanusFlow.from_pretrained).parameters), None)
         if odd is not None:
-            raise ValueError(f"{odd} is given; from_pretrained here opens folders and hub ids as they are, without it")
+            near = suggestion(odd, [*signature(JanusFlow.from_pretrained).parameters])
+            raise ValueError(
+                f"{odd} is given; from_pretrained here opens folders and hub ids as they are, without it{near}"
+            )
         place = None if isinstance(vae, AutoencoderKL) else vae
         model = JanusFlow.from_pretrained(path, dtype=dtype or torch_dtype, vae=place, device=device, **told)
         if isinstance(model, Janus):
-            raise ValueError(f"{str(path)!r} is a Janus model, which draws code by code; use JanusFlow.from_pretrained")
+            raise ValueError(
+                f"{quoted(str(path))} is a Janus model, which generates code by code; use JanusFlow.from_pretrained"
+            )
         if isinstance(vae, AutoencoderKL):
             model.vae = LatentCodec(vae.to(model.device, model.network.dtype))
         return cls(model)
@@ -120,6 +135,26 @@ class JanusFlowPipeline:
         return self.model.device
 
     @property
+    def interrupt(self) -> bool:
+        """Whether the call in progress runs no further step; a callback sets `_interrupt`, as in diffusers."""
+        return self._interrupt
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the step that comes next; a callback sets `_guidance_scale`, as in diffusers."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the next step runs the unconditional rows too."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the call in progress."""
+        return self._num_timesteps
+
+    @property
     def components(self) -> dict[str, Any]:
         """What another pipeline on the same weights is made of: `JanusFlowPipeline(**pipe.components)`."""
         return {"model": self.model}
@@ -158,18 +193,18 @@ class JanusFlowPipeline:
         self._decode_at_once = 1
 
     def disable_vae_slicing(self) -> None:
-        """Decodes as many pictures at a time as are painted."""
+        """Decodes the same number of pictures at a time as are generated."""
         self._decode_at_once = None
 
     def __call__(
         self,
         prompt: str | Sequence[str] | None = None,
         *,
-        height: int | None = None,
-        width: int | None = None,
-        num_inference_steps: int = 30,
+        height: SupportsIndex | None = None,
+        width: SupportsIndex | None = None,
+        num_inference_steps: SupportsIndex = 30,
         guidance_scale: float | None = 2.0,
-        num_images_per_prompt: int = 1,
+        num_images_per_prompt: SupportsIndex = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
         image: Any = None,
@@ -178,22 +213,25 @@ class JanusFlowPipeline:
         negative_prompt: str | Sequence[str] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end: StepEnd | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **options: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Paints.
+        """Generates pictures.
 
         Args:
             prompt, height, width, num_inference_steps, guidance_scale, num_images_per_prompt, generator, latents,
                 output_type: as in `JanusFlow.generate`; "pt" too, a tensor (N, 3, height, width) in [0, 1]. As in
                 diffusers a guidance_scale from 0 to 1, or None, is without guidance.
-            image, mask_image, strength: of image to image and inpainting.
+            image, mask_image, strength: of image to image and inpainting; outputs of this pipeline of any
+                `output_type` can be given, latents of the same size too.
             negative_prompt: an empty one; JanusFlow's guidance is against the empty prompt that it was trained with.
             return_dict: False gives a tuple.
-            callback_on_step_end: called with (pipe, step, t, {"latents": x}); what it gives back replaces x.
-            callback_on_step_end_tensor_inputs: which tensors it gets; there are the latents alone.
-            **options: further arguments of `JanusFlow.generate`, such as `solver` or `guidance_interval`.
+            callback_on_step_end: called with (pipe, step, t, tensors), t in (0, 1]; returned latents replace x. It may
+                set `pipe._interrupt = True` (the pictures are returned as they are) and `pipe._guidance_scale`, as
+                diffusers' own callbacks do (`SDCFGCutoffCallback`, ...).
+            callback_on_step_end_tensor_inputs: which tensors it gets: latents, and prompt_embeds to look at.
+            **options: further arguments of `JanusFlow.generate`, such as `solver`, `seed` or `paste_original`.
 
         Returns:
             `.images`.
@@ -201,21 +239,25 @@ class JanusFlowPipeline:
         Raises:
             ValueError: for any value that is not allowed, in one sentence.
         """
-        unknown = set(callback_on_step_end_tensor_inputs) - {"latents"}
-        if unknown:
-            raise ValueError(f"callback_on_step_end_tensor_inputs names {sorted(unknown)[0]!r}; there are the latents")
+        names = _tensor_names(callback_on_step_end, callback_on_step_end_tensor_inputs)
         if any([negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt):
-            raise ValueError("negative_prompt is given; JanusFlow's guidance knows the empty prompt alone")
+            raise ValueError("negative_prompt is given; JanusFlow's guidance only knows the empty prompt")
         if prompt is None:
             raise ValueError("prompt is None; a prompt is some text, or a list of such")
-        odd = next((name for name in options if name not in signature(self.model.generate).parameters), None)
-        if odd is not None:
-            raise ValueError(f"{odd} is given, which JanusFlow does not draw with")
+        known = [*signature(self.model.generate).parameters]
+        if odd := [name for name in options if name not in known]:
+            raise unknown_argument(odd, [*signature(self.__call__).parameters, *known], of="the pipeline's call")
+        scale = _scale(guidance_scale)
+        steps = whole_number("num_inference_steps", num_inference_steps)
+        start = choose_strength(
+            strength, image=image is not None, mask=mask_image is not None or options.get("mask") is not None
+        )
+        self._interrupt, self._num_timesteps = False, len(Sampling(steps, strength=start).times()) - 1
         told: dict[str, Any] = {
             "height": height,
             "width": width,
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": 1.0 if guidance_scale is None or 0 <= guidance_scale < 1 else guidance_scale,
+            "num_inference_steps": steps,
+            "guidance_scale": scale,
             "num_images_per_prompt": num_images_per_prompt,
             "generator": generator,
             "latents": latents,
@@ -224,15 +266,72 @@ class JanusFlowPipeline:
             "strength": strength,
             "output_type": "np" if output_type == "pt" else output_type,
             "decode_batch_size": self._decode_at_once,
-            "callback_on_step_end": self._called_back(callback_on_step_end),
+            "callback_on_step_end": self._called_back(callback_on_step_end, names, prompt, scale),
             "progress": self._progress,
         }
-        painted = self.model.generate(prompt, **{**told, **options})
+        pictures: Any = self.model.generate(prompt, **{**told, **options})
         if output_type == "pt":
-            painted = torch.from_numpy(painted).permute(0, 3, 1, 2)
-        return ImagePipelineOutput(images=painted) if return_dict else (painted,)
+            pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
 
-    def _called_back(self, callback: StepEnd | None) -> Any:
-        if callback is None:
-            return None
-        return lambda _model, step, t, tensors: callback(self, step, t, tensors)
+    def _called_back(self, callback: Any, names: Sequence[str], prompt: str | Sequence[str], scale: float) -> StepEnd:
+        """`callback`, or none, as `JanusFlow.generate` calls it; `_interrupt` and `_guidance_scale` are obeyed."""
+        conditions: dict[str, Tensor] = {}
+
+        def called_back(_model: Any, step: int, t: float, tensors: dict[str, Tensor]) -> dict[str, Any]:
+            if step == 0:  # of each batch
+                self._guidance_scale = scale
+            if callback is None:
+                return {"stop": self._interrupt}
+            if not conditions:
+                conditions.update({name: self._prompt_embeds(prompt) for name in names if name != "latents"})
+            given = {name: tensors["latents"] if name == "latents" else conditions[name] for name in names}
+            returned = callback(self, step, t, dict(given)) or {}
+            _check_unchanged(conditions, returned)
+            change = {"guidance_scale": _scale(self._guidance_scale), "stop": self._interrupt}
+            return {"latents": returned.get("latents"), **change}
+
+        self._guidance_scale = scale
+        return called_back
+
+    def _prompt_embeds(self, prompt: str | Sequence[str]) -> Tensor:
+        """The LLM's input embeddings of the prompts, (P, T, D): what other pipelines give as `prompt_embeds`."""
+        ids, _ = self.model.processor.encode_prompts([prompt] if isinstance(prompt, str) else list(prompt))
+        embeds: Tensor = self.model.network.get_input_embeddings()(ids.to(self.device))
+        return embeds
+
+
+def _scale(guidance_scale: float | None) -> float:
+    """A guidance scale of diffusers': from 0 to 1, and None, are without guidance."""
+    return 1.0 if guidance_scale is None or 0 <= guidance_scale < 1 else guidance_scale
+
+
+def _tensor_names(callback: Any, names: Sequence[str]) -> list[str]:
+    """The tensors that a callback gets.
+
+    Raises:
+        ValueError: for tensors that are not there, or a callback for IP adapters.
+    """
+    official = list(callback.callbacks) if isinstance(callback, MultiPipelineCallbacks) else [callback]
+    if any(isinstance(one, IPAdapterScaleCutoffCallback) for one in official):
+        raise ValueError("callback_on_step_end is an IPAdapterScaleCutoffCallback; JanusFlow has no IP adapter")
+    own = isinstance(callback, PipelineCallback | MultiPipelineCallbacks)
+    asked = list(callback.tensor_inputs if own else names)
+    known = ("latents", *CONDITIONS) if own else tuple(JanusFlowPipeline._callback_tensor_inputs)
+    if unknown := sorted(set(asked) - set(known)):
+        raise ValueError(
+            f"callback_on_step_end_tensor_inputs names {quoted(unknown[0])}; there are {' and '.join(known)}"
+        )
+    return asked
+
+
+def _check_unchanged(given: Mapping[str, Tensor], returned: Mapping[str, Any]) -> None:
+    """Refuses other prompts than those that were read; the rows that are left without guidance are the same.
+
+    Raises:
+        ValueError: naming the tensor.
+    """
+    for name, tensor in given.items():
+        new = returned.get(name)
+        if new is not None and not torch.equal(new, tensor[len(tensor) - len(new) :]):
+            raise ValueError(f"the callback replaced {name}; JanusFlow reads its prompts before the first step")

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import quoted
+
 
 def load_function(name: str, setting: str) -> Callable[..., Any]:
     """The function that `module:function` names, of a module in the current folder or an installed one.
@@ -19,7 +21,7 @@ def load_function(name: str, setting: str) -> Callable[..., Any]:
     """
     module, _, function = name.partition(":")
     if not module or not function:
-        raise ValueError(f"{setting} is {name!r}; expected module:function, such as my_judge:score")
+        raise ValueError(f"{setting} is {quoted(name)}; expected module:function, such as my_judge:score")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -27,9 +29,11 @@ def load_function(name: str, setting: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # whatever a module of others raises
         said = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{setting} is {name!r}; expected module:function of a module that loads ({said})") from error
+        raise ValueError(
+            f"{setting} is {quoted(name)}; expected module:function of a module that loads ({said})"
+        ) from error
     if not callable(found):
-        raise ValueError(f"{setting} is {name!r}, which is no function but {type(found).__name__}")
+        raise ValueError(f"{setting} is {quoted(name)}, which is no function but {type(found).__name__}")
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from huggingface_hub import HfApi
 
+from janusflow.arguments import quoted
 from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.load import Checkpoint
 
@@ -46,7 +47,7 @@ def push_to_hub(
         ValueError: if the name is none, or the upload fails.
     """
     if repo_id.count("/") != 1:
-        raise ValueError(f"repo_id is {repo_id!r}; expected owner/name")
+        raise ValueError(f"repo_id is {quoted(repo_id)}; expected owner/name")
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory(prefix="janusflow-upload-") as folder:
         model.save_pretrained(folder)
@@ -56,5 +57,5 @@ def push_to_hub(
             api.create_repo(repo_id, private=private, exist_ok=True)
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
         except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
-            raise ValueError(f"{repo_id!r} could not be uploaded: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{quoted(repo_id)} could not be uploaded: {str(error).splitlines()[0]}") from error
     return str(commit.commit_url)

@@ -1,24 +1,32 @@
-"""Pictures from anywhere, as upright RGB: what a user hands over becomes one or is refused in one sentence."""
+"""Pictures and masks from anywhere: upright RGB, and where a mask is bright; or refused in one sentence."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import io
 import os
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image.Image"
+from janusflow.arguments import quoted, shortened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Tensor | Image.Image"
+T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
 BACKDROP = (255, 255, 255)  # what shows through transparent pixels
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in a grey level (ITU-R BT.601, as Pillow's)
 
 
 def load_image(source: ImageSource) -> Image.Image:
@@ -29,25 +37,49 @@ def load_image(source: ImageSource) -> Image.Image:
 
     Args:
         source: a file's path, a `data:image/...;base64,` URL, a file's bytes, a PIL image, or an array of shape
-            (H, W), (H, W, 3) or (H, W, 4): uint8 in [0, 255] or floats in [0, 1].
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8 in [0, 255] or floats in [0, 1]; a torch tensor has its
+            channels first.
 
     Raises:
         ValueError: if it is missing, empty, damaged, no picture, or larger than 50 megapixels.
     """
+    return _read(source, _to_rgb)
+
+
+def load_mask(source: ImageSource) -> np.ndarray:
+    """Where a mask is bright and opaque: (H, W) bool.
+
+    A pixel counts if its grey level times its opacity is at least half of the range, as in diffusers. The range of
+    whole numbers is [0, 1] if there are none above 1 (label images and NumPy masks of 0 and 1), else [0, 255], or
+    [0, 65535] for 16 bits.
+
+    Args:
+        source: as in `load_image`, and arrays of bools or of any numbers, of shape (H, W) or (H, W, 1 to 4).
+
+    Raises:
+        ValueError: as `load_image`.
+    """
+    return _read(source, _bright)
+
+
+def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
+    """A source opened, checked, turned upright and converted, whatever Pillow makes of it."""
     name = _name(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _open(source)
-            width, height = image.size
+            image = _open(source, as_picture=convert is _to_rgb)
+            height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
             if width * height > MAX_PIXELS:
                 raise ValueError(
                     f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed"
                 )
             if not width or not height:
                 raise ValueError(f"{name} has no pixels ({width} x {height})")
+            if isinstance(image, np.ndarray):
+                return convert(image)
             image.load()
-            return _to_rgb(_upright(image))
+            return convert(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed") from error
     except UnidentifiedImageError as error:
@@ -59,39 +91,75 @@ def load_image(source: ImageSource) -> Image.Image:
     except ValueError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{name} is damaged or cut off: {error}") from error
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise ValueError(
+                f"{name} is too long for a path; give base64 data as a data:image/...;base64, URL"
+            ) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else shortened(str(error))
+        raise ValueError(f"{name} is damaged or cut off: {reason}") from error
 
 
 def load_images(sources: ImageSource | Sequence[ImageSource] | None) -> list[Image.Image]:
-    """`load_image` for none, one or several."""
+    """`load_image` for none, one or several; a batch is an array (N, H, W, C) or a tensor (N, C, H, W)."""
+    return [load_image(source) for source in _listed(sources)]
+
+
+def load_masks(sources: ImageSource | Sequence[ImageSource] | None) -> list[np.ndarray]:
+    """`load_mask` for none, one or several; a batch may also be (N, H, W)."""
+    masks: list[np.ndarray] = []
+    for source in _listed(sources):
+        is_batch = isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] > 4
+        masks += [load_mask(one) for one in (source if is_batch else [source])]
+    return masks
+
+
+def _listed(sources: Any) -> list[Any]:
+    """One or several sources one by one, tensors as arrays with their channels last."""
+    sources = _as_array(sources)
     if sources is None:
         return []
-    if isinstance(sources, (str, bytes, os.PathLike, np.ndarray, Image.Image)):
-        return [load_image(sources)]
+    if isinstance(sources, np.ndarray):
+        return list(sources) if sources.ndim == 4 else [sources]
+    if isinstance(sources, (str, bytes, os.PathLike, Image.Image)):
+        return [sources]
     if not isinstance(sources, (list, tuple)):
         raise ValueError(f"pictures are given as one or a list of them, not {type(sources).__name__}")
-    return [load_image(source) for source in sources]
+    arrays = [_as_array(source) for source in sources]
+    return [one for a in arrays for one in (a if isinstance(a, np.ndarray) and a.ndim == 4 else [a])]
+
+
+def _as_array(source: Any) -> Any:
+    """A torch tensor (..., C, H, W) as an array (..., H, W, C), one of (N, H, W) as it is; other sources unchanged."""
+    if not hasattr(source, "detach"):
+        return source
+    tensor = source.detach().cpu()
+    array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return np.moveaxis(array, -3, -1) if array.ndim > 3 or (array.ndim == 3 and array.shape[0] <= 4) else array
 
 
 def _name(source: ImageSource) -> str:
     if isinstance(source, (str, os.PathLike)):
         text = str(source)
-        return "the data URL" if text.startswith("data:") else f"picture {text!r}"
+        return "the data URL" if text.startswith("data:") else f"picture {quoted(text)}"
     return "the picture"
 
 
-def _open(source: ImageSource) -> Image.Image:
+def _open(source: Any, *, as_picture: bool) -> Any:
+    """A PIL image; or an array as it is if it need not become a picture."""
+    source = _as_array(source)
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source) if as_picture else source
     if isinstance(source, str) and source.startswith("data:"):
         try:
             source = base64.b64decode(source.split(",", 1)[1], validate=True)
         except (IndexError, binascii.Error) as error:
             raise ValueError("the data URL does not hold base64 data after a comma") from error
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        raise ValueError(f"picture {source!r} is an address; download it and give the file (nothing is fetched here)")
+        raise ValueError(
+            f"picture {quoted(source)} is an address; download it and give the file (nothing is fetched here)"
+        )
     if isinstance(source, bytes):
         if not source:
             raise ValueError("the picture is empty (0 bytes)")
@@ -99,9 +167,9 @@ def _open(source: ImageSource) -> Image.Image:
     if isinstance(source, (str, os.PathLike)):
         path = Path(os.path.expanduser(source))
         if path.is_file() and path.stat().st_size == 0:
-            raise ValueError(f"picture {str(source)!r} is empty (0 bytes)")
+            raise ValueError(f"picture {quoted(str(source))} is empty (0 bytes)")
         return Image.open(path)
-    raise ValueError(f"a picture is a path, bytes, an array or a PIL image, not {type(source).__name__}")
+    raise ValueError(f"a picture is a path, bytes, an array, a tensor or a PIL image, not {type(source).__name__}")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -113,8 +181,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise ValueError(f"the array has shape {array.shape}; allowed are (H, W), (H, W, 3) and (H, W, 4)")
+        raise ValueError(f"the array has shape {array.shape}; allowed are (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise ValueError("the array of floats must hold values in [0, 1]; integers in [0, 255] must be uint8")
@@ -143,3 +213,30 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F" and values.max(initial=0) <= 1:
         top = 1.0
     return Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8))
+
+
+def _bright(source: Any) -> np.ndarray:
+    """A mask as (H, W) bool, see `load_mask`."""
+    if isinstance(source, Image.Image):
+        if source.has_transparency_data or source.mode not in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L"):
+            source = source.convert("RGBA")
+        source = np.asarray(source)
+    if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (1, 2, 3, 4)) or 0 in source.shape:
+        raise ValueError(f"the mask has shape {source.shape}; allowed are (H, W) and (H, W, 1 to 4)")
+    channels = source[:, :, None] if source.ndim == 2 else source
+    colors, opacity = (channels[..., :-1], channels[..., -1:]) if channels.shape[2] in (2, 4) else (channels, None)
+    levels = _levels(colors)
+    grey = levels @ LUMA if levels.shape[2] == 3 else levels[..., 0]
+    return (grey if opacity is None else grey * _levels(opacity)[..., 0]) >= 0.5
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Grey levels of any type as float64 in [0, 1]."""
+    largest = values.max(initial=0)
+    top = 1.0 if largest <= 1 else 65535.0 if largest > 255 else 255.0
+    if values.dtype == np.uint16 and largest > 1:
+        top = 65535.0
+    levels = values.astype(np.float64) / top
+    if not (np.isfinite(levels).all() and levels.min(initial=0) >= 0 and levels.max(initial=0) <= 1):
+        raise ValueError("the mask holds values outside of its range; allowed are bools, [0, 1], [0, 255] and 16 bits")
+    return levels

@@ -7,29 +7,31 @@ model.ask("what color is the circle?", images="circle.png")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, SupportsIndex, Unpack, overload
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from janusflow.arguments import UnknownArgumentError, unknown_argument, whole_number
 from janusflow.checkpoint import Checkpoint
 from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.convert import write_extras
 from janusflow.checkpoint.files import put_together
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.conversation import Conversational
-from janusflow.device import resolve_device
-from janusflow.generation import OutputType, as_pictures, check_request, choose_seeds
+from janusflow.device import CPU, resolve_device
+from janusflow.generation import as_pictures, check_request, choose_seeds
 from janusflow.hub import push_to_hub
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
+from janusflow.settings import FlowSettings, OutputType, StepEnd, TokenSettings
 from janusflow.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
-
-StepEnd = Callable[["Janus", int, float, dict[str, Tensor]], None]
-"""callback(model, step, share of the picture that is drawn, {"codes": (N, step + 1)}) after each code."""
 
 
 class Janus(Conversational):
@@ -75,26 +77,46 @@ class Janus(Conversational):
     def _part(self, part: str) -> nn.Module:
         return self.network if part == "network" else self.network.model.vqmodel
 
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["pil"] = "pil", **settings: Unpack[TokenSettings]
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["np"], **settings: Unpack[TokenSettings]
+    ) -> np.ndarray: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["latent"], **settings: Unpack[TokenSettings]
+    ) -> Tensor: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: OutputType, **settings: Unpack[TokenSettings]
+    ) -> list[Image.Image] | np.ndarray | Tensor: ...
+
     @torch.inference_mode()
     def generate(
         self,
         prompts: str | Sequence[str],
         *,
-        num_images_per_prompt: int = 1,
+        num_images_per_prompt: SupportsIndex = 1,
         guidance_scale: float = 5.0,
         do_sample: bool = True,
         temperature: float = 1.0,
-        top_k: int = 0,
+        top_k: SupportsIndex = 0,
         top_p: float = 1.0,
-        seed: int | Sequence[int] | None = None,
+        seed: SupportsIndex | Sequence[SupportsIndex] | None = None,
         output_type: OutputType = "pil",
-        batch_size: int = 16,
-        decode_batch_size: int | None = None,
+        batch_size: SupportsIndex = 16,
+        decode_batch_size: SupportsIndex | None = None,
         callback_on_step_end: StepEnd | None = None,
         progress: bool = True,
         **others: Any,
     ) -> Any:
-        """Draws pictures.
+        """Generates pictures.
 
         Args:
             prompts: one or several, of any lengths.
@@ -102,15 +124,15 @@ class Janus(Conversational):
             guidance_scale: w; 1 is without guidance and half the work.
             do_sample: False takes the most likely code each time.
             temperature, top_k, top_p: of sampling.
-            seed: picture j of every prompt gets seed + j; or one seed per picture. The same seed and prompt give the
-                same picture whatever else is drawn along.
+            seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
+                and prompt give the same picture whatever else is in the batch.
             output_type: "pil" for a list of pictures, "np" for an array (N, S, S, 3) in [0, 1], "latent" for the codes
                 (N, L).
-            batch_size: how many pictures are drawn at once.
-            decode_batch_size: how many pictures the codec decodes at once, by default as many.
-            callback_on_step_end: see `StepEnd`; called for each batch.
+            batch_size: how many pictures are generated at once.
+            decode_batch_size: how many pictures the codec decodes at once, by default the same number.
+            callback_on_step_end: watches or cancels; see `janusflow.StepEnd`.
             progress: whether to show a bar.
-            **others: none; arguments of JanusFlow's are named in the error.
+            **others: none; the error names what was probably meant, and arguments of JanusFlow's.
 
         Returns:
             As `output_type` says; N pictures in the order of the prompts.
@@ -119,19 +141,13 @@ class Janus(Conversational):
             ValueError: for any value that is not allowed, in one sentence.
         """
         if others:
-            known = "guidance_scale, do_sample, temperature, top_k, top_p"
-            raise ValueError(
-                f"{', '.join(sorted(others))}: not for a Janus model, which draws code by code with {known}"
-            )
-        prompts = check_request(
-            prompts,
-            output_type,
-            num_images_per_prompt=num_images_per_prompt,
-            batch_size=batch_size,
-            decode_batch_size=batch_size if decode_batch_size is None else decode_batch_size,
-        )
+            self._refuse(others)
+        prompts = check_request(prompts, output_type)
+        each = whole_number("num_images_per_prompt", num_images_per_prompt)
+        at_once = whole_number("batch_size", batch_size)
+        decode = at_once if decode_batch_size is None else whole_number("decode_batch_size", decode_batch_size)
         sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p)
-        seeds = choose_seeds(seed, len(prompts), num_images_per_prompt)
+        seeds = choose_seeds(seed, len(prompts), each)
         ids, visible = self.processor.encode_prompts(prompts, side="left", keep_last=True)
         self._check_context(visible)
         with self._working("network"):
@@ -142,12 +158,26 @@ class Janus(Conversational):
                 self.processor.tokenizer.pad_token_id,
                 guided=guidance_scale > 1,
             )
-            codes = self._draw(read, seeds, sampling, batch_size, callback_on_step_end, progress)
+            codes = self._draw(read, seeds, sampling, at_once, callback_on_step_end, progress)
         if output_type == "latent":
             return codes
         with self._working("codec"):
-            pixels = torch.cat([self.network.decode(part) for part in codes.split(decode_batch_size or batch_size)])
+            pixels = torch.cat([self.network.decode(part) for part in codes.split(decode)])
             return as_pictures(pixels.clip(-1, 1), output_type)
+
+    def _refuse(self, others: Mapping[str, object]) -> None:
+        """Arguments of JanusFlow's `generate`, or of nothing.
+
+        Raises:
+            UnknownArgumentError: naming what there is.
+        """
+        if unknown := [name for name in others if name not in FlowSettings.__annotations__]:
+            known = [name for name in signature(self.generate).parameters if name != "others"]
+            raise unknown_argument(unknown, known, of="generate")
+        known = ["guidance_scale", "do_sample", "temperature", "top_k", "top_p"]
+        raise UnknownArgumentError(
+            f"{', '.join(sorted(others))}: not for a Janus model, which generates code by code with {', '.join(known)}"
+        )
 
     def _check_context(self, visible: Tensor) -> None:
         longest, drawn = int(visible.sum(dim=1).max()), self.network.image_tokens
@@ -169,7 +199,8 @@ class Janus(Conversational):
     ) -> Tensor:
         length = self.network.image_tokens
         owner = torch.arange(read.prompts, device=self.device).repeat_interleave(len(seeds) // read.prompts)
-        chance = torch.stack([torch.rand(length, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        generators = [torch.Generator(CPU).manual_seed(seed) for seed in seeds]
+        chance = torch.stack([torch.rand(length, generator=g, device=CPU, dtype=torch.float32) for g in generators])
         batches = torch.arange(len(seeds), device=self.device).split(batch_size)
         drawn = []
         with progress_bar("drawing", len(batches) * length, shown=progress) as advance:

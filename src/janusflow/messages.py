@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from janusflow.arguments import quoted
+
 Message: TypeAlias = "Mapping[str, Any]"
 
 ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 1}
@@ -33,7 +35,7 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
     for message in plain:
         role = ROLES.get(message["role"].lower())
         if role is None:
-            raise ValueError(f"role is {message['role']!r}; allowed are user, assistant, and system at the start")
+            raise ValueError(f"role is {quoted(message['role'])}; allowed are user, assistant, and system at the start")
         if role != len(turns) % 2:
             raise ValueError("user and assistant must take turns, the user first")
         content = message["content"].strip()
@@ -72,8 +74,10 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
         elif kind in ("image", "image_url"):
             named = ("image", "url", "path") if kind == "image" else ("image_url",)
             value = next((part[name] for name in named if part.get(name) is not None), None)
-            found.append(value["url"] if isinstance(value, Mapping) else value)
+            found.append(value.get("url", value) if isinstance(value, Mapping) else value)
             text += f"{image_tag}\n"
         else:
-            raise ValueError(f"a part of a message's content has type {kind!r}; allowed are text, image and image_url")
+            raise ValueError(
+                f"a part of a message's content has type {quoted(kind)}; allowed are text, image and image_url"
+            )
     return {"role": message["role"], "content": text, "images": found}

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, SupportsIndex, Unpack, overload
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
+from janusflow.arguments import checked_names, quoted, whole_number
 from janusflow.building import BUILDING
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
 from janusflow.checkpoint.card import keep_licence
@@ -25,18 +28,18 @@ from janusflow.checkpoint.files import put_together
 from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
-from janusflow.generation import KnownPicture, OutputType, Sampling, Size
+from janusflow.generation import Sampling
 from janusflow.hub import push_to_hub
 from janusflow.images import ImageSource
+from janusflow.inpainting import Kept, KnownPicture, known_picture
 from janusflow.janus import Janus
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar, without_others
+from janusflow.settings import FlowSettings, OutputType, StepChange, StepEnd
+from janusflow.size import Size, check_context, check_size
 from janusflow.vae import DEFAULT_VAE, LatentCodec
-
-StepEnd = Callable[["JanusFlow", int, float, dict[str, Tensor]], "dict[str, Tensor] | None"]
-"""callback(model, step, t, {"latents": x}); the latents of the mapping that it gives back, if any, take x's place."""
 
 
 class JanusFlow(Conversational):
@@ -63,6 +66,7 @@ class JanusFlow(Conversational):
     # --- files ------------------------------------------------------------------------------------------------------
 
     @classmethod
+    @checked_names
     def from_pretrained(
         cls,
         path_or_id: str | Path = "tiny",
@@ -230,39 +234,61 @@ class JanusFlow(Conversational):
         config = self.network.config
         if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
             raise ValueError(
-                f"vae {str(source)!r} has {codec.channels} channels and factor {codec.downscale}; the network's "
+                f"vae {quoted(str(source))} has {codec.channels} channels and factor {codec.downscale}; the network's "
                 f"latents have {config.latent_channels} channels and factor {config.latent_downscale}"
             )
         return codec
 
     # --- from words to pictures -------------------------------------------------------------------------------------
 
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["pil"] = "pil", **settings: Unpack[FlowSettings]
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["np"], **settings: Unpack[FlowSettings]
+    ) -> np.ndarray: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["latent"], **settings: Unpack[FlowSettings]
+    ) -> Tensor: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: OutputType, **settings: Unpack[FlowSettings]
+    ) -> list[Image.Image] | np.ndarray | Tensor: ...
+
+    @checked_names
     @torch.inference_mode()
     def generate(
         self,
         prompts: str | Sequence[str],
         *,
-        num_images_per_prompt: int = 1,
-        num_inference_steps: int = 30,
+        num_images_per_prompt: SupportsIndex = 1,
+        num_inference_steps: SupportsIndex = 30,
         guidance_scale: float = 2.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         solver: str = "euler",
         shift: float = 1.0,
-        height: int | None = None,
-        width: int | None = None,
-        seed: int | Sequence[int] | None = None,
+        height: SupportsIndex | None = None,
+        width: SupportsIndex | None = None,
+        seed: SupportsIndex | Sequence[SupportsIndex] | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
         image: ImageSource | Sequence[ImageSource] | None = None,
         mask: ImageSource | Sequence[ImageSource] | None = None,
         strength: float | None = None,
+        paste_original: bool = True,
         output_type: OutputType = "pil",
-        batch_size: int = 16,
-        decode_batch_size: int | None = None,
+        batch_size: SupportsIndex = 16,
+        decode_batch_size: SupportsIndex | None = None,
         callback_on_step_end: StepEnd | None = None,
         progress: bool = True,
     ) -> Any:
-        """Paints pictures.
+        """Generates pictures.
 
         Args:
             prompts: one or several, of any lengths.
@@ -273,19 +299,26 @@ class JanusFlow(Conversational):
             solver: euler, heun, midpoint or ab2.
             shift: of the time grid; above 1 puts more steps near the noise.
             height, width: multiples of 16; by default what the weights were trained at.
-            seed: picture j of every prompt gets seed + j; or one seed per picture. The same seed and prompt give the
-                same picture whatever else is painted along.
+            seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
+                and prompt give the same picture whatever else is in the batch.
             generator: one torch generator, or one per picture, in place of seeds.
             latents: the noise itself, (N, C, H, W), in place of seeds.
-            image: a picture to start from, or one per prompt or per painted picture (image to image).
-            mask: bright where `image` is to be repainted (inpainting).
+            image: a picture to start from, or one per prompt or per generated picture (image to image): files, PIL
+                images, arrays (N, height, width, 3) or tensors (N, 3, height, width) in [0, 1], or latents of this
+                size. It is resized to cover height x width, and cropped in the middle.
+            mask: bright and opaque where `image` is generated anew (inpainting): pictures, or arrays of bools or
+                numbers. Pixels of at least half of the range count, as in diffusers.
             strength: how far from `image` the result may go, in (0, 1]: the path starts at t = 1 - strength. By
                 default 0.6, and 1 with a mask.
+            paste_original: whether the pixels that the mask keeps are pasted back, so that they are exactly those of
+                `image` (resized and cropped). Otherwise only the latent keeps them: in cells of 8 x 8 pixels, through
+                the VAE, which changes them. Latents as output have no pixels to paste.
             output_type: "pil" for a list of pictures, "np" for an array (N, height, width, 3) in [0, 1], "latent" for
                 a tensor (N, C, H, W).
-            batch_size: how many pictures are painted at once.
-            decode_batch_size: how many latents the VAE decodes at once, by default as many; 1 needs the least memory.
-            callback_on_step_end: see `StepEnd`; called for each batch.
+            batch_size: how many pictures are generated at once.
+            decode_batch_size: how many latents the VAE decodes at once, by default the same number; 1 needs the least
+                memory.
+            callback_on_step_end: watches, steers or cancels; see `janusflow.StepEnd`.
             progress: whether to show a bar.
 
         Returns:
@@ -293,39 +326,33 @@ class JanusFlow(Conversational):
 
         Raises:
             ValueError: for any value that is not allowed, in one sentence.
+            UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
         """
-        decode_batch_size = batch_size if decode_batch_size is None else decode_batch_size
-        prompts = generation.check_request(
-            prompts,
-            output_type,
-            num_images_per_prompt=num_images_per_prompt,
-            batch_size=batch_size,
-            decode_batch_size=decode_batch_size,
-        )
-        if image is None and (mask is not None or strength is not None):
-            raise ValueError("mask and strength need an image to start from")
-        if strength is None:
-            strength = 1.0 if image is None or mask is not None else generation.IMAGE_STRENGTH
-        sampling = Sampling(num_inference_steps, guidance_scale, guidance_interval, solver, shift, strength)
+        prompts = generation.check_request(prompts, output_type)
+        each = whole_number("num_images_per_prompt", num_images_per_prompt)
+        at_once = whole_number("batch_size", batch_size)
+        decode = at_once if decode_batch_size is None else whole_number("decode_batch_size", decode_batch_size)
+        strength = generation.choose_strength(strength, image=image is not None, mask=mask is not None)
+        steps = whole_number("num_inference_steps", num_inference_steps)
+        sampling = Sampling(steps, guidance_scale, guidance_interval, solver, shift, strength)
         config = self.network.config
-        height, width = generation.check_size(config, height, width, latents)
-        size = Size(len(prompts), num_images_per_prompt, height, width)
+        size = Size(len(prompts), each, *check_size(config, height, width, latents))
         cell = config.latent_downscale * config.latent_patch_size
         ids, visible = self.processor.encode_prompts(prompts)
-        generation.check_context(config, visible, (height // cell) * (width // cell))
-        self._warn_of_size(height, width)
+        check_context(config, visible, (size.height // cell) * (size.width // cell))
+        self._warn_of_size(size.height, size.width)
         if output_type != "latent":
             _ = self.codec  # a VAE that is missing is told before the painting, not after it
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
         with self._working("vae" if image is not None else None):
-            known = None if image is None else generation.known_picture(self.codec, size, image, mask, self.device)
+            known, kept = (None, None) if image is None else known_picture(self.codec, size, image, mask, self.device)
         with self._working("network"):
             asked = ids.to(self.device), visible.to(self.device)
-            painted = self._paint(asked, noise, known, sampling, batch_size, callback_on_step_end, progress)
+            painted = self._paint(asked, noise, known, sampling, at_once, callback_on_step_end, progress)
         if output_type == "latent":
             return painted
         with self._working("vae"):
-            return self._output(painted, output_type, decode_batch_size)
+            return self._output(painted, output_type, decode, kept if paste_original else None)
 
     def _paint(
         self,
@@ -342,16 +369,21 @@ class JanusFlow(Conversational):
         prompts = len(ids)
         owner = torch.arange(prompts, device=self.device).repeat_interleave(len(noise) // prompts)
         batches = torch.arange(len(noise), device=self.device).split(batch_size)
-        painted = []
+        painted, stopped = [], False
         with progress_bar("painting", len(batches) * (len(sampling.times()) - 1), shown=progress) as advance:
 
-            def after_step(step: int, t: float, x: Tensor) -> Tensor | None:
+            def after_step(step: int, t: float, x: Tensor) -> StepChange:
+                nonlocal stopped
                 advance()
-                replaced = callback(self, step, t, {"latents": x}) if callback else None
-                return replaced.get("latents") if replaced else None
+                change = StepChange.read(callback(self, step, t, {"latents": x}) if callback else None)
+                stopped = change.stop
+                return change
 
             for rows in batches:
                 part = None if known is None else known.select(rows)
+                if stopped:
+                    painted.append(generation.start_of_path(noise[rows], sampling, part))
+                    continue
                 first, last = int(owner[rows[0]]), int(owner[rows[-1]])
                 read = self.network.encode_prompts(ids[first : last + 1], visible[first : last + 1])
                 own = read.select(owner[rows] - first)
@@ -360,13 +392,13 @@ class JanusFlow(Conversational):
                 )
         return torch.cat(painted)
 
-    def _output(self, latents: Tensor, output_type: OutputType, batch_size: int) -> Any:
+    def _output(self, latents: Tensor, output_type: OutputType, batch_size: int, kept: Kept | None) -> Any:
         pixels = torch.cat([self.codec.decode(part) for part in latents.split(batch_size)])
-        return generation.as_pictures(pixels, output_type)
+        return generation.as_pictures(pixels, output_type, kept)
 
     def _warn_of_size(self, height: int, width: int) -> None:
         trained = self.network.config.image_size
         if (height, width) != (trained, trained) and not self._warned_of_size:
             self._warned_of_size = True
             message = f"painting at {height}x{width}; these weights were trained at {trained}x{trained}"
-            warnings.warn(message, stacklevel=4)
+            warnings.warn(message, stacklevel=5)

@@ -18,10 +18,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast
 
+from janusflow.arguments import quoted
 from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT, chat_template
 from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
 from janusflow.config import JanusFlowConfig
+from janusflow.device import CPU
 from janusflow.images import ImageSource, load_image, load_images
 from janusflow.messages import Message, flatten, read_turns
 
@@ -51,7 +53,7 @@ class TextSettings:
 
     def __post_init__(self) -> None:
         if self.sft_format not in ROLE_WORDS:
-            raise ValueError(f"sft_format is {self.sft_format!r}; known templates are {', '.join(ROLE_WORDS)}")
+            raise ValueError(f"sft_format is {quoted(self.sft_format)}; known templates are {', '.join(ROLE_WORDS)}")
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class JanusFlowProcessor:
             ValueError: if pictures and placeholders differ in number.
         """
         if return_tensors != "pt":
-            raise ValueError(f"return_tensors is {return_tensors!r}; there are PyTorch tensors ('pt') alone")
+            raise ValueError(f"return_tensors is {quoted(return_tensors)}; there are PyTorch tensors ('pt') alone")
         texts = [text] if isinstance(text, str) else list(text)
         ids = [self.tokenizer.encode(one) for one in texts]
         pictures = load_images(images)
@@ -303,7 +305,10 @@ class JanusFlowProcessor:
         pixels = np.asarray(square, dtype=np.float64) * settings.rescale_factor
         values = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)
         if settings.do_normalize:
-            mean, std = (torch.tensor(value).view(3, 1, 1) for value in (settings.image_mean, settings.image_std))
+            mean, std = (
+                torch.tensor(value, dtype=values.dtype, device=values.device).view(3, 1, 1)
+                for value in (settings.image_mean, settings.image_std)
+            )
             values = (values - mean) / std
         return values.contiguous()
 
@@ -334,7 +339,7 @@ class JanusFlowProcessor:
         rows = []
         for prompt in prompts:
             if not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(f"prompt is {prompt!r}; a prompt is some text")
+                raise ValueError(f"prompt is {quoted(prompt)}; a prompt is some text")
             ids = self.tokenizer.encode(self.render_prompt(prompt))
             rows.append(ids if keep_last else ids[:-1])
         return self._pad(rows, side=side)
@@ -344,7 +349,7 @@ class JanusFlowProcessor:
     def _id(self, token: str) -> int:
         index = self.tokenizer.convert_tokens_to_ids(token)
         if index is None or self.tokenizer.convert_ids_to_tokens(index) != token:
-            raise ValueError(f"the tokenizer has no token {token!r}, which this model family needs")
+            raise ValueError(f"the tokenizer has no token {quoted(token)}, which this model family needs")
         return int(index)
 
     def lay_pictures(self, ids: list[int], pictures: int) -> list[int]:
@@ -363,11 +368,11 @@ class JanusFlowProcessor:
 
     def _pad(self, rows: list[list[int]], *, side: str) -> tuple[Tensor, Tensor]:
         longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id, device=CPU)
         mask = torch.zeros_like(ids)
         for index, row in enumerate(rows):
             part = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
-            ids[index, part], mask[index, part] = torch.tensor(row), 1
+            ids[index, part], mask[index, part] = torch.tensor(row, device=CPU), 1
         return ids, mask
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from janusflow.arguments import quoted
 from janusflow.building import BUILDING
 
 KINDS = ("int8", "int4")
@@ -45,7 +46,7 @@ def check(kind: str) -> None:
         ValueError: for an unknown kind, or without torchao.
     """
     if kind not in KINDS:
-        raise ValueError(f"quantize is {kind!r}; allowed are {', '.join(KINDS)}")
+        raise ValueError(f"quantize is {quoted(kind)}; allowed are {', '.join(KINDS)}")
     try:
         import torchao.quantization  # noqa: F401
     except ImportError as error:

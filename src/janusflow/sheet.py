@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from janusflow.arguments import quoted
+
 SHOWN_SIDE = 128  # pictures smaller than this are enlarged by a whole factor on a sheet
 MARGIN = 8
 LINE_HEIGHT = 14
@@ -49,7 +51,7 @@ def make_folder(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"folder {str(folder)!r} cannot be written: {error.strerror}") from error
+        raise ValueError(f"folder {quoted(str(folder))} cannot be written: {error.strerror}") from error
     return folder
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
+from janusflow.arguments import whole_number
 from janusflow.model.janus import JanusForConditionalGeneration, reserve, unconditional_ids
 
 TokenCallback = Callable[[int, Tensor], None]
@@ -35,7 +37,7 @@ class TokenSampling:
     guidance_scale: float = 5.0
     do_sample: bool = True
     temperature: float = 1.0
-    top_k: int = 0
+    top_k: SupportsIndex = 0
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
@@ -43,8 +45,7 @@ class TokenSampling:
             raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k!r}; expected a whole number from 0 upwards")
+        whole_number("top_k", self.top_k, least=0)
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
 
@@ -64,8 +65,8 @@ class TokenSampling:
         if not self.do_sample:
             return logits.argmax(dim=-1)
         logits = logits.float() / self.temperature
-        if 0 < self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k).values[:, -1:]
+        if 0 < int(self.top_k) < logits.shape[-1]:
+            least = logits.topk(int(self.top_k)).values[:, -1:]
             logits = logits.masked_fill(logits < least, -math.inf)
         probabilities = logits.softmax(dim=-1)
         if self.top_p < 1:

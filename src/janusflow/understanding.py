@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
+from janusflow.arguments import whole_number
 from janusflow.generation import check_seed
 from janusflow.messages import Message
 from janusflow.processor import JanusFlowProcessor
@@ -54,16 +55,14 @@ class Decoding:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens!r}; expected a whole number from 1 upwards")
+        object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")
         if self.seed is not None:
-            check_seed(self.seed)
+            object.__setattr__(self, "seed", check_seed(self.seed))
         if not 0 < self.repetition_penalty < float("inf"):
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; expected a positive number")
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k!r}; expected a whole number from 0 upwards")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
         idle = [name for name in SAMPLING if getattr(self, name) != getattr(Decoding, name)]

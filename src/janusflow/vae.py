@@ -15,6 +15,7 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 
+from janusflow.arguments import quoted
 from janusflow.building import open_complete
 from janusflow.device import execution_device
 
@@ -54,7 +55,7 @@ class LatentCodec:
             if (path / "config.json").is_file():
                 raise ValueError(f"the VAE in {path} is damaged: {str(error).split('. ')[0]}") from error
             raise ValueError(
-                f"vae is {str(source)!r}: no AutoencoderKL folder, and none fetched or cached from the hub; "
+                f"vae is {quoted(str(source))}: no AutoencoderKL folder, and none fetched or cached from the hub; "
                 "pass vae=FOLDER (--vae on the command line), or output_type='latent' to do without"
             ) from error
         return cls(vae.to(device))

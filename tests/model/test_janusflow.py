@@ -109,9 +109,7 @@ def gradients(network: JanusFlowForConditionalGeneration, asked: tuple[Tensor, T
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_changes_neither_velocity_nor_gradients(
-    small_folder: Path, reentrant: bool
-) -> None:
+def test_gradient_checkpointing_changes_neither_velocity_nor_gradients(small_folder: Path, reentrant: bool) -> None:
     model = JanusFlow.from_pretrained(small_folder, device="cpu")
     network = model.network.train().requires_grad_(True)
     asked = model.processor.encode_prompts(["a red circle", "two blue stars above a line"])
@@ -153,7 +151,7 @@ def test_offloaded_weights_generate_and_answer_as_those_in_memory(
     parts = [name for name, _ in small_model.network.named_children()]
     network = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "network",
-        device_map={name: place for name in parts} | {"lm_head": "cpu"},
+        device_map=dict.fromkeys(parts, place) | {"lm_head": "cpu"},
         offload_folder=tmp_path / "offload",
     )
     if place == "disk":

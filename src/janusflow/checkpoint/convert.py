@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import JanusConfig
 
+from janusflow.arguments import quoted
 from janusflow.checkpoint import official, official_janus
 from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
@@ -63,9 +64,9 @@ def convert(
     """
     folder = Path(folder).expanduser()
     if to not in LAYOUTS:
-        raise ValueError(f"to is {to!r}; allowed are {', '.join(LAYOUTS)}")
+        raise ValueError(f"to is {quoted(to)}; allowed are {', '.join(LAYOUTS)}")
     if folder.exists():
-        raise ValueError(f"{str(folder)!r} exists already; give a new folder")
+        raise ValueError(f"{quoted(str(folder))} exists already; give a new folder")
     kind = None if dtype == "auto" else resolve_dtype(dtype, torch.float32)
     checkpoint = open_checkpoint(source)
     if to == "transformers" and checkpoint.family != "Janus":

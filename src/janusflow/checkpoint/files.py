@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
+from janusflow.arguments import quoted
+
 TINY = "tiny"
 SMALL_FILES = ["*.json", "*.jinja", "LICENSE*", "README.md"]
 HUB_FILES = [*SMALL_FILES, "*.safetensors", "*.bin", "*.pdparams", "vae/*"]
@@ -32,21 +34,30 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True) -> Path:
     if str(path_or_id) == TINY:
         return Path(str(files("janusflow") / "assets" / TINY))
     folder = Path(os.path.expanduser(path_or_id))
-    if folder.is_dir():
-        return folder
     name = str(path_or_id)
+    try:
+        if folder.is_dir():
+            return folder
+    except OSError as error:  # longer than any path
+        raise ValueError(f"model is {quoted(name)}; {error.strerror}") from error
     if "${" in name:
-        raise ValueError(f"model is {name!r}, which names a variable of the environment that is not set")
+        raise ValueError(f"model is {quoted(name)}, which names a variable of the environment that is not set")
     if folder.is_file():
-        raise ValueError(f"model is {name!r}, a file; expected the folder that it lies in")
+        raise ValueError(f"model is {quoted(name)}, a file; expected the folder that it lies in")
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(f"model is {name!r}; expected 'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)")
+        raise ValueError(
+            f"model is {quoted(name)}; expected 'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)"
+        )
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES if weights else SMALL_FILES))
     except (HFValidationError, RepositoryNotFoundError) as error:
-        raise ValueError(f"model is {name!r}, which is neither a folder here nor a repository of the hub") from error
+        raise ValueError(
+            f"model is {quoted(name)}, which is neither a folder here nor a repository of the hub"
+        ) from error
     except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
-        raise ValueError(f"{name!r} is no folder here nor in the hub's cache, and the hub cannot be reached") from error
+        raise ValueError(
+            f"{quoted(name)} is no folder here nor in the hub's cache, and the hub cannot be reached"
+        ) from error
 
 
 @contextmanager
@@ -59,7 +70,7 @@ def put_together(folder: Path) -> Iterator[Path]:
         ValueError: if the place is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is a file; a model is saved as a folder")
+        raise ValueError(f"{quoted(str(folder))} is a file; a model is saved as a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
         yield Path(beside)

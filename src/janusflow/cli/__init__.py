@@ -8,6 +8,7 @@ import typer
 
 from janusflow import __version__
 from janusflow.cli import evaluation, models, training
+from janusflow.cli.options import SuggestingCommand
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -35,8 +36,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 for command in (models.generate, models.ask, models.chat, models.info, models.convert, models.demo, training.train):
-    app.command()(command)
-app.command("eval")(evaluation.evaluate)
+    app.command(cls=SuggestingCommand)(command)
+app.command("eval", cls=SuggestingCommand)(evaluation.evaluate)
 app.add_typer(training.data, name="data", help="Prepare data for training.")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from janusflow import __version__
+from janusflow.arguments import quoted
 from janusflow.cli.options import (
     Adapter,
     Debug,
@@ -51,7 +52,12 @@ def generate(
     height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
     width: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
     image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
-    mask: Annotated[Optional[Path], typer.Option(help="With --image: bright where to repaint; any size.")] = None,
+    mask: Annotated[
+        Optional[Path], typer.Option(help="With --image: bright and opaque where to generate anew; any size.")
+    ] = None,
+    paste_original: Annotated[
+        bool, typer.Option(help="With --mask: keep the other pixels exactly as they are in --image.")
+    ] = True,
     strength: Annotated[Optional[float], typer.Option(help="With --image: how far from it, in (0, 1].")] = None,
     temperature: Annotated[Optional[float], typer.Option(help="Of a Janus model's codes; 1 by default.")] = None,
     top_k: Annotated[Optional[int], typer.Option(help="Of a Janus model's codes; all by default.")] = None,
@@ -91,6 +97,7 @@ def generate(
         "width": width,
         "image": image,
         "mask": mask,
+        "paste_original": None if paste_original else False,
         "strength": strength,
         "temperature": temperature,
         "top_k": top_k,
@@ -138,9 +145,11 @@ def ask(
     """
     *pictures, question = pictures_and_question
     if _is_file(question):
-        raise ValueError(f"{question!r} is a file; the question comes last: janusflow ask PICTURE QUESTION")
+        raise ValueError(f"{quoted(question)} is a file; the question comes last: janusflow ask PICTURE QUESTION")
     if not pictures and Path(question).suffix.lower() in PICTURES and " " not in question:
-        raise ValueError(f"{question!r} is no file, and no question stands after it: janusflow ask PICTURE QUESTION")
+        raise ValueError(
+            f"{quoted(question)} is no file, and no question stands after it: janusflow ask PICTURE QUESTION"
+        )
     if top_p != 1 and not temperature:
         raise ValueError(f"--top-p {top_p} means nothing without --temperature")
     answerer = _open(model, None, dtype, device, adapter, quantize, sft_format)

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
+
+from janusflow.arguments import nearest, quoted
 
 Model = Annotated[str, typer.Option("--model", "-m", help="'tiny' (in the package), a folder, or a hub id.")]
 Vae = Annotated[Optional[str], typer.Option(help="Folder or hub id of the VAE, if not the model's own.")]
@@ -24,6 +27,25 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
+NoSuchOption: Any = vars(sys.modules[typer.BadParameter.__module__])["NoSuchOption"]
+"""click's error; typer brings a click of its own since 0.26, whose errors are other classes."""
+
+
+class SuggestingCommand(TyperCommand):
+    """A command whose error for an unknown option names the one that was probably meant, by other software's name too.
+
+    `--num-inference-steps` is `--steps`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = [name for option in self.params for name in option.opts if name.startswith("--")]
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            error.possibilities = nearest(error.option_name, known) or error.possibilities
+            raise
+
+
 def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     """Turns a user's error into one sentence on stderr and exit code 2; `--debug` lets it through."""
 
@@ -35,7 +57,10 @@ def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
         except (ValueError, OSError) as error:
             if kwargs.get("debug"):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            said = str(error)
+            if isinstance(error, OSError) and error.filename is not None:
+                said = f"{quoted(str(error.filename))}: {error.strerror}"
+            print(f"error: {said}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from janusflow.cli.options import Debug, Device, Dtype, Model, one_sentence
+from janusflow.arguments import quoted
+from janusflow.cli.options import Debug, Device, Dtype, Model, SuggestingCommand, one_sentence
 from janusflow.functions import code_of, load_function
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train(
     from janusflow.training.config import load_config
 
     if export not in ("janusflow", "official"):
-        raise ValueError(f"--export is {export!r}; allowed are janusflow and official")
+        raise ValueError(f"--export is {quoted(export)}; allowed are janusflow and official")
     config = load_config(recipe, overrides or [])
     if dry_run:
         from janusflow.training.dryrun import describe
@@ -59,7 +60,7 @@ def train(
         print(made)
 
 
-@data.command()
+@data.command(cls=SuggestingCommand)
 @one_sentence
 def prepare(
     source: Annotated[str, typer.Argument(help="Folder or files with pictures; a hub id with --kind hub.")],
@@ -111,11 +112,11 @@ def prepare(
     told = f"{state.counts['kept']} of {state.counts.total()} pictures kept; see {out / 'report.md'}"
     if not state.counts["kept"]:
         hint = f" (--min-side is {min_side})" if state.counts["too small"] else ""
-        raise ValueError(f"{told}: most are {state.counts.most_common(1)[0][0]!r}{hint}")
+        raise ValueError(f"{told}: most are {quoted(state.counts.most_common(1)[0][0])}{hint}")
     print(told)
 
 
-@data.command()
+@data.command(cls=SuggestingCommand)
 @one_sentence
 def reflow(
     prompts: Annotated[Path, typer.Argument(help="A file with a prompt in each line, or .jsonl with `prompt`.")],
@@ -176,7 +177,7 @@ def _captioner(
         from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 
         if not endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"--endpoint is {endpoint!r}; expected an address such as https://HOST/v1")
+            raise ValueError(f"--endpoint is {quoted(endpoint)}; expected an address such as https://HOST/v1")
         far = EndpointJudge(endpoint_model, endpoint, EndpointOptions(max_tokens=CAPTION_TOKENS, empty=True))
         return lambda pictures: [far.reply(question, [picture]) for picture in pictures]
     if model is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from janusflow.flow import standard_normal
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
 
@@ -119,7 +120,7 @@ class Backbone:
         else:
             sizes = model.network.config
             shape = (each, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
-            noises = [torch.randn(shape, generator=self._seeded(config)) for _ in prompts]
+            noises = [standard_normal(shape, self._seeded(config)) for _ in prompts]
             options.update(latents=torch.cat(noises), num_inference_steps=int(config["num_inference_steps"]))
         painted: list[Image.Image] = model.generate(prompts, **options)
         return painted
@@ -130,7 +131,8 @@ class Backbone:
 
     def _chance(self, config: Mapping[str, Any], count: int) -> list[int]:
         """Seeds of a request's pictures or answers."""
-        return torch.randint(2**62, (count,), generator=self._seeded(config)).tolist()
+        generator = self._seeded(config)
+        return torch.randint(2**62, (count,), generator=generator, device=generator.device).tolist()
 
     def understanding(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor
 from janusflow.config import JanusFlowConfig
 from janusflow.data.sources import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
-from janusflow.flow import logit_normal
+from janusflow.flow import logit_normal, standard_normal
 from janusflow.images import ImageSource, load_image
 from janusflow.processor import JanusFlowProcessor
 
@@ -139,7 +139,7 @@ class SampleMaker:
         if record.time is not None:
             t = record.time
         elif config.time == "uniform":
-            t = float(torch.rand(1, generator=generator))
+            t = float(torch.rand(1, generator=generator, device=generator.device, dtype=torch.float32))
         else:
             t = float(logit_normal(1, generator, mean=config.time_mean, scale=config.time_scale))
         pixels = square(record.images[0], network.image_size, rng if config.crop == "random" else None)
@@ -168,7 +168,7 @@ class SampleMaker:
             return values.view(shape)
         if record.noise_seed is not None:
             generator = torch.Generator().manual_seed(record.noise_seed)
-        return torch.randn(shape, generator=generator)
+        return standard_normal(shape, generator)
 
     def _text(self, record: Record, rng: Random) -> Sample:
         """A conversation, or plain text of which a part of at most `longest` tokens is taken."""

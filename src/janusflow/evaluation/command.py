@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from janusflow.arguments import quoted
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
 from janusflow.evaluation.report import markdown
 from janusflow.evaluation.request import EvalRequest
@@ -114,7 +115,7 @@ def read_pair(text: str) -> tuple[str, Any]:
     """key=value with a value in YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise ValueError(f"{text!r} is not of the form key=value")
+        raise ValueError(f"{quoted(text)} is not of the form key=value")
     return key.strip(), _value(text, value)
 
 
@@ -125,9 +126,9 @@ def read_sweep(text: str) -> tuple[str, list[Any]]:
     try:
         found = list(range(int(first), int(last) + 1)) if dots else [_value(text, value) for value in values.split(",")]
     except ValueError as error:
-        raise ValueError(f"sweep {text!r} is not of the form key=1,2,4 or key=1..10") from error
+        raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10") from error
     if not key or not values or not found:
-        raise ValueError(f"sweep {text!r} is not of the form key=1,2,4 or key=1..10")
+        raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10")
     return SHORT.get(key, key), found
 
 
@@ -135,7 +136,7 @@ def _value(text: str, value: str) -> Any:
     try:
         return yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
-        raise ValueError(f"the value in {text!r} is no YAML; put quotes around it") from error
+        raise ValueError(f"the value in {quoted(text)} is no YAML; put quotes around it") from error
 
 
 def listing() -> str:

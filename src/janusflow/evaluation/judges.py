@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from PIL import Image
 
+from janusflow.arguments import quoted
 from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 from janusflow.evaluation.local_judges import FamilyJudge, LocalJudge, LocalOptions
 from janusflow.evaluation.protocol import NotJudgedError
@@ -192,7 +193,9 @@ def _model_and_address(spec: str, model: str) -> tuple[str, str]:
         model, _, address = spec.removeprefix("openai:").rpartition("@")
         model, address = (model, address) if model else (address, OPENAI)
     if not model or not address.startswith(("http://", "https://")) or "@" in address:
-        raise ValueError(f"judge {spec!r} is no endpoint's; write {FORM}, with the key in an environment variable")
+        raise ValueError(
+            f"judge {quoted(spec)} is no endpoint's; write {FORM}, with the key in an environment variable"
+        )
     return model, address.rstrip("/")
 
 
@@ -207,12 +210,12 @@ def _checked(kind: type[Any], options: Mapping[str, Any], spec: str) -> Any:
     known = kind.__dataclass_fields__
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
-        raise ValueError(f"judge {spec!r} has no option {unknown!r}; it has {', '.join(known)}, cache")
+        raise ValueError(f"judge {quoted(spec)} has no option {quoted(unknown)}; it has {', '.join(known)}, cache")
     try:
         return TypeAdapter(kind).validate_python(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"judge {spec!r}: option {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise ValueError(f"judge {quoted(spec)}: option {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _model_type(folder: Path) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import quoted
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.tree import read_tree
 from janusflow.evaluation.umm_config import read_umm
@@ -47,7 +48,7 @@ def _request(file: Path, told: dict[str, Any]) -> EvalRequest:
     known = EvalRequest.__dataclass_fields__
     unknown = next((key for key in told if key not in known), None)
     if unknown is not None:
-        raise ValueError(f"{file} has a key {unknown!r}; a recipe has {', '.join(known)}")
+        raise ValueError(f"{file} has a key {quoted(unknown)}; a recipe has {', '.join(known)}")
     for block in BLOCKS:
         if isinstance(told.get(block), dict):
             told[block] = {key: value for key, value in told[block].items() if value is not None}

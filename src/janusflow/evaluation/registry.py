@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from janusflow.arguments import quoted
 from janusflow.evaluation.protocol import Benchmark
 
 BENCHMARKS = {  # name: file of this folder, and its class
@@ -31,7 +32,7 @@ def find_benchmark(name: str) -> type[Benchmark]:
         ValueError: for an unknown name.
     """
     if name not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
+        raise ValueError(f"there is no benchmark {quoted(name)}; known are {', '.join(BENCHMARKS)}")
     file, kind = BENCHMARKS[name]
     found: type[Benchmark] = getattr(import_module(f"janusflow.evaluation.{file}"), kind)
     return found

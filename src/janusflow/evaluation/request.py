@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
+from janusflow.arguments import quoted, suggestion, whole_number
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 
@@ -59,10 +60,10 @@ class EvalRequest:
         from pydantic import TypeAdapter, ValidationError
 
         if self.mode not in MODES:
-            raise ValueError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}")
+            raise ValueError(f"mode is {quoted(self.mode)}; allowed are {', '.join(MODES)}")
         for name, count in (("limit", self.limit), ("batch_size", self.batch_size)):
-            if count is not None and count < 1:
-                raise ValueError(f"{name} is {count}; expected 1 or more")
+            if count is not None:
+                whole_number(name, count)
         kind = find_benchmark(self.benchmark)
         check_options(kind, self.options)
         if kind.draws and "seed" in self.options:
@@ -70,7 +71,8 @@ class EvalRequest:
         known = [field.name for field in fields(kind.Settings)]
         unknown = sorted(set(self.settings) - set(known))
         if unknown:
-            raise ValueError(f"{self.benchmark} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+            said = f"{self.benchmark} has no setting {quoted(unknown[0])}{suggestion(unknown[0], known)}"
+            raise ValueError(f"{said}; it has {', '.join(known) or 'none'}")
         try:
             settings: Any = TypeAdapter(kind.Settings).validate_python(dict(self.settings))
         except ValidationError as error:
@@ -98,4 +100,5 @@ def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
     known += Decoding.__dataclass_fields__ if kind.asks or not kind.draws else []
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
-        raise ValueError(f"there is no option {unknown!r}; known are {', '.join(dict.fromkeys(known))}")
+        near = suggestion(unknown, known)
+        raise ValueError(f"there is no option {quoted(unknown)}{near}; known are {', '.join(dict.fromkeys(known))}")

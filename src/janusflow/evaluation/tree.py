@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import quoted
+
 
 def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The mapping in a YAML or JSON file, with `${VAR}` expanded and then the overrides "a.b=v" set.
@@ -35,19 +37,19 @@ def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         key, mark, value = override.partition("=")
         parts = key.strip().split(".")
         if not mark or not all(parts):
-            raise ValueError(f"{override!r} is no setting; expected key=value or block.key=value")
+            raise ValueError(f"{quoted(override)} is no setting; expected key=value or block.key=value")
         place = tree
         for part in parts[:-1]:
             below = place.setdefault(part, {})
             if below is None:
                 below = place[part] = {}
             if not isinstance(below, dict):
-                raise ValueError(f"{override!r} cannot be set in {file}: {part} is no block there")
+                raise ValueError(f"{quoted(override)} cannot be set in {file}: {part} is no block there")
             place = below
         try:
             place[parts[-1]] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"{override!r} has a value that is no YAML") from error
+            raise ValueError(f"{quoted(override)} has a value that is no YAML") from error
     return tree
 
 

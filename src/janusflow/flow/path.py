@@ -5,6 +5,8 @@ x_0 is noise, x_1 data, t of shape (B,) in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,11 @@ def target_velocity(x0: Tensor, x1: Tensor) -> Tensor:
     return x1 - x0
 
 
+def standard_normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """x_0 ~ N(0, I) of a shape, in float32 on the generator's device whatever torch's defaults are."""
+    return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
+
+
 def logit_normal(count: int, generator: torch.Generator, *, mean: float = 0.0, scale: float = 1.0) -> Tensor:
-    """t = sigmoid(mean + scale n), n ~ N(0, 1): the paper's choice is mean 0, scale 1. Gives (count,) in (0, 1)."""
-    return torch.sigmoid(mean + scale * torch.randn(
-        count, generator=generator, device=generator.device, dtype=torch.float32
-    ))
+    """t = sigmoid(mean + scale n), n ~ N(0, 1), (count,) float32 in (0, 1); the paper's choice is mean 0, scale 1."""
+    return torch.sigmoid(mean + scale * standard_normal((count,), generator))

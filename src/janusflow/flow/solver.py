@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from janusflow.arguments import quoted
 from janusflow.flow.guidance import Velocity
 
 StepCallback: TypeAlias = Callable[[int, float, Tensor], "Tensor | None"]
@@ -78,7 +79,7 @@ def integrate(
         ValueError: for an unknown method or times that do not increase.
     """
     if method not in METHODS:
-        raise ValueError(f"solver is {method!r}; known are {', '.join(METHODS)}")
+        raise ValueError(f"solver is {quoted(method)}; known are {', '.join(METHODS)}")
     if len(times) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(f"times must increase, and be at least two: {list(times)[:5]}")
     step, memory = METHODS[method], None

@@ -20,6 +20,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from janusflow.device import CPU
+
 PACKED = "janusflow_packed"  # name of the attention implementation in transformers' registry
 SIMILAR = 0.75  # a sample joins a group if it is at least this share of the group's longest
 EXPLICIT = 512  # up to this length softmax(QK)V is written out on the CPU: its fused kernel's backward is slower there
@@ -53,8 +55,8 @@ class Documents:
     @staticmethod
     def of(lengths: Sequence[int], device: torch.device) -> Documents:
         """Of samples with these lengths, one after the other."""
-        sizes = torch.tensor(lengths)
-        bounds = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+        sizes = torch.tensor(lengths, device=CPU)
+        bounds = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
         parts: list[list[int]] = []
         for index in order:
@@ -65,9 +67,9 @@ class Documents:
         groups = []
         for part in parts:
             inside = sizes[part]
-            sample = torch.repeat_interleave(torch.arange(len(part)), inside)
-            offset = torch.arange(len(sample)) - (inside.cumsum(0) - inside)[sample]
-            tokens = bounds[torch.tensor(part)][sample] + offset
+            sample = torch.repeat_interleave(torch.arange(len(part), device=CPU), inside)
+            offset = torch.arange(len(sample), device=CPU) - (inside.cumsum(0) - inside)[sample]
+            tokens = bounds[part][sample] + offset
             tokens, sample, offset = tokens.to(device), sample.to(device), offset.to(device)
             groups.append(Group(tokens, sample, offset, count=len(part), longest=lengths[part[0]]))
         return Documents(bounds.int().to(device), max(lengths), tuple(groups))
@@ -174,7 +176,7 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float) -> 
         )
     repeats = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(repeats, dim=1) if repeats > 1 else x for x in (k, v))
-    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
+    hidden = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
     scores = (q @ k.transpose(-1, -2) * scaling).masked_fill(hidden, float("-inf"))
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
 

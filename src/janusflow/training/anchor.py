@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from janusflow.data.samples import Sample
+from janusflow.device import CPU
 from janusflow.flow import interpolate
 from janusflow.flow.path import expand
 from janusflow.model import JanusFlowForConditionalGeneration
@@ -80,6 +81,6 @@ class Anchor:
             noise[drawn], latents[drawn] = noisy - t * velocity, noisy + (1 - t) * velocity
             row = replace(row, noise=noise, kept=drawn)
         if len(kept.labels):
-            soft = torch.cat([torch.full((len(labelled(s.tokens)),), s.anchored) for s in samples])
+            soft = torch.cat([torch.full((len(labelled(s.tokens)),), s.anchored, device=CPU) for s in samples])
             row = replace(row, soft_at=soft.to(device), soft_labels=answer.logits[0].float())
         return row, latents

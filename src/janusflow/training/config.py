@@ -8,10 +8,11 @@ import importlib.util
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from janusflow.arguments import quoted, suggestion
 from janusflow.data.mixture import TASKS, Mixture, Ratio
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
@@ -296,7 +297,7 @@ class TrainConfig:
         if (self.model.checkpoint is None) == (self.model.preset is None):
             raise ValueError("give exactly one of model.checkpoint and model.preset")
         if self.model.preset is not None and self.model.processor is None:
-            raise ValueError(f"model.preset {self.model.preset!r} needs model.processor, for its tokenizer")
+            raise ValueError(f"model.preset {quoted(self.model.preset)} needs model.processor, for its tokenizer")
         if self.data.cache is not None and self.samples.crop == "random" and self.data.sources()["generation"]:
             raise ValueError("data.cache keeps the latents of whole pictures; it needs samples.crop=center")
         if self.lora.rank and "llm" not in self.parts:
@@ -323,7 +324,7 @@ class TrainConfig:
         for task, sources in self.data.sources().items():
             odd = next((source.kind for source in sources if source.kind not in KINDS), None)
             if odd is not None:
-                raise ValueError(f"data.{task}: kind of source is {odd!r}; known are {', '.join(KINDS)}")
+                raise ValueError(f"data.{task}: kind of source is {quoted(odd)}; known are {', '.join(KINDS)}")
             if any(source.fitting and source.streaming for source in sources):
                 raise ValueError(f"data.{task}: fitting rows are found before the run, so not in a stream; drop one")
             if self.model.checkpoint is None and any(source.anchor for source in sources):
@@ -338,7 +339,9 @@ class TrainConfig:
         if source.kind == TINYWORLD:
             unknown = [kind for kind in source.shares if kind not in SCENES]
             if unknown:
-                raise ValueError(f"data.{task}: tinyworld has no scenes {unknown[0]!r}; known are {', '.join(SCENES)}")
+                raise ValueError(
+                    f"data.{task}: tinyworld has no scenes {quoted(unknown[0])}; known are {', '.join(SCENES)}"
+                )
             if source.shares and not (min(source.shares.values()) >= 0 and sum(source.shares.values()) > 0):
                 raise ValueError(
                     f"data.{task}: tinyworld's shares are {source.shares}; expected one above 0, none below"
@@ -356,13 +359,13 @@ class TrainConfig:
                         f"data.{task}: tinyworld has {name} {getattr(source, name):g}; expected a share from 0 to 1"
                     )
         elif not source.path and source.kind != "replay":
-            raise ValueError(f"data.{task}: a source of {source.kind!r} needs a path")
+            raise ValueError(f"data.{task}: a source of {quoted(source.kind)} needs a path")
 
     def _check_replay(self, task: str, source: SourceConfig) -> None:
         if source.kind != "replay":
             if source.judge or source.teacher:
                 raise ValueError(
-                    f"data.{task}: judge and teacher are for a replay, not for a source of {source.kind!r}"
+                    f"data.{task}: judge and teacher are for a replay, not for a source of {quoted(source.kind)}"
                 )
             return
         if source.teacher and source.anchor:
@@ -426,19 +429,19 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     try:
         raw = OmegaConf.load(recipe)
     except FileNotFoundError as error:
-        raise ValueError(f"recipe {str(recipe)!r} does not exist") from error
+        raise ValueError(f"recipe {quoted(str(recipe))} does not exist") from error
     except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"recipe {str(recipe)!r} cannot be read: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"recipe {quoted(str(recipe))} cannot be read: {str(error).splitlines()[0]}") from error
     for override in overrides:
         key, sign, value = override.partition("=")
         if not sign or not key:
-            raise ValueError(f"override {override!r} is not of the form key=value")
+            raise ValueError(f"override {quoted(override)} is not of the form key=value")
         key = {"model": "model.checkpoint", "data": "data.own"}.get(key, key)
         try:
             OmegaConf.update(raw, key, OmegaConf.create(f"x: {value}").x, merge=False, force_add=True)
         except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError) as error:
             said = "it has no such item" if isinstance(error, IndexError) else str(error).splitlines()[0]
-            raise ValueError(f"override {override!r} does not fit the recipe: {said}") from error
+            raise ValueError(f"override {quoted(override)} does not fit the recipe: {said}") from error
     return read_config(OmegaConf.to_container(raw, resolve=True))
 
 
@@ -460,9 +463,11 @@ def read_config(values: Any) -> TrainConfig:
         place = ".".join(str(part) for part in first["loc"]) or "the recipe"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise ValueError(f"{place} is no setting of a recipe{more}") from error
+            known = [entry.name for part in (TrainConfig, *STRICT) for entry in fields(part)]
+            near = suggestion(str(first["loc"][-1]), known)
+            raise ValueError(f"{place} is no setting of a recipe{near}{more}") from error
         if first["type"] in ("missing", "missing_argument"):
             raise ValueError(f"{place} is missing{more}") from error
-        raise ValueError(f"{place} is {first['input']!r}: {first['msg'].lower()}{more}") from error
+        raise ValueError(f"{place} is {quoted(first['input'])}: {first['msg'].lower()}{more}") from error
     config.check()
     return config

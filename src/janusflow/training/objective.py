@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from janusflow.config import JanusFlowConfig
+from janusflow.device import CPU
 from janusflow.flow import interpolate, target_velocity
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.packing import Pack
@@ -178,7 +179,11 @@ class Objective(nn.Module):
         """
         blocks = {id(p) for p in self.network.language_model.layers.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in blocks]
-        return torch.stack([p.sum() * 0 for p in others]).sum() if others else torch.zeros(())
+        return (
+            torch.stack([p.sum() * 0 for p in others]).sum()
+            if others
+            else torch.zeros((), dtype=torch.float32, device=CPU)
+        )
 
     def weighted(self, sums: dict[str, Tensor], counts: Mapping[str, float]) -> Tensor:
         """The loss: each sum over its count, weighted and added.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from janusflow.data.samples import Sample
 from janusflow.data.templates import IGNORE, Tokens
+from janusflow.device import CPU
 from janusflow.model.attention import Documents
 
 
@@ -49,9 +50,9 @@ class Pack:
 
 def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
     """Samples one after the other in one row."""
-    ids = torch.tensor([token for sample in samples for token in sample.tokens.ids])
-    positions = torch.tensor([position for sample in samples for position in sample.tokens.positions])
-    following = torch.tensor([label for s in samples for label in _following(s.tokens)])
+    ids = torch.tensor([token for sample in samples for token in sample.tokens.ids], device=CPU)
+    positions = torch.tensor([position for sample in samples for position in sample.tokens.positions], device=CPU)
+    following = torch.tensor([label for s in samples for label in _following(s.tokens)], device=CPU)
     predicted_at = (following != IGNORE).nonzero()[:, 0]
     seen = [sample.seen for sample in samples if sample.seen is not None]
     drawn = [sample.drawn for sample in samples if sample.drawn is not None]
@@ -65,7 +66,7 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
         seen=torch.cat(seen).to(device) if seen else None,
         pixels=torch.stack([one.pixels for one in drawn]).to(device) if drawn else None,
         noise=torch.stack([one.noise for one in drawn]).to(device) if drawn else None,
-        t=torch.tensor([one.t for one in drawn], device=device) if drawn else None,
+        t=torch.tensor([one.t for one in drawn], dtype=torch.float32, device=device) if drawn else None,
     )
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, Sig
 from janusflow.config import JanusFlowConfig, siglip_config, tiny
 from janusflow.data.samples import SampleConfig, SampleMaker
 from janusflow.data.sources import TinyworldSource
+from janusflow.flow import standard_normal
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
 from janusflow.pipeline import JanusFlow
@@ -118,7 +119,7 @@ def fit_vae(recipe: PartsRecipe, folder: Path, device: torch.device) -> Autoenco
     def losses(model: Any, step: int) -> Losses:
         pixels = samples.any_scenes(recipe.seed, step, recipe.vae_batch).to(device)
         posterior = model.encode(pixels).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=step_generator(recipe.seed, step)).to(device)
+        noise = standard_normal(posterior.mean.shape, step_generator(recipe.seed, step)).to(device)
         output = model.decode(posterior.mean + posterior.std * noise).sample.float()
         absolute, squared = (output - pixels).abs().mean(), (output - pixels).square().mean()
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
@@ -251,7 +252,7 @@ def look_back(network: JanusFlowForConditionalGeneration) -> None:
     """
     llm, config = network.language_model, network.config.text_config
     embeddings, side = llm.embed_tokens.weight, config.hidden_size**0.5
-    u = torch.randn(config.hidden_size, device=embeddings.device)
+    u = torch.randn(config.hidden_size, dtype=embeddings.dtype, device=embeddings.device)
     u /= u.norm()
     embeddings += torch.outer(side - embeddings @ u, u)
     half = config.head_dim // 2

@@ -1,0 +1,96 @@
+"""The keyword arguments of `generate` as types, and the callback that watches, steers or cancels it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
+
+import torch
+from torch import Tensor
+
+from janusflow.arguments import unknown_argument
+from janusflow.images import ImageSource
+
+OutputType = Literal["pil", "np", "latent"]
+OUTPUT_TYPES = ("pil", "np", "latent")
+
+StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Tensor]], "Mapping[str, Any] | None"]
+"""`callback_on_step_end`: called as callback(model, step, t, tensors) after each step of each batch.
+
+`step` counts from 0 and `t` in (0, 1] is the time reached. JanusFlow's tensors are {"latents": x}, and Janus' are
+{"codes": the codes so far}. A JanusFlow callback may return a mapping with
+
+- `latents`: they take x's place;
+- `guidance_scale`: it holds from the next step of this batch on;
+- `stop`: True ends the generation, and the pictures are returned as they are.
+
+An exception that the callback raises ends the generation and is raised by `generate`; the model can be used again.
+
+Example:
+    >>> cancelled = threading.Event()  # set by a button, a signal, another thread
+    >>> def check(model, step, t, tensors):
+    ...     if cancelled.is_set():
+    ...         raise InterruptedError("cancelled")
+    >>> model.generate("a red circle", callback_on_step_end=check)
+"""
+
+
+@dataclass(frozen=True)
+class StepChange:
+    """What a callback asks for after a step; see `StepEnd`."""
+
+    latents: Tensor | None = None
+    guidance_scale: float | None = None
+    stop: bool = False
+
+    @classmethod
+    def read(cls, returned: Mapping[str, Any] | None) -> StepChange:
+        """The changes in what a callback returned.
+
+        Raises:
+            ValueError: for a key that is none of them.
+        """
+        known = list(cls.__dataclass_fields__)
+        odd = [str(key) for key in returned or {} if key not in known]
+        if odd:
+            raise unknown_argument(odd, known, of="the mapping that callback_on_step_end returned")
+        return cls(**(returned or {}))
+
+
+class SharedSettings(TypedDict, total=False):
+    """What every model's `generate` takes besides prompts and `output_type`."""
+
+    num_images_per_prompt: SupportsIndex
+    guidance_scale: float
+    seed: SupportsIndex | Sequence[SupportsIndex] | None
+    batch_size: SupportsIndex
+    decode_batch_size: SupportsIndex | None
+    callback_on_step_end: StepEnd | None
+    progress: bool
+
+
+class FlowSettings(SharedSettings, total=False):
+    """What `JanusFlow.generate` takes."""
+
+    num_inference_steps: SupportsIndex
+    guidance_interval: tuple[float, float]
+    solver: str
+    shift: float
+    height: SupportsIndex | None
+    width: SupportsIndex | None
+    generator: torch.Generator | Sequence[torch.Generator] | None
+    latents: Tensor | None
+    image: ImageSource | Sequence[ImageSource] | None
+    mask: ImageSource | Sequence[ImageSource] | None
+    strength: float | None
+    paste_original: bool
+
+
+class TokenSettings(SharedSettings, total=False):
+    """What `Janus.generate` takes."""
+
+    do_sample: bool
+    temperature: float
+    top_k: SupportsIndex
+    top_p: float

@@ -1,0 +1,82 @@
+"""How many pictures a request makes, of which size, and whether they fit into the model's context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from janusflow.arguments import whole_number
+from janusflow.config import JanusFlowConfig
+
+SIZE_MULTIPLE = 16  # pixels: one image token of the released checkpoints
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a request makes: `prompts` times `per_prompt` pictures of `height` x `width` pixels."""
+
+    prompts: int
+    per_prompt: int
+    height: int
+    width: int
+
+    @property
+    def pictures(self) -> int:
+        """In all."""
+        return self.prompts * self.per_prompt
+
+    def one_each(self, name: str, values: list[Tensor]) -> Tensor:
+        """One value per generated picture, stacked, from one for all, one per prompt, or one per picture.
+
+        Raises:
+            ValueError: for another number of values.
+        """
+        if len(values) == 1:
+            values = values * self.pictures
+        elif len(values) == self.prompts:
+            values = [value for value in values for _ in range(self.per_prompt)]
+        if len(values) != self.pictures:
+            raise ValueError(
+                f"{len(values)} {name}s were given for {self.prompts} prompts of {self.per_prompt} pictures each"
+            )
+        return torch.stack(values)
+
+
+def check_size(config: JanusFlowConfig, height: object, width: object, latents: Tensor | None) -> tuple[int, int]:
+    """Height and width in pixels: as given, or of the latents, or what the weights were trained at.
+
+    Raises:
+        ValueError: if one is no positive multiple of 16.
+    """
+    if latents is not None and latents.ndim == 4:
+        height = latents.shape[2] * config.latent_downscale if height is None else height
+        width = latents.shape[3] * config.latent_downscale if width is None else width
+    multiple = max(SIZE_MULTIPLE, config.latent_downscale * config.latent_patch_size)
+    return _multiple("height", height, config, multiple), _multiple("width", width, config, multiple)
+
+
+def _multiple(name: str, value: object, config: JanusFlowConfig, multiple: int) -> int:
+    refusal = f"{name} is {value!r:.40}; expected a positive multiple of {multiple} pixels"
+    try:
+        pixels = whole_number(name, config.image_size if value is None else value)
+    except ValueError as error:
+        raise ValueError(refusal) from error
+    if pixels % multiple:
+        raise ValueError(refusal)
+    return pixels
+
+
+def check_context(config: JanusFlowConfig, prompt_mask: Tensor, image_tokens: int) -> None:
+    """Refuses prompts that, with the time and image tokens, do not fit into the LLM's positions.
+
+    Raises:
+        ValueError: naming the longest prompt's tokens and what fits.
+    """
+    longest, room = int(prompt_mask.sum(dim=1).max()), config.text_config.max_position_embeddings
+    if longest + 1 + image_tokens > room:
+        raise ValueError(
+            f"a prompt has {longest} tokens; beside {image_tokens} image tokens the model's context of {room} "
+            f"holds at most {max(room - 1 - image_tokens, 0)}"
+        )
