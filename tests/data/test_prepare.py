@@ -295,3 +295,16 @@ def test_nothing_kept_is_an_error_that_says_why(folder: Path, tmp_path: Path) ->
     assert done.exit_code == 2
     assert "0 of 25 pictures kept" in told and "most are 'too small' (--min-side is 256)" in told
     assert (tmp_path / "out" / "report.md").is_file()
+
+
+def test_captions_do_not_hold_the_thoughts_of_a_model_that_reasons(folder: Path, tmp_path: Path) -> None:
+    said = iter(["<think>A picture of a</think>\nA red square.", "<think>I see", *["a caption"] * 50])
+    state = prepare(
+        SourceConfig("folder", str(folder)),
+        tmp_path / "out",
+        settings(short_share=0.0),
+        captioner=lambda pictures: [next(said) for _ in pictures],
+    )
+    assert state.counts["no caption"] == 1, "thoughts that do not end are no caption"
+    rows = FileSource(SourceConfig("webdataset", str(tmp_path / "out")))
+    assert {rows.record(index).text for index in range(rows.length or 0)} == {"A red square.", "a caption"}

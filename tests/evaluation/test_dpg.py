@@ -138,7 +138,7 @@ def test_all_of_it(data: Path, tmp_path: Path) -> None:
 def test_its_grids_need_no_judge(data: Path, tmp_path: Path) -> None:
     request = EvalRequest("dpg", tmp_path / "run", data=data, mode="generate", limit=7)
     assert evaluate(request, model=Painter())["done"] == 7
-    assert [file.name for file in (tmp_path / "run" / "grids").iterdir()] == ["p1.png"], "p2 lacks a picture"
+    assert [file.name for file in (tmp_path / "run" / "grids").iterdir()] == ["p2.png"], "p1 lacks a picture"
 
 
 def test_without_a_verdict_it_is_not_judged(data: Path) -> None:
@@ -242,3 +242,20 @@ def test_the_official_answers_of_mplug() -> None:
             if no.intersection(asked.parents):
                 no.add(number)
         assert score(model, name) == pytest.approx(100 * (1 - len(no) / len(questions))), (model, name)
+
+
+@pytest.mark.parametrize("thoughts", ["<think>no, perhaps</think>\n", "no, perhaps</think>", "<thinking>no</thinking>"])
+def test_a_judge_that_reasons_is_read_without_its_thoughts(data: Path, thoughts: str) -> None:
+    benchmark, picture = Dpg(data, DpgSettings(mode="fixed")), Image.new("RGB", (8, 8))
+    benchmark.judge_model = Oracle(f"{thoughts}Yes.")
+    assert benchmark.judge(benchmark.items()[0], picture) == {"score": 1, "answers": {"1": 1, "2": 1, "3": 1}}
+    benchmark.judge_model = Oracle("<think>It could be")
+    with pytest.raises(NotJudgedError, match="cut off before its thoughts end; give it more tokens"):
+        benchmark.judge(benchmark.items()[0], picture)
+
+
+def test_replies_that_are_neither_yes_nor_no_are_counted(data: Path) -> None:
+    benchmark = Dpg(data, DpgSettings(mode="fixed"))
+    benchmark.judge_model = Oracle("Yes.", "A cat.", "no")
+    verdict = benchmark.judge(benchmark.items()[0], Image.new("RGB", (8, 8)))
+    assert verdict["answers"] == {"1": 1, "2": 0, "3": 0} and verdict["unreadable"] == 1

@@ -49,7 +49,7 @@ CASES = {
         geneval_folder, ("images/00000/metadata.jsonl", "images/00001/samples/0000.png"), settings={"images": 1}
     ),
     "dpg": Case(dpg_folder, ("grids/p1.png",), "Yes.", {"mode": "fixed"}, items=4, score=100),
-    "wise": Case(lambda folder: write_prompts(folder, "legacy"), ("images/1.png", "images/2.png"), WISE),
+    "wise": Case(lambda folder: write_prompts(folder, "legacy"), ("report.json",), WISE),
     "mjhq": Case(mjhq_folder, ("images/animals/a1.png",), settings={"clip": "", "eval_size": 32, "device": "cpu"}),
     "uni_mmmu": Case(
         uni_mmmu_folder,
@@ -96,6 +96,8 @@ def test_it_runs_from_end_to_end(
     report = evaluate(request, model=tiny_model)
     assert report["judged"] == report["items"] == case.items and not report["not_judged"]
     assert report["scores"] and (case.score is None or report["score"] == pytest.approx(case.score))
+    assert set(report["n"]) == set(report["scores"]), "every score says what it is over"
+    assert all(0 <= low <= report["scores"][name] <= high for name, (low, high) in report["intervals_95"].items())
     page = (out / "report.html").read_text(encoding="utf-8")
     assert report["title"] in page and page.count("data:image/png") >= 1
     assert all((out / file).stat().st_size for file in case.official)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from janusflow.evaluation import endpoint_judge
+from janusflow.evaluation.dpg import Dpg, DpgSettings
 from janusflow.evaluation.judges import Cached, forgotten_if_useless, open_judge
 from janusflow.evaluation.protocol import NotJudgedError
 
@@ -384,3 +385,16 @@ def test_other_words_are_refused_in_one_sentence(spec: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         open_judge(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_a_benchmark_reads_no_thoughts_and_the_cache_keeps_the_whole_reply(
+    server: Server, judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("openai")
+    server.answers = [(200, reply("<think>no</think>yes"))]
+    benchmark = Dpg(tmp_path, DpgSettings(judge=f"openai:model-7@{server.url}"))
+    benchmark.out = tmp_path / "run"
+    for _ in range(2):
+        assert benchmark.judge_model.reply("?") == "yes" and benchmark.judge_model.name.startswith("model-7 at ")
+    (kept,) = (tmp_path / "run" / "replies").rglob("*.json")
+    assert json.loads(kept.read_text())["reply"] == "<think>no</think>yes" and len(server.asked) == 1

@@ -12,6 +12,7 @@ import pytest
 
 from janusflow.evaluation import judges
 from janusflow.evaluation.mmbench import FILES, TURN, MmBench, MmBenchSettings, choice_question, read_option
+from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import evaluate
 from tests.evaluation.test_mmvet import Replying
@@ -186,3 +187,13 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-12])
     with pytest.raises(ValueError, match="is damaged: row 5 has not 12 columns; expected"):
         MmBench(tmp_path, MmBenchSettings()).items()
+
+
+def test_a_judge_that_reasons_is_read_without_its_thoughts(tmp_path: Path) -> None:
+    benchmark = MmBench(mmbench_folder(tmp_path), MmBenchSettings(judge="fake"))
+    benchmark.judge_model = Replying("<think>Z or B?</think>A")
+    item = benchmark.items()[0]
+    assert benchmark.judge(item, "It purrs.")["said"] == "A"
+    benchmark.judge_model = Replying("<think>Z or B?")
+    with pytest.raises(NotJudgedError, match="said nothing in 3 tries"):
+        benchmark.judge(item, "It purrs.")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from janusflow.evaluation import judges
 from janusflow.evaluation.mmvet import TRIES, MmVet, MmVetSettings, read_grade
+from janusflow.evaluation.protocol import NotJudgedError
 from tests.evaluation.test_yes_no import cut, judges_anything, run, save_picture
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
@@ -155,3 +156,11 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
         (tmp_path / "mm-vet.json").write_text(content)
         with pytest.raises(ValueError, match=f"{said}.*; expected"):
             benchmark.items()
+
+
+def test_a_judge_that_reasons_grades_with_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark, judge = graded(tmp_path, monkeypatch, "<think>0.1? No.</think> 0.7", "<think>0.3")
+    assert benchmark.judge(benchmark.items()[0], "an answer")["score"] == 0.7
+    judge.replies = ["<think>0.3"]
+    with pytest.raises(NotJudgedError, match="said nothing in 5 tries"):
+        benchmark.judge(benchmark.items()[0], "an answer")

@@ -17,15 +17,18 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from janusflow.cli import app
 from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.command import run as run_command
+from janusflow.evaluation.manifest import remember
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.records import Records
 from janusflow.evaluation.report import notes, number, weights_of
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run import _remember, evaluate, work
+from janusflow.evaluation.run import evaluate, work
 
 
 @dataclass(frozen=True)
@@ -337,7 +340,7 @@ def test_what_nobody_could_do_is_refused_before_anything_is_made(
 
 def test_processes_share_the_items_without_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = EvalRequest("counting", tmp_path, batch_size=2)
-    _remember(request, request.open())
+    remember(request, request.open())
     models = [Model(), Model(), Model()]
     for rank, model in enumerate(models):
         work(request, rank, 3, model=model)
@@ -436,3 +439,72 @@ def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
 
     assert evaluate(EvalRequest("counting", out), model=Second())["score"] == 1
     assert evaluate(EvalRequest("counting", out), model=Model(most=0))["score"] == 1
+
+
+def test_a_run_that_is_stopped_says_what_is_done_and_how_to_continue(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path, batch_size=1)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped: 5 of 10 items are made and 0 judged; .*the same command"):
+        evaluate(request, model=Model(most=5))
+    evaluate(replace(request, mode="generate"), model=Model())
+    original, count = Counting.judge, 0
+
+    def stops(self: Counting, item: Item, output: Output) -> dict[str, Any]:
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise KeyboardInterrupt
+        return original(self, item, output)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Counting, "judge", stops)
+        with pytest.raises(KeyboardInterrupt, match="10 of 10 items are made and [1-3] judged"):
+            evaluate(request, model=Model())
+    assert evaluate(request, model=Model(most=0))["judged"] == 10
+
+
+def test_the_command_that_is_stopped_ends_with_130_and_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("janusflow.evaluation.run.open_model", lambda request: Model(most=5))
+    done = CliRunner().invoke(app, ["eval", "counting", "--out", str(tmp_path / "run"), "--batch-size", "1"])
+    assert done.exit_code == 130 and "Traceback" not in done.output
+    assert "stopped: 5 of 10 items are made and 0 judged" in done.stderr and str(tmp_path / "run") in done.stderr
+
+
+def refuse(*args: Any, **options: Any) -> Any:
+    raise AssertionError("nothing may be opened or fetched yet")
+
+
+@pytest.mark.parametrize("sweep", [[], ["steps=1,2"]])
+@pytest.mark.parametrize("name", ["pope", "counting", "dpg"])
+def test_a_wrong_data_folder_is_reported_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sweep: list[str]
+) -> None:
+    monkeypatch.setattr("janusflow.pipeline.JanusFlow.from_pretrained", refuse)
+    monkeypatch.setattr("janusflow.checkpoint.files.snapshot_download", refuse)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
+    given = {"out": tmp_path / "run", "data": tmp_path / "nowhere", "model": "somebody/model"}
+    settings = ["judge=somebody/judge"] if name == "dpg" else []
+    options = [] if name != "pope" else ["max_new_tokens=3"]
+    with pytest.raises(ValueError, match="nowhere', but there is no folder or file of that name"):
+        run_command(name, config=None, changes=given, settings=settings, options=options, sweep=sweep)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("opnai:gpt-4o", "judge 'opnai:gpt-4o' is no model that can be opened here"),
+        ("models/nowhere/at/all", "is no model that can be opened here"),
+        ("openai:gpt-4o?max_request=3", "has no option 'max_request'"),
+        ("janusflow:no/such/folder", "expected 'tiny', a folder, or a hub id"),
+    ],
+)
+def test_a_misspelt_judge_is_reported_before_any_answer(tmp_path: Path, judge: str, said: str) -> None:
+    from tests.evaluation.test_mmvet import mmvet_folder
+
+    request = EvalRequest("mmvet", tmp_path / "run", data=mmvet_folder(tmp_path), settings={"judge": judge})
+    model = Model()
+    with pytest.raises(ValueError, match=said):
+        evaluate(request, model=model)
+    assert not model.made and not (tmp_path / "run").exists()

@@ -195,9 +195,9 @@ def test_useless_replies_are_not_kept_for_the_next_run(tmp_path: Path, monkeypat
     data, out = write_prompts(tmp_path / "data", "legacy"), tmp_path / "out"
     request = EvalRequest("wise", out, data=data, limit=1, settings={"judge": "it"})
     report = evaluate(request, model=Painter())
-    assert report["judged"] == 0 and "no score in 3 tries" in report["not_judged"]["1"]
+    assert report["judged"] == 0 and "no score in 3 tries" in next(iter(report["not_judged"].values()))
     assert not list((out / "replies").rglob("*.json"))
-    assert evaluate(request)["scores"]["culture"] == pytest.approx(1) and len(oracle.asked) == 4
+    assert list(evaluate(request)["scores"].values()) == [pytest.approx(1)] and len(oracle.asked) == 4
     for verdicts in out.glob("verdicts-*"):
         verdicts.unlink()
     assert evaluate(request)["judged"] == 1 and len(oracle.asked) == 4, "what was of use is kept"

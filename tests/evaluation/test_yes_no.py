@@ -20,6 +20,8 @@ from janusflow.evaluation.mmbench import UNSTATED
 from janusflow.evaluation.mme import Mme, MmeQuestion, MmeScore, MmeSettings
 from janusflow.evaluation.pope import Pope, PopeSettings
 from janusflow.evaluation.protocol import Benchmark, Row
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import checked, evaluate
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
@@ -352,3 +354,55 @@ def test_mme_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
     (tmp_path / "Your_Results" / "color.txt").unlink()
     with pytest.raises(ValueError, match="color.txt is missing; expected"):
         benchmark.items()
+
+
+@pytest.mark.parametrize(
+    ("answer", "readable"),
+    [("Yes", True), ("yes, it is.", True), ("No", True), ("There is not.", True), ("YES", True)]
+    + [("", False), ("There is a dog.", False), ("NO", False), ("Hm. No", False), ("yesterday", False)],
+)
+def test_an_answer_that_pope_reads_only_by_default_is_unreadable(answer: str, readable: bool) -> None:
+    assert pope.is_readable(answer) is readable
+
+
+def test_answers_that_cannot_be_read_are_flagged_and_n_stands_with_each_score(tmp_path: Path) -> None:
+    """Twelve answers that are neither yes nor no: POPE's rule gives F1 66.7, and the report warns."""
+    (tmp_path / "data").mkdir()
+    request = EvalRequest("pope", tmp_path / "run", data=pope_folder(tmp_path / "data"))
+
+    class Vague(Answering):
+        def chat_batch(self, talks: Any, **options: Any) -> list[str]:
+            return super().chat_batch(talks)
+
+    report = evaluate(request, model=Vague(lambda text: "A dog, I think"))
+    assert report["scores"]["f1"] == pytest.approx(200 / 3)
+    assert (report["unreadable"], report["items_unreadable"], report["n"]["f1"]) == (12, 12, 12)
+    assert report["n"]["random/precision"] == 4 and report["n"]["random/recall"] == 2
+    low, high = report["intervals_95"]["accuracy"]
+    assert low < 30 and high > 70, "not 50 to 50"
+    assert "f1" not in report["intervals_95"], "nor 66.7 to 66.7"
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "run" / name).read_text()
+        assert (
+            "Unreadable answers: 12, in 12 of 12 items." in text
+            and "Too few to compare (n &lt; 30)" in text.replace("n < 30", "n &lt; 30")
+        )
+    assert "| f1 | 66.67 | 12 (few) |  |" in (tmp_path / "run" / "report.md").read_text()
+    assert "f1, n = 12 (few)" in (tmp_path / "run" / "report.html").read_text()
+    assert report["not_judged"] == {}
+
+
+def test_a_limit_needs_its_own_pictures_only_and_takes_from_all_sets(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    request = EvalRequest("pope", tmp_path / "run", data=pope_folder(tmp_path / "data"), limit=3)
+    chosen = checked(request)[1]
+    assert [item.data["set"] for item in chosen] == list(pope.SETS)
+    assert checked(request)[1] == chosen, "the same ones every time"
+    needed = {item.group for item in chosen}
+    for file in (tmp_path / "data" / "val2014").iterdir():
+        if file.name not in needed:
+            file.unlink()
+    assert checked(request)[1] == chosen
+    (tmp_path / "data" / "val2014" / min(needed)).unlink()
+    with pytest.raises(ValueError, match=f"{min(needed)} is missing; expected .*RUCAIBox"):
+        checked(request)

@@ -62,7 +62,9 @@ def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
                 said = f"{quoted(str(error.filename))}: {error.strerror}"
             print(f"error: {said}", file=sys.stderr)
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
+            if stopped.args:
+                print(stopped, file=sys.stderr)
             raise typer.Exit(130) from None
 
     return run

@@ -26,6 +26,7 @@ from janusflow.data.sources import BROKEN, FileSource, Record
 from janusflow.data.streams import EmptyStreamError, StreamSource
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
+from janusflow.reasoning import final_answer
 
 Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
@@ -265,7 +266,7 @@ def _captioned(shard: list[Kept], state: State, config: PrepareConfig, captioner
             captions += captioner([load_image(kept.jpeg) for kept in shard[start : start + config.batch_size]])
     found = []
     for kept, caption in zip(shard, captions, strict=True):
-        text = " ".join(caption.split())
+        text = " ".join((caption if captioner is None else final_answer(caption)).split())
         if not text:
             state.counts[NO_CAPTION] += 1
             state.hashes.discard(kept.digest)  # a later copy may have one

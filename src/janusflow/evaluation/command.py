@@ -15,7 +15,7 @@ from janusflow.arguments import quoted
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
 from janusflow.evaluation.report import markdown
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run import evaluate, open_model
+from janusflow.evaluation.run import checked, evaluate, open_model
 from janusflow.evaluation.sweep import draw_curves
 
 SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}
@@ -59,6 +59,8 @@ def run(
     values = dict(map(read_sweep, sweep))
     request, shown = _for_sweep(request, values)
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
+    if shared:
+        checked(request)
     model = open_model(request) if shared else None  # once for all points
     reports = []
     for chosen in itertools.product(*values.values()):

@@ -11,10 +11,11 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.protocol import Benchmark, Item
 from janusflow.evaluation.records import ESCAPED
 from janusflow.images import load_image
 
@@ -28,6 +29,7 @@ class DataFolder:
     Args:
         path: of the folder.
         source: what is expected in it, and where that comes from; ends every message.
+        unchecked: whether `picture` and `held_picture` leave it to `check` to look at the pictures.
 
     Attributes:
         read: the files that were read, without the pictures.
@@ -37,7 +39,7 @@ class DataFolder:
         ValueError: if there is no such folder.
     """
 
-    def __init__(self, path: Path | None, source: str) -> None:
+    def __init__(self, path: Path | None, source: str, *, unchecked: bool = False) -> None:
         if path is None or not path.is_dir():
             raise ValueError(
                 f"{'no data folder was given' if path is None else f'{path} is no folder'}; expected {source}"
@@ -45,6 +47,7 @@ class DataFolder:
         self.path, self.source = path, source
         self.read: list[Path] = []
         self.pictures: set[Path] = set()
+        self.unchecked = unchecked
 
     def refusal(self, file: Path, problem: str) -> ValueError:
         """The sentence on a file with a problem."""
@@ -127,9 +130,21 @@ class DataFolder:
         """A whole picture's path: the first of these files that is there.
 
         Raises:
-            ValueError: if none is, or it is cut off.
+            ValueError: if none is, or it is cut off; not if pictures are left unchecked.
         """
-        file = self.find(*names)
+        if self.unchecked:
+            places = [self.path / name for name in names]
+            return next((place for place in places if place.is_file()), places[0])
+        return self.check(self.find(*names))
+
+    def check(self, file: Path) -> Path:
+        """A picture's path, if that is whole.
+
+        Raises:
+            ValueError: if it is missing or cut off.
+        """
+        if not file.is_file():
+            raise self.refusal(file, "is missing")
         if file not in self.pictures:
             with file.open("rb") as handle:
                 start, size = handle.read(2), handle.seek(0, 2)
@@ -148,15 +163,27 @@ class DataFolder:
             where: which picture of which file, for the message.
 
         Raises:
-            ValueError: if it is cut off or no picture.
+            ValueError: if it is cut off or no picture; not if pictures are left unchecked.
         """
+        if self.unchecked:
+            with suppress(binascii.Error, ValueError):
+                return base64.b64decode(content, validate=True) if isinstance(content, str) else content
+            return b""
         try:
             found = base64.b64decode(content, validate=True) if isinstance(content, str) else content
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"{where} is no base64 ({error}); expected {self.source}") from error
-        if not _looks_whole(found[:2], found[-8:]):
-            self._decode(found, where)
+        self.check_held(found, where)
         return found
+
+    def check_held(self, picture: bytes, where: str) -> None:
+        """Refuse bytes that are no whole picture.
+
+        Raises:
+            ValueError: naming `where`.
+        """
+        if not _looks_whole(picture[:2], picture[-8:]):
+            self._decode(picture, where)
 
     def _decode(self, picture: Path | bytes, where: str = "") -> None:
         try:
@@ -177,8 +204,18 @@ class Questions(Benchmark):
         Raises:
             ValueError: if there is none.
         """
-        self._folder = DataFolder(self.data, self.source)
+        self._folder = DataFolder(self.data, self.source, unchecked=self.limited)
         return self._folder
+
+    def check_items(self, items: Sequence[Item]) -> None:
+        super().check_items(items)
+        assert self._folder is not None
+        for item in items:
+            for picture in item.images:
+                if isinstance(picture, Path):
+                    self._folder.check(picture)
+                elif isinstance(picture, bytes):
+                    self._folder.check_held(picture, f"the picture of {self.title}'s item {item.key}")
 
     def files(self) -> list[Path]:
         return [] if self._folder is None else list(self._folder.read)

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
-from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.sample import Sample
 from janusflow.images import load_image
 from janusflow.sheet import save_png
 
@@ -98,6 +99,11 @@ def zeroed(questions: Sequence[DpgQuestion], answers: Mapping[int, int]) -> dict
     return values
 
 
+def is_readable(reply: str) -> bool:
+    """Whether a reply's first word is yes or no."""
+    return re.match(r"\W*(yes|no)\b", reply, re.IGNORECASE) is not None
+
+
 def says_yes(reply: str) -> bool:
     """Whether a reply's first word is yes; anything else is no."""
     return re.match(r"\W*yes\b", reply, re.IGNORECASE) is not None
@@ -152,6 +158,7 @@ class Dpg(Benchmark):
 
     name = "dpg"
     title = "DPG-Bench"
+    whole_groups = True
     official_items = 4260
     caveat = "Published figures come from the judge mPLUG-large; those of another judge are not comparable with them."
     draws = True
@@ -195,19 +202,30 @@ class Dpg(Benchmark):
         """All answers, 1 for yes, by the question's number; the score is their mean after zeroing."""
         assert isinstance(output, Image.Image)
         picture, questions = self._cell(output), _questions(item)
-        answers = {}
+        answers, unread = {}, 0
         for question in questions:
             reply = self.judge_model.reply(QUESTION.format(question=question.text), [picture])
             if not reply.strip():
-                raise NotJudgedError(f"judge {self.judge_model.name} said nothing to {question.text!r}")
+                raise self.no_verdict(reply, 1)
             answers[question.number] = int(says_yes(reply))
+            unread += not is_readable(reply)
         values = zeroed(questions, answers).values()
-        return {"score": sum(values) / len(values), "answers": {str(number): said for number, said in answers.items()}}
+        found = {"score": sum(values) / len(values), "answers": {str(number): yes for number, yes in answers.items()}}
+        return {**found, "unreadable": unread} if unread else found
+
+    def part(self, item: Item) -> str:
+        """Where the prompt comes from, which its id begins with ("partiprompts97")."""
+        return item.group.rstrip("0123456789")
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        official, means = self.settings.mode == "official", []
-        categories: dict[str, list[int]] = defaultdict(list)
+        return {name: 100 * sum(one.values) / one.n for name, one in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        official = self.settings.mode == "official"
+        means: list[tuple[float, str]] = []
+        categories: dict[str, list[tuple[float, str]]] = defaultdict(list)
         for prompt in by_prompt(rows):
+            group = prompt[0].item.group
             questions = _questions(prompt[0].item)
             if official:
                 questions = [question for question in questions if not question.first]
@@ -224,10 +242,12 @@ class Dpg(Benchmark):
                 for question in questions:
                     said = (answers if official else values)[question.number]
                     for name in {question.category, question.category.split("-")[0].strip()}:
-                        categories[name].append(said)
-            means.append(sum(shares) / len(shares))
-        found = {name: 100 * sum(said) / len(said) for name, said in sorted(categories.items())}
-        return {**found, "overall": 100 * sum(means) / len(means)} if means else found
+                        categories[name].append((said, group))
+            means.append((sum(shares) / len(shares), group))
+        named = [*sorted(categories.items()), *([("overall", means)] if means else [])]
+        return {
+            name: Sample([value for value, _ in values], [group for _, group in values], 100) for name, values in named
+        }
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Grids `grids/ID.png` of the prompts whose four pictures are there."""

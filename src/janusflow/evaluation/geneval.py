@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -237,6 +238,7 @@ class GenEval(Benchmark):
 
     name = "geneval"
     title = "GenEval"
+    whole_groups = True
     caveat = (
         "Detector and CLIP are transformers' models, other weights than the official scorer's: run that on this folder "
         "before a comparison to the point."
@@ -290,6 +292,19 @@ class GenEval(Benchmark):
             "images": sum(row.score for row in rows) / len(rows),
             "prompts": sum(row.item.group in right for row in rows) / len(rows),
         }
+
+    def part(self, item: Item) -> str:
+        return str(item.data["tag"])
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        tags: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            tags[row.item.data["tag"]].append(row)
+        right = {row.item.group for row in rows if row.score}
+        groups = list(dict.fromkeys(row.item.group for row in rows))
+        prompts = Sample([float(group in right) for group in groups], groups, 1)
+        whole = {name: over(rows, whole=1) for name in ("overall", "images")}
+        return {**{tag: over(own, whole=1) for tag, own in tags.items()}, **whole, "prompts": prompts}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Adds each prompt's `metadata.jsonl`; the pictures lie where the official scorer looks under `images`."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from janusflow.evaluation.data import Questions, mean, write_text
 from janusflow.evaluation.pope import brief_question
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 FILE = "testdev_balanced_questions.json"
 
@@ -79,18 +80,23 @@ class Gqa(Questions):
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         said, right = str(output), item.data["answer"]
-        return {"score": float(prepared(said) == prepared(right)), "strict": float(said == right)}
+        found = {"score": float(prepared(said) == prepared(right)), "strict": float(said == right)}
+        return found if said.strip() else {**found, "unreadable": True}
+
+    def part(self, item: Item) -> str:
+        return str(item.data.get("type", ""))
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
         if not rows:
             return {}
-        kinds: dict[str, list[float]] = defaultdict(list)
+        kinds: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            if "type" in row.item.data:
-                kinds[row.item.data["type"]].append(row.score)
-        found = {"accuracy": mean([row.score for row in rows]), "strict": mean([row.verdict["strict"] for row in rows])}
-        found |= {kind: mean(kinds[kind]) for kind in ("binary", "open") if kind in kinds}
-        return {name: 100 * value for name, value in found.items()}
+            kinds[row.item.data.get("type", "")].append(row)
+        found = {"accuracy": over(rows, whole=100), "strict": over(rows, lambda row: row.verdict["strict"], whole=100)}
+        return found | {kind: over(kinds[kind], whole=100) for kind in ("binary", "open") if kind in kinds}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """`testdev_balanced_predictions.json`: a list of questionId and prediction."""

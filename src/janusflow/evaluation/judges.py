@@ -22,6 +22,7 @@ from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 from janusflow.evaluation.local_judges import FamilyJudge, LocalJudge, LocalOptions
 from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.evaluation.records import ESCAPED
+from janusflow.reasoning import final_answer
 
 OPENAI = "https://api.openai.com/v1"
 FORM = "openai:MODEL@https://HOST/v1"
@@ -58,7 +59,7 @@ class Judge(Protocol):
 
 
 def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge:
-    """Opens a judge.
+    """Opens a judge; a local model's weights are read when it is first asked.
 
     Args:
         spec: one of
@@ -95,6 +96,32 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
     else:
         raise ValueError(f"no judge is named; write {FORM}, or the folder or hub id of a local model")
     return judge if folder is None else Cached(judge, folder, shape)
+
+
+class WithoutThoughts:
+    """A judge whose replies hold its answers only: see `reasoning.final_answer`.
+
+    Every benchmark asks its judge through this, whatever the judge is; what `Cached` keeps is the whole reply.
+
+    Args:
+        judge: any judge.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self.name, self.judge = judge.name, judge
+
+    def reply(
+        self,
+        prompt: str,
+        images: Sequence[Image.Image] = (),
+        *,
+        system: str = "",
+        temperature: float = 0.0,
+        attempt: int = 0,
+    ) -> str:
+        """See `Judge`; "" where the thoughts do not end."""
+        said = self.judge.reply(prompt, images, system=system, temperature=temperature, attempt=attempt)
+        return final_answer(said)
 
 
 _used: ContextVar[list[Path] | None] = ContextVar("_used", default=None)  # files of this item's replies

@@ -5,12 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from janusflow.checkpoint.files import find_folder
 from janusflow.evaluation.protocol import NotJudgedError
+
+if TYPE_CHECKING:
+    from janusflow.pipeline import JanusFlow
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,24 @@ class LocalOptions:
 
 
 class FamilyJudge:
-    """A model of this family, asked through `JanusFlow.ask`; one question at a time."""
+    """A model of this family, asked through `JanusFlow.ask`; one question at a time.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
 
     def __init__(self, place: str, options: LocalOptions) -> None:
+        find_folder(place, weights=False)
+        self.name, self.options = place, options
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _model(self) -> JanusFlow:
+        """Opened when it is first asked."""
         from janusflow.pipeline import JanusFlow
 
-        self.name, self.options = place, options
-        self._model = JanusFlow.from_pretrained(place, dtype=options.dtype, device=options.device, progress=False)
-        self._lock = threading.Lock()
+        options = self.options
+        return JanusFlow.from_pretrained(self.name, dtype=options.dtype, device=options.device, progress=False)
 
     def reply(
         self,
@@ -48,11 +63,11 @@ class FamilyJudge:
         attempt: int = 0,
     ) -> str:
         """See `Judge`."""
-        text = self._model.processor.question(prompt, len(images))
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": text, "images": list(images)})
         sampling = {"do_sample": True, "temperature": temperature, "seed": attempt} if temperature else {}
         with self._lock:
+            text = self._model.processor.question(prompt, len(images))
+            messages.append({"role": "user", "content": text, "images": list(images)})
             return self._model.chat(messages, max_new_tokens=self.options.max_tokens, **sampling)
 
 
@@ -68,11 +83,8 @@ class LocalJudge:
     """
 
     def __init__(self, place: str, options: LocalOptions) -> None:
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-        from janusflow.building import open_complete
-        from janusflow.device import resolve_device
 
         self.name, self.options = place, options
         where = str(Path(place).expanduser())
@@ -80,12 +92,24 @@ class LocalJudge:
             config = AutoConfig.from_pretrained(where)
             self.sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             self._processor = _open_processor(where, config) if self.sees else AutoTokenizer.from_pretrained(where)
-            kind = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
-            self._model = open_complete(kind, where, dtype=options.dtype).to(resolve_device(options.device)).eval()
         except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"judge {place!r} is no model that can be opened here: {reason}") from error
+            raise _refusal(place, error) from error
         self._lock = threading.Lock()
+
+    @cached_property
+    def _model(self) -> Any:
+        """Its weights, read when it is first asked."""
+        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+        from janusflow.building import open_complete
+        from janusflow.device import resolve_device
+
+        where, device = str(Path(self.name).expanduser()), resolve_device(self.options.device)
+        kind = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
+        try:
+            return open_complete(kind, where, dtype=self.options.dtype).to(device).eval()
+        except (OSError, ValueError, ImportError) as error:
+            raise _refusal(self.name, error) from error
 
     def reply(
         self,
@@ -121,6 +145,12 @@ class LocalJudge:
             return {"role": role, "content": text}
         pictures: list[dict[str, Any]] = [{"type": "image", "image": picture.convert("RGB")} for picture in images]
         return {"role": role, "content": [*pictures, {"type": "text", "text": text}]}
+
+
+def _refusal(place: str, error: Exception) -> ValueError:
+    """The sentence on a model that cannot be opened."""
+    reason = str(error).strip().splitlines()[0]
+    return ValueError(f"judge {place!r} is no model that can be opened here: {reason}")
 
 
 def _open_processor(where: str, config: Any) -> Any:

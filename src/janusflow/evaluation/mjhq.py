@@ -20,6 +20,7 @@ from PIL import Image
 
 from janusflow.evaluation.frechet import EVAL_SIZE, Features, frechet_distance
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 from janusflow.images import load_image
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Mjhq(Benchmark):
             counts[category] += 1
             if 0 < self.settings.per_category < counts[category]:
                 continue
-            if self.settings.inception:
+            if self.settings.inception and not self.limited:
                 self._chosen(category, name)
             seed, data = self.settings.seed + index, {"id": name, "category": category}
             found.append(Item(f"{category}/{name}", record["prompt"], seed=seed, data=data))
@@ -96,6 +97,17 @@ class Mjhq(Benchmark):
 
     def files(self) -> list[Path]:
         return [self._file]
+
+    def references(self, item: Item) -> list[Path]:
+        assert self.data is not None
+        return [self.data / item.data["category"] / f"{item.data['id']}.jpg"] if self.settings.inception else []
+
+    def check_models(self) -> None:
+        super().check_models()
+        if self.settings.inception and not Path(self.settings.inception).expanduser().is_file():
+            raise ValueError(
+                f"inception is {self.settings.inception!r}, which is no file; expected an Inception as TorchScript"
+            )
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         """100 times the cosine (or 0 without CLIP); the features of both pictures go to a file under `self.out`."""
@@ -121,6 +133,9 @@ class Mjhq(Benchmark):
             found["fid"] = frechet_distance(features[:, DRAWN], features[:, CHOSEN])
         likeness = [float(row.verdict["clip"]) for row in rows if "clip" in row.verdict]
         return {**found, "clip": sum(likeness) / len(likeness)} if likeness else found
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        return {"fid": over(rows), "clip": over(row for row in rows if "clip" in row.verdict)}
 
     @cached_property
     def features(self) -> Features:

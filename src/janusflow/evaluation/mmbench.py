@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
 from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 LETTERS = "ABCD"
 TURN = 1_000_000  # between the indices of a question's rotations
@@ -130,6 +131,7 @@ class MmBench(Questions):
     title = "MMBench dev"
     Settings = MmBenchSettings
     main = "circular"
+    whole_groups = True
     published: ClassVar = {
         "JanusFlow 384 (paper)": {UNSTATED: 74.9},
         "JanusFlow 256 (paper)": {UNSTATED: 71.9},
@@ -172,6 +174,8 @@ class MmBench(Questions):
             if len(text) > REFERENCE or not text.isdecimal():
                 break
             holder = int(text)
+            if holder not in rows and folder.unchecked:
+                return b""
             if holder not in rows:
                 raise ValueError(f"{where} should be that of index {holder}, which is missing; expected {self.source}")
         if holder not in known:
@@ -199,35 +203,48 @@ class MmBench(Questions):
         said, how = read_option(answer, options), "rule"
         if said is None and self.settings.judge:
             said, how = self._match(item.data["question"], options, answer), "judge"
-        return {"score": float(said == item.data["answer"]), "said": said or NONE, "read by": how}
+        found = {"score": float(said == item.data["answer"]), "said": said or NONE, "read by": how}
+        return found if said else {**found, "unreadable": True}
 
     def _match(self, question: str, options: Mapping[str, str], answer: str) -> str | None:
         prompt = MATCHING.format(question=question, options=listed(options), reply=answer)
         for attempt in range(TRIES):
-            words = self.judge_model.reply(prompt, attempt=attempt, temperature=0.5 * attempt).translate(MARKS).split()
+            reply = self.judge_model.reply(prompt, attempt=attempt, temperature=0.5 * attempt)
+            words = reply.translate(MARKS).split()
             if words and (words[0] in options or words[0] == NONE):
                 return None if words[0] == NONE else words[0]
+        if not reply.strip():  # the judge's answer is missing, not the model's
+            raise self.no_verdict(reply, TRIES)
         return None
 
+    def part(self, item: Item) -> str:
+        return str(item.data.get("category", ""))
+
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
         turns: dict[int, dict[int, bool]] = defaultdict(dict)
         for row in rows:
             turns[row.item.data["index"] % TURN][row.item.data["index"]] = row.score == 1
         vanilla, circular = [], defaultdict[str, list[bool]](list)
+        groups: dict[str, list[str]] = defaultdict(list)
         for row in rows:
             data = row.item.data
             if data["index"] >= TURN:
                 continue
-            vanilla.append(row.score)
+            vanilla.append(row)
             own = turns[data["index"]]
             if len(own) == data["rotations"]:  # else some were not asked
                 parts = [f"{name}/{data[name]}" for name in GROUPS if name in data]
                 for part in ("circular", *parts):
                     circular[part].append(all(own.values()))
+                    groups[part].append(row.item.group)
         if all(row.item.data["rotations"] == 1 for row in rows):
             circular.clear()
-        found = {part: 100 * mean(circular[part]) for part in ("circular", *sorted(circular)) if part in circular}
-        return found | ({"vanilla": 100 * mean(vanilla)} if vanilla else {})
+        names = [part for part in ("circular", *sorted(circular)) if part in circular]
+        found = {part: Sample(circular[part], groups[part], 100) for part in names}
+        return found | ({"vanilla": over(vanilla, whole=100)} if vanilla else {})
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """`MMBench_DEV_EN.tsv` with a column "prediction", without the pictures, as VLMEvalKit scores it."""

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from janusflow.evaluation.data import Questions, mean, write_text
 from janusflow.evaluation.pope import brief_question
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 PERCEPTION = (
     "existence",
@@ -161,6 +162,7 @@ class Mme(Questions):
     official_items = 2374
     Settings = MmeSettings
     main = "perception"
+    whole_groups = True
     published: ClassVar = {
         "JanusFlow 384 (paper)": {"perception": 1333.1},
         "JanusFlow 256 (paper)": {"perception": 1203.0},
@@ -205,7 +207,8 @@ class Mme(Questions):
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         said = {True: "Yes", False: "No", None: "other"}[reads(str(output))]
-        return {"score": float(said == item.data["label"]), "said": said}
+        found = {"score": float(said == item.data["label"]), "said": said}
+        return {**found, "unreadable": True} if said == "other" else found
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         tasks: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
@@ -214,6 +217,10 @@ class Mme(Questions):
             tasks[data["task"]].append((data["image"], row.item.key, row.score == 1))
         found = {task: _score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
         return totals(found) | {task: value.score for task, value in found.items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        parts = {"perception": PERCEPTION, "cognition": COGNITION, **{task: (task,) for task in PERCEPTION + COGNITION}}
+        return {name: over(row for row in rows if row.item.data["task"] in tasks) for name, tasks in parts.items()}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """A file of each task with the answers as its fourth column, each on one line."""

@@ -19,6 +19,7 @@ from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
 from janusflow.evaluation.mmbench import LETTER_ONLY, choice_question
 from janusflow.evaluation.pope import BRIEFLY
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 LONG = 5  # words: only longer answers are searched for the text of an option
 MARKS = ",.!?;:'"
@@ -66,10 +67,15 @@ class MmmuQuestion:
 
 
 def read_choice(response: str, options: Mapping[str, str], rng: Random) -> str:
-    """The letter that a response chooses.
+    """The letter that a response chooses (see `find_choice`); of none one by chance."""
+    return find_choice(response, options) or rng.choice(list(options))
+
+
+def find_choice(response: str, options: Mapping[str, str]) -> str | None:
+    """The letter that can be read from a response; None if there is none.
 
     In this order: "(A)"; "A " as a word; "A."; the text of an option, if the response has more than five words. Of
-    several the one mentioned last; of none one by chance.
+    several the one mentioned last.
     """
     for mark in MARKS:
         response = response.strip(mark)
@@ -84,7 +90,7 @@ def read_choice(response: str, options: Mapping[str, str], rng: Random) -> str:
         found = [letter for letter, text in options.items() if text.lower() in lower]
         if found:
             return max(found, key=lambda letter: lower.rfind(options[letter].lower()))
-    return rng.choice(list(options))
+    return None
 
 
 def read_open(response: str) -> list[Value]:
@@ -232,18 +238,26 @@ class Mmmu(Questions):
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         options, answers, said = item.data["options"], item.data["answers"], str(output)
         if not options:
-            return {"score": float(open_is_right(read_open(said), answers))}
+            right = {"score": float(open_is_right(read_open(said), answers))}
+            return right if said.strip() else {**right, "unreadable": True}
         letter = read_choice(said, options, Random(f"{self.settings.seed} {item.key}"))
-        return {"score": float(letter in answers), "said": letter}
+        found = {"score": float(letter in answers), "said": letter}
+        return found if find_choice(said, options) else {**found, "unreadable": True}
+
+    def part(self, item: Item) -> str:
+        return str(item.data["subject"])
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        parts: dict[str, list[float]] = defaultdict(list)
+        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        parts: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             subject = row.item.data["subject"]
             for part in ("overall", f"domain/{DOMAIN.get(subject, 'other')}", f"subject/{subject}"):
-                parts[part].append(row.score)
+                parts[part].append(row)
         first = ["overall", *sorted(part for part in parts if part != "overall")]
-        return {part: 100 * mean(parts[part]) for part in first if part in parts}
+        return {part: over(parts[part], whole=100) for part in first if part in parts}
 
     def write_judged(self, rows: Sequence[Row]) -> None:
         """`total_val_output.json`: by question the letter that was read, or the answer to an open question."""

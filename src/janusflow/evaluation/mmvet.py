@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import Questions, mean, write_text
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 TRIES = 5
@@ -130,15 +131,24 @@ class MmVet(Questions):
             grade = read_grade(reply)
             if grade is not None:
                 return {"score": grade, "reply": reply}
-        return {"score": 0.0, "reply": reply, "problem": f"no number from 0 to 1 in {TRIES} replies"}
+        if not reply.strip():  # no answer at all is no grade
+            raise self.no_verdict(reply, TRIES)
+        problem = f"no number from 0 to 1 in {TRIES} replies"
+        return {"score": 0.0, "unreadable": True, "reply": reply, "problem": problem}
+
+    def part(self, item: Item) -> str:
+        return "+".join(item.data["capability"])
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        parts: dict[str, list[float]] = defaultdict(list)
+        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        parts: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             for part in ("overall", *dict.fromkeys(row.item.data["capability"])):
-                parts[part].append(row.score)
+                parts[part].append(row)
         known = [part for part in ("overall", *CAPABILITIES) if part in parts]
-        return {part: 100 * mean(parts[part]) for part in [*known, *sorted(set(parts) - set(known))]}
+        return {part: over(parts[part], whole=100) for part in [*known, *sorted(set(parts) - set(known))]}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """`results/janusflow.json`: answers by question id."""

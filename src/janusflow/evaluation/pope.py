@@ -6,6 +6,7 @@ Three sets of 3,000 questions (random, popular, adversarial) over COCO; others o
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import Questions, mean, write_text
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 NO = ("No", "no", "not")
 SETS = ("random", "popular", "adversarial")
@@ -84,6 +86,12 @@ def says_yes(answer: str) -> bool:
     return not any(word in NO for word in sentence.split(" "))
 
 
+def is_readable(answer: str) -> bool:
+    """Whether an answer's first sentence says yes or no at all, in whatever case the official reading knows."""
+    sentence = answer.split(".")[0]
+    return not says_yes(answer) or re.search(r"\byes\b", sentence, re.IGNORECASE) is not None
+
+
 def score(labels: Sequence[bool], answers: Sequence[str]) -> PopeScore:
     """Scores answers as the official evaluation does.
 
@@ -114,6 +122,18 @@ def _score(labels: Sequence[bool], said: Sequence[bool]) -> PopeScore:
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
+
+
+def _samples(rows: Sequence[Row]) -> dict[str, Sample]:
+    """What each number of `PopeScore` is over."""
+    said = [row for row in rows if row.verdict["said"] == "yes"]
+    return {
+        "accuracy": over(rows, whole=100),
+        "precision": over(said, whole=100),
+        "recall": over((row for row in rows if row.item.data["label"]), whole=100),
+        "f1": over(rows),
+        "yes_ratio": over(rows, lambda row: row.verdict["said"] == "yes", whole=100),
+    }
 
 
 # --- the benchmark --------------------------------------------------------------------------------------------------
@@ -192,7 +212,8 @@ class Pope(Questions):
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         yes = says_yes(str(output))
-        return {"score": float(yes == item.data["label"]), "said": "yes" if yes else "no"}
+        found = {"score": float(yes == item.data["label"]), "said": "yes" if yes else "no"}
+        return found if is_readable(str(output)) else {**found, "unreadable": True}
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         sets: dict[str, list[Row]] = defaultdict(list)
@@ -205,6 +226,13 @@ class Pope(Questions):
         names = list(PopeScore.__dataclass_fields__)
         means = {name: 100 * mean([values[name] for values in found.values()]) for name in names if found}
         return means | {f"{kind}/{name}": 100 * found[kind][name] for kind in found for name in names}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        found = {}
+        for kind in ("", *SETS):
+            own = [row for row in rows if kind in ("", row.item.data["set"])]
+            found |= {f"{kind}/{name}" if kind else name: sample for name, sample in _samples(own).items() if own}
+        return found
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """The answer files of the repository's evaluation: JSON lines of question and answer, in the set's order."""

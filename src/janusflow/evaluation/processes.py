@@ -22,12 +22,16 @@ def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    context = multiprocessing.get_context("spawn")
+    context, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
         parts = [pool.submit(work, request, rank, workers) for rank in range(workers)]
         try:
             for part in parts:
                 part.result()
+        except KeyboardInterrupt:  # their records are whole, whenever they end
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            raise
         except BrokenProcessPool as error:
             raise ValueError(
                 "a worker process died, perhaps for lack of memory; what is done is kept: give the command again"

@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import signature
+from mimetypes import guess_type
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
+from janusflow.evaluation.sample import Sample, over
 from janusflow.images import ImageSource
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class Benchmark(ABC):
         caveat: what a reader must know of the figures beside which a report puts its own.
         swept: name of the score that a sweep over options of drawing shows; "" for `main`.
         for_sweeps: settings of such a sweep, where the user gives none: what does not depend on drawing is left out.
+        whole_groups: whether `--limit` keeps the items of a group together.
         threads: how many verdicts are asked for at once.
+        limited: whether only some items are chosen; `items` then leaves it to `check_items` to look for their pictures.
         out: folder of the run; set before anything is made, judged or scored.
     """
 
@@ -126,8 +129,11 @@ class Benchmark(ABC):
     caveat: ClassVar[str] = ""
     swept: ClassVar[str] = ""
     for_sweeps: ClassVar[Mapping[str, Any]] = {}
+    whole_groups: ClassVar[bool] = False
     threads: int = 1
+    limited: bool = False
     out: Path
+    _judge: Judge | None = None
 
     def __init__(self, data: Path | None, settings: Any) -> None:
         self.data, self.settings = data, settings
@@ -141,12 +147,50 @@ class Benchmark(ABC):
         """
 
     def files(self) -> list[Path]:
-        """The files that were read, for their hashes in the report."""
-        return []
+        """The files that items and verdicts depend on, for their hashes: a run with others is another run.
+
+        By default everything under `self.data` except pictures and the run's own folder. A benchmark that names its
+        files names its `pictures` as well.
+        """
+        return [file for file in self._under_data() if not is_picture(file)]
 
     def pictures(self) -> list[Path]:
-        """Pictures that were found beside them, for one hash over all of them."""
+        """The pictures that were found beside them, for one hash over all of them.
+
+        By default those under `self.data`, if `files` is the default too.
+        """
+        return [file for file in self._under_data() if is_picture(file)] if self._files_are_default() else []
+
+    def _files_are_default(self) -> bool:
+        return type(self).files is Benchmark.files
+
+    def _under_data(self) -> list[Path]:
+        if self.data is None:
+            return []
+        out = self.out.resolve() if hasattr(self, "out") else None
+        found = [self.data] if self.data.is_file() else sorted(self.data.rglob("*"))
+        return [file for file in found if file.is_file() and (out is None or out not in file.resolve().parents)]
+
+    def references(self, item: Item) -> list[Path]:
+        """Files that the verdict on an item reads besides the item and its output."""
         return []
+
+    def part(self, item: Item) -> str:
+        """The part of the benchmark (category, subset) that an item belongs to: `--limit` takes from all of them.
+
+        By default the folder of the item's key.
+        """
+        return item.key.rpartition("/")[0]
+
+    def check_items(self, items: Sequence[Item]) -> None:
+        """Look for the files of the items that `--limit` chose.
+
+        Raises:
+            ValueError: naming the first that is missing or damaged.
+        """
+        for file in (file for item in items for file in self.references(item)):
+            if not file.is_file():
+                raise ValueError(f"{file} does not exist; expected {self.source}")
 
     def drawn(self, item: Item) -> bool:
         """Whether this item is a picture to draw; a benchmark with both kinds decides by item."""
@@ -181,13 +225,40 @@ class Benchmark(ABC):
             return list(drawn)
         return list(model.chat_batch([conversation(model, item) for item in items], **options))
 
-    @cached_property
+    @property
     def judge_model(self) -> Judge:
-        """The model that `Settings.judge` names, opened when it is first asked; replies are kept in `self.out`."""
+        """The model that `Settings.judge` names, opened when it is first asked; replies are kept in `self.out`.
+
+        Any object with `Judge`'s method may be assigned. Replies never hold a model's thoughts.
+        """
         from janusflow.evaluation.judges import open_judge
 
-        self.check_judge()
-        return open_judge(self.settings.judge, cache=self.out / "replies")
+        if self._judge is None:
+            self.check_judge()
+            self.judge_model = open_judge(self.settings.judge, cache=self.out / "replies")
+        assert self._judge is not None
+        return self._judge
+
+    @judge_model.setter
+    def judge_model(self, judge: Judge) -> None:
+        from janusflow.evaluation.judges import WithoutThoughts
+
+        self._judge = WithoutThoughts(judge)
+
+    def no_verdict(self, reply: str, tries: int) -> NotJudgedError:
+        """The error for a judge whose replies could not be read.
+
+        Args:
+            reply: the last of them.
+            tries: how many there were.
+        """
+        name = self.judge_model.name
+        if not reply.strip():
+            return NotJudgedError(
+                f"judge {name} said nothing in {tries} tries: its reply is empty, or is cut off before its thoughts "
+                "end; give it more tokens with --set judge=...?max_tokens=4096"
+            )
+        return NotJudgedError(f"judge {name} gave no score in {tries} tries, in the end {reply[:200]!r}")
 
     def check_judge(self) -> None:
         """Refuses to begin what nobody could judge.
@@ -201,11 +272,15 @@ class Benchmark(ABC):
     def check_models(self) -> None:
         """Refuses to draw, perhaps for hours, what a model that cannot be opened should judge afterwards.
 
+        Weights are not read or fetched.
+
         Raises:
             ValueError: naming the setting.
         """
         from transformers import AutoConfig
 
+        if getattr(self.settings, "judge", ""):
+            _ = self.judge_model  # opened, without its weights
         for setting in self.judging_models:
             name = getattr(self.settings, setting)
             if not name:
@@ -234,6 +309,18 @@ class Benchmark(ABC):
             rows: judged items; in the bootstrap some stand there several times and others not at all.
         """
 
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        """What each score is over, by its name: the report gives n and, for shares, Wilson's intervals from it.
+
+        By default only scores that are the mean of all items' scores are known, as 1 or in percent.
+
+        Args:
+            rows: judged items.
+        """
+        perfect = [Row(row.item, row.output, {**row.verdict, "score": 1.0}) for row in rows]
+        whole = self.scores(perfect).get(self.main)
+        return {self.main: over(rows, whole=whole if whole in (1, 100) else 0)}
+
     def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
         """Further scores by name, without intervals: distances between whole sets, reckoned once."""
         return {}
@@ -253,6 +340,11 @@ class Benchmark(ABC):
             rows: judged items.
         """
         return
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file's name is a picture's."""
+    return (guess_type(file.name)[0] or "").startswith("image/")
 
 
 def conversation(model: Any, item: Item) -> list[dict[str, Any]]:

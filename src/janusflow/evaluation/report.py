@@ -1,14 +1,12 @@
-"""Scores with bootstrap intervals, and a run's report as JSON, Markdown and one HTML page that needs no network."""
+"""Scores with n and intervals, and a run's report as JSON, Markdown and one HTML page that needs no network."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import itertools
 import json
 import math
-import os
 import platform
 import time
 from collections import defaultdict
@@ -16,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from PIL import Image
@@ -24,20 +21,19 @@ from PIL import Image
 from janusflow.checkpoint.files import find_folder
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.evaluation.data import write_text
+from janusflow.evaluation.intervals import FEW, intervals
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.request import EvalRequest
 from janusflow.images import load_image
 from janusflow.vae import DEFAULT_VAE, vae_weights
 
-RESAMPLES, BOOTSTRAP_SECONDS = 1000, 60
 GALLERY = 12  # best and worst items shown, of each
 THUMBNAIL = 192  # pixels
 MAGNITUDES = (-1.0, 1.0, 100.0, math.inf)  # shares, percentages, points
 TEXT = 600  # characters of an answer shown
 PACKAGES = ("janusflow", "torch", "transformers", "diffusers", "numpy", "pillow")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
-BLOCK = 1 << 22
 
 
 def write_report(
@@ -62,14 +58,17 @@ def write_report(
         What report.json holds.
     """
     scores = benchmark.scores(rows) | benchmark.scores_of_all(rows) if rows else {}
-    intervals = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}
+    samples = benchmark.samples(rows) if rows else {}
     report = {
         "benchmark": request.benchmark,
         "title": benchmark.title,
         "main": benchmark.main,
         "score": scores.get(benchmark.main),
         "scores": scores,
-        "intervals_95": intervals,
+        "n": {name: samples[name].n for name in scores if name in samples},
+        "intervals_95": intervals(benchmark, rows, scores, samples),
+        "unreadable": sum(int(row.verdict.get("unreadable", 0)) for row in rows),
+        "items_unreadable": sum(bool(row.verdict.get("unreadable")) for row in rows),
         "items": len(items),
         "official_items": benchmark.official_items,
         "limit": request.limit,
@@ -89,34 +88,13 @@ def write_report(
     write_text(request.out / "report.html", html(benchmark, report, rows))
     if request.score_output_path is not None:
         request.score_output_path.parent.mkdir(parents=True, exist_ok=True)
-        found = {"result_file": str(request.out / "results.jsonl"), "final_score": report["score"]}
+        found = {
+            "result_file": str(request.out / "results.jsonl"),
+            "final_score": report["score"],
+            "n": report["n"].get(benchmark.main),
+        }
         request.score_output_path.write_text(json.dumps(found) + "\n", encoding="utf-8")
     return report
-
-
-def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of `benchmark.scores`: groups of items drawn with replacement, up to 1,000 times.
-
-    Fewer times, but at least 100, where scoring is slow. Scores that less than half of the draws have are left out.
-    """
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.item.group or row.item.key].append(row)
-    units, rng = list(groups.values()), Random(seed)
-    found: dict[str, list[float]] = defaultdict(list)
-    started, times = time.monotonic(), 0
-    while times < RESAMPLES and (times < 100 or time.monotonic() - started < BOOTSTRAP_SECONDS):
-        drawn = [row for unit in rng.choices(units, k=len(units)) for row in unit]
-        for name, value in benchmark.scores(drawn).items():
-            if math.isfinite(value):
-                found[name].append(value)
-        times += 1
-    ordered = {name: sorted(values) for name, values in found.items() if 2 * len(values) >= times}
-    return {name: (_at(values, 0.025), _at(values, 0.975)) for name, values in ordered.items()}
-
-
-def _at(ordered: Sequence[float], share: float) -> float:
-    return ordered[round(share * (len(ordered) - 1))]
 
 
 # --- what made it ---------------------------------------------------------------------------------------------------
@@ -140,31 +118,6 @@ def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
     return sorted({*found, *(vae_weights(vae) if draws and vae else ())})
 
 
-def hashes(found: Sequence[Path]) -> dict[str, str]:
-    """sha256 of files, by their paths under the folder that they share."""
-    if not found:
-        return {}
-    root = Path(os.path.commonpath([file.parent for file in found]))
-    return {str(file.relative_to(root)): sha256(file) for file in found}
-
-
-def hash_of_all(pictures: Sequence[Path]) -> dict[str, str]:
-    """One sha256 over the hashes of many files, in the order of their names; nothing if there are none."""
-    if not pictures:
-        return {}
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes(pictures).items()))
-    return {f"{len(pictures)} pictures": hashlib.sha256(lines.encode()).hexdigest()}
-
-
-def sha256(file: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
@@ -179,17 +132,29 @@ def _versions() -> dict[str, str]:
 
 
 def table(report: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of text: names of scores, this run with intervals, and each published model."""
+    """Rows of text: names of scores, this run with n and intervals, and each published model."""
     names = list(report["scores"])
     others = report["published"]
-    rows = [["score", "this run", "95 % interval", *others]]
+    rows = [["score", "this run", "n", "95 % interval", *others]]
     for name in [*names, *(n for n in {n: 0 for row in others.values() for n in row} if n not in names)]:
         low, high = report["intervals_95"].get(name, (None, None))
         between = "" if low is None else f"{number(low)} to {number(high)}"
         rows.append(
-            [name, number(report["scores"].get(name)), between, *(number(o.get(name)) for o in others.values())]
+            [
+                name,
+                number(report["scores"].get(name)),
+                count(report, name),
+                between,
+                *(number(o.get(name)) for o in others.values()),
+            ]
         )
     return rows
+
+
+def count(report: Mapping[str, Any], name: str) -> str:
+    """What a score is over, marked where that is too few to say much; nothing where it is not known."""
+    n = report.get("n", {}).get(name)
+    return "" if n is None else f"{n:,}{' (few)' if n < FEW else ''}"
 
 
 def number(value: float | None) -> str:
@@ -203,6 +168,14 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
     if report["limit"] or (whole and report["items"] != whole):
         of = f" of the official {whole:,}" if whole else ""
         found.append(f"A part alone: {report['items']:,} items{of}{' (--limit)' if report['limit'] else ''}.")
+    if n := {name: n for name, n in report.get("n", {}).items() if n < FEW}:
+        names = ", ".join(list(n)[:3]) + (f" and {len(n) - 3} others" if len(n) > 3 else "")
+        found.append(f"Too few to compare (n < {FEW}): {names}.")
+    if unread := report.get("unreadable"):
+        where = f"in {report['items_unreadable']:,} of {report['judged']:,} items"
+        found.append(
+            f"Unreadable answers: {unread:,}, {where}. They are scored by the benchmark's rule, as if they were read."
+        )
     if report["not_judged"]:
         lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
         found.append(f"Without a verdict: {lacking}, for example: {' '.join(first.split())}")
@@ -239,6 +212,7 @@ def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -
         .render(
             report=report,
             number=number,
+            count=count,
             notes=notes(report, benchmark.caveat),
             head=table(report)[0],
             rows=table(report)[1:],
@@ -305,7 +279,8 @@ def _bars(axes: Any, shown: Mapping[str, float], report: Mapping[str, Any]) -> N
         points = [(row[name], place) for place, name in zip(places, shown, strict=True) if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), mark, label=who, markersize=5, linestyle="none")
-    axes.set_yticks(places, list(shown))
+    ns = [report.get("n", {}).get(name) for name in shown]
+    axes.set_yticks(places, [name if n is None else f"{name} (n={n:,})" for name, n in zip(shown, ns, strict=True)])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.invert_yaxis()
     if report["published"]:

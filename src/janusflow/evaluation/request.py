@@ -29,7 +29,7 @@ class EvalRequest:
         data: folder of the benchmark's official files; None where it makes them.
         out: folder of the run; the same one continues it.
         mode: "generate" draws or answers, "score" judges and reports, "full" does both.
-        limit: only so many of the first items.
+        limit: how many items, taken from all parts of the benchmark alike; None for all. See `limit.limited`.
         batch_size: items that are drawn or answered together.
         device, dtype: of the model.
         options: arguments of `model.generate`, or decoding arguments of `model.ask`.
@@ -65,6 +65,9 @@ class EvalRequest:
             if count is not None:
                 whole_number(name, count)
         kind = find_benchmark(self.benchmark)
+        if self.data is not None and not self.data.exists():
+            expected = f"; expected {kind.source}" if kind.source else ""
+            raise ValueError(f"data is {str(self.data)!r}, but there is no folder or file of that name{expected}")
         check_options(kind, self.options)
         if kind.draws and "seed" in self.options:
             raise ValueError(f"the seeds are those of the items of {kind.title}; leave the option seed out")
@@ -82,6 +85,7 @@ class EvalRequest:
             raise ValueError(f"setting {place} of {self.benchmark}: {said}" if place else said) from error
         benchmark = kind(self.data, settings)
         benchmark.out = self.out
+        benchmark.limited = self.limit is not None
         return benchmark
 
 

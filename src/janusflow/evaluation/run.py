@@ -6,36 +6,33 @@ finished item, of each process), and in the end `results.jsonl`, `report.json`, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
-from inspect import signature
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from janusflow.checkpoint.load import open_checkpoint
-from janusflow.device import device_of, resolve_device, resolve_dtype
+from janusflow.device import device_of
+from janusflow.evaluation.digests import asked_digest
 from janusflow.evaluation.judges import forgotten_if_useless
+from janusflow.evaluation.limit import limited
+from janusflow.evaluation.manifest import as_made, remember
 from janusflow.evaluation.processes import in_processes, on_ray, wait_for_all
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
-from janusflow.evaluation.records import ESCAPED, Records
-from janusflow.evaluation.registry import find_benchmark
-from janusflow.evaluation.report import hash_of_all, hashes, weights_of, write_report
-from janusflow.evaluation.request import RESERVED, EvalRequest
+from janusflow.evaluation.records import Records
+from janusflow.evaluation.report import write_report
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.state import digests_of, judged_of, outputs_of, to_do, verdicts_of
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder, save_png
-
-SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
-HOW = ("threads", "device")  # settings that change no verdict
 
 
 def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: int = 0) -> dict[str, Any]:
@@ -54,14 +51,40 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
         ValueError: for bad data, a folder that holds another run or that another run is writing into, or outputs that
             are missing in mode "score".
     """
-    request = _as_made(request)
+    request = as_made(request)
+    benchmark, items = checked(request)
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    with _alone_in(request.out) if rank == 0 else nullcontext():
+        try:
+            return _evaluate(request, benchmark, items, rank=rank, ranks=ranks, model=model, workers=workers, ray=ray)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_stopped(benchmark, items)) from None
+
+
+def checked(request: EvalRequest) -> tuple[Benchmark, list[Item]]:
+    """A request's benchmark and chosen items, after every check that needs neither the model nor a judge's weights.
+
+    Raises:
+        ValueError: for a wrong name, setting or option, data that is missing or damaged, and, if something is left to
+            make, a judge that cannot be opened.
+    """
     benchmark = request.open()
     if request.mode != "generate":
         benchmark.check_judge()
     items = _chosen(benchmark, request)
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    with _alone_in(request.out) if rank == 0 else nullcontext():
-        return _evaluate(request, benchmark, items, rank=rank, ranks=ranks, model=model, workers=workers, ray=ray)
+    if request.mode == "full" and to_do(benchmark, items):
+        benchmark.check_models()
+    return benchmark, items
+
+
+def _stopped(benchmark: Benchmark, items: Sequence[Item]) -> str:
+    """What a run that is stopped has done, and how to continue it."""
+    outputs = outputs_of(benchmark, items)
+    judged = len(judged_of(benchmark, items, outputs)[0])
+    return (
+        f"stopped: {len(outputs)} of {len(items)} items are made and {judged} judged; everything is kept in "
+        f"{benchmark.out}, and the same command continues from there"
+    )
 
 
 def _evaluate(
@@ -75,8 +98,8 @@ def _evaluate(
     workers: int,
     ray: int,
 ) -> dict[str, Any]:
-    made = _remember(request, benchmark)
-    if request.mode == "score" and not _outputs(benchmark, items):
+    made = remember(request, benchmark)
+    if request.mode == "score" and not outputs_of(benchmark, items):
         raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
     if ranks > 1:
         work(request, rank, ranks)
@@ -89,7 +112,7 @@ def _evaluate(
         in_processes(work, request, workers)
     else:
         _work(benchmark, items, request, 0, 1, model)
-    done = _outputs(benchmark, items)
+    done = outputs_of(benchmark, items)
     benchmark.write_official([Row(item, done[item.key], {}) for item in items if item.key in done])
     if request.mode == "generate":
         return {"benchmark": request.benchmark, "items": len(items), "done": len(done)}
@@ -138,139 +161,24 @@ def _chosen(benchmark: Benchmark, request: EvalRequest) -> list[Item]:
     twice = next((key for key, count in Counter(item.key for item in items).items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"{request.data} holds the key {twice!r} twice; each item of {benchmark.title} has its own")
-    return items[: request.limit]
-
-
-def _as_made(request: EvalRequest) -> EvalRequest:
-    """With mode "score", the request with what made the outputs in place of what the request says of it."""
-    file = request.out / "run.json"
-    if request.mode != "score" or not file.is_file():
-        return request
-    request.open()  # so that a name that does not exist is told
-    made = _told_before(file)
-    judging = find_benchmark(request.benchmark).judging
-    before = {**made.get("used", {}), **made["options"], **made["settings"]}
-    for name, value in {**request.options, **request.settings}.items():
-        if name not in judging and before.get(name) != _plain(value):
-            raise ValueError(
-                f"{request.out} was made with {name} {before.get(name)!r}, and judging cannot change that "
-                f"to {value!r}; leave it out, or run mode full with another --out"
-            )
-    settings = {**made["settings"], **{k: v for k, v in request.settings.items() if k in judging}}
-    return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
-
-
-def _remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
-    """Writes what makes the run's outputs, its weights and data too, and gives it back.
-
-    A run is continued with the same words, weights and data only, but for what its judges are told. Outputs that come
-    from elsewhere were made by nobody knows what.
-    """
-    told = {name: _plain(getattr(request, name)) for name in SAME}
-    told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
-    told["data_sha256"] = {**hashes(benchmark.files()), **hash_of_all(benchmark.pictures())}
-    file, scoring = request.out / "run.json", request.mode == "score"
-    if scoring and not file.is_file():
-        return {**told, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
-    if _outputs(benchmark, benchmark.items()) and not file.is_file():
-        raise ValueError(
-            f"{request.out} holds pictures of no run of ours; judge them with --mode score, or give another --out"
-        )
-    if not scoring:
-        told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
-    if file.is_file() and (scoring or any(request.out.glob("outputs-*.jsonl"))):
-        before = _told_before(file)
-        changed = [name for name in told if before.get(name) != told[name]]
-        if changed:
-            name = changed[0]
-            if name.endswith("sha256"):
-                raise ValueError(f"{request.out} holds a run with other {name.split('_')[0]}; give another --out")
-            raise ValueError(
-                f"{request.out} holds a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
-            )
-        return before
-    told["used"] = used(request, benchmark)
-    beside = file.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    beside.replace(file)
-    return told
-
-
-def _told_before(file: Path) -> dict[str, Any]:
-    """A run's `run.json`.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and all(name in found for name in (*SAME, "settings")):
-            return found
-    except ValueError:
-        pass
-    raise ValueError(f"{file} is damaged, so nobody knows what made the run; give another --out")
-
-
-def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
-    """Every argument that outputs are made with, those that nobody told among them, and where they are made."""
-    from janusflow.janus import Janus
-    from janusflow.pipeline import JanusFlow
-    from janusflow.understanding import Decoding
-
-    try:
-        checkpoint = open_checkpoint(request.model)
-    except ValueError:  # a model of the caller's own, of which nothing is known
-        return {}
-    found: dict[str, Any] = {}
-    if benchmark.draws:
-        drawing = signature((Janus if checkpoint.family == "Janus" else JanusFlow).generate).parameters
-        found |= {name: one.default for name, one in drawing.items() if name not in RESERVED}
-    if benchmark.asks or not benchmark.draws:
-        found |= {field.name: field.default for field in fields(Decoding)}
-    found |= {**benchmark.defaults, **request.options}
-    dtype = str(resolve_dtype(request.dtype, checkpoint.dtype)).removeprefix("torch.")
-    where = {"dtype": dtype, "device": resolve_device(request.device).type, "batch_size": request.batch_size}
-    return dict(_plain({**found, **where}))
-
-
-def _verdicts(benchmark: Benchmark, rank: int = 0) -> Records:
-    """The verdicts by these judges; those by others lie in files of other names."""
-    judged_by = {k: v for k, v in vars(benchmark.settings).items() if k in benchmark.judging and k not in HOW}
-    digest = hashlib.sha256(json.dumps(judged_by, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return Records(benchmark.out, f"verdicts-{digest}", rank)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
-
-
-def _outputs(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, str]:
-    """What is made already, by key: an answer, or a picture's path; pictures of any origin count."""
-    made = {record["key"]: record["output"] for record in Records(benchmark.out, "outputs").all()}
-    found = {}
-    for item in items:
-        if not benchmark.drawn(item):
-            if item.key in made:
-                found[item.key] = made[item.key]
-        elif (benchmark.out / benchmark.place(item)).is_file():
-            found[item.key] = benchmark.place(item)
-    return found
+    chosen = limited(benchmark, items, request.limit)
+    if benchmark.limited:
+        benchmark.check_items(chosen)
+    return chosen
 
 
 def _produce(benchmark: Benchmark, request: EvalRequest, items: Sequence[Item], rank: int, model: Any) -> None:
-    records = Records(request.out, "outputs", rank)
-    recorded, there = {record["key"] for record in records.all()}, _outputs(benchmark, items)
-    todo = [item for item in items if item.key not in recorded or item.key not in there]
+    todo = to_do(benchmark, items)
     if not todo:
         return
-    if request.mode == "full":
-        benchmark.check_models()
     if model is None:
         model = open_model(request)
+    records = Records(request.out, "outputs", rank)
     with progress_bar(f"{benchmark.title}: making", len(todo), shown=rank == 0) as advance:
         for batch in _batches(benchmark, todo, request.batch_size):
             for item, output in zip(batch, benchmark.produce(model, batch, request.options), strict=True):
-                records.append({"key": item.key, "output": _keep(benchmark, item, output)})
+                kept = _keep(benchmark, item, output)
+                records.append({"key": item.key, "output": kept, "asked": asked_digest(benchmark, item)})
                 advance()
 
 
@@ -305,8 +213,8 @@ def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
 
 
 def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
-    outputs, records = _outputs(benchmark, items), _verdicts(benchmark, rank)
-    digests = _digests(benchmark, items, outputs)
+    outputs, records = outputs_of(benchmark, items), verdicts_of(benchmark, rank)
+    digests = digests_of(benchmark, items, outputs)
     judged = {(record["key"], record.get("of")) for record in records.all() if "verdict" in record}
     todo = [item for item in items if item.key in outputs and (item.key, digests[item.key]) not in judged]
 
@@ -339,16 +247,6 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
             raise
 
 
-def _digests(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) -> dict[str, str]:
-    """What tells one output from another that takes its place: a verdict is on these bytes."""
-
-    def content(item: Item) -> bytes:
-        output = outputs[item.key]
-        return (benchmark.out / output).read_bytes() if benchmark.drawn(item) else output.encode(errors=ESCAPED)
-
-    return {item.key: hashlib.sha256(content(item)).hexdigest()[:16] for item in items if item.key in outputs}
-
-
 def _picture(file: Path) -> Image.Image:
     picture = load_image(file)
     picture.load()
@@ -357,16 +255,7 @@ def _picture(file: Path) -> Image.Image:
 
 def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) -> tuple[list[Row], dict[str, str]]:
     """Judged items in order, and why others have no verdict."""
-    verdicts: dict[str, Any] = {}
-    errors: dict[str, str] = {}
-    digests = _digests(benchmark, items, outputs)
-    for record in _verdicts(benchmark).all():
-        if digests.get(record["key"]) != record.get("of"):
-            continue
-        if "verdict" in record:
-            verdicts[record["key"]] = record["verdict"]
-        else:
-            errors[record["key"]] = record["error"]
+    verdicts, errors = judged_of(benchmark, items, outputs)
     rows = [
         Row(item, outputs[item.key], verdicts[item.key])
         for item in items

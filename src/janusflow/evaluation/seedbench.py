@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from janusflow.evaluation.data import Questions, mean, write_text
 from janusflow.evaluation.mmbench import NONE, choice_question, read_option
 from janusflow.evaluation.protocol import Item, Output, Row, conversation
+from janusflow.evaluation.sample import Sample, over
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,14 +164,21 @@ class SeedBench(Questions):
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         said = read_option(str(output), item.data["choices"])
-        return {"score": float(said == item.data["answer"]), "said": said or NONE}
+        found = {"score": float(said == item.data["answer"]), "said": said or NONE}
+        return found if said else {**found, "unreadable": True}
+
+    def part(self, item: Item) -> str:
+        return str(item.data["type"])
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        types: dict[str, list[float]] = defaultdict(list)
+        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        types: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            types["overall"].append(row.score)
-            types[row.item.data["type"]].append(row.score)
-        return {kind: 100 * mean(types[kind]) for kind in ("overall", *TYPES) if kind in types}
+            types["overall"].append(row)
+            types[row.item.data["type"]].append(row)
+        return {kind: over(types[kind], whole=100) for kind in ("overall", *TYPES) if kind in types}
 
     def write_judged(self, rows: Sequence[Row]) -> None:
         """`results.jsonl` with question_id, prediction and gt_answer, as results are handed in."""

@@ -15,8 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.records import ESCAPED
+from janusflow.evaluation.sample import Sample, over
 from janusflow.images import load_image
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")
@@ -118,14 +119,20 @@ class UniMmmu(Benchmark):
     def _item(self, number: int, sample: Mapping[str, str]) -> Item:
         files = [self._file.parent / sample[part] for part in ("svg", "png")]
         lacking = next((file for file in files if not file.is_file()), None)
-        if lacking is not None:
+        if lacking is not None and not self.limited:
             raise ValueError(f"{lacking}, which {self._file} names, does not exist; expected {self.source}")
         data = {name: sample[name] for name in ("id", "svg", "png")} | {"difficulty": sample.get("difficulty", "")}
         key = f"case_{number:02d}_{sample['id']}"
-        return Item(key, files[0].read_text(encoding="utf-8"), seed=self.settings.seed + number - 1, data=data)
+        code = files[0].read_text(encoding="utf-8") if files[0].is_file() else ""  # `check_items` refuses this one
+        return Item(key, code, seed=self.settings.seed + number - 1, data=data)
 
     def files(self) -> list[Path]:
         return [self._file]
+
+    def references(self, item: Item) -> list[Path]:
+        words = self.out / self._case(item) / TEXT  # an output too
+        found = [self._file.parent / item.data[part] for part in ("svg", "png")]
+        return [*found, words] if words.is_file() else found
 
     def place(self, item: Item) -> str:
         return f"{self._case(item)}/{PICTURE}"
@@ -168,6 +175,11 @@ class UniMmmu(Benchmark):
         parts = {name: sum(float(row.verdict[name]) for row in rows) / len(rows) for name in names}
         return {**parts, "overall": 100 * sum(row.score for row in rows) / len(rows)}
 
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        wholes = {"shape_color": 0, "position": 0, "text": 1}
+        parts = {name: over(rows, lambda row, name=name: row.verdict[name], whole=n) for name, n in wholes.items()}
+        return {**parts, "overall": over(rows)}
+
     def write_official(self, rows: Sequence[Row]) -> None:
         """Adds each case's `result.json`; the rest of `outputs/MODEL/code/CASE` is there already."""
         for row in rows:
@@ -193,9 +205,7 @@ class UniMmmu(Benchmark):
             found = read_numbers(reply, wanted)
             if found is not None:
                 return found
-        raise NotJudgedError(
-            f"judge {self.judge_model.name} gave no score in {TRIES} tries, in the end {reply[:200]!r}"
-        )
+        raise self.no_verdict(reply, TRIES)
 
     def _case(self, item: Item) -> str:
         return f"outputs/{self.settings.model_name}/code/{item.key}"

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
 from janusflow.evaluation.pope import brief_question
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 ENOUGH = 3  # people who give an answer make it wholly right
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
@@ -170,16 +171,23 @@ class VqaV2(Questions):
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         if "answers" not in item.data:
             raise NotJudgedError(f"EvalAI alone has the answers of split {self.settings.split}; upload {self.results}")
-        return {"score": accuracy(self.prepared(str(output)), item.data["answers"])}
+        found = {"score": accuracy(self.prepared(str(output)), item.data["answers"])}
+        return found if str(output).strip() else {**found, "unreadable": True}
+
+    def part(self, item: Item) -> str:
+        return str(item.data.get("answer_type", ""))
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        parts: dict[str, list[float]] = defaultdict(list)
+        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        parts: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             data = row.item.data
             for part in ("overall", data["answer_type"], f"question_type/{data['question_type']}"):
-                parts[part].append(row.score)
+                parts[part].append(row)
         first = ["overall", *sorted(part for part in parts if part != "overall")]
-        return {part: 100 * mean(parts[part]) for part in first if part in parts}
+        return {part: over(parts[part], whole=100) for part in first if part in parts}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """The results file of the official scorer and of EvalAI: a list of question_id and answer."""

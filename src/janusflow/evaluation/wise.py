@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
-from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
 
 CRITERIA = {"consistency": 0.7, "realism": 0.2, "aesthetic quality": 0.1}
 TOP = 2  # of a criterion
@@ -304,9 +305,16 @@ class Wise(Benchmark):
                 score = read_verified(reply)
                 if score is not None:
                     return {"score": score, "reply": reply}
-        raise NotJudgedError(
-            f"judge {self.judge_model.name} gave no score in {TRIES} tries, in the end {reply[:200]!r}"
-        )
+        raise self.no_verdict(reply, TRIES)
+
+    def part(self, item: Item) -> str:
+        return self.protocol.category(int(item.data["prompt_id"]))
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        parts: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            parts[self.part(row.item)].append(row)
+        return {"overall": over(rows), **{name: over(own, whole=1) for name, own in parts.items()}}
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         return overall(self.protocol, ((int(row.item.data["prompt_id"]), row.score) for row in rows))

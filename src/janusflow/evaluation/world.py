@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from janusflow.evaluation.frechet import frechet_distance
-from janusflow.evaluation.pope import says_yes
+from janusflow.evaluation.pope import is_readable, says_yes
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row, conversation
+from janusflow.evaluation.sample import Sample, over
 from janusflow.evaluation.tinyworld import tasks
 from janusflow.images import load_image
 from janusflow.tinyworld.captions import (
@@ -75,6 +76,7 @@ class TinyWorld(Benchmark):
     """
 
     name: ClassVar[str] = "tinyworld"
+    whole_groups: ClassVar[bool] = True
     title: ClassVar[str] = "The tiny world"
     draws: ClassVar[bool] = True
     asks: ClassVar[bool] = True
@@ -120,7 +122,9 @@ class TinyWorld(Benchmark):
         if isinstance(output, str):
             said, wanted = output.split("\n"), item.data["answers"]
             right = [as_read(a, b) == b for a, b in zip(said, wanted, strict=False)]
-            return {"score": sum(right) / len(wanted), "wanted": wanted}
+            answered = {"score": sum(right) / len(wanted), "wanted": wanted}
+            unread = sum(not can_be_read(a, b) for a, b in zip(said, wanted, strict=False))
+            return {**answered, "unreadable": unread} if unread else answered
         pixels = np.asarray(output.convert("RGB"))
         task = self.tasks[item.key]
         verdict = check(task, pixels)
@@ -151,6 +155,29 @@ class TinyWorld(Benchmark):
             units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in compared]
             found["similarity to renderings"] = float((units[0] * units[1]).sum(1).mean())
         return found
+
+    def part(self, item: Item) -> str:
+        return str(item.data["kind"])
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            kind = row.item.data["kind"]
+            sides = {"drawing": kind in GENEVAL_KINDS, "answering": not self.drawn(row.item)}
+            for name in (
+                kind,
+                *(side for side, own in sides.items() if own),
+                *(["overall"] if any(sides.values()) else []),
+            ):
+                groups[name].append(row)
+        found = {name: over(own, whole=1) for name, own in groups.items()}
+        found |= {
+            f"exists, {one}, F1": over(groups[f"exists, {one}"]) for one in NEGATIVES if f"exists, {one}" in groups
+        }
+        if "dense" in groups:
+            found["dense, all right"] = over(groups["dense"], lambda row: row.verdict["passed"], whole=1)
+        drawn = over(row for row in rows if self.drawn(row.item))
+        return {**found, "similarity to renderings": drawn, "Frechet distance to renderings": drawn}
 
     def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
         compared = self._compared(rows)
@@ -317,6 +344,11 @@ def as_read(answer: str, wanted: str) -> str:
     if wanted not in ("yes", "no") or not answer.strip():
         return answer
     return "yes" if says_yes(answer.lower()) else "no"
+
+
+def can_be_read(answer: str, wanted: str) -> bool:
+    """Whether an answer says anything and, where yes or no is right, either of them."""
+    return bool(answer.strip()) and (wanted not in ("yes", "no") or is_readable(answer.lower()))
 
 
 def yes_f1(rows: Sequence[Row]) -> float:

@@ -1,0 +1,44 @@
+"""Which items `--limit` takes: the same ones every time, from all parts of a benchmark alike."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+from janusflow.evaluation.protocol import Benchmark, Item
+
+
+def limited(benchmark: Benchmark, items: Sequence[Item], limit: int | None) -> list[Item]:
+    """The items of a run.
+
+    The parts of the benchmark (see `Benchmark.part`) take turns. Within a part items come in the order of their keys'
+    sha256, a fixed random order, and the items of a group one after another where the benchmark keeps groups whole. So
+    the same number gives the same items, and a larger one all of them and more.
+
+    Args:
+        benchmark: whose items.
+        items: all of them.
+        limit: how many; None for all.
+
+    Returns:
+        The chosen items, in the order of `items`.
+    """
+    if limit is None or limit >= len(items):
+        return list(items)
+    parts: dict[str, dict[str, list[str]]] = {}
+    for item in items:
+        unit = item.group if benchmark.whole_groups and item.group else item.key
+        parts.setdefault(benchmark.part(item), {}).setdefault(unit, []).append(item.key)
+    shuffled = [[units[unit] for unit in sorted(units, key=_order)] for _, units in sorted(parts.items(), key=_first)]
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shuffled, fillvalue=()))
+    chosen = set(itertools.islice(itertools.chain.from_iterable(in_turn), limit))
+    return [item for item in items if item.key in chosen]
+
+
+def _order(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _first(part: tuple[str, object]) -> str:
+    return _order(part[0])

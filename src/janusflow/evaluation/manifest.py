@@ -1,0 +1,136 @@
+"""A run's `run.json`: what makes its outputs. A run is continued with the same only, and judged as it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from janusflow.checkpoint.load import open_checkpoint
+from janusflow.device import resolve_device, resolve_dtype
+from janusflow.evaluation.digests import hash_of_all, hashes
+from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.registry import find_benchmark
+from janusflow.evaluation.report import weights_of
+from janusflow.evaluation.request import RESERVED, EvalRequest
+from janusflow.evaluation.state import outputs_of
+
+SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
+
+
+def as_made(request: EvalRequest) -> EvalRequest:
+    """With mode "score", the request with what made the outputs in place of what the request says of it."""
+    file = request.out / "run.json"
+    if request.mode != "score" or not file.is_file():
+        return request
+    request.open()  # so that a name that does not exist is told
+    made = read_manifest(file)
+    judging = find_benchmark(request.benchmark).judging
+    before = {**made.get("used", {}), **made["options"], **made["settings"]}
+    for name, value in {**request.options, **request.settings}.items():
+        if name not in judging and before.get(name) != _plain(value):
+            raise ValueError(
+                f"{request.out} was made with {name} {before.get(name)!r}, and judging cannot change that "
+                f"to {value!r}; leave it out, or run mode full with another --out"
+            )
+    settings = {**made["settings"], **{k: v for k, v in request.settings.items() if k in judging}}
+    return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
+
+
+def remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
+    """Writes what makes the run's outputs, its weights and data too, and gives it back.
+
+    A run is continued with the same words, weights and data only, but for what its judges are told. Outputs that come
+    from elsewhere were made by nobody knows what.
+    """
+    told = {name: _plain(getattr(request, name)) for name in SAME}
+    told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
+    told["data_sha256"] = _data(benchmark)
+    file, scoring = request.out / "run.json", request.mode == "score"
+    if scoring and not file.is_file():
+        return {**told, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
+    if outputs_of(benchmark, benchmark.items()) and not file.is_file():
+        raise ValueError(
+            f"{request.out} holds pictures of no run of ours; judge them with --mode score, or give another --out"
+        )
+    if not scoring:
+        told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
+    if file.is_file() and (scoring or any(request.out.glob("outputs-*.jsonl"))):
+        before = read_manifest(file)
+        changed = [name for name in told if name != "data_sha256" and before.get(name) != told[name]]
+        if _are_others(before.get("data_sha256", {}), told["data_sha256"]):
+            changed.append("data_sha256")
+        if changed:
+            name = changed[0]
+            if name.endswith("sha256"):
+                raise ValueError(f"{request.out} holds a run with other {name.split('_')[0]}; give another --out")
+            raise ValueError(
+                f"{request.out} holds a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
+            )
+        return {**before, "data_sha256": told["data_sha256"]}
+    told["used"] = used(request, benchmark)
+    beside = file.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    beside.replace(file)
+    return told
+
+
+def _data(benchmark: Benchmark) -> dict[str, str]:
+    """sha256 of the data that a run depends on."""
+    return {**hashes(benchmark.files()), **hash_of_all(benchmark.pictures())}
+
+
+def _are_others(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether data has changed; of a run that did not record any, nobody knows.
+
+    Another number of pictures belongs to another limit: each record knows its own.
+    """
+    if not before:
+        return False
+    counted = {name for name in before.keys() ^ now.keys() if name.endswith(" pictures")}
+    return any(before.get(name) != now.get(name) for name in (before.keys() | now.keys()) - counted)
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """A run's `run.json`.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(name in found for name in (*SAME, "settings")):
+            return found
+    except ValueError:
+        pass
+    raise ValueError(f"{file} is damaged, so nobody knows what made the run; give another --out")
+
+
+def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
+    """Every argument that outputs are made with, those that nobody told among them, and where they are made."""
+    from janusflow.janus import Janus
+    from janusflow.pipeline import JanusFlow
+    from janusflow.understanding import Decoding
+
+    try:
+        checkpoint = open_checkpoint(request.model)
+    except ValueError:  # a model of the caller's own, of which nothing is known
+        return {}
+    found: dict[str, Any] = {}
+    if benchmark.draws:
+        drawing = signature((Janus if checkpoint.family == "Janus" else JanusFlow).generate).parameters
+        found |= {name: one.default for name, one in drawing.items() if name not in RESERVED}
+    if benchmark.asks or not benchmark.draws:
+        found |= {field.name: field.default for field in fields(Decoding)}
+    found |= {**benchmark.defaults, **request.options}
+    dtype = str(resolve_dtype(request.dtype, checkpoint.dtype)).removeprefix("torch.")
+    where = {"dtype": dtype, "device": resolve_device(request.device).type, "batch_size": request.batch_size}
+    return dict(_plain({**found, **where}))
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

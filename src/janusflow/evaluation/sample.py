@@ -1,0 +1,49 @@
+"""What a score is over: the values behind it, for its n and its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from janusflow.evaluation.protocol import Row
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The values that a score is made of.
+
+    Attributes:
+        values: one for each item, question or picture that counts.
+        groups: the group of each value. Values of one group (the pictures of a prompt, the questions of a picture) are
+            not independent.
+        whole: the score if every value is 1, for a score that is the mean of its values: 1, or 100 in percent. 0 for
+            any other figure, such as an F1.
+    """
+
+    values: Sequence[float]
+    groups: Sequence[str]
+    whole: float = 0.0
+
+    @property
+    def n(self) -> int:
+        """How many values there are."""
+        return len(self.values)
+
+
+def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, whole: float = 0.0) -> Sample:
+    """A sample with one value per item.
+
+    Args:
+        rows: judged items.
+        value: of a row; by default its score.
+        whole: see `Sample`.
+
+    Example:
+        >>> over(rows, whole=100).n  # a share in percent
+        12
+    """
+    rows = list(rows)
+    values = [row.score if value is None else float(value(row)) for row in rows]
+    return Sample(values, [row.item.group or row.item.key for row in rows], whole)
