@@ -48,7 +48,7 @@ CASES = {
     "geneval": Case(
         geneval_folder, ("images/00000/metadata.jsonl", "images/00001/samples/0000.png"), settings={"images": 1}
     ),
-    "dpg": Case(dpg_folder, ("grids/p1.png",), "Yes.", {"mode": "fixed"}, items=4, score=100),
+    "dpg": Case(dpg_folder, ("grids/p2.png",), "Yes.", {"mode": "fixed"}, items=4, score=100),
     "wise": Case(lambda folder: write_prompts(folder, "legacy"), ("report.json",), WISE),
     "mjhq": Case(mjhq_folder, ("images/animals/a1.png",), settings={"clip": "", "eval_size": 32, "device": "cpu"}),
     "uni_mmmu": Case(
@@ -57,8 +57,8 @@ CASES = {
         UNI_MMMU,
         {"max_new_tokens": 4},
     ),
-    "pope": Case(pope_folder, ("official/answer/coco_pope_random.json",)),
-    "mme": Case(mme_folder, ("official/Your_Results/existence.txt",)),
+    "pope": Case(pope_folder, ("official/answer/coco_pope_random.json",), items=3),
+    "mme": Case(mme_folder, ("official/Your_Results/existence.txt",), items=28),
     "mmbench": Case(mmbench_folder, ("official/MMBench_DEV_EN.tsv",), "A"),
     "seedbench": Case(seed_folder, ("official/results.jsonl",)),
     "vqav2": Case(vqa_folder, ("official/v2_OpenEnded_mscoco_val2014_janusflow_results.json",)),

@@ -92,7 +92,7 @@ def test_another_answer_key_is_another_run(tmp_path: Path) -> None:
     capitals(tmp_path / "data", "Rome", "Rome")
     for mode in ("full", "score"):
         with pytest.raises(ValueError, match=r"holds a run with other data; give another --out"):
-            evaluate(replace(request, mode=mode), model=Model())  # type: ignore[arg-type]
+            evaluate(replace(request, mode=mode), model=Model())
 
 
 def test_another_picture_is_another_run(tmp_path: Path) -> None:
@@ -163,7 +163,9 @@ def test_a_verdict_follows_its_reference_pictures(tmp_path: Path) -> None:
             patch.setattr(kind, "judge_model", Oracle(scored(5, 5)[:-1] + ', "text_semantic_match": 1}'))
             judge = kind.judge
 
-            def counted(self: Benchmark, item: Item, output: Output, judge: Any = judge) -> dict[str, Any]:
+            def counted(
+                self: Benchmark, item: Item, output: Output, *, judge: Any = judge, judged: list[str] = judged
+            ) -> dict[str, Any]:
                 judged.append(item.key)
                 return dict(judge(self, item, output))
 

@@ -19,7 +19,7 @@ def evaluate(
     data: Annotated[Optional[Path], typer.Option(help="Folder of the benchmark's official files.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run; the same one continues it.")] = None,
     mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
-    limit: Annotated[Optional[int], typer.Option(help="Only so many of the first items.")] = None,
+    limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts alike.")] = None,
     batch_size: Annotated[Optional[int], typer.Option(help="Items drawn or answered together; 16 by default.")] = None,
     settings: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; repeatable.")

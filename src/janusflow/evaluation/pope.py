@@ -228,7 +228,7 @@ class Pope(Questions):
         return means | {f"{kind}/{name}": 100 * found[kind][name] for kind in found for name in names}
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        found = {}
+        found: dict[str, Sample] = {}
         for kind in ("", *SETS):
             own = [row for row in rows if kind in ("", row.item.data["set"])]
             found |= {f"{kind}/{name}" if kind else name: sample for name, sample in _samples(own).items() if own}

@@ -65,9 +65,6 @@ class EvalRequest:
             if count is not None:
                 whole_number(name, count)
         kind = find_benchmark(self.benchmark)
-        if self.data is not None and not self.data.exists():
-            expected = f"; expected {kind.source}" if kind.source else ""
-            raise ValueError(f"data is {str(self.data)!r}, but there is no folder or file of that name{expected}")
         check_options(kind, self.options)
         if kind.draws and "seed" in self.options:
             raise ValueError(f"the seeds are those of the items of {kind.title}; leave the option seed out")

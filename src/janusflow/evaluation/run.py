@@ -69,6 +69,9 @@ def checked(request: EvalRequest) -> tuple[Benchmark, list[Item]]:
             make, a judge that cannot be opened.
     """
     benchmark = request.open()
+    if request.data is not None and not request.data.exists():
+        expected = f"; expected {benchmark.source}" if benchmark.source else ""
+        raise ValueError(f"data is {str(request.data)!r}, but there is no folder or file of that name{expected}")
     if request.mode != "generate":
         benchmark.check_judge()
     items = _chosen(benchmark, request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,11 @@ class UniMmmu(Benchmark):
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
         wholes = {"shape_color": 0, "position": 0, "text": 1}
-        parts = {name: over(rows, lambda row, name=name: row.verdict[name], whole=n) for name, n in wholes.items()}
-        return {**parts, "overall": over(rows)}
+        found = {"overall": over(rows)}
+        for name, whole in wholes.items():
+            parts = [replace(row, verdict={"score": row.verdict[name]}) for row in rows]
+            found[name] = over(parts, whole=whole)
+        return found
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Adds each case's `result.json`; the rest of `outputs/MODEL/code/CASE` is there already."""
