@@ -169,7 +169,7 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
         of = f" of the official {whole:,}" if whole else ""
         found.append(f"A part alone: {report['items']:,} items{of}{' (--limit)' if report['limit'] else ''}.")
     if n := {name: n for name, n in report.get("n", {}).items() if n < FEW}:
-        names = ", ".join(list(n)[:3]) + (f" and {len(n) - 3} others" if len(n) > 3 else "")
+        names = "; ".join(list(n)[:3]) + (f" and {len(n) - 3} others" if len(n) > 3 else "")
         found.append(f"Too few to compare (n < {FEW}): {names}.")
     if unread := report.get("unreadable"):
         where = f"in {report['items_unreadable']:,} of {report['judged']:,} items"
