@@ -1,4 +1,4 @@
-"""Functions of a user's own, named as `module:function` on the command line and in recipes."""
+"""Functions and classes of a user's own, named as `module:name` on the command line and in recipes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from typing import Any
 from janusflow.arguments import quoted
 
 
-def load_function(name: str, setting: str) -> Callable[..., Any]:
+def load_function(
+    name: str, setting: str, *, form: str = "module:function", example: str = "my_judge:score"
+) -> Callable[..., Any]:
     """The function that `module:function` names, of a module in the current folder or an installed one.
+
+    Args:
+        name: as the user gave it.
+        setting: what the user gave it for, for messages.
+        form, example: what is expected instead, for messages.
 
     Raises:
         ValueError: if there is none.
     """
     module, _, function = name.partition(":")
     if not module or not function:
-        raise ValueError(f"{setting} is {quoted(name)}; expected module:function, such as my_judge:score")
+        raise ValueError(f"{setting} is {quoted(name)}; expected {form}, such as {example}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -29,9 +36,7 @@ def load_function(name: str, setting: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # whatever a module of others raises
         said = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{setting} is {quoted(name)}; expected module:function of a module that loads ({said})"
-        ) from error
+        raise ValueError(f"{setting} is {quoted(name)}; expected {form} of a module that loads ({said})") from error
     if not callable(found):
         raise ValueError(f"{setting} is {quoted(name)}, which is no function but {type(found).__name__}")
     return found

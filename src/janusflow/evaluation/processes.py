@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -50,11 +51,18 @@ def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
         import ray
     except ImportError as error:
         raise ValueError("Ray workers need the package ray; install janusflow[ray]") from error
-    part = ray.remote(num_gpus=min(1, accelerators()))(work)
+    part = ray.remote(num_gpus=min(1, accelerators()))(_work_from)
     settings = {name: _whole(value) for name, value in request.settings.items()}
     request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)
     request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
-    ray.get([part.remote(request, rank, workers) for rank in range(workers)])
+    here = str(Path.cwd())
+    ray.get([part.remote(here, work, request, rank, workers) for rank in range(workers)])
+
+
+def _work_from(folder: str, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:
+    """A worker's part, with the modules of a folder: a benchmark of the user's own may be one of them."""
+    sys.path.append(folder)
+    work(request, rank, ranks)
 
 
 def _whole(value: Any) -> Any:

@@ -1,38 +1,115 @@
-"""The benchmarks by name; each is imported when it is asked for."""
+"""The benchmarks by name: those of the package, those that other packages register, and classes of the user's own.
+
+Another package registers a benchmark in its `pyproject.toml`:
+
+    [project.entry-points."janusflow.benchmarks"]
+    capitals = "my_package.capitals:Capitals"
+"""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from janusflow.arguments import quoted
 from janusflow.evaluation.protocol import Benchmark
+from janusflow.functions import code_of, load_function
 
-BENCHMARKS = {  # name: file of this folder, and its class
-    "geneval": ("geneval", "GenEval"),
-    "dpg": ("dpg", "Dpg"),
-    "wise": ("wise", "Wise"),
-    "mjhq": ("mjhq", "Mjhq"),
-    "uni_mmmu": ("uni_mmmu", "UniMmmu"),
-    "pope": ("pope", "Pope"),
-    "mme": ("mme", "Mme"),
-    "mmbench": ("mmbench", "MmBench"),
-    "seedbench": ("seedbench", "SeedBench"),
-    "vqav2": ("vqav2", "VqaV2"),
-    "gqa": ("gqa", "Gqa"),
-    "mmmu": ("mmmu", "Mmmu"),
-    "mmvet": ("mmvet", "MmVet"),
-    "tinyworld": ("world", "TinyWorld"),
+GROUP = "janusflow.benchmarks"  # entry points of other packages
+OWN = "MODULE:CLASS"  # a class of the user's own
+REQUIRED = ("name", "title", "draws")
+BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file of this folder, its class, and one line for --help
+    "geneval": ("geneval", "GenEval", "objects, counts, colours and positions in generated pictures"),
+    "dpg": ("dpg", "Dpg", "DPG-Bench: long prompts, each detail judged by a model"),
+    "wise": ("wise", "Wise", "prompts that need world knowledge, judged by a model"),
+    "mjhq": ("mjhq", "Mjhq", "MJHQ-30K: Frechet distance and CLIP similarity"),
+    "uni_mmmu": ("uni_mmmu", "UniMmmu", "Uni-MMMU: the code task, pictures and descriptions judged by a model"),
+    "pope": ("pope", "Pope", "yes/no questions about objects that are or are not in a picture"),
+    "mme": ("mme", "Mme", "yes/no questions on perception and cognition"),
+    "mmbench": ("mmbench", "MmBench", "multiple choice, circular and vanilla accuracy"),
+    "seedbench": ("seedbench", "SeedBench", "SEED-Bench: multiple choice about pictures"),
+    "vqav2": ("vqav2", "VqaV2", "open questions with ten people's answers each"),
+    "gqa": ("gqa", "Gqa", "questions about objects, attributes and relations"),
+    "mmmu": ("mmmu", "Mmmu", "college-level questions with several pictures"),
+    "mmvet": ("mmvet", "MmVet", "MM-Vet: open questions, answers graded by a model"),
+    "tinyworld": (
+        "world",
+        "TinyWorld",
+        "the shipped model's own world: generates and answers, offline, no data needed",
+    ),
 }
 
 
 def find_benchmark(name: str) -> type[Benchmark]:
     """The class of a benchmark.
 
+    Args:
+        name: a key of `BENCHMARKS`, the name of an entry point in the group `janusflow.benchmarks`, or "module:Class"
+            of a module that is installed or in the current folder.
+
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a class that cannot be loaded or is not a benchmark.
+
+    Example:
+        >>> find_benchmark("pope").title
+        'POPE'
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {quoted(name)}; known are {', '.join(BENCHMARKS)}")
-    file, kind = BENCHMARKS[name]
-    found: type[Benchmark] = getattr(import_module(f"janusflow.evaluation.{file}"), kind)
+    if name in BENCHMARKS:
+        file, kind = BENCHMARKS[name][:2]
+        found: type[Benchmark] = getattr(import_module(f"janusflow.evaluation.{file}"), kind)
+        return found
+    if ":" in name:
+        example = "my_benchmark:Capitals for the class Capitals in my_benchmark.py"
+        return _checked(load_function(name, "benchmark", form="module:Class", example=example), name)
+    plugin = plugins().get(name)
+    if plugin is None:
+        known = [*BENCHMARKS, *plugins()]
+        near = get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"there is no benchmark {quoted(name)}; {hint}known are {', '.join(known)}, and {OWN} of your own")
+    try:
+        loaded = plugin.load()
+    except Exception as error:  # whatever a package of others raises
+        raise ValueError(
+            f"benchmark {name!r} is registered as {plugin.value}, which does not load "
+            f"({type(error).__name__}: {error}); reinstall or remove that package"
+        ) from error
+    return _checked(loaded, name)
+
+
+def plugins() -> dict[str, EntryPoint]:
+    """The benchmarks that installed packages register, by name; a name of the package's own is not replaced."""
+    return {found.name: found for found in entry_points(group=GROUP) if found.name not in BENCHMARKS}
+
+
+def plugin_code(benchmark: Benchmark) -> str:
+    """A digest of the file that holds a plug-in: its verdicts are out of date when its rules have changed.
+
+    Returns:
+        "" for a benchmark of the package.
+    """
+    kind = type(benchmark)
+    return "" if kind.__module__.startswith("janusflow.") else code_of(kind)
+
+
+def summaries() -> dict[str, str]:
+    """One line for each benchmark, by name; nothing is imported for it."""
+    return {name: (*words, "")[2] for name, words in BENCHMARKS.items()} | {
+        name: f"registered as {found.value}" for name, found in plugins().items()
+    }
+
+
+def _checked(found: Any, name: str) -> type[Benchmark]:
+    """A plug-in's class, if it can be used.
+
+    Raises:
+        ValueError: naming what it lacks.
+    """
+    if not isinstance(found, type) or not issubclass(found, Benchmark):
+        raise ValueError(f"{name} is not a benchmark; expected a subclass of janusflow.evaluation.protocol.Benchmark")
+    lacking = [*sorted(getattr(found, "__abstractmethods__", ())), *(x for x in REQUIRED if not hasattr(found, x))]
+    if lacking:
+        raise ValueError(f"benchmark {name} does not define {', '.join(lacking)}; see docs/evaluation.md")
     return found

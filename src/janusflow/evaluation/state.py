@@ -10,6 +10,7 @@ from typing import Any
 
 from janusflow.evaluation.digests import asked_digest, judged_digest
 from janusflow.evaluation.protocol import Benchmark, Item
+from janusflow.evaluation.registry import plugin_code
 from janusflow.evaluation.records import ESCAPED, Records
 
 HOW = ("threads", "device")  # settings that change no verdict
@@ -44,8 +45,10 @@ def to_do(benchmark: Benchmark, items: Sequence[Item]) -> list[Item]:
 
 
 def verdicts_of(benchmark: Benchmark, rank: int = 0) -> Records:
-    """The verdicts by these judges; those by others lie in files of other names."""
+    """The verdicts by these judges and rules; those by others are in files of other names."""
     judged_by = {k: v for k, v in vars(benchmark.settings).items() if k in benchmark.judging and k not in HOW}
+    if code := plugin_code(benchmark):
+        judged_by["code"] = code
     digest = hashlib.sha256(json.dumps(judged_by, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return Records(benchmark.out, f"verdicts-{digest}", rank)
 
