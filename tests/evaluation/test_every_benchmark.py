@@ -15,6 +15,7 @@ from janusflow.evaluation.geneval import GenEval
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import evaluate
+from tests.evaluation.benchmarks.test_qa import qa_file
 from tests.evaluation.test_dpg import dpg_folder
 from tests.evaluation.test_frechet import save_inception
 from tests.evaluation.test_geneval import Oracle, at, geneval_folder
@@ -66,6 +67,7 @@ CASES = {
     "mmmu": Case(mmmu_folder, ("official/total_val_output.json",)),
     "mmvet": Case(mmvet_folder, ("official/results/janusflow.json",), "0.5", score=50),
     "tinyworld": Case(None, (), settings={"prompts": 1, "images": 1, "questions": 1, "features": False}),
+    "qa": Case(qa_file, ()),
 }
 
 

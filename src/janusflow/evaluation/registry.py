@@ -34,11 +34,8 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file of this folder, its cla
     "gqa": ("gqa", "Gqa", "questions about objects, attributes and relations"),
     "mmmu": ("mmmu", "Mmmu", "college-level questions with several pictures"),
     "mmvet": ("mmvet", "MmVet", "MM-Vet: open questions, answers graded by a model"),
-    "tinyworld": (
-        "world",
-        "TinyWorld",
-        "the shipped model's own world: generates and answers, offline, no data needed",
-    ),
+    "tinyworld": ("world", "TinyWorld", "generated pictures and questions of the shipped model's world; needs no data"),
+    "qa": ("benchmarks.qa", "Qa", "your own questions: --data FILE.json or FILE.jsonl"),
 }
 
 

@@ -1,0 +1,183 @@
+"""A user's own questions about pictures, from a JSON or JSON Lines file, scored by a rule per file or per question.
+
+`QuestionFile` reads the records, `RULES` and `Qa.judge` score the answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from janusflow.evaluation.data import Questions, mean
+from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.question_file import PLACEHOLDER, QuestionFile
+from janusflow.evaluation.vqav2 import normal
+from janusflow.images import load_image
+
+Rule: TypeAlias = Literal["exact", "contains", "any-of", "judge"]
+MINUS = re.compile(r"(?<![\w)])[-−](?=\.?\d)")
+TRIES = 3
+WARMER = 0.5  # temperature that each further try adds
+WITH_ANSWER = """\
+Decide whether an answer to a question is correct.
+
+Question: {question}
+Correct answer: {answers}
+Answer to judge: {output}
+
+The answer is correct if it means the same as the correct answer; wording, case and extra detail do not matter, unless \
+they contradict it. Reply with yes or no only."""
+WITHOUT_ANSWER = """\
+Decide whether an answer to a question is correct{pictures}.
+
+Question: {question}
+Answer to judge: {output}
+
+Reply with yes or no only."""
+
+
+def normalized(text: str) -> str:
+    """Text as VQAv2's scorer compares it: lower case, without punctuation and articles, numbers up to ten as digits.
+
+    Two things differ, because they make wrong answers right: a minus sign before a number counts ("-5" is not "5"),
+    and a text of which nothing would remain, such as the letter "A", keeps its articles.
+    """
+    text = MINUS.sub("minus", " ".join(text.split()))
+    return normal(text) or text.strip(" .,;:!?\"'()[]").lower()
+
+
+def equal(output: str, answers: Sequence[str]) -> bool:
+    """Whether an output is one of the answers, after `normalized`."""
+    return normalized(output) in {normalized(answer) for answer in answers}
+
+
+def contains(output: str, answers: Sequence[str]) -> bool:
+    """Whether an output contains one of the answers as whole words, after `normalized`.
+
+    An answer that is an article, such as the letter "A", must stand in the same case and not before a noun: it is in
+    "The answer is A." but not in "A dog".
+    """
+    text = f" {normalized(output)} "
+    for answer in answers:
+        if normal(answer):
+            if f" {normalized(answer)} " in text:
+                return True
+        elif re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)(?!\s+(?!is\b)\w)", output):
+            return True
+    return False
+
+
+RULES: Mapping[str, Callable[[str, Sequence[str]], bool]] = {"exact": equal, "any-of": equal, "contains": contains}
+
+
+@dataclass(frozen=True)
+class QaSettings:
+    """Options of a user's own questions.
+
+    Attributes:
+        rule: how the answers to questions without a rule of their own are scored; by default as the file says, else
+            "exact" for one accepted answer and "any-of" for several.
+        judge: the model for the rule "judge", as `judges.open_judge` takes it.
+        threads: how many answers are judged at once.
+    """
+
+    rule: Rule | None = None
+    judge: str = ""
+    threads: int = 1
+
+
+class Qa(Questions):
+    """Questions from a file: see docs/evaluation.md for its fields.
+
+    Scores are percentages: "overall", and "category/NAME" where records have a category.
+
+    Example:
+        >>> benchmark = Qa(Path("questions.jsonl"), QaSettings(rule="contains"))
+        >>> items = benchmark.items()
+    """
+
+    name = "qa"
+    title = "Questions"
+    Settings = QaSettings
+    judging = (*Benchmark.judging, "rule")
+    source = "a JSON or JSON Lines file with questions and answers (--data FILE), see docs/evaluation.md"
+    settings: QaSettings
+
+    def __init__(self, data: Path | None, settings: Any) -> None:
+        super().__init__(data, settings)
+        self.threads = settings.threads
+        if data is not None:
+            self.title = f"{type(self).title} of {data.name}"  # type: ignore[misc]
+
+    def items(self) -> list[Item]:
+        file = QuestionFile(self.data, self.source, rules=(*RULES, "judge"), rule=self.settings.rule)
+        items = file.items()
+        self._folder = file.folder
+        return items
+
+    def check_judge(self) -> None:
+        """Refuses to begin where an item needs a judge and none is named.
+
+        Raises:
+            ValueError: saying how to name one.
+        """
+        if not self.settings.judge and any(item.data["rule"] == "judge" for item in self.items()):
+            raise ValueError(
+                f"{self.data} has questions with the rule 'judge'; name a model that judges with --set judge=..."
+            )
+
+    def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
+        """Answers several items in one batch; earlier turns of a conversation come first, with the file's answers."""
+        return list(model.chat_batch([_talk(model, item) for item in items], **options))
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        rule, answers, said = item.data["rule"], item.data["answers"], str(output)
+        if rule != "judge":
+            return {"score": float(RULES[rule](said, answers)), "rule": rule, "accepted": list(answers)}
+        known = {"question": item.data["question"], "output": said.strip() or "(nothing)"}
+        if answers:
+            prompt, pictures = WITH_ANSWER.format(**known, answers=" or ".join(answers)), []
+        else:
+            pictures = [load_image(picture) for picture in item.images]
+            about = " about the pictures shown" if pictures else ""
+            prompt = WITHOUT_ANSWER.format(**known, pictures=about)
+        reply = ""
+        for attempt in range(TRIES):
+            reply = self.judge_model.reply(prompt, pictures, temperature=WARMER * attempt, attempt=attempt)
+            words = re.findall(r"\w+", reply.lower())
+            if words and words[0] in ("yes", "no"):
+                return {"score": float(words[0] == "yes"), "rule": rule, "accepted": list(answers), "reply": reply}
+        raise NotJudgedError(
+            f"judge {self.judge_model.name} replied neither yes nor no in {TRIES} tries, the last time {reply[:200]!r}"
+        )
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        parts: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            parts["overall"].append(row.score)
+            if row.item.data["category"]:
+                parts[f"category/{row.item.data['category']}"].append(row.score)
+        return {part: 100 * mean(parts[part]) for part in sorted(parts, key=lambda part: (part != "overall", part))}
+
+
+def _talk(model: Any, item: Item) -> list[dict[str, Any]]:
+    """An item as messages: the turns before it with the file's answers, then its question.
+
+    Each message has the pictures that its text places; where none are placed, the first has them all.
+    """
+    earlier: Sequence[Sequence[str]] = item.data.get("earlier", ())
+    asked = [*(question for question, _ in earlier), item.prompt]
+    if not any(PLACEHOLDER in text for text in asked):
+        asked[0] = model.processor.question(asked[0], len(item.images))
+    left, talk = list(item.images), []
+    for place, text in enumerate(asked):
+        count = text.count(PLACEHOLDER)
+        talk.append({"role": "user", "content": text, "images": left[:count]})
+        left = left[count:]
+        if place < len(earlier):
+            talk.append({"role": "assistant", "content": earlier[place][1]})
+    return talk if item.system is None else [{"role": "system", "content": item.system}, *talk]
