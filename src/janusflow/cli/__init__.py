@@ -37,7 +37,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 for command in (models.generate, models.ask, models.chat, models.info, models.convert, models.demo, training.train):
     app.command(cls=SuggestingCommand)(command)
-app.command("eval", cls=SuggestingCommand)(evaluation.evaluate)
+app.add_typer(evaluation.app, name="eval", help="Measure a model, and compare runs.")
 app.add_typer(training.data, name="data", help="Prepare data for training.")
 
 

@@ -1,22 +1,70 @@
-"""The command that measures."""
+"""The commands that measure: `janusflow eval BENCHMARK` and `janusflow eval compare`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
-from janusflow.cli.options import Debug, Vae, one_sentence
+from janusflow.cli.options import Debug, SuggestingCommand, Vae, one_sentence
+
+WIDE = 240  # columns of a table that goes into a file or a pipe
+MEASURE = "run"  # the command that `janusflow eval` is without the name of another one
 
 
+class EvalGroup(TyperGroup):
+    """`janusflow eval compare ...`, and anything else as arguments of the command that measures."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] == MEASURE or args[0] not in self.commands:
+            args = [MEASURE, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return None if name == MEASURE else name, command, rest
+
+
+class MeasureCommand(SuggestingCommand):
+    """Help that ends with every benchmark, those of other packages among them."""
+
+    def get_usage(self, ctx: Any) -> str:
+        return super().get_usage(ctx).replace("eval  ", "eval ")  # the command's own name is not part of it
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from rich.console import Console
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        from janusflow.evaluation.registry import OWN, summaries
+
+        super().format_help(ctx, formatter)
+        table = Table.grid(padding=(0, 2))
+        for name, text in {**summaries(), OWN: "a benchmark of your own; see docs/evaluation.md"}.items():
+            table.add_row(Text(name, style="bold cyan"), Text(text))
+        Console().print(Panel(table, title="Benchmarks", title_align="left", border_style="dim"))
+
+
+app = typer.Typer(
+    cls=EvalGroup, context_settings={"ignore_unknown_options": True}, add_help_option=False, rich_markup_mode="rich"
+)
+
+
+@app.command(MEASURE, cls=MeasureCommand)
 @one_sentence
 def evaluate(
-    benchmark: Annotated[Optional[str], typer.Argument(help="geneval, dpg, pope, tinyworld, ...; see --list.")] = None,
+    benchmark: Annotated[
+        Optional[str], typer.Argument(help="A name from the list below, or MODULE:CLASS of your own.")
+    ] = None,
     model: Annotated[
         Optional[str], typer.Option("--model", "-m", help="'tiny' (the default), a folder, or a hub id.")
     ] = None,
-    data: Annotated[Optional[Path], typer.Option(help="Folder of the benchmark's official files.")] = None,
+    data: Annotated[
+        Optional[Path], typer.Option(help="Folder of the benchmark's official files; of qa your file.")
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run; the same one continues it.")] = None,
     mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
     limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts alike.")] = None,
@@ -30,7 +78,10 @@ def evaluate(
     ] = None,
     sweep: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="KEY=VALUES", help="One run per value of an option: guidance=1..10 or solver=euler,heun."),
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="One run per value, and a comparison: model=a,b or guidance=1..10 or solver=euler,heun; repeatable.",
+        ),
     ] = None,
     config: Annotated[Optional[Path], typer.Option(help="A recipe of ours or TorchUMM's; see recipes/eval.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
@@ -41,9 +92,9 @@ def evaluate(
     listed: Annotated[bool, typer.Option("--list", help="Name all benchmarks and their data.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model: draw or ask, judge, and report.
+    """Measure a model: generate or ask, judge, and report. `janusflow eval compare RUN RUN...` compares runs.
 
-    A run that was stopped goes on where it was, with the same command. Under torchrun its processes share the work.
+    The same command continues a run that was stopped. Under torchrun its processes share the work.
 
     [bold]Examples[/bold]
 
@@ -53,7 +104,13 @@ def evaluate(
 
       janusflow eval pope --model models/janusflow --data pope --out runs/pope --mode generate --workers 2
 
-      janusflow eval tinyworld --out runs/sweep --sweep guidance_scale=1,2,3,4 --set prompts=20
+      janusflow eval qa --data questions.jsonl --out runs/qa --set rule=contains
+
+      janusflow eval tinyworld --out runs/sweep --sweep guidance=1,2,3,4 --set prompts=20
+
+      janusflow eval pope --data pope --out runs/pope --sweep model=tiny,models/mine
+
+      janusflow eval compare runs/before runs/after --out comparison
     """
     from janusflow.evaluation.command import listing, run
 
@@ -82,3 +139,43 @@ def evaluate(
             ray=ray,
         )
     )
+
+
+@app.command()
+@one_sentence
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs (their --out); first the baseline.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of compare.html, compare.csv, compare.tex and changed.csv.")] = Path(
+        "comparison"
+    ),
+    data: Annotated[
+        Optional[Path], typer.Option(help="The benchmark's data, if it is no longer where the runs read it.")
+    ] = None,
+    items: Annotated[int, typer.Option(min=0, help="How many changed items are shown with their pictures.")] = 30,
+    any_data: Annotated[
+        bool, typer.Option("--any-data", help="Compare runs on different data over the items that are the same.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Compare runs of one benchmark: scores side by side, paired differences to the first run, items that changed.
+
+    [bold]Examples[/bold]
+
+      janusflow eval compare runs/before runs/after
+
+      janusflow eval compare runs/sweep/model=tiny runs/sweep/model=mine --out runs/compared --items 100
+    """
+    from rich.console import Console
+
+    from janusflow.evaluation.compare import compare_runs
+    from janusflow.evaluation.comparison_page import terminal_table, write_comparison
+
+    found = compare_runs(runs, data=data, any_data=any_data)
+    page = write_comparison(found, out, changes=items)
+    terminal = Console()
+    if not terminal.is_terminal:
+        terminal.width = WIDE
+    terminal.print(terminal_table(found))
+    print(page)

@@ -72,6 +72,7 @@ def write_report(
         "items": len(items),
         "official_items": benchmark.official_items,
         "limit": request.limit,
+        "data": None if request.data is None else str(request.data.resolve()),
         "judged": len(rows),
         "not_judged": dict(list(lacking.items())[:100]),
         **{name: made[name] for name in ("model", "vae", "dtype", "options", "weights_sha256", "data_sha256")},
