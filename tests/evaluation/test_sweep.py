@@ -13,9 +13,14 @@ from PIL import Image
 
 from janusflow.evaluation import command as command_module
 from janusflow.evaluation import registry
+from janusflow.evaluation.command import read_sweep
 from janusflow.evaluation.command import run as command
-from janusflow.evaluation.sweep import curves
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.sweep import curves, network_evaluations, points
+from janusflow.flow import METHODS
 from tests.evaluation import test_run
+from tests.evaluation.benchmarks.test_qa import qa_file
+from tests.evaluation.test_compare import Says
 
 
 def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +44,79 @@ def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatc
     assert [row["evaluations"] for row in rows] == [4, 8, 8, 16, 8, 16]
     assert (tmp_path / "sweep.svg").is_file() and text.count("\n") >= 7
     assert len(opened) == 1
+    assert text.endswith(f"{tmp_path / 'compare.html'}") and "heun" in (tmp_path / "compare.csv").read_text()
+
+
+def test_a_sweep_over_models_opens_each_once_and_compares_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_folder: Path
+) -> None:
+    monkeypatch.setitem(registry.BENCHMARKS, "counting", ("counting", "Counting"))
+    monkeypatch.setitem(sys.modules, "janusflow.evaluation.counting", test_run)
+    opened: list[str] = []
+
+    def open_model(request: EvalRequest) -> test_run.Model:
+        opened.append(request.model)
+        return test_run.Model(wrong=[2] if request.model == "tiny" else [])
+
+    monkeypatch.setattr(command_module, "open_model", open_model)
+    words = {"config": None, "changes": {"out": tmp_path}, "options": [], "settings": []}
+    text = command("counting", sweep=["tolerance=0,1", f"model=tiny,{small_folder}"], **words)  # type: ignore[arg-type]
+    other = f"model={str(small_folder).replace('/', '_')}"
+    assert opened == ["tiny", str(small_folder)]
+    names = sorted(file.name for file in tmp_path.iterdir() if file.is_dir())
+    assert names == sorted(f"{model},tolerance={n}" for model in ("model=tiny", other) for n in (0, 1))
+    assert json.loads((tmp_path / "model=tiny,tolerance=1" / "report.json").read_text())["settings"]["tolerance"] == 1
+    assert [row["score"] for row in json.loads((tmp_path / "sweep.json").read_text())] == [0.9, 1, 1, 1]
+    page = (tmp_path / "compare.html").read_text()
+    assert "judged with different tolerance" in page and "<td>weights</td>" in page and "compare.html" in text
+
+
+def test_a_sweep_without_numbers_has_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = qa_file(tmp_path)
+    monkeypatch.setattr(command_module, "open_model", lambda request: Says("no"))
+    words = {"config": None, "changes": {"out": tmp_path / "run", "data": file}, "options": [], "settings": []}
+    text = command("qa", sweep=["rule=exact,contains"], **words)  # type: ignore[arg-type]
+    assert text.splitlines()[0] == "| rule | overall |" and not (tmp_path / "run" / "sweep.svg").exists()
+    assert (tmp_path / "run" / "compare.html").is_file() and (tmp_path / "run" / "rule=exact").is_dir()
+
+
+def test_what_a_sweep_cannot_vary_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    words: Any = {"config": None, "changes": {"out": tmp_path}, "options": [], "settings": []}
+    for sweep, said in (
+        ("stps=1,2", "a sweep cannot vary 'stps': there is no option 'stps'; known are .*, dtype, "),
+        ("model=tiny,nowhere/at/all", "nowhere/at/all"),
+        ("solver=euler,euler", "two runs for the folder .*solver=euler; give each value once"),
+        ("model=a/b,a_b", "two runs for the folder .*model=a_b"),
+        ("model=a,,b", "is not of the form key=1,2,4"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            command("tinyworld", sweep=[sweep], **words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_of_models_are_words_as_they_are() -> None:
+    assert read_sweep("model=../a,1.30") == ("model", ["../a", "1.30"])
+    request = EvalRequest("tinyworld", Path("out"))
+    found = points(request, {"guidance_scale": [1, 2], "dtype": ["float32", "bfloat16"], "prompts": [3]})
+    assert [point["dtype"] for point, _ in found] == ["float32", "float32", "bfloat16", "bfloat16"]
+    last = found[-1][1]
+    assert last.out == Path("out/dtype=bfloat16,guidance_scale=2,prompts=3") and last.dtype == "bfloat16"
+    assert last.options == {"guidance_scale": 2} and last.settings == {"prompts": 3}
+
+
+def test_evaluations_are_the_solvers_own_where_guidance_acts() -> None:
+    made: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 2.0}
+    for solver in METHODS:
+        each = network_evaluations({**made, "solver": solver, "num_inference_steps": 1, "guidance_scale": 1.0})
+        assert each == (2 if solver in ("heun", "midpoint") else 1)
+        assert network_evaluations({**made, "solver": solver}) == 20 * each
+    assert network_evaluations({**made, "solver": "euler", "guidance_interval": [0.0, 0.45]}) == 15
+    assert network_evaluations(made) is None, "a model without a solver"
+
+
+def test_a_sweep_over_models_shows_all_scores_of_the_tiny_world() -> None:
+    request = EvalRequest("tinyworld", Path("out"))
+    assert command_module._for_sweep(request, ["model", "solver"]) == (request, "overall")
 
 
 def test_a_sweep_has_a_panel_for_each_number_and_a_line_for_each_name() -> None:

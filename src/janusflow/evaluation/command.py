@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +11,16 @@ from typing import Any
 import yaml
 
 from janusflow.arguments import quoted
+from janusflow.checkpoint.files import find_folder
+from janusflow.evaluation.compare import compare_runs
+from janusflow.evaluation.comparison_page import CHANGES, write_comparison
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
+from janusflow.evaluation.registry import OWN, find_benchmark, summaries
 from janusflow.evaluation.report import markdown
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import checked, evaluate, open_model
+from janusflow.evaluation.run import evaluate, open_model
+from janusflow.evaluation.sweep import FIELDS, draw_curves, points
 from janusflow.evaluation.sweep import draw_curves
 
 SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}
@@ -39,7 +44,7 @@ def run(
         config: a recipe of ours or TorchUMM's.
         changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
         settings, options: "key=value", values in YAML.
-        sweep: "key=values" of options: "1,2,4", "1..10", or names.
+        sweep: "key=values": "1,2,4", "1..10", or names; of options, settings, model, vae or dtype.
         workers, ray: see `evaluate`.
 
     Raises:
@@ -56,30 +61,48 @@ def run(
         return f"{markdown(report)}\n{request.out / 'report.html'}" if report else ""
     if request.mode == "generate":
         raise ValueError("a sweep ends in scores; run it with mode full or score")
-    values = dict(map(read_sweep, sweep))
-    request, shown = _for_sweep(request, values)
+    return _run_sweep(request, dict(map(read_sweep, sweep)), workers=workers, ray=ray)
+
+
+def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, workers: int, ray: int) -> str:
+    """A run for each combination of values, curves of their scores, and a comparison with the first."""
+    request, shown = _for_sweep(request, list(values))
+    todo = points(request, values)
+    for model in {one.model: one.model for _, one in todo} if request.mode == "full" else ():
+        find_folder(model)  # before hours are spent on the others
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
     if shared:
-        checked(request)
-    model = open_model(request) if shared else None  # once for all points
-    reports = []
-    for chosen in itertools.product(*values.values()):
-        point = dict(zip(values, chosen, strict=True))
-        name = ",".join(f"{key}={value}" for key, value in point.items())
-        one = replace(request, out=request.out / name, options={**request.options, **point})
+        checked(todo[0][1])
+    opened, model, reports = None, None, []
+    for point, one in todo:
+        if shared and opened != (wanted := (one.model, one.vae, one.dtype)):
+            model = None  # its memory is free before the next one needs it
+            opened, model = wanted, open_model(one)
         report = evaluate(one, model=model, workers=workers, ray=ray)
         reports += [(point, report)] if report else []
+    if not reports:
+        return ""
     kind = find_benchmark(request.benchmark)
     lower = kind.lower_is_better and shown == kind.main
-    return draw_curves(request.out, reports, shown=shown, lower_is_better=lower) if reports else ""
+    text = draw_curves(request.out, reports, shown=shown, lower_is_better=lower)
+    folders = [one.out for _, one in todo if (one.out / "report.json").is_file()]
+    if len(folders) < 2:
+        return text
+    text += "" if text.endswith("\n") else ", "
+    try:
+        comparison = compare_runs(folders)
+    except ValueError as error:  # a setting that changes the items, or a run without a verdict
+        return f"{text}the runs are not compared: {error}"
+    return f"{text}{write_comparison(comparison, request.out, changes=max(1, CHANGES // len(folders)))}"
 
 
 def _for_sweep(request: EvalRequest, options: Collection[str]) -> tuple[EvalRequest, str]:
-    """The request of a sweep over these options, and the score that it shows; of drawing alone if they concern that."""
+    """The request of a sweep over these keys, and the score that it shows; only of generating if they concern that."""
     from janusflow.understanding import Decoding
 
     kind = find_benchmark(request.benchmark)
-    if not kind.swept or any(name in Decoding.__dataclass_fields__ for name in options):
+    elsewhere = {*Decoding.__dataclass_fields__, *FIELDS, *kind.Settings.__dataclass_fields__}
+    if not kind.swept or not elsewhere.isdisjoint(options):
         return request, kind.main
     return replace(request, settings={**kind.for_sweeps, **request.settings}), kind.swept
 
@@ -97,7 +120,7 @@ def read_request(
         ValueError: if neither a benchmark nor a recipe is given, or both; if --out is missing; for a bad pair.
     """
     if (benchmark is None) == (config is None):
-        raise ValueError(f"give a benchmark ({', '.join(BENCHMARKS)}) or --config FILE")
+        raise ValueError(f"give a benchmark ({', '.join(summaries())}, or {OWN} of your own) or --config FILE")
     given = {key: value for key, value in changes.items() if value is not None}
     if config is not None:
         from janusflow.evaluation.recipes import load_request
@@ -122,14 +145,18 @@ def read_pair(text: str) -> tuple[str, Any]:
 
 
 def read_sweep(text: str) -> tuple[str, list[Any]]:
-    """key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun."""
+    """key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are words as they are."""
     key, values = text.partition("=")[::2]
     first, dots, last = values.partition("..")
     try:
+        if not all(values.split(",")):
+            raise ValueError("a value is empty")
+        if key in FIELDS:
+            return key, values.split(",")
         found = list(range(int(first), int(last) + 1)) if dots else [_value(text, value) for value in values.split(",")]
     except ValueError as error:
         raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10") from error
-    if not key or not values or not found:
+    if not key or not found:
         raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10")
     return SHORT.get(key, key), found
 
@@ -142,5 +169,12 @@ def _value(text: str, value: str) -> Any:
 
 
 def listing() -> str:
-    """All benchmarks, one a line."""
-    return "\n".join(f"{name:10} {find_benchmark(name).title}: {find_benchmark(name).source}" for name in BENCHMARKS)
+    """All benchmarks with their data, one a line; a plug-in that does not load is listed with the reason."""
+    lines = []
+    for name in summaries():
+        try:
+            kind = find_benchmark(name)
+            lines.append(f"{name:10} {kind.title}: {kind.source}")
+        except ValueError as error:
+            lines.append(f"{name:10} {error}")
+    return "\n".join(lines)

@@ -181,9 +181,7 @@ class QuestionFile:
             raise ValueError(
                 f"{where} has no answer; expected text or a list in 'answer' (only the rule judge needs none)"
             )
-        if rule == "exact" and len(answers) > 1:
-            raise ValueError(f"{where} has {len(answers)} answers and the rule 'exact'; give one, or the rule 'any-of'")
-        return rule
+        return "any-of" if rule == "exact" and len(answers) > 1 else rule
 
     def _picture(self, where: str, value: Any) -> ImageSource:
         """A whole picture: a path from the file's folder on, or a data URL."""

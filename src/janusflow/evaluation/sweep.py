@@ -1,24 +1,101 @@
-"""Scores against an option of sampling: the curves of the paper's appendix B."""
+"""Sweeps: a run for each value of a model, an option or a setting, and scores against options of sampling (the curves
+of the paper's appendix B).
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-EVALUATIONS = {"heun": 2, "midpoint": 2}  # of the network in a step; 1 of the others
+import torch
+from torch import Tensor
+
+from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.registry import find_benchmark
+from janusflow.evaluation.report import number
+from janusflow.evaluation.request import EvalRequest, check_options
+from janusflow.flow import guide, integrate
+from janusflow.generation import Sampling
+
+PATH = r"[^\w.,=+-]+"  # what a folder's name leaves out of a value: the slashes of a model's path
+FIELDS = ("model", "vae", "dtype")  # of a request that a sweep may vary, like options and settings
 
 
-def network_evaluations(options: Mapping[str, Any]) -> int:
-    """How many rows of the network one picture costs: steps x solver's stages x 2 with guidance.
+def points(request: EvalRequest, values: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], EvalRequest]]:
+    """One request for each combination of values, in a folder of its own under the request's.
 
-    Heun's last step and the first of two-step Adams-Bashforth count like the others.
+    Args:
+        request: what all have in common.
+        values: by key: "model", "vae" or "dtype", an option of generating or answering, or a setting of the benchmark.
+
+    Returns:
+        The values of each point, and its request. Models vary slowest, so that each is opened once.
+
+    Raises:
+        ValueError: for an unknown key, a value that is given twice, or values whose folders would have the same name.
     """
-    steps = int(options.get("num_inference_steps", 30)) * EVALUATIONS.get(str(options.get("solver", "euler")), 1)
-    return steps * (1 if options.get("guidance_scale") == 1 else 2)
+    kind = find_benchmark(request.benchmark)
+    ordered = {key: values[key] for key in sorted(values, key=lambda key: key not in FIELDS)}
+    found: dict[str, tuple[dict[str, Any], EvalRequest]] = {}
+    for chosen in itertools.product(*ordered.values()):
+        point = dict(zip(ordered, chosen, strict=True))
+        name = ",".join(f"{key}={re.sub(PATH, '_', str(value))}" for key, value in point.items())
+        if name in found:
+            raise ValueError(f"the sweep has two runs for the folder {request.out / name}; give each value once")
+        one = replace(request, out=request.out / name)
+        for key, value in point.items():
+            one = _varied(one, kind, key, value)
+        found[name] = point, one
+    return list(found.values())
+
+
+def _varied(request: EvalRequest, kind: type[Benchmark], key: str, value: Any) -> EvalRequest:
+    """A request with another value of a field, an option or a setting."""
+    if key == "model":
+        return replace(request, model=str(value))
+    if key == "vae":
+        return replace(request, vae=str(value))
+    if key == "dtype":
+        return replace(request, dtype=str(value))
+    try:
+        check_options(kind, {key: value})
+    except ValueError as error:
+        settings = [field.name for field in fields(kind.Settings)]
+        if key in settings:
+            return replace(request, settings={**request.settings, key: value})
+        more = ", ".join([*FIELDS, *(name for name in settings if name not in FIELDS)])
+        raise ValueError(f"a sweep cannot vary {key!r}: {error}; beside these, {more}") from error
+    return replace(request, options={**request.options, key: value})
+
+
+def network_evaluations(made: Mapping[str, Any]) -> int | None:
+    """How many rows of the network one picture costs: evaluations of the solver, twice where guidance acts.
+
+    They are counted by running the solver itself, on a field without values.
+
+    Args:
+        made: arguments of generating; None is given back without a solver among them.
+    """
+    names = [field.name for field in fields(Sampling)]
+    if "solver" not in made:
+        return None
+    sampling = Sampling(**{name: made[name] for name in names if made.get(name) is not None})
+    rows = []
+
+    def count(x: Tensor, t: Tensor) -> Tensor:
+        rows.append(len(x))
+        return torch.zeros_like(x)
+
+    low, high = sampling.guidance_interval
+    velocity = guide(count, count, scale=sampling.guidance_scale, interval=(low, high))
+    integrate(velocity, torch.zeros(1, 1), sampling.times(), method=sampling.solver)
+    return sum(rows)
 
 
 def draw_curves(
@@ -28,7 +105,8 @@ def draw_curves(
     shown: str,
     lower_is_better: bool = False,
 ) -> str:
-    """Writes sweep.json and sweep.svg into `out`: a panel for each numeric option that varies, one for evaluations.
+    """Writes sweep.json and sweep.svg into `out`: a panel for each number that varies, and one for network evaluations
+    where all runs generate with a solver. Without any panel there is no figure.
 
     A line is one combination of the other options (solvers, say). Where several points of it share a place, because
     other numeric options vary as well, it goes through the best of them.
@@ -43,20 +121,28 @@ def draw_curves(
         A table in Markdown.
     """
     rows = [
-        {**point, "evaluations": network_evaluations(report["options"]), "score": report["scores"].get(shown)}
+        {**point, "evaluations": _evaluations(report), "score": report["scores"].get(shown)}
         | {"interval": report["intervals_95"].get(shown)}
         for point, report in reports
     ]
     (out / "sweep.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     keys = list(reports[0][0])
     panels = curves(rows, keys, min if lower_is_better else max)
-    _draw(out / "sweep.svg", panels, shown, title=", ".join(named(rows, keys)))
-    head = [*keys, "evaluations", shown]
+    figure = out / "sweep.svg"
+    if panels:
+        _draw(figure, panels, shown, title=", ".join(named(rows, keys)))
+    head = [*keys, *(["evaluations"] if "evaluations" in panels else []), shown]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
-        score = "" if row["score"] is None else f"{row['score']:.4g}"
-        lines.append("| " + " | ".join([*(str(row[key]) for key in head[:-1]), score]) + " |")
-    return "\n".join([*lines, "", str(out / "sweep.svg")])
+        lines.append("| " + " | ".join([*(str(row[key]) for key in head[:-1]), number(row["score"])]) + " |")
+    return "\n".join([*lines, "", *([str(figure)] if panels else [])])
+
+
+def _evaluations(report: Mapping[str, Any]) -> int | None:
+    """Of a run's pictures; None for a benchmark of questions only, and for a model without a solver."""
+    if not find_benchmark(report["benchmark"]).draws:
+        return None
+    return network_evaluations({**report.get("used", {}), **report["options"]})
 
 
 def named(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
@@ -79,7 +165,8 @@ def curves(
     words = named(rows, keys)
     across = [key for key in keys if key not in words and len({row[key] for row in rows}) > 1]
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for axis in (*across, "evaluations"):
+    counted = all(row["evaluations"] is not None for row in rows)
+    for axis in (*across, *(["evaluations"] if counted else [])):
         lines: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             if row["score"] is not None:
@@ -98,7 +185,7 @@ def curves(
 def _draw(file: Path, panels: Mapping[str, Mapping[str, list[tuple[float, float]]]], shown: str, *, title: str) -> None:
     import matplotlib.figure
 
-    several = len(panels) > 2
+    several = len(panels) - ("evaluations" in panels) > 1
     evaluations = "at most so many network evaluations" if several else "network evaluations"
     figure = matplotlib.figure.Figure(figsize=(1.5 + 3.6 * len(panels), 3.8), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -109,7 +196,7 @@ def _draw(file: Path, panels: Mapping[str, Mapping[str, list[tuple[float, float]
         axes.grid(alpha=0.3)
     best = " (best over the other options)" if several else ""
     grid[0].set_ylabel(shown.replace("$", r"\$") + best)
-    if title and len(panels["evaluations"]):
+    if title:
         handles, labels = grid[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", title=title, fontsize=9)
     figure.savefig(file, metadata={"Date": None})
