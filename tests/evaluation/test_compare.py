@@ -178,7 +178,7 @@ def test_csv_and_latex_hold_the_same_table(tmp_path: Path) -> None:
     assert changed[0] == ["key", "prompt", "score: a_1", "score: b&c", "output: a_1", "output: b&c"]
     assert len(changed) == 15 and changed[1][2:4] == ["0.0", "1.0"]
     text = latex(found)
-    assert r" & a\_1 & b\&c & b\&c - a\_1 \\" in text and r"\textbf{+0.35" in text and text.count(r"\\") == 3
+    assert r" & a\_1 & b\&c & difference \\" in text and r"\textbf{+0.35" in text and text.count(r"\\") == 3
     assert is_clear(found.differences[0], "overall") and difference_cell(found.differences[0], "other") == ""
 
 
@@ -202,7 +202,9 @@ def test_the_command_prints_a_table_and_writes_the_files(tmp_path: Path, monkeyp
     done = CliRunner().invoke(app, ["eval", "compare", *runs])
     assert done.exit_code == 0, done.output
     assert (
-        "after - before" in done.stdout and "+0.1" in done.stdout and done.stdout.endswith("comparison/compare.html\n")
+        "Differences are to before" in done.stdout
+        and "+0.1" in done.stdout
+        and done.stdout.endswith("comparison/compare.html\n")
     )
     names = ["changed.csv", "compare.csv", "compare.html", "compare.tex"]
     assert sorted(file.name for file in (tmp_path / "comparison").iterdir()) == names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,13 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     """A run for each combination of values, curves of their scores, and a comparison with the first."""
     request, shown = _for_sweep(request, list(values))
     todo = points(request, values)
-    for model in {one.model: one.model for _, one in todo} if request.mode == "full" else ():
-        find_folder(model)  # before hours are spent on the others
+    for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
+        find_folder(name)  # before hours are spent on the others
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
     if shared:
         checked(todo[0][1])
-    opened, model, reports = None, None, []
+    opened: tuple[str, str | None, str] | None = None
+    model, reports = None, []
     for point, one in todo:
         if shared and opened != (wanted := (one.model, one.vae, one.dtype)):
             model = None  # its memory is free before the next one needs it
@@ -101,7 +102,7 @@ def _for_sweep(request: EvalRequest, options: Collection[str]) -> tuple[EvalRequ
     from janusflow.understanding import Decoding
 
     kind = find_benchmark(request.benchmark)
-    elsewhere = {*Decoding.__dataclass_fields__, *FIELDS, *kind.Settings.__dataclass_fields__}
+    elsewhere = {*FIELDS, *(field.name for form in (Decoding, kind.Settings) for field in fields(form))}
     if not kind.swept or not elsewhere.isdisjoint(options):
         return request, kind.main
     return replace(request, settings={**kind.for_sweeps, **request.settings}), kind.swept

@@ -88,7 +88,7 @@ def heads(comparison: Comparison) -> list[tuple[str, str]]:
     found = [(first.name, f"n = {first.report['judged']}")]
     for run, differences in zip(others, comparison.differences, strict=True):
         found += [(run.name, f"n = {run.report['judged']}")]
-        found += [(f"{run.name} - {first.name}", f"n = {differences.items}")]
+        found += [("difference", f"n = {differences.items}")]
     return found
 
 
@@ -107,7 +107,9 @@ def cells(comparison: Comparison, name: str) -> list[tuple[str, bool]]:
 
 def terminal_table(comparison: Comparison) -> Table:
     """The scores for a terminal; differences whose interval leaves out zero are bold."""
-    table = Table(title=Text(str(comparison.runs[0].report["title"])), caption=Text("\n".join(comparison.notes)))
+    first = comparison.runs[0]
+    notes = [f"Differences are to {first.name}, over the items of both runs.", *comparison.notes]
+    table = Table(title=Text(str(first.report["title"])), caption=Text("\n".join(notes)))
     table.add_column("score", overflow="fold")
     for head, count in heads(comparison):
         table.add_column(Text(f"{head}\n{count}"), justify="right", overflow="fold")

@@ -154,7 +154,10 @@ class QuestionFile:
         for place, turn in enumerate(turns):
             if place < len(turns) - 1 and last_only:
                 continue
-            data = {"question": turn.asked.replace(PLACEHOLDER, "").strip(), "answers": list(turn.answers)}
+            data: dict[str, Any] = {
+                "question": turn.asked.replace(PLACEHOLDER, "").strip(),
+                "answers": list(turn.answers),
+            }
             data |= {"rule": self._rule_for(where, rule, turn.answers), "category": category}
             if place:
                 data["earlier"] = [[before.asked, before.answers[0]] for before in turns[:place]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ RESERVED = (  # what a run says itself, or what no command line can say
     *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),
     *("num_images_per_prompt", "generator", "latents", "image", "mask"),
 )
+EXTRA = ("pydantic", "jinja2", "matplotlib")  # asked for at once, not when the report is written at the end
 MODES = ("full", "generate", "score")
 
 
@@ -24,9 +26,9 @@ class EvalRequest:
     """One evaluation.
 
     Attributes:
-        benchmark: a name from `registry.BENCHMARKS`.
+        benchmark: as `registry.find_benchmark` takes it.
         model, vae: as `JanusFlow.from_pretrained` takes them.
-        data: folder of the benchmark's official files; None where it makes them.
+        data: folder of the benchmark's official files, or file of `qa`; None where a benchmark makes its data.
         out: folder of the run; the same one continues it.
         mode: "generate" draws or answers, "score" judges and reports, "full" does both.
         limit: how many items, taken from all parts of the benchmark alike; None for all. See `limit.limited`.
@@ -55,8 +57,12 @@ class EvalRequest:
         """The benchmark with its settings.
 
         Raises:
-            ValueError: for an unknown benchmark or setting, or a value that cannot be.
+            ValueError: for an unknown benchmark or setting, a value that cannot be, or if the extra [eval] is not
+                installed.
         """
+        lacking = [package for package in EXTRA if find_spec(package) is None]
+        if lacking:
+            raise ValueError(f"an evaluation needs {', '.join(lacking)}: pip install 'janusflow[eval]'")
         from pydantic import TypeAdapter, ValidationError
 
         if self.mode not in MODES:

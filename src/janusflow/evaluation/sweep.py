@@ -57,12 +57,9 @@ def points(request: EvalRequest, values: Mapping[str, Sequence[Any]]) -> list[tu
 
 def _varied(request: EvalRequest, kind: type[Benchmark], key: str, value: Any) -> EvalRequest:
     """A request with another value of a field, an option or a setting."""
-    if key == "model":
-        return replace(request, model=str(value))
-    if key == "vae":
-        return replace(request, vae=str(value))
-    if key == "dtype":
-        return replace(request, dtype=str(value))
+    if key in FIELDS:
+        changed: dict[str, Any] = {key: str(value)}
+        return replace(request, **changed)
     try:
         check_options(kind, {key: value})
     except ValueError as error:
