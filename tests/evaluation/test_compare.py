@@ -60,12 +60,19 @@ def test_differences_are_paired_over_the_items_of_both_runs(tmp_path: Path) -> N
     gain, loss = found.differences
     assert gain.values["overall"] == pytest.approx(2 / 40) and gain.items == 40
     low, high = gain.intervals_95["overall"]
-    assert 0 <= low < 0.05 < high, "both wrong items are in one group: they are resampled together"
+    assert 0 <= low < 0.05 < high
     assert loss.values["overall"] == pytest.approx(-1 / 20) and loss.items == 20
     assert "20 of 40 items of first have no verdict in shorter." in found.notes
     assert [change.item.key for change in found.changes] == ["001", "002", "003"]
     assert [row and row.score for row in found.changes[0].rows] == [0, 1, 0]
     assert found.differing == {"limit": ("-", "-", "20")}
+
+
+def test_items_of_one_group_are_resampled_together(tmp_path: Path) -> None:
+    settings = {"items": 40}
+    runs = [counted(tmp_path / "a", 0, 1, 2, 3, settings=settings), counted(tmp_path / "b", settings=settings)]
+    low, high = compare_runs(runs).differences[0].intervals_95["overall"]
+    assert low == 0 and high >= 0.25, "one of ten groups changed; forty single items would end near 0.2"
 
 
 def test_runs_of_equal_outputs_have_no_interval_and_no_change(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import linecache
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -11,6 +13,9 @@ import pytest
 from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark, plugin_code, summaries
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run import evaluate
+from tests.evaluation.test_compare import Says
 
 PLUGIN = """
 from janusflow.evaluation.protocol import Benchmark, Item
@@ -50,6 +55,18 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / f"{name}.py").write_text(PLUGIN)
     monkeypatch.delitem(sys.modules, name, raising=False)
     return name
+
+
+def test_a_plug_in_whose_rules_changed_judges_again(module: str, tmp_path: Path) -> None:
+    scores = []
+    for right in ("0.5", "1.0"):
+        (tmp_path / f"{module}.py").write_text(PLUGIN.replace("RIGHT = 0.5", f"RIGHT = {right}"))
+        sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        linecache.checkcache()
+        report = evaluate(EvalRequest(f"{module}:Half", tmp_path / "run"), model=Says("it"))
+        scores.append(report["score"])
+    assert scores == [0.5, 1.0]
 
 
 def registered(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:

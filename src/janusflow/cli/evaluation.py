@@ -48,9 +48,7 @@ class MeasureCommand(SuggestingCommand):
         Console().print(Panel(table, title="Benchmarks", title_align="left", border_style="dim"))
 
 
-app = typer.Typer(
-    cls=EvalGroup, context_settings={"ignore_unknown_options": True}, add_help_option=False, rich_markup_mode="rich"
-)
+app = typer.Typer(cls=EvalGroup, add_help_option=False, rich_markup_mode="rich")
 
 
 @app.command(MEASURE, cls=MeasureCommand)
