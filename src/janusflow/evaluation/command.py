@@ -14,14 +14,11 @@ from janusflow.arguments import quoted
 from janusflow.checkpoint.files import find_folder
 from janusflow.evaluation.compare import compare_runs
 from janusflow.evaluation.comparison_page import CHANGES, write_comparison
-from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
 from janusflow.evaluation.registry import OWN, find_benchmark, summaries
 from janusflow.evaluation.report import markdown
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import checked, evaluate, open_model
-from janusflow.evaluation.run import evaluate, open_model
 from janusflow.evaluation.sweep import FIELDS, draw_curves, points
-from janusflow.evaluation.sweep import draw_curves
 
 SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}
 

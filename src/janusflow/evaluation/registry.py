@@ -65,7 +65,9 @@ def find_benchmark(name: str) -> type[Benchmark]:
         known = [*BENCHMARKS, *plugins()]
         near = get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no benchmark {quoted(name)}; {hint}known are {', '.join(known)}, and {OWN} of your own")
+        raise ValueError(
+            f"there is no benchmark {quoted(name)}; {hint}known are {', '.join(known)}, and {OWN} of your own"
+        )
     try:
         loaded = plugin.load()
     except Exception as error:  # whatever a package of others raises

@@ -26,13 +26,9 @@ from janusflow.evaluation.limit import limited
 from janusflow.evaluation.manifest import as_made, remember
 from janusflow.evaluation.processes import in_processes, on_ray, wait_for_all
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
-from janusflow.evaluation.records import ESCAPED, Records
 from janusflow.evaluation.records import Records
-from janusflow.evaluation.registry import find_benchmark, plugin_code
-from janusflow.evaluation.report import hash_of_all, hashes, weights_of, write_report
 from janusflow.evaluation.report import write_report
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.request import RESERVED, EvalRequest
 from janusflow.evaluation.state import digests_of, judged_of, outputs_of, to_do, verdicts_of
 from janusflow.images import load_image
 from janusflow.progress import progress_bar

@@ -10,8 +10,8 @@ from typing import Any
 
 from janusflow.evaluation.digests import asked_digest, judged_digest
 from janusflow.evaluation.protocol import Benchmark, Item
-from janusflow.evaluation.registry import plugin_code
 from janusflow.evaluation.records import ESCAPED, Records
+from janusflow.evaluation.registry import plugin_code
 
 HOW = ("threads", "device")  # settings that change no verdict
 
