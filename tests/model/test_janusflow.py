@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, Trainer, TrainingArguments
 
 from janusflow import JanusFlow, JanusFlowConfig, JanusFlowForConditionalGeneration
 from janusflow.config import tiny
@@ -176,3 +176,44 @@ def test_the_last_convolution_is_float32_whatever_the_weights_and_autocast(small
         prefix = small_model.network.encode_prompts(*small_model.processor.encode_prompts(["a red circle"]))
         v = small_model.network.velocity(x, t, prefix)
     assert v.dtype == torch.float32 and not torch.equal(v, v.bfloat16().float())
+
+
+def test_the_trainer_of_transformers_accumulates_gradients(small_model: JanusFlow, tmp_path: Path) -> None:
+    """Two answers of different lengths: one batch of two, and two batches of one, must give the same step."""
+    ids = torch.randint(5, 400, (2, 9), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[0, :6] = -100
+    rows = [{"input_ids": i, "labels": label} for i, label in zip(ids, labels, strict=True)]
+    pace: dict[str, Any] = {"learning_rate": 1.0, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 1}
+    quiet: dict[str, Any] = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+    losses, heads = [], []
+    for size in (2, 1):
+        network = copy.deepcopy(small_model.network).requires_grad_()
+        arguments = TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=2 // size,
+            logging_steps=1,
+            **pace,
+            **quiet,
+        )
+        trainer = Trainer(network, arguments, train_dataset=rows)
+        losses.append(trainer.train().training_loss)
+        heads.append(network.lm_head.weight.detach() - small_model.network.lm_head.weight.detach())
+    expected = float(small_model.network(input_ids=ids, labels=labels).loss)
+    assert losses == pytest.approx([expected, expected], rel=1e-4)
+    assert heads[0].abs().max() > 0
+    torch.testing.assert_close(heads[1], heads[0], rtol=1e-3, atol=1e-6)
+
+
+def test_forward_refuses_what_it_would_not_use(small_model: JanusFlow) -> None:
+    network, ids = small_model.network, torch.tensor([[5, 6, 7]])
+    embeds, pixels = network.get_input_embeddings()(ids), torch.zeros(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="pixel_value, token_types: unknown to forward"):
+        network(input_ids=ids, pixel_value=pixels, token_types=1)
+    with pytest.raises(ValueError, match="pixel_values and latents need input_ids"):
+        network(inputs_embeds=embeds, pixel_values=pixels)
+    with pytest.raises(ValueError, match="give latents and their times t together"):
+        network(input_ids=ids, latents=torch.zeros(1, 4, 8, 8))
+    states = network(input_ids=ids, output_hidden_states=True, token_types=None).hidden_states
+    assert states is not None and torch.equal(network(input_ids=ids, return_dict=False)[0], network(ids).logits)

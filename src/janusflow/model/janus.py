@@ -19,6 +19,7 @@ from transformers import JanusForConditionalGeneration as TransformersJanus
 from transformers.cache_utils import DynamicLayer
 
 from janusflow.device import execution_device
+from janusflow.model.picture_prompts import PicturePrompts
 from janusflow.model.prefix import RecordingLayer, cache_under_checkpointing
 
 
@@ -49,7 +50,7 @@ class ReservedLayer(DynamicLayer):
         return self.keys, self.values
 
 
-class JanusForConditionalGeneration(TransformersJanus):
+class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
     """transformers' class of this name, saved and opened as that; only methods are added."""
 
     @property
@@ -79,6 +80,15 @@ class JanusForConditionalGeneration(TransformersJanus):
             options.pop("generation_mode", None)
             return GenerationMixin.generate(self, inputs, generation_config=unguided, **options)
 
+    def _supports_mm_encoder_outputs(self) -> bool:
+        """No: transformers would encode the pictures before `PicturePrompts` lays them into the prompt."""
+        return False
+
+    @property
+    def num_understanding_tokens(self) -> int:
+        """Image tokens of one seen picture."""
+        return int(self.config.vision_config.num_image_tokens)
+
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
         """Input embeddings of text with pictures in it.
 
@@ -94,7 +104,7 @@ class JanusForConditionalGeneration(TransformersJanus):
         """
         embeds = self.get_input_embeddings()(input_ids)
         inside = input_ids == self.config.image_token_id
-        count, size = 0 if pixel_values is None else len(pixel_values), self.config.vision_config.num_image_tokens
+        count, size = 0 if pixel_values is None else len(pixel_values), self.num_understanding_tokens
         if int(inside.sum()) != count * size:
             raise ValueError(f"input_ids hold {int(inside.sum())} image tokens; {count} pictures of {size} were given")
         if pixel_values is None or not count:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, LlamaModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from janusflow.config import JanusFlowConfig
 from janusflow.device import execution_device
@@ -24,10 +25,13 @@ from janusflow.model.attention import PACKED, Documents
 from janusflow.model.convnext import GlobalResponseNorm
 from janusflow.model.generation_decoder import GenerationDecoder
 from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
+from janusflow.model.picture_prompts import PicturePrompts
+from janusflow.model.prefix import PromptPrefix
 from janusflow.model.prefix import PromptPrefix, RecordingLayer, cache_under_checkpointing
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
 GENERATION_TOKEN = -1  # stands in ids for a token of a picture that is drawn; no tokenizer has it
+KNOWN_KWARGS = frozenset(TransformersKwargs.__annotations__)
 
 
 @dataclass
@@ -45,7 +49,7 @@ class JanusFlowOutput(CausalLMOutputWithPast):
     image_features: Tensor | None = None
 
 
-class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, GenerationMixin):
     """JanusFlow (arXiv 2411.07975) as a transformers model.
 
     Text comes from transformers' own `generate`; pictures from `velocity`, which `janusflow.flow` integrates.
@@ -102,6 +106,11 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # --- text out ---------------------------------------------------------------------------------------------------
 
+    @property
+    def num_understanding_tokens(self) -> int:
+        """Image tokens of one seen picture."""
+        return self.config.num_understanding_tokens
+
     def embed(
         self, input_ids: Tensor, pixel_values: Tensor | None = None, encoded: EncodedLatent | None = None
     ) -> Tensor:
@@ -149,6 +158,7 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Next-token logits of last hidden states: (..., D) -> (..., V)."""
         return self.lm_head(states)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -176,19 +186,35 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask: (B, T) 1 at tokens and 0 at (left) padding.
             position_ids, past_key_values, use_cache, logits_to_keep: as for `LlamaForCausalLM`.
             labels: (B, T) target ids, -100 where no loss is taken; gives `loss`, the mean next-token cross-entropy.
+                With `num_items_in_batch`, as transformers' `Trainer` passes it when it accumulates gradients, the sum
+                over this batch divided by that number.
             latents: (M, C, H, W) x_t of the pictures that `input_ids` draw (runs of `GENERATION_TOKEN`).
             t: (M,) their times.
             documents: the row (B = 1) packs these samples; each sees itself alone. Needs the attention `PACKED`.
             logits_at: (T',) indices into the flattened tokens: logits are computed there alone, (1, T', V).
             repa_block: also give the states after this LLM block, from 1, at the image tokens drawn.
             repa_pixels: (M, 3, S, S), also give f_enc's features of these pictures, without gradients.
+            **kwargs: `num_items_in_batch`, and those of `transformers.utils.TransformersKwargs`.
+
+        Raises:
+            ValueError: for arguments that do not go together, or one that is unknown.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if input_ids is None and (pixel_values is not None or latents is not None):
+            raise ValueError("pixel_values and latents need input_ids, whose image tokens they fill, not inputs_embeds")
+        if (latents is None) != (t is None):
+            raise ValueError("give latents and their times t together")
+        unknown = sorted(name for name in kwargs.keys() - KNOWN_KWARGS if kwargs[name] is not None)
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: unknown to forward; leave it out, or correct its name")
+        items = kwargs.pop("num_items_in_batch", None)
         encoded = None if latents is None or t is None else self.generation_encoder(latents, t)
         if input_ids is None:
             embeds = inputs_embeds
-        elif past_key_values is not None and past_key_values.get_seq_length() > 0 and pixel_values is None:
+        elif (
+            past_key_values is not None and past_key_values.get_seq_length() > 0 and pixel_values is None and t is None
+        ):
             # A later step of decoding: whatever token the model wrote, an image token too, is read as a token.
             embeds = self.get_input_embeddings()(input_ids)
         else:
@@ -232,7 +258,8 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 features = self.understanding_encoder.features(repa_pixels.to(embeds.dtype))
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size)
+            vocabulary = self.config.text_config.vocab_size
+            loss = self.loss_function(logits, labels, vocab_size=vocabulary, num_items_in_batch=items)
         return JanusFlowOutput(
             loss=loss,
             logits=logits,
@@ -242,16 +269,6 @@ class JanusFlowForConditionalGeneration(PreTrainedModel, GenerationMixin):
             velocity=velocity,
             image_states=image_states,
             image_features=features,
-        )
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, is_first_iteration: bool = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Pictures enter with the prompt only: later steps read them from the cache."""
-        if not is_first_iteration:
-            kwargs.pop("pixel_values", None)
-        return super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
 
     # --- image out --------------------------------------------------------------------------------------------------

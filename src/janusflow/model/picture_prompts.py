@@ -1,0 +1,114 @@
+"""Pictures in transformers' `generate`: laid into the prompt once, before its rows are multiplied, sliced or extended.
+
+transformers repeats every tensor of a request row by row, so that the pictures [a, b] of one row would become
+[a, a, b, b]. Embedded prompts have one row per prompt and cannot be mixed up.
+
+Shapes: B rows, T tokens, D width of the LLM, N pictures of S x S pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Cache
+
+
+class PicturePrompts:
+    """Generation for a network with `embed(input_ids, pixel_values) -> (B, T, D)`.
+
+    The prompt is embedded once. Passes over it (the first one, each one without a cache, each part of a chunked one)
+    take those embeddings; whatever tokens follow, generated or proposed, are read as tokens, an image token too.
+    """
+
+    embed: Callable[..., Tensor]
+    get_input_embeddings: Callable[[], nn.Module]
+    num_understanding_tokens: int
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Multiplies rows for beams and several answers; each row keeps its own pictures.
+
+        Raises:
+            ValueError: if image tokens and pictures differ in number, or pictures come with embedded prompts.
+        """
+        pixel_values = kwargs.pop("pixel_values", None)
+        embedded = kwargs.get("inputs_embeds") is not None or input_ids is None or input_ids.shape[1] == 0
+        if embedded and pixel_values is not None:
+            raise ValueError("pixel_values were given with inputs_embeds, which hold their pictures; give input_ids")
+        if not embedded and not kwargs.get("mm_encoder_outputs"):
+            mask = kwargs.get("attention_mask")  # left away where it hides nothing; the positions are as long
+            covered = mask if mask is not None else kwargs.get("position_ids")
+            whole = covered is None or covered.shape[-1] == input_ids.shape[1]
+            kwargs["prompt_embeds"] = self._embed_prompt(
+                input_ids, pixel_values, kwargs.get("past_key_values"), whole=whole
+            )
+        input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size, is_encoder_decoder, input_ids, **kwargs
+        )
+        if pixel_values is not None:  # an assistant model embeds them itself
+            kwargs["pixel_values"] = pixel_values
+        return input_ids, kwargs
+
+    def _embed_prompt(
+        self, input_ids: Tensor, pixel_values: Tensor | None, past: Cache | None, *, whole: bool
+    ) -> Tensor:
+        """(B, T, D) of a whole prompt; where a cache given by the caller has read it already, values may be zeros.
+
+        Args:
+            input_ids: (B, T) the prompt, or its new tokens only.
+            pixel_values: (N, 3, S, S) all pictures of the prompt, or those of its new tokens only.
+            past: has read the tokens before.
+            whole: whether `input_ids` hold those too.
+        """
+        read = 0 if past is None else int(past.get_seq_length())
+        new = input_ids
+        if read and whole:
+            new = input_ids[:, read:]
+            placed, fresh = (int((ids == self.config.image_token_id).sum()) for ids in (input_ids, new))
+            if (
+                fresh < placed
+                and placed == (0 if pixel_values is None else len(pixel_values)) * self.num_understanding_tokens
+            ):
+                if fresh:
+                    return self.embed(input_ids, pixel_values)
+                pixel_values = None  # the cache has read them all
+        return F.pad(self.embed(new, pixel_values), (0, 0, read, 0))
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """transformers' method; tokens of the prompt become their embeddings, pictures included.
+
+        Args:
+            input_ids: (B, T) the tokens so far.
+            past_key_values: has read the first of them.
+            inputs_embeds: the prompt, where the caller embedded it.
+            prompt_embeds: (B, P, D), see `_embed_prompt`.
+            **kwargs: transformers'.
+        """
+        if prompt_embeds is not None:
+            kwargs.pop("pixel_values", None)
+        inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
+        )
+        read = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        ids = inputs.get("input_ids")
+        if prompt_embeds is not None and ids is not None and read < prompt_embeds.shape[1]:
+            prompt = prompt_embeds[:, read : read + ids.shape[1]]
+            after = self.get_input_embeddings()(ids[:, prompt.shape[1] :])
+            inputs |= {"input_ids": None, "inputs_embeds": torch.cat([prompt, after], dim=1)}
+        return dict(inputs)
