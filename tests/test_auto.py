@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -81,3 +82,24 @@ def test_the_pipeline_of_transformers_answers_as_we_do(tiny_model: JanusFlow, pi
     parts = [{"type": "image", "path": str(picture)}, {"type": "text", "text": "describe the picture."}]
     (said,) = ask(text=[{"role": "user", "content": parts}], max_new_tokens=24, return_full_text=False)
     assert said["generated_text"].strip() == tiny_model.ask("describe the picture.", picture, max_new_tokens=24)
+
+
+def test_the_pipeline_of_transformers_opens_a_folder(small_model: JanusFlow, picture: Path, tmp_path: Path) -> None:
+    small_model.save_pretrained(tmp_path)
+    ask = pipeline("image-text-to-text", model=str(tmp_path))
+    settings: dict[str, Any] = {"max_new_tokens": 6, "return_full_text": False}
+
+    def talk(*questions: str) -> list[list[dict[str, Any]]]:
+        image = {"type": "image", "path": str(picture)}
+        return [[{"role": "user", "content": [image, {"type": "text", "text": text}]}] for text in questions]
+
+    questions = ["what is it?", "what is it, and where does it stand?"]
+    wanted = [small_model.ask(question, picture, max_new_tokens=6) for question in questions]
+    for batch_size in (1, 2):
+        said = ask(text=talk(*questions), batch_size=batch_size, **settings)
+        assert [one["generated_text"] for (one,) in said] == wanted
+    begun = [*talk(questions[0])[0], {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}]
+    assert ask(text=begun, **settings)[0]["generated_text"] == small_model.chat(begun, max_new_tokens=6)
+    (said,) = ask(images=str(picture), text="User: <image_placeholder>", **settings)
+    assert said["generated_text"]
+    assert "num_image_tokens" in repr(ask.processor)

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
 from janusflow.arguments import quoted
+from janusflow.batching import Batching, pictures_of
 from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT, chat_template
 from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
@@ -29,6 +30,8 @@ from janusflow.messages import Message, flatten, read_turns
 
 PADDLE_IMAGES = "image_preprocessor_config.json"
 PAD_TOKEN = "<｜▁pad▁｜>"
+TEMPLATE_OPTIONS = ("tools", "documents", "return_assistant_tokens_mask", "load_audio_from_video")  # none is supported
+ELSEWHERE = ("revision", "subfolder", "cache_dir")  # of a hub id: would read other files than those that are read here
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class UnderstandingInputs:
     text: list[str] = field(default_factory=list)
 
 
-class JanusFlowProcessor:
+class JanusFlowProcessor(ProcessorMixin):
     """Tokenizer, template and picture preprocessing of one checkpoint.
 
     Args:
@@ -118,7 +121,7 @@ class JanusFlowProcessor:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, num_image_tokens: int | None = None, sft_format: str | None = None, **_hub: Any
+        cls, folder: str | Path, *, num_image_tokens: int | None = None, sft_format: str | None = None, **hub: Any
     ) -> JanusFlowProcessor:
         """Reads the tokenizer and the two JSON files of a checkpoint folder, official or ours.
 
@@ -126,10 +129,16 @@ class JanusFlowProcessor:
             folder: of the checkpoint, or a hub id.
             num_image_tokens: of the network, for layouts that do not say it here.
             sft_format: another chat template than the folder's ("deepseek_old" where the layout names none).
+            **hub: what transformers' Auto classes pass on.
 
         Raises:
-            ValueError: if one is missing or damaged.
+            ValueError: if one is missing or damaged, or a hub id comes with a revision, subfolder or cache_dir.
         """
+        asked = [f"{name}={hub[name]!r}" for name in ELSEWHERE if hub.get(name) not in (None, "", "main")]
+        if asked and not Path(folder).expanduser().is_dir():
+            raise ValueError(
+                f"{', '.join(asked)}: not for a hub id here; fetch it with huggingface_hub.snapshot_download"
+            )
         folder = find_folder(folder)
         if is_transformers_processor(folder):
             text, image = read_transformers_processor(folder)
@@ -148,8 +157,13 @@ class JanusFlowProcessor:
         except TypeError as error:
             raise ValueError(f"{folder}: the processor's files are incomplete ({error})") from error
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes what `from_pretrained` reads."""
+    def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
+        """Writes what `from_pretrained` reads.
+
+        Args:
+            folder: made if it does not exist.
+            max_shard_size: of weights, which a processor has none of; `push_to_hub` passes it.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
@@ -162,36 +176,44 @@ class JanusFlowProcessor:
 
     def __call__(
         self,
-        text: str | Sequence[str],
-        images: ImageSource | Sequence[ImageSource] | None = None,
+        text: str | Sequence[str] | None = None,
+        images: ImageSource | Sequence[Any] | None = None,
         *,
         return_tensors: str = "pt",
-        padding: Any = True,
+        **options: Any,
     ) -> BatchFeature:
         """Rendered texts and their pictures as the network's inputs, as `AutoProcessor`'s users expect it.
 
         Args:
-            text: one or several, from `apply_chat_template`, with an `<image_placeholder>` for each picture.
-            images: of all texts, in reading order.
-            return_tensors: "pt" alone.
-            padding: rows of different lengths are always padded.
+            text: one or several, from `apply_chat_template`, with an `<image_placeholder>` for each picture; None for
+                pictures only.
+            images: of all texts in reading order, or a list with one list per text.
+            return_tensors: "pt" only.
+            **options: padding, padding_side, truncation, max_length, pad_to_multiple_of and add_special_tokens; see
+                `janusflow.batching.Batching`.
 
         Returns:
             input_ids and attention_mask, (B, T) padded on the left, and pixel_values, (N, 3, S, S), if there are any.
 
         Raises:
-            ValueError: if pictures and placeholders differ in number.
+            ValueError: if pictures and placeholders differ in number, or for an option that is not allowed.
         """
         if return_tensors != "pt":
-            raise ValueError(f"return_tensors is {quoted(return_tensors)}; there are PyTorch tensors ('pt') alone")
-        texts = [text] if isinstance(text, str) else list(text)
-        ids = [self.tokenizer.encode(one) for one in texts]
-        pictures = load_images(images)
-        placed = sum(row.count(self.image_id) for row in ids)
-        if placed != len(pictures):
-            raise ValueError(f"the text holds {placed} {self.text.image_tag}, but {len(pictures)} pictures were given")
-        padded, mask = self._pad([self.lay_pictures(row, row.count(self.image_id)) for row in ids], side="left")
-        content = {"input_ids": padded, "attention_mask": mask}
+            raise ValueError(f"return_tensors is {quoted(return_tensors)}; only PyTorch tensors ('pt') are supported")
+        batching, content = Batching.read(options), {}
+        if text is None:
+            pictures: Sequence[ImageSource] = load_images(images)
+            if not pictures:
+                raise ValueError("neither text nor pictures were given")
+        else:
+            texts = [text] if isinstance(text, str) else list(text)
+            if not texts or not all(isinstance(one, str) for one in texts):
+                raise ValueError("text is one string or a list of strings, at least one")
+            ids = [self.tokenizer.encode(one, add_special_tokens=batching.add_special_tokens) for one in texts]
+            placed = [row.count(self.image_id) for row in ids]
+            pictures = pictures_of(images, placed, self.text.image_tag)
+            rows = [self.lay_pictures(row, count) for row, count in zip(ids, placed, strict=True)]
+            content["input_ids"], content["attention_mask"] = self._collate(rows, batching)
         if pictures:
             content["pixel_values"] = torch.stack([self.preprocess(picture) for picture in pictures])
         return BatchFeature(content)
@@ -199,31 +221,54 @@ class JanusFlowProcessor:
     def apply_chat_template(
         self,
         conversation: Sequence[Message] | Sequence[Sequence[Message]],
+        chat_template: str | None = None,
         *,
         add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
         tokenize: bool = False,
-        **_others: Any,
+        return_dict: bool = True,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Any:
         """A conversation, or several, through the template of the tokenizer.
 
         Args:
             conversation: messages in transformers' form: `content` a string, or parts of `type` text and image.
+            chat_template: another one, in Jinja.
             add_generation_prompt: whether the assistant's turn is opened.
+            continue_final_message: whether the last message stays open, so that the model continues it.
             tokenize: False for strings; True for the network's inputs, the pictures of the parts among them.
+            return_dict: with `tokenize`, False gives only the input ids.
+            processor_kwargs, **options: of the call of the processor, with `tokenize`.
 
         Returns:
             a string or a list of them; or what a call of the processor gives.
+
+        Raises:
+            ValueError: for arguments that do not go together, or one that is unknown.
         """
+        options |= processor_kwargs or {}
+        unset = [name for name in TEMPLATE_OPTIONS if not options.get(name)]
+        options = {name: value for name, value in options.items() if value is not None and name not in unset}
+        Batching.read({name: value for name, value in options.items() if name != "return_tensors"})
         several = bool(conversation) and not isinstance(conversation[0], Mapping)
         talks: list[Any] = list(conversation) if several else [conversation]
         texts = [
-            self.tokenizer.apply_chat_template(talk, add_generation_prompt=add_generation_prompt, tokenize=False)
+            self.tokenizer.apply_chat_template(
+                talk,
+                chat_template=chat_template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                tokenize=False,
+            )
             for talk in talks
         ]
         if not tokenize:
             return texts if several else texts[0]
-        plain = [flatten(message, self.text.image_tag) for talk in talks for message in talk]
-        return self(texts, [image for message in plain for image in message["images"]])
+        plain = [[flatten(message, self.text.image_tag) for message in talk] for talk in talks]
+        pictures = [[image for message in talk for image in message["images"]] for talk in plain]
+        inputs = self(texts, pictures, **options)
+        return inputs if return_dict else inputs["input_ids"]
 
     def decode(self, ids: Any, **options: Any) -> str:
         """Token ids as text; options are the tokenizer's."""
@@ -234,15 +279,29 @@ class JanusFlowProcessor:
         return list(self.tokenizer.batch_decode(ids, **options))
 
     def post_process_image_text_to_text(
-        self, ids: Any, *, skip_special_tokens: bool = True, **_others: Any
+        self, ids: Any, *, skip_special_tokens: bool = True, **options: Any
     ) -> list[str]:
-        """What transformers' pipeline "image-text-to-text" reads from generated ids."""
-        return self.batch_decode(ids, skip_special_tokens=skip_special_tokens)
+        """What transformers' pipeline "image-text-to-text" reads from generated ids; options are the tokenizer's."""
+        return self.batch_decode(ids, skip_special_tokens=skip_special_tokens, **options)
 
     @property
     def chat_template(self) -> str:
         """The tokenizer's Jinja template."""
         return str(self.tokenizer.chat_template)
+
+    @property
+    def image_processor(self) -> JanusFlowProcessor:
+        """This object, which prepares pictures too; transformers' pipelines batch only where there is one."""
+        return self
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What a call gives."""
+        return ["input_ids", "attention_mask", "pixel_values"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Both settings, for printing."""
+        return {**asdict(self.text), **asdict(self.image), "processor_class": type(self).__name__}
 
     # --- understanding ----------------------------------------------------------------------------------------------
 
@@ -280,7 +339,7 @@ class JanusFlowProcessor:
             texts.append(text)
             rows.append(ids)
             pictures.extend(images)
-        padded, mask = self._pad(rows, side="left")
+        padded, mask = self._collate(rows, Batching())
         pixels = torch.stack([self.preprocess(image) for image in pictures]) if pictures else None
         return UnderstandingInputs(padded, mask, pixels, texts)
 
@@ -342,7 +401,7 @@ class JanusFlowProcessor:
                 raise ValueError(f"prompt is {quoted(prompt)}; a prompt is some text")
             ids = self.tokenizer.encode(self.render_prompt(prompt))
             rows.append(ids if keep_last else ids[:-1])
-        return self._pad(rows, side=side)
+        return self._collate(rows, Batching(padding_side=side))
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -366,14 +425,8 @@ class JanusFlowProcessor:
         tokens = [self.image_start_id, *[self.image_id] * self.text.num_image_tokens, self.image_end_id]
         return [new for old in ids for new in (tokens if old == self.image_id else (old,))]
 
-    def _pad(self, rows: list[list[int]], *, side: str) -> tuple[Tensor, Tensor]:
-        longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id, device=CPU)
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(rows):
-            part = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
-            ids[index, part], mask[index, part] = torch.tensor(row, device=CPU), 1
-        return ids, mask
+    def _collate(self, rows: Sequence[list[int]], batching: Batching) -> tuple[Tensor, Tensor]:
+        return batching.collate(rows, pad=self.tokenizer.pad_token_id, image=self.image_id)
 
 
 def _known(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -394,7 +447,9 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     names = {key: config.get(key) for key in ("bos_token", "eos_token", "pad_token")}
     tokens = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
     tokens["pad_token"] = PAD_TOKEN if backend.token_to_id(PAD_TOKEN) is not None else tokens["eos_token"]
-    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **tokens)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=False, padding_side="left", **tokens
+    )
 
 
 AutoProcessor.register(JanusFlowConfig, JanusFlowProcessor, exist_ok=True)
