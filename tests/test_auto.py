@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
@@ -60,6 +61,18 @@ def test_chat_templates_agree_with_render(small_model: JanusFlow) -> None:
     together = processor.apply_chat_template(talks, add_generation_prompt=True, tokenize=True)
     assert torch.equal(together["attention_mask"][:, -1], torch.ones(3, dtype=torch.long))
     assert together["input_ids"].shape == together["attention_mask"].shape
+
+
+def test_chat_templates_continue_the_final_message(golden: Golden, golden_model: JanusFlow) -> None:
+    processor = golden_model.processor
+    for talk, text in zip(golden.cases["conversations"], golden.cases["sft"], strict=True):
+        begun = [*talk[:-1], {"role": "assistant", "content": "It is "}]
+        assert processor.apply_chat_template(begun, continue_final_message=True) == f"{text} It is"
+        assert processor.apply_chat_template(begun) == f"{text} It is{processor.tokenizer.eos_token}"
+        assert processor.render(begun, continue_final_message=True) == f"{text} It is"
+        assert processor.apply_chat_template(talk, continue_final_message=True) == text
+    with pytest.raises(ValueError, match="continue_final_message and add_generation_prompt"):
+        processor.apply_chat_template(begun, continue_final_message=True, add_generation_prompt=True)
 
 
 def test_device_map_and_low_rank_adapters(small_model: JanusFlow, tmp_path: Path) -> None:

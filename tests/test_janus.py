@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,21 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(janus: Janus) -> None:
     assert len({tuple(row.tolist()) for row in together}) == 4
     in_ones = janus.generate(PROMPTS, seed=3, batch_size=1, output_type="latent", progress=False)
     assert torch.equal(in_ones, together[::2])
+
+
+def test_threads_get_what_each_call_gives_alone(janus: Janus) -> None:
+    def draw(seed: int) -> tuple[int, ...]:
+        return tuple(janus.generate(PROMPTS[0], seed=seed, output_type="latent", progress=False)[0].tolist())
+
+    def ask(seed: int) -> str:
+        return janus.ask("hi", seed=seed, do_sample=True, temperature=2.0, max_new_tokens=8)
+
+    calls = [(call, seed) for seed in range(3) for call in (draw, ask)]
+    before = torch.get_rng_state()
+    expected = [call(seed) for call, seed in calls]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        assert list(pool.map(lambda pair: pair[0](pair[1]), calls)) == expected
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_nothing_is_done_twice(janus: Janus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 from janusflow import JanusFlow
 from janusflow.understanding import _TokenStreamer
@@ -117,16 +120,118 @@ def _always(token: int, states: torch.Tensor, vocabulary: int) -> torch.Tensor:
     return logits
 
 
+SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 10}
+
+
 def test_sampling_follows_its_seed_and_leaves_the_callers_state_alone(small_model: JanusFlow) -> None:
-    settings: dict[str, Any] = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 10}
-    first, again, other = (small_model.ask("hi", seed=seed, **settings) for seed in (1, 1, 2))
+    before = torch.get_rng_state()
+    first, again, other = (small_model.ask("hi", seed=seed, **SAMPLED) for seed in (1, 1, 2))
     assert first == again
     assert first != other
+    assert torch.equal(torch.get_rng_state(), before)
+    assert small_model.ask("hi", do_sample=True, top_k=1, max_new_tokens=10) == small_model.ask("hi", max_new_tokens=10)
+
+
+def test_without_a_seed_sampling_follows_the_global_generator(small_model: JanusFlow) -> None:
     torch.manual_seed(0)
-    expected = torch.rand(2)
+    first, second = (small_model.ask("hi", **SAMPLED) for _ in range(2))
     torch.manual_seed(0)
-    small_model.ask("hi", seed=5, **settings)
-    assert torch.equal(torch.rand(2), expected)
+    assert (first, second) == (small_model.ask("hi", **SAMPLED), small_model.ask("hi", **SAMPLED)) and first != second
+    assert len(set(small_model.ask_batch(["hi"] * 3, [None] * 3, **SAMPLED))) == 3
+
+
+def test_a_seeded_answer_does_not_depend_on_the_batch(small_model: JanusFlow, picture: Path) -> None:
+    questions = ["hi", "what is in the picture, and where, and how many of them?", "hi"]
+    images: list[Any] = [None, picture, None]
+    together = small_model.ask_batch(questions, images, seed=7, **SAMPLED)
+    alone = [small_model.ask(q, i, seed=7, **SAMPLED) for q, i in zip(questions, images, strict=True)]
+    assert together == alone and together[0] == together[2]
+    each = small_model.ask_batch(questions, images, seed=[7, 8, 9], **SAMPLED)
+    assert each[0] == together[0] and each[1:] == [
+        small_model.ask(questions[1], picture, seed=8, **SAMPLED),
+        small_model.ask("hi", seed=9, **SAMPLED),
+    ]
+    with pytest.raises(ValueError, match="2 seeds were given for 3 conversations"):
+        small_model.ask_batch(questions, images, seed=[7, 8], **SAMPLED)
+    with pytest.raises(ValueError, match="seed is -1"):
+        small_model.ask("hi", seed=[-1], **SAMPLED)
+
+
+def test_the_default_dtype_does_not_change_what_is_sampled(small_model: JanusFlow) -> None:
+    expected = small_model.ask("hi", seed=3, **SAMPLED)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert small_model.ask("hi", seed=3, **SAMPLED) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_threads_get_what_each_call_gives_alone(small_model: JanusFlow, picture: Path) -> None:
+    def ask(seed: int) -> str:
+        return small_model.ask("what is it?", picture, seed=seed, **SAMPLED)
+
+    def stream(seed: int) -> str:
+        return "".join(small_model.stream("what is it?", picture, seed=seed, **SAMPLED))
+
+    def draw(seed: int) -> bytes:
+        options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent", "progress": False}
+        return bytes(small_model.generate("a star", seed=seed, **options).numpy().tobytes())
+
+    calls = [(call, seed) for seed in range(4) for call in (ask, stream, draw)]
+    expected = [call(seed) for call, seed in calls]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        found = list(pool.map(lambda pair: pair[0](pair[1]), calls))
+    assert found == expected and len(set(expected)) == 8
+
+
+def test_streams_in_turn_and_random_calls_between_change_nothing(small_model: JanusFlow) -> None:
+    questions = ("hi", "what is it?")
+    expected = [small_model.ask(question, seed=5, **SAMPLED) for question in questions]
+    streams = [small_model.stream(question, seed=5, **SAMPLED) for question in questions]
+    found = ["", ""]
+    for pieces in itertools.zip_longest(*streams, fillvalue=""):
+        torch.rand(3)
+        found = [said + piece for said, piece in zip(found, pieces, strict=True)]
+    assert found == expected
+
+
+def test_offloaded_streams_in_turn_share_the_device(mutable_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both devices are the CPU here; what is watched is when the network moves."""
+    model, moves = mutable_model.offload("cpu"), []
+    monkeypatch.setattr(model.network, "to", lambda place: moves.append(str(place)))
+    first, second = model.stream("hi", max_new_tokens=8), model.stream("what?", max_new_tokens=3)
+    moves.clear()
+    next(first)
+    assert "".join(second)
+    assert moves == ["cpu"], "the first stream still needs the network"
+    list(first)
+    assert len(moves) == 2
+
+
+def test_an_answer_continues_a_message_of_the_assistant(tiny_model: JanusFlow) -> None:
+    scene = Image.new("RGB", (64, 64), (255, 255, 255))
+    ImageDraw.Draw(scene).ellipse((16, 16, 48, 48), fill=(220, 30, 30))
+    content = tiny_model.processor.question("describe the picture.", 1)
+    asked = {"role": "user", "content": content, "images": [scene]}
+    whole = tiny_model.chat([asked])
+    words = whole.split(" ")
+    assert len(words) > 4
+    contents: list[Any] = [" ".join(words[:3]), f"{words[0]} \n", [{"type": "text", "text": words[0]}], " "]
+    talks = [[asked, {"role": "assistant", "content": content}] for content in contents]
+    rests = [" " + " ".join(words[3:]), *[" " + " ".join(words[1:])] * 2, whole]
+    assert tiny_model.chat_batch([*talks, [asked]]) == [*rests, whole]
+    assert "".join(tiny_model.stream(talks[0])) == rests[0]
+
+
+def test_text_and_spaces_of_a_continued_message(small_model: JanusFlow) -> None:
+    processor, network = small_model.processor, small_model.network
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "It is "}]
+    prompt = processor.render(talk[:1])
+    assert processor.render(talk, continue_final_message=True) == f"{prompt} It is"
+    assert processor.render(talk) == f"{prompt} It is{processor.tokenizer.eos_token}"
+    ids = torch.tensor([processor.tokenizer.encode(f"{prompt} It is")])
+    said = network.generate(input_ids=ids, max_new_tokens=8)[0, ids.shape[1] :]
+    assert small_model.chat(talk, max_new_tokens=8) == processor.tokenizer.decode(said, skip_special_tokens=True)
 
 
 def test_greedy_decoding_says_what_it_does_without(small_model: JanusFlow) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -20,11 +22,19 @@ from janusflow.understanding import Decoding, Speaker
 
 
 class Conversational(ABC):
-    """From pictures to words. `network`, `processor`, `to` and `_part` come from the class that inherits this."""
+    """From pictures to words. `network`, `processor`, `to` and `_part` come from the class that inherits this.
+
+    Threads: `ask`, `chat`, `stream`, their batches and `generate` may be called from several threads at once on one
+    model, and streams may be read in turn. Each call has random generators of its own: with a seed its result is that
+    of the same call made alone, and torch's global generator is neither read nor changed. What changes the model (`to`,
+    `offload`, adapters, a setting of the network) must not run at the same time as a call.
+    """
 
     network: Speaker
     processor: JanusFlowProcessor
     _computes_on: torch.device | None = None  # with `offload`
+    _moving: threading.Lock  # with `offload`: held while a part is moved
+    _at_work: Counter[str]  # with `offload`: how many calls each part serves
 
     def ask(self, question: str, images: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any) -> str:
         """The answer to one question.
@@ -47,13 +57,20 @@ class Conversational(ABC):
         Args:
             messages: mappings of `role` (user, assistant; system at the start) and `content`. A message's pictures
                 stand under `images`, with an `<image_placeholder>` in its content for each; or `content` is a list of
-                parts in OpenAI's form.
+                parts in OpenAI's form. If the last message is the assistant's, the model continues it: the answer is
+                what follows it. Spaces at its end are left out.
             **decoding: as in `ask`.
+
+        Example:
+            ```python
+            talk = [{"role": "user", "content": "name three colours."}, {"role": "assistant", "content": "1. red, 2."}]
+            print(talk[-1]["content"] + model.chat(talk))
+            ```
         """
         return self.chat_batch([messages], **decoding)[0]
 
     def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
-        """`chat` for several conversations of any lengths at once."""
+        """`chat` for several conversations of any lengths at once; `seed` may be a list with one for each."""
         if not conversations:
             return []
         with self._working("network"):
@@ -96,23 +113,32 @@ class Conversational(ABC):
             device: where to compute; "auto" is the best one here.
         """
         self.to("cpu")
+        self._moving, self._at_work = threading.Lock(), Counter()
         self._computes_on = resolve_device(device)
         return self
 
     @contextmanager
     def _working(self, part: str | None) -> Iterator[None]:
-        """Puts a part of the model on the device for a while, if it waits elsewhere."""
-        if part is None or self._computes_on is None:
+        """Puts a part of the model on the device for a while, if it waits elsewhere; the last call takes it back."""
+        place = self._computes_on
+        if part is None or place is None:
             yield
             return
-        module = self._part(part)
-        with torch.inference_mode(False):  # quantized weights cannot be moved within
-            module.to(self._computes_on)
+        with self._moving:
+            if not self._at_work[part]:
+                self._move(part, place)
+            self._at_work[part] += 1
         try:
             yield
         finally:
-            with torch.inference_mode(False):
-                module.to("cpu")
+            with self._moving:
+                self._at_work[part] -= 1
+                if not self._at_work[part]:
+                    self._move(part, torch.device("cpu"))
+
+    def _move(self, part: str, place: torch.device) -> None:
+        with torch.inference_mode(False):  # quantized weights cannot be moved within
+            self._part(part).to(place)
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

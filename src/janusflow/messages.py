@@ -47,6 +47,11 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
     return system, turns if turns[-1][0] == 1 else [*turns, (1, "")]
 
 
+def ends_begun(messages: Sequence[Message]) -> bool:
+    """Whether a conversation, flattened, ends with a message of the assistant that is not empty."""
+    return bool(messages) and ROLES.get(messages[-1]["role"].lower()) == 1 and bool(messages[-1]["content"].strip())
+
+
 def flatten(message: Message, image_tag: str) -> dict[str, Any]:
     """A message with `content` as a string and `images` as a list, from ours, the official or OpenAI's form.
 

@@ -26,7 +26,7 @@ from janusflow.checkpoint.transformers_layout import is_transformers_processor, 
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.images import ImageSource, load_image, load_images
-from janusflow.messages import Message, flatten, read_turns
+from janusflow.messages import Message, ends_begun, flatten, read_turns
 
 PADDLE_IMAGES = "image_preprocessor_config.json"
 PAD_TOKEN = "<｜▁pad▁｜>"
@@ -93,12 +93,14 @@ class UnderstandingInputs:
         attention_mask: (B, T) int64, 1 at tokens.
         pixel_values: (N, 3, S, S) float32, the pictures of all conversations in reading order; None if there are none.
         text: the prompts as strings, before pictures were laid in.
+        begun: of each conversation, whether its prompt ends within a message of the assistant.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     pixel_values: Tensor | None
     text: list[str] = field(default_factory=list)
+    begun: list[bool] = field(default_factory=list)
 
 
 class JanusFlowProcessor(ProcessorMixin):
@@ -305,7 +307,7 @@ class JanusFlowProcessor(ProcessorMixin):
 
     # --- understanding ----------------------------------------------------------------------------------------------
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, continue_final_message: bool = False) -> str:
         """A conversation as the text that the tokenizer gets.
 
         System prompt, blank line, then `Role: content` turns; a blank line closes a user's turn, the end-of-sentence
@@ -314,18 +316,23 @@ class JanusFlowProcessor(ProcessorMixin):
         Args:
             messages: of `role` (user, assistant, or a system one at the start) and `content`. An open assistant turn
                 is added if the last message is a user's.
+            continue_final_message: whether a last message of the assistant stays open, so that the model continues it.
         """
         system, turns = read_turns(messages, self.text.image_tag, system=self.text.system_prompt)
         plain = [{"role": ("user", "assistant")[role], "content": content} for role, content in turns]
         plain = [{"role": "system", "content": system}, *plain]
-        return str(self.tokenizer.apply_chat_template(plain, tokenize=False))
+        begun = continue_final_message and ends_begun(plain)
+        return str(self.tokenizer.apply_chat_template(plain, tokenize=False, continue_final_message=begun))
 
-    def encode_conversations(self, conversations: Sequence[Sequence[Message]]) -> UnderstandingInputs:
+    def encode_conversations(
+        self, conversations: Sequence[Sequence[Message]], *, continue_final_message: bool = False
+    ) -> UnderstandingInputs:
         """Conversations of any lengths, with their pictures, as one batch.
 
         Args:
             conversations: each a list of messages; a message's pictures stand under `images`, and one
                 `<image_placeholder>` in its content for each, or both come as a list of parts in OpenAI's form.
+            continue_final_message: see `render`.
 
         Raises:
             ValueError: if a conversation is malformed or its pictures and placeholders differ in number.
@@ -333,7 +340,7 @@ class JanusFlowProcessor(ProcessorMixin):
         plain = [[flatten(message, self.text.image_tag) for message in messages] for messages in conversations]
         texts, rows, pictures = [], [], []
         for messages in plain:
-            text = self.render(messages)
+            text = self.render(messages, continue_final_message=continue_final_message)
             images = [image for message in messages for image in load_images(message.get("images"))]
             ids = self.lay_pictures(self.tokenizer.encode(text), len(images))
             texts.append(text)
@@ -341,7 +348,8 @@ class JanusFlowProcessor(ProcessorMixin):
             pictures.extend(images)
         padded, mask = self._collate(rows, Batching())
         pixels = torch.stack([self.preprocess(image) for image in pictures]) if pictures else None
-        return UnderstandingInputs(padded, mask, pixels, texts)
+        begun = [continue_final_message and ends_begun(messages) for messages in plain]
+        return UnderstandingInputs(padded, mask, pixels, texts, begun)
 
     def question(self, question: str, images: int) -> str:
         """A question with one placeholder and a newline per picture before it, unless it places them itself."""

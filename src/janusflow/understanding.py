@@ -5,18 +5,27 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
 
 from janusflow.arguments import whole_number
+from janusflow.device import CPU
 from janusflow.generation import check_seed
 from janusflow.messages import Message
 from janusflow.processor import JanusFlowProcessor
+from janusflow.token_generation import TokenSampling
 
 SAMPLING = ("temperature", "top_p", "top_k")  # greedy decoding does without
 HALF_A_CHARACTER = "\ufffd"  # what a decoder writes where the bytes of a character are not all there yet
@@ -43,7 +52,9 @@ class Decoding:
         do_sample: False takes the most likely token.
         temperature, top_p, top_k: of sampling.
         repetition_penalty: 1 is none.
-        seed: of sampling; None leaves torch's global generator as it is.
+        seed: of sampling. One number serves every conversation of a batch, so that an answer is the same whatever else
+            is in the batch (and the same conversation twice gives the same answer twice); or one number each. With
+            None the seeds come from torch's global generator, which a given seed neither reads nor changes.
     """
 
     max_new_tokens: int = 512
@@ -52,14 +63,16 @@ class Decoding:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
-    seed: int | None = None
+    seed: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")
-        if self.seed is not None:
+        if hasattr(self.seed, "__len__"):
+            object.__setattr__(self, "seed", tuple(map(check_seed, self.seed)))
+        elif self.seed is not None:
             object.__setattr__(self, "seed", check_seed(self.seed))
         if not 0 < self.repetition_penalty < float("inf"):
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; expected a positive number")
@@ -72,16 +85,54 @@ class Decoding:
     def config(self, processor: JanusFlowProcessor, room: int) -> GenerationConfig:
         """transformers' configuration, with the tokenizer's end token and at most `room` new tokens."""
         tokenizer = processor.tokenizer
-        sampled = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k} if self.do_sample else {}
         return GenerationConfig(
             max_new_tokens=min(self.max_new_tokens, room),
-            do_sample=self.do_sample,
+            do_sample=False,  # the likeliest of what `SeededSampling` leaves
             repetition_penalty=self.repetition_penalty,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.eos_token_id,
-            **sampled,
         )
+
+    def sampling(self, conversations: int, steps: int, device: torch.device) -> LogitsProcessorList:
+        """What chooses the tokens of so many conversations, for at most `steps` steps; nothing for greedy decoding.
+
+        Raises:
+            ValueError: if there is another number of seeds.
+        """
+        if not self.do_sample:
+            return LogitsProcessorList()
+        if isinstance(self.seed, Sequence):
+            seeds = list(self.seed)
+        elif self.seed is None:
+            seeds = torch.randint(2**63 - 1, (conversations,), dtype=torch.int64, device=CPU).tolist()
+        else:
+            seeds = [self.seed] * conversations
+        if len(seeds) != conversations:
+            raise ValueError(f"{len(seeds)} seeds were given for {conversations} conversations")
+        generators = [torch.Generator(CPU).manual_seed(seed) for seed in seeds]
+        uniform = torch.stack([torch.rand(steps, generator=one, dtype=torch.float32, device=CPU) for one in generators])
+        sampling = TokenSampling(1.0, True, self.temperature, self.top_k, self.top_p)
+        return LogitsProcessorList([SeededSampling(sampling, uniform.to(device))])
+
+
+class SeededSampling(LogitsProcessor):
+    """Leaves one token of each row, chosen by the row's own random numbers: greedy decoding then samples.
+
+    transformers' own sampling reads torch's global generator, which all threads share.
+
+    Args:
+        sampling: temperature, top_k and top_p.
+        uniform: (B, steps) in [0, 1).
+    """
+
+    def __init__(self, sampling: TokenSampling, uniform: Tensor) -> None:
+        self.sampling, self.uniform = sampling, uniform
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) logits -> (B, V), all but the chosen ones -inf. `input_ids`: (B, step), the new tokens so far."""
+        chosen = self.sampling.choose(scores, self.uniform[:, input_ids.shape[1]])
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
 
 def answer(
@@ -90,15 +141,16 @@ def answer(
     conversations: Sequence[Sequence[Message]],
     decoding: Decoding,
 ) -> list[str]:
-    """One answer per conversation, all decoded in one batch.
+    """One answer per conversation, all decoded in one batch; a last message of the assistant is continued.
 
     Raises:
         ValueError: for malformed conversations, or one that does not fit into the model's context.
     """
-    embeds, mask, config = _prepare(network, processor, conversations, decoding)
-    with torch.inference_mode(), _seeded(decoding.seed, embeds.device):
-        ids = network.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=config)
-    return [processor.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+    request, before = _prepare(network, processor, conversations, decoding)
+    with torch.inference_mode():
+        answers = network.generate(**request).tolist()
+    decode = partial(processor.tokenizer.decode, skip_special_tokens=True)
+    return [decode(old + new)[len(decode(old)) :] for old, new in zip(before, answers, strict=True)]
 
 
 def stream(
@@ -114,31 +166,20 @@ def stream(
     Raises:
         ValueError: as `answer`.
     """
-    embeds, mask, config = _prepare(network, processor, [messages], decoding)
-    return _pieces(network, processor, embeds, mask, config, decoding.seed)
-
-
-def _pieces(
-    network: Speaker,
-    processor: JanusFlowProcessor,
-    embeds: Tensor,
-    mask: Tensor,
-    config: GenerationConfig,
-    seed: int | None,
-) -> Iterator[str]:
+    request, (before,) = _prepare(network, processor, [messages], decoding)
     streamer = _TokenStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer.begin(before)
+    return _pieces(network, streamer, request)
+
+
+def _pieces(network: Speaker, streamer: _TokenStreamer, request: dict[str, Any]) -> Iterator[str]:
     stop, failure = threading.Event(), []
 
     def run() -> None:
         try:
-            with torch.inference_mode(), _seeded(seed, embeds.device):
-                network.generate(
-                    inputs_embeds=embeds,
-                    attention_mask=mask,
-                    generation_config=config,
-                    streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList([_Stopped(stop)]),
-                )
+            with torch.inference_mode():
+                stopping = StoppingCriteriaList([_Stopped(stop)])
+                network.generate(**request, streamer=streamer, stopping_criteria=stopping)
         except BaseException as error:  # handed to the reader below
             failure.append(error)
             streamer.end()
@@ -159,6 +200,11 @@ class _TokenStreamer(TextIteratorStreamer):
 
     next_tokens_are_prompt: bool
     print_len: int
+
+    def begin(self, before: list[int]) -> None:
+        """Takes the ids that the answer continues, whose text is not handed over."""
+        self.token_cache = list(before)
+        self.print_len = len(self.tokenizer.decode(before, **self.decode_kwargs))
 
     def put(self, value: Tensor) -> None:
         """Takes the ids of the prompt first, then of one token after the other."""
@@ -187,8 +233,12 @@ def _prepare(
     processor: JanusFlowProcessor,
     conversations: Sequence[Sequence[Message]],
     decoding: Decoding,
-) -> tuple[Tensor, Tensor, GenerationConfig]:
-    inputs = processor.encode_conversations(conversations)
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """The arguments of the network's `generate`, and of each row the token whose text the answer continues, if any.
+
+    Some tokenizers write a space only between two tokens, so that an answer's first space needs the token before it.
+    """
+    inputs = processor.encode_conversations(conversations, continue_final_message=True)
     context = network.config.text_config.max_position_embeddings
     room = context - inputs.input_ids.shape[1]
     if room < 1:
@@ -200,16 +250,12 @@ def _prepare(
     with torch.inference_mode():
         pixels = None if inputs.pixel_values is None else inputs.pixel_values.to(device)
         embeds = network.embed(inputs.input_ids.to(device), pixels)
-    return embeds, inputs.attention_mask.to(device), decoding.config(processor, room)
-
-
-@contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seeds torch for a while and puts its generators back afterwards."""
-    if seed is None:
-        yield
-        return
-    others = {} if device.type == "cpu" else {"device_type": device.type}
-    with torch.random.fork_rng(devices=[device] if others else [], **others):
-        torch.manual_seed(seed)
-        yield
+    config = decoding.config(processor, room)
+    before = [[int(row[-1])] if begun else [] for row, begun in zip(inputs.input_ids, inputs.begun, strict=True)]
+    request = {
+        "inputs_embeds": embeds,
+        "attention_mask": inputs.attention_mask.to(device),
+        "generation_config": config,
+        "logits_processor": decoding.sampling(len(embeds), config.max_new_tokens, embeds.device),
+    }
+    return request, before
