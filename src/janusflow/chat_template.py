@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 ROLE_WORDS = {"deepseek_old": ("User", "Assistant"), "deepseek": ("<|User|>", "<|Assistant|>")}
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. "
@@ -59,3 +62,9 @@ def chat_template(sft_format: str, system_prompt: str, image_tag: str) -> str:
     quoted = "'" + system_prompt.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
     text = TEMPLATE.replace("SYSTEM", quoted).replace("IMAGE_TAG", image_tag)
     return text.replace("'USER: '", f"'{user}: '").replace("'ASSISTANT:", f"'{assistant}:")
+
+
+def system_prompt_of(template: str) -> str | None:
+    """The system prompt that `chat_template` put into a template; None for a template of another origin."""
+    found = re.search(r"namespace\(text='', system=('(?:[^'\\]|\\.)*')\)", template)
+    return None if found is None else str(ast.literal_eval(found[1]))

@@ -8,10 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, GenerationConfig, JanusForConditionalGeneration
 
@@ -21,6 +23,7 @@ from janusflow.checkpoint import open_checkpoint
 from janusflow.checkpoint.card import HEADER
 from janusflow.checkpoint.convert import convert
 from janusflow.checkpoint.describe import describe
+from janusflow.processor import JanusFlowProcessor
 from tests.conftest import GOLDEN
 
 OFFICIAL, JANUS = GOLDEN / "janusflow-small-a", GOLDEN / "janus-small-a"
@@ -80,9 +83,7 @@ def test_janus_from_paddle_and_from_pickled_files(tmp_path: Path) -> None:
 def test_transformers_opens_a_converted_janus_and_draws_the_same(tmp_path: Path) -> None:
     folder = convert(JANUS, tmp_path / "converted", to="transformers", progress=False)
     cases = json.loads((JANUS / "expected.json").read_text(encoding="utf-8"))
-    processor, model = AutoProcessor.from_pretrained(folder), JanusForConditionalGeneration.from_pretrained(folder)
-    text = processor.apply_chat_template(cases["conversations"][0], add_generation_prompt=False)
-    assert text == cases["sft"][0]
+    model = JanusForConditionalGeneration.from_pretrained(folder)
     opened = JanusFlow.from_pretrained(JANUS, device="cpu")
     ours = dict(opened.network.named_parameters())
     assert all(torch.equal(value, ours[name]) for name, value in model.named_parameters())
@@ -90,6 +91,42 @@ def test_transformers_opens_a_converted_janus_and_draws_the_same(tmp_path: Path)
     prompt = torch.tensor([case["input_ids"]])
     codes = model.generate(prompt, attention_mask=torch.ones_like(prompt), generation_mode="image", do_sample=False)
     assert torch.equal(codes, golden["t2i.0.tokens"][:1].long())
+
+
+def test_a_converted_janus_is_used_as_transformers_documents_it(tmp_path: Path) -> None:
+    folder = convert(JANUS, tmp_path / "converted", to="transformers", progress=False)
+    cases = json.loads((JANUS / "expected.json").read_text(encoding="utf-8"))
+    golden = load_file(JANUS / "expected.safetensors")
+    processor, model = AutoProcessor.from_pretrained(folder), JanusForConditionalGeneration.from_pretrained(folder)
+    for index, case in enumerate(cases["t2i"]):
+        messages = [{"role": "user", "content": [{"type": "text", "text": case["prompt"]}]}]
+        prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
+        inputs = processor(text=prompt, generation_mode="image", return_tensors="pt")
+        assert inputs["input_ids"].tolist() == [case["input_ids"]]
+        codes = model.generate(
+            **inputs, generation_mode="image", do_sample=False, guidance_scale=case["cfg_weight"], use_cache=True
+        )
+        assert torch.equal(codes, golden[f"t2i.{index}.tokens"][:1].long())
+    for index, (talk, visible) in enumerate(zip(cases["conversations"], golden["und.attention_mask"], strict=False)):
+        pictures = [Image.open(JANUS / name) for message in talk for name in message.get("images", [])]
+        text = processor.apply_chat_template(talk[:-1], add_generation_prompt=True)
+        inputs = processor(text=text, images=pictures or None, return_tensors="pt")
+        assert torch.equal(inputs["input_ids"][0], golden["und.input_ids"][index][visible.bool()])
+
+
+@pytest.mark.parametrize("system", ["", "Be 'brief' \\ and\nkind."])
+def test_another_system_prompt_survives_the_layout_of_transformers(tmp_path: Path, system: str) -> None:
+    official = Path(shutil.copytree(JANUS, tmp_path / "official"))
+    settings = json.loads((official / "processor_config.json").read_text(encoding="utf-8"))
+    (official / "processor_config.json").write_text(json.dumps({**settings, "system_prompt": system}))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        folder = convert(official, tmp_path / "converted", to="transformers", progress=False)
+    assert any("put {'role': 'system', 'content': ''} first" in str(one.message) for one in heard) == bool(system)
+    ours, theirs = JanusFlowProcessor.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    talk = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    assert ours.text.system_prompt == system
+    assert theirs.apply_chat_template(talk, add_generation_prompt=True) == ours.render(talk)
 
 
 @pytest.mark.parametrize("source", [OFFICIAL, JANUS])

@@ -5,10 +5,11 @@ Weights and `config.json` are what transformers' own classes write; only the pro
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusflow.chat_template import SYSTEM_PROMPT, chat_template
+from janusflow.chat_template import SYSTEM_PROMPT, chat_template, system_prompt_of
 from janusflow.checkpoint.files import read_json
 
 if TYPE_CHECKING:
@@ -45,14 +46,22 @@ def read_transformers_processor(folder: Path) -> tuple[dict[str, Any], dict[str,
     written = [(folder / name).read_text(encoding="utf-8") for name in TEMPLATES if (folder / name).is_file()]
     template = next((text for text in written if "messages" in text), "")
     modern = "<|User|>" in template or not template
-    text = {"sft_format": "deepseek" if modern else "deepseek_old", "system_prompt": SYSTEM_PROMPT}
+    system = None if whole.get("use_default_system_prompt") else system_prompt_of(template)
+    text = {
+        "sft_format": "deepseek" if modern else "deepseek_old",
+        "system_prompt": SYSTEM_PROMPT if system is None else system,
+    }
     if "num_image_tokens" in whole:
         text["num_image_tokens"] = whole["num_image_tokens"]
     return text, pictures
 
 
 def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) -> None:
-    """The processor as transformers' `JanusProcessor` keeps it, with the chat template in Jinja."""
+    """The processor as transformers' `JanusProcessor` keeps it, with the chat template in Jinja.
+
+    Its default system prompt is the family's, which it puts before texts to answer and not before prompts to generate
+    from; the template itself then has none. Any other one can only stand in the template, for both.
+    """
     from transformers import JanusProcessor, PreTrainedTokenizerFast
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
@@ -77,7 +86,17 @@ def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) ->
         rescale_factor=image.rescale_factor,
         do_normalize=image.do_normalize,
     )
-    template = chat_template(text.sft_format, text.system_prompt, text.image_tag)
-    JanusProcessor(pictures, tokenizer, chat_template=template, num_image_tokens=text.num_image_tokens).save_pretrained(
-        folder
-    )
+    default = text.system_prompt == SYSTEM_PROMPT
+    if text.system_prompt and not default:
+        warnings.warn(
+            "the system prompt is not the family's, so it stands in the chat template; for generation_mode='image' in "
+            "transformers put {'role': 'system', 'content': ''} first in the conversation",
+            stacklevel=2,
+        )
+    JanusProcessor(
+        pictures,
+        tokenizer,
+        chat_template=chat_template(text.sft_format, "" if default else text.system_prompt, text.image_tag),
+        use_default_system_prompt=default,
+        num_image_tokens=text.num_image_tokens,
+    ).save_pretrained(folder)
