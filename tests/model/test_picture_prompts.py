@@ -32,7 +32,7 @@ def pictures() -> list[Image.Image]:
 def asked(model: Any, pictures: list[Image.Image], rows: int = 3) -> BatchFeature:
     """Prompts of different lengths with two pictures, one and none."""
     tag = model.processor.text.image_tag
-    texts = [f"User: {tag}{tag} which is it?", f"User: a longer one {tag} what is it, then?", "User: hi"][:rows]
+    texts = [f"User: {tag}{tag} which?\n\nAssistant:", f"User: a longer one {tag} what is it, then?", "User: hi"][:rows]
     return model.processor(texts, pictures[: "".join(texts).count(tag)])
 
 

@@ -26,7 +26,12 @@ class PicturePrompts:
 
     embed: Callable[..., Tensor]
     get_input_embeddings: Callable[[], nn.Module]
-    num_understanding_tokens: int
+    config: Any
+
+    @property
+    def num_understanding_tokens(self) -> int:
+        """Image tokens of one seen picture."""
+        raise NotImplementedError
 
     def _expand_inputs_for_generation(
         self,
@@ -41,10 +46,12 @@ class PicturePrompts:
             ValueError: if image tokens and pictures differ in number, or pictures come with embedded prompts.
         """
         pixel_values = kwargs.pop("pixel_values", None)
-        embedded = kwargs.get("inputs_embeds") is not None or input_ids is None or input_ids.shape[1] == 0
-        if embedded and pixel_values is not None:
-            raise ValueError("pixel_values were given with inputs_embeds, which hold their pictures; give input_ids")
-        if not embedded and not kwargs.get("mm_encoder_outputs"):
+        if kwargs.get("inputs_embeds") is not None or input_ids is None or input_ids.shape[1] == 0:
+            if pixel_values is not None:
+                raise ValueError(
+                    "pixel_values were given with inputs_embeds, which hold their pictures; give input_ids"
+                )
+        elif not kwargs.get("mm_encoder_outputs"):
             mask = kwargs.get("attention_mask")  # left away where it hides nothing; the positions are as long
             covered = mask if mask is not None else kwargs.get("position_ids")
             whole = covered is None or covered.shape[-1] == input_ids.shape[1]
