@@ -26,8 +26,8 @@ class Conversational(ABC):
 
     Threads: `ask`, `chat`, `stream`, their batches and `generate` may be called from several threads at once on one
     model, and streams may be read in turn. Each call has random generators of its own: with a seed its result is that
-    of the same call made alone, and torch's global generator is neither read nor changed. What changes the model (`to`,
-    `offload`, adapters, a setting of the network) must not run at the same time as a call.
+    of the same call made on its own, and torch's global generator is neither read nor changed. What changes the model
+    (`to`, `offload`, adapters, a setting of the network) must not run at the same time as a call.
     """
 
     network: Speaker

@@ -37,6 +37,8 @@ from janusflow.token_generation import ReadPrompts, TokenSampling, draw_codes, r
 class Janus(Conversational):
     """A network with its processor; the VQ codec is a part of the network.
 
+    Calls may run in several threads at once; see `Conversational`.
+
     Args:
         network: the weights.
         processor: tokenizer, templates and picture preprocessing.

@@ -43,7 +43,7 @@ from janusflow.vae import DEFAULT_VAE, LatentCodec
 
 
 class JanusFlow(Conversational):
-    """A network with its processor and VAE.
+    """A network with its processor and VAE. Calls may run in several threads at once; see `Conversational`.
 
     Args:
         network: the weights.

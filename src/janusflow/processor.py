@@ -20,68 +20,19 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, P
 
 from janusflow.arguments import quoted
 from janusflow.batching import Batching, pictures_of
-from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT, chat_template
+from janusflow.chat_template import chat_template
 from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.images import ImageSource, load_image, load_images
 from janusflow.messages import Message, ends_begun, flatten, read_turns
+from janusflow.processor_settings import ImageSettings, TextSettings
 
 PADDLE_IMAGES = "image_preprocessor_config.json"
 PAD_TOKEN = "<｜▁pad▁｜>"
 TEMPLATE_OPTIONS = ("tools", "documents", "return_assistant_tokens_mask", "load_audio_from_video")  # none is supported
 ELSEWHERE = ("revision", "subfolder", "cache_dir")  # of a hub id: would read other files than those that are read here
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """How conversations become text; `processor_config.json`.
-
-    Attributes:
-        num_image_tokens: understanding tokens of one picture.
-        sft_format: name of the chat template, a key of `ROLE_WORDS`.
-        system_prompt: stands before an understanding conversation that brings none of its own.
-        image_tag: placeholder of one picture in the text.
-        image_start_tag: token before a picture's tokens, and the last token of a generation prompt.
-        image_end_tag: token after a picture's tokens.
-    """
-
-    num_image_tokens: int
-    sft_format: str = "deepseek_old"
-    system_prompt: str = SYSTEM_PROMPT
-    image_tag: str = "<image_placeholder>"
-    image_start_tag: str = "<begin_of_image>"
-    image_end_tag: str = "<end_of_image>"
-
-    def __post_init__(self) -> None:
-        if self.sft_format not in ROLE_WORDS:
-            raise ValueError(f"sft_format is {quoted(self.sft_format)}; known templates are {', '.join(ROLE_WORDS)}")
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """How pictures become pixels; `preprocessor_config.json`.
-
-    Attributes:
-        image_size: side of the square that f_enc takes.
-        min_size: the short side is never made smaller than this.
-        image_mean, image_std: per channel, of values in [0, 1].
-        rescale_factor: 1/255.
-        do_normalize: whether mean and deviation are applied.
-    """
-
-    image_size: int
-    min_size: int = 14
-    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    rescale_factor: float = 1 / 255
-    do_normalize: bool = True
-
-    @property
-    def background(self) -> tuple[int, ...]:
-        """The colour that pads a picture to a square: the mean, truncated to 8 bits."""
-        return tuple(int(mean * 255) for mean in self.image_mean)
 
 
 @dataclass

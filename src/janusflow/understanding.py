@@ -95,7 +95,12 @@ class Decoding:
         )
 
     def sampling(self, conversations: int, steps: int, device: torch.device) -> LogitsProcessorList:
-        """What chooses the tokens of so many conversations, for at most `steps` steps; nothing for greedy decoding.
+        """The processor that samples the tokens of a batch, for at most `steps` steps; none for greedy decoding.
+
+        Args:
+            conversations: of the batch.
+            steps: new tokens of each.
+            device: of the logits.
 
         Raises:
             ValueError: if there is another number of seeds.

@@ -134,6 +134,12 @@ def test_a_conversation_continues_on_its_cache(model: Any, pictures: list[Image.
         assert torch.equal(found, expected)
 
 
+def test_a_prompt_without_pictures_is_read_in_chunks(model: Any) -> None:
+    ids = model.processor("a few words, and then some more of them")["input_ids"]
+    expected = model.network.generate(input_ids=ids, max_new_tokens=NEW)
+    assert torch.equal(model.network.generate(input_ids=ids, max_new_tokens=NEW, prefill_chunk_size=4), expected)
+
+
 def test_pictures_come_with_ids_and_in_the_same_number(model: Any, pictures: list[Image.Image]) -> None:
     inputs = asked(model, pictures)
     embeds = model.network.embed(inputs["input_ids"], inputs["pixel_values"])

@@ -52,8 +52,9 @@ class PicturePrompts:
                     "pixel_values were given with inputs_embeds, which hold their pictures; give input_ids"
                 )
         elif not kwargs.get("mm_encoder_outputs"):
-            mask = kwargs.get("attention_mask")  # left away where it hides nothing; the positions are as long
-            covered = mask if mask is not None else kwargs.get("position_ids")
+            covered = kwargs.get("attention_mask")
+            if covered is None:  # transformers drops a mask that hides nothing; the positions are as many
+                covered = kwargs.get("position_ids")
             whole = covered is None or covered.shape[-1] == input_ids.shape[1]
             kwargs["prompt_embeds"] = self._embed_prompt(
                 input_ids, pixel_values, kwargs.get("past_key_values"), whole=whole
@@ -81,12 +82,10 @@ class PicturePrompts:
         if read and whole:
             new = input_ids[:, read:]
             placed, fresh = (int((ids == self.config.image_token_id).sum()) for ids in (input_ids, new))
-            if (
-                fresh < placed
-                and placed == (0 if pixel_values is None else len(pixel_values)) * self.num_understanding_tokens
-            ):
-                if fresh:
-                    return self.embed(input_ids, pixel_values)
+            given = 0 if pixel_values is None else len(pixel_values) * self.num_understanding_tokens
+            if given == placed and fresh:
+                return self.embed(input_ids, pixel_values)
+            if given == placed:
                 pixel_values = None  # the cache has read them all
         return F.pad(self.embed(new, pixel_values), (0, 0, read, 0))
 
