@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from janusflow.device import CPU
-
 from janusflow.images import ImageSource, load_images
 
 PADDING = {True: "longest", "longest": "longest", False: None, "do_not_pad": None, "max_length": "max_length"}

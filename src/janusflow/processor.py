@@ -24,7 +24,6 @@ from janusflow.chat_template import chat_template
 from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
 from janusflow.config import JanusFlowConfig
-from janusflow.device import CPU
 from janusflow.images import ImageSource, load_image, load_images
 from janusflow.messages import Message, ends_begun, flatten, read_turns
 from janusflow.processor_settings import ImageSettings, TextSettings

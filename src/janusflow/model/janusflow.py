@@ -26,7 +26,6 @@ from janusflow.model.convnext import GlobalResponseNorm
 from janusflow.model.generation_decoder import GenerationDecoder
 from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
 from janusflow.model.picture_prompts import PicturePrompts
-from janusflow.model.prefix import PromptPrefix
 from janusflow.model.prefix import PromptPrefix, RecordingLayer, cache_under_checkpointing
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
