@@ -7,9 +7,12 @@ loads nothing heavy: torch and transformers are imported when a name is first us
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # see `janusflow.progress.say`
 
 _HOMES = {
     "JanusFlow": "janusflow.pipeline",

@@ -1,12 +1,49 @@
-"""Progress bars on the terminal: shown on a terminal only, gone when done, never in the way of piped output."""
+"""How far a long job is: a bar on a terminal or in a notebook, elsewhere a line every 30 seconds.
+
+Lines go to stderr, and to the `janusflow` logger for applications that collect records.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+INTERVAL = 30.0  # seconds between two lines
+logger = logging.getLogger("janusflow")
+
+
+def say(text: str, level: int = logging.INFO) -> None:
+    """Prints a line on stderr and logs it to the `janusflow` logger.
+
+    `logging.getLogger("janusflow").setLevel(logging.WARNING)` silences lines of a lower level. A line that a handler of
+    the application already writes to the console is not printed a second time.
+
+    Args:
+        text: the line.
+        level: of the record.
+    """
+    logger.log(level, text)
+    if level >= logger.level and not _on_console(level):
+        print(text, file=sys.stderr)
+
+
+def _on_console(level: int) -> bool:
+    """Whether a handler of the application writes records of this level to the console."""
+    console = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    place: logging.Logger | None = logger if logger.isEnabledFor(level) else None
+    while place is not None:
+        for handler in place.handlers:
+            if getattr(handler, "stream", None) in console and level >= handler.level:
+                return True
+        place = place.parent if place.propagate else None
+    return False
 
 
 @contextmanager
@@ -27,18 +64,109 @@ def without_others() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+class ProgressBar:
+    """Shows how far a job is; a context manager.
+
+    A bar on a terminal (rich) or in a notebook (tqdm); elsewhere a line every 30 seconds, so that logs of batch jobs
+    stay short, and one at the end if there were any before.
+
+    Args:
+        title: stands before the numbers.
+        total: number of items, None if it is not known.
+        done: items that are done already.
+        shown: False shows nothing.
+        keep: leave the bar on the screen, and print the last line in any case.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        *,
+        done: int = 0,
+        shown: bool = True,
+        keep: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.title, self.total, self.done, self.shown, self.keep = title, total, done, shown, keep
+        self._clock, self._first = clock, done
+        self._stack = ExitStack()
+        self._show: Callable[[int, str], None] | None = None
+
+    def __enter__(self) -> ProgressBar:
+        self._started = self._last = self._clock()
+        console = Console(stderr=True)
+        if self.shown and console.is_jupyter:
+            self._show = self._in_notebook()
+        elif self.shown and console.is_terminal:
+            self._show = self._on_terminal(console)
+        elif self.shown:
+            self._show = self._as_lines
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def advance(self) -> None:
+        """Counts one more item."""
+        self.update(self.done + 1)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Shows this many items as done.
+
+        Args:
+            done: items, with those of the beginning.
+            note: what else to show, such as losses.
+        """
+        self.done = done
+        if self._show is not None:
+            self._show(done, note)
+
+    def _on_terminal(self, console: Console) -> Callable[[int, str], None]:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        bar = self._stack.enter_context(
+            Progress(*columns, TimeRemainingColumn(), console=console, transient=not self.keep)
+        )
+        task = bar.add_task(self.title, total=self.total, completed=self.done)
+        return lambda done, note: bar.update(task, completed=done, description=note or self.title)
+
+    def _in_notebook(self) -> Callable[[int, str], None]:
+        from tqdm.auto import tqdm
+
+        bar = self._stack.enter_context(tqdm(total=self.total, initial=self.done, desc=self.title, leave=self.keep))
+
+        def show(done: int, note: str) -> None:
+            if note:
+                bar.set_postfix_str(note, refresh=False)
+            bar.update(done - bar.n)
+
+        return show
+
+    def _as_lines(self, done: int, note: str) -> None:
+        now, ended = self._clock(), done == self.total
+        if now - self._last < INTERVAL and not (ended and (self.keep or self._last > self._started)):
+            return
+        self._last = now
+        line = f"{self.title} {done:,}" + ("" if self.total is None else f" of {self.total:,}")
+        line += f": {note}" if note else ""
+        if self.total is not None and self._first < done < self.total:
+            left = (now - self._started) / (done - self._first) * (self.total - done)
+            line += f", {timedelta(seconds=round(left))} left"
+        say(line)
+
+
 @contextmanager
-def progress_bar(title: str, total: int | None, *, shown: bool = True) -> Iterator[Callable[[], None]]:
-    """A bar on stderr; the function that it gives advances it by one.
+def progress_bar(
+    title: str, total: int | None, *, shown: bool = True, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[], None]]:
+    """A bar on stderr (see `ProgressBar`); the function that it gives advances it by one.
 
     Args:
         title: stands before the bar.
-        total: how many advances fill it; None if nobody knows.
-        shown: False draws nothing.
+        total: how many advances fill it; None if it is not known.
+        shown: False shows nothing.
+        clock: seconds that only grow.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    disabled = not shown or not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=disabled) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
+    with ProgressBar(title, total, shown=shown, clock=clock) as bar:
+        yield bar.advance

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from janusflow.device import resolve_precision
+from janusflow.progress import ProgressBar, say
 from janusflow.training.config import OptimizerConfig
 from janusflow.training.optimizers import make_optimizers, set_rate, update
 from janusflow.training.stop import leave, on_stop
@@ -94,22 +94,20 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
     optimizers = make_optimizers(model, config.updates(), precision=config.precision)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     first = _resume(folder / "state.pt", model, average, optimizers)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     told: list[int] = []
-    bar = Progress(*columns, TimeRemainingColumn(), refresh_per_second=1)
+    bar = ProgressBar(title, config.steps, done=first, keep=True)
     with bar, on_stop(lambda number, _: told.append(number)):
-        task = bar.add_task(title, total=config.steps, completed=first)
         for step in range(first, config.steps):
             started = time.perf_counter()
             set_rate(optimizers, config.rate(step))
             terms = _update(model, losses, optimizers, parameters, step, config)
             average.update_parameters(model)
             _log(folder / "log.jsonl", {"step": step, **terms, "seconds": time.perf_counter() - started})
-            bar.update(task, advance=1, description=f"{title} loss {terms['loss']:.4f}")
+            bar.update(step + 1, f"{title} loss {terms['loss']:.4f}")
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps or told:
                 _save(folder / "state.pt", step + 1, model, average, optimizers)
             if told:
-                bar.console.print(f"told to stop: saved after step {step + 1}; the same command goes on")
+                say(f"stopped: saved after step {step + 1}; the same command continues")
                 leave(told[0])
     return cast(Model, average.module.eval())
 
