@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from janusflow.training import cache as cache_module
 from janusflow.training.cache import PictureCache
 from janusflow.training.trainer import train
 from tests.training.conftest import settings
@@ -103,3 +104,20 @@ def test_training_from_the_cache_is_training(start: Path, tmp_path: Path) -> Non
     assert {file: file.stat().st_mtime_ns for file in times} == times
     assert torch.allclose(curves[1], curves[0], atol=1e-4)
     assert torch.allclose(curves[2], curves[0], atol=1e-4)
+
+
+def test_processes_of_two_nodes_may_keep_the_same_picture_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may have the same number, so it does not name the file that is written and then renamed."""
+    file, save, calls = tmp_path / "a" / "picture.safetensors", cache_module.save_file, []
+
+    def saved(tensors: dict[str, torch.Tensor], place: Path) -> None:
+        save(tensors, place)
+        calls.append(place)
+        if len(calls) == 1:  # before this one is renamed
+            cache_module._write(file, torch.ones(2))
+
+    monkeypatch.setattr(cache_module, "save_file", saved)
+    cache_module._write(file, torch.ones(2))
+    assert len(calls) == 2 and [kept.name for kept in file.parent.iterdir()] == ["picture.safetensors"]

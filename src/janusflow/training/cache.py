@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -68,7 +68,7 @@ def _read(file: Path) -> Tensor | None:
 
 def _write(file: Path, value: Tensor) -> None:
     file.parent.mkdir(exist_ok=True)
-    beside = file.with_name(f"{file.name}.{os.getpid()}")
+    beside = file.with_name(f"{file.name}.{uuid4().hex}")  # of several nodes two processes may have the same number
     try:
         save_file({NAME: value.contiguous()}, beside)
         beside.rename(file)
