@@ -20,7 +20,6 @@ from transformers import AutoProcessor, GenerationConfig, JanusForConditionalGen
 from janusflow import JanusFlow
 from janusflow.checkpoint import convert as convert_module
 from janusflow.checkpoint import open_checkpoint
-from janusflow.checkpoint.card import HEADER
 from janusflow.checkpoint.convert import convert
 from janusflow.checkpoint.describe import describe
 from janusflow.processor import JanusFlowProcessor
@@ -250,7 +249,7 @@ def test_a_card_of_ours_is_written_anew(tmp_path: Path) -> None:
     assert str(tmp_path) not in words and "DeepSeek Model License" in words
     own = JanusFlow.from_pretrained("tiny", device="cpu")
     own.save_pretrained(tmp_path / "own")
-    mine = HEADER.format(licence="mit", extra="", library="janusflow", title="own", text="Saved with janusflow; mine.")
+    mine = "---\nlanguage:\n- en\nlicense: mit\n---\n\n# own\n\nSaved with janusflow; mine.\n"
     (tmp_path / "own" / "README.md").write_text(mine, encoding="utf-8")
     words = (convert(tmp_path / "own", tmp_path / "other", progress=False) / "README.md").read_text(encoding="utf-8")
     assert "# other" in words and "license: mit" in words and "DeepSeek" not in words

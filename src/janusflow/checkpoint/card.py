@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCardData
 
 from janusflow.checkpoint.load import Checkpoint
 
@@ -13,18 +17,8 @@ LICENCE_FIELD = "license_name: deepseek"
 DEEPSEEK_LICENCE = "https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL"
 OURS = ("Written by `janusflow convert`", "Saved with janusflow")  # how cards begin that are written anew each time
 RELEASED = ("official", "paddle")  # layouts that released weights have
-DECLARED = re.compile(r"---\n(?:[^-].*\n)*?license: *(\S+)")  # in a card's front matter
-HEADER = """---
-license: {licence}
-{extra}library_name: {library}
-pipeline_tag: image-text-to-text
-tags: [janusflow, text-to-image]
----
-
-# {title}
-
-{text}
-"""
+FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+CACHED = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots")  # in the path of a folder of the hub's cache
 DEEPSEEK = """
 The released weights of the Janus family, and what is made of them, stand under the
 [DeepSeek Model License]({link}).
@@ -39,12 +33,10 @@ def is_released(checkpoint: Checkpoint | None) -> bool:
     """
     if checkpoint is None or checkpoint.family == "Janus":
         return checkpoint is not None
-    card = checkpoint.folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = _words(checkpoint)
     if LICENCE_NAME in text or LICENCE_FIELD in text:
         return True
-    declared = DECLARED.match(text)
-    return checkpoint.layout in RELEASED and (declared is None or declared[1] == "other")
+    return checkpoint.layout in RELEASED and _fields(text).get("license", "other") == "other"
 
 
 def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:
@@ -84,23 +76,83 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
         licence: of weights that are one's own, as the hub spells it.
     """
     source = None if checkpoint is None else checkpoint.folder
-    for file in [] if source is None else source.glob("LICENSE*"):
-        shutil.copy(file, folder)
+    _copy_licences(folder, checkpoint)
     released = is_released(checkpoint)
     old = None if source is None or not (source / "README.md").is_file() else source / "README.md"
     stays = checkpoint is not None and (checkpoint.layout not in RELEASED or not released)
     words = "" if old is None else old.read_text(encoding="utf-8")
     if old is not None and any(beginning in words for beginning in OURS):
-        declared = DECLARED.match(words)
-        licence = declared[1] if declared else licence
+        licence = str(_fields(words).get("license", licence))
     elif old is not None and stays and (not released or LICENCE_NAME in words):
         shutil.copy(old, folder)
         return
-    extra = ""
-    if released:
-        licence, extra = "other", f"{LICENCE_FIELD}\nlicense_link: {DEEPSEEK_LICENCE}\n"
-        text = text.rstrip() + "\n" + DEEPSEEK.format(link=DEEPSEEK_LICENCE).rstrip()
     janus = checkpoint is not None and checkpoint.family == "Janus"
-    library = "transformers" if janus else "janusflow"
-    card = HEADER.format(licence=licence, extra=extra, library=library, title=title, text=text)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    fields: dict[str, Any] = {"license": licence, "library_name": "transformers" if janus else "janusflow"}
+    _write(folder, title, text, fields, released=released)
+
+
+def write_trained_card(
+    folder: Path, source: Checkpoint | None, *, title: str, text: str, base_model: str | None, adapter: bool = False
+) -> None:
+    """Puts the card of newly trained weights into their folder, with the licence of what they were trained from.
+
+    Args:
+        folder: of the new weights.
+        source: the checkpoint that they were trained from; None for a new network.
+        title: of the card.
+        text: Markdown below the title.
+        base_model: the name of the source, as it was given.
+        adapter: whether the folder contains adapters and not a whole model.
+    """
+    _copy_licences(folder, source)
+    declared = {} if source is None else _fields(_words(source))
+    fields: dict[str, Any] = {"license": "unknown", "library_name": "peft" if adapter else "janusflow"}
+    fields |= {name: value for name, value in declared.items() if name in ("license", "license_name", "license_link")}
+    if base := _hub_id(base_model, source, declared):
+        fields |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
+    _write(folder, title, text, fields, released=is_released(source), tags=["lora"] if adapter else [])
+
+
+def _write(
+    folder: Path, title: str, text: str, fields: dict[str, Any], *, released: bool, tags: list[str] | None = None
+) -> None:
+    if released:
+        fields = {**fields, "license": "other", "license_name": "deepseek", "license_link": DEEPSEEK_LICENCE}
+        text = text.rstrip() + "\n" + DEEPSEEK.format(link=DEEPSEEK_LICENCE).rstrip()
+    data = ModelCardData(
+        **fields, pipeline_tag="image-text-to-text", tags=["janusflow", "text-to-image", *(tags or [])]
+    )
+    (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{text}\n", encoding="utf-8")
+
+
+def _copy_licences(folder: Path, source: Checkpoint | None) -> None:
+    for file in [] if source is None else source.folder.glob("LICENSE*"):
+        shutil.copy(file, folder)
+
+
+def _words(checkpoint: Checkpoint) -> str:
+    card = checkpoint.folder / "README.md"
+    return card.read_text(encoding="utf-8") if card.is_file() else ""
+
+
+def _fields(card: str) -> dict[str, Any]:
+    """The front matter of a card; nothing where there is none that can be read."""
+    found = FRONT_MATTER.match(card)
+    try:
+        fields = yaml.safe_load(found[1]) if found else {}
+    except yaml.YAMLError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _hub_id(name: str | None, source: Checkpoint | None, declared: dict[str, Any]) -> str | None:
+    """The hub's name of a model: as it was given, of a folder in the hub's cache, or what its card is based on itself.
+
+    The hub refuses cards whose `base_model` is none of its names, such as a local folder's.
+    """
+    if name is not None and name.count("/") == 1 and not Path(name).expanduser().exists():
+        return name
+    if source is not None and (cached := CACHED.search(str(source.folder))):
+        return f"{cached[1]}/{cached[2]}"
+    base = declared.get("base_model")
+    return base if isinstance(base, str) else None
