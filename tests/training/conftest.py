@@ -78,7 +78,7 @@ def settings(start: Path, out: Path, **changes: Any) -> TrainConfig:
         },
         "loss": {"repa_block": 2},
         "save": {"every": 2},
-        "watch": {"tensorboard": False},
+        "watch": {"tensorboard": False, "curves": False},
         "optimizer": {"learning_rate": 1e-3},
     }
     return read_config({**values, **changes})

@@ -76,8 +76,11 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"stepz": 5}, "stepz is no setting of a recipe"),
-        ({"optimizer": {"learningrate": 1}}, "optimizer.learningrate is no setting"),
+        ({"stepz": 5}, r"stepz is no setting of a recipe; did you mean steps\?"),
+        (
+            {"optimizer": {"learningrate": 1}},
+            r"optimizer.learningrate is no setting of a recipe; did you mean optimizer.learning_rate\?",
+        ),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "foo": 1}]}}, "data.text.0.foo is no setting"),
         ({"steps": "many"}, "steps is 'many': input should be a valid integer"),
         ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate is 'fast'"),
@@ -167,6 +170,33 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], words: str)
     with pytest.raises(ValueError, match=words) as caught:
         load_config(write(tmp_path, **changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("learning_rate=1", "optimizer.learning_rate"),
+        ("lr=1", "optimizer.learning_rate"),
+        ("lora_rank=4", "lora.rank"),
+        ("lora.r=4", "lora.rank"),
+        ("batch=4", "batch_size"),
+        ("max_steps=4", "steps"),
+        ("checkpoint=tiny", "model.checkpoint"),
+        ("data.text.0.streming=true", "data.text.0.streaming"),
+        ("data.ratios.0.generaton=1", "data.ratios.0.generation"),
+        ("xyzzy=1", None),
+    ],
+)
+def test_an_unknown_key_suggests_the_right_one(tmp_path: Path, given: str, meant: str | None) -> None:
+    with pytest.raises(ValueError, match=r"^\S+ is no setting of a recipe") as told:
+        load_config(write(tmp_path), [given])
+    assert str(told.value).partition("; ")[2] == ("" if meant is None else f"did you mean {meant}?")
+
+
+def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="steps is 'xxx") as told:
+        load_config(write(tmp_path), [f"steps={'x' * 9000}"])
+    assert len(str(told.value)) < 200
 
 
 def test_files_and_overrides_that_cannot_be_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -304,6 +305,23 @@ def test_adapters_begin_alike_and_resume_to_the_bit(start: Path, tmp_path: Path)
     torch.rand(7)
     quietly(settings(start, tmp_path / "whole", steps=4, lora=lora))
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
+
+
+def test_a_decay_that_warms_up_resumes_to_the_bit(start: Path, tmp_path: Path) -> None:
+    options = {"ema": 0.99, "ema_warmup": True}
+    quietly(settings(start, tmp_path / "parts", steps=2, **options))
+    resumed = quietly(settings(start, tmp_path / "parts", steps=4, **options), resume=True)
+    whole = quietly(settings(start, tmp_path / "whole", steps=4, **options))
+    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+    shares = [[row["start_share"] for row in curve(tmp_path / name)] for name in ("parts", "whole")]
+    assert shares[0] == shares[1] and shares[0][-1] < 0.002
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], value), name
+    progress = tmp_path / "parts" / "checkpoints" / "step-0000004" / "progress.json"
+    without = {name: value for name, value in json.loads(progress.read_text()).items() if name != "start_share"}
+    progress.write_text(json.dumps(without))  # as earlier versions wrote it
+    quietly(settings(start, tmp_path / "parts", steps=5, **options), resume=True)
+    assert curve(tmp_path / "parts")[-1]["start_share"] == pytest.approx(shares[0][-1] * 5 / 14)
 
 
 def test_with_muon_it_resumes_to_the_bit(start: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -63,7 +65,7 @@ def test_what_is_trained_from_released_weights_carries_their_licence(start: Path
     released = quietly(settings(GOLDEN / "janusflow-small-a", tmp_path / "released", **changes))
     assert "license_name: deepseek" in (released / "README.md").read_text()
     own = quietly(settings(start, tmp_path / "own", **changes), official=True)
-    assert not (own / "README.md").exists()
+    assert ModelCard.load(own / "README.md").data.license == "unknown"
     layout = own.with_name("export-official")
     assert "license: unknown" in (layout / "README.md").read_text()
     assert not is_released(open_checkpoint(layout)) and open_checkpoint(layout).layout == "official"
@@ -216,25 +218,74 @@ def test_the_tiny_world_is_not_mixed_into_models_of_other_pictures(
     assert CliRunner().invoke(app, ["train", recipe, *given, "data.own_share=1", "--dry-run"]).exit_code == 0
 
 
-def test_the_command_under_torchrun(start: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", "-m", "janusflow.cli", "train", str(RECIPES / "tiny" / "stage2.yaml")]
-    command += [f"model={start}", f"out={tmp_path}", "steps=2", "batch_size=4", "compile=false", "watch.every=0"]
+def test_two_nodes_train_as_one_run(start: Path, tmp_path: Path) -> None:
+    """Two launchers with a process each: both are the first of their node, and only one is the first of the run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-id", "mine", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
+    command += ["-m", "janusflow.cli", "train", str(RECIPES / "tiny" / "stage2.yaml"), f"model={start}"]
+    command += [f"out={tmp_path / 'run'}", "steps=2", "batch_size=4", "compile=false", "watch.every=0"]
     command += ["loss.repa_block=2", "data.workers=0", "--device", "cpu"]
-    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "".join(done.stdout.split()) == str(tmp_path / "export")  # told by the first alone
-    assert [row["step"] for row in curve(tmp_path)] == [1, 2]
+    nodes = [
+        subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    told = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], [err[-3000:] for _, err in told]
+    assert "".join(out for out, _ in told).split() == [str(tmp_path / "run" / "export")]
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2]
+    streams = (tmp_path / "run" / "checkpoints" / "step-0000002").glob("streams-*.json")
+    assert sorted(file.name for file in streams) == ["streams-0.json", "streams-1.json"]
+
+
+def test_warming_up_the_decay_keeps_little_of_the_start(start: Path, tmp_path: Path) -> None:
+    config = settings(start, tmp_path, ema=0.99, ema_warmup=True)
+    assert [config.ema_decay(step) for step in (0, 1, 8, 10_000)] == [0.1, 2 / 11, 0.5, 0.99]
+    assert config.start_share(40) < 1e-6 < 0.66 < replace(config, ema_warmup=False).start_share(40) < 0.67
+    assert replace(config, ema=0.0).start_share(1) == 0
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_follows_its_decay_and_its_share_of_the_start_is_reported(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, warmup: bool
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watched(run: Any, found: Any) -> Any:
+        name = "network.language_model.norm.weight"
+        weight = dict(run.objective.named_parameters())[name]
+        seen.extend([weight.detach().clone()] if not seen else [])
+        losses = take_step(run, found)
+        seen.append(weight.detach().clone())
+        assert run.ema.values[name].dtype == torch.float32
+        return losses
+
+    monkeypatch.setattr(trainer, "take_step", watched)
+    folder = quietly(settings(start, tmp_path, steps=3, ema=0.9, ema_warmup=warmup))
+    decays = [0.1, 2 / 11, 0.25] if warmup else [0.9] * 3
+    expected = seen[0]
+    for decay, weight in zip(decays, seen[1:], strict=True):
+        expected = decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(weights(folder)["language_model.norm.weight"], expected)
+    share = decays[0] * decays[1] * decays[2]
+    assert curve(tmp_path)[-1]["start_share"] == pytest.approx(share)
+    percent = "0.455 %" if warmup else "72.9 %"
+    assert f"| share of the starting weights in the average | {percent} |" in (folder / "README.md").read_text()
+    said = capsys.readouterr().err
+    assert f"the exported average holds {percent} of the starting weights" in said
+    assert ("warning: the exported average" in said and "give ema_warmup=true" in said) != warmup
 
 
 def test_the_average_has_a_constant_decay() -> None:
     layer = torch.nn.Linear(3, 2)
-    ema = Ema(layer, 0.9)
+    ema = Ema(layer)
     expected = layer.weight.detach().clone()
     for _ in range(3):
         with torch.no_grad():
             layer.weight.add_(1.0)
-        ema.update()
+        ema.update(0.9)
         expected = 0.9 * expected + 0.1 * layer.weight.detach()
     torch.testing.assert_close(ema.values["weight"], expected)
 

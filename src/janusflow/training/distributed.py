@@ -128,21 +128,23 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 class Ema:
-    """theta_ema <- d theta_ema + (1 - d) theta after every step: constant decay, float32, sharded like the weights.
+    """theta_ema <- d theta_ema + (1 - d) theta after every step, in float32, sharded like the weights.
 
     Args:
         model: its learning parameters are averaged; the others are what they are.
-        decay: d.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module) -> None:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.values = {name: p.detach().float().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Takes in the parameters as they are now."""
+    def update(self, decay: float) -> None:
+        """Takes in the parameters as they are now.
+
+        Args:
+            decay: d, from 0 (the average becomes the parameters) to 1 (it stays).
+        """
         averages = [local(value) for value in self.values.values()]
         current = [local(p).float() for p in self.parameters.values()]
-        torch._foreach_lerp_(averages, current, 1 - self.decay)
+        torch._foreach_lerp_(averages, current, 1 - decay)

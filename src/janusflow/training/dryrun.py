@@ -9,6 +9,7 @@ import torch
 from janusflow.config import JanusFlowConfig
 from janusflow.data.rows import check_place
 from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.lora import WHOLE, add_adapters
 from janusflow.training.replay import replays
@@ -188,12 +189,14 @@ def describe(config: TrainConfig) -> str:
         + f"; {sum(found.tokens.values()) / config.pack_length:,.1f} rows",
         f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g} (without {left_out})",
         f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
+        f"exported average: {percent(config.start_share(config.steps))} of it will be the starting weights",
     ]
     if found.anchor:
         lines.append(f"anchor (the weights before the run, in each process): {found.anchor / 1e9:,.1f} GB")
     for source in replays(config):
         lines.append(f"drawn before the first step: {source.images:,} pictures (replay)")
     lines += [f"not there yet: {fault}" for fault in _missing(config)]
+    lines.append(f"in all {found.days(1):,.3g} GPU-days of H100 at {MFU:.0%} MFU (from the FLOPs, not measured)")
     for gpus in (1, 8, 64):
         lines.append(
             f"on {gpus:2} GPU{'s' if gpus > 1 else ''}: {found.memory(gpus) / 1e9:,.1f} GB each under FSDP2, "

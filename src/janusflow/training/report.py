@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,18 +12,20 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from janusflow.pipeline import JanusFlow
+from janusflow.progress import ProgressBar, say
 from janusflow.sheet import contact_sheet
+from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
+from janusflow.training.curves import draw_curves
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
+from janusflow.training.resume import Progress
 from janusflow.training.start import averaged_model
 
 SHOWN = ("ar", "flow", "repa")
-LINES = 50  # steps between two lines where there is no terminal to draw a bar on
+LARGE_SHARE = 0.1  # of the starting weights in an export
 NAMED = 5  # broken records named on the terminal per step
 
 
@@ -41,7 +44,6 @@ class Report:
     def __init__(self, out: Path, config: TrainConfig, world: World, *, first: int, shown: bool) -> None:
         self.out, self.config, self.world, self.first, self.shown = out, config, world, first, shown
         self.file = out / ("log.jsonl" if world.first else f"skipped-{world.rank}.jsonl")
-        self.console = Console(stderr=True)
         self._stack = ExitStack()
         self._writers: list[Any] = []
         self._galleries: list[Any] = []
@@ -51,12 +53,8 @@ class Report:
         self._forget_later_steps()
         if not self.world.first:
             return self
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        hidden = not self.shown or not self.console.is_terminal
-        self.bar = self._stack.enter_context(
-            Progress(*columns, TimeRemainingColumn(), console=self.console, disable=hidden)
-        )
-        self.task = self.bar.add_task("training", total=self.config.steps, completed=self.first)
+        bar = ProgressBar("step", self.config.steps, done=self.first, shown=self.shown, keep=True)
+        self.bar = self._stack.enter_context(bar)
         if self.config.watch.tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -76,8 +74,31 @@ class Report:
             self._use_wandb()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._stack.close()
+        if self.world.first and self.config.watch.curves and kind is not KeyboardInterrupt:
+            self._draw_curves()
+
+    def exported(self, progress: Progress) -> None:
+        """Reports what share of the exported weights is that of the start, and warns of a large one."""
+        share = progress.start_share
+        if share is None:
+            return
+        text = f"the exported average holds {percent(share)} of the starting weights"
+        if share > LARGE_SHARE:
+            text = f"warning: {text}: train longer, or give ema_warmup=true or a smaller ema than {self.config.ema:g}"
+        self.say(text, logging.WARNING if share > LARGE_SHARE else logging.INFO)
+
+    def _draw_curves(self) -> None:
+        """Writes `curves.png`; whatever prevents it is reported and does not end the run."""
+        file = self.out / "curves.png"
+        try:
+            if draw_curves(self.file, file):
+                self.say(f"curves: {file}")
+        except ImportError:
+            self.say('matplotlib is not installed, so curves.png is not drawn: pip install "janusflow[train]"')
+        except (OSError, ValueError) as error:
+            self.say(f"{file} could not be drawn: {error}", logging.WARNING)
 
     def step(self, step: int, losses: dict[str, float], broken: list[str], *, waited: float, took: float) -> None:
         """One step: named losses, skipped records, seconds waited for data and taken in all."""
@@ -92,19 +113,16 @@ class Report:
                 write(name, value, step)
         terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))
         rate = f"{losses['tokens'] / took:,.0f} tokens/s, {waited / took:.0%} waiting"
-        self.bar.update(self.task, completed=step, description=f"{terms} | {rate}")
-        if self.shown and not self.console.is_terminal and (step % LINES == 0 or step == self.config.steps):
-            self.say(f"step {step} of {self.config.steps}: {terms} | {rate}")
+        self.bar.update(step, f"{terms} | {rate}")
 
     def skipped(self, step: int, broken: list[str], **known: float) -> None:
         """Names the records that a step skipped, each once; the log has all, and what else is known of the step."""
         new = [problem for problem in dict.fromkeys(broken) if problem not in self._named]
         self._named.update(new)
         for problem in new[:NAMED]:
-            self.console.print(f"step {step}: skipped: {problem}", markup=False, highlight=False)
+            say(f"step {step}: skipped: {problem}", logging.WARNING)
         if len(new) > NAMED:
-            more = f"step {step}: skipped {len(new) - NAMED} more, named in {self.file}"
-            self.console.print(more, markup=False, highlight=False)
+            say(f"step {step}: skipped {len(new) - NAMED} more, named in {self.file}", logging.WARNING)
         finite = {name: value if math.isfinite(value) else None for name, value in known.items()}  # JSON has no others
         row = {"step": step, **finite, **({"broken": len(broken), "skipped": broken} if broken else {})}
         if len(row) > 1:
@@ -135,10 +153,10 @@ class Report:
         for show in self._galleries:
             show(sheet, answers, step)
 
-    def say(self, text: str) -> None:
-        """A line for the one who watches."""
+    def say(self, text: str, level: int = logging.INFO) -> None:
+        """Prints and logs a line, once for all processes."""
         if self.world.first:
-            self.console.print(text, markup=False, highlight=False)
+            say(text, level)
 
     def _forget_later_steps(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.optim import Optimizer
 
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
-from janusflow.training.config import TrainConfig
+from janusflow.training.config import TrainConfig, overridden, read_config
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
 
@@ -46,6 +46,7 @@ class Progress:
         seen: records taken so far, and how many of them were broken.
         streams: places of the streams, by process and source.
         ranks: number of processes.
+        start_share: share of the starting weights in the average; None if it follows from the recipe.
     """
 
     step: int = 0
@@ -54,6 +55,7 @@ class Progress:
     seen: tuple[int, int] = (0, 0)
     streams: dict[str, Any] = field(default_factory=dict)
     ranks: int = 1
+    start_share: float | None = None
 
 
 def keep_settings(out: Path, config: TrainConfig) -> None:
@@ -62,6 +64,19 @@ def keep_settings(out: Path, config: TrainConfig) -> None:
     beside = out / f"{SETTINGS}.tmp"
     beside.write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
     beside.replace(out / SETTINGS)
+
+
+def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The settings of the run in a folder, wherever that lies now; its data is not looked at.
+
+    Raises:
+        ValueError: if the folder contains no run.
+    """
+    try:
+        kept = json.loads((out / SETTINGS).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{out} contains no run of `janusflow train`: its {SETTINGS} cannot be read") from error
+    return replace(read_config(overridden(kept, overrides), check=False), out=str(out))
 
 
 def changed_settings(out: Path, config: TrainConfig) -> list[str]:
@@ -126,7 +141,10 @@ class Checkpoints:
     def left(self) -> str:
         """What there is to continue from, as the end of a sentence about what went wrong."""
         found = self.all()
-        return f"the last checkpoint, {found[-1].name}, is intact" if found else "there is no checkpoint yet"
+        if not found:
+            return "there is no checkpoint yet"
+        out = self.folder.parent
+        return f"the last checkpoint, {found[-1].name}, is intact (to export it: janusflow train --export-only {out})"
 
     def save(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer], progress: Progress) -> None:
         """Writes one; the others stay as they are until it is complete.
@@ -227,7 +245,8 @@ class Checkpoints:
     def restore(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> Progress:
         """Puts everything where the last complete checkpoint had it; a fresh progress if there is none.
 
-        Settings of the optimizers (betas, weight decay) stay as they are given.
+        Settings of the optimizers (betas, weight decay) stay as they are given; without optimizers, as for an export,
+        their states are not read.
 
         Raises:
             ValueError: if it is of other parts, losses or sizes, or cannot be read.
@@ -242,7 +261,8 @@ class Checkpoints:
             warnings.filterwarnings("ignore", ALONE)
             reader = SafeReader(found[-1])
             dcp.load(tensors, storage_reader=reader, planner=SafePlanner(), no_dist=self.world.mesh is None)
-            set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
+            if optimizers:
+                set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
             progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
         except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
             reason = _reason(error)
@@ -277,8 +297,7 @@ def _reason(error: BaseException) -> str:
 def _tensors(objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
     """The tensors of a run by name; loading writes into them."""
     model: Mapping[str, Any] = objective.state_dict()
-    return {
-        "model": dict(model),
-        "ema": dict(ema.values),
-        "optimizer": get_optimizer_state_dict(objective, optimizers),
-    }
+    tensors: dict[str, Any] = {"model": dict(model), "ema": dict(ema.values)}
+    if optimizers:
+        tensors["optimizer"] = get_optimizer_state_dict(objective, optimizers)
+    return tensors

@@ -16,17 +16,19 @@ from transformers.initialization import no_init_weights
 
 from janusflow.building import BUILDING, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
-from janusflow.checkpoint.card import is_released, write_card
+from janusflow.checkpoint.card import write_trained_card
 from janusflow.checkpoint.export import export_official
 from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.pipeline import JanusFlow
 from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.tinyworld.scenes import UNITS
+from janusflow.training.card import card_text
 from janusflow.training.config import TINYWORLD, ModelConfig, TrainConfig
 from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective, check_repa
+from janusflow.training.step import Run
 from janusflow.vae import DEFAULT_VAE
 
 HEAD = "repa_head.safetensors"  # beside a trained model's weights
@@ -39,6 +41,15 @@ def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
         ValueError: if a part cannot be opened or does not fit; what `check_sizes` finds, before any weight is read.
     """
     check_sizes(config)
+    return open_start(config, device)
+
+
+def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
+    """The same without looking at the data of the recipe.
+
+    Raises:
+        ValueError: if a part cannot be opened or does not fit.
+    """
     start = config.model
     if start.checkpoint is not None:
         return JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
@@ -186,23 +197,24 @@ def averaged_model(
     return averaged
 
 
-def export(
-    objective: Objective,
-    ema: Ema,
-    model: JanusFlow,
-    folder: Path,
-    world: World,
-    config: TrainConfig,
-    *,
-    official: bool = False,
-) -> Path:
-    """Writes the EMA weights as a folder in our layout, beside its place and then renamed: it is whole or not there.
+def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) -> Path:
+    """Writes the EMA weights as a folder in our layout, under another name and then renamed: it is whole or not there.
 
     Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the REPA head, with
-    which a run from this folder begins. With `official`, the same weights also go into `<folder>-official` in the
-    official layout.
+    which a run from this folder begins. Each folder has a model card.
+
+    Args:
+        run: with the averages; all its processes must ask.
+        model: what the run began with.
+        folder: where to; an older export leaves.
+        official: write the same weights into `<folder>-official` in the official layout too.
+
+    Returns:
+        The folder.
     """
-    averaged, head = averaged_model(objective, ema, model, world, config), averaged_head(objective, ema)
+    config, world = run.config, run.world
+    averaged = averaged_model(run.objective, run.ema, model, world, config)
+    head = averaged_head(run.objective, run.ema)
     if averaged is not None:
         with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as made:
             beside = Path(made) / "model"
@@ -211,23 +223,27 @@ def export(
                 averaged.adapters.peft_config["default"].base_model_name_or_path = config.model.checkpoint
                 # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
                 averaged.adapters.save_pretrained(beside / "adapter", save_embedding_layers=False)
+                _write_card(beside / "adapter", run, model, adapter=True)
                 averaged.merge_adapters()
             averaged.save_pretrained(beside)
             if head:
                 save_file(head, beside / HEAD)
-            if is_released(model.origin):
-                title = Path(config.out).name
-                text = f"Trained with `janusflow train` from `{config.model.checkpoint}`."
-                write_card(beside, model.origin, title=title, text=text)
+            _write_card(beside, run, model)
             if official:
                 weights = dict(averaged.network.named_parameters())
                 place = folder.with_name(f"{folder.name}-official")
                 licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
                 export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
-                text = f"Trained with `janusflow train` from `{config.model.checkpoint or config.model.preset}`."
-                source = model.origin if is_released(model.origin) else None
-                write_card(place, source, title=Path(config.out).name, text=text, licence="unknown")
+                _write_card(place, run, model)
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
     world.wait()
     return folder
+
+
+def _write_card(folder: Path, run: Run, model: JanusFlow, *, adapter: bool = False) -> None:
+    config, out = run.config, Path(run.config.out)
+    text = card_text(config, run.progress, out / "log.jsonl", adapter=adapter)
+    title = f"{out.resolve().name}{' adapters' if adapter else ''}"
+    base = config.model.checkpoint
+    write_trained_card(folder, model.origin, title=title, text=text, base_model=base, adapter=adapter)

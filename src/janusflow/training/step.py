@@ -51,7 +51,12 @@ class Run:
 
 
 def take_step(run: Run, found: StepSamples) -> dict[str, float]:
-    """One optimizer step; the mean losses of the whole step over all processes, and the norm of the gradient."""
+    """One optimizer step.
+
+    Returns:
+        The mean losses of the whole step over all processes, the norm of the gradient, the rate, and the share of the
+        starting weights that the average still holds.
+    """
     config, world, objective = run.config, run.world, run.objective
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
     filled = fill(found.samples, config.pack_length)
@@ -84,6 +89,8 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
         for name in totals.keys() & sums.keys():
             totals[name] += float(sums[name].detach())
     norms = clipped(objective, config.optimizer.clip)
+    share = run.progress.start_share
+    share = config.start_share(found.step) if share is None else share  # a new run, or a checkpoint without it
     totals = world.add_up(totals)
     losses = {name: totals[name] / max(counts[name], 1) for name in ("ar", "flow", "repa")}
     seen = counts["ar"] - counts["text"]
@@ -95,7 +102,10 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
         update(run.optimizers)
-        run.ema.update()
+        decay = config.ema_decay(found.step)
+        run.ema.update(decay)
+        share *= decay
+    losses["start_share"] = run.progress.start_share = share
     objective.zero_grad(set_to_none=True)
     return losses
 

@@ -105,7 +105,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     model = open_model(config, world.device)
     run = prepare(config, world, model)
     run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
-    data = _data(config, world, model, sources)
+    data = open_data(config, world, model, sources)
     report = Report(out, config, world, first=run.progress.step, shown=shown)
     report.say(f"data: {data.described()}")
     if run.progress.step and (changed := changed_settings(out, config)):
@@ -137,19 +137,38 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         if signal.SIGINT in told:
             raise KeyboardInterrupt
         return out
+    return finish(run, model, report, official=official)
+
+
+def finish(run: Run, model: JanusFlow, report: Report, *, official: bool) -> Path:
+    """Exports the averages, and reports how much of the starting weights they hold.
+
+    Raises:
+        OSError: if the export cannot be written.
+    """
+    if run.progress.start_share is None:  # no step was taken from a checkpoint that does not know it
+        run.progress.start_share = run.config.start_share(run.progress.step)
     try:
-        return export(run.objective, run.ema, model, out / "export", world, config, official=official)
+        folder = export(run, model, Path(run.config.out) / "export", official=official)
     except (OSError, SafetensorError) as error:  # the latter, a full disk's, is no OSError
         raise OSError(f"the export could not be written ({error}); --resume writes it again") from error
+    report.exported(run.progress)
+    return folder
 
 
 def prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     """The objective with optimizers and EMA, on the device and sharded, at step 0; for a config that is `decided`."""
-    network = model.network
     latents, features = _frozen_parts(config, world, model)
+    model.network.set_attn_implementation({"text_config": PACKED})
+    anchor = Anchor(model.network) if config.data.anchored() else None
+    objective, ema = learner(config, world, model.network)
+    optimizers = make_optimizers(objective, config.optimizer, precision=config.precision)
+    return Run(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
+
+
+def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalGeneration) -> tuple[Objective, Ema]:
+    """The objective around a network, changed in place to train what the recipe says, and the averages of that."""
     torch.manual_seed(config.seed)
-    network.set_attn_implementation({"text_config": PACKED})
-    anchor = Anchor(network) if config.data.anchored() else None
     if config.lora.rank:
         add_adapters(network, config.lora, config.parts)
     else:
@@ -162,9 +181,7 @@ def prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     if config.compile:
         _compile(network, world)
     shard(objective, world, precision=config.precision)
-    optimizers = make_optimizers(objective, config.optimizer, precision=config.precision)
-    ema = Ema(objective, config.ema)
-    return Run(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
+    return objective, Ema(objective)
 
 
 def _compile(network: JanusFlowForConditionalGeneration, world: World) -> None:
@@ -200,7 +217,8 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
     return latents, PictureCache(folder / "features" / config.precision, encoder.tower, features)
 
 
-def _data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str, list[SourceConfig]]) -> Data:
+def open_data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str, list[SourceConfig]]) -> Data:
+    """The samples of all steps, of these sources, as this process sees them."""
     mixture = Mixture(config.data.ratios, config.weights(), batch_size=config.batch_size, seed=config.seed)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
     return Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
@@ -214,7 +232,7 @@ def _loop(
     model: JanusFlow,
     told: Sequence[int],
 ) -> bool:
-    """Steps until the last; False if the run was told to stop."""
+    """Steps until the last; False if the run was stopped by a signal."""
     config, progress, world = run.config, run.progress, run.world
     waiting = time.perf_counter()
     while progress.step < config.steps:
@@ -241,7 +259,10 @@ def _loop(
             report.watch(progress.step, run.objective, run.ema, model)
             waiting = time.perf_counter()
         if stop:
-            report.say(f"told to stop: saved after step {progress.step}; continue with --resume")
+            report.say(
+                f"stopped: saved after step {progress.step}; continue with --resume, or export this checkpoint with "
+                f"`janusflow train --export-only {config.out}`"
+            )
             return False
     return True
 

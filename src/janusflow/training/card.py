@@ -1,0 +1,128 @@
+"""What the model card of an export says about its run: start, settings, data, losses, and how to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from janusflow import __version__
+from janusflow.data.mixture import TASKS
+from janusflow.data.rows import SourceConfig
+from janusflow.training.config import TrainConfig
+from janusflow.training.resume import Progress
+
+ENDS = 20  # steps at each end of a run whose mean losses are given, at most a tenth of the run
+LOSSES = {"ar": "L_AR", "flow": "L_RF", "repa": "L_REPA"}
+MODEL = """## Use
+
+```python
+from janusflow import JanusFlow
+
+model = JanusFlow.from_pretrained("{folder}")  # this folder, or its name on the hub
+model.generate("a prompt")[0].save("picture.png")
+print(model.ask("What is in the picture?", "picture.png"))
+```
+"""
+ADAPTER = """## Use
+
+```python
+from janusflow import JanusFlow
+
+model = JanusFlow.from_pretrained("{start}", adapter="{folder}")  # this folder
+model.generate("a prompt")[0].save("picture.png")
+```
+"""
+
+
+def card_text(config: TrainConfig, progress: Progress, log: Path, *, adapter: bool = False) -> str:
+    """The text of the card, in Markdown, without front matter and title.
+
+    Args:
+        config: of the run.
+        progress: of the checkpoint that is exported.
+        log: the run's `log.jsonl`.
+        adapter: whether the card is that of the adapters and not of the whole model.
+    """
+    start = config.model.checkpoint or f"a new network ({config.model.preset})"
+    what = "Low-rank adapters trained" if adapter else "Trained"
+    use = ADAPTER if adapter else MODEL
+    parts = [f"{what} with `janusflow train` from `{start}`.", _settings(config, progress)]
+    parts += [_data(config, progress), _losses(config, progress, log)]
+    parts.append(use.format(folder="export/adapter" if adapter else "export", start=config.model.checkpoint).rstrip())
+    return "\n\n".join(part for part in parts if part)
+
+
+def _settings(config: TrainConfig, progress: Progress) -> str:
+    optimizer, lora = config.optimizer, config.lora
+    early = "" if progress.step >= config.steps else f" of {config.steps:,}: stopped early"
+    rows = {
+        "trained parts": ", ".join(config.parts),
+        "steps": f"{progress.step:,}{early}",
+        "batch size": f"{config.batch_size:,}",
+        "optimizer": optimizer.name,
+        "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}, {optimizer.warmup:,} warm-up steps",
+        "precision of matrix products": config.precision,
+    }
+    if lora.rank:
+        rows["adapters"] = f"rank {lora.rank}, alpha {lora.alpha}{', on f_enc too' if lora.tower else ''}"
+    rows["weights"] = f"average over the run, decay {config.ema:g}{' with warm-up' if config.ema_warmup else ''}"
+    rows["share of the starting weights in the average"] = percent(progress.start_share)
+    rows["seed"] = str(config.seed)
+    rows["version"] = f"janusflow {__version__}"
+    return _table("## Training", ("setting", "value"), rows.items())
+
+
+def _data(config: TrainConfig, progress: Progress) -> str:
+    ratio = config.data.ratios[-1]
+    shares = {task: float(getattr(ratio, task)) for task in TASKS}
+    rows = [
+        (task, f"{share / sum(shares.values()):.0%}", "; ".join(map(_source, getattr(config.data, task))) or "-")
+        for task, share in shares.items()
+        if share
+    ]
+    text = _table("## Data", ("task", "share of samples", "sources"), rows)
+    if config.data.own is not None:
+        own = Path(config.data.own).name
+        text += f"\n\n{config.data.own_share:.0%} of the tasks that it has records for is the user's own data, `{own}`."
+    taken, broken = progress.seen
+    return text + (f"\n\n{taken:,} records were taken, {broken:,} of them broken." if taken else "")
+
+
+def _source(source: SourceConfig) -> str:
+    name = f" `{source.path if source.kind == 'hub' else Path(source.path).name}`" if source.path else ""
+    return f"{source.kind}{name}, weight {source.weight:g}{', anchored' if source.anchor else ''}"
+
+
+def _losses(config: TrainConfig, progress: Progress, log: Path) -> str:
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    rows = [row for row in rows if row["step"] <= progress.step and row.get("loss") is not None]
+    if not rows:
+        return ""
+    count = max(1, min(ENDS, len(rows) // 10))
+    first, last = rows[:count], rows[-count:]
+    given = [
+        (title, _mean(first, name), _mean(last, name)) for name, title in LOSSES.items() if getattr(config.loss, name)
+    ]
+    steps = "first step", "last step"
+    if count > 1:
+        steps = f"mean of the first {count} steps", f"of the last {count}"
+    return _table("## Losses", ("loss", *steps), given)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return f"{sum(values) / len(values):.4f}" if values else "-"
+
+
+def _table(title: str, names: Sequence[str], rows: Any) -> str:
+    lines = [title, "", f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent, with enough digits to tell a small one from none."""
+    if share is None:
+        return "unknown"
+    return f"{100 * share:.3g} %" if share >= 1e-5 else "less than 0.001 %"

@@ -1,0 +1,68 @@
+"""`out/curves.png`: the losses, learning rate and gradient norm of a run, drawn from its `log.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PANELS = {
+    "loss": ("loss",),
+    "L_AR": ("ar", "ar_understanding", "ar_text"),
+    "L_RF": ("flow",),
+    "L_REPA": ("repa",),
+    "learning rate": ("rate",),
+    "gradient norm": ("gradient",),
+}
+POINTS = 1000  # of a line: longer runs are averaged over equal numbers of steps
+ACROSS = 3  # panels in a row
+
+
+def draw_curves(log: Path, file: Path) -> bool:
+    """Draws the curves of a run.
+
+    Args:
+        log: a run's `log.jsonl`.
+        file: the picture, in the format of its ending.
+
+    Returns:
+        Whether there was anything to draw.
+
+    Raises:
+        ImportError: without matplotlib.
+        OSError: if the picture cannot be written.
+    """
+    import matplotlib.figure
+
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    panels = {title: lines for title, names in PANELS.items() if (lines := _lines(rows, names))}
+    if not panels:
+        return False
+    down = -(-len(panels) // ACROSS)
+    figure = matplotlib.figure.Figure(figsize=(4.2 * ACROSS, 3 * down), layout="constrained")
+    grid = figure.subplots(down, ACROSS, squeeze=False).flatten()
+    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+        for name, (steps, values) in lines.items():
+            axes.plot(steps, values, linewidth=1, label=name, marker="." if len(steps) == 1 else None)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend(fontsize=8)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    figure.savefig(file, dpi=110)
+    return True
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, tuple[list[float], list[float]]]:
+    """Steps and values by name, of the names that are ever other than 0; values that are not finite are left out."""
+    lines = {}
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        size = -(-len(points) // POINTS) or 1
+        parts = [points[start : start + size] for start in range(0, len(points), size)]
+        if any(value for _, value in points):
+            lines[name] = ([part[-1][0] for part in parts], [sum(v for _, v in part) / len(part) for part in parts])
+    return lines

@@ -1,0 +1,57 @@
+"""The setting that an unknown key of a recipe may stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import get_args, get_origin, get_type_hints
+
+
+def meant(config: type, place: str) -> str:
+    """Suggests a setting of nearly the same name, of the same name elsewhere, or of these initials.
+
+    Args:
+        config: the dataclass of the whole recipe.
+        place: the unknown key, dotted.
+
+    Returns:
+        The end of a sentence, such as "; did you mean optimizer.learning_rate?"; empty if no setting is near.
+    """
+    above, _, last = place.lower().rpartition(".")
+    known = _settings(config, place.split("."))
+    siblings = [name for name in known if name.rpartition(".")[0] == above]
+    for names, like in ((known, 1.0), (siblings, 0.6), (known, 0.75)):
+        spellings = _spellings(names)
+        if near := get_close_matches(last, [*spellings], n=1, cutoff=like):
+            return f"; did you mean {spellings[near[0]]}?"
+    begun = [name for name in siblings if name.rpartition(".")[2].startswith(last)]
+    return f"; did you mean {begun[0]}?" if begun else ""
+
+
+def _spellings(names: Sequence[str]) -> dict[str, str]:
+    """What may be written for each setting: its last word, all of it with underscores, its initials."""
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: name.count(".")):
+        leaf = name.rpartition(".")[2]
+        initials = "".join(word[0] for word in leaf.split("_"))
+        for spelling in (leaf, name.replace(".", "_"), *([initials] if len(initials) > 1 else [])):
+            found.setdefault(spelling, name)
+    return found
+
+
+def _settings(part: type, place: Sequence[str], before: str = "") -> list[str]:
+    """Dotted names of all settings; in lists those of the item that `place` is in, else of the first."""
+    names, hints = [], get_type_hints(part)
+    for each in fields(part):
+        name, hint = f"{before}{each.name}", hints[each.name]
+        inside = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
+        if not isinstance(inside, type):
+            names.append(name)
+            continue
+        if get_origin(hint) is list:
+            above = name.split(".")
+            here = list(place[: len(above)]) == above and len(place) > len(above) + 1
+            name = f"{name}.{place[len(above)] if here else 0}"
+        names += _settings(inside, place, f"{name}.")
+    return names
