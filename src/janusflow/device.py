@@ -64,6 +64,16 @@ def execution_device(module: torch.nn.Module) -> torch.device:
     return device
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device, None where it cannot be asked."""
+    if device.type == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return None if ask is None else int(ask(device)[0])
+
+
 def _available(kind: str) -> bool:
     backend = getattr(torch, kind, None) if kind != "mps" else torch.backends.mps
     return backend is not None and backend.is_available()

@@ -22,14 +22,21 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 @one_sentence
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")],
+    recipe: Annotated[Optional[Path], typer.Argument(help="A YAML file; see recipes/.")] = None,
     overrides: Annotated[
         Optional[list[str]],
         typer.Argument(metavar="[KEY=VALUE]...", help="Other values; docs/training.md says where the keys are."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
     export: Annotated[str, typer.Option(help="janusflow, or official: the official layout too.")] = "janusflow",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do and how long.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Whether --dry-run times a few steps on this machine.")
+    ] = True,
+    export_only: Annotated[
+        Optional[Path],
+        typer.Option("--export-only", metavar="OUT", help="Export the last checkpoint of the run in OUT; no recipe."),
+    ] = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -41,22 +48,42 @@ def train(
 
       janusflow train recipes/finetune/both.yaml model=tiny data=my_pictures out=runs/mine
 
+      janusflow train --export-only runs/mine
+
       torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage3.yaml model=runs/stage2/export
     """
     from janusflow.training.config import load_config
 
     if export not in ("janusflow", "official"):
         raise ValueError(f"--export is {quoted(export)}; allowed are janusflow and official")
-    config = load_config(recipe, overrides or [])
+    given = overrides or []
+    if export_only is not None:
+        if resume or dry_run:
+            raise ValueError("--export-only trains nothing, so it takes neither --resume nor --dry-run")
+        from janusflow.training.export_only import export_only as write
+
+        changes = [*([] if recipe is None else [str(recipe)]), *given]
+        _print_once(write(export_only, device=device, official=export == "official", overrides=changes))
+        return
+    if recipe is None:
+        raise ValueError("no recipe is given; expected a YAML file such as recipes/finetune/both.yaml")
+    config = load_config(recipe, given)
     if dry_run:
         from janusflow.training.dryrun import describe
 
-        print(describe(config))
+        print(describe(config), flush=True)
+        if measure:
+            from janusflow.training.measure import measured
+
+            print(measured(config, device=device))
         return
     from janusflow.training.trainer import train as run
 
-    made = run(config, resume=resume, device=device, official=export == "official")
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first one tells
+    _print_once(run(config, resume=resume, device=device, official=export == "official"))
+
+
+def _print_once(made: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":  # by the first of several processes
         print(made)
 
 

@@ -43,6 +43,6 @@ def leave(number: int) -> None:
 
 
 def leave_at_once(number: int, frame: FrameType | None) -> None:
-    """Where all that is written is whole or not there, and goes on with the same command."""
-    print("told to stop: nothing is lost, and the run can be gone on with", file=sys.stderr)
+    """Ends the process where everything written is whole or not there, and the same command continues."""
+    print("stopped: nothing is lost, and the same command continues the run", file=sys.stderr)
     leave(number)

@@ -1,0 +1,57 @@
+"""The export of a run's last checkpoint, finished or not, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from janusflow.training.distributed import join, leave
+from janusflow.training.lock import alone_in
+from janusflow.training.report import Report
+from janusflow.training.resume import Checkpoints, kept_config
+from janusflow.training.start import open_start
+from janusflow.training.step import Run
+from janusflow.training.stop import leave_at_once, on_stop
+from janusflow.training.trainer import decided, finish, learner
+
+
+def export_only(
+    out: str | Path, *, device: str = "auto", official: bool = False, overrides: Sequence[str] = ()
+) -> Path:
+    """Exports the last checkpoint of a run. Its data is not needed, the model that it started from is.
+
+    Args:
+        out: folder of the run.
+        device: in one process, where to put the weights together.
+        official: export in the official layout too, as `export-official`.
+        overrides: `key=value` for settings that changed since, such as `model=FOLDER` if the start has moved.
+
+    Returns:
+        The exported folder.
+
+    Raises:
+        ValueError: if the folder contains no run with a checkpoint, its start is gone, or another process trains there.
+        OSError: if the export cannot be written.
+
+    Example:
+        >>> export_only("runs/mine")
+        PosixPath('runs/mine/export')
+    """
+    out, world = Path(out).expanduser(), join(device)
+    try:
+        config = decided(kept_config(out, overrides), world)
+        with on_stop(leave_at_once), alone_in(out, world):
+            checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep)
+            if not checkpoints.all():
+                raise ValueError(f"{out} has no checkpoint yet to export; continue the run with --resume")
+            try:
+                model = open_start(config, world.device)
+            except ValueError as error:
+                raise ValueError(f"{error}; if what the run started from has moved, give model=FOLDER") from error
+            objective, ema = learner(config, world, model.network)
+            progress = checkpoints.restore(objective, ema, [])
+            run = Run(config, world, objective, None, None, [], ema, progress)
+            report = Report(out, config, world, first=progress.step, shown=False)
+            return finish(run, model, report, official=official)
+    finally:
+        leave(world)

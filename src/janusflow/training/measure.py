@@ -1,0 +1,160 @@
+"""How long a run takes on this machine: a few of its steps are made, timed and thrown away."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from janusflow.checkpoint.files import TINY, find_folder
+from janusflow.data.loader import StepSamples
+from janusflow.data.rows import SourceConfig, check_place
+from janusflow.device import free_memory, resolve_device
+from janusflow.tinyworld.scenes import UNITS
+from janusflow.training.config import TINYWORLD, TrainConfig
+from janusflow.training.distributed import World
+from janusflow.training.dryrun import estimate
+from janusflow.training.replay import replays
+from janusflow.training.start import check_sizes, open_model
+from janusflow.training.step import Run, take_step
+from janusflow.training.trainer import decided, open_data, prepare
+from janusflow.vae import DEFAULT_VAE
+
+BUDGET = 15.0  # seconds of timed steps
+FEW = 4  # samples of the first step; it and one of twice as many say how long a whole one would take
+WHOLE_STEPS = 2
+WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The time of a step.
+
+    Attributes:
+        seconds: of a whole step, reading data included.
+        samples: of the steps that were timed; fewer than a step's if a whole one would have taken too long.
+    """
+
+    seconds: float
+    samples: int
+
+
+def measured(config: TrainConfig, *, device: str = "auto") -> str:
+    """Says how long a run takes on this machine, or why that cannot be measured here.
+
+    At most about half a minute of steps is run. Nothing is written or fetched, and no replay is drawn: rendered scenes
+    take its place.
+
+    Args:
+        config: from `load_config`.
+        device: where the run would be.
+    """
+    place = resolve_device(device)
+    world = World(0, 1, place, None)
+    config = decided(config, world)
+    if (reason := _obstacle(config, place)) is not None:
+        return f"not measured on this machine: {reason}"
+    left_out = ["checkpoints and the export"]
+    left_out += ["sheets"] if config.watch.every else []
+    left_out += ["drawing the replay"] if replays(config) else []
+    left_out += ["compiling"] if config.compile else []
+    try:
+        found = _time_steps(config, world)
+    except (ValueError, OSError, RuntimeError) as error:  # the last, of memory that is used up
+        return f"not measured on this machine: {str(error).splitlines()[0]}"
+    total = timedelta(seconds=round(found.seconds * config.steps))
+    whole = found.samples >= config.batch_size
+    how = "measured" if whole else f"estimated from steps of up to {found.samples} samples"
+    return (
+        f"on this machine ({place.type}, {config.precision}): {found.seconds:.3g} s a step, {how}; "
+        f"{total} for {config.steps:,} steps, without {', '.join(left_out)}"
+    )
+
+
+def _obstacle(config: TrainConfig, device: torch.device) -> str | None:
+    """Why nothing can be measured."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return "several processes share the work; give --dry-run to one"
+    needed, free = estimate(config).memory(1), free_memory(device)
+    if free is not None and needed > free:
+        return f"one process needs about {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free"
+    for name in _names(config):
+        if not _is_here(name):
+            return f"{name} is not on this machine; the run fetches it first"
+    for source in (one for given in config.data.learned().values() for one in given):
+        if source.kind == "hub":
+            return f"the data set {source.path} is read from the hub"
+        if source.kind == "replay" and check_sizes(config).image_size != UNITS:
+            return "the pictures of the replay are generated only when the run starts"
+        try:
+            check_place(source)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _names(config: TrainConfig) -> list[str]:
+    """Checkpoints that the run opens."""
+    start = config.model
+    names = [name for name in (start.checkpoint, start.llm, start.tower, start.processor) if name is not None]
+    if not any(ratio.generation for ratio in config.data.ratios):
+        return names
+    own = (
+        start.checkpoint is not None and _is_here(start.checkpoint) and (find_folder(start.checkpoint) / "vae").is_dir()
+    )
+    return [*names, start.vae or DEFAULT_VAE] if start.vae or not own else names
+
+
+def _is_here(name: str) -> bool:
+    """Whether a checkpoint is in the package, a folder, or in the hub's cache with its weights."""
+    if name == TINY or Path(name).expanduser().is_dir():
+        return True
+    cached = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
+    return isinstance(cached, str) and any(any(Path(cached).parent.glob(pattern)) for pattern in WEIGHTS)
+
+
+def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = time.perf_counter) -> Measured:
+    """Times a step of few samples and, if they fit into the budget, whole ones."""
+    config = replace(config, compile=False, data=replace(config.data, cache=None))
+    model = open_model(config, world.device)
+    run = prepare(config, world, model)
+    sources = config.data.sources()
+    sources["generation"] = [
+        SourceConfig(TINYWORLD, weight=source.weight) if source.kind == "replay" else source
+        for source in sources["generation"]
+    ]
+    data = open_data(config, world, model, sources)
+    started = clock()
+    found = data[0]
+    if found.failed:
+        raise ValueError(found.failed)
+    workers = config.data.workers
+    reading = (clock() - started) / max(workers, 1)
+
+    def timed(samples: int) -> float:
+        begun = clock()
+        take_step(run, StepSamples(0, found.samples[:samples]))
+        _wait(run)
+        return clock() - begun
+
+    timed(FEW)  # makes the optimizer's state
+    step, samples = timed(FEW), min(2 * FEW, config.batch_size)
+    if config.batch_size > FEW:  # what a step takes in any case, and what each sample adds
+        more = timed(samples)
+        step = more + max(more - step, 0.0) / (samples - FEW) * (config.batch_size - samples)
+    if step <= BUDGET:
+        count = WHOLE_STEPS if WHOLE_STEPS * step <= BUDGET else 1
+        step, samples = sum(timed(config.batch_size) for _ in range(count)) / count, config.batch_size
+    return Measured(max(step, reading) if workers else step + reading, samples)
+
+
+def _wait(run: Run) -> None:
+    """Until the device has done what it was given."""
+    if run.world.device.type != "cpu":
+        torch.get_device_module(run.world.device).synchronize()
