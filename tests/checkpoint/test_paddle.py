@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from janusflow import JanusFlow
+from janusflow.checkpoint.load import open_checkpoint
 from janusflow.checkpoint.paddle import FILE, NAMES, read_pdparams
 from tests.conftest import GOLDEN
 
@@ -36,6 +38,56 @@ def test_it_paints_and_answers_what_the_official_layout_does() -> None:
     assert theirs.processor.image == ours.processor.image
     question = ("what is it?", OFFICIAL / "image_0.png")
     assert theirs.ask(*question, max_new_tokens=8) == ours.ask(*question, max_new_tokens=8)
+
+
+def sharded(folder: Path) -> Path:
+    """The golden case as PaddleNLP writes a large model: two shards, and an index under Paddle's own names."""
+    shutil.copytree(FOLDER, folder)
+    with (folder / FILE).open("rb") as file:
+        arrays = {name: value for name, value in pickle.load(file).items() if name != NAMES}
+    (folder / FILE).unlink()
+    shards = [f"model_state-0000{part}-of-00002.pdparams" for part in (1, 2)]
+    home = {name: shards[index % 2] for index, name in enumerate(arrays)}
+    for shard in shards:
+        part = {name: value for name, value in arrays.items() if home[name] == shard}
+        (folder / shard).write_bytes(pickle.dumps(part, protocol=4))
+    (folder / f"{FILE}.index.json").write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": home}))
+    return folder
+
+
+def test_shards_are_read_as_the_whole_file_is(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "shards")
+    whole, parts = (open_checkpoint(place) for place in (FOLDER, folder))
+    assert parts.layout == "paddle" and len(parts.tensors.files) == 2
+    assert list(parts.tensors) != list(whole.tensors) and set(parts.tensors) == set(whole.tensors)
+    for name, value in whole.tensors.read(list(whole.tensors)):
+        assert torch.equal(value, next(parts.tensors.read([name]))[1]), name
+    theirs, ours = (JanusFlow.from_pretrained(place, device="cpu") for place in (folder, FOLDER))
+    question: tuple[str, Any] = ("what is it?", OFFICIAL / "image_0.png")
+    assert theirs.ask(*question, max_new_tokens=8) == ours.ask(*question, max_new_tokens=8)
+
+
+def test_an_index_that_does_not_fit_is_one_sentence_and_leads_nowhere_else(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "shards")
+    index, second = folder / f"{FILE}.index.json", "model_state-00002-of-00002.pdparams"
+    whole = json.loads(index.read_text())["weight_map"]
+    listed = {name: shard for name, shard in whole.items() if shard != second}
+    index.write_text(json.dumps({"weight_map": listed}))
+    with pytest.raises(ValueError, match=r"lacks \d+ tensors: "):
+        JanusFlow.from_pretrained(folder, device="cpu")
+    shutil.copy(folder / second, tmp_path / second)
+    places = (f"../{second}", str(tmp_path / second), f"..\\{second}", "config.json", 5, "")
+    for place in places:
+        index.write_text(json.dumps({"weight_map": {**dict.fromkeys(whole, place)}}))
+        with pytest.raises(ValueError, match="index.json is damaged: it lists .*; expected names of weight files in"):
+            open_checkpoint(folder)
+    index.write_text(json.dumps({"weight_map": {}}))
+    with pytest.raises(ValueError, match="its weight_map is empty"):
+        open_checkpoint(folder)
+    index.write_text(json.dumps({"weight_map": whole}))
+    (folder / second).unlink()
+    with pytest.raises(ValueError, match=f"lacks 1 of 2 weight files: {second}; fetch it again"):
+        open_checkpoint(folder)
 
 
 def test_its_template_is_the_old_one_unless_another_is_asked_for() -> None:

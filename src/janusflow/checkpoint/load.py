@@ -87,7 +87,7 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
             return Checkpoint(folder, "janusflow", JanusFlowConfig.from_dict(raw), tensors)
         if theirs:
             return Checkpoint(folder, "transformers", _untied(JanusConfig.from_dict(raw), tensors), tensors)
-        layout = "paddle" if tensors.files[0].name == paddle.FILE else "official"
+        layout = "paddle" if paddle.is_paddle(tensors.files[0]) else "official"
         return Checkpoint(folder, layout, _official_config(raw, folder, tensors), tensors)
     except (KeyError, TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         what = " ".join(str(error).split())

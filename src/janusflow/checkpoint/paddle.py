@@ -1,4 +1,5 @@
-"""PaddleNLP's layout: `model_state.pdparams`, a pickle of arrays, read without running anything from it.
+"""PaddleNLP's layout: `model_state.pdparams`, a pickle of arrays, or several (`model_state-00001-of-00002.pdparams`) that
+`model_state.pdparams.index.json` lists; read without running anything from them.
 
 The unpickler knows three names, and they lead to the classes below and not to numpy: a file can build nothing else but
 plain containers, strings and numbers. The bytes of large arrays are stepped over and read when they are asked for, so
@@ -146,6 +147,11 @@ class Stored:
         else:
             tensor = tensor.reshape(array.shape)
         return tensor.T if self.transposed else tensor
+
+
+def is_paddle(file: Path) -> bool:
+    """Whether a weight file is one of PaddlePaddle's, whole or a shard."""
+    return file.suffix == Path(FILE).suffix
 
 
 def read_pdparams(file: Path) -> dict[str, Stored]:

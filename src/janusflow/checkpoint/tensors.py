@@ -1,7 +1,7 @@
 """The tensors of a checkpoint folder, read one at a time whatever files they lie in.
 
-Reads `model.safetensors`, a sharded `model.safetensors.index.json`, `pytorch_model.bin` (sharded or not, with
-`weights_only=True`), and PaddleNLP's `model_state.pdparams`. Nothing here runs code from a file.
+Reads `model.safetensors`, `pytorch_model.bin` (with `weights_only=True`) and PaddleNLP's `model_state.pdparams`, each
+whole or in shards that an index lists (`model.safetensors.index.json`). Nothing here runs code from a file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePath
 from zipfile import is_zipfile
 
 import torch
@@ -26,6 +26,7 @@ WEIGHTS = (  # the first that is there counts: pickles may be older ones of the 
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
     paddle.FILE,
+    f"{paddle.FILE}{INDEX}",
 )
 EXTRAS = "official_extras.safetensors"  # of a converted Janus: official tensors that its network has no use for
 REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: map files anew after this many bytes
@@ -89,11 +90,13 @@ class TensorFiles:
                     for name in header.keys():  # noqa: SIM118 (safe_open is no mapping)
                         part = header.get_slice(name)
                         self._add(file, name, tuple(part.get_shape()), DTYPES[part.get_dtype()])
+            elif paddle.is_paddle(file):
+                stored = paddle.read_pdparams(file)
+                self._paddle |= stored
+                for name, array in stored.items():
+                    self._add(file, name, array.shape, array.dtype)
             else:
-                if file.name == paddle.FILE:
-                    self._paddle = paddle.read_pdparams(file)
-                found = self._paddle if file.name == paddle.FILE else _map_pickle(file)
-                for name, tensor in found.items():
+                for name, tensor in _map_pickle(file).items():
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
         except pickle.UnpicklingError as error:
             if "Unsupported global" not in str(error):  # else PyTorch's own words advise to run what is in the file
@@ -105,7 +108,7 @@ class TensorFiles:
 
     def _from_pickle(self, file: Path, name: str) -> Tensor:
         """One tensor of a pickle: Paddle's is read, PyTorch's is mapped, anew after `REMAP_BYTES`."""
-        if file.name == paddle.FILE:
+        if paddle.is_paddle(file):
             return self._paddle[name].read()
         far = self._mapped_read > REMAP_BYTES and is_zipfile(file)  # one that is not mapped is in memory anyway
         if self._mapped is None or self._mapped[0] != file or far:
@@ -146,11 +149,23 @@ def _weight_files(folder: Path) -> list[Path]:
     if not file.name.endswith(INDEX):
         return [file]
     try:
-        shards = sorted(set(json.loads(file.read_text())["weight_map"].values()))
+        shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged: it holds no weight_map") from error
+    outside = [shard for shard in shards if not _is_inside(shard, file.name.removesuffix(INDEX))]
+    if outside or not shards:
+        what = f"it lists {outside[0]!r:.80}" if outside else "its weight_map is empty"
+        raise ValueError(f"{file} is damaged: {what}; expected names of weight files in its folder")
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         names = ", ".join(missing[:3])
-        raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}")
+        raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}; fetch it again")
     return [folder / shard for shard in shards]
+
+
+def _is_inside(shard: object, whole: str) -> bool:
+    """Whether an entry of an index names a file of the same kind as the whole one, in the folder or below it."""
+    if not isinstance(shard, str) or "\\" in shard or not shard.endswith(PurePath(whole).suffix):
+        return False
+    place = PurePath(shard)
+    return not place.is_absolute() and not place.drive and ".." not in place.parts
