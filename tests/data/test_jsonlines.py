@@ -109,9 +109,23 @@ def test_an_array_in_a_json_file_is_still_read(tmp_path: Path) -> None:
         (tmp_path / "rows.jsonl").write_text(text)
         with pytest.raises(ValueError, match=rf"rows.jsonl:1 is {words}.*; an array is read from a .json file"):
             FileSource(SourceConfig("jsonl", str(tmp_path / "rows.jsonl"))).record(0)
-    (tmp_path / "rows.json").write_text('[{"text": "one"}, {"text": ')
-    with pytest.raises(ValueError, match="cannot be read as jsonl.*; an array is"):
-        FileSource(SourceConfig("jsonl", str(tmp_path / "rows.json")))
+
+
+def test_an_array_is_read_item_by_item_whatever_types_its_columns_have(tmp_path: Path) -> None:
+    rows = [{"text": "caf\u00e9 \U0001f600 ]", "id": 1}, {"text": "two", "id": "x"}, {"text": "three", "id": [1]}]
+    file, source = tmp_path / "rows.json", SourceConfig("jsonl", str(tmp_path / "rows.json"))
+    for whole in (json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False).replace("\n", "\r\n")):
+        file.write_bytes(whole.encode())
+        for opened in (FileSource(source), FileSource(SourceConfig("jsonl", str(tmp_path / "*.json")))):
+            assert [opened.record(index).text for index in range(opened.length or 0)] == [row["text"] for row in rows]
+    texts, faults = taken(StreamSource(SourceConfig("jsonl", str(file), streaming=True), 0, 1), 3)
+    assert (texts, faults) == ([row["text"] for row in rows], [])
+    for cut in ('[{"text": "one"}, {"text": ', '[{"text": "one"} {"text": "two"}]'):
+        file.write_text(cut)
+        opened = FileSource(source)
+        assert (opened.length, opened.record(0).text) == (2, "one")
+        with pytest.raises(ValueError, match="rows.json:2 is no valid JSON"):
+            opened.record(1)
 
 
 def test_rows_are_found_by_number_in_several_files(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 from janusflow import JanusFlow
 from janusflow.cli import app
 from janusflow.data import reflow as module
+from janusflow.data.records import read_row
 from janusflow.data.reflow import ReflowConfig, judged, read_prompts, reflow, time_shift
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
-from janusflow.data.sources import FileSource, read_row
+from janusflow.data.sources import FileSource
 
 PROMPTS = ["a red circle", "two stars", "a blue square"]
 SHORT = ReflowConfig(images=2, steps=1, guidance=1.0, seed=40, batch_size=2, shard_size=4)

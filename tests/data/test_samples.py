@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from janusflow import JanusFlow
+from janusflow.data.records import Record
 from janusflow.data.samples import Sample, SampleConfig, SampleMaker, square
-from janusflow.data.sources import Record
 from janusflow.data.templates import IGNORE
 from janusflow.model.janusflow import GENERATION_TOKEN
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janusflow.data.records import read_row
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import (
     FileSource,
     TinyworldSource,
     kind_of,
-    read_row,
     tasks_of,
 )
 from janusflow.data.streams import StreamSource
@@ -150,6 +150,54 @@ def test_conversations_of_llava_and_of_openai() -> None:
     assert read_row({"text": "x", "rewritten": None}, "row", Path()).rewritten == ""
 
 
+TEXT = {"type": "text", "text": "?"}
+LLAVA = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a star"}]
+
+
+def test_conversations_with_a_picture_anywhere_are_read_as_chat_reads_them() -> None:
+    tag = "<image_placeholder>"
+    later = [*LLAVA, {"from": "human", "value": "<image>\nand here?"}, {"from": "gpt", "value": "a cross"}]
+    record = read_row({"image": "b.png", "conversations": later}, "row", Path("/d"))
+    assert record.turns == (("what?", "a star"), (f"{tag}\nand here?", "a cross"))
+    assert record.images == (Path("/d/b.png"),)
+    parts = [
+        {"role": "system", "content": "be brief"},
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "text", "text": "?"}],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": "a star"}]},
+        {"role": "user", "content": [{"type": "text", "text": "and "}, {"type": "image"}]},
+        {"role": "assistant", "content": "a cross"},
+    ]
+    record = read_row({"messages": parts, "images": ["b.png"]}, "row", Path("/d"))
+    assert record.turns == ((f"{tag}\n?", "a star"), (f"and {tag}", "a cross"))
+    assert record.images == (Path("/d/a.png"), Path("/d/b.png")) and record.system == "be brief"
+    own = [{"role": "user", "content": "?", "images": ["a.png"]}, {"role": "assistant", "content": "a star"}]
+    assert read_row({"messages": own, "image": "a.png"}, "row", Path()).images == (Path("a.png"),)
+    mapped = [{"role": "user", "content": [{"type": "image", "image": {"bytes": png(1), "path": None}}]}, own[1]]
+    assert read_row({"messages": mapped}, "row", Path()).images == (png(1),)
+
+
+@pytest.mark.parametrize("empty", ["", None, [], [""], {"bytes": None, "path": None}])
+def test_an_empty_picture_is_none(empty: object) -> None:
+    record = read_row({"image": empty, "conversations": LLAVA}, "row", Path())
+    assert (record.images, record.turns) == ((), (("what?", "a star"),))
+
+
+def test_turns_that_teach_nothing_are_left_out_and_noted() -> None:
+    greeting, open_end = {"from": "gpt", "value": "<image>\nhi"}, {"from": "human", "value": "<image>\nbye"}
+    record = read_row({"image": ["a.png", "b.png"], "conversations": [greeting, *LLAVA, open_end]}, "row", Path())
+    assert (record.turns, record.images) == ((("what?", "a star"),), (Path("a.png"),))
+    assert "begins with the assistant" in record.note and "ends with the user" in record.note
+    assert read_row({"conversations": LLAVA}, "row", Path()).note == ""
+
+
+def test_a_number_is_a_text_too() -> None:
+    assert [read_row({"text": text}, "row", Path()).text for text in (7, 0, 1.5, "2024")] == ["7", "0", "1.5", "2024"]
+    assert read_row({"text": float("nan"), "caption": "a star"}, "row", Path()).text == "a star"
+
+
 def _messages(*texts: str) -> list[dict[str, str]]:
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
 
@@ -158,8 +206,11 @@ def _messages(*texts: str) -> list[dict[str, str]]:
     ("row", "words"),
     [
         ({"picture": 1}, "has no text, no conversation and no picture; its columns are picture"),
-        ({"messages": _messages("hi", "hello", "bye")}, "do not take turns"),
-        ({"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]}, "do not take turns"),
+        ({"messages": _messages("hi", "hello", "bye")[::2]}, "do not take turns"),
+        ({"messages": _messages("y", "x")[::-1]}, "holds no question with an answer"),
+        ({"messages": _messages("hi <image>", "hello")}, "^row holds 1 image tags for its 0 pictures"),
+        ({"image": "a", "messages": _messages("hi", "<image>")}, "^row shows a picture in an answer"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "malformed message.*type 'audio'"),
         ({"messages": [{"role": "judge", "content": "x"}]}, "malformed message"),
         ({"messages": [{"role": "user", "content": ""}]}, "malformed message"),
         ({"image": 7, "text": "x"}, "given as int"),

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from janusflow import JanusFlow
+from janusflow.data.records import Record
 from janusflow.data.samples import Sample, SampleConfig, SampleMaker
-from janusflow.data.sources import Record
 from janusflow.model.attention import PACKED
 from janusflow.training.anchor import Anchor
 from janusflow.training.config import DataConfig

@@ -1,5 +1,5 @@
-"""PaddleNLP's layout: `model_state.pdparams`, a pickle of arrays, or several (`model_state-00001-of-00002.pdparams`) that
-`model_state.pdparams.index.json` lists; read without running anything from them.
+"""PaddleNLP's layout: `model_state.pdparams`, or shards (`model_state-00001-of-00002.pdparams`) and an index of them.
+Pickles of arrays, read without running anything from them.
 
 The unpickler knows three names, and they lead to the classes below and not to numpy: a file can build nothing else but
 plain containers, strings and numbers. The bytes of large arrays are stepped over and read when they are asked for, so

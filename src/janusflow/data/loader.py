@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from janusflow.data.mixture import TASKS, Mixture, index_of
+from janusflow.data.records import BROKEN, Record
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import Sample, SampleMaker
-from janusflow.data.sources import BROKEN, FileSource, Record, Source, TinyworldSource
+from janusflow.data.sources import FileSource, Source, TinyworldSource
 from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 
 OPEN_FILES = 65536

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from janusflow.data.records import BROKEN, Record
 from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import BROKEN, FileSource, Record
+from janusflow.data.sources import FileSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
 from janusflow.images import load_image
 from janusflow.progress import progress_bar

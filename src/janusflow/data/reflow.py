@@ -31,8 +31,8 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.data.jsonlines import FAULT, parse
+from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
-from janusflow.data.sources import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.progress import progress_bar
 
 if TYPE_CHECKING:

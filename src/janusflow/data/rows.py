@@ -1,20 +1,21 @@
-"""Opens the files of a data set: Hugging Face `datasets` for WebDataset tars, Parquet, folders of pictures and hub ids,
-`jsonlines.py` for JSON lines.
+"""Opens the files of a data set: `tars.py` for WebDataset, `folders.py` for folders of pictures, `jsonlines.py` for
+JSON lines and arrays, and Hugging Face `datasets` for Parquet and hub ids.
 """
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from janusflow.data.jsonlines import AS_LINES, FAULT, FOLDER, METADATA, JsonLines, is_lines, read_lines
+from janusflow.data.folders import read_folder
+from janusflow.data.jsonlines import AS_LINES, FAULT, FOLDER, JsonLines, is_array, is_lines, read_lines
+from janusflow.data.tars import Tars
 from janusflow.progress import without_others
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-BUILDERS = {"webdataset": "webdataset", "parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
+BUILDERS = {"parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
 SUFFIXES = {"webdataset": "*.tar", "parquet": "*.parquet", "jsonl": "*.jsonl"}
 
 
@@ -27,7 +28,7 @@ class SourceConfig:
         path: a file, a folder, a pattern, or a hub id; not used by tinyworld. Of replay: a file of prompts, or
             "tinyworld" for those of the tiny world, whose wrong pictures are left out.
         weight: its turn among the sources of its task.
-        split: of a hub's data set, or of a folder that `datasets` reads (one with several metadata files).
+        split: of a hub's data set, or of a folder whose folders of pictures are named after splits (`data/folders.py`).
         streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
         shares: of tinyworld's kinds of scenes; by default all alike.
         questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.
@@ -44,6 +45,7 @@ class SourceConfig:
         anchor: what the model itself says of these samples before the run is learned, not what they hold: nothing that
             they are about is forgotten. Of a picture to draw whose record has a `rewritten` text, what it says to that:
             the text is drawn as the clearer one was (`training/anchor.py`).
+        crop: of its pictures to generate, as `samples.crop`, which holds where this is not given.
         fitting: leave records out that do not serve the task; by default they count as broken.
         images, guidance: of replay: pictures drawn in all, and the weight of their prompts.
         teacher: of replay: another model, whose pictures from the same noise are learned in place of the model's own.
@@ -65,6 +67,7 @@ class SourceConfig:
     composed: float = 0.0
     spoiled: float = 0.0
     anchor: bool = False
+    crop: Literal["random", "center", "pad"] | None = None
     fitting: bool = False
     images: int = 960
     guidance: float = 1.5
@@ -100,61 +103,113 @@ def check_place(config: SourceConfig) -> None:
 
 @without_others()
 def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
-    """The rows of a data set, or of some of its files alone, and the folder that its paths are relative to where a row
+    """The rows of a data set, or of only some of its files, and the folder that its paths are relative to where a row
     does not name another one (`FOLDER`).
 
     Raises:
         ValueError: if they cannot be read.
     """
-    import datasets
-
     path = Path(config.path).expanduser().absolute()
-    options: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
-    if config.kind in SUFFIXES:
-        found = list(files or files_of(config))
-        folder = found[0].parent
-        if config.kind == "jsonl" and all(is_lines(file) for file in found):
-            return _by_lines(found, config), folder
-        options.update(path=BUILDERS[config.kind], data_files={config.split: [str(file) for file in found]})
-    elif config.kind == "folder":
+    if config.kind == "folder":
         if not path.is_dir():
             raise ValueError(f"{config.path} is no folder")
-        captioned = not any(path.glob("metadata.*"))
-        if captioned or list(path.rglob("metadata.*")) == [path / METADATA]:
-            if config.split != "train":
-                raise ValueError(f"{config.path} is one set of pictures, without splits; split is {config.split!r}")
-            return _captioned(path, config) if captioned else _by_lines([path / METADATA], config), path
-        options.update(path="imagefolder", data_dir=str(path))
-        folder = path
-    elif config.kind == "hub":
-        options["path"], folder = config.path, Path()
-    else:
+        return read_folder(path, config.split), path
+    if config.kind == "hub":
+        tars = remote_tars(config.path, config.split)
+        return (_downloaded(tars) if tars else _undecoded(_load(config, path=config.path))), Path()
+    if config.kind not in SUFFIXES:
         known = "tinyworld, webdataset, parquet, jsonl, folder, hub"
         raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
-    scattered = config.kind in SUFFIXES and len({file.parent for file in found}) > 1 and not config.streaming
+    found = list(files or files_of(config))
+    folder = found[0].parent
+    if config.kind == "webdataset":
+        try:
+            return Tars(found), folder
+        except (OSError, ValueError) as error:
+            several = f"none of the {len(found)} files of {config.path} can be read; the first"
+            what = several if len(found) > 1 else f"{config.path} cannot be read as webdataset"
+            raise ValueError(f"{what}: {error}") from error
+    if config.kind == "jsonl" and all(is_lines(file) or is_array(file) for file in found):
+        return _by_lines(found, config), folder
+    options = {"path": BUILDERS[config.kind], "data_files": {config.split: [str(file) for file in found]}}
+    scattered = len({file.parent for file in found}) > 1 and not config.streaming
     try:
-        rows = _readable(found, config) if scattered else datasets.load_dataset(**options)
+        rows = _readable(found, config) if scattered else _load(config, **options)
     except _unreadable() as error:
         if scattered:
             raise
         told = f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}"
         told += f"; {AS_LINES}" if config.kind == "jsonl" else ""
-        if config.kind not in SUFFIXES or config.streaming:
+        if config.streaming:
             raise ValueError(told) from error
         if len(found) == 1:
             raise ValueError(f"{told}; with streaming what stands before the damage is read") from error
         rows = _readable(found, config)
+    return _undecoded(rows), folder
+
+
+def _load(config: SourceConfig, **options: Any) -> Any:
+    """What `datasets` reads.
+
+    Raises:
+        ValueError: of a hub id, if it cannot be read.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset(**options, split=config.split, streaming=config.streaming)
+    except _unreadable() as error:
+        if config.kind != "hub":
+            raise
+        raise ValueError(f"{config.path} cannot be read as hub: {str(error).splitlines()[0]}") from error
+
+
+def _undecoded(rows: Any) -> Any:
+    """The rows with their pictures as files have them."""
+    import datasets
+
+    raw = datasets.Image(decode=False)
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(name, datasets.Image(decode=False))
-    return rows, folder
+            rows = rows.cast_column(name, raw)
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.List(raw))
+    return rows
+
+
+@lru_cache(maxsize=8)
+def remote_tars(path: str, split: str) -> tuple[str, ...]:
+    """The addresses of a split's tars, where a hub id is a data set in WebDataset's form; none where it is not.
+
+    Raises:
+        ValueError: if it cannot be read, or has no such split.
+    """
+    import datasets
+    from datasets.packaged_modules.webdataset.webdataset import WebDataset
+
+    try:
+        builder = datasets.load_dataset_builder(path)
+    except _unreadable() as error:
+        raise ValueError(f"{path} cannot be read as hub: {str(error).splitlines()[0]}") from error
+    if not isinstance(builder, WebDataset):
+        return ()
+    splits = builder.config.data_files or {}
+    if split not in splits:
+        raise ValueError(f"{path} has no split {split!r}; its splits are {', '.join(map(str, splits))}")
+    return tuple(str(file) for file in splits[split])
+
+
+def _downloaded(tars: Sequence[str]) -> Tars:
+    import datasets
+
+    return Tars([Path(file) for file in datasets.DownloadManager().download(list(tars))])
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
     """What `datasets` raises for files that it cannot read."""
     import datasets
 
-    return (OSError, ValueError, tarfile.TarError, datasets.exceptions.DatasetGenerationError)
+    return (OSError, ValueError, datasets.exceptions.DatasetGenerationError)
 
 
 def _readable(files: Sequence[Path], config: SourceConfig) -> Any:
@@ -190,27 +245,5 @@ def _by_lines(files: list[Path], config: SourceConfig) -> Any:
         try:
             return JsonLines(files)
         except OSError as error:
-            raise ValueError(f"{config.path} cannot be read as JSON lines: {error}") from error
+            raise ValueError(f"{config.path} cannot be read as JSON: {error}") from error
     return datasets.IterableDataset.from_generator(read_lines, gen_kwargs={"files": files})
-
-
-def _captioned(path: Path, config: SourceConfig) -> Any:
-    """Pictures, each with the text of the .txt file beside it, if there is one."""
-    import datasets
-
-    pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES]
-    texts = [file.with_suffix(".txt") for file in pictures]
-    if not pictures:
-        raise ValueError(f"{config.path} holds neither a metadata.jsonl nor pictures with a .txt file beside each")
-    rows = datasets.Dataset.from_list(
-        [{"image": str(picture), **_caption(text)} for picture, text in zip(pictures, texts, strict=True)]
-    )
-    return rows.to_iterable_dataset() if config.streaming else rows
-
-
-def _caption(file: Path) -> dict[str, str | None]:
-    """The text of a file, or the fault of one that cannot be read."""
-    try:
-        return {"text": file.read_text(encoding="utf-8") if file.is_file() else "", FAULT: None}
-    except (OSError, UnicodeDecodeError) as error:
-        return {"text": "", FAULT: f"{file} cannot be read as UTF-8 text: {error}"}

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.config import JanusFlowConfig
-from janusflow.data.sources import Record
+from janusflow.data.records import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
 from janusflow.flow import logit_normal, standard_normal
 from janusflow.images import ImageSource, load_image

@@ -5,13 +5,16 @@ A stream is read file by file (from the hub: shard by shard), so that one that b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from janusflow.data.rows import SUFFIXES, SourceConfig, files_of, open_rows
-from janusflow.data.sources import Record, read_row
+from janusflow.data.folders import Listed
+from janusflow.data.records import Record, read_row
+from janusflow.data.rows import SUFFIXES, SourceConfig, files_of, open_rows, remote_tars
+from janusflow.data.tars import Tars, read_remote
 
 
 class EmptyStreamError(ValueError):
@@ -39,9 +42,14 @@ class StreamSource:
 
     def __init__(self, config: SourceConfig, rank: int, ranks: int) -> None:
         self.config, self.rank, self.ranks, self.name = config, rank, ranks, config.path
+        self.files: Sequence[Path | str] = ()
+        self._whole, self.folder = None, Path()
         if config.kind in SUFFIXES:
-            self.files, self._whole = files_of(config), None
-            self.folder, self.parts = Path(), len(self.files)
+            self.files = files_of(config)
+        elif config.kind == "hub":
+            self.files = remote_tars(config.path, config.split)
+        if self.files:
+            self.parts = len(self.files)
         else:
             self._whole, self.folder = open_rows(config)
             self.parts = self._whole.num_shards if config.kind == "hub" else 1
@@ -59,15 +67,23 @@ class StreamSource:
 
     def _open_part(self) -> Iterator[Any]:
         """The rows of the part at hand. A used one would begin again where its state was once restored."""
-        part = self._own[self.part]
+        part, taken = self._own[self.part], self.place - self.begun
+        # Where processes share parts, each part begins with another one, so that short ones go round.
+        first, every = ((self.rank - part) % self.ranks, self.ranks) if self.parts < self.ranks else (0, 1)
+        if self.config.kind == "hub" and self.files:
+            return islice(_remote(str(self.files[part])), first + taken * every, None, every)
         if self._whole is None:
-            rows, self.folder = open_rows(self.config, [self.files[part]])
+            rows, self.folder = open_rows(self.config, [Path(self.files[part])])
             if self.config.kind == "parquet" and hasattr(rows, "reshard"):  # older versions of `datasets` have it not
                 rows = rows.reshard()  # by row groups: how much comes before a corrupt one is else left to chance
         else:
-            rows = self._whole.shard(self.parts, part)
-        if self.parts < self.ranks:  # each part begins with another process, so that short ones go round
-            rows = rows.filter(partial(_falls_to, (self.rank - part) % self.ranks, self.ranks), with_indices=True)
+            rows = self._whole if self.parts == 1 else self._whole.shard(self.parts, part)
+        if isinstance(rows, Tars):
+            return rows.in_order(first + taken * every, every)
+        if isinstance(rows, Listed):
+            return iter(rows.rows[first + taken * every :: every])
+        if every > 1:
+            rows = rows.filter(partial(_falls_to, first, every), with_indices=True)
         if self._saved is not None:
             rows.load_state_dict(self._saved)
         self._rows = rows
@@ -75,7 +91,7 @@ class StreamSource:
 
     def _part_name(self) -> str:
         part = self._own[self.part]
-        return str(self.files[part]) if self._whole is None else f"shard {part + 1} of {self.parts} of {self.name}"
+        return str(self.files[part]) if self.files else f"shard {part + 1} of {self.parts} of {self.name}"
 
     def next(self) -> Record:
         """The next record; behind the last one the first again.
@@ -128,6 +144,14 @@ class StreamSource:
         """Continues where `state` was taken."""
         self._go_to(state["epoch"], state["part"], state["place"], state["rows"])
         self.begun, self.read = state["begun"], (state["read"][0], state["read"][1])
+
+
+def _remote(tar: str) -> Iterator[Any]:
+    """The rows of a tar of the hub, which is read once, without copying it."""
+    import fsspec
+
+    with fsspec.open(tar, "rb") as opened:
+        yield from read_remote(opened, tar)
 
 
 def _falls_to(rank: int, ranks: int, row: Any, index: int) -> bool:

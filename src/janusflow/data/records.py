@@ -1,0 +1,228 @@
+"""Records, what every source gives: a row of any known form as pictures, a text and a conversation.
+
+Pictures stay undecoded, so that a broken one costs its record and not the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from janusflow.data.jsonlines import FAULT, FOLDER, NAME
+from janusflow.generation import LARGEST_SEED
+from janusflow.images import ImageSource
+from janusflow.messages import flatten
+
+IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
+TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
+TALK_COLUMNS = ("conversations", "messages")
+REWRITTEN_COLUMN = "rewritten"
+NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN = "noise_seed", "reflow_noise", "reflow_time"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+IMAGE_TAG, LLAVA_TAG = "<image_placeholder>", "<image>"
+BROKEN = (ValueError, OSError, KeyError, TypeError, AttributeError)  # what a broken record or picture raises
+UNASKED = "its conversation begins with the assistant, whom nobody asked: that turn is left out"
+UNANSWERED = "its conversation ends with the user, whom nobody answers: that turn is left out"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a source holds of one sample, before any template.
+
+    Attributes:
+        name: to find it again in a log.
+        images: its pictures in reading order, undecoded where they come from files.
+        text: a caption, a prompt or plain text; empty if there is none.
+        turns: (user, assistant) messages; an `<image_placeholder>` in the user's for each picture, or nowhere.
+        system: the prompt that the conversation brings; None for the model's own.
+        noise_seed: of the noise that the picture is drawn from, where that is not left to chance (Reflow).
+        noise: that noise itself, as the bytes of float16 values.
+        time: t, where it is not left to chance.
+        rewritten: the text in clearer words, or empty: an anchored record is learned to be drawn as these are
+            (`training/anchor.py`).
+        note: what of the row was left out, and why; empty if nothing was.
+    """
+
+    name: str
+    images: tuple[ImageSource, ...] = ()
+    text: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
+    noise_seed: int | None = None
+    noise: bytes | None = None
+    time: float | None = None
+    rewritten: str = ""
+    system: str | None = None
+    note: str = ""
+
+
+def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
+    """A row of any of the known forms as a record.
+
+    Args:
+        row: by column.
+        name: of the record, for messages, unless the row names itself (`NAME`).
+        folder: what relative paths start from, unless the row names its own (`FOLDER`).
+
+    Raises:
+        ValueError: if it could not be read, holds nothing that is known, or a malformed picture or conversation.
+    """
+    if row.get(FAULT):
+        raise ValueError(row[FAULT])
+    own, name = row.get(FOLDER), row.get(NAME) or name
+    try:
+        columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER, NAME)}
+        return _record_of(columns, name, Path(own) if own else folder)
+    except BROKEN as error:
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(said if name in said else f"{name} is malformed: {said}") from error
+
+
+def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
+    fields = dict(row)
+    if isinstance(fields.get("json"), Mapping):  # metadata as WebDataset names it
+        fields = {**fields["json"], **fields}
+    images = next((fields[key] for key in IMAGE_COLUMNS if _given(fields.get(key))), None)
+    pictures = tuple(_picture(image, folder) for image in _listed(images))
+    seed = fields.get(NOISE_COLUMN)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED):
+        raise ValueError(f"{name} has {NOISE_COLUMN} {seed!r:.40}; expected a whole number from 0 to {LARGEST_SEED}")
+    noise, time = fields.get(STATE_COLUMN), fields.get(TIME_COLUMN)
+    if time is not None and not 0 <= time < 1:
+        raise ValueError(f"{name} has {TIME_COLUMN} {time!r:.40}; expected a number from 0 to below 1")
+    rewritten = fields.get(REWRITTEN_COLUMN) or ""
+    if not isinstance(rewritten, str):
+        raise ValueError(f"{name} has {REWRITTEN_COLUMN} {rewritten!r:.40}; expected the text in other words")
+    record = Record(name, pictures, _text(fields), (), seed, noise, time, rewritten.strip())
+    talk = next((fields[key] for key in TALK_COLUMNS if fields.get(key)), None)
+    if talk is not None:
+        record = _with_talk(record, _messages(talk, name), folder)
+    if not record.text and not record.turns and not record.images:
+        raise ValueError(
+            f"{name} has no text, no conversation and no picture; its columns are {', '.join(map(str, row))}"
+        )
+    return record
+
+
+def _text(fields: Mapping[str, Any]) -> str:
+    """The first column that holds a text, or a number, which is one too."""
+    for key in TEXT_COLUMNS:
+        value = fields.get(key)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", errors="replace")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+            value = str(value)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return ""
+
+
+def _messages(talk: Any, name: str) -> Sequence[Any]:
+    if not isinstance(talk, str):
+        return list(talk)
+    try:
+        found = json.loads(talk)
+    except ValueError as error:
+        raise ValueError(f"{name}: its conversation is {talk!r:.40}; expected a list of messages") from error
+    if not isinstance(found, list):
+        raise ValueError(f"{name}: its conversation is {talk!r:.40}; expected a list of messages")
+    return found
+
+
+def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
+    """The record with the turns of a conversation in LLaVA's (`from`, `value`) or OpenAI's form (`role`, `content`, a
+    string or parts), and all pictures in reading order: those of the messages and, where a message has only the tag of
+    one, the record's.
+
+    A first turn of the assistant and a last one of the user, which teach nothing, are left out and noted.
+
+    Raises:
+        ValueError: if a message is malformed, user and assistant do not take turns, or pictures and tags differ.
+    """
+    name, left = record.name, list(record.images)
+    plain = [_plain(message, name) for message in messages]
+    system = plain.pop(0)[1] if plain and plain[0][0] == "system" else None
+    if any(role == "system" for role, _, _ in plain):
+        raise ValueError(f"{name}: a system message stands at the start of a conversation")
+    tags = sum(picture is None for _, _, shown in plain for picture in shown)
+    if tags and tags != len(left):
+        raise ValueError(f"{name} holds {tags} image tags for its {len(left)} pictures")
+    pictures = [[left.pop(0) if one is None else _picture(one, folder) for one in shown] for _, _, shown in plain]
+    inner = [picture for shown in pictures for picture in shown]
+    if inner and all(isinstance(one, str | bytes | Path) for one in inner + left) and inner == left:
+        left = []  # the row and its messages name the same
+    texts, notes = [(role, content) for role, content, _ in plain], []
+    while texts and texts[0][0] == "assistant":
+        texts.pop(0)
+        left = [*pictures.pop(0), *left]  # what it showed is talked about after that
+        notes.append(UNASKED)
+    if texts and texts[-1][0] == "user":
+        texts.pop()
+        pictures.pop()
+        notes.append(UNANSWERED)
+    if len(texts) % 2 or any(role != ("user", "assistant")[i % 2] for i, (role, _) in enumerate(texts)):
+        raise ValueError(f"{name}: user and assistant do not take turns")
+    if not texts:
+        raise ValueError(f"{name}: its conversation holds no question with an answer")
+    if any(pictures[1::2]) or any(IMAGE_TAG in content for _, content in texts[1::2]):
+        raise ValueError(f"{name} shows a picture in an answer; pictures stand in the user's turns")
+    if left and any(pictures):
+        texts[0] = ("user", f"{IMAGE_TAG}\n" * len(left) + texts[0][1])
+    turns = tuple((texts[i][1], texts[i + 1][1]) for i in range(0, len(texts), 2))
+    shown = (*left, *(picture for found in pictures for picture in found))
+    return replace(record, images=shown, turns=turns, system=system, note="; ".join(dict.fromkeys(notes)))
+
+
+def _plain(message: Any, name: str) -> tuple[str, str, list[Any]]:
+    """Role, text and pictures of a message, None for each that it has only the tag of.
+
+    Raises:
+        ValueError: if it is malformed.
+    """
+    malformed = f"{name} has a malformed message: {message!r:.80}"
+    if not isinstance(message, Mapping):
+        raise ValueError(malformed)
+    speaker = message["from"] if message.get("from") is not None else message.get("role")
+    role = ROLES.get(str(speaker).lower())
+    content = message["value"] if message.get("value") is not None else message.get("content")
+    if role is None:
+        raise ValueError(malformed)
+    if isinstance(content, str):
+        content = content.replace(LLAVA_TAG, IMAGE_TAG)
+    try:
+        flat = flatten({"role": role, "content": content, "images": message.get("images")}, IMAGE_TAG)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{malformed}: {error}") from error
+    text, own = flat["content"].strip(), flat["images"]
+    tags = text.count(IMAGE_TAG)
+    if own and not tags:
+        text, tags = f"{IMAGE_TAG}\n" * len(own) + text, len(own)
+    if not (text.strip() or role == "system") or (own and tags != len(own)):
+        raise ValueError(malformed)
+    return role, text, list(own) or [None] * tags
+
+
+def _given(value: Any) -> bool:
+    """Whether a column holds anything: an empty path is no picture."""
+    if isinstance(value, Mapping):
+        return not value.keys() & {"bytes", "path"} or bool(value.get("bytes") or value.get("path"))
+    return value is not None and not (isinstance(value, str | bytes | list | tuple) and len(value) == 0)
+
+
+def _listed(images: Any) -> list[Any]:
+    return [one for one in (images if isinstance(images, list | tuple) else [images]) if _given(one)]
+
+
+def _picture(value: Any, folder: Path) -> ImageSource:
+    if isinstance(value, Mapping):  # an undecoded Image feature
+        value = value["bytes"] if value.get("bytes") is not None else value["path"]
+    if isinstance(value, str) and not value.startswith("data:") and not Path(value).is_absolute():
+        return folder / value
+    if isinstance(value, str | bytes | Path | np.ndarray | Image.Image):
+        return value
+    raise ValueError(f"a picture is given as {type(value).__name__}")

@@ -1,0 +1,325 @@
+"""WebDataset tars, read member by member: nothing is copied, every sample counts, and columns need no common type.
+
+Which members are one sample: names that are equal up to the first dot of the file name, as WebDataset has it
+(`0001.jpg`, `0001.txt`, `0001.seg.png`), wherever they lie in the tar. But where names with further dots have a picture
+and a text of their own (`a.b.jpg`, `a.b.txt`, `a.c.jpg`, `a.c.txt`), or there are only pictures, everything before the
+last dot is the name, and these are samples of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+
+from janusflow.data.jsonlines import FAULT, FOLDER, NAME
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "img", "image", "gif", "bmp", "tif", "tiff", "jfif", "avif")
+TEXTS = ("txt", "text", "caption", "prompt", "content", "json")
+NAMED_PICTURES = ("image", "images")  # what a .json calls its pictures
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar; `offset` is of its header, `read` gives its content. Without a name: bytes that are no member,
+    from `offset` on.
+    """
+
+    name: str
+    offset: int
+    read: Callable[[], bytes]
+
+
+class Tars:
+    """The samples of tars by number. Only where their members begin is kept in memory.
+
+    What is no tar member amid a file is a row whose `FAULT` names it. A file that breaks off has as many such rows at
+    the end as samples of the mean size fit into what is lost.
+
+    Args:
+        files: in the order of their rows.
+
+    Raises:
+        ValueError: if there is no sample in any of the files and some are damaged.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
+        offsets, self._bounds, self._home = array("q"), array("q", [0]), array("q")
+        lost: list[tuple[str, int]] = []  # what is said of a file that breaks off, and bytes that went with it
+        read = 0
+        for number, file in enumerate(self.files):
+            samples, end, said = _scan(file)
+            for sample in samples:
+                offsets.extend(sample)
+                self._bounds.append(len(offsets))
+                self._home.append(number)
+            read += end
+            if said:
+                what = "its rest" if samples else "all of it"
+                lost.append((f"{file} cannot be read, {what} is left out: {said}", file.stat().st_size - end))
+        self._offsets = np.array(offsets, dtype=np.int64)
+        self.intact = len(self._home)
+        if lost and not self.intact:
+            raise ValueError(lost[0][0])
+        each = max(read // max(self.intact, 1), 1)
+        self.faults = [said for said, size in lost for _ in range(max(round(size / each), 1))]
+        self._chosen: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.intact + len(self.faults) if self._chosen is None else len(self._chosen)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = index if self._chosen is None else int(self._chosen[index])
+        if index >= self.intact:
+            return {FAULT: self.faults[index - self.intact]}
+        file = self.files[self._home[index]]
+        with file.open("rb") as stream:
+            offsets = self._offsets[self._bounds[index] : self._bounds[index + 1]]
+            return row_of([_member_at(stream, int(offset)) for offset in offsets], str(file), file.parent)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def select(self, indices: Sequence[int]) -> Tars:
+        """Only those rows."""
+        chosen = Tars.__new__(Tars)
+        vars(chosen).update(vars(self))
+        numbers = np.arange(len(self)) if self._chosen is None else self._chosen
+        chosen._chosen = numbers[np.asarray(indices, dtype=np.int64)]
+        return chosen
+
+    def in_order(self, first: int, every: int) -> Iterator[dict[str, Any]]:
+        """Every so manyth row from one on, as a stream reads them.
+
+        Raises:
+            OSError: at the end, if a file breaks off.
+        """
+        for index in range(first, self.intact, every):
+            yield self[index]
+        if self.faults:
+            raise OSError(self.faults[0].partition(" is left out: ")[2])
+
+
+def read_remote(opened: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a tar that is read once from front to back; members of a sample must lie together there.
+
+    Raises:
+        OSError: at the end, if it breaks off.
+    """
+    run: list[Member] = []
+    try:
+        for member in _members(opened):
+            if run and (not member.name or _key(member.name) != _key(run[0].name) or member.name in _names(run)):
+                yield from _rows(run, name)
+                run = []
+            if not member.name:
+                yield row_of([member], name, Path())
+            elif _known(member.name):
+                content = member.read()
+                run.append(Member(member.name, member.offset, partial(bytes, content)))
+    except tarfile.TarError as error:  # what was read of the last sample may not be all of it
+        raise OSError(str(error)) from error
+    yield from _rows(run, name)
+
+
+def row_of(members: Sequence[Member], file: str, folder: Path) -> dict[str, Any]:
+    """One sample as a row: `image` or `images`, its texts, and what its .json holds; or only its `FAULT`.
+
+    A picture in the tar takes the place of what the .json names. A .json that is a list is the conversation.
+
+    Args:
+        members: of the sample.
+        file: of the tar, for messages.
+        folder: of the tar: what paths in a .json start from.
+    """
+    if not members[0].name:
+        return {FAULT: f"{file}: what stands from byte {members[0].offset} on is no tar member and is left out"}
+    fields = dict(zip(_fields(_names(members)), members, strict=True))
+    row: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    for field, member in fields.items():
+        try:
+            if _suffix(field) == "json":
+                row = {**row, **_metadata(member.read())}
+            elif _suffix(field) in TEXTS:
+                texts[_suffix(field)] = member.read().decode("utf-8-sig")
+        except (ValueError, RecursionError, OSError, tarfile.TarError) as error:
+            return {FAULT: f"{file}: {member.name} cannot be read: {error}"}
+    row |= texts
+    pictures = _chosen({field: member for field, member in fields.items() if _suffix(field) in PICTURES}, row)
+    if pictures:
+        row = {key: value for key, value in row.items() if key not in NAMED_PICTURES}
+        try:
+            contents = [member.read() for member in pictures]
+        except (OSError, tarfile.TarError) as error:
+            return {FAULT: f"{file}: {pictures[0].name} cannot be read: {error}"}
+        row |= {"image": contents[0]} if len(contents) == 1 else {"images": contents}
+    return {**row, NAME: f"{file}: {members[0].name.rpartition('.')[0]}", FOLDER: str(folder)}
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    value = json.loads(content)
+    if isinstance(value, list):
+        return {"conversations": value}
+    if isinstance(value, str):
+        return {"text": value}
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {value!r:.40}, not a JSON object or a conversation")
+    return value
+
+
+def _chosen(pictures: dict[str, Member], row: dict[str, Any]) -> list[Member]:
+    """A sample's pictures: those that the .json lists, else that without a further dot, else all."""
+    listed = next((row[name] for name in NAMED_PICTURES if isinstance(row.get(name), list)), [])
+    if len(listed) > 1:
+        by_name = {PurePosixPath(member.name).name: member for member in pictures.values()}
+        wanted = [PurePosixPath(str(place)).name for place in listed]
+        if all(name in by_name for name in wanted):
+            return [by_name[name] for name in wanted]
+        if len(listed) == len(pictures):
+            return list(pictures.values())
+    plain = sorted((field for field in pictures if "." not in field), key=PICTURES.index)
+    named = [field for field in pictures if field.partition(".")[0] in NAMED_PICTURES]
+    chosen = plain[:1] or (named if len(named) == 1 else list(pictures))
+    return [pictures[field] for field in chosen]
+
+
+def _scan(file: Path) -> tuple[list[list[int]], int, str]:
+    """Where the members of every sample begin, the byte up to which the tar can be read, and why no further."""
+    members: list[Member] = []
+    said, size = "", file.stat().st_size
+    try:
+        with file.open("rb") as opened:
+            for member in _members(opened):
+                members.append(Member(member.name, member.offset, bytes))  # without what keeps its header in memory
+    except (tarfile.TarError, OSError) as error:
+        said, size = str(error), members[-1].offset if members else 0
+    if members and not said and not members[-1].name:  # nothing can be read after it
+        said, size = "its end is no tar member", members.pop().offset
+    samples = [(group[0], [members[number].offset for number in group]) for group in grouped(_names(members))]
+    samples += [(number, [member.offset]) for number, member in enumerate(members) if not member.name]
+    found = [offsets for _, offsets in sorted(samples)]
+    if said and members and members[-1].offset == size:  # that member breaks off, so its sample is not whole
+        found = [offsets for offsets in found if size not in offsets]
+    return found, size, said
+
+
+def _members(opened: IO[bytes]) -> Iterator[Member]:
+    """Files in a tar in their order, from several that were joined too, and a nameless one for bytes that are none.
+
+    Raises:
+        tarfile.TarError: if it breaks off.
+    """
+    end = 0
+    with tarfile.open(fileobj=opened, mode="r:", ignore_zeros=True) as tar:
+        while (info := tar.next()) is not None:
+            tar.members = []  # else all headers stay in memory
+            yield from _gap(opened, end, info.offset)
+            end = tar.offset
+            if not info.isdir():
+                yield Member(info.name, info.offset, partial(_content, tar, info))
+        yield from _gap(opened, end, opened.seek(0, 2))
+
+
+def _gap(opened: IO[bytes], start: int, end: int) -> Iterator[Member]:
+    """A nameless member if there is anything but zeros between two."""
+    if start >= end:
+        return
+    place = opened.tell()
+    opened.seek(start)
+    while start < end:
+        if opened.read(min(end - start, 1 << 20)).strip(b"\0"):
+            yield Member("", start, bytes)
+            break
+        start += 1 << 20
+    opened.seek(place)
+
+
+def _member_at(stream: IO[bytes], offset: int) -> Member:
+    """The member whose header begins there, or the nameless one for what is no header."""
+    stream.seek(offset)
+    try:
+        tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (the stream is closed by its owner)
+        info = tar.next()
+    except tarfile.TarError:
+        info = None
+    return Member("", offset, bytes) if info is None else Member(info.name, offset, partial(_content, tar, info))
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info) if info.isfile() else None
+    if file is None:
+        raise OSError(f"it is a link to {info.linkname}, not a file")
+    return file.read()
+
+
+def _rows(run: list[Member], name: str) -> Iterator[dict[str, Any]]:
+    for group in grouped(_names(run)):
+        yield row_of([run[number] for number in group], name, Path())
+
+
+def grouped(names: Sequence[str]) -> list[list[int]]:
+    """Which names are one sample each, as numbers, in the order of their first; hidden and unknown files are none.
+
+    A name that comes twice begins another sample, as in tars that were joined.
+    """
+    groups: dict[tuple[str, int], list[int]] = {}
+    times: dict[str, int] = {}
+    latest: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if not _known(name):
+            continue
+        key, seen = _key(name), times.get(name, 0)
+        times[name] = seen + 1
+        latest[key] = max(latest.get(key, 0), seen)
+        groups.setdefault((key, latest[key]), []).append(number)
+    found = []
+    for group in groups.values():
+        found += _split(group, names)
+    return sorted(found)
+
+
+def _split(group: list[int], names: Sequence[str]) -> list[list[int]]:
+    """The samples among names that are equal up to the first dot."""
+    stems: dict[str, list[int]] = {}
+    for number in group:
+        stems.setdefault(names[number].rpartition(".")[0], []).append(number)
+    kinds = {stem: {_suffix(names[n]) in PICTURES for n in own} for stem, own in stems.items()}
+    pairs = any(len(found) == 2 for stem, found in kinds.items() if "." in PurePosixPath(stem).name)
+    only_pictures = all(found == {True} for found in kinds.values())
+    return list(stems.values()) if pairs or only_pictures else [group]
+
+
+def _fields(names: Sequence[str]) -> list[str]:
+    """What the members of a sample are, by their names: `jpg`, `txt`, or with further dots `seg.png`."""
+    if len({name.rpartition(".")[0] for name in names}) == 1:
+        return [_suffix(name) for name in names]
+    return [PurePosixPath(name).name.partition(".")[2].lower() for name in names]
+
+
+def _names(members: Sequence[Member]) -> list[str]:
+    return [member.name for member in members]
+
+
+def _key(name: str) -> str:
+    """WebDataset's: up to the first dot of the file name."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _known(name: str) -> bool:
+    file = PurePosixPath(name)
+    return not file.name.startswith(".") and "__MACOSX" not in file.parts and _suffix(name) in (*PICTURES, *TEXTS)
