@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.data.loader import Data, StepSamples, steps
+from janusflow.data.loader import NO_PICTURE, Data, StepSamples, steps
 from janusflow.data.mixture import Mixture, Ratio
+from janusflow.data.records import UNANSWERED
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
 
@@ -55,6 +56,30 @@ def test_processes_share_a_step_and_their_number_changes_nothing(small_model: Ja
     parts = [ids(data(small_model, folder, rank=rank, ranks=2)[4]) for rank in (0, 1)]
     assert parts[0] == whole[0::2]
     assert parts[1] == whole[1::2]
+
+
+def test_what_is_unusual_about_records_is_noted(small_model: JanusFlow, folder: Path) -> None:
+    talk = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a star"}]
+    rows = [{"image": "00.png", "conversations": [*talk, talk[0]]}, {"image": "", "conversations": talk}]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = {"understanding": [SourceConfig("jsonl", str(folder / "rows.jsonl"))]}
+    mixture = Mixture([Ratio(1, 0, 0)], {"understanding": [1.0]}, batch_size=2, seed=0)
+    maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
+    found = Data(sources, mixture, maker, seed=0)[0]
+    assert not found.broken and len(found.samples) == 2
+    file = folder / "rows.jsonl"
+    assert sorted(found.notes) == [(f"{file}:1", UNANSWERED), (f"{file}:2", NO_PICTURE)]
+
+
+def test_each_source_has_its_own_crop(small_model: JanusFlow, folder: Path) -> None:
+    (folder / "wide").mkdir()
+    Image.new("RGB", (80, 40), "red").save(folder / "wide" / "0.png")
+    (folder / "wide" / "0.txt").write_text("a chart")
+    sources = [SourceConfig("folder", str(folder / "wide"), crop=crop) for crop in ("pad", None)]
+    mixture = Mixture([Ratio(0, 1, 0)], {"generation": [1.0, 1.0]}, batch_size=2, seed=0)
+    maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
+    found = Data({"generation": sources}, mixture, maker, seed=0)[0]
+    assert sorted(sample.drawn.cropped for sample in found.samples if sample.drawn) == [0.0, 0.5]
 
 
 class SlowData(Data):

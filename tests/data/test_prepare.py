@@ -15,8 +15,11 @@ from typer.testing import CliRunner
 from janusflow.cli import app, training
 from janusflow.data import prepare as module
 from janusflow.data.prepare import PrepareConfig, difference_hash, prepare
+from janusflow.data.records import UNANSWERED
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource
+from janusflow.data.streams import StreamSource
+from janusflow.images import load_image
 from tests.evaluation.test_judges import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."
@@ -69,6 +72,15 @@ def test_what_is_kept_is_what_training_reads(folder: Path, tmp_path: Path, kind:
     assert short == state.cut
     assert 1 <= short <= 10
     assert all(rows.record(index).text in (CAPTION, "A plain picture.") for index in range(20))
+    dropped = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
+    reasons = {Path(row["record"]).name: row["reason"] for row in dropped}
+    broken = next(row for row in dropped if row["reason"] == "broken or malformed")
+    assert str(folder / "x-broken.png") in broken["record"] + broken["detail"]
+    assert reasons["x-duplicate.jpg"] == "duplicate" and reasons["x-nocaption.png"] == "no caption"
+    assert {"record": str(folder / "x-small.png"), "reason": "too small", "detail": "20 x 60 pixels"} in dropped
+    assert len(dropped) == 5
+    sheet = Image.open(tmp_path / "out" / "sheet.jpg")
+    assert sheet.width > 4 * 192 and sheet.height > 4 * 192
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["records"], report["kept"], report["shards"]) == (25, 20, state.shards)
     assert "20 of 25 pictures kept" in (tmp_path / "out" / "report.md").read_text()
@@ -90,7 +102,7 @@ def test_a_run_that_was_stopped_anywhere_continues_to_the_same(
 ) -> None:
     source = SourceConfig("folder", str(folder), streaming=streaming)
     prepare(source, tmp_path / "whole", settings())
-    for function in ("_write_shard", "_save"):
+    for function in ("write_shard", "save_state"):
         for stop in (1, 2, 3):
             out, calls, original = tmp_path / f"{function}-{stop}", 0, getattr(module, function)
 
@@ -308,3 +320,60 @@ def test_captions_do_not_hold_the_thoughts_of_a_model_that_reasons(folder: Path,
     assert state.counts["no caption"] == 1, "thoughts that do not end are no caption"
     rows = FileSource(SourceConfig("webdataset", str(tmp_path / "out")))
     assert {rows.record(index).text for index in range(rows.length or 0)} == {"A red square.", "a caption"}
+
+
+
+
+def spoken(folder: Path) -> Path:
+    """Conversations: about one picture, about two, about none, twice the same, with a picture that is too small."""
+    for number, size in enumerate([(64, 48), (48, 64), (20, 16)]):
+        picture(number, size).save(folder / f"{number}.png")
+    one = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a star. It is red."}]
+    two = [*one, {"from": "human", "value": "<image>\nand in <image>?"}, {"from": "gpt", "value": "a cross"}]
+    rows = [
+        {"image": "0.png", "conversations": [{"from": "system", "value": "be brief"}, *one]},
+        {"image": ["0.png", "1.png"], "conversations": [*two, {"from": "human", "value": "well?"}]},
+        {"image": "", "conversations": one},
+        {"image": "0.png", "conversations": two[2:]},
+        {"image": "0.png", "conversations": [{"from": "system", "value": "be brief"}, *one]},
+        {"image": "2.png", "conversations": one},
+        {"image": "1.png", "text": "a caption"},
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rows.jsonl"
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_conversations_pass_through_as_they_are(tmp_path: Path, kind: str) -> None:
+    source = SourceConfig("jsonl", str(spoken(tmp_path)))
+    out = tmp_path / "out"
+    with pytest.warns(UserWarning, match="2 image tags for its 1 pictures"):
+        state = prepare(source, out, settings(format=kind), captioner=lambda pictures: ["anew"] * len(pictures))
+    assert state.counts == {"kept": 4, "broken or malformed": 1, "duplicate": 1, "too small": 1}
+    assert state.notes == {UNANSWERED: 1} and state.talks == 3
+    before = FileSource(source)
+    kept = [before.record(number) for number in (0, 1, 2, 6)]
+    for streaming in (False, True):
+        place = SourceConfig(kind, str(out), streaming=streaming)
+        stream, file = (StreamSource(place, 0, 1), None) if streaming else (None, FileSource(place))
+        after = [stream.next() if stream else file.record(number) for number in range(4)]  # type: ignore[union-attr]
+        for old, new in zip(kept, after, strict=True):
+            assert (new.turns, new.system, len(new.images)) == (old.turns, old.system, len(old.images))
+            sizes = [[load_image(image).size for image in record.images] for record in (old, new)]
+            assert sizes[0] == sizes[1]
+        assert [record.text for record in after] == ["", "", "", "anew"]
+    assert (out / "sheet.jpg").is_file()
+    assert "3 of those kept are conversations" in (out / "report.md").read_text()
+
+
+def test_what_is_not_read_at_all_is_named_too_and_the_command_sums_up(folder: Path, tmp_path: Path) -> None:
+    (folder / "x.heic").write_bytes(b"0")
+    arguments = ["data", "prepare", str(folder), "--out", str(tmp_path / "out"), "--min-side", "32"]
+    done = CliRunner().invoke(app, arguments)
+    told = " ".join(done.output.split())
+    assert done.exit_code == 0, told
+    assert "20 of 26 pictures kept" in told and "1 too small" in told and "1 not a picture" in told
+    assert "dropped.jsonl" in told and "sheet.jpg" in told
+    assert "leaves out 25% of the area of the captioned pictures; crop=pad keeps them whole" in told
+    rows = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
+    assert {"record": str(folder / "x.heic"), "reason": "not a picture"} in rows

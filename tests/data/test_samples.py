@@ -42,6 +42,16 @@ def test_conversations_are_the_same_in_both_templates(small_model: JanusFlow) ->
         assert sample.seen.shape == (1, 3, 64, 64)
 
 
+def test_a_conversation_shows_pictures_in_any_turn_or_none(small_model: JanusFlow) -> None:
+    tag = "<image_placeholder>"
+    turns = (("hello", "hi"), (f"{tag} what is it?", "a star"), (f"and {tag}?", "a cross"))
+    sample = maker(small_model).make("understanding", Record("r", (PICTURE, PICTURE), turns=turns), Random(0))
+    assert sample.seen is not None and sample.seen.shape == (2, 3, 64, 64)
+    assert texts(small_model, sample)[1].count("<｜end▁of▁sentence｜>") == 3
+    text = maker(small_model).make("understanding", Record("r", turns=(("hello", "hi"),), system="be brief"), Random(0))
+    assert text.seen is None and "be brief\n\nUser: hello" in texts(small_model, text)[0]
+
+
 def test_captions_are_asked_for_as_the_stage_does(small_model: JanusFlow) -> None:
     asked, told = texts(
         small_model, maker(small_model, template="pretraining").make("understanding", CAPTIONED, Random(0))
@@ -97,6 +107,22 @@ def test_prompts_are_dropped_in_the_pretraining_template_too(small_model: JanusF
     make = maker(small_model, prompt_dropout=0.5, template="pretraining")
     found = [make.make("generation", CAPTIONED, Random(n)) for n in range(200)]
     assert 70 < sum(len(sample.tokens) == 1 + 1 + 16 for sample in found) < 130
+
+
+def test_padded_pictures_are_whole_and_the_share_cropped_is_known(small_model: JanusFlow) -> None:
+    wide = Image.new("RGB", (120, 40), "red")
+    wide.paste("blue", (0, 0, 10, 40))
+    record = Record("wide", (wide,), text="a chart")
+    make = maker(small_model)
+    cropped, whole = (make.make("generation", record, Random(0), crop=crop).drawn for crop in (None, "pad"))
+    assert cropped is not None and whole is not None
+    assert cropped.cropped == pytest.approx(2 / 3) and whole.cropped == 0
+    assert torch.equal(whole.noise, cropped.noise) and whole.t == cropped.t
+    levels = ((whole.pixels + 1) * 127.5).round().int()
+    assert levels[:, 0, 0].tolist() == [255, 255, 255] and levels[:, 32, 63].tolist() == [255, 0, 0]
+    assert levels[:, 32, 0].tolist() == [0, 0, 255]
+    same = maker(small_model, crop="pad").make("generation", record, Random(0)).drawn
+    assert same is not None and torch.equal(same.pixels, whole.pixels)
 
 
 def test_crops_are_square_whole_height_and_random_or_centred() -> None:

@@ -14,7 +14,7 @@ from janusflow.data.records import Record
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
-from janusflow.data.tars import grouped
+from janusflow.data.tar_names import grouped
 from tests.data.test_sources import png
 
 TALK = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a star"}]

@@ -17,12 +17,25 @@ def test_a_conversation_has_the_ids_of_its_rendered_text(small_model: JanusFlow)
     for question, answer in TURNS:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     expected = processor.lay_pictures(processor.tokenizer.encode(processor.render(messages)), 1)
-    tokens = conversation(processor, TURNS, pictures=1)
+    tokens = conversation(processor, TURNS)
     assert tokens.ids == expected
     assert tokens.positions == list(range(len(tokens)))
     told = [label for label in tokens.labels if label != IGNORE]
     assert processor.tokenizer.decode(told) == " a red circle<｜end▁of▁sentence｜> yes<｜end▁of▁sentence｜>"
     assert all(label in (IGNORE, token) for token, label in zip(tokens.ids, tokens.labels, strict=True))
+
+
+@pytest.mark.parametrize("system", [None, "be brief", ""])
+def test_a_picture_of_a_later_turn_and_a_system_prompt_stand_as_chat_has_them(
+    small_model: JanusFlow, system: str | None
+) -> None:
+    processor = small_model.processor
+    turns = [("hello", "hi"), ("<image_placeholder>\nwhat is it?", "a star"), ("and <image_placeholder>?", "a cross")]
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for question, answer in turns:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    expected = processor.lay_pictures(processor.tokenizer.encode(processor.render(messages)), 2)
+    assert conversation(processor, turns, system=system).ids == expected
 
 
 def test_plain_text_is_labelled_throughout(small_model: JanusFlow) -> None:

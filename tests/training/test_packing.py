@@ -32,7 +32,7 @@ def mixed_samples(model: JanusFlow) -> list[Sample]:
 
     def see(turns: list[tuple[str, str]]) -> Sample:
         seen = torch.rand(1, 3, 64, 64, generator=generator)
-        return Sample(conversation(processor, turns, pictures=1), seen=seen)
+        return Sample(conversation(processor, turns), seen=seen)
 
     return [
         draw("a red circle", False),

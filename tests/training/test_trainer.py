@@ -191,6 +191,31 @@ def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -
         JanusFlow.from_pretrained(tmp_path / "run" / name, device="cpu")
 
 
+def test_captions_and_conversations_are_combined_through_the_command_line(start: Path, tmp_path: Path) -> None:
+    own_folder(tmp_path / "own")
+    for number in range(8):
+        Image.new("RGB", (96, 64), (30 * number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
+    talk = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "red"}, {"from": "human", "value": "sure?"}]
+    (tmp_path / "talks.json").write_text(json.dumps([{"image": "own/1.png", "conversations": talk}] * 8))
+    words = ["train", str(RECIPES / "finetune" / "both.yaml"), f"model={start}", "data.own_share=1"]
+    words += [f"data=[{tmp_path / 'own'},{tmp_path / 'talks.json'}]", "batch_size=4", "data.workers=0"]
+    words += ["watch.tensorboard=false", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, "steps=3", f"out={tmp_path / 'whole'}"])
+    told = " ".join(done.stderr.split())
+    assert done.exit_code == 0, done.output
+    assert "own (8 records), " in told and "talks.json (8 records)" in told
+    assert "its conversation ends with the user, whom nobody answers: that turn is left out (others" in told
+    assert "which leaves out 33% of their area (mean of step 1); crop=pad keeps them whole" in told
+    rows = curve(tmp_path / "whole")
+    assert all(row["cropped"] == pytest.approx(1 / 3) for row in rows) and any("notes" in row for row in rows)
+    for steps in (2, 3):
+        again = CliRunner().invoke(app, [*words, f"steps={steps}", f"out={tmp_path / 'parts'}", "--resume"])
+        assert again.exit_code == 0, again.output
+    assert [row["loss"] for row in curve(tmp_path / "parts")][2] == rows[2]["loss"]
+    padded = CliRunner().invoke(app, [*words, "steps=1", "crop=pad", f"out={tmp_path / 'padded'}"])
+    assert padded.exit_code == 0 and "leaves out" not in padded.stderr
+
+
 @pytest.mark.parametrize("name", ["understanding", "generation"])
 def test_the_other_recipes_for_ones_own_folder(start: Path, tmp_path: Path, name: str) -> None:
     own_folder(tmp_path / "own")

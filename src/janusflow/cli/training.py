@@ -50,6 +50,8 @@ def train(
 
       janusflow train --export-only runs/mine
 
+      janusflow train recipes/finetune/both.yaml model=tiny data=[my_pictures,talks.jsonl] crop=pad out=runs/mine
+
       torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage3.yaml model=runs/stage2/export
     """
     from janusflow.training.config import load_config
@@ -108,7 +110,8 @@ def prepare(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Filter, caption and deduplicate pictures, and write them as shards with a report.
+    """Filter, caption and deduplicate pictures, and write them as shards with a report. Conversations are kept as they
+    are.
 
     [bold]Examples[/bold]
 
@@ -118,6 +121,7 @@ def prepare(
     """
     from janusflow.data.prepare import PrepareConfig
     from janusflow.data.prepare import prepare as run
+    from janusflow.data.prepared import DROPPED, SHEET, cropping
     from janusflow.data.rows import SourceConfig
     from janusflow.data.sources import kind_of
 
@@ -141,6 +145,14 @@ def prepare(
         hint = f" (--min-side is {min_side})" if state.counts["too small"] else ""
         raise ValueError(f"{told}: most are {quoted(state.counts.most_common(1)[0][0])}{hint}")
     print(told)
+    dropped = [f"{count} {reason}" for reason, count in state.counts.most_common() if reason != "kept"]
+    if dropped:
+        print(f"dropped: {', '.join(dropped)}; each is named in {out / DROPPED}")
+    for note, count in state.notes.most_common():
+        print(f"{count} x {note}")
+    if cropping(state):
+        print(cropping(state))
+    print(f"some of what was kept: {out / SHEET}")
 
 
 @data.command(cls=SuggestingCommand)

@@ -14,12 +14,13 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from janusflow.data.mixture import TASKS, Mixture, index_of
 from janusflow.data.records import BROKEN, Record
 from janusflow.data.rows import SourceConfig
-from janusflow.data.samples import Sample, SampleMaker
+from janusflow.data.samples import Crop, Sample, SampleMaker
 from janusflow.data.sources import FileSource, Source, TinyworldSource
 from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 
 OPEN_FILES = 65536
 REPLACEMENTS = 20  # records tried in the place of a broken one
+NO_PICTURE = "it shows no picture and is learned as a conversation in text"
 
 
 @dataclass
@@ -30,6 +31,7 @@ class StepSamples:
         step: its number.
         samples: in the order of their numbers.
         broken: names of the records that were skipped, and why.
+        notes: names of records that were taken, and what of them was left out or is unusual.
         lost: records besides that went with a file of a stream that breaks off, as far as other files say.
         failed: why there are no samples; empty if there are.
         streams: the places of the streams after this step, for resuming; empty without streams.
@@ -38,6 +40,7 @@ class StepSamples:
     step: int
     samples: list[Sample]
     broken: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
     lost: int = 0
     failed: str = ""
     streams: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Data(Dataset):
             task: [open_source(config, task, seed, rank, ranks) for config in sources.get(task, ())] for task in TASKS
         }
         self.names = {task: [config.path or config.kind for config in sources.get(task, ())] for task in TASKS}
+        self.crops = {task: [config.crop for config in sources.get(task, ())] for task in TASKS}
         self.anchors = {task: [config.anchor for config in sources.get(task, ())] for task in TASKS}
 
     def __getitem__(self, step: int) -> StepSamples:
@@ -78,20 +82,34 @@ class Data(Dataset):
                 continue
             source, rng = self.sources[draw.task][draw.source], Random(f"{self.seed}/{step}/{number}")
             try:
-                sample = self._sample(draw.task, source, draw.count, rng, found)
+                crop = self.crops[draw.task][draw.source]
+                sample = self._sample(draw.task, source, draw.count, rng, found, crop)
                 found.samples.append(replace(sample, anchored=self.anchors[draw.task][draw.source]))
             except ValueError as error:  # raised here, it would come out of a worker with that one's traceback
                 return StepSamples(step, [], found.broken, failed=str(error))
         found.streams = {name: stream.state() for name, stream in self.streams().items()}
         return found
 
-    def _sample(self, task: str, source: Source | StreamSource, count: int, rng: Random, found: StepSamples) -> Sample:
+    def _sample(
+        self,
+        task: str,
+        source: Source | StreamSource,
+        count: int,
+        rng: Random,
+        found: StepSamples,
+        crop: Crop | None,
+    ) -> Sample:
         for attempt in range(REPLACEMENTS):
             name = ""
             try:
                 record = self._record(source, count, attempt, rng)
                 name = record.name
-                return self.maker.make(task, record, rng)
+                sample = self.maker.make(task, record, rng, crop=crop)
+                if record.note:
+                    found.notes.append((name, record.note))
+                if task == "understanding" and sample.seen is None:
+                    found.notes.append((name, NO_PICTURE))
+                return sample
             except EmptyStreamError:
                 raise
             except BROKEN as error:

@@ -1,31 +1,31 @@
 """What the paper did before training: filter pictures, caption them anew, drop duplicates, write shards and a report.
 
-Records are read one after the other; after every shard the state is written, so that a killed run continues with the
-same command and the result is the same.
+Conversations pass through with their pictures. Whatever is dropped is named with its reason in `dropped.jsonl`. Records
+are read one after the other; after every shard the state is written, so that a killed run continues with the same
+command and the result is the same.
 """
 
 from __future__ import annotations
 
-import io
-import json
+import hashlib
 import re
-import tarfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from janusflow.data.folders import unused_files
+from janusflow.data.prepared import SHEET, Drops, State, continued, save_state, write_report
 from janusflow.data.records import BROKEN, Record
 from janusflow.data.rows import SourceConfig
+from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
-from janusflow.images import load_image
+from janusflow.images import ImageSource, load_image
 from janusflow.progress import progress_bar
 from janusflow.reasoning import final_answer
 
@@ -33,10 +33,10 @@ Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
 FORMATS = ("webdataset", "parquet")
 HASH_SIDE = 8  # of the difference hash that finds duplicates
-QUALITY = 92  # of the JPEGs in the shards
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 NAMED = 3  # broken records named while a run goes on
 NO_CAPTION = "no caption"
+NONE = ("", "")  # no reason
 
 
 @dataclass(frozen=True)
@@ -79,42 +79,6 @@ class PrepareConfig:
             raise ValueError(f"max_aspect is {self.max_aspect}; expected 1 or more")
 
 
-@dataclass
-class State:
-    """How far a run is: everything that continuing needs.
-
-    Attributes:
-        next: number of the next record.
-        shards: written so far.
-        counts: of what became of the records: "kept", and reasons for dropping.
-        hashes: of the pictures kept.
-        words: words of all captions kept, and how many were cut.
-        stream: the place in a streamed source.
-        finished: whether all records were taken.
-        config: of the run; another one cannot continue it.
-    """
-
-    next: int = 0
-    shards: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    hashes: set[str] = field(default_factory=set)
-    words: int = 0
-    cut: int = 0
-    stream: dict[str, Any] = field(default_factory=dict)
-    finished: bool = False
-    config: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A picture that passed, as it is written (decoded, a shard would fill the memory), with its caption and hash."""
-
-    number: int
-    jpeg: bytes
-    caption: str
-    digest: str
-
-
 def prepare(
     source: SourceConfig,
     out: Path,
@@ -124,10 +88,11 @@ def prepare(
     scorer: Scorer | None = None,
     names: Mapping[str, str | None] | None = None,
 ) -> State:
-    """Reads a source, writes `shard-NNNNNN` files, `report.json` and `report.md` into a folder.
+    """Reads a source, writes `shard-NNNNNN` files, `report.json`, `report.md`, `dropped.jsonl` (what was dropped, and
+    why) and `sheet.jpg` (some of what was kept) into a folder.
 
     Args:
-        source: pictures, with captions if no captioner is given.
+        source: pictures with conversations, which are kept as they are, or with captions if no captioner is given.
         out: the folder; a run that was stopped there continues.
         config: see `PrepareConfig`.
         captioner: gives new captions.
@@ -141,21 +106,29 @@ def prepare(
         ValueError: if the source cannot be read or holds no records, or `out` holds a run with other settings.
     """
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
-    state = _continue(out, {**asdict(config), "source": asdict(source), **given, **(names or {})})
+    place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
+    state = continued(out, {**asdict(config), "source": place, **given, **(names or {})})
+    drops = Drops(out, state)
+    if source.kind == "folder" and not state.next:
+        for file, reason in unused_files(Path(source.path).expanduser().absolute(), source.split):
+            drops.add(str(file), reason)
     records = _Records(source, state)
     with progress_bar("preparing", records.total) as advance:
         for _ in range(state.next):
             advance()
         while not state.finished:
             captioned = captioner is not None
-            passed = list(_shard(records, state, config, scorer, advance, captioned=captioned))
-            shard = _captioned(passed, state, config, captioner)
+            passed = list(_shard(records, state, config, scorer, advance, drops, captioned=captioned))
+            shard = _captioned(passed, state, config, captioner, drops)
             if shard:
-                _write_shard(out, state.shards, shard, config.format)
+                write_shard(out, state.shards, shard, config.format)
                 state.shards += 1
             records.note(state)
-            _save(out, state)
-    _report(out, state)
+            drops.write()
+            save_state(out, state)
+    write_report(out, state)
+    if sheet := contact_sheet_of(out, config.format):
+        sheet.save(out / SHEET, quality=90)
     return state
 
 
@@ -193,58 +166,82 @@ def _shard(
     config: PrepareConfig,
     scorer: Scorer | None,
     advance: Callable[[], None],
+    drops: Drops,
     *,
     captioned: bool,
 ) -> Iterator[Kept]:
-    """Pictures that pass, until a shard is full or nothing is left; not those without a caption that get none."""
+    """Records that pass, until a shard is full or nothing is left; not those without a caption that get none."""
     full = 0
     while full < config.shard_size:
         number = state.next
+        name = f"record {number}"
         try:
             record = records.take(number)
             if record is None:
                 state.finished = True
                 return
-            image = load_image(_only(record))
+            name = _place(record)
+            images = [load_image(image) for image in _pictures(record)]
         except EmptyStreamError:
             raise
         except BROKEN as error:
-            reason = "broken or malformed"
+            reason, detail = "broken or malformed", str(error) or type(error).__name__
             if state.counts[reason] < NAMED:
-                warnings.warn(f"left out: {error}", stacklevel=2)
+                warnings.warn(f"left out: {detail}", stacklevel=2)
         else:
-            text, digest = record.text, difference_hash(image)
-            reason = _fault(image, config, scorer)
-            if not reason and not captioned and not text.strip():
+            digest = _digest(record, images)
+            reason, detail = next(
+                (fault for fault in (_fault(image, config, scorer) for image in images) if fault), NONE
+            )
+            if not reason and not captioned and not record.text and not record.turns:
                 reason = NO_CAPTION
             elif not reason and digest in state.hashes:
                 reason = "duplicate"
         state.next += 1
         advance()
         if reason:
-            state.counts[reason] += 1
+            drops.add(name, reason, detail)
         else:
             full += 1
             state.hashes.add(digest)
-            yield Kept(number, _jpeg(image), text, digest)
+            yield Kept(number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images))
 
 
-def _only(record: Record) -> Any:
-    if len(record.images) != 1:
+def _place(record: Record) -> str:
+    """Where a record comes from: its picture's file, if it has one of its own."""
+    (image, *others) = record.images or (None,)
+    return str(image) if isinstance(image, Path) and not others and not record.turns else record.name
+
+
+def _pictures(record: Record) -> tuple[ImageSource, ...]:
+    """A record's pictures: any number with a conversation, else one."""
+    if not record.turns and len(record.images) != 1:
         raise ValueError(f"{record.name} has {len(record.images)} pictures, not one")
-    return record.images[0]
+    return record.images
 
 
-def _fault(image: Image.Image, config: PrepareConfig, scorer: Scorer | None) -> str:
-    """Why a picture is dropped for itself, or nothing."""
+def _fault(image: Image.Image, config: PrepareConfig, scorer: Scorer | None) -> tuple[str, str]:
+    """Why a picture is dropped for itself, in general and in particular; or nothing."""
     short, long = sorted(image.size)
+    size = f"{image.width} x {image.height} pixels"
     if short < config.min_side:
-        return "too small"
+        return "too small", size
     if long > config.max_aspect * short:
-        return "too long or too wide"
-    if scorer is not None and scorer(image) < config.min_score:
-        return "low score"
-    return ""
+        return "too long or too wide", size
+    if scorer is not None and (score := scorer(image)) < config.min_score:
+        return "low score", f"{score:g}"
+    return NONE
+
+
+def _cropped(images: list[Image.Image]) -> float:
+    """Share of a single picture's area that a square crop leaves out."""
+    return 1 - min(images[0].size) / max(images[0].size) if len(images) == 1 else 0.0
+
+
+def _digest(record: Record, images: list[Image.Image]) -> str:
+    """What two copies of a record have in common: their pictures and, word for word, their conversation."""
+    talk = hashlib.sha256(repr((record.system, record.turns)).encode()).hexdigest()[:32] if record.turns else ""
+    return "".join(map(difference_hash, images)) + talk
 
 
 def difference_hash(image: Image.Image) -> str:
@@ -258,103 +255,32 @@ def difference_hash(image: Image.Image) -> str:
     return bits.tobytes().hex() + "".join(f"{value:x}" for value in colour)
 
 
-def _captioned(shard: list[Kept], state: State, config: PrepareConfig, captioner: Captioner | None) -> list[Kept]:
-    """The shard with its final captions; pictures without one are dropped."""
-    captions = [kept.caption for kept in shard]
-    if captioner is not None:
-        captions = []
-        for start in range(0, len(shard), config.batch_size):
-            captions += captioner([load_image(kept.jpeg) for kept in shard[start : start + config.batch_size]])
+def _captioned(
+    shard: list[Kept], state: State, config: PrepareConfig, captioner: Captioner | None, drops: Drops
+) -> list[Kept]:
+    """The shard with its final captions; pictures without one are dropped. Conversations stay as they are."""
+    asked = [kept for kept in shard if not kept.record.turns]
+    captions = {kept.number: kept.record.text for kept in shard}
+    for start in range(0, len(asked) if captioner is not None else 0, config.batch_size):
+        batch = asked[start : start + config.batch_size]
+        said = captioner([load_image(kept.jpegs[0]) for kept in batch]) if captioner is not None else []
+        captions |= {kept.number: final_answer(caption) for kept, caption in zip(batch, said, strict=True)}
     found = []
-    for kept, caption in zip(shard, captions, strict=True):
-        text = " ".join((caption if captioner is None else final_answer(caption)).split())
-        if not text:
-            state.counts[NO_CAPTION] += 1
+    for kept in shard:
+        text = " ".join(captions[kept.number].split())
+        if not text and not kept.record.turns:
+            drops.add(kept.name, NO_CAPTION)
             state.hashes.discard(kept.digest)  # a later copy may have one
             continue
         sentences = SENTENCE.split(text)
-        if len(sentences) > 1 and Random(f"{config.seed}/{kept.number}").random() < config.short_share:
+        random = Random(f"{config.seed}/{kept.number}").random()
+        if not kept.record.turns and len(sentences) > 1 and random < config.short_share:
             text = sentences[0]
             state.cut += 1
         state.counts["kept"] += 1
         state.words += len(text.split())
-        found.append(replace(kept, caption=text))
+        state.talks += bool(kept.record.turns)
+        state.cropped += kept.cropped if text else 0
+        state.notes.update([kept.record.note] if kept.record.note else [])
+        found.append(replace(kept, record=replace(kept.record, text=text)))
     return found
-
-
-def _write_shard(out: Path, number: int, shard: list[Kept], kind: str) -> None:
-    suffix = {"webdataset": "tar", "parquet": "parquet"}[kind]
-    final = out / f"shard-{number:06d}.{suffix}"
-    beside = final.with_suffix(".tmp")
-    if kind == "webdataset":
-        with tarfile.open(beside, "w") as tar:
-            for kept in shard:
-                for ending, data in (("jpg", kept.jpeg), ("txt", kept.caption.encode())):
-                    entry = tarfile.TarInfo(f"{kept.number:09d}.{ending}")
-                    entry.size = len(data)
-                    tar.addfile(entry, io.BytesIO(data))
-    else:
-        import datasets
-
-        features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
-        rows = [{"image": {"bytes": kept.jpeg, "path": None}, "text": kept.caption} for kept in shard]
-        datasets.Dataset.from_list(rows, features=features).to_parquet(str(beside))
-    beside.rename(final)
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=QUALITY)
-    return buffer.getvalue()
-
-
-def _continue(out: Path, settings: dict[str, Any]) -> State:
-    out.mkdir(parents=True, exist_ok=True)
-    for half in out.glob("*.tmp"):
-        half.unlink()
-    file = out / "state.json"
-    if not file.is_file():
-        return State(config=settings)
-    raw = json.loads(file.read_text())
-    other = [name for name in {**settings, **raw["config"]} if raw["config"].get(name) != settings.get(name)]
-    if other:
-        names = ", ".join(other)
-        raise ValueError(f"{out} holds a run with other settings ({names}); use its own, or give another folder")
-    state = State(**{**raw, "counts": Counter(raw["counts"]), "hashes": set(raw["hashes"])})
-    for shard in out.glob("shard-*"):  # written after the state was: it is made again
-        if int(shard.stem.split("-")[1]) >= state.shards:
-            shard.unlink()
-    return state
-
-
-def _save(out: Path, state: State) -> None:
-    content = {**vars(state), "counts": dict(state.counts), "hashes": sorted(state.hashes)}
-    beside = out / "state.json.tmp"
-    beside.write_text(json.dumps(content))
-    beside.rename(out / "state.json")
-
-
-def _report(out: Path, state: State) -> None:
-    kept, total = state.counts["kept"], sum(state.counts.values())
-    summary = {
-        "records": total,
-        "kept": kept,
-        "dropped": {reason: count for reason, count in state.counts.items() if reason != "kept"},
-        "shards": state.shards,
-        "words per caption": round(state.words / max(kept, 1), 2),
-        "captions cut to one sentence": state.cut,
-        "settings": state.config,
-    }
-    (out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
-    lines = [
-        f"# {kept} of {total} pictures kept, {state.shards} shards",
-        "",
-        "| what became of them | pictures |",
-        "| --- | --- |",
-    ]
-    lines += [f"| {reason} | {count} |" for reason, count in state.counts.most_common()]
-    lines += [
-        "",
-        f"{summary['words per caption']} words per caption; {state.cut} captions cut to their first sentence.",
-    ]
-    (out / "report.md").write_text("\n".join(lines) + "\n")

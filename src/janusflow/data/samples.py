@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from janusflow.config import JanusFlowConfig
 from janusflow.data.records import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
 from janusflow.flow import logit_normal, standard_normal
-from janusflow.images import ImageSource, load_image
+from janusflow.images import BACKDROP, ImageSource, load_image
 from janusflow.processor import JanusFlowProcessor
 
 Template = Literal["pretraining", "chat"]
+Crop = Literal["random", "center", "pad"]
 INSTRUCTIONS = (  # of stages 1 and 2, before a caption
     "Generate the caption of this image.",
     "Describe this image.",
@@ -29,11 +31,19 @@ INSTRUCTIONS = (  # of stages 1 and 2, before a caption
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture to draw: `pixels` (3, H, W) in [-1, 1], the `noise` x_0 of its latent (C, h, w), and the time `t`."""
+    """A picture to generate.
+
+    Attributes:
+        pixels: (3, H, W) in [-1, 1].
+        noise: x_0 of its latent, (C, h, w).
+        t: the time.
+        cropped: share of the picture's area that the square leaves out.
+    """
 
     pixels: Tensor
     noise: Tensor
     t: float
+    cropped: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,8 @@ class SampleConfig:
         prompt_dropout: share of generation prompts of which only BOS is seen, for guidance.
         time: distribution of t: "logit_normal" or "uniform".
         time_mean, time_scale: of the logit of t.
-        crop: of a picture to draw: "random" or "center"; a centre crop can be cached.
+        crop: how a picture to generate becomes a square: cropped at "random" or in the "center", or whole with white
+            bars ("pad"). The last two can be cached. Pictures to understand are always whole.
         longest: of a plain text so many tokens are taken; another sample with more is refused. The LLM's number of
             positions is a limit too.
     """
@@ -80,7 +91,7 @@ class SampleConfig:
     time: Literal["logit_normal", "uniform"] = "logit_normal"
     time_mean: float = 0.0
     time_scale: float = 1.0
-    crop: Literal["random", "center"] = "random"
+    crop: Crop = "random"
     longest: int = 4096
 
 
@@ -97,14 +108,22 @@ class SampleMaker:
         self.processor, self.network, self.config = processor, network, config
         self.longest = min(config.longest, network.text_config.max_position_embeddings)
 
-    def make(self, task: str, record: Record, rng: Random) -> Sample:
+    def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
         """The sample of a record for a task.
+
+        Args:
+            task: understanding, generation or text.
+            record: from a source.
+            rng: of everything random.
+            crop: in place of the configuration's.
 
         Raises:
             ValueError: if the record lacks what the task needs, a picture is broken, or the sample is too long.
         """
-        make = {"understanding": self._understanding, "generation": self._generation, "text": self._text}[task]
-        sample = make(record, rng)
+        if task == "generation":
+            sample = self._generation(record, rng, crop or self.config.crop)
+        else:
+            sample = self._understanding(record, rng) if task == "understanding" else self._text(record, rng)
         pictures = 0 if sample.seen is None else len(sample.seen)
         if sample.tokens.ids.count(self.processor.image_id) != pictures * self.processor.text.num_image_tokens:
             raise ValueError(f"{record.name} holds an image tag where no picture stands: in an answer or a caption")
@@ -113,24 +132,24 @@ class SampleMaker:
         return sample
 
     def _understanding(self, record: Record, rng: Random) -> Sample:
-        if not record.images:
+        """A conversation about pictures, or about none; or a caption that is asked for."""
+        if not record.images and not record.turns:
             raise ValueError(f"{record.name} has no picture to understand")
         if not record.turns and not record.text:
             raise ValueError(f"{record.name} says nothing about its picture")
         pictures, tag = len(record.images), self.processor.text.image_tag
         if record.turns:
-            (first, answer), *rest = record.turns
-            tokens = self._talk([(self.processor.question(first, pictures), answer), *rest], pictures)
+            tokens = self._talk(record.turns, pictures, record.system)
         else:
             instruction = rng.choice(INSTRUCTIONS)
             if self.config.template == "chat":
                 tokens = self._talk([(f"{tag}\n" * pictures + instruction, record.text)], pictures)
             else:
                 tokens = captioning(self.processor, instruction, record.text, pictures=pictures)
-        seen = torch.stack([self.processor.preprocess(image) for image in record.images])
+        seen = torch.stack([self.processor.preprocess(image) for image in record.images]) if pictures else None
         return Sample(tokens, seen=seen)
 
-    def _generation(self, record: Record, rng: Random) -> Sample:
+    def _generation(self, record: Record, rng: Random, crop: Crop) -> Sample:
         if len(record.images) != 1 or not record.text:
             raise ValueError(f"{record.name} is no picture with a text: {len(record.images)} pictures")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
@@ -142,11 +161,16 @@ class SampleMaker:
             t = float(torch.rand(1, generator=generator, device=generator.device, dtype=torch.float32))
         else:
             t = float(logit_normal(1, generator, mean=config.time_mean, scale=config.time_scale))
-        pixels = square(record.images[0], network.image_size, rng if config.crop == "random" else None)
+        image = load_image(record.images[0])
+        if crop == "pad":
+            pixels, cropped = padded(image, network.image_size), 0.0
+        else:
+            pixels = square(image, network.image_size, rng if crop == "random" else None)
+            cropped = 1 - min(image.size) / max(image.size)
         dropped = rng.random() < config.prompt_dropout
         tokens = self._drawing(record.text, dropped)
         rewritten = self._drawing(record.rewritten, dropped) if record.rewritten and not dropped else None
-        return Sample(tokens, drawn=Drawn(pixels, noise, t), rewritten=rewritten)
+        return Sample(tokens, drawn=Drawn(pixels, noise, t, cropped), rewritten=rewritten)
 
     def _drawing(self, text: str, dropped: bool) -> Tokens:
         places, chat = self.network.num_generation_tokens, self.config.template == "chat"
@@ -173,7 +197,7 @@ class SampleMaker:
     def _text(self, record: Record, rng: Random) -> Sample:
         """A conversation, or plain text of which a part of at most `longest` tokens is taken."""
         if record.turns:
-            return Sample(self._talk(list(record.turns), 0))
+            return Sample(self._talk(record.turns, 0, record.system))
         if not record.text:
             raise ValueError(f"{record.name} has no text")
         tokens, longest = plain_text(self.processor, record.text), self.longest
@@ -183,8 +207,15 @@ class SampleMaker:
             tokens = Tokens(ids, [IGNORE, *ids[1:]], list(range(longest)))
         return Sample(tokens)
 
-    def _talk(self, turns: list[tuple[str, str]], pictures: int) -> Tokens:
-        return conversation(self.processor, turns, pictures=pictures)
+    def _talk(self, turns: Sequence[tuple[str, str]], pictures: int, system: str | None = None) -> Tokens:
+        """A conversation whose pictures have their tags anywhere in the user's turns, or stand before the first."""
+        placed = sum(question.count(self.processor.text.image_tag) for question, _ in turns)
+        if pictures and not placed:
+            (first, answer), *rest = turns
+            turns = [(self.processor.question(first, pictures), answer), *rest]
+        elif placed != pictures:
+            raise ValueError(f"the conversation holds {placed} image tags, but {pictures} pictures were given")
+        return conversation(self.processor, turns, system=system)
 
 
 def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
@@ -197,3 +228,9 @@ def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
     left, top = (rng.randint(0, spare) if rng is not None else spare // 2 for spare in (width - side, height - side))
     pixels = np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.float32)
     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+
+
+def padded(source: ImageSource, side: int) -> Tensor:
+    """A whole picture to generate: long side to `side`, white bars beside it, (3, side, side) in [-1, 1]."""
+    image = ImageOps.pad(load_image(source), (side, side), Image.Resampling.BICUBIC, color=BACKDROP)
+    return torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1

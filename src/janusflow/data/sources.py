@@ -183,6 +183,16 @@ def tasks_of(kind: str, path: str) -> tuple[str, ...]:
     return tuple(task for task in PICTURE_TASKS if task in found)
 
 
+@lru_cache(maxsize=8)
+def size_of(kind: str, path: str) -> int:
+    """How many rows a data set has.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    return len(open_rows(SourceConfig(kind, path))[0])
+
+
 def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str]:
     """The tasks that a row serves; a malformed one serves all, so that it is told as broken."""
     try:

@@ -1,9 +1,6 @@
 """WebDataset tars, read member by member: nothing is copied, every sample counts, and columns need no common type.
 
-Which members are one sample: names that are equal up to the first dot of the file name, as WebDataset has it
-(`0001.jpg`, `0001.txt`, `0001.seg.png`), wherever they lie in the tar. But where names with further dots have a picture
-and a text of their own (`a.b.jpg`, `a.b.txt`, `a.c.jpg`, `a.c.txt`), or there are only pictures, everything before the
-last dot is the name, and these are samples of their own.
+`tar_names.py` says which members are one sample.
 """
 
 from __future__ import annotations
@@ -20,9 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from janusflow.data.jsonlines import FAULT, FOLDER, NAME
+from janusflow.data.tar_names import PICTURES, TEXTS, fields_of, grouped, is_known, key_of, suffix_of
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "img", "image", "gif", "bmp", "tif", "tiff", "jfif", "avif")
-TEXTS = ("txt", "text", "caption", "prompt", "content", "json")
 NAMED_PICTURES = ("image", "images")  # what a .json calls its pictures
 BLOCK = tarfile.BLOCKSIZE
 
@@ -118,12 +114,12 @@ def read_remote(opened: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     run: list[Member] = []
     try:
         for member in _members(opened):
-            if run and (not member.name or _key(member.name) != _key(run[0].name) or member.name in _names(run)):
+            if run and (not member.name or key_of(member.name) != key_of(run[0].name) or member.name in _names(run)):
                 yield from _rows(run, name)
                 run = []
             if not member.name:
                 yield row_of([member], name, Path())
-            elif _known(member.name):
+            elif is_known(member.name):
                 content = member.read()
                 run.append(Member(member.name, member.offset, partial(bytes, content)))
     except tarfile.TarError as error:  # what was read of the last sample may not be all of it
@@ -143,19 +139,19 @@ def row_of(members: Sequence[Member], file: str, folder: Path) -> dict[str, Any]
     """
     if not members[0].name:
         return {FAULT: f"{file}: what stands from byte {members[0].offset} on is no tar member and is left out"}
-    fields = dict(zip(_fields(_names(members)), members, strict=True))
+    fields = dict(zip(fields_of(_names(members)), members, strict=True))
     row: dict[str, Any] = {}
     texts: dict[str, str] = {}
     for field, member in fields.items():
         try:
-            if _suffix(field) == "json":
+            if suffix_of(field) == "json":
                 row = {**row, **_metadata(member.read())}
-            elif _suffix(field) in TEXTS:
-                texts[_suffix(field)] = member.read().decode("utf-8-sig")
+            elif suffix_of(field) in TEXTS:
+                texts[suffix_of(field)] = member.read().decode("utf-8-sig")
         except (ValueError, RecursionError, OSError, tarfile.TarError) as error:
             return {FAULT: f"{file}: {member.name} cannot be read: {error}"}
     row |= texts
-    pictures = _chosen({field: member for field, member in fields.items() if _suffix(field) in PICTURES}, row)
+    pictures = _chosen({field: member for field, member in fields.items() if suffix_of(field) in PICTURES}, row)
     if pictures:
         row = {key: value for key, value in row.items() if key not in NAMED_PICTURES}
         try:
@@ -267,59 +263,5 @@ def _rows(run: list[Member], name: str) -> Iterator[dict[str, Any]]:
         yield row_of([run[number] for number in group], name, Path())
 
 
-def grouped(names: Sequence[str]) -> list[list[int]]:
-    """Which names are one sample each, as numbers, in the order of their first; hidden and unknown files are none.
-
-    A name that comes twice begins another sample, as in tars that were joined.
-    """
-    groups: dict[tuple[str, int], list[int]] = {}
-    times: dict[str, int] = {}
-    latest: dict[str, int] = {}
-    for number, name in enumerate(names):
-        if not _known(name):
-            continue
-        key, seen = _key(name), times.get(name, 0)
-        times[name] = seen + 1
-        latest[key] = max(latest.get(key, 0), seen)
-        groups.setdefault((key, latest[key]), []).append(number)
-    found = []
-    for group in groups.values():
-        found += _split(group, names)
-    return sorted(found)
-
-
-def _split(group: list[int], names: Sequence[str]) -> list[list[int]]:
-    """The samples among names that are equal up to the first dot."""
-    stems: dict[str, list[int]] = {}
-    for number in group:
-        stems.setdefault(names[number].rpartition(".")[0], []).append(number)
-    kinds = {stem: {_suffix(names[n]) in PICTURES for n in own} for stem, own in stems.items()}
-    pairs = any(len(found) == 2 for stem, found in kinds.items() if "." in PurePosixPath(stem).name)
-    only_pictures = all(found == {True} for found in kinds.values())
-    return list(stems.values()) if pairs or only_pictures else [group]
-
-
-def _fields(names: Sequence[str]) -> list[str]:
-    """What the members of a sample are, by their names: `jpg`, `txt`, or with further dots `seg.png`."""
-    if len({name.rpartition(".")[0] for name in names}) == 1:
-        return [_suffix(name) for name in names]
-    return [PurePosixPath(name).name.partition(".")[2].lower() for name in names]
-
-
 def _names(members: Sequence[Member]) -> list[str]:
     return [member.name for member in members]
-
-
-def _key(name: str) -> str:
-    """WebDataset's: up to the first dot of the file name."""
-    folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.partition('.')[0]}"
-
-
-def _suffix(name: str) -> str:
-    return name.rpartition(".")[2].lower()
-
-
-def _known(name: str) -> bool:
-    file = PurePosixPath(name)
-    return not file.name.startswith(".") and "__MACOSX" not in file.parts and _suffix(name) in (*PICTURES, *TEXTS)

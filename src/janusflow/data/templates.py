@@ -30,24 +30,27 @@ class Tokens:
         return len(self.ids)
 
 
-def conversation(processor: JanusFlowProcessor, turns: Sequence[tuple[str, str]], *, pictures: int = 0) -> Tokens:
+def conversation(
+    processor: JanusFlowProcessor, turns: Sequence[tuple[str, str]], *, system: str | None = None
+) -> Tokens:
     """A finished conversation in the chat template; every answer and its end token are labelled.
 
     The pieces are encoded one by one so that their borders are known; the ids are those of the whole text.
 
     Args:
         processor: of the model in training.
-        turns: (user, assistant) messages; the first user message holds the placeholders of the pictures.
-        pictures: how many placeholders it holds.
+        turns: (user, assistant) messages; the user's hold a placeholder for each of their pictures.
+        system: the prompt of a conversation that brings one; the processor's by default.
     """
     user, assistant = ROLE_WORDS[processor.text.sft_format]
-    encode = processor.tokenizer
-    system = f"{processor.text.system_prompt}\n\n" if processor.text.system_prompt else ""
+    encode, tag = processor.tokenizer, processor.text.image_tag
+    system = processor.text.system_prompt if system is None else system.strip()
     ids, labels = [encode.bos_token_id], [IGNORE]
     for index, (question, answer) in enumerate(turns):
-        asked = f"{system if index == 0 else ''}{user}: {question.strip()}\n\n{assistant}:"
+        before = f"{system}\n\n" if system and index == 0 else ""
+        asked = f"{before}{user}: {question.strip()}\n\n{assistant}:"
         told = f" {answer.strip()}{encode.eos_token}"
-        new = processor.lay_pictures(encode.encode(asked, add_special_tokens=False), pictures if index == 0 else 0)
+        new = processor.lay_pictures(encode.encode(asked, add_special_tokens=False), question.count(tag))
         ids += new
         labels += [IGNORE] * len(new)
         new = encode.encode(told, add_special_tokens=False)

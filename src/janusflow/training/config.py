@@ -16,7 +16,7 @@ from janusflow.arguments import quoted
 from janusflow.data.mixture import TASKS, Mixture, Ratio
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
-from janusflow.data.sources import kind_of, tasks_of
+from janusflow.data.sources import kind_of, size_of, tasks_of
 from janusflow.tinyworld.captions import KINDS as SCENES
 from janusflow.training.objective import LossConfig
 from janusflow.training.spelling import meant
@@ -53,8 +53,9 @@ class DataConfig:
 
     Attributes:
         understanding, generation, text: sources of each task.
-        own: a folder or file of one's own that joins the sources of every task it has something for: pictures with
-            texts are drawn and, with conversations or texts, understood. Records that do not serve a task are left out.
+        own: a folder or file of one's own, or several, that join the sources of every task they have something for:
+            pictures with texts are generated and, with conversations or texts, understood. Records that do not serve a
+            task are left out. Several are taken as one data set: each by its number of records.
         own_share: share of one's own in those tasks; at 1 the other sources are left out.
         ratios: shares of the tasks, one after the other.
         workers: processes that make samples ahead.
@@ -65,7 +66,7 @@ class DataConfig:
     understanding: list[SourceConfig] = field(default_factory=list)
     generation: list[SourceConfig] = field(default_factory=list)
     text: list[SourceConfig] = field(default_factory=list)
-    own: str | None = None
+    own: str | list[str] | None = None
     own_share: float = 0.5
     ratios: list[Ratio] = field(default_factory=lambda: [Ratio(1, 1, 1)])
     workers: int = 2
@@ -79,20 +80,32 @@ class DataConfig:
             ValueError: if one's own data has no form that is known, or nothing to learn from.
         """
         given: dict[str, list[SourceConfig]] = {task: list(getattr(self, task)) for task in TASKS}
-        if self.own is None:
-            return given
-        kind = kind_of(self.own)
-        served = tasks_of(kind, self.own)
-        if not served:
-            raise ValueError(f"{self.own} holds no picture with a text or a conversation")
-        for task in served:
+        for task, own in self.served().items():
             others = sum(source.weight for source in given[task])
             if self.own_share >= 1 or not others:
-                given[task] = [SourceConfig(kind, self.own, fitting=True)]
+                given[task], whole = [], 1.0
             else:
-                weight = others * self.own_share / (1 - self.own_share)
-                given[task].append(SourceConfig(kind, self.own, weight=weight, fitting=True))
+                whole = others * self.own_share / (1 - self.own_share)
+            sizes = [size_of(kind, path) if len(own) > 1 else 1 for kind, path in own]
+            for (kind, path), size in zip(own, sizes, strict=True):
+                given[task].append(SourceConfig(kind, path, weight=whole * size / sum(sizes), fitting=True))
         return given
+
+    def served(self) -> dict[str, list[tuple[str, str]]]:
+        """Kind and path of one's own data by the task that it serves.
+
+        Raises:
+            ValueError: if any of it has no form that is known, or nothing to learn from.
+        """
+        found: dict[str, list[tuple[str, str]]] = {}
+        for path in [self.own] if isinstance(self.own, str) else self.own or []:
+            kind = kind_of(path)
+            tasks = tasks_of(kind, path)
+            if not tasks:
+                raise ValueError(f"{path} holds no picture with a text or a conversation")
+            for task in tasks:
+                found.setdefault(task, []).append((kind, path))
+        return found
 
     def learned(self) -> dict[str, list[SourceConfig]]:
         """The sources of those tasks that ever have a share."""
@@ -312,8 +325,9 @@ class TrainConfig:
             raise ValueError("give exactly one of model.checkpoint and model.preset")
         if self.model.preset is not None and self.model.processor is None:
             raise ValueError(f"model.preset {quoted(self.model.preset)} needs model.processor, for its tokenizer")
-        if self.data.cache is not None and self.samples.crop == "random" and self.data.sources()["generation"]:
-            raise ValueError("data.cache keeps the latents of whole pictures; it needs samples.crop=center")
+        crops = [source.crop or self.samples.crop for source in self.data.sources()["generation"]]
+        if self.data.cache is not None and "random" in crops:
+            raise ValueError("data.cache keeps the latents of whole pictures; it needs samples.crop=center or pad")
         if self.lora.rank and "llm" not in self.parts:
             raise ValueError(f"lora.rank is {self.lora.rank}, but parts {self.parts} leave the llm out")
         if self.lora.rank and "tower" in self.parts and not self.lora.tower:
@@ -397,14 +411,19 @@ class TrainConfig:
             raise ValueError("data.generation: a replay of the tiny world is judged by its checker; leave judge out")
 
     def _check_own(self) -> None:
-        if self.data.own is None:
-            return
-        served = tasks_of(kind_of(self.data.own), self.data.own)
-        if not any(getattr(ratio, task) > 0 for ratio in self.data.ratios for task in served):
-            raise ValueError(
-                f"{self.data.own} serves {' and '.join(served)} alone, which data.ratios give no share; "
-                "give another recipe or other ratios"
-            )
+        own = [self.data.own] if isinstance(self.data.own, str) else self.data.own
+        if own is not None and (not own or len(set(own)) < len(own)):
+            raise ValueError(f"data.own is {own}; expected one or more folders or files, each once")
+        by_path: dict[str, list[str]] = {}
+        for task, places in self.data.served().items():
+            for _, path in places:
+                by_path.setdefault(path, []).append(task)
+        for path, tasks in by_path.items():
+            if not any(getattr(ratio, task) > 0 for ratio in self.data.ratios for task in tasks):
+                raise ValueError(
+                    f"{path} serves only {' and '.join(tasks)}, which data.ratios give no share; "
+                    "give another recipe or other ratios"
+                )
 
     def weights(self) -> dict[str, list[float]]:
         """Turns of the sources by task."""
@@ -431,7 +450,8 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     Args:
         recipe: a YAML file.
         overrides: `key=value`, keys dotted (`optimizer.learning_rate=1e-4`, `data.generation.0.path=FOLDER`), values in
-            YAML. `model=X` is short for `model.checkpoint=X`, and `data=X` for `data.own=X`.
+            YAML. `model=X` is short for `model.checkpoint=X`, `data=X` (or `data=[X,Y]`) for `data.own=X`,
+            and `crop=X` for `samples.crop=X`.
 
     Raises:
         ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
@@ -464,7 +484,7 @@ def overridden(values: Any, overrides: Sequence[str]) -> Any:
         key, sign, value = override.partition("=")
         if not sign or not key:
             raise ValueError(f"override {quoted(override)} is not of the form key=value")
-        key = {"model": "model.checkpoint", "data": "data.own"}.get(key, key)
+        key = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}.get(key, key)
         try:
             OmegaConf.update(raw, key, OmegaConf.create(f"x: {value}").x, merge=False, force_add=True)
         except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError) as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from janusflow.data.loader import StepSamples
 from janusflow.pipeline import JanusFlow
 from janusflow.progress import ProgressBar, say
 from janusflow.sheet import contact_sheet
@@ -26,6 +28,7 @@ from janusflow.training.start import averaged_model
 
 SHOWN = ("ar", "flow", "repa")
 LARGE_SHARE = 0.1  # of the starting weights in an export
+CROPPED = 0.05  # mean share of a picture's area from which on cropping is worth a word
 NAMED = 5  # broken records named on the terminal per step
 
 
@@ -100,13 +103,20 @@ class Report:
         except (OSError, ValueError) as error:
             self.say(f"{file} could not be drawn: {error}", logging.WARNING)
 
-    def step(self, step: int, losses: dict[str, float], broken: list[str], *, waited: float, took: float) -> None:
-        """One step: named losses, skipped records, seconds waited for data and taken in all."""
+    def step(self, losses: dict[str, float], found: StepSamples, *, waited: float, took: float) -> None:
+        """One step: named losses, its samples, seconds waited for data and taken in all."""
+        step = found.step + 1
         if not self.world.first:
-            self.skipped(step, broken)
+            self.skipped(step, found.broken, found.notes)
             return
         times = {"seconds": round(took, 4), "waited": round(waited, 4)}
-        self.skipped(step, broken, **losses, **times)
+        self.skipped(step, found.broken, found.notes, **losses, **times)
+        if losses.get("cropped", 0) > CROPPED and "cropped" not in self._named:
+            self._named.add("cropped")
+            self.say(
+                f"pictures to generate are cropped to squares, which leaves out {losses['cropped']:.0%} of their area "
+                f"(mean of step {step}); crop=pad keeps them whole, with white bars"
+            )
         shown = {**losses, "seconds": took, "waited": waited, "tokens_per_second": losses["tokens"] / took}
         for name, value in shown.items():
             for write in self._writers:
@@ -115,8 +125,15 @@ class Report:
         rate = f"{losses['tokens'] / took:,.0f} tokens/s, {waited / took:.0%} waiting"
         self.bar.update(step, f"{terms} | {rate}")
 
-    def skipped(self, step: int, broken: list[str], **known: float) -> None:
-        """Names the records that a step skipped, each once; the log has all, and what else is known of the step."""
+    def skipped(self, step: int, broken: list[str], notes: Sequence[tuple[str, str]] = (), **known: float) -> None:
+        """Names the records that a step skipped, each once, and the first of every note; the log has all, and what else
+        is known of the step.
+        """
+        for name, what in notes:
+            if what not in self._named:
+                self._named.add(what)
+                more = f"step {step}: {name}: {what} (others like it are named in {self.file} only)"
+                self.console.print(more, markup=False, highlight=False)
         new = [problem for problem in dict.fromkeys(broken) if problem not in self._named]
         self._named.update(new)
         for problem in new[:NAMED]:
@@ -125,6 +142,7 @@ class Report:
             say(f"step {step}: skipped {len(new) - NAMED} more, named in {self.file}", logging.WARNING)
         finite = {name: value if math.isfinite(value) else None for name, value in known.items()}  # JSON has no others
         row = {"step": step, **finite, **({"broken": len(broken), "skipped": broken} if broken else {})}
+        row |= {"notes": [f"{name}: {what}" for name, what in notes]} if notes else {}
         if len(row) > 1:
             with self.file.open("a") as log:
                 log.write(json.dumps(row) + "\n")

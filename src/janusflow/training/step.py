@@ -69,6 +69,8 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
         "tokens": float(tokens),
         "repa": float(sum(s.drawn is not None and not s.anchored for row in filled for s in row)),
         "rows": float(len(packs)),
+        "drawn": float(sum(s.drawn is not None for s in found.samples)),
+        "cropped": sum(s.drawn.cropped for s in found.samples if s.drawn is not None),
     }
     counts = world.add_up(mine)
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
@@ -100,6 +102,8 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     full = counts["tokens"] / (counts["rows"] * config.pack_length)
     losses.update({name: total / count for name, (total, count) in by_task.items() if count})
     losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
+    if counts["drawn"]:
+        losses["cropped"] = counts["cropped"] / counts["drawn"]
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
         update(run.optimizers)
         decay = config.ema_decay(found.step)

@@ -238,13 +238,13 @@ def _loop(
     while progress.step < config.steps:
         samples = next(feed)
         if world.largest({"failed": float(bool(samples.failed))})["failed"]:  # all end together, or some would wait
-            report.skipped(samples.step + 1, samples.broken)
+            report.skipped(samples.step + 1, samples.broken, samples.notes)
             raise RunError(samples.failed or "the data of another process cannot be read on; see what that one says")
         started = time.perf_counter()
         losses = take_step(run, samples)
         # Before the checkpoint: of a killed run rows may be too many, which resuming drops, but never too few.
         took = time.perf_counter() - waiting
-        report.step(samples.step + 1, losses, samples.broken, waited=started - waiting, took=took)
+        report.step(losses, samples, waited=started - waiting, took=took)
         _judge(run, samples, losses)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
