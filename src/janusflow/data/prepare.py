@@ -111,7 +111,8 @@ def prepare(
     drops = Drops(out, state)
     if source.kind == "folder" and not state.next:
         for file, reason in unused_files(Path(source.path).expanduser().absolute(), source.split):
-            drops.add(str(file), reason)
+            if out.absolute() not in file.parents:
+                drops.add(str(file), reason)
     records = _Records(source, state)
     with progress_bar("preparing", records.total) as advance:
         for _ in range(state.next):

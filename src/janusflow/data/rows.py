@@ -206,10 +206,11 @@ def _downloaded(tars: Sequence[str]) -> Tars:
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
-    """What `datasets` raises for files that it cannot read."""
+    """What `datasets` raises for files that it cannot read; of columns with mixed types, what pyarrow does."""
     import datasets
+    import pyarrow
 
-    return (OSError, ValueError, datasets.exceptions.DatasetGenerationError)
+    return (OSError, ValueError, pyarrow.lib.ArrowException, datasets.exceptions.DatasetGenerationError)
 
 
 def _readable(files: Sequence[Path], config: SourceConfig) -> Any:
