@@ -175,7 +175,7 @@ def _metadata(content: bytes) -> dict[str, Any]:
 
 def _chosen(pictures: dict[str, Member], row: dict[str, Any]) -> list[Member]:
     """A sample's pictures: those that the .json lists, else that without a further dot, else all."""
-    listed = next((row[name] for name in NAMED_PICTURES if isinstance(row.get(name), list)), [])
+    listed: list[Any] = next((row[name] for name in NAMED_PICTURES if isinstance(row.get(name), list)), [])
     if len(listed) > 1:
         by_name = {PurePosixPath(member.name).name: member for member in pictures.values()}
         wanted = [PurePosixPath(str(place)).name for place in listed]
@@ -218,7 +218,7 @@ def _members(opened: IO[bytes]) -> Iterator[Member]:
     end = 0
     with tarfile.open(fileobj=opened, mode="r:", ignore_zeros=True) as tar:
         while (info := tar.next()) is not None:
-            tar.members = []  # else all headers stay in memory
+            tar.members = []  # type: ignore[attr-defined]  # else all headers stay in memory
             yield from _gap(opened, end, info.offset)
             end = tar.offset
             if not info.isdir():
