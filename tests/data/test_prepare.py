@@ -336,7 +336,7 @@ def spoken(folder: Path) -> Path:
         {"image": "", "conversations": one},
         {"image": "0.png", "conversations": two[2:]},
         {"image": "0.png", "conversations": [{"from": "system", "value": "be brief"}, *one]},
-        {"image": "2.png", "conversations": one},
+        {"image": ["0.png", "2.png"], "conversations": one},
         {"image": "1.png", "text": "a caption"},
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

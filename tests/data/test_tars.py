@@ -63,7 +63,12 @@ def test_every_sample_counts_whatever_its_picture_is_called(tmp_path: Path) -> N
         suffix = ("jpg", "jpg", "jpg", "jpg", "jpg", "png", "JPG", "jpeg")[number]
         members |= {f"d/{number:04d}.{suffix}": png(number), f"d/{number:04d}.txt": f"caption {number}"}
     long = "long" * 40  # such names have headers of their own
-    members |= {f"{long}/0008.Webp": png(8), f"{long}/0008.caption": "caption 8", "._0008.txt": b"\0", "d/LICENSE": "free"}
+    members |= {
+        f"{long}/0008.Webp": png(8),
+        f"{long}/0008.caption": "caption 8",
+        "._0008.txt": b"\0",
+        "d/LICENSE": "free",
+    }
     tar(tmp_path / "a.tar", members)
     tar(tmp_path / "b.tar", {"0009.gif": png(9), "0009.json": '{"caption": "caption 9"}'})
     assert seen(tmp_path) == [(f"caption {number}", number) for number in range(10)]

@@ -191,9 +191,8 @@ def _shard(
                 warnings.warn(f"left out: {detail}", stacklevel=2)
         else:
             digest = _digest(record, images)
-            reason, detail = next(
-                (fault for fault in (_fault(image, config, scorer) for image in images) if fault), NONE
-            )
+            faults = [_fault(image, config, scorer) for image in images]
+            reason, detail = next((fault for fault in faults if fault != NONE), NONE)
             if not reason and not captioned and not record.text and not record.turns:
                 reason = NO_CAPTION
             elif not reason and digest in state.hashes:
@@ -203,6 +202,7 @@ def _shard(
         if reason:
             drops.add(name, reason, detail)
         else:
+            assert record is not None
             full += 1
             state.hashes.add(digest)
             yield Kept(number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images))
