@@ -322,8 +322,6 @@ def test_captions_do_not_hold_the_thoughts_of_a_model_that_reasons(folder: Path,
     assert {rows.record(index).text for index in range(rows.length or 0)} == {"A red square.", "a caption"}
 
 
-
-
 def spoken(folder: Path) -> Path:
     """Conversations: about one picture, about two, about none, twice the same, with a picture that is too small."""
     for number, size in enumerate([(64, 48), (48, 64), (20, 16)]):
