@@ -70,8 +70,9 @@ class Decoding:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")
-        if hasattr(self.seed, "__len__"):
-            object.__setattr__(self, "seed", tuple(map(check_seed, self.seed)))
+        given: Any = self.seed
+        if hasattr(given, "__len__"):
+            object.__setattr__(self, "seed", tuple(map(check_seed, given)))
         elif self.seed is not None:
             object.__setattr__(self, "seed", check_seed(self.seed))
         if not 0 < self.repetition_penalty < float("inf"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from janusflow.evaluation.protocol import Benchmark, Item, Row
-from janusflow.evaluation.report import bootstrap
+from janusflow.evaluation.intervals import bootstrap
 from janusflow.evaluation.request import EvalRequest
 
 UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts

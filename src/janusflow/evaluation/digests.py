@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from janusflow.evaluation.protocol import Benchmark, Item
 from janusflow.evaluation.records import ESCAPED
@@ -78,6 +79,8 @@ def _content(picture: ImageSource) -> str:
     """sha256 of a picture's bytes or pixels; of a name that is no file here, of the name."""
     if isinstance(picture, Image.Image):
         return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).hexdigest()
+    if isinstance(picture, Tensor):
+        picture = picture.detach().cpu().float().numpy()
     if isinstance(picture, np.ndarray):
         return hashlib.sha256(f"{picture.dtype}{picture.shape}".encode() + picture.tobytes()).hexdigest()
     if isinstance(picture, bytes):

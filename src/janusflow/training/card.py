@@ -84,7 +84,8 @@ def _data(config: TrainConfig, progress: Progress) -> str:
     ]
     text = _table("## Data", ("task", "share of samples", "sources"), rows)
     if config.data.own is not None:
-        own = Path(config.data.own).name
+        given = config.data.own if isinstance(config.data.own, list) else [config.data.own]
+        own = "`, `".join(Path(one).name for one in given)
         text += f"\n\n{config.data.own_share:.0%} of the tasks that it has records for is the user's own data, `{own}`."
     taken, broken = progress.seen
     return text + (f"\n\n{taken:,} records were taken, {broken:,} of them broken." if taken else "")

@@ -46,7 +46,7 @@ ADMITTED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the one in C reserves memory for any memo index
+class _Unpickler(pickle._Unpickler):  # the one in C reserves memory for any memo index
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and isinstance(value := getattr(torch, name, None), torch.dtype):
             return value

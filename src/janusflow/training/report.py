@@ -132,8 +132,7 @@ class Report:
         for name, what in notes:
             if what not in self._named:
                 self._named.add(what)
-                more = f"step {step}: {name}: {what} (others like it are named in {self.file} only)"
-                self.console.print(more, markup=False, highlight=False)
+                say(f"step {step}: {name}: {what} (others like it are named in {self.file} only)")
         new = [problem for problem in dict.fromkeys(broken) if problem not in self._named]
         self._named.update(new)
         for problem in new[:NAMED]:
