@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
@@ -401,6 +402,26 @@ def test_entries_that_are_no_tensors_are_read_without_running_code(tmp_path: Pat
             with pytest.raises(pickle.UnpicklingError):
                 planner.load_bytes(item, stored)
     assert not (tmp_path / "trap").exists()
+
+
+def test_a_run_whose_data_has_changed_is_not_resumed_silently(start: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(3):
+        Image.new("RGB", (64, 64), (80 * index, 0, 0)).save(pictures / f"{index}.png")
+        (pictures / f"{index}.txt").write_text(f"picture {index}")
+    data = {"generation": [{"kind": "folder", "path": str(pictures)}], "ratios": [{"generation": 1}], "workers": 0}
+    quietly(settings(start, tmp_path / "run", data=data, steps=2))
+    quietly(settings(start, tmp_path / "run", data=data, steps=3), resume=True)
+    Image.new("RGB", (64, 64)).save(pictures / "new.png")
+    (pictures / "new.txt").write_text("another")
+    with pytest.raises(ValueError, match=r"the data has changed .*6 files of \d+ bytes, now 8 files"):
+        quietly(settings(start, tmp_path / "run", data=data, steps=4), resume=True)
+    accepted = settings(start, tmp_path / "run", data={**data, "allow_changes": True}, steps=4)
+    quietly(accepted, resume=True)
+    quietly(
+        settings(start, tmp_path / "run", data=data, steps=5), resume=True
+    )  # what was accepted is known from then on
 
 
 class Trap:

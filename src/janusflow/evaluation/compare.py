@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.intervals import bootstrap
+from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.request import EvalRequest
 
 UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts

@@ -61,6 +61,7 @@ class DataConfig:
         workers: processes that make samples ahead.
         max_broken: the run stops when more than this share of the records was broken.
         cache: a folder where latents (and f_enc's features, while the tower is frozen) are kept.
+        allow_changes: resume although files of the data were added, removed or replaced since the run was started.
     """
 
     understanding: list[SourceConfig] = field(default_factory=list)
@@ -72,6 +73,7 @@ class DataConfig:
     workers: int = 2
     max_broken: float = 0.05
     cache: str | None = None
+    allow_changes: bool = False
 
     def sources(self) -> dict[str, list[SourceConfig]]:
         """Sources by task, one's own among them.

@@ -30,7 +30,9 @@ from janusflow.training.objective import Objective
 
 ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives for every checkpoint of one process
 SETTINGS = "settings.json"
-COURSE_KEPT = ("out", "save", "watch", "data.workers", "data.max_broken", "data.cache", "spike")  # whatever they are
+COURSE_KEPT = (  # whatever they are
+    "out", "save", "watch", "data.workers", "data.max_broken", "data.cache", "data.allow_changes", "spike"
+)  # fmt: skip
 NAME = re.compile(r"step-(\d{7})$")
 UNFIT = ("Missing key", "mismatch", "Unexpected key")  # what it says of a checkpoint of another run
 

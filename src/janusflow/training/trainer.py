@@ -34,6 +34,7 @@ from janusflow.pipeline import JanusFlow
 from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
+from janusflow.training.data_contents import check_contents, keep_contents
 from janusflow.training.distributed import Ema, World, join, leave, shard
 from janusflow.training.lock import alone_in
 from janusflow.training.lora import add_adapters
@@ -101,6 +102,8 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     check_sizes(config)
     for source in (one for given in config.data.sources().values() for one in given):
         check_place(source)
+    if checkpoints.all():
+        check_contents(out, config, world)
     sources = drawn_sources(config, world)
     model = open_model(config, world.device)
     run = prepare(config, world, model)
@@ -112,6 +115,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         report.say(f"settings changed since the run was last begun, its course may be another: {', '.join(changed)}")
     if world.first:
         keep_settings(out, config)
+        keep_contents(out, config)
     if resume and not run.progress.step:
         report.say(f"{out} holds no checkpoint yet: the run begins")
     if run.progress.ranks == world.ranks:

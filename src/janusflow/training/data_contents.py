@@ -1,0 +1,80 @@
+"""What a run's local data consists of, so that a resumed run notices when files were added, removed or replaced.
+
+Sample n of a run is a function of its number and of the data's files: with another set of files the same number names
+another sample, and a resumed run would see some samples twice and others never.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from janusflow.data.rows import SUFFIXES, SourceConfig, files_of
+from janusflow.training.config import TrainConfig
+from janusflow.training.distributed import World
+
+CONTENTS = "data.json"
+
+
+def check_contents(out: Path, config: TrainConfig, world: World) -> None:
+    """Compare the data's files with those that the run in a folder was started with.
+
+    Raises:
+        ValueError: in all processes, if they differ and `data.allow_changes` is not set.
+    """
+    changes = [] if config.data.allow_changes or not world.first else _changes(out, config)
+    if world.largest({"changed": float(bool(changes))})["changed"]:
+        what = changes[0] if changes else "see the first process"
+        raise ValueError(
+            f"the data has changed since the run in {out} was started ({what}), so its samples would come in another "
+            "order; restore the files, or accept the change with data.allow_changes=true"
+        )
+
+
+def keep_contents(out: Path, config: TrainConfig) -> None:
+    """Write what the data consists of into a run's folder."""
+    beside = out / f"{CONTENTS}.tmp"
+    beside.write_text(json.dumps(_contents(config), indent=1) + "\n")
+    beside.replace(out / CONTENTS)
+
+
+def _changes(out: Path, config: TrainConfig) -> list[str]:
+    file = out / CONTENTS
+    if not file.is_file():  # a run of an older version
+        return []
+    try:
+        before = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged; delete it to resume without comparing the data") from error
+    now = _contents(config)
+    changed = [path for path in before if path in now and now[path] != before[path]]
+    return [f"{path}: {_said(before[path])}, now {_said(now[path])}" for path in changed]
+
+
+def _said(one: Any) -> str:
+    return f"{one.get('files')} files of {one.get('bytes')} bytes" if isinstance(one, dict) else "unknown"
+
+
+def _contents(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Number, size and digest of the names and sizes of the files of each local source, by its path."""
+    sources = [source for given in config.data.learned().values() for source in given]
+    found = {source.path: _files(source) for source in sources if source.kind in SUFFIXES or source.kind == "folder"}
+    return {path: _described(files) for path, files in found.items()}
+
+
+def _files(source: SourceConfig) -> list[Path]:
+    if source.kind in SUFFIXES:
+        return files_of(source)
+    return sorted(file for file in Path(source.path).expanduser().absolute().rglob("*") if file.is_file())
+
+
+def _described(files: list[Path]) -> dict[str, Any]:
+    digest, sizes = xxhash.xxh3_128(), [file.stat().st_size for file in files]
+    above = os.path.commonpath([file.parent for file in files]) if files else ""
+    for file, size in zip(files, sizes, strict=True):
+        digest.update(f"{file.relative_to(above)}\0{size}\n".encode(errors="surrogateescape"))
+    return {"files": len(files), "bytes": sum(sizes), "digest": digest.hexdigest()}
