@@ -1,6 +1,7 @@
 # make demo   paints pictures and answers questions with the shipped model
 # make test   runs the tests
-# Both make the environment .venv from requirements.lock when it is not there; afterwards everything works offline.
+# make check-install   builds the wheel and runs README's quick start on it with core dependencies only
+# The first two make the environment .venv from requirements.lock when it is not there; afterwards everything works offline.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ READY := .venv/.ready
 # torchao stands beside the environment: diffusers imports it wherever it is installed, and it talks while it loads.
 QUANTIZE := .venv/quantize
 
-.PHONY: demo test lint format bench lock clean
+.PHONY: demo test check-install lint format bench lock clean
 
 demo: $(READY)
 	$(BIN)/janusflow demo --out demo
@@ -17,6 +18,10 @@ demo: $(READY)
 test: $(READY)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 	$(if $(ARGS),,PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/test_quantization.py)
+
+# Not a part of `make test`: some minutes, and the network.
+check-install:
+	PYTHON=$(PYTHON) .ci/check-install
 
 lint: $(READY)
 	$(BIN)/ruff check .

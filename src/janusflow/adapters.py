@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from janusflow.building import BUILDING, finite, named
+from janusflow.extras import require
 from janusflow.model import JanusFlowForConditionalGeneration
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -28,8 +29,10 @@ def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path
         PEFT's model around the network.
 
     Raises:
-        ValueError: if the folder holds none, they are damaged, or they do not fit the network, which is then as before.
+        ValueError: if PEFT is not installed, the folder holds none, they are damaged or do not fit the network, which is
+            then as before.
     """
+    require("an adapter", "peft")
     place = Path(os.path.expanduser(folder))
     for name in (CONFIG, WEIGHTS):
         if not (place / name).is_file():

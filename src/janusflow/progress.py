@@ -15,6 +15,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from janusflow.extras import require
+
 INTERVAL = 30.0  # seconds between two lines
 logger = logging.getLogger("janusflow")
 
@@ -47,20 +49,31 @@ def _on_console(level: int) -> bool:
 
 
 @contextmanager
-def without_others() -> Iterator[None]:
-    """No bars of transformers and `datasets`, which they also draw where there is no terminal."""
-    import datasets
+def without_others(*, reads_data: bool = False) -> Iterator[None]:
+    """Hides the bars of transformers and `datasets`, which they also show where there is no terminal.
+
+    Args:
+        reads_data: whether the body uses `datasets`, which is an extra; otherwise it is not imported for this.
+
+    Raises:
+        ValueError: if `datasets` is used and not installed.
+    """
     from transformers.utils import logging
 
-    ours, theirs = logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    if reads_data:
+        require("reading a data set", "datasets")
+    datasets = sys.modules.get("datasets")
+    ours = logging.is_progress_bar_enabled()
+    theirs = datasets is not None and not datasets.are_progress_bars_disabled()
     logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    if datasets is not None:
+        datasets.disable_progress_bars()
     try:
         yield
     finally:
         if ours:
             logging.enable_progress_bar()
-        if not theirs:
+        if datasets is not None and theirs:
             datasets.enable_progress_bars()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from janusflow.arguments import quoted
 from janusflow.building import BUILDING
+from janusflow.extras import require
 
 KINDS = ("int8", "int4")
 GROUP = 32  # weights of a row that share a scale, in 4 bits
@@ -47,10 +48,7 @@ def check(kind: str) -> None:
     """
     if kind not in KINDS:
         raise ValueError(f"quantize is {quoted(kind)}; allowed are {', '.join(KINDS)}")
-    try:
-        import torchao.quantization  # noqa: F401
-    except ImportError as error:
-        raise ValueError("quantized weights need torchao: pip install 'janusflow[quantize]'") from error
+    require(f"quantize={kind!r}", "torchao")
 
 
 def _four_bits(network: Any) -> Any:

@@ -33,6 +33,7 @@ from torch import Tensor
 from janusflow.data.jsonlines import FAULT, parse
 from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
+from janusflow.extras import require
 from janusflow.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def reflow(
     """
     if not prompts:
         raise ValueError("there is no prompt to draw")
+    require("reflow", "datasets")
     size, teachers = (one and one.network.config.image_size for one in (model, teacher))
     if teachers not in (None, size):
         raise ValueError(

@@ -101,7 +101,7 @@ def check_place(config: SourceConfig) -> None:
         raise ValueError(f"{config.path} is no folder")
 
 
-@without_others()
+@without_others(reads_data=True)
 def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
     """The rows of a data set, or of only some of its files, and the folder that its paths are relative to where a row
     does not name another one (`FOLDER`).

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from janusflow.evaluation.protocol import Benchmark, Item
 from janusflow.evaluation.records import ESCAPED
+from janusflow.extras import require
 from janusflow.images import load_image
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
@@ -110,11 +111,10 @@ class DataFolder:
         Raises:
             ValueError: if it is damaged, lacks one of the columns, or pyarrow is not installed.
         """
-        try:
-            from pyarrow import ArrowException
-            from pyarrow.parquet import ParquetFile
-        except ImportError as error:
-            raise ValueError(f"{file} needs pyarrow to be read: install janusflow[eval]") from error
+        require(str(file), "pyarrow")
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+
         self.read.append(file)
         try:
             with ParquetFile(file) as content:

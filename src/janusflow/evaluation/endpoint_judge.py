@@ -24,6 +24,7 @@ from PIL import Image
 
 from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.extras import require
 
 RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
 FINAL = (401, 402, 403, 404)  # the next request would fare the same
@@ -71,10 +72,9 @@ class EndpointJudge:
     """
 
     def __init__(self, model: str, url: str, options: EndpointOptions, *, account: Path | None = None) -> None:
-        try:
-            from openai import OpenAI
-        except ImportError as error:
-            raise ValueError("a model behind an address needs the package openai; install janusflow[eval]") from error
+        require("a model behind an address", "openai")
+        from openai import OpenAI
+
         self.name, self.model, self.url, self.options = f"{model} at {url}", model, url, options
         self._account = None if options.max_requests is None and options.max_total_tokens is None else account
         self._spent = {"requests": 0, "tokens": 0}

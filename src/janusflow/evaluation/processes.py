@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from janusflow.device import accelerators
 from janusflow.evaluation.request import EvalRequest
+from janusflow.extras import require
 
 Work: TypeAlias = Callable[[EvalRequest, int, int], None]  # one worker's part: request, rank, ranks
 
@@ -47,10 +48,9 @@ def _share_cores(workers: int) -> None:
 
 def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
     """Ray workers, each with an accelerator if there are any."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("Ray workers need the package ray; install janusflow[ray]") from error
+    require("--ray", "ray")
+    import ray
+
     part = ray.remote(num_gpus=min(1, accelerators()))(_work_from)
     settings = {name: _whole(value) for name, value in request.settings.items()}
     request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)

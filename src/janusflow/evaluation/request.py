@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +11,12 @@ from typing import Any, Literal
 from janusflow.arguments import quoted, suggestion, whole_number
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
+from janusflow.extras import require
 
 RESERVED = (  # what a run says itself, or what no command line can say
     *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),
     *("num_images_per_prompt", "generator", "latents", "image", "mask"),
 )
-EXTRA = ("pydantic", "jinja2", "matplotlib")  # asked for at once, not when the report is written at the end
 MODES = ("full", "generate", "score")
 
 
@@ -60,9 +59,7 @@ class EvalRequest:
             ValueError: for an unknown benchmark or setting, a value that cannot be, or if the extra [eval] is not
                 installed.
         """
-        lacking = [package for package in EXTRA if find_spec(package) is None]
-        if lacking:
-            raise ValueError(f"an evaluation needs {', '.join(lacking)}: pip install 'janusflow[eval]'")
+        require("evaluation", "pydantic", "jinja2", "matplotlib", extra="eval")
         from pydantic import TypeAdapter, ValidationError
 
         if self.mode not in MODES:

@@ -17,6 +17,7 @@ from janusflow.data.mixture import TASKS, Mixture, Ratio
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
 from janusflow.data.sources import kind_of, size_of, tasks_of
+from janusflow.extras import require
 from janusflow.tinyworld.captions import KINDS as SCENES
 from janusflow.training.objective import LossConfig
 from janusflow.training.spelling import meant
@@ -458,6 +459,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     Raises:
         ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
     """
+    require("training", "omegaconf", "pydantic")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -505,6 +507,7 @@ def read_config(values: Any, *, check: bool = True) -> TrainConfig:
     Raises:
         ValueError: as `load_config`.
     """
+    require("training", "pydantic")
     from pydantic import TypeAdapter, ValidationError
 
     for part in (TrainConfig, *STRICT):

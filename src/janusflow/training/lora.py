@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from janusflow.building import BUILDING
+from janusflow.extras import require
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.config import LoraConfig
 
@@ -26,6 +27,7 @@ def add_adapters(network: JanusFlowForConditionalGeneration, config: LoraConfig,
     Returns:
         PEFT's model around the network, which saves, merges and unmerges the adapters.
     """
+    require("lora.rank", "peft")
     import peft
 
     places = [rf"language_model\..*\.{PROJECTIONS}"]

@@ -1,0 +1,37 @@
+"""Packages that only some features need: the extras of pyproject.toml, asked for where a feature begins."""
+
+from __future__ import annotations
+
+import importlib
+
+EXTRAS = {
+    "datasets": "train",
+    "omegaconf": "train",
+    "peft": "train",
+    "pydantic": "train",
+    "jinja2": "eval",
+    "matplotlib": "eval",
+    "openai": "eval",
+    "pyarrow": "eval",
+    "ray": "ray",
+    "torchao": "quantize",
+}
+
+
+def require(feature: str, *packages: str, extra: str | None = None) -> None:
+    """Checks that the packages of a feature can be imported.
+
+    Args:
+        feature: what needs them, in words that begin a sentence.
+        packages: names of modules, keys of `EXTRAS`.
+        extra: the extra to name if another one than that of `EXTRAS` is meant: several hold the same package.
+
+    Raises:
+        ValueError: for the first that is missing, with the line that installs it.
+    """
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            named = extra or EXTRAS[package]
+            raise ValueError(f'{feature} needs {package}: pip install "janusflow[{named}]"') from error
