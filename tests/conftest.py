@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from janusflow import JanusFlow
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
+constants.HF_HUB_OFFLINE = True  # read from the environment when huggingface_hub was imported above
 torch.set_num_threads(1)  # the tests' tensors are small; threads would only wait for each other
 
 GOLDEN = Path(os.environ.get("JANUSFLOW_GOLDEN", Path(__file__).parent / "golden"))

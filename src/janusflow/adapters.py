@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from janusflow.building import BUILDING, finite, named
+from janusflow.checkpoint.files import find_folder
 from janusflow.extras import require
 from janusflow.model import JanusFlowForConditionalGeneration
 
@@ -25,18 +26,25 @@ def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path
     The names of the stored tensors decide which modules get adapters; `target_modules` of the configuration, which may
     be a regular expression, is not evaluated.
 
+    Args:
+        network: that they were trained in.
+        folder: where they are, or a hub id.
+
     Returns:
         PEFT's model around the network.
 
     Raises:
-        ValueError: if PEFT is not installed, the folder holds none, they are damaged or do not fit the network, which is
-            then as before.
+        ValueError: if PEFT is not installed, the folder holds none, they are damaged, or do not fit the network; the
+            network is then as before.
     """
     require("an adapter", "peft")
-    place = Path(os.path.expanduser(folder))
-    for name in (CONFIG, WEIGHTS):
-        if not (place / name).is_file():
-            raise ValueError(f"{folder} holds no adapters: expected {CONFIG} and {WEIGHTS}, found no {name}")
+    name = str(folder)
+    place = Path(os.path.expanduser(name))
+    if not place.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        place = find_folder(name, what="adapter")
+    for file in (CONFIG, WEIGHTS):
+        if not (place / file).is_file():
+            raise ValueError(f"{folder} holds no adapters: expected {CONFIG} and {WEIGHTS}, found no {file}")
     tensors = _read(place / WEIGHTS)
     with BUILDING:
         return _put_in(network, place, _config(place, tensors), tensors)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
-from janusflow.arguments import checked_names, quoted, whole_number
+from janusflow.arguments import checked_names, whole_number
 from janusflow.building import BUILDING
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
 from janusflow.checkpoint.card import keep_licence
@@ -39,7 +39,7 @@ from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar, without_others
 from janusflow.settings import FlowSettings, OutputType, StepChange, StepEnd
 from janusflow.size import Size, check_context, check_size
-from janusflow.vae import DEFAULT_VAE, LatentCodec
+from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
 
 class JanusFlow(Conversational):
@@ -231,12 +231,7 @@ class JanusFlow(Conversational):
     def _open_codec(self, source: str | Path) -> LatentCodec:
         waiting = self.network.device if self._computes_on is None else torch.device("cpu")
         codec = LatentCodec.from_pretrained(source, dtype=self.network.dtype, device=waiting)
-        config = self.network.config
-        if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
-            raise ValueError(
-                f"vae {quoted(str(source))} has {codec.channels} channels and factor {codec.downscale}; the network's "
-                f"latents have {config.latent_channels} channels and factor {config.latent_downscale}"
-            )
+        check_vae(codec, source, self.network.config)
         return codec
 
     # --- from words to pictures -------------------------------------------------------------------------------------

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, is_accelerate_available
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from janusflow.arguments import quoted
 from janusflow.building import open_complete
+from janusflow.config import JanusFlowConfig
 from janusflow.device import execution_device
+from janusflow.offline import cached_if_unreachable
 
 DEFAULT_VAE = "stabilityai/sdxl-vae"
 
@@ -48,15 +50,19 @@ class LatentCodec:
         if (path / "vae").is_dir():
             path = path / "vae"
         try:
-            with torch.inference_mode(False):  # else its weights could never be cast or moved
+            with torch.inference_mode(False), cached_if_unreachable(path) as why:  # else never cast or moved
                 place = str(path) if path.is_dir() else str(source)
-                vae = open_complete(AutoencoderKL, place, surplus=False, torch_dtype=dtype)
+                sparing = is_accelerate_available()  # diffusers prints a warning where it is not
+                vae = open_complete(
+                    AutoencoderKL, place, surplus=False, torch_dtype=dtype, low_cpu_mem_usage=sparing
+                )
         except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
             if (path / "config.json").is_file():
                 raise ValueError(f"the VAE in {path} is damaged: {str(error).split('. ')[0]}") from error
             raise ValueError(
-                f"vae is {quoted(str(source))}: no AutoencoderKL folder, and none fetched or cached from the hub; "
-                "pass vae=FOLDER (--vae on the command line), or output_type='latent' to do without"
+                f"vae is {quoted(str(source))}, which is neither an AutoencoderKL folder here nor in the hub's cache, "
+                f"and {why or 'it was not fetched'}; pass vae=FOLDER (--vae on the command line), or output_type='latent' "
+                "to do without"
             ) from error
         return cls(vae.to(device))
 
@@ -105,9 +111,23 @@ def vae_weights(source: str | Path) -> list[Path]:
     if folder.is_dir():
         return sorted(folder.rglob("*.safetensors"))
     try:
-        return [Path(hf_hub_download(str(source), SAFETENSORS_WEIGHTS_NAME))]
+        with cached_if_unreachable(source):
+            return [Path(hf_hub_download(str(source), SAFETENSORS_WEIGHTS_NAME))]
     except Exception:  # of many kinds: the hub's, the HTTP library's, the system's; opening it tells more
         return []
+
+
+def check_vae(codec: LatentCodec, source: object, config: JanusFlowConfig) -> None:
+    """Refuses a VAE whose latents are not those of a network.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
+        raise ValueError(
+            f"vae {quoted(str(source))} has {codec.channels} channels and factor {codec.downscale}; the network's latents "
+            f"have {config.latent_channels} channels and factor {config.latent_downscale}"
+        )
 
 
 def check_dtype(dtype: torch.dtype) -> None:

@@ -19,8 +19,8 @@ from transformers import AutoProcessor, GenerationConfig, JanusForConditionalGen
 
 from janusflow import JanusFlow
 from janusflow.checkpoint import convert as convert_module
-from janusflow.checkpoint import open_checkpoint
-from janusflow.checkpoint.convert import convert
+from janusflow.checkpoint import find_folder, open_checkpoint
+from janusflow.checkpoint.convert import convert, where_vae_is
 from janusflow.checkpoint.describe import describe
 from janusflow.processor import JanusFlowProcessor
 from tests.conftest import GOLDEN
@@ -231,6 +231,24 @@ def test_a_dtype_is_taken_and_a_vae_travels_along(small_model: JanusFlow, tmp_pa
     assert (folder / "vae" / "config.json").is_file()
     assert (folder / "LICENSE-MODEL").read_text() == "terms"
     assert JanusFlow.from_pretrained(folder, device="cpu").network.dtype == torch.bfloat16
+
+
+def test_the_official_layout_says_where_its_vae_is_and_can_include_one(vae_folder: Path, tmp_path: Path) -> None:
+    bare = convert(OFFICIAL, tmp_path / "bare", to="official", progress=False)
+    assert not (bare / "vae").exists() and "stabilityai/sdxl-vae" in where_vae_is(bare)
+    assert where_vae_is(bare) in (bare / "README.md").read_text()
+    whole = convert(OFFICIAL, tmp_path / "whole", to="official", vae=vae_folder, progress=False)
+    assert "in the folder `vae`" in where_vae_is(whole) and where_vae_is(whole) in (whole / "README.md").read_text()
+    given, taken = (load_file(next(place.glob("*.safetensors"))) for place in (vae_folder, whole / "vae"))
+    assert all(torch.equal(given[name], taken[name]) for name in given)
+    assert len(JanusFlow.from_pretrained(whole, device="cpu").generate("a star", num_inference_steps=1)) == 1
+    assert where_vae_is(convert(JANUS, tmp_path / "janus", to="official", progress=False)) == ""
+    with pytest.raises(ValueError, match="has its own codec"):
+        convert(JANUS, tmp_path / "other", to="official", vae=vae_folder, progress=False)
+    with pytest.raises(ValueError, match="latents have 4 channels"):
+        tiny_vae = find_folder("tiny") / "vae"
+        convert(OFFICIAL, tmp_path / "other", to="official", vae=tiny_vae, progress=False)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(("source", "to"), [(OFFICIAL, "official"), (OFFICIAL, "janusflow"), (JANUS, "transformers")])

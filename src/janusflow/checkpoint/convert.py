@@ -23,6 +23,7 @@ from janusflow.arguments import quoted
 from janusflow.checkpoint import official, official_janus
 from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
+from janusflow.checkpoint.files import read_json
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
 from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.checkpoint.tensors import DTYPES, EXTRAS
@@ -30,6 +31,7 @@ from janusflow.checkpoint.transformers_layout import write_transformers_processo
 from janusflow.device import resolve_dtype
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
+from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
 LAYOUTS = ("janusflow", "official", "transformers")
 SHARD_BYTES = 5 * 10**9
@@ -44,6 +46,7 @@ def convert(
     to: str = "janusflow",
     dtype: str = "auto",
     sft_format: str | None = None,
+    vae: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Writes a checkpoint in another layout, beside its place and then renamed.
@@ -54,6 +57,8 @@ def convert(
         to: "janusflow", "official" or, of a Janus, "transformers".
         dtype: of the written weights; "auto" leaves each tensor as it is stored.
         sft_format: another chat template than the source's.
+        vae: of a JanusFlow, a folder or hub id of its VAE, which becomes the new folder's `vae`; by default the one in
+            the source's folder, if there is one.
         progress: whether to show a bar.
 
     Returns:
@@ -73,6 +78,8 @@ def convert(
         raise ValueError(
             f"{checkpoint.folder} is a JanusFlow, which transformers has no layout for; convert it to janusflow"
         )
+    if vae is not None and checkpoint.family == "Janus":
+        raise ValueError(f"{checkpoint.folder} is a Janus, which has its own codec; leave out vae={str(vae)!r}")
     processor = JanusFlowProcessor.from_pretrained(
         checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
     )
@@ -86,10 +93,11 @@ def convert(
         if to != "official":
             write_extras(checkpoint, beside, kind)
         _write_config(checkpoint, processor, beside, to, kind or checkpoint.dtype)
-        _take_along(checkpoint.folder, beside)
+        _write_vae(vae, checkpoint, beside)
         name = checkpoint.folder.name if Path(source).expanduser().is_dir() else source
         cast = "" if kind is None else f", cast to {str(kind).removeprefix('torch.')}"
         text = f"Written by `janusflow convert` from `{name}` in the {to} layout; the weights are the source's{cast}."
+        text = f"{text} {where_vae_is(beside)}".rstrip()
         write_card(beside, checkpoint, title=folder.name, text=text)
         beside.rename(folder)
     except BaseException:
@@ -228,7 +236,23 @@ def _write_config(
     generation.save_pretrained(folder)
 
 
-def _take_along(source: Path, folder: Path) -> None:
-    """The VAE, where the source has one."""
-    if (source / "vae").is_dir():
-        shutil.copytree(source / "vae", folder / "vae")
+def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -> None:
+    """The VAE that is asked for, in float32 as it is released; else a copy of the source's, where it has one."""
+    if given is not None:
+        codec = LatentCodec.from_pretrained(given, dtype=torch.float32, device=torch.device("cpu"))
+        check_vae(codec, given, checkpoint.config)
+        codec.save_pretrained(folder / "vae")
+    elif (checkpoint.folder / "vae").is_dir():
+        shutil.copytree(checkpoint.folder / "vae", folder / "vae")
+
+
+def where_vae_is(folder: Path) -> str:
+    """Where the VAE of a JanusFlow in the official layout is, which has no place for one; "" for any other folder."""
+    if not official.is_official(read_json(folder / "config.json")):
+        return ""
+    if (folder / "vae").is_dir():
+        return 'Its VAE is in the folder `vae`: `AutoencoderKL.from_pretrained(FOLDER, subfolder="vae")` opens it.'
+    return (
+        f"The official layout holds no VAE, which pixels need: official code fetches {DEFAULT_VAE} from the hub; "
+        "`janusflow convert --vae FOLDER_OR_ID` includes it."
+    )

@@ -15,18 +15,20 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 from janusflow.arguments import quoted
+from janusflow.offline import cached_if_unreachable, first_line
 
 TINY = "tiny"
 SMALL_FILES = ["*.json", "*.jinja", "LICENSE*", "README.md"]
 HUB_FILES = [*SMALL_FILES, "*.safetensors", "*.bin", "*.pdparams", "vae/*"]
 
 
-def find_folder(path_or_id: str | Path, *, weights: bool = True) -> Path:
+def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "model") -> Path:
     """The local folder of a checkpoint: of the shipped model for "tiny", a folder as it is, or a hub id fetched.
 
     Args:
         path_or_id: see above.
         weights: of a hub id fetch them too, and not its small files alone.
+        what: it is, for error messages.
 
     Raises:
         ValueError: if it is none of these, or the hub cannot be reached and nothing is cached.
@@ -41,23 +43,22 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True) -> Path:
     except OSError as error:  # longer than any path
         raise ValueError(f"model is {quoted(name)}; {error.strerror}") from error
     if "${" in name:
-        raise ValueError(f"model is {quoted(name)}, which names a variable of the environment that is not set")
+        raise ValueError(f"{what} is {quoted(name)}, which names a variable of the environment that is not set")
     if folder.is_file():
-        raise ValueError(f"model is {quoted(name)}, a file; expected the folder that it lies in")
+        raise ValueError(f"{what} is {quoted(name)}, a file; expected the folder that it lies in")
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(
-            f"model is {quoted(name)}; expected 'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)"
-        )
+        expected = "'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)"
+        raise ValueError(f"{what} is {quoted(name)}; expected {expected}")
+    why = ""
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES if weights else SMALL_FILES))
+        with cached_if_unreachable(name) as why:
+            return Path(snapshot_download(name, allow_patterns=HUB_FILES if weights else SMALL_FILES))
     except (HFValidationError, RepositoryNotFoundError) as error:
-        raise ValueError(
-            f"model is {quoted(name)}, which is neither a folder here nor a repository of the hub"
-        ) from error
+        reason = "which is neither a folder here nor a repository of the hub"
+        raise ValueError(f"{what} is {quoted(name)}, {reason}") from error
     except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
-        raise ValueError(
-            f"{quoted(name)} is no folder here nor in the hub's cache, and the hub cannot be reached"
-        ) from error
+        why = why or f"it cannot be fetched: {first_line(error)}"
+        raise ValueError(f"{what} {quoted(name)} is neither a folder here nor in the hub's cache, and {why}") from error
 
 
 @contextmanager

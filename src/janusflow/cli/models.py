@@ -263,20 +263,26 @@ def convert(
     to: Annotated[str, typer.Option(help="janusflow, official, or (Janus) transformers.")] = "janusflow",
     dtype: Annotated[str, typer.Option(help="auto (as stored), float32 or bfloat16.")] = "auto",
     sft_format: SftFormat = None,
+    vae: Annotated[
+        Optional[str], typer.Option(help="Folder or hub id of a VAE to include; by default the source's, if any.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a checkpoint in another layout, tensor by tensor: all of it, or nothing.
 
     [bold]Examples[/bold]
 
-      janusflow convert paddle_folder JanusFlow-1.3B --to official
+      janusflow convert paddle_folder JanusFlow-1.3B --to official --vae stabilityai/sdxl-vae
 
       janusflow convert deepseek-ai/JanusFlow-1.3B my_janusflow --dtype bfloat16
     """
     from janusflow.checkpoint.convert import convert as run
+    from janusflow.checkpoint.convert import where_vae_is
 
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that nothing is left behind
-    print(run(source, folder, to=to, dtype=dtype, sft_format=sft_format))
+    print(run(source, folder, to=to, dtype=dtype, sft_format=sft_format, vae=vae))
+    if note := where_vae_is(folder.expanduser()):
+        print(f"note: {note}", file=sys.stderr)
 
 
 @one_sentence

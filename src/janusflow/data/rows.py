@@ -13,6 +13,7 @@ from typing import Any, Literal
 from janusflow.data.folders import read_folder
 from janusflow.data.jsonlines import AS_LINES, FAULT, FOLDER, JsonLines, is_array, is_lines, read_lines
 from janusflow.data.tars import Tars
+from janusflow.offline import cached_if_unreachable, first_line
 from janusflow.progress import without_others
 
 BUILDERS = {"parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
@@ -115,8 +116,9 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
             raise ValueError(f"{config.path} is no folder")
         return read_folder(path, config.split), path
     if config.kind == "hub":
-        tars = remote_tars(config.path, config.split)
-        return (_downloaded(tars) if tars else _undecoded(_load(config, path=config.path))), Path()
+        with cached_if_unreachable(config.path) as why:
+            tars = remote_tars(config.path, config.split)
+            return (_downloaded(tars) if tars else _undecoded(_load(config, why, path=config.path))), Path()
     if config.kind not in SUFFIXES:
         known = "tinyworld, webdataset, parquet, jsonl, folder, hub"
         raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
@@ -134,11 +136,11 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
     options = {"path": BUILDERS[config.kind], "data_files": {config.split: [str(file) for file in found]}}
     scattered = len({file.parent for file in found}) > 1 and not config.streaming
     try:
-        rows = _readable(found, config) if scattered else _load(config, **options)
+        rows = _readable(found, config) if scattered else _load(config, "", **options)
     except _unreadable() as error:
         if scattered:
             raise
-        told = f"{config.path} cannot be read as {config.kind}: {str(error).splitlines()[0]}"
+        told = f"{config.path} cannot be read as {config.kind}: {first_line(error)}"
         told += f"; {AS_LINES}" if config.kind == "jsonl" else ""
         if config.streaming:
             raise ValueError(told) from error
@@ -148,8 +150,8 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
     return _undecoded(rows), folder
 
 
-def _load(config: SourceConfig, **options: Any) -> Any:
-    """What `datasets` reads.
+def _load(config: SourceConfig, why: str, **options: Any) -> Any:
+    """What `datasets` reads; `why` says why nothing can be fetched, "" if it can.
 
     Raises:
         ValueError: of a hub id, if it cannot be read.
@@ -161,7 +163,7 @@ def _load(config: SourceConfig, **options: Any) -> Any:
     except _unreadable() as error:
         if config.kind != "hub":
             raise
-        raise ValueError(f"{config.path} cannot be read as hub: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{config.path} cannot be read as hub: {why or first_line(error)}") from error
 
 
 def _undecoded(rows: Any) -> Any:

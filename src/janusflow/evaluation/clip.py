@@ -14,6 +14,7 @@ from PIL import Image
 from janusflow.building import open_complete
 from janusflow.device import resolve_device
 from janusflow.evaluation.geneval import COLORS, Detection
+from janusflow.offline import cached_if_unreachable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +46,9 @@ class Clip:
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
         try:
-            model = open_complete(CLIPModel, name).to(resolve_device(device))
-            return cls(model, CLIPImageProcessorPil.from_pretrained(name), AutoTokenizer.from_pretrained(name))
+            with cached_if_unreachable(name):
+                model = open_complete(CLIPModel, name).to(resolve_device(device))
+                return cls(model, CLIPImageProcessorPil.from_pretrained(name), AutoTokenizer.from_pretrained(name))
         except (OSError, KeyError) as error:
             wanted = "a folder with a transformers CLIPModel and its processors, or its name on the hub"
             raise ValueError(

@@ -14,6 +14,7 @@ from PIL import Image
 from janusflow.building import open_complete
 from janusflow.device import resolve_device
 from janusflow.evaluation.geneval import THRESHOLD, Detection
+from janusflow.offline import cached_if_unreachable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +53,9 @@ class Detector:
         from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessorPil
 
         try:
-            model = open_complete(Mask2FormerForUniversalSegmentation, name).to(resolve_device(device))
-            processor = Mask2FormerImageProcessorPil.from_pretrained(name)
+            with cached_if_unreachable(name):
+                model = open_complete(Mask2FormerForUniversalSegmentation, name).to(resolve_device(device))
+                processor = Mask2FormerImageProcessorPil.from_pretrained(name)
         except (OSError, KeyError) as error:
             wanted = "a folder with a transformers Mask2Former and its processor, or its name on the hub"
             raise ValueError(

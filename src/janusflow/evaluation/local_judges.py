@@ -13,6 +13,7 @@ from PIL import Image
 
 from janusflow.checkpoint.files import find_folder
 from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.offline import cached_if_unreachable
 
 if TYPE_CHECKING:
     from janusflow.pipeline import JanusFlow
@@ -89,9 +90,10 @@ class LocalJudge:
         self.name, self.options = place, options
         where = str(Path(place).expanduser())
         try:
-            config = AutoConfig.from_pretrained(where)
-            self.sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-            self._processor = _open_processor(where, config) if self.sees else AutoTokenizer.from_pretrained(where)
+            with cached_if_unreachable(where):
+                config = AutoConfig.from_pretrained(where)
+                self.sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+                self._processor = _open_processor(where, config) if self.sees else AutoTokenizer.from_pretrained(where)
         except (OSError, ValueError, ImportError) as error:
             raise _refusal(place, error) from error
         self._lock = threading.Lock()
@@ -107,7 +109,8 @@ class LocalJudge:
         where, device = str(Path(self.name).expanduser()), resolve_device(self.options.device)
         kind = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
         try:
-            return open_complete(kind, where, dtype=self.options.dtype).to(device).eval()
+            with cached_if_unreachable(where):
+                return open_complete(kind, where, dtype=self.options.dtype).to(device).eval()
         except (OSError, ValueError, ImportError) as error:
             raise _refusal(self.name, error) from error
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from janusflow.evaluation.sample import Sample, over
 from janusflow.images import ImageSource
+from janusflow.offline import cached_if_unreachable
 
 if TYPE_CHECKING:
     from janusflow.evaluation.judges import Judge
@@ -285,12 +286,14 @@ class Benchmark(ABC):
             name = getattr(self.settings, setting)
             if not name:
                 continue
+            why = ""
             try:
-                AutoConfig.from_pretrained(name)
+                with cached_if_unreachable(name) as why:
+                    AutoConfig.from_pretrained(name)
             except (OSError, ValueError, KeyError) as error:
                 raise ValueError(
-                    f"{setting} {name!r}, which judges {self.title}, cannot be opened; give its folder with "
-                    f"--set {setting}=FOLDER, or only draw, with --mode generate"
+                    f"{setting} {name!r}, which judges {self.title}, cannot be opened{why and f' ({why})'}; give its "
+                    f"folder with --set {setting}=FOLDER, or only draw, with --mode generate"
                 ) from error
 
     @abstractmethod

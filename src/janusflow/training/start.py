@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,9 +19,11 @@ from transformers.initialization import no_init_weights
 from janusflow.building import BUILDING, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
 from janusflow.checkpoint.card import write_trained_card
+from janusflow.checkpoint.convert import where_vae_is
 from janusflow.checkpoint.export import export_official
 from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
 from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.offline import cached_if_unreachable, first_line
 from janusflow.pipeline import JanusFlow
 from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.tinyworld.scenes import UNITS
@@ -61,11 +65,11 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
     with BUILDING:
         network = JanusFlowForConditionalGeneration(sizes)
     if start.llm is not None:
-        llm = open_complete(AutoModelForCausalLM, str(_local(start.llm)), dtype=torch.float32)
+        llm = open_part(AutoModelForCausalLM, start.llm, "model.llm")
         _take(network.language_model, llm.model.state_dict(), start.llm)
         _take(network.lm_head, llm.lm_head.state_dict(), start.llm)
     if start.tower is not None:
-        tower = open_complete(SiglipVisionModel, str(_local(start.tower)), dtype=torch.float32)
+        tower = open_part(SiglipVisionModel, start.tower, "model.tower")
         wanted = network.understanding_encoder.tower.state_dict().keys()
         state = {name: value for name, value in tower.state_dict().items() if name in wanted}
         _take(network.understanding_encoder.tower, state, start.tower)
@@ -127,7 +131,10 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
 def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, JanusFlowConfig]:
     """The tokenizer of another checkpoint with the new network's picture size, and the network's dimensions."""
     assert start.processor is not None
-    given, sizes = JanusFlowProcessor.from_pretrained(find_folder(start.processor)), sizes_of(start)
+    given, sizes = (
+        JanusFlowProcessor.from_pretrained(find_folder(start.processor, what="model.processor")),
+        sizes_of(start),
+    )
     text = TextSettings(
         sizes.num_understanding_tokens, sft_format=given.text.sft_format, system_prompt=given.text.system_prompt
     )
@@ -139,9 +146,19 @@ def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, JanusFlowConfig]
     return processor, sizes
 
 
-def _local(path_or_id: str) -> Path | str:
-    folder = Path(path_or_id).expanduser()
-    return folder if folder.is_dir() else path_or_id
+def open_part(kind: Any, path_or_id: str, setting: str) -> Any:
+    """A pretrained part in float32.
+
+    Raises:
+        ValueError: if it cannot be opened.
+    """
+    place, why = os.path.expanduser(path_or_id), ""
+    try:
+        with cached_if_unreachable(place) as why:
+            return open_complete(kind, place, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        said = why or first_line(error)
+        raise ValueError(f"{setting} is {path_or_id!r}, which cannot be opened as {kind.__name__}: {said}") from error
 
 
 def _take(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -234,16 +251,19 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
                 place = folder.with_name(f"{folder.name}-official")
                 licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
                 export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
-                _write_card(place, run, model)
+                if (beside / "vae").is_dir():
+                    shutil.copytree(beside / "vae", place / "vae", dirs_exist_ok=True)
+                _write_card(place, run, model, more=where_vae_is(place))
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
     world.wait()
     return folder
 
 
-def _write_card(folder: Path, run: Run, model: JanusFlow, *, adapter: bool = False) -> None:
+def _write_card(folder: Path, run: Run, model: JanusFlow, *, adapter: bool = False, more: str = "") -> None:
     config, out = run.config, Path(run.config.out)
     text = card_text(config, run.progress, out / "log.jsonl", adapter=adapter)
+    text += f"\n\n{more}" if more else ""
     title = f"{out.resolve().name}{' adapters' if adapter else ''}"
     base = config.model.checkpoint
     write_trained_card(folder, model.origin, title=title, text=text, base_model=base, adapter=adapter)
