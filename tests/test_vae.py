@@ -52,7 +52,7 @@ def test_a_checkpoint_folder_gives_its_vae_subfolder(vae_folder: Path, tmp_path:
 def test_float16_and_missing_folders_are_refused(vae_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="float16"):
         open_codec(vae_folder, torch.float16)
-    with pytest.raises(ValueError, match=r"vae is .*no AutoencoderKL folder"):
+    with pytest.raises(ValueError, match=r"vae is .*neither an AutoencoderKL folder"):
         open_codec(tmp_path / "nowhere")
 
 

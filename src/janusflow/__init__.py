@@ -20,6 +20,7 @@ _HOMES = {
     "JanusFlowForConditionalGeneration": "janusflow.model",
     "JanusFlowProcessor": "janusflow.processor",
     "StepEnd": "janusflow.settings",
+    "settings_of": "janusflow.provenance",
 }
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "JanusFlowProcessor",
     "StepEnd",
     "__version__",
+    "settings_of",
 ]
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from janusflow.pipeline import JanusFlow
     from janusflow.processor import JanusFlowProcessor
     from janusflow.settings import StepEnd
+    from janusflow.provenance import settings_of
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from janusflow.device import resolve_device
 from janusflow.images import ImageSource, load_images
 from janusflow.messages import Message
 from janusflow.processor import JanusFlowProcessor
+from janusflow.provenance import weights_digest
 from janusflow.understanding import Decoding, Speaker
 
 
@@ -32,6 +33,7 @@ class Conversational(ABC):
 
     network: Speaker
     processor: JanusFlowProcessor
+    opened: Mapping[str, str | None] = {}  # name, vae, adapter, quantize: what `from_pretrained` was given
     _computes_on: torch.device | None = None  # with `offload`
     _moving: threading.Lock  # with `offload`: held while a part is moved
     _at_work: Counter[str]  # with `offload`: how many calls each part serves
@@ -117,6 +119,17 @@ class Conversational(ABC):
         self._computes_on = resolve_device(device)
         return self
 
+    def identity(self) -> dict[str, str | None]:
+        """What a picture says of the model that made it; see `janusflow.provenance.Provenance`."""
+        return {
+            **self.opened,
+            "family": type(self).__name__,
+            "digest": weights_digest(*self._weights()),
+            "dtype": str(self.network.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "sft_format": self.processor.text.sft_format,
+        }
+
     @contextmanager
     def _working(self, part: str | None) -> Iterator[None]:
         """Puts a part of the model on the device for a while, if it waits elsewhere; the last call takes it back."""
@@ -139,6 +152,10 @@ class Conversational(ABC):
     def _move(self, part: str, place: torch.device) -> None:
         with torch.inference_mode(False):  # quantized weights cannot be moved within
             self._part(part).to(place)
+
+    def _weights(self) -> list[Any]:
+        """The modules whose weights a picture depends on."""
+        return [self.network]
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

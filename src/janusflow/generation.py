@@ -158,6 +158,31 @@ def check_seed(seed: object) -> int:
     return whole_number("seed", seed, least=0, most=LARGEST_SEED)
 
 
+def seeds_of(
+    size: Size,
+    seed: SupportsIndex | Sequence[SupportsIndex] | None,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    latents: Tensor | None,
+) -> tuple[list[int | None], SupportsIndex | Sequence[SupportsIndex] | None]:
+    """The seed that gives each picture's noise, None where none does; and the seeds to use, drawn if none are given.
+
+    A generator on the CPU that has not been used gives the noise of its seed.
+    """
+    if generator is None and latents is None:
+        seeds = choose_seeds(seed, size.prompts, size.per_prompt)
+        return [*seeds], seeds
+    if generator is None:
+        return [None] * size.pictures, seed
+    generators = [generator] * size.pictures if isinstance(generator, torch.Generator) else list(generator)
+    found: list[int | None] = []
+    for number, one in enumerate(generators):
+        new = one.device.type == "cpu" and all(one is not other for other in generators[:number])
+        first = one.initial_seed()
+        unused = new and torch.equal(one.get_state(), torch.Generator().manual_seed(first).get_state())
+        found.append(first if unused and 0 <= first <= LARGEST_SEED else None)
+    return found, seed
+
+
 def choose_noise(
     config: JanusFlowConfig,
     size: Size,

@@ -8,6 +8,7 @@ model.ask("what color is the circle?", images="circle.png")
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex, Unpack, overload
@@ -30,6 +31,7 @@ from janusflow.hub import push_to_hub
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
+from janusflow.provenance import sign
 from janusflow.settings import FlowSettings, OutputType, StepEnd, TokenSettings
 from janusflow.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
 
@@ -151,7 +153,7 @@ class Janus(Conversational):
         sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p)
         seeds = choose_seeds(seed, len(prompts), each)
         ids, visible = self.processor.encode_prompts(prompts, side="left", keep_last=True)
-        self._check_context(visible)
+        self.check_context(visible)
         with self._working("network"):
             read = read_prompts(
                 self.network,
@@ -165,7 +167,11 @@ class Janus(Conversational):
             return codes
         with self._working("codec"):
             pixels = torch.cat([self.network.decode(part) for part in codes.split(decode)])
-            return as_pictures(pixels.clip(-1, 1), output_type)
+            pictures = as_pictures(pixels.clip(-1, 1), output_type)
+        if output_type != "pil":
+            return pictures
+        named = [prompt for prompt in prompts for _ in range(each)]
+        return sign(pictures, named, seeds, asdict(sampling), self.identity(), {})
 
     def _refuse(self, others: Mapping[str, object]) -> None:
         """Arguments of JanusFlow's `generate`, or of nothing.
@@ -181,7 +187,12 @@ class Janus(Conversational):
             f"{', '.join(sorted(others))}: not for a Janus model, which generates code by code with {', '.join(known)}"
         )
 
-    def _check_context(self, visible: Tensor) -> None:
+    def check_context(self, visible: Tensor) -> None:
+        """Refuses prompts, of (P, T) visible tokens, that do not fit into the LLM's positions with the image tokens.
+
+        Raises:
+            ValueError: naming the longest prompt's tokens and what fits.
+        """
         longest, drawn = int(visible.sum(dim=1).max()), self.network.image_tokens
         room = self.network.config.text_config.max_position_embeddings
         if longest + drawn > room:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex, Unpack, overload
 
@@ -37,6 +38,7 @@ from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar, without_others
+from janusflow.provenance import input_digests, sign
 from janusflow.settings import FlowSettings, OutputType, StepChange, StepEnd
 from janusflow.size import Size, check_context, check_size
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
@@ -89,7 +91,7 @@ class JanusFlow(Conversational):
                 stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
             dtype: "auto" (what the checkpoint asks for; bfloat16 with 4 bits), "float32", "bfloat16" or a torch dtype.
             device: "auto" (the best one here), or a torch device.
-            adapter: a folder of low-rank adapters to put into the network; see `load_adapters`.
+            adapter: a folder or hub id of low-rank adapters to put into the network; see `load_adapters`.
             sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
             quantize: "int8" or "int4" keeps the large matrices in so many bits, to run them only; needs torchao.
             progress: whether to show a bar while large weights load.
@@ -121,10 +123,12 @@ class JanusFlow(Conversational):
         if isinstance(network, JanusForConditionalGeneration):
             janus = Janus(network, processor)
             janus.origin, janus.quantized = checkpoint, quantize is not None
+            janus.opened = {"name": str(path_or_id), "quantize": quantize}
             return janus  # type: ignore[return-value]
         own = checkpoint.folder / "vae"
         model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))
         model.origin, model.quantized = checkpoint, quantize is not None
+        model.opened = {"name": str(path_or_id), "vae": None if vae is None else str(vae), "quantize": quantize}
         return model if adapter is None else model.load_adapters(adapter)
 
     def load_adapters(self, folder: str | Path) -> JanusFlow:
@@ -136,6 +140,7 @@ class JanusFlow(Conversational):
         if self.adapters is not None:
             raise ValueError("the network has adapters already; unload or merge them first")
         self.adapters = open_adapters(self.network, folder)
+        self.opened = {**self.opened, "adapter": str(folder)}
         return self
 
     def merge_adapters(self, *, keep: bool = False) -> JanusFlow:
@@ -176,6 +181,7 @@ class JanusFlow(Conversational):
         if self.adapters is None:
             raise ValueError("the network has no adapters")
         self.network, self.adapters = remove_adapters(self.adapters), None
+        self.opened = {**self.opened, "adapter": None}
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -211,6 +217,9 @@ class JanusFlow(Conversational):
         if isinstance(self.vae, LatentCodec):
             self.vae.vae.to(self.device)
         return self
+
+    def _weights(self) -> list[nn.Module]:
+        return [self.network, self.codec.vae]
 
     def _part(self, part: str) -> nn.Module:
         return self.network if part == "network" else self.codec.vae
@@ -338,6 +347,7 @@ class JanusFlow(Conversational):
         self._warn_of_size(size.height, size.width)
         if output_type != "latent":
             _ = self.codec  # a VAE that is missing is told before the painting, not after it
+        seeds, seed = generation.seeds_of(size, seed, generator, latents)
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
         with self._working("vae" if image is not None else None):
             known, kept = (None, None) if image is None else known_picture(self.codec, size, image, mask, self.device)
@@ -347,7 +357,17 @@ class JanusFlow(Conversational):
         if output_type == "latent":
             return painted
         with self._working("vae"):
-            return self._output(painted, output_type, decode, kept if paste_original else None)
+            pictures = self._output(painted, output_type, decode, kept if paste_original else None)
+        if output_type != "pil":
+            return pictures
+        settings = {**asdict(sampling), "height": size.height, "width": size.width}
+        given = {name: source for name, source in (("image", image), ("mask", mask)) if source is not None}
+        if not given:
+            settings.pop("strength")
+        if mask is not None:
+            settings["paste_original"] = bool(paste_original)
+        inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
+        return sign(pictures, size.spread("prompt", prompts), seeds, settings, self.identity(), inputs)
 
     def _paint(
         self,

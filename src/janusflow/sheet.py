@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont
+
+from janusflow.provenance import png_text
 
 from janusflow.arguments import quoted
 
@@ -22,12 +24,15 @@ CHARACTER_WIDTH = 6
 def save_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
     """Writes a PNG with text chunks, beside its place and then renamed: no half-written file is ever seen.
 
+    Args:
+        picture: one that `generate` returned keeps how it was made.
+        file: where to.
+        metadata: further text, by key.
+
     Raises:
         OSError: if the folder cannot be written.
     """
-    info = PngImagePlugin.PngInfo()
-    for name, value in metadata.items():
-        info.add_itxt(name, str(value))
+    info = png_text(picture.info, metadata)
     handle, name = tempfile.mkstemp(suffix=".png.tmp", dir=file.parent)
     beside = Path(name)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from janusflow.arguments import whole_number
 from janusflow.config import JanusFlowConfig
 
+T = TypeVar("T")
 SIZE_MULTIPLE = 16  # pixels: one image token of the released checkpoints
 
 
@@ -33,15 +36,24 @@ class Size:
         Raises:
             ValueError: for another number of values.
         """
-        if len(values) == 1:
-            values = values * self.pictures
-        elif len(values) == self.prompts:
-            values = [value for value in values for _ in range(self.per_prompt)]
-        if len(values) != self.pictures:
+        return torch.stack(self.spread(name, values))
+
+    def spread(self, name: str, values: Sequence[T]) -> list[T]:
+        """One value per generated picture, likewise, as a list.
+
+        Raises:
+            ValueError: for another number of values.
+        """
+        spread = list(values)
+        if len(spread) == 1:
+            spread *= self.pictures
+        elif len(spread) == self.prompts:
+            spread = [value for value in spread for _ in range(self.per_prompt)]
+        if len(spread) != self.pictures:
             raise ValueError(
-                f"{len(values)} {name}s were given for {self.prompts} prompts of {self.per_prompt} pictures each"
+                f"{len(spread)} {name}s were given for {self.prompts} prompts of {self.per_prompt} pictures each"
             )
-        return torch.stack(values)
+        return spread
 
 
 def check_size(config: JanusFlowConfig, height: object, width: object, latents: Tensor | None) -> tuple[int, int]:

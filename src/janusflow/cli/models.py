@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from inspect import signature
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from janusflow import __version__
 from janusflow.arguments import quoted
 from janusflow.cli.options import (
     Adapter,
@@ -27,18 +25,25 @@ from janusflow.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from janusflow.pipeline import JanusFlow
 
-NAME_LENGTH = 40  # characters of a prompt in a file's name
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @one_sentence
 def generate(
-    prompts: Annotated[list[str], typer.Argument(help="What to paint; several prompts are painted together.")],
-    model: Model = "tiny",
+    prompts: Annotated[
+        Optional[list[str]], typer.Argument(help="What to generate; several prompts are generated together.")
+    ] = None,
+    prompt_file: Annotated[
+        Optional[Path], typer.Option("--prompts", help="File with a prompt in each line, or .jsonl; can be resumed.")
+    ] = None,
+    source: Annotated[
+        Optional[Path], typer.Option("--from", help="A PNG that was generated, to generate again.")
+    ] = None,
+    model: Annotated[
+        Optional[str], typer.Option("--model", "-m", help="'tiny' (the default), a folder, or a hub id.")
+    ] = None,
     vae: Vae = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures of each prompt.")] = 1,
@@ -70,9 +75,17 @@ def generate(
     sft_format: SftFormat = None,
     debug: Debug = False,
 ) -> None:
-    """Paint pictures from words.
+    """Generate pictures from words.
 
-    Writes PNG files that carry prompt, seed and settings, and a contact sheet when there are several.
+    Writes PNG files that carry prompt, seed and settings, each as soon as it is made, and a contact sheet when there
+    are several.
+
+    With --prompts FILE every line is a prompt or, in a .jsonl file, an object such as {"prompt": "a star", "seed": 7,
+    "steps": 30, "guidance": 2, "size": 512, "n": 4}. The same command continues a run that was stopped: what is there
+    with the same settings is not made again, and manifest.jsonl lists every picture.
+
+    With --from PICTURE the model, prompt, seed and settings are those of that picture; options that are given replace
+    them.
 
     [bold]Examples[/bold]
 
@@ -81,16 +94,26 @@ def generate(
       janusflow generate "three stars" "a green cross" --num-images 4 --steps 30 --guidance 2 --seed 0 --out pictures
 
       janusflow generate "a yellow star" --image scene.png --mask mask.png
+
+      janusflow generate --prompts prompts.txt --num-images 2 --out pictures
+
+      janusflow generate --from pictures/001-three-stars-0.png --steps 50
     """
+    from janusflow.cli.pictures import check_again, from_words, merged, opening_of
+    from janusflow.cli.prompt_file import from_file
     from janusflow.generation import choose_seeds
+    from janusflow.provenance import provenance_of, settings_of
     from janusflow.sheet import output_folder
 
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that no file is half-written
     if num_images < 1:
         raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
-    seeds = choose_seeds(seed, len(prompts), num_images)
+    if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
+        raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (with another prompt, if you like)")
     asked: dict[str, Any] = {
         "num_inference_steps": steps,
         "guidance_scale": guidance,
+        "seed": seed,
         "solver": solver,
         "shift": shift,
         "height": height,
@@ -103,16 +126,32 @@ def generate(
         "top_k": top_k,
         "top_p": top_p,
     }
-    origin = {"model": model, "vae": vae, "adapter": adapter, "dtype": dtype, "sft_format": sft_format}
+    opening = {
+        "model": model,
+        "vae": vae,
+        "dtype": None if dtype == "auto" else dtype,
+        "adapter": adapter,
+        "quantize": quantize,
+        "sft_format": sft_format,
+    }
+    made = None if source is None else provenance_of(source)
+    if made is not None and source is not None:
+        asked, opening = merged(settings_of(source), asked), merged(opening_of(made), opening)
+        prompts = prompts or [made.settings["prompts"]]
+        del asked["prompts"]
+    first = asked.pop("seed")
+    seeds = choose_seeds(first, len(prompts or [""]), num_images)
+    opening = {name: value for name, value in opening.items() if value is not None}
     with output_folder(out):
-        opened = _open(model, vae, dtype, device, adapter, quantize, sft_format)
+        opened = _open(**{"model": "tiny", "vae": None, "dtype": "auto", "device": device, **opening})
         settings = _settings(opened, asked)
-        pictures = opened.generate(
-            prompts, num_images_per_prompt=num_images, seed=seeds, batch_size=batch_size, **settings
-        )
-        named = [prompt for prompt in prompts for _ in range(num_images)]
-        used = {name: value for name, value in {**origin, **settings}.items() if value is not None}
-        _write(pictures, named, seeds, out, used)
+        if made is not None and source is not None:
+            check_again(opened, made, asked, source)
+        if prompt_file is not None:
+            from_file(opened, prompt_file, settings, out, pictures=num_images, seed=first, batch_size=batch_size)
+        else:
+            named = [prompt for prompt in prompts or [] for _ in range(num_images)]
+            from_words(opened, named, seeds, settings, out, batch_size)
 
 
 @one_sentence
@@ -216,22 +255,32 @@ def chat(
 
 @one_sentence
 def info(
-    place: Annotated[str, typer.Argument(metavar="[MODEL]", help="'tiny', a folder, or a hub id.")] = "",
+    place: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="'tiny', a folder, or a hub id; or a PNG that was generated.")
+    ] = "",
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
     debug: Debug = False,
 ) -> None:
-    """Show what a checkpoint is and how it would be opened, without loading its weights.
+    """Show what a checkpoint is and how it would be opened, without loading its weights; or how a picture was made.
 
     [bold]Examples[/bold]
 
       janusflow info
 
       janusflow info deepseek-ai/JanusFlow-1.3B --dtype bfloat16
+
+      janusflow info pictures/001-three-stars-0.png
     """
     from rich.console import Console
     from rich.table import Table
+
+    if _is_file(place):
+        from janusflow.provenance import describe_picture
+
+        print("\n".join(f"{name:<20} {value}" for name, value in describe_picture(place)))
+        return
 
     from janusflow.checkpoint.describe import describe
     from janusflow.device import resolve_device, resolve_dtype
@@ -342,22 +391,3 @@ def _settings(model: JanusFlow, asked: dict[str, Any]) -> dict[str, Any]:
         named = ", ".join("--" + options.get(name, name).replace("_", "-") for name in refused)
         raise ValueError(f"{named}: not for a {type(model).__name__} model")
     return {name: known[name].default if value is None else value for name, value in asked.items() if name in known}
-
-
-def _write(
-    pictures: list[Image.Image], prompts: list[str], seeds: list[int], out: Path, settings: dict[str, Any]
-) -> None:
-    """PNG files under names that are still free, and a contact sheet if there are several."""
-    from janusflow.sheet import contact_sheet, save_png
-
-    first = 1 + max((int(m[1]) for file in out.iterdir() if (m := re.match(r"(\d+)-", file.name))), default=0)
-    for number, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True), start=first):
-        slug = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:NAME_LENGTH].strip("-") or "picture"
-        file = out / f"{number:03d}-{slug}-{seed}.png"
-        save_png(picture, file, {"prompt": prompt, "seed": seed, **settings, "Software": f"janusflow {__version__}"})
-        print(file)
-    if len(pictures) > 1:
-        file = out / f"{first:03d}-sheet.png"
-        labels = [f"{prompt} ({seed})" for prompt, seed in zip(prompts, seeds, strict=True)]
-        save_png(contact_sheet(pictures, labels), file, settings)
-        print(file)
