@@ -1,7 +1,8 @@
 # make demo   paints pictures and answers questions with the shipped model
 # make test   runs the tests
+# make test-versions   runs tests with the oldest and the newest transformers, diffusers, ... that are allowed
 # make check-install   builds the wheel and runs README's quick start on it with core dependencies only
-# The first two make the environment .venv from requirements.lock when it is not there; afterwards everything works offline.
+# The first two make the environment .venv from requirements.lock when it is not there; afterwards they work offline.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ READY := .venv/.ready
 # torchao stands beside the environment: diffusers imports it wherever it is installed, and it talks while it loads.
 QUANTIZE := .venv/quantize
 
-.PHONY: demo test check-install lint format bench lock clean
+.PHONY: demo test test-versions check-install lint format bench lock clean
 
 demo: $(READY)
 	$(BIN)/janusflow demo --out demo
@@ -19,9 +20,12 @@ test: $(READY)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 	$(if $(ARGS),,PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/test_quantization.py)
 
-# Not a part of `make test`: some minutes, and the network.
+# Not parts of `make test`: they take a while, and the network.
 check-install:
 	PYTHON=$(PYTHON) .ci/check-install
+
+test-versions:
+	PYTHON=$(PYTHON) .ci/check-versions
 
 lint: $(READY)
 	$(BIN)/ruff check .

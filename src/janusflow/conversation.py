@@ -121,11 +121,12 @@ class Conversational(ABC):
 
     def identity(self) -> dict[str, str | None]:
         """What a picture says of the model that made it; see `janusflow.provenance.Provenance`."""
+        network: Any = self.network
         return {
             **self.opened,
             "family": type(self).__name__,
             "digest": weights_digest(*self._weights()),
-            "dtype": str(self.network.dtype).removeprefix("torch."),
+            "dtype": str(network.dtype).removeprefix("torch."),
             "device": self.device.type,
             "sft_format": self.processor.text.sft_format,
         }

@@ -49,7 +49,7 @@ class Provenance:
     inputs: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[Any, Any]:
         """The entries of a picture's `info`: all of it as JSON, and under the keys that other programs look for."""
         settings = {name: value for name, value in self.settings.items() if name != "prompts"}
         prompt, known = self.settings["prompts"], settings.get
@@ -80,7 +80,7 @@ class GeneratedPicture(Image.Image):
 
     def save(
         self,
-        fp: str | bytes | os.PathLike[str] | IO[bytes],
+        fp: str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes],
         format: str | None = None,  # noqa: A002 (PIL's name)
         **params: Any,
     ) -> None:
@@ -113,13 +113,13 @@ def sign(
         own = {name: digests[number] for name, digests in inputs.items()}
         made = Provenance({"prompts": prompt, "seed": seed, **settings}, dict(model), own, versions)
         kept = GeneratedPicture.__new__(GeneratedPicture)
-        kept.__setstate__(picture.__getstate__())  # type: ignore[no-untyped-call]
-        kept.info = {**picture.info, **made.info()}
+        kept.__setstate__(picture.__getstate__())
+        kept.info = picture.info | made.info()
         signed.append(kept)
     return signed
 
 
-def png_text(info: Mapping[str, Any], more: Mapping[str, object] | None = None) -> PngImagePlugin.PngInfo:
+def png_text(info: Mapping[Any, Any], more: Mapping[str, object] | None = None) -> PngImagePlugin.PngInfo:
     """The text chunks of a PNG: how the picture was made, if its `info` says so, and more."""
     told = _parse(info[KEY], "the picture").info() if KEY in info else {}
     chunks = PngImagePlugin.PngInfo()

@@ -126,7 +126,7 @@ def generate(
         "top_k": top_k,
         "top_p": top_p,
     }
-    opening = {
+    opening: dict[str, Any] = {
         "model": model,
         "vae": vae,
         "dtype": None if dtype == "auto" else dtype,
@@ -143,7 +143,7 @@ def generate(
     seeds = choose_seeds(first, len(prompts or [""]), num_images)
     opening = {name: value for name, value in opening.items() if value is not None}
     with output_folder(out):
-        opened = _open(**{"model": "tiny", "vae": None, "dtype": "auto", "device": device, **opening})
+        opened = _open(**{"model": "tiny", "vae": None, "dtype": "auto", "device": device} | opening)
         settings = _settings(opened, asked)
         if made is not None and source is not None:
             check_again(opened, made, asked, source)

@@ -86,7 +86,8 @@ def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
         raise ValueError(f"it is not JSON ({error})") from error
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
         raise ValueError('expected an object with a prompt, such as {"prompt": "a red circle", "seed": 0}')
-    settings = {SHORT.get(name, name): value for name, value in row.items() if value is not None and name != "prompt"}
+    given = {name: value for name, value in row.items() if value is not None and name != "prompt"}
+    settings: dict[str, Any] = {SHORT.get(name, name): value for name, value in given.items()}
     settings |= _size(settings.pop("size", None))
     pictures = settings.pop("num_images_per_prompt", None)
     if pictures is not None and (type(pictures) is not int or pictures < 1):
