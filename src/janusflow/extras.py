@@ -9,7 +9,6 @@ EXTRAS = {
     "omegaconf": "train",
     "peft": "train",
     "pydantic": "train",
-    "jinja2": "eval",
     "matplotlib": "eval",
     "openai": "eval",
     "pyarrow": "eval",
