@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from janusflow.model import JanusFlowForConditionalGeneration
     from janusflow.pipeline import JanusFlow
     from janusflow.processor import JanusFlowProcessor
-    from janusflow.settings import StepEnd
     from janusflow.provenance import settings_of
+    from janusflow.settings import StepEnd
 
 
 def __getattr__(name: str) -> Any:

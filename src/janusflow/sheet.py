@@ -11,9 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from janusflow.provenance import png_text
-
 from janusflow.arguments import quoted
+from janusflow.provenance import png_text
 
 SHOWN_SIDE = 128  # pictures smaller than this are enlarged by a whole factor on a sheet
 MARGIN = 8

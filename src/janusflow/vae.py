@@ -53,9 +53,7 @@ class LatentCodec:
             with torch.inference_mode(False), cached_if_unreachable(path) as why:  # else never cast or moved
                 place = str(path) if path.is_dir() else str(source)
                 sparing = is_accelerate_available()  # diffusers prints a warning where it is not
-                vae = open_complete(
-                    AutoencoderKL, place, surplus=False, torch_dtype=dtype, low_cpu_mem_usage=sparing
-                )
+                vae = open_complete(AutoencoderKL, place, surplus=False, torch_dtype=dtype, low_cpu_mem_usage=sparing)
         except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
             if (path / "config.json").is_file():
                 raise ValueError(f"the VAE in {path} is damaged: {str(error).split('. ')[0]}") from error

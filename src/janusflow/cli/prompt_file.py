@@ -185,7 +185,9 @@ class _Made:
 
     def __init__(self, model: JanusFlow, out: Path, settings: Mapping[str, Any]) -> None:
         self.digest = model.identity()["digest"]
-        self.inputs = {name: input_digests(name, settings[name])[0] for name in INPUTS if settings.get(name) is not None}
+        self.inputs = {
+            name: input_digests(name, settings[name])[0] for name in INPUTS if settings.get(name) is not None
+        }
         self.rows: dict[str, list[dict[str, Any]]] = {}
         file = out / MANIFEST
         for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
