@@ -59,8 +59,8 @@ class LatentCodec:
                 raise ValueError(f"the VAE in {path} is damaged: {str(error).split('. ')[0]}") from error
             raise ValueError(
                 f"vae is {quoted(str(source))}, which is neither an AutoencoderKL folder here nor in the hub's cache, "
-                f"and {why or 'it was not fetched'}; pass vae=FOLDER (--vae on the command line), or output_type='latent' "
-                "to do without"
+                f"and {why or 'it was not fetched'}; pass vae=FOLDER (--vae on the command line), or "
+                "output_type='latent' to do without"
             ) from error
         return cls(vae.to(device))
 
@@ -123,8 +123,8 @@ def check_vae(codec: LatentCodec, source: object, config: JanusFlowConfig) -> No
     """
     if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
         raise ValueError(
-            f"vae {quoted(str(source))} has {codec.channels} channels and factor {codec.downscale}; the network's latents "
-            f"have {config.latent_channels} channels and factor {config.latent_downscale}"
+            f"vae {quoted(str(source))} has {codec.channels} channels and factor {codec.downscale}; the network's "
+            f"latents have {config.latent_channels} channels and factor {config.latent_downscale}"
         )
 
 

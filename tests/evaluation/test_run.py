@@ -514,5 +514,5 @@ def test_what_is_not_installed_is_named_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"evaluation needs matplotlib: pip install "janusflow\[eval\]""):
+    with pytest.raises(ValueError, match=r"evaluation needs matplotlib: pip install \"janusflow\[eval\]\""):
         evaluate(EvalRequest("counting", tmp_path), model=Model())

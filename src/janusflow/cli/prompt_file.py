@@ -19,12 +19,12 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from janusflow import generation
 from janusflow.cli.pictures import Job, make, say, slug
-from janusflow.generation import Sampling
+from janusflow.generation import Sampling, choose_strength
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
 from janusflow.provenance import ALLOWED, input_digests, provenance_of
+from janusflow.size import check_context, check_size
 from janusflow.token_generation import TokenSampling
 
 MANIFEST = "manifest.jsonl"
@@ -168,13 +168,12 @@ def _resolved(model: JanusFlow, prompt: str, settings: Mapping[str, Any]) -> dic
         model.check_context(visible)
         return chosen
     image, mask = settings.get("image"), settings.get("mask")
-    if chosen.get("strength") is None:
-        chosen["strength"] = generation.IMAGE_STRENGTH if image is not None and mask is None else 1.0
+    chosen["strength"] = choose_strength(chosen.get("strength"), image=image is not None, mask=mask is not None)
     Sampling(**chosen)
     config = model.network.config
-    height, width = generation.check_size(config, settings.get("height"), settings.get("width"), None)
+    height, width = check_size(config, settings.get("height"), settings.get("width"), None)
     cell = config.latent_downscale * config.latent_patch_size
-    generation.check_context(config, visible, (height // cell) * (width // cell))
+    check_context(config, visible, (height // cell) * (width // cell))
     if image is None:
         chosen.pop("strength")
     return {**chosen, "height": height, "width": width, "image": image, "mask": mask}
