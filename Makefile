@@ -9,6 +9,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # torchao stands beside the environment: diffusers imports it wherever it is installed, and it talks while it loads.
 QUANTIZE := .venv/quantize
+PIP := python -m pip install --quiet --disable-pip-version-check
+HASHED := uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate
 
 .PHONY: demo test test-versions check-install lint format bench lock clean
 
@@ -44,22 +46,28 @@ bench: $(READY)
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/training.py
 
-$(READY): requirements.lock pyproject.toml
+# torch has a file of its own, without hashes: its build differs by platform.
+$(READY): requirements.lock requirements-torch.lock requirements-quantize.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; give it as: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(QUANTIZE) torchao==0.18.0
+	$(BIN)/$(PIP) --no-deps --require-hashes -r requirements.lock
+	$(BIN)/$(PIP) -r requirements-torch.lock
+	$(BIN)/$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/$(PIP) --no-deps --require-hashes --target $(QUANTIZE) -r requirements-quantize.lock
 	@touch $(READY)
 
-# The pinned versions, from pyproject.toml's ranges as they resolve today. torch carries no local version suffix.
+# The pinned versions: pyproject.toml's ranges as they resolve today, with the hashes of every file of each version.
 lock:
 	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
-	.venv.lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv.lock/bin/python -m pip install --quiet "setuptools>=77" ".[train,eval,ray,dev]"
-	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip | sed 's/+cpu//' > requirements.lock
+	.venv.lock/bin/$(PIP) -r requirements-torch.lock
+	.venv.lock/bin/$(PIP) "setuptools>=77" ".[train,eval,ray,dev]"
+	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip --exclude torch > .venv.lock/pinned
+	.venv.lock/bin/$(PIP) uv
+	.venv.lock/bin/$(HASHED) .venv.lock/pinned -o requirements.lock
+	grep -o '^torchao==[^ ]*' requirements-quantize.lock > .venv.lock/quantize
+	.venv.lock/bin/$(HASHED) .venv.lock/quantize -o requirements-quantize.lock
 	rm -rf .venv.lock
 
 clean:
-	rm -rf .venv demo pictures build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo build dist .pytest_cache .ruff_cache .mypy_cache

@@ -76,6 +76,7 @@ def command(
 
 image = (
     modal.Image.debian_slim(python_version="3.11")
+    .pip_install_from_requirements(str(ROOT / "requirements-torch.lock"))
     .pip_install_from_requirements(str(ROOT / "requirements.lock"))
     .env({"HF_HOME": f"{WEIGHTS}/huggingface", "PYTHONUNBUFFERED": "1"})
 )
