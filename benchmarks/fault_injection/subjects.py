@@ -10,12 +10,15 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import chdir, suppress
 from dataclasses import dataclass
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -47,8 +50,10 @@ from janusflow import JanusFlow
 from janusflow.checkpoint.convert import convert
 from janusflow.checkpoint.describe import describe
 from janusflow.data import prepare as preparing
+from janusflow.data import reflow as reflowing
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import kind_of
+from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 from janusflow.evaluation.recipes import load_request
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import evaluate
@@ -283,6 +288,66 @@ def continued_evaluation(folder: Path, _out: Path) -> Any:
     return [report["items"], report["judged"], scores]
 
 
+REFLOW = reflowing.ReflowConfig(steps=1, guidance=1.0, batch_size=2, shard_size=2)
+
+
+def begun_reflow(folder: Path) -> None:
+    """A checkpoint, prompts, and pairs of them that were stopped while the second file was written."""
+    golden("janusflow-small-a", folder)
+    write_vae(folder / "small-model" / "vae")
+    (folder / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"{n} stars"}) for n in (1, 2, 3, 4)))
+    calls, write = [], reflowing._write
+
+    def stopped(*values: Any) -> None:
+        calls.append(values)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(*values)
+
+    with mock.patch.object(reflowing, "_write", stopped), suppress(KeyboardInterrupt):
+        continued_reflow(folder, folder)
+
+
+def continued_reflow(folder: Path, _out: Path) -> Any:
+    """How many pairs a run that is continued keeps, and its files."""
+    prompts = reflowing.read_prompts(folder / "prompts.jsonl")
+    model = JanusFlow.from_pretrained(folder / "small-model", device="cpu", progress=False)
+    counts = reflowing.reflow(model, prompts, folder / "small-out", REFLOW)
+    return [counts, sorted(file.name for file in (folder / "small-out").iterdir())]
+
+
+def judge_files(folder: Path) -> None:
+    """What a judge's endpoint replies, and the account of what was spent there."""
+    message = {"role": "assistant", "content": "yes"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+    reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge", "usage": usage}
+    reply["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    (folder / "reply.json").write_text(json.dumps(reply))
+    (folder / "small-out").mkdir()
+    (folder / "small-out" / "spent.json").write_text(json.dumps({"requests": 3, "tokens": 40}))
+
+
+def use_judge(folder: Path, _out: Path) -> Any:
+    """What a judge says, and what is spent then."""
+    os.environ.update(NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+    file, account = folder / "reply.json", folder / "small-out" / "spent.json"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            content = file.read_bytes() if file.is_file() else b""
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    options = EndpointOptions(timeout=5, tries=1, max_requests=5, max_total_tokens=1000)
+    judge = EndpointJudge("judge", f"http://127.0.0.1:{server.server_port}/v1", options, account=account)
+    return [judge.reply("Is it a star?"), json.loads(account.read_text())]
+
+
 # --- recipes, records, pictures ---------------------------------------------------------------------------------------
 
 
@@ -479,6 +544,8 @@ SUBJECTS: dict[str, Subject] = {
     "preparation": Subject(
         begun_preparation, continued_preparation, {"small-out/state.json": json_file, "raw/3.png": picture_file}
     ),
+    "reflow": Subject(begun_reflow, continued_reflow, {"prompts.jsonl": json_line, "small-out/reflow.json": json_file}),
+    "judge": Subject(judge_files, use_judge, {"reply.json": json_file, "small-out/spent.json": json_file}, named=False),
     "evaluation": Subject(
         finished_evaluation,
         continued_evaluation,
