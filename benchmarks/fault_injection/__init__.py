@@ -1,3 +1,5 @@
-"""Fault injection: valid inputs (`subjects`), what is done to them (`mutations`), one process per case (`cases`), and
-kills (`kills`). `benchmarks/faults.py` is the command.
+"""Fault injection; `benchmarks/faults.py` is the command.
+
+`subjects` lists the valid inputs of `checkpoints`, `runs` and `records`; `documents`, `weights` and `media` mutate
+their files; `cases` runs one process per case, and `kills` kills commands.
 """

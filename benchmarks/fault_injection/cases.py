@@ -23,8 +23,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fault_injection.mutations import MARKER, Mutation
+from fault_injection.documents import Mutation
 from fault_injection.subjects import SUBJECTS
+from fault_injection.weights import MARKER
 
 SECONDS = 30.0  # of processor time: wall time depends on what else runs
 PATIENCE = 3.0  # times as much wall time before a case is killed

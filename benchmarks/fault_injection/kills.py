@@ -27,7 +27,9 @@ import yaml
 from safetensors.torch import load_file
 
 from fault_injection.cases import Outcome, end_group, in_child, wait_until
-from fault_injection.subjects import digest, golden, pictures_with_captions, train_settings, write_vae
+from fault_injection.checkpoints import digest, golden, write_vae
+from fault_injection.records import pictures_with_captions
+from fault_injection.runs import train_settings
 from janusflow.cli import app
 
 LEAST = 0.05  # seconds before a kill
