@@ -14,7 +14,7 @@ or as a failure:
 - left behind: files, temporary files or processes that a valid run does not leave; ran code; crashed.
 
     python benchmarks/faults.py                              # 10,000 mutated inputs and 200 kills
-    python benchmarks/faults.py --share 0.01                 # as in CI
+    python benchmarks/faults.py --share 0.05                 # the first 500 and 10
     python benchmarks/faults.py --kinds adapter,paddle --out failures.jsonl
     python benchmarks/faults.py --case 1234                  # one case again, with its message
 """
@@ -59,26 +59,30 @@ def run_cases(cases: Sequence[int], seed: int, work: Path, jobs: int) -> Iterato
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Counts of verdicts by kind, and failures by what raised them."""
+    """Counts of verdicts by kind, and failures by cause."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for outcome in outcomes:
         counts[outcome.kind][outcome.verdict] += 1
     bad = sorted({outcome.verdict for outcome in outcomes if outcome.verdict not in GOOD})
     columns = [*GOOD, *bad]
-    lines = [f"{'kind':50} {'cases':>6} " + " ".join(f"{column:>10}" for column in columns)]
+    lines = [f"{'kind':58} {'cases':>6} " + " ".join(f"{column:>10}" for column in columns)]
     for kind, found in [*counts.items(), ("all", sum(counts.values(), Counter()))]:
         row = " ".join(f"{found[column] or '':>{max(len(column), 10)}}" for column in columns)
-        lines.append(f"{kind:50} {found.total():6} {row}")
-    causes = Counter(
-        (outcome.verdict, outcome.place, outcome.message.split(":")[0], outcome.kind)
-        for outcome in outcomes
-        if outcome.verdict not in GOOD
-    )
-    lines += [
-        f"{count:5}  {verdict:18} {place:45} {error:28} {kind}"
-        for (verdict, place, error, kind), count in causes.most_common()
+        lines.append(f"{kind:58} {found.total():6} {row}")
+    return "\n".join([*lines, "", *_causes([outcome for outcome in outcomes if outcome.verdict not in GOOD])])
+
+
+def _causes(failures: Sequence[Outcome]) -> list[str]:
+    """Failures by verdict, line of ours and exception, the most frequent first; each with one of its cases."""
+    groups: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
+    for one in failures:
+        error = one.message.split(":")[0] if one.place else ""
+        groups[one.verdict, one.place or one.kind, error].append(one)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    return [
+        f"{len(found):5}  {verdict:18} {place:60} {error:20} case {found[0].case}: {found[0].kind}: {found[0].mutation}"
+        for (verdict, place, error), found in ordered
     ]
-    return "\n".join(lines)
 
 
 def main(

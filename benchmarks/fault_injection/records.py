@@ -166,8 +166,7 @@ def write_picture(name: str, folder: Path) -> None:
     picture.save(folder / name, **options)
 
 
-def use_picture(folder: Path, _out: Path) -> Any:
+def use_picture(name: str, folder: Path, _out: Path) -> Any:
     """The pixels of a picture."""
-    (file,) = folder.iterdir()
-    picture = load_image(file)
+    picture = load_image(folder / name)
     return [list(picture.size), digest(np.asarray(picture))]

@@ -151,5 +151,8 @@ SUBJECTS: dict[str, Subject] = {
     "captions": Subject(captions, read_records, {"data/3.txt": text_file, "data/3.png": picture_file}, lossy=True),
     "metadata": Subject(partial(metadata, kind="jsonl"), read_records, {"data/metadata.jsonl": json_line}, lossy=True),
     "csv": Subject(partial(metadata, kind="csv"), read_records, {"data/metadata.csv": text_file}, lossy=True),
-    **{f"picture-{name}": Subject(partial(write_picture, name), use_picture, {name: picture_file}) for name in FORMATS},
+    **{
+        f"picture-{name}": Subject(partial(write_picture, name), partial(use_picture, name), {name: picture_file})
+        for name in FORMATS
+    },
 }
