@@ -141,7 +141,7 @@ def _use(name: str, folder: Path, changes: dict[str, bytes | None]) -> dict[str,
 
 def _listing(folder: Path) -> set[str]:
     paths = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    return {path for path in paths if not path.startswith(("tmp", "cache", "result.json", "said"))}
+    return {path for path in paths if not path.startswith(("tmp", "cache", "result.json", "said", "began"))}
 
 
 def _judge(
@@ -197,7 +197,8 @@ def in_child(action: Callable[[], Any], folder: Path) -> dict[str, Any]:
     orphans = end_group(pid)
     found: dict[str, Any] = {"killed": killed, "orphans": orphans}
     found["seconds"] = usage.ru_utime + usage.ru_stime
-    found["bytes"] = max(usage.ru_maxrss * 1024 - base, 0)
+    began = int((folder / "began").read_text() or base) if (folder / "began").is_file() else base
+    found["bytes"] = max(usage.ru_maxrss * 1024 - began, 0)
     if os.WIFSIGNALED(status):
         found.update(error="", type="", user=False, signal=os.WTERMSIG(status))
     result = folder / "result.json"
@@ -258,6 +259,7 @@ def _child(action: Callable[[], Any], folder: Path) -> None:
             import datasets
 
             datasets.config.HF_DATASETS_CACHE = folder / "cache"
+        (folder / "began").write_text(str(_status("VmRSS")))  # less than the parent's: it maps files anew
         limit = _status("VmSize") + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
