@@ -116,7 +116,7 @@ def change_document(document: Any, rng: Random, write: Callable[[Any], bytes]) -
     holder = {"": document}
     place: Any = holder
     key: Any = ""
-    path = []
+    path: list[str] = []
     while isinstance(place[key], (dict, list)) and place[key] and (not path or rng.random() < 0.8):
         place = place[key]
         key = rng.choice(list(place)) if isinstance(place, dict) else rng.randrange(len(place))

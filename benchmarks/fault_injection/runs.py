@@ -10,8 +10,8 @@ from contextlib import chdir, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
+from PIL import Image
 from safetensors.torch import load_file
 
 from fault_injection.checkpoints import digest, golden, write_vae
@@ -71,25 +71,31 @@ def resumed_run(folder: Path, _out: Path) -> Any:
 
 
 def begun_preparation(folder: Path) -> None:
-    """Pictures, and a preparation of them that was stopped while it wrote its last shard."""
+    """Pictures, and a preparation of them that was stopped in its last shard."""
     pictures_with_captions(folder / "raw")
-    calls, write = [], preparing._write_shard
-
-    def stopped(*values: Any) -> None:
-        calls.append(values)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        write(*values)
-
-    with chdir(folder), mock.patch.object(preparing, "_write_shard", stopped), suppress(KeyboardInterrupt):
-        preparing.prepare(SourceConfig("folder", "raw"), Path("small-out"), PREPARE)
+    with suppress(KeyboardInterrupt):
+        _prepare(folder, stop=7)
 
 
 def continued_preparation(folder: Path, _out: Path) -> Any:
     """What a preparation that is continued has written."""
+    _prepare(folder)
+    place = folder / "small-out"
+    return {file.name: digest(file.read_bytes()) for file in sorted(place.iterdir()) if file.name != "state.json"}
+
+
+def _prepare(folder: Path, stop: int = 0) -> None:
+    """Prepare, and stop as if interrupted when that many pictures were scored."""
+    scored = []
+
+    def score(picture: Image.Image) -> float:
+        scored.append(picture.size)
+        if len(scored) == stop:
+            raise KeyboardInterrupt
+        return 1.0
+
     with chdir(folder):
-        preparing.prepare(SourceConfig("folder", "raw"), Path("small-out"), PREPARE)
-    return {f.name: digest(f.read_bytes()) for f in sorted((folder / "small-out").iterdir()) if f.name != "state.json"}
+        preparing.prepare(SourceConfig("folder", "raw"), Path("small-out"), PREPARE, scorer=score)
 
 
 EVALUATION: dict[str, Any] = {"limit": 4, "batch_size": 4, "settings": {"prompts": 1, "images": 1}}
@@ -116,24 +122,29 @@ def begun_reflow(folder: Path) -> None:
     golden("janusflow-small-a", folder)
     write_vae(folder / "small-model" / "vae")
     (folder / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"{n} stars"}) for n in (1, 2, 3, 4)))
-    calls, write = [], reflowing._write
-
-    def stopped(*values: Any) -> None:
-        calls.append(values)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        write(*values)
-
-    with mock.patch.object(reflowing, "_write", stopped), suppress(KeyboardInterrupt):
-        continued_reflow(folder, folder)
+    with suppress(KeyboardInterrupt):
+        _reflow(folder, stop=2)
 
 
 def continued_reflow(folder: Path, _out: Path) -> Any:
     """How many pairs a run that is continued keeps, and its files."""
+    counts = _reflow(folder)
+    return [counts, sorted(file.name for file in (folder / "small-out").iterdir())]
+
+
+def _reflow(folder: Path, stop: int = 0) -> dict[str, int]:
+    """Make pairs, and stop as if interrupted when that many batches were judged."""
+    judged = []
+
+    def keep(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
+        judged.append(numbers)
+        if len(judged) == stop:
+            raise KeyboardInterrupt
+        return list(pictures)
+
     prompts = reflowing.read_prompts(folder / "prompts.jsonl")
     model = JanusFlow.from_pretrained(folder / "small-model", device="cpu", progress=False)
-    counts = reflowing.reflow(model, prompts, folder / "small-out", REFLOW)
-    return [counts, sorted(file.name for file in (folder / "small-out").iterdir())]
+    return reflowing.reflow(model, prompts, folder / "small-out", REFLOW, correct=keep)
 
 
 def judge_files(folder: Path) -> None:
