@@ -127,12 +127,12 @@ def _use(name: str, folder: Path, changes: dict[str, bytes | None]) -> dict[str,
     """Copy a base, change files, and use it in a process of its own."""
     given = folder / "input"
     shutil.copytree(folder.parents[0 if folder.name == "making" else 1] / "bases" / name, given)
+    (folder / "out").mkdir()
+    before = _listing(folder)
     for file, data in changes.items():
         (given / file).unlink()
         if data is not None:
             (given / file).write_bytes(data)
-    (folder / "out").mkdir()
-    before = _listing(folder)
     found = in_child(lambda: SUBJECTS[name].use(given, folder / "out"), folder)
     found["new"] = sorted(_listing(folder) - before)
     found["temporary"] = sorted(path.name for path in (folder / "tmp").iterdir())
