@@ -8,7 +8,6 @@ EXTRAS = {
     "datasets": "train",
     "omegaconf": "train",
     "peft": "train",
-    "pydantic": "train",
     "matplotlib": "eval",
     "openai": "eval",
     "pyarrow": "eval",

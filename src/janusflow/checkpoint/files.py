@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
+from janusflow import files
 from janusflow.arguments import quoted
 from janusflow.offline import cached_if_unreachable, first_line
 
@@ -34,7 +34,7 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "mo
         ValueError: if it is none of these, or the hub cannot be reached and nothing is cached.
     """
     if str(path_or_id) == TINY:
-        return Path(str(files("janusflow") / "assets" / TINY))
+        return Path(str(resources.files("janusflow") / "assets" / TINY))
     folder = Path(os.path.expanduser(path_or_id))
     name = str(path_or_id)
     try:
@@ -95,10 +95,7 @@ def read_json(file: Path) -> dict[str, Any]:
         export = file.parent / "export"
         hint = f"; the model that training wrote is {export}" if (export / file.name).is_file() else ""
         raise ValueError(f"{file.parent} {what}: it holds no {file.name}{hint}")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+    value = files.read_json(file)
     if not isinstance(value, dict):
         raise ValueError(f"{file} is damaged: it holds no JSON object")
     return value

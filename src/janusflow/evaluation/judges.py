@@ -22,7 +22,6 @@ from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 from janusflow.evaluation.local_judges import FamilyJudge, LocalJudge, LocalOptions
 from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.evaluation.records import ESCAPED
-from janusflow.extras import require
 from janusflow.reasoning import final_answer
 
 OPENAI = "https://api.openai.com/v1"
@@ -233,7 +232,6 @@ def _checked(kind: type[Any], options: Mapping[str, Any], spec: str) -> Any:
     Raises:
         ValueError: naming the option.
     """
-    require("a judge", "pydantic", extra="eval")
     from pydantic import TypeAdapter, ValidationError
 
     known = kind.__dataclass_fields__

@@ -20,7 +20,6 @@ from janusflow.arguments import quoted
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.tree import read_tree
 from janusflow.evaluation.umm_config import read_umm
-from janusflow.extras import require
 
 BLOCKS = ("options", "settings")
 
@@ -44,7 +43,6 @@ def load_request(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
 
 
 def _request(file: Path, told: dict[str, Any]) -> EvalRequest:
-    require("evaluation", "pydantic", extra="eval")
     from pydantic import TypeAdapter, ValidationError
 
     known = EvalRequest.__dataclass_fields__

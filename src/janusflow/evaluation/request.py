@@ -59,7 +59,7 @@ class EvalRequest:
             ValueError: for an unknown benchmark or setting, a value that cannot be, or if the extra [eval] is not
                 installed.
         """
-        require("evaluation", "pydantic", "matplotlib", extra="eval")
+        require("evaluation", "matplotlib", extra="eval")
         from pydantic import TypeAdapter, ValidationError
 
         if self.mode not in MODES:

@@ -459,7 +459,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     Raises:
         ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
     """
-    require("training", "omegaconf", "pydantic")
+    require("training", "omegaconf")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -507,7 +507,6 @@ def read_config(values: Any, *, check: bool = True) -> TrainConfig:
     Raises:
         ValueError: as `load_config`.
     """
-    require("training", "pydantic")
     from pydantic import TypeAdapter, ValidationError
 
     for part in (TrainConfig, *STRICT):
