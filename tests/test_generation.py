@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from itertools import product
 from pathlib import Path
@@ -350,3 +351,27 @@ def test_a_vae_that_does_not_fit_is_refused(small_folder: Path) -> None:
     model = JanusFlow.from_pretrained(small_folder, vae=tiny_vae, device="cpu")
     with pytest.raises(ValueError, match="4 channels and factor 4; the network's latents have 4 channels and factor 8"):
         model.generate(PROMPT, num_inference_steps=1)
+
+
+@pytest.mark.parametrize("interval", [np.array([0.1, 0.9]), torch.tensor([0.1, 0.9], dtype=torch.float64), [0.1, 0.9]])
+def test_numbers_of_other_libraries_are_taken_as_pythons(small_model: JanusFlow, interval: Any) -> None:
+    settings: dict[str, Any] = {"seed": 0, "num_inference_steps": 2}
+    expected = small_model.generate("a star", guidance_interval=(0.1, 0.9), guidance_scale=2.5, **settings)[0]
+    found = small_model.generate("a star", guidance_interval=interval, guidance_scale=np.float32(2.5), **settings)[0]
+    assert found.tobytes() == expected.tobytes()
+    assert json.loads(found.info["janusflow"]) == json.loads(expected.info["janusflow"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("guidance_scale", "2"),
+        ("guidance_interval", 0.5),
+        ("guidance_interval", "01"),
+        ("shift", None),
+        ("shift", True),
+    ],
+)
+def test_settings_that_are_not_numbers_are_refused(small_model: JanusFlow, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .*expected"):
+        small_model.generate("a star", **{name: value})

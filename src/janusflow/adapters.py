@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from janusflow.arguments import quoted
 from janusflow.building import BUILDING, finite, named
 from janusflow.checkpoint.files import find_folder
 from janusflow.extras import require
@@ -40,11 +41,14 @@ def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path
     require("an adapter", "peft")
     name = str(folder)
     place = Path(os.path.expanduser(name))
-    if not place.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        place = find_folder(name, what="adapter")
-    for file in (CONFIG, WEIGHTS):
-        if not (place / file).is_file():
-            raise ValueError(f"{folder} holds no adapters: expected {CONFIG} and {WEIGHTS}, found no {file}")
+    try:
+        if not place.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+            place = find_folder(name, what="adapter")
+        lacking = [file for file in (CONFIG, WEIGHTS) if not (place / file).is_file()]
+    except OSError as error:  # a name that is longer than any path
+        raise ValueError(f"adapter is {quoted(name)}; {error.strerror}") from error
+    if lacking:
+        raise ValueError(f"{folder} holds no adapters: expected {CONFIG} and {WEIGHTS}, found no {lacking[0]}")
     tensors = _read(place / WEIGHTS)
     with BUILDING:
         return _put_in(network, place, _config(place, tensors), tensors)
@@ -104,7 +108,8 @@ def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # PEFT still asks for it
             adapted = peft.PeftModel(network, config)
-        wanted = set(get_peft_model_state_dict(adapted))
+        # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
+        wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
         for fault, names in (("lack", wanted - tensors.keys()), ("have surplus", tensors.keys() - wanted)):
             if names:
                 raise ValueError(f"they {fault} {named(names, 'tensors')}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import math
 import operator
 from collections.abc import Callable, Collection, Iterable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, SupportsFloat, TypeVar, cast
 
 QUOTED_LENGTH = 200  # characters of a value in an error: most paths, and never a picture
 QUOTED_END = 40  # of them from its end, where a path has its name
@@ -90,6 +91,24 @@ def whole_number(name: str, value: object, *, least: int = 1, most: int | None =
     except TypeError as error:  # such as an array of several numbers
         raise ValueError(refusal) from error
     if number < least or (most is not None and number > most):
+        raise ValueError(refusal)
+    return number
+
+
+def real_number(name: str, value: object) -> float:
+    """A number as Python's `float`; NumPy's, tensors of one value and fractions are accepted, texts and bools are not.
+
+    Raises:
+        ValueError: for anything else, infinite numbers and NaN among them.
+    """
+    refusal = f"{name} is {quoted(value)}; expected a finite number"
+    if isinstance(value, (bool, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise ValueError(refusal)
+    try:
+        number = float(cast(SupportsFloat, value))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # such as an array of several numbers
+        raise ValueError(refusal) from error
+    if not math.isfinite(number):
         raise ValueError(refusal)
     return number
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from janusflow.arguments import quoted, whole_number
 from janusflow.device import CPU
 from janusflow.images import ImageSource, load_images
 
@@ -53,11 +54,11 @@ class Batching:
         for name, allowed in choices:
             value = getattr(self, name)
             if not isinstance(value, (str, bool)) or value not in allowed:
-                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
+                raise ValueError(f"{name} is {quoted(value)}; allowed are {', '.join(map(repr, allowed))}")
         for name in ("max_length", "pad_to_multiple_of"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 upwards")
+            if value is not None:
+                object.__setattr__(self, name, whole_number(name, value))
         limited = TRUNCATION[self.truncation] or PADDING[self.padding] == "max_length"
         if limited and self.max_length is None:
             raise ValueError("truncation and padding='max_length' need max_length, a number of tokens")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from janusflow import generation, quantization
 from janusflow.adapters import open_adapters, remove_adapters
-from janusflow.arguments import checked_names, whole_number
+from janusflow.arguments import checked_names, quoted, whole_number
 from janusflow.building import BUILDING
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
 from janusflow.checkpoint.card import keep_licence
@@ -102,7 +102,10 @@ class JanusFlow(Conversational):
         place = resolve_device(device)
         checkpoint = open_checkpoint(path_or_id)
         if vae is not None:
-            vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
+            try:
+                vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
+            except OSError as error:  # longer than any path
+                raise ValueError(f"vae is {quoted(str(vae))}; {error.strerror}") from error
         processor = JanusFlowProcessor.from_pretrained(
             checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
         )

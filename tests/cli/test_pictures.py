@@ -149,6 +149,26 @@ def test_other_settings_make_other_pictures_and_overwrite_none(run: Run, tmp_pat
     assert "0 pictures made, 1 were there" in result.stderr
 
 
+def test_inpainting_from_a_file_is_resumed_and_keeps_its_settings(run: Run, picture: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    Image.new("L", (40, 24), 255).save(mask)
+    (tmp_path / "prompts.txt").write_text("a star\n")
+    given = ["--prompts", str(tmp_path / "prompts.txt"), "--seed", "1", "--image", str(picture), "--mask", str(mask)]
+    for options, pasted in (([], True), (["--no-paste-original"], False)):
+        out = tmp_path / f"pasted-{pasted}"
+        assert "1 pictures made, 0 were there" in run(*given, *options, "--out", str(out)).stderr
+        (file,) = out.glob("*.png")
+        assert settings_of(file)["paste_original"] is pasted
+        assert "0 pictures made, 1 were there" in run(*given, *options, "--out", str(out)).stderr
+
+
+def test_pictures_of_another_chat_template_are_not_taken_as_done(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a star\n")
+    given = ["--prompts", str(tmp_path / "prompts.txt"), "--seed", "1", "--out", str(tmp_path / "out")]
+    run(*given)
+    assert "1 pictures made, 0 were there" in run(*given, "--sft-format", "deepseek").stderr
+
+
 def test_lines_of_json_have_settings_of_their_own(run: Run, small_model: JanusFlow, tmp_path: Path) -> None:
     file, out = tmp_path / "prompts.jsonl", tmp_path / "out"
     lines: list[dict[str, Any]] = [

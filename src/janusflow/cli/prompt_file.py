@@ -28,6 +28,7 @@ from janusflow.size import check_context, check_size
 from janusflow.token_generation import TokenSampling
 
 MANIFEST = "manifest.jsonl"
+SAME_MODEL = ("digest", "dtype", "quantize", "sft_format")  # of a picture that counts as made already
 SHORT = {
     "steps": "num_inference_steps",
     "guidance": "guidance_scale",
@@ -176,6 +177,9 @@ def _resolved(model: JanusFlow, prompt: str, settings: Mapping[str, Any]) -> dic
     check_context(config, visible, (height // cell) * (width // cell))
     if image is None:
         chosen.pop("strength")
+    if mask is not None:
+        pasted = settings.get("paste_original")
+        chosen["paste_original"] = True if pasted is None else bool(pasted)
     return {**chosen, "height": height, "width": width, "image": image, "mask": mask}
 
 
@@ -183,7 +187,7 @@ class _Made:
     """What is in the folder already: the rows of its manifest, and how its pictures were made."""
 
     def __init__(self, model: JanusFlow, out: Path, settings: Mapping[str, Any]) -> None:
-        self.digest = model.identity()["digest"]
+        self.identity = model.identity()
         self.inputs = {
             name: input_digests(name, settings[name])[0] for name in INPUTS if settings.get(name) is not None
         }
@@ -215,7 +219,7 @@ class _Made:
         return (
             found.settings == {"prompts": job.prompt, "seed": job.seed, **wanted}
             and found.inputs == self.inputs
-            and found.model["digest"] == self.digest
+            and all(found.model[name] == self.identity.get(name) for name in SAME_MODEL)
         )
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusflow.evaluation.intervals import bootstrap
+from janusflow.evaluation.intervals import FEW, bootstrap
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.request import EvalRequest
 
 UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts
-FEW = 20  # items, below which intervals say little
 DIGEST = 12  # characters of a sha256 that are shown
 
 
