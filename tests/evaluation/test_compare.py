@@ -17,6 +17,7 @@ from janusflow.cli import app
 from janusflow.evaluation import registry
 from janusflow.evaluation.compare import Comparison, compare_runs
 from janusflow.evaluation.comparison_page import difference_cell, is_clear, latex, page, write_comparison
+from janusflow.evaluation.limit import limited
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import evaluate
 from tests.evaluation import test_run
@@ -52,9 +53,11 @@ def answered(out: Path, data: Path, said: str, **changes: Any) -> Path:
 
 
 def test_differences_are_paired_over_the_items_of_both_runs(tmp_path: Path) -> None:
-    first = counted(tmp_path / "first", 1, 2, settings={"items": 40})
+    benchmark = EvalRequest("counting", tmp_path / "none", settings={"items": 40}).open()
+    one, two, three = sorted(int(item.key) for item in limited(benchmark, benchmark.items(), 20))[:3]
+    first = counted(tmp_path / "first", one, two, settings={"items": 40})
     better = counted(tmp_path / "better", settings={"items": 40})
-    shorter = counted(tmp_path / "shorter", 1, 2, 3, settings={"items": 40}, limit=20)
+    shorter = counted(tmp_path / "shorter", one, two, three, settings={"items": 40}, limit=20)
     found = compare_runs([first, better, shorter])
     assert found.scores == ["overall"] and [run.name for run in found.runs] == ["first", "better", "shorter"]
     gain, loss = found.differences
@@ -63,7 +66,7 @@ def test_differences_are_paired_over_the_items_of_both_runs(tmp_path: Path) -> N
     assert 0 <= low < 0.05 < high
     assert loss.values["overall"] == pytest.approx(-1 / 20) and loss.items == 20
     assert "20 of 40 items of first have no verdict in shorter." in found.notes
-    assert [change.item.key for change in found.changes] == ["001", "002", "003"]
+    assert [change.item.key for change in found.changes] == [f"{number:03}" for number in (one, two, three)]
     assert [row and row.score for row in found.changes[0].rows] == [0, 1, 0]
     assert found.differing == {"limit": ("-", "-", "20")}
 

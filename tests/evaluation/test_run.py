@@ -486,6 +486,8 @@ def test_a_wrong_data_folder_is_reported_before_anything_is_fetched(
     given = {"out": tmp_path / "run", "data": tmp_path / "nowhere", "model": "somebody/model"}
     settings = ["judge=somebody/judge"] if name == "dpg" else []
     options = [] if name != "pope" else ["max_new_tokens=3"]
+    if name == "pope" and sweep:
+        sweep, options = ["max_new_tokens=1,2"], []
     with pytest.raises(ValueError, match="nowhere', but there is no folder or file of that name"):
         run_command(name, config=None, changes=given, settings=settings, options=options, sweep=sweep)
     assert not (tmp_path / "run").exists()

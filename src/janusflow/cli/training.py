@@ -50,7 +50,7 @@ def train(
 
       janusflow train --export-only runs/mine
 
-      janusflow train recipes/finetune/both.yaml model=tiny data=[my_pictures,talks.jsonl] crop=pad out=runs/mine
+      janusflow train recipes/finetune/both.yaml model=tiny data=\\[my_pictures,talks.jsonl] crop=pad out=runs/mine
 
       torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage3.yaml model=runs/stage2/export
     """

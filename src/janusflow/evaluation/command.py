@@ -65,11 +65,11 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     """A run for each combination of values, curves of their scores, and a comparison with the first."""
     request, shown = _for_sweep(request, list(values))
     todo = points(request, values)
-    for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
-        find_folder(name)  # before hours are spent on the others
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
     if shared:
         checked(todo[0][1])
+    for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
+        find_folder(name)  # before hours are spent on the others
     opened: tuple[str, str | None, str] | None = None
     model, reports = None, []
     for point, one in todo:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.question_file import PLACEHOLDER, QuestionFile
+from janusflow.evaluation.sample import Sample, over
 from janusflow.evaluation.vqav2 import normal
 from janusflow.images import load_image
 
@@ -162,6 +163,14 @@ class Qa(Questions):
             if row.item.data["category"]:
                 parts[f"category/{row.item.data['category']}"].append(row.score)
         return {part: 100 * mean(parts[part]) for part in sorted(parts, key=lambda part: (part != "overall", part))}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        parts: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            parts["overall"].append(row)
+            if row.item.data["category"]:
+                parts[f"category/{row.item.data['category']}"].append(row)
+        return {part: over(found, whole=100) for part, found in parts.items()}
 
 
 def _talk(model: Any, item: Item) -> list[dict[str, Any]]:
