@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from janusflow.data.folders import unused_files
+from janusflow.data.folders import other_splits, unused_files
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
@@ -45,6 +45,9 @@ def test_metadata_of_splits_is_read_and_split_chooses(splits: Path) -> None:
     assert kind_of(str(splits)) == "folder"
     assert texts(splits) == texts(splits, split="train") == ["a star", "2024"]
     assert texts(splits, split="test") == ["a cross"]
+    assert sorted(texts(splits, split="all")) == ["2024", "a cross", "a star"]
+    assert other_splits(splits, "train") == "read split 'train'; 'test' (1 record) is left out"
+    assert other_splits(splits, "all") == other_splits(splits / "train", "train") == ""
     with pytest.raises(ValueError, match="has no split 'validation'; its splits are test, train: give split=NAME"):
         FileSource(SourceConfig("folder", str(splits), split="validation"))
     assert tasks_of("folder", str(splits)) == ("understanding", "generation")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.data.loader import NO_PICTURE, Data, StepSamples, steps
+from janusflow.data.loader import NO_PICTURE, Data, StepSamples, counted, open_source, steps
 from janusflow.data.mixture import Mixture, Ratio
 from janusflow.data.records import UNANSWERED
 from janusflow.data.rows import SourceConfig
@@ -122,5 +122,26 @@ def test_nothing_but_broken_records_ends_the_run(small_model: JanusFlow, folder:
     for file in folder.glob("*.png"):
         file.write_bytes(b"broken")
     found = data(small_model, folder)[0]
-    assert found.failed.startswith("20 records in a row are broken; the last")
+    assert found.failed.startswith("all 12 records of a source are broken (generation); the last")
     assert not found.samples
+
+
+def test_a_replacement_is_never_the_broken_record_itself(small_model: JanusFlow, folder: Path) -> None:
+    for number in range(2, 12):
+        (folder / f"{number:02d}.txt").unlink()
+        (folder / f"{number:02d}.png").unlink()
+    (folder / "01.png").write_bytes(b"broken")
+    found = data(small_model, folder)
+    for step in range(20):
+        assert not found[step].failed and len(found[step].broken) <= 6
+
+
+def test_what_of_a_source_is_not_read_is_reported(small_model: JanusFlow, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / split / "a.png")
+        Image.new("RGB", (20, 20)).save(tmp_path / split / "b.png")
+        (tmp_path / split / "metadata.csv").write_text("file_name,text\na.png,a star\nb.png,\n")
+    config = SourceConfig("folder", str(tmp_path), fitting=True)
+    told = counted(open_source(config, "generation", 0, 0, 1), "generation")
+    assert told.startswith("1 record, 1 without a caption skipped; read split 'train'; 'test' (2 records) is left out")

@@ -332,7 +332,7 @@ def test_ones_own_conversations_join_understanding_alone(tmp_path: Path) -> None
     assert [len(given[task]) for task in ("understanding", "generation", "text")] == [2, 1, 0]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "text": ""}) + "\n")
     tasks_of.cache_clear()
-    with pytest.raises(ValueError, match="holds no picture with a text or a conversation"):
+    with pytest.raises(ValueError, match="contains no readable picture with a text or a conversation"):
         DataConfig(own=str(tmp_path / "rows.jsonl")).sources()
 
 
@@ -406,10 +406,36 @@ def test_a_damaged_file_counts_for_as_many_records_as_one_of_its_size(tmp_path: 
 def test_a_folder_with_an_array_says_how_to_give_it(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "train.json").write_text("[]")
-    with pytest.raises(ValueError, match="no data of a known form.*; of train.json give the file itself"):
+    with pytest.raises(ValueError, match="no data of a known form.*metadata.csv.*; to read train.json, give .*train.json"):
         kind_of(str(tmp_path))
 
 
 def test_a_conversation_that_is_a_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row: its conversation is 'hello'; expected a list of messages"):
         read_row({"conversations": "hello"}, "row", tmp_path)
+
+
+def test_a_malformed_record_alone_serves_no_task(tmp_path: Path) -> None:
+    """Nor does a file of nothing else end a run that has other data."""
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    talk = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "red"}]
+    bad = {"image": "a.png", "conversations": [{"from": "robot", "value": "hm"}]}
+    talks, broken = tmp_path / "talks.json", tmp_path / "broken.json"
+    talks.write_text(json.dumps([{"image": "a.png", "conversations": talk}, bad]))
+    broken.write_text(json.dumps([bad]))
+    assert tasks_of("jsonl", str(talks)) == ("understanding",)
+    config = SourceConfig("jsonl", str(talks), fitting=True)
+    assert FileSource(config, "understanding").length == 2, "it is still counted as broken"
+    with pytest.raises(ValueError, match="contains no readable record for generation"):
+        FileSource(config, "generation")
+    with pytest.warns(UserWarning, match="broken.json contains no readable picture .*continues without it"):
+        assert DataConfig(own=[str(broken), str(talks)]).served() == {"understanding": [("jsonl", str(talks))]}
+
+
+def test_pictures_next_to_a_file_of_records_are_not_taken_for_uncaptioned_ones(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "img" / "a.png")
+    assert kind_of(str(tmp_path), captions=False) == "folder"
+    (tmp_path / "talks.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"also contains talks.json; to read it, give .*talks\.json"):
+        kind_of(str(tmp_path), captions=False)

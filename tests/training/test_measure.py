@@ -114,6 +114,15 @@ def test_what_cannot_be_measured_says_why(start: Path, tmp_path: Path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
+def test_data_that_ends_the_run_fails_the_dry_run_too(start: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"image": "missing.png", "text": "a star"}\n')
+    words = ["train", str(RECIPES / "finetune" / "generation.yaml"), f"model={start}", "loss.repa_block=2", "--dry-run"]
+    words += ["data.own_share=1", f"data={tmp_path / 'rows.jsonl'}", f"out={tmp_path / 'run'}", "batch_size=4"]
+    done = CliRunner().invoke(app, [*words, "--device", "cpu"])
+    assert done.exit_code == 2, done.output
+    assert "the only record of a source is broken" in " ".join(done.output.split())
+
+
 def test_weights_that_the_hubs_cache_lacks_are_not_fetched(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

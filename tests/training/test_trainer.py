@@ -204,7 +204,7 @@ def test_captions_and_conversations_are_combined_through_the_command_line(start:
     told = " ".join(done.stderr.split())
     assert done.exit_code == 0, done.output
     assert "own (8 records), " in told and "talks.json (8 records)" in told
-    assert "its conversation ends with the user, whom nobody answers: that turn is left out (others" in told
+    assert "conversation ends with a user turn; that turn was dropped (others" in told
     assert "which leaves out 33% of their area (mean of step 1); crop=pad keeps them whole" in told
     rows = curve(tmp_path / "whole")
     assert all(row["cropped"] == pytest.approx(1 / 3) for row in rows) and any("notes" in row for row in rows)

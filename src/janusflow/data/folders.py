@@ -22,6 +22,8 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+KNOWN = {folder: name for name, folders in SPLITS.items() for folder in folders}
+ALL = "all"  # splits
 
 
 class Listed(Sequence[dict[str, Any]]):
@@ -54,7 +56,7 @@ def read_folder(path: Path, split: str) -> Listed:
 
     Args:
         path: absolute.
-        split: of a folder with splits; "train" otherwise.
+        split: of a folder with splits, or "all"; "train" otherwise.
 
     Raises:
         ValueError: if there is no such split, no picture, or a metadata file cannot be read.
@@ -73,7 +75,7 @@ def read_folder(path: Path, split: str) -> Listed:
 def unused_files(path: Path, split: str) -> Iterator[tuple[Path, str]]:
     """Files of a folder that no row comes from, and why; hidden ones do not count."""
     path = _split(path, split)
-    rows = read_folder(path, "train").rows
+    rows = read_folder(path, ALL).rows
     named = {place for row in rows for place in _pictures(row)}
     for file in sorted(path.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
@@ -85,21 +87,47 @@ def unused_files(path: Path, split: str) -> Iterator[tuple[Path, str]]:
             yield file, "not a picture"
 
 
+def other_splits(path: Path, split: str) -> str:
+    """Which split of a folder is read and which are not, with their numbers of records; empty where all of it is."""
+    wanted = KNOWN.get(split, split)
+    others = [(name, folder) for name, folder in _splits(path).items() if name != wanted]
+    if not others or split == ALL:
+        return ""
+    told = [f"{name!r} ({_size(folder)})" for name, folder in others]
+    return f"read split {wanted!r}; {' and '.join(told)} {'is' if len(told) == 1 else 'are'} left out"
+
+
+def _size(folder: Path) -> str:
+    """How many records a folder has, in words."""
+    try:
+        size = len(read_folder(folder, ALL))
+    except ValueError:
+        return "which cannot be read"
+    return f"{size:,} record{'' if size == 1 else 's'}"
+
+
+def _splits(path: Path) -> dict[str, Path]:
+    """The folders of a folder's splits by name; none where it has others too."""
+    kept = [file for file in path.rglob("*") if file.name in METADATA or file.suffix.lower() in PICTURES]
+    tops = sorted({file.relative_to(path).parts[0] for file in kept})
+    splits = {KNOWN[top]: path / top for top in tops if top in KNOWN and (path / top).is_dir()}
+    return splits if len(splits) == len(tops) else {}
+
+
 def _split(path: Path, split: str) -> Path:
-    """The folder of a split, or the folder itself where there are none.
+    """The folder of a split, or the folder itself where there are none or all are wanted.
 
     Raises:
         ValueError: if there are others only.
     """
-    known = {folder: name for name, folders in SPLITS.items() for folder in folders}
-    kept = [file for file in path.rglob("*") if file.name in METADATA or file.suffix.lower() in PICTURES]
-    tops = sorted({file.relative_to(path).parts[0] for file in kept})
-    splits = {known[top]: path / top for top in tops if top in known and (path / top).is_dir()}
-    if not tops or len(splits) < len(tops):
+    if split == ALL:
+        return path
+    splits = _splits(path)
+    if not splits:
         if split != "train":
             raise ValueError(f"{path} is one set of pictures, without splits; split is {split!r}")
         return path
-    wanted = known.get(split, split)
+    wanted = KNOWN.get(split, split)
     if wanted not in splits:
         raise ValueError(f"{path} has no split {split!r}; its splits are {', '.join(splits)}: give split=NAME")
     return splits[wanted]

@@ -20,6 +20,7 @@ from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 
 OPEN_FILES = 65536
 REPLACEMENTS = 20  # records tried in the place of a broken one
+LACKS = {"understanding": "without a conversation or a caption", "generation": "without a caption", "text": "without a text"}
 NO_PICTURE = "it shows no picture and is learned as a conversation in text"
 
 
@@ -99,10 +100,14 @@ class Data(Dataset):
         found: StepSamples,
         crop: Crop | None,
     ) -> Sample:
+        tried: list[int] = []
         for attempt in range(REPLACEMENTS):
+            if tried and not isinstance(source, StreamSource) and len(tried) == source.length:
+                which = f"all {attempt} records of a source are" if attempt > 1 else "the only record of a source is"
+                raise ValueError(f"{which} broken ({task}); the last: {found.broken[-1]}")
             name = ""
             try:
-                record = self._record(source, count, attempt, rng)
+                record = self._record(source, count, tried, rng)
                 name = record.name
                 sample = self.maker.make(task, record, rng, crop=crop)
                 if record.note:
@@ -118,14 +123,17 @@ class Data(Dataset):
                 found.lost += error.rows - 1 if isinstance(error, LostRowsError) else 0
         raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {found.broken[-1]}")
 
-    def _record(self, source: Source | StreamSource, count: int, attempt: int, rng: Random) -> Record:
+    def _record(self, source: Source | StreamSource, count: int, tried: list[int], rng: Random) -> Record:
+        """The record that stands at a place of a source, or in place of a broken one another that was not tried."""
         if isinstance(source, StreamSource):
             return source.next()
         if source.length is None:
             return source.record(count)
-        if attempt == 0:
-            return source.record(index_of(count, source.length, f"{self.seed}"))
-        return source.record(rng.randrange(source.length))
+        index = index_of(count, source.length, f"{self.seed}")
+        while index in tried:
+            index = rng.randrange(source.length)
+        tried.append(index)
+        return source.record(index)
 
     def streams(self) -> dict[str, StreamSource]:
         """Those sources whose place has to be kept, by name."""
@@ -139,7 +147,7 @@ class Data(Dataset):
     def described(self) -> str:
         """Which source serves which task, and how many records of it."""
         told = [
-            f"{task}: " + ", ".join(f"{name} ({counted(source)})" for name, source in zip(names, sources, strict=True))
+            f"{task}: " + ", ".join(f"{name} ({counted(source, task)})" for name, source in zip(names, sources, strict=True))
             for (task, sources), names in zip(self.sources.items(), self.names.values(), strict=True)
             if sources
         ]
@@ -152,13 +160,16 @@ class Data(Dataset):
                 source.restore(streams[name])
 
 
-def counted(source: Source | StreamSource) -> str:
-    """How many records a source has, in words."""
+def counted(source: Source | StreamSource, task: str) -> str:
+    """How many records a source has for a task, and what of it is not read, in words."""
     if isinstance(source, StreamSource):
         return "a stream"
     told = "endless" if source.length is None else "1 record" if source.length == 1 else f"{source.length:,} records"
-    others = source.left_out if isinstance(source, FileSource) else 0
-    return f"{told}, {others:,} that do not serve it left out" if others else told
+    if isinstance(source, FileSource) and source.skipped:
+        told += f", {source.skipped:,} {LACKS[task]} skipped"
+    if isinstance(source, FileSource) and source.unread:
+        told += f"; {source.unread}, choose with split=NAME or give the split's folder"
+    return told
 
 
 def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: int) -> Source | StreamSource:

@@ -27,8 +27,8 @@ NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN = "noise_seed", "reflow_noise", "reflow_
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 IMAGE_TAG, LLAVA_TAG = "<image_placeholder>", "<image>"
 BROKEN = (ValueError, OSError, KeyError, TypeError, AttributeError)  # what a broken record or picture raises
-UNASKED = "its conversation begins with the assistant, whom nobody asked: that turn is left out"
-UNANSWERED = "its conversation ends with the user, whom nobody answers: that turn is left out"
+UNASKED = "conversation begins with an assistant turn; that turn was dropped"
+UNANSWERED = "conversation ends with a user turn; that turn was dropped"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class SourceConfig:
         path: a file, a folder, a pattern, or a hub id; not used by tinyworld. Of replay: a file of prompts, or
             "tinyworld" for those of the tiny world, whose wrong pictures are left out.
         weight: its turn among the sources of its task.
-        split: of a hub's data set, or of a folder whose folders of pictures are named after splits (`data/folders.py`).
+        split: of a hub's data set, or of a folder whose folders of pictures are named after splits (`data/folders.py`);
+            "all" reads all of them.
         streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
         shares: of tinyworld's kinds of scenes; by default all alike.
         questions: of tinyworld: at most so many about one scene, at least half as many; they share its tokens.

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from janusflow.data.folders import PICTURES, is_folder_of_pictures
+from janusflow.data.folders import METADATA, PICTURES, is_folder_of_pictures, other_splits
+from janusflow.data.jsonlines import is_array
 from janusflow.data.records import Record, read_row
 from janusflow.data.rows import SUFFIXES, SourceConfig, open_rows
 from janusflow.tinyworld.bold import bold_pair, ordered_pair, unnamed_pair
@@ -118,18 +119,25 @@ class FileSource:
         config: where it is.
         task: what its records are for; needed where only fitting ones are wanted.
 
+    Attributes:
+        skipped: number of records that do not serve the task, where only fitting ones are wanted.
+        unread: which splits of a folder are not read, in words; empty if all of it is.
+
     Raises:
-        ValueError: if it cannot be opened.
+        ValueError: if it cannot be opened, or no readable record serves the task where only fitting ones are wanted.
     """
 
     def __init__(self, config: SourceConfig, task: str = "") -> None:
         self.rows, self.folder = open_rows(config)
-        self.name, self.left_out = config.path, 0
+        self.name, self.skipped = config.path, 0
+        self.unread = other_splits(self.folder, config.split) if config.kind == "folder" else ""
         if config.fitting:
             whole = len(self.rows)
-            rows = enumerate(self.rows)
-            self.rows = self.rows.select([i for i, row in rows if task in served_by(row, self.name, self.folder)])
-            self.left_out = whole - len(self.rows)
+            served = [served_by(row, self.name, self.folder) for row in self.rows]
+            if not any(task in tasks for tasks in served if tasks is not None):
+                raise ValueError(f"{config.path} contains no readable record for {task}")
+            self.rows = self.rows.select([i for i, tasks in enumerate(served) if tasks is None or task in tasks])
+            self.skipped = whole - len(self.rows)
         self.length: int | None = len(self.rows)
         if not self.length:
             raise ValueError(f"{config.path} holds no records")
@@ -146,7 +154,7 @@ def kind_of(path: str, *, captions: bool = True) -> str:
         captions: without them a folder of pictures alone will do.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: if it is none of them, or pictures without captions next to a file of records.
     """
     place = Path(path).expanduser()
     if not place.exists():
@@ -155,21 +163,23 @@ def kind_of(path: str, *, captions: bool = True) -> str:
     if place.is_dir() and is_folder_of_pictures(place):
         return "folder"
     if place.is_dir() and not captions and any(file.suffix.lower() in PICTURES for file in files):
+        if (talks := next((file for file in files if is_array(file) or file.suffix == ".jsonl"), None)) is not None:
+            raise ValueError(f"{path} also contains {talks.relative_to(place)}; to read it, give {talks}")
         return "folder"
     if place.is_file() and place.suffix == ".json":
         return "jsonl"  # an array of the same rows
     for kind, pattern in SUFFIXES.items():
         if any(file.match(pattern) for file in files):
             return kind
-    forms = "pictures with a .txt beside each, a metadata.jsonl, .jsonl, .parquet or .tar files"
+    forms = f"pictures with a .txt file for each, {', '.join(METADATA)}, or .jsonl, .parquet or .tar files"
     arrays = [file for file in files if file.suffix == ".json"]
-    hint = f"; of {arrays[0].name} give the file itself" if arrays else ", or give one .json file"
-    raise ValueError(f"{path} holds no data of a known form: {forms}{hint}")
+    hint = f"; to read {arrays[0].name}, give {arrays[0]}" if arrays else "; a .json array is given as a file"
+    raise ValueError(f"{path} contains no data of a known form: {forms}{hint}")
 
 
 @lru_cache(maxsize=8)
 def tasks_of(kind: str, path: str) -> tuple[str, ...]:
-    """The tasks that some record of a data set serves: understanding, generation.
+    """The tasks that some readable record of a data set serves: understanding, generation.
 
     Raises:
         ValueError: if it cannot be read.
@@ -177,7 +187,7 @@ def tasks_of(kind: str, path: str) -> tuple[str, ...]:
     rows, folder = open_rows(SourceConfig(kind, path))
     found: set[str] = set()
     for row in rows:
-        found |= served_by(row, path, folder)
+        found |= served_by(row, path, folder) or set()
         if len(found) == len(PICTURE_TASKS):
             break
     return tuple(task for task in PICTURE_TASKS if task in found)
@@ -193,12 +203,12 @@ def size_of(kind: str, path: str) -> int:
     return len(open_rows(SourceConfig(kind, path))[0])
 
 
-def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str]:
-    """The tasks that a row serves; a malformed one serves all, so that it is told as broken."""
+def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str] | None:
+    """The tasks that a row serves, or None for a malformed one."""
     try:
         record = read_row(row, name, folder)
     except ValueError:
-        return set(PICTURE_TASKS)
+        return None
     tasks = set()
     if record.turns or (record.images and record.text):
         tasks.add("understanding")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,16 +99,21 @@ class DataConfig:
         """Kind and path of one's own data by the task that it serves.
 
         Raises:
-            ValueError: if any of it has no form that is known, or nothing to learn from.
+            ValueError: if any of it has no form that is known, or all of it nothing to learn from.
         """
         found: dict[str, list[tuple[str, str]]] = {}
+        nothing: list[str] = []
         for path in [self.own] if isinstance(self.own, str) else self.own or []:
             kind = kind_of(path)
             tasks = tasks_of(kind, path)
             if not tasks:
-                raise ValueError(f"{path} holds no picture with a text or a conversation")
+                nothing.append(f"{path} contains no readable picture with a text or a conversation")
             for task in tasks:
                 found.setdefault(task, []).append((kind, path))
+        if nothing and not found:
+            raise ValueError("; ".join(nothing))
+        for fault in nothing:
+            warnings.warn(f"{fault}; training continues without it", stacklevel=2)
         return found
 
     def learned(self) -> dict[str, list[SourceConfig]]:
