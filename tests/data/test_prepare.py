@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from janusflow.cli import app, training
 from janusflow.data import prepare as module
-from janusflow.data.prepare import PrepareConfig, difference_hash, prepare
+from janusflow.data.prepare import PrepareConfig, prepare
 from janusflow.data.records import UNANSWERED
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource
@@ -137,18 +137,10 @@ def test_captions_anew_and_scores(folder: Path, tmp_path: Path) -> None:
     assert {rows.record(index).text for index in range(rows.length or 0)} == {"64 wide"}
 
 
-def test_the_hash_survives_scaling_and_tells_pictures_apart() -> None:
-    hashes = [difference_hash(picture(number)) for number in range(200)]
-    assert len(set(hashes)) == 200
-    assert difference_hash(picture(3).resize((256, 192), Image.Resampling.BICUBIC)) == hashes[3]
-    plain = [difference_hash(Image.new("RGB", (9, 9), (shade, 0, 0))) for shade in (0, 100, 200)]
-    assert len(set(plain)) == 3
-
-
 def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -> None:
     source = SourceConfig("folder", str(folder))
     prepare(source, tmp_path / "out", settings())
-    with pytest.raises(ValueError, match="holds a run with other settings"):
+    with pytest.raises(ValueError, match="was made with min_side=32; use the same settings or another --out"):
         prepare(source, tmp_path / "out", settings(min_side=33))
     for changes, words in (
         ({"format": "zip"}, "format is 'zip'"),
@@ -264,9 +256,9 @@ def test_a_run_is_not_continued_with_another_captioner_or_scorer(
     for name in [*own, "--caption"]:
         refused = run({**own, name: "http://other"})
         assert refused.exit_code == 2, name  # type: ignore[attr-defined]
-        assert f"holds a run with other settings ({name})" in " ".join(refused.output.split())  # type: ignore[attr-defined]
+        assert f"was made with {name}=" in " ".join(refused.output.split())  # type: ignore[attr-defined]
     prepare(SourceConfig("folder", str(folder)), tmp_path / "plain", settings())
-    with pytest.raises(ValueError, match=r"other settings \(captioner\)"):
+    with pytest.raises(ValueError, match="was made with captioner=False;"):
         prepare(
             SourceConfig("folder", str(folder)),
             tmp_path / "plain",
@@ -370,8 +362,45 @@ def test_what_is_not_read_at_all_is_named_too_and_the_command_sums_up(folder: Pa
     done = CliRunner().invoke(app, arguments)
     told = " ".join(done.output.split())
     assert done.exit_code == 0, told
-    assert "20 of 26 pictures kept" in told and "1 too small" in told and "1 not a picture" in told
+    assert (
+        "20 of 25 pictures kept" in told
+        and "1 too small" in told
+        and "files that are not records: 1 not a picture" in told
+    )
+    assert "dropped: 1 duplicate, " in told
     assert "dropped.jsonl" in told and "sheet.jpg" in told
     assert "leaves out 25% of the area of the captioned pictures; crop=pad keeps them whole" in told
     rows = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     assert {"record": str(folder / "x.heic"), "reason": "not a picture"} in rows
+
+
+def test_a_summary_names_no_duplicates_too_and_counts_conversations_as_such(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "1.png")
+    talk = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a star"}]
+    bad = {"image": "1.png", "conversations": [{"from": "robot", "value": "hm"}]}
+    (tmp_path / "talks.json").write_text(json.dumps([{"image": "1.png", "conversations": talk}, bad]))
+    out = tmp_path / "out"
+    arguments = ["data", "prepare", str(tmp_path / "talks.json"), "--out", str(out), "--min-side", "32"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "1 of 2 conversations kept" in done.output and "dropped: 0 duplicates, 1 broken" in done.output
+    assert (out / "report.md").read_text().startswith("# 1 of 2 conversations kept, 1 shard\n")
+    assert "words per caption" not in (out / "report.md").read_text()
+    source = json.loads((out / "report.json").read_text())["settings"]["source"]
+    assert source.keys() == {"kind", "path", "split", "streaming"}
+    (row,) = map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
+    assert row["record"] == f"{tmp_path / 'talks.json'}:2"
+    refused = CliRunner().invoke(app, [*arguments, "--split", "test"])
+    assert refused.exit_code == 2 and "--split is for folders" in refused.output
+
+
+def test_the_command_reports_the_splits_that_it_leaves_out(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "test")):
+        (tmp_path / "raw" / split).mkdir(parents=True)
+        picture(number).save(tmp_path / "raw" / split / "a.png")
+        (tmp_path / "raw" / split / "metadata.csv").write_text("file_name,text\na.png,a star\n")
+    arguments = ["data", "prepare", str(tmp_path / "raw"), "--min-side", "32", "--out"]
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "train")])
+    assert "read split 'train'; 'test' (1 record) is left out, choose with --split" in done.output
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "both"), "--split", "all"])
+    assert "2 of 2 pictures kept" in done.output and "left out" not in done.output

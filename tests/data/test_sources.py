@@ -189,7 +189,7 @@ def test_turns_that_teach_nothing_are_left_out_and_noted() -> None:
     greeting, open_end = {"from": "gpt", "value": "<image>\nhi"}, {"from": "human", "value": "<image>\nbye"}
     record = read_row({"image": ["a.png", "b.png"], "conversations": [greeting, *LLAVA, open_end]}, "row", Path())
     assert (record.turns, record.images) == ((("what?", "a star"),), (Path("a.png"),))
-    assert "begins with the assistant" in record.note and "ends with the user" in record.note
+    assert "begins with an assistant turn" in record.note and "ends with a user turn" in record.note
     assert read_row({"conversations": LLAVA}, "row", Path()).note == ""
 
 
@@ -406,7 +406,9 @@ def test_a_damaged_file_counts_for_as_many_records_as_one_of_its_size(tmp_path: 
 def test_a_folder_with_an_array_says_how_to_give_it(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "train.json").write_text("[]")
-    with pytest.raises(ValueError, match="no data of a known form.*metadata.csv.*; to read train.json, give .*train.json"):
+    with pytest.raises(
+        ValueError, match="no data of a known form.*metadata.csv.*; to read train.json, give .*train.json"
+    ):
         kind_of(str(tmp_path))
 
 

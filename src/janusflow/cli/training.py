@@ -95,6 +95,9 @@ def prepare(
     source: Annotated[str, typer.Argument(help="Folder or files with pictures; a hub id with --kind hub.")],
     out: Annotated[Path, typer.Option(help="Folder for shards and report; the same one continues a run.")],
     kind: Annotated[Optional[str], typer.Option(help="folder, jsonl, parquet, webdataset or hub.")] = None,
+    split: Annotated[
+        Optional[str], typer.Option(help="Split of a folder or hub id, or all; train if not given.")
+    ] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Read without copying or indexing.")] = False,
     format: Annotated[str, typer.Option(help="webdataset or parquet.")] = "webdataset",
     min_side: Annotated[int, typer.Option(help="Pixels of the shorter side.")] = 256,
@@ -119,9 +122,10 @@ def prepare(
 
       janusflow data prepare my_pictures --out shards --caption deepseek-ai/JanusFlow-1.3B
     """
+    from janusflow.data.folders import other_splits
     from janusflow.data.prepare import PrepareConfig
     from janusflow.data.prepare import prepare as run
-    from janusflow.data.prepared import DROPPED, SHEET, cropping
+    from janusflow.data.prepared import DROPPED, OTHER_FILES, SHEET, cropping
     from janusflow.data.rows import SourceConfig
     from janusflow.data.sources import kind_of
 
@@ -133,21 +137,27 @@ def prepare(
         format=format,
         shard_size=shard_size,
     )
-    place = SourceConfig(kind or kind_of(source, captions=False), source, streaming=streaming)
+    kind = kind or kind_of(source, captions=False)
+    if split is not None and kind not in ("folder", "hub"):
+        raise ValueError(f"--split is for folders of pictures and hub ids; {source} is read as {kind}")
+    place = SourceConfig(kind, source, split=split or "train", streaming=streaming)
+    if kind == "folder" and (unread := other_splits(Path(source).expanduser().absolute(), place.split)):
+        print(f"{unread}, choose with --split")
     rate: Scorer | None = None if scorer is None else load_function(scorer, "--scorer")
     anew = _captioner(caption, endpoint, endpoint_model, question, device)
     names = {"--caption": caption, "--endpoint": endpoint, "--scorer": scorer}
     if anew is not None:
         names |= {"--endpoint-model": endpoint_model, "--question": question}
     state = run(place, out, config, captioner=anew, scorer=rate, names=names)
-    told = f"{state.counts['kept']} of {state.counts.total()} pictures kept; see {out / 'report.md'}"
+    told = f"{state.summary()}; see {out / 'report.md'}"
     if not state.counts["kept"]:
         hint = f" (--min-side is {min_side})" if state.counts["too small"] else ""
-        raise ValueError(f"{told}: most are {quoted(state.counts.most_common(1)[0][0])}{hint}")
+        most = next(reason for reason, _ in state.counts.most_common() if reason not in OTHER_FILES)
+        raise ValueError(f"{told}: most are {quoted(most)}{hint}")
     print(told)
-    dropped = [f"{count} {reason}" for reason, count in state.counts.most_common() if reason != "kept"]
-    if dropped:
-        print(f"dropped: {', '.join(dropped)}; each is named in {out / DROPPED}")
+    print(f"dropped: {state.dropped_in_words()}; each is named in {out / DROPPED}")
+    if state.other_files():
+        print(f"files that are not records: {state.other_files()}; each is named in {out / DROPPED}")
     for note, count in state.notes.most_common():
         print(f"{count} x {note}")
     if cropping(state):

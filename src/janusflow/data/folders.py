@@ -149,7 +149,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         if FAULT in row or images:
             yield {NAME: f"{file}:{number}", FOLDER: str(file.parent), **others, **images}
         else:
-            yield {FAULT: f"{file}: row {number} has no file_name"}
+            yield {FAULT: f"{file}: row {number} has no file_name", NAME: f"{file}:{number}"}
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
@@ -180,4 +180,4 @@ def _captioned(picture: Path) -> dict[str, Any]:
     try:
         return {**row, "text": text.read_text(encoding="utf-8-sig") if text.is_file() else ""}
     except (OSError, UnicodeDecodeError) as error:
-        return {FAULT: f"{text} cannot be read as UTF-8 text: {error}"}
+        return {FAULT: f"{text} cannot be read as UTF-8 text: {error}", NAME: str(picture)}

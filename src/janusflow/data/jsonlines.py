@@ -66,17 +66,17 @@ def read_lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
-    """The row that a line or an item of an array holds, its `FOLDER` and its `NAME`; of a malformed one a row whose
-    only column, `FAULT`, names file and line.
+    """The row that a line or an item of an array holds, its `FOLDER` and its `NAME`; of a malformed one its
+    `FAULT`, which names file and line, and its `NAME`.
     """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         hint = f"; {AS_LINES}" if line.lstrip().startswith(b"[") else ""
-        return {FAULT: f"{file}:{number} is no valid JSON: {error}{hint}"}
+        return {FAULT: f"{file}:{number} is no valid JSON: {error}{hint}", NAME: f"{file}:{number}"}
     if not isinstance(row, dict):
         hint = f"; {AS_LINES}" if isinstance(row, list) else ""
-        return {FAULT: f"{file}:{number} is no JSON object but {type(row).__name__}{hint}"}
+        return {FAULT: f"{file}:{number} is no JSON object but {type(row).__name__}{hint}", NAME: f"{file}:{number}"}
     return {**row, FOLDER: str(file.parent), NAME: f"{file}:{number}"}
 
 

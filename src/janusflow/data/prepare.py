@@ -7,7 +7,6 @@ command and the result is the same.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 
-import numpy as np
 from PIL import Image
 
+from janusflow.data.duplicates import Copies, digest_of
 from janusflow.data.folders import unused_files
-from janusflow.data.prepared import SHEET, Drops, State, continued, save_state, write_report
-from janusflow.data.records import BROKEN, Record
+from janusflow.data.prepared import DUPLICATE, SHEET, Drops, State, continued, save_state, write_report
+from janusflow.data.records import BROKEN, MalformedError, Record
 from janusflow.data.rows import SourceConfig
 from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileSource
@@ -32,7 +31,6 @@ from janusflow.reasoning import final_answer
 Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
 FORMATS = ("webdataset", "parquet")
-HASH_SIDE = 8  # of the difference hash that finds duplicates
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 NAMED = 3  # broken records named while a run goes on
 NO_CAPTION = "no caption"
@@ -113,14 +111,14 @@ def prepare(
         for file, reason in unused_files(Path(source.path).expanduser().absolute(), source.split):
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
-    records = _Records(source, state)
+    records, copies = _Records(source, state), Copies(state.hashes)
     with progress_bar("preparing", records.total) as advance:
         for _ in range(state.next):
             advance()
         while not state.finished:
             captioned = captioner is not None
-            passed = list(_shard(records, state, config, scorer, advance, drops, captioned=captioned))
-            shard = _captioned(passed, state, config, captioner, drops)
+            passed = list(_shard(records, state, copies, config, scorer, advance, drops, captioned=captioned))
+            shard = _captioned(passed, state, copies, config, captioner, drops)
             if shard:
                 write_shard(out, state.shards, shard, config.format)
                 state.shards += 1
@@ -164,6 +162,7 @@ class _Records:
 def _shard(
     records: _Records,
     state: State,
+    copies: Copies,
     config: PrepareConfig,
     scorer: Scorer | None,
     advance: Callable[[], None],
@@ -186,17 +185,18 @@ def _shard(
         except EmptyStreamError:
             raise
         except BROKEN as error:
+            name = error.name if isinstance(error, MalformedError) else name
             reason, detail = "broken or malformed", str(error) or type(error).__name__
             if state.counts[reason] < NAMED:
                 warnings.warn(f"left out: {detail}", stacklevel=2)
         else:
-            digest = _digest(record, images)
+            digest = digest_of(record, images)
             faults = [_fault(image, config, scorer) for image in images]
             reason, detail = next((fault for fault in faults if fault != NONE), NONE)
             if not reason and not captioned and not record.text and not record.turns:
                 reason = NO_CAPTION
-            elif not reason and digest in state.hashes:
-                reason = "duplicate"
+            elif not reason and digest in copies:
+                reason = DUPLICATE
         state.next += 1
         advance()
         if reason:
@@ -205,6 +205,7 @@ def _shard(
             assert record is not None
             full += 1
             state.hashes.add(digest)
+            copies.add(digest)
             yield Kept(number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images))
 
 
@@ -239,25 +240,13 @@ def _cropped(images: list[Image.Image]) -> float:
     return 1 - min(images[0].size) / max(images[0].size) if len(images) == 1 else 0.0
 
 
-def _digest(record: Record, images: list[Image.Image]) -> str:
-    """What two copies of a record have in common: their pictures and, word for word, their conversation."""
-    talk = hashlib.sha256(repr((record.system, record.turns)).encode()).hexdigest()[:32] if record.turns else ""
-    return "".join(map(difference_hash, images)) + talk
-
-
-def difference_hash(image: Image.Image) -> str:
-    """64 bits that most pictures keep when scaled or recompressed: is each cell brighter than its right neighbour?
-
-    The mean colour, in steps of 16, is added, so that plain pictures of different colours differ.
-    """
-    grey = np.asarray(image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.LANCZOS), dtype=np.int16)
-    bits = np.packbits((grey[:, 1:] > grey[:, :-1]).flatten())
-    colour = np.asarray(image.resize((1, 1), Image.Resampling.BOX)).flatten() // 16
-    return bits.tobytes().hex() + "".join(f"{value:x}" for value in colour)
-
-
 def _captioned(
-    shard: list[Kept], state: State, config: PrepareConfig, captioner: Captioner | None, drops: Drops
+    shard: list[Kept],
+    state: State,
+    copies: Copies,
+    config: PrepareConfig,
+    captioner: Captioner | None,
+    drops: Drops,
 ) -> list[Kept]:
     """The shard with its final captions; pictures without one are dropped. Conversations stay as they are."""
     asked = [kept for kept in shard if not kept.record.turns]
@@ -272,6 +261,7 @@ def _captioned(
         if not text and not kept.record.turns:
             drops.add(kept.name, NO_CAPTION)
             state.hashes.discard(kept.digest)  # a later copy may have one
+            copies.discard(kept.digest)
             continue
         sentences = SENTENCE.split(text)
         random = Random(f"{config.seed}/{kept.number}").random()

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 DROPPED, SHEET = "dropped.jsonl", "sheet.jpg"
+DUPLICATE = "duplicate"
+SAID = ("kept", DUPLICATE)  # counts that a summary names in any case
+OTHER_FILES = ("not a picture", "not in the metadata")  # reasons of files that no record comes from
+READ = ("kind", "path", "split", "streaming")  # what a report says of a source
 CROPPED = 0.05  # share of the area from which on cropping is worth a word
 
 
@@ -44,6 +48,23 @@ class State:
     stream: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     config: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """How many of the records were kept, in words."""
+        kept, total = self.counts["kept"], sum(self.counts[one] for one in self.counts if one not in OTHER_FILES)
+        what = "pictures" if not self.talks else "conversations" if self.talks == kept else "pictures and conversations"
+        return f"{kept} of {total} {what} kept"
+
+    def dropped_in_words(self) -> str:
+        """How many records were dropped for each reason, duplicates in any case."""
+        copies = self.counts[DUPLICATE]
+        reasons = [f"{copies} duplicate{'' if copies == 1 else 's'}"]
+        reasons += [f"{count} {one}" for one, count in self.counts.most_common() if one not in (*SAID, *OTHER_FILES)]
+        return ", ".join(reasons)
+
+    def other_files(self) -> str:
+        """Files that no record comes from, in words; empty if there are none."""
+        return ", ".join(f"{self.counts[one]} {one}" for one in OTHER_FILES if self.counts[one])
 
 
 class Drops:
@@ -90,14 +111,19 @@ def continued(out: Path, settings: dict[str, Any]) -> State:
     raw = json.loads(file.read_text())
     other = [name for name in {**settings, **raw["config"]} if raw["config"].get(name) != settings.get(name)]
     if other:
-        names = ", ".join(other)
-        raise ValueError(f"{out} holds a run with other settings ({names}); use its own, or give another folder")
+        made = ", ".join(f"{name}={_in_words(raw['config'].get(name))}" for name in other)
+        raise ValueError(f"{out} was made with {made}; use the same settings or another --out")
     sets = {"counts": Counter(raw["counts"]), "notes": Counter(raw.get("notes", {})), "hashes": set(raw["hashes"])}
     state = State(**{**raw, **sets})
     for shard in out.glob("shard-*"):  # written after the state was: it is made again
         if int(shard.stem.split("-")[1]) >= state.shards:
             shard.unlink()
     return state
+
+
+def _in_words(value: Any) -> str:
+    """A setting as an error shows it: of a source only where it is."""
+    return str(value.get("path") or value.get("kind")) if isinstance(value, dict) else str(value)
 
 
 def save_state(out: Path, state: State) -> None:
@@ -110,34 +136,37 @@ def save_state(out: Path, state: State) -> None:
 
 def write_report(out: Path, state: State) -> None:
     """Writes `report.json` and `report.md`."""
-    kept, total = state.counts["kept"], sum(state.counts.values())
+    kept = state.counts["kept"]
     captions = kept - state.talks
+    source = {name: value for name, value in state.config["source"].items() if name in READ}
     summary = {
-        "records": total,
+        "records": sum(count for reason, count in state.counts.items() if reason not in OTHER_FILES),
         "kept": kept,
         "conversations": state.talks,
-        "dropped": {reason: count for reason, count in state.counts.items() if reason != "kept"},
+        "dropped": {DUPLICATE: 0}
+        | {reason: count for reason, count in state.counts.items() if reason not in ("kept", *OTHER_FILES)},
+        "other files": {reason: state.counts[reason] for reason in OTHER_FILES if state.counts[reason]},
         "notes": dict(state.notes),
         "shards": state.shards,
         "words per caption": round(state.words / max(captions, 1), 2),
         "captions cut to one sentence": state.cut,
         "area that square crops leave out": round(state.cropped / max(captions, 1), 4),
-        "settings": state.config,
+        "settings": {**state.config, "source": source},
     }
     (out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
     lines = [
-        f"# {kept} of {total} pictures kept, {state.shards} shards",
+        f"# {state.summary()}, {state.shards} shard{'' if state.shards == 1 else 's'}",
         "",
-        "| what became of them | pictures |",
+        "| what became of them | records |",
         "| --- | --- |",
     ]
-    lines += [f"| {reason} | {count} |" for reason, count in state.counts.most_common()]
-    lines += [
-        "",
-        f"{DROPPED} names everything that was dropped; {SHEET} shows some of what was kept.",
-        "",
-        f"{summary['words per caption']} words per caption; {state.cut} captions cut to their first sentence.",
-    ]
+    rows = {"kept": kept, DUPLICATE: state.counts[DUPLICATE]} | dict(state.counts.most_common())
+    lines += [f"| {reason} | {count} |" for reason, count in rows.items() if reason not in OTHER_FILES]
+    lines += ["", f"{DROPPED} names everything that was dropped; {SHEET} shows some of what was kept.", ""]
+    lines += [f"Files that are not records: {state.other_files()}."] if state.other_files() else []
+    if captions:
+        words, ending = summary["words per caption"], "" if state.cut == 1 else "s"
+        lines += [f"{words} words per caption; {state.cut} caption{ending} cut to the first sentence."]
     lines += [f"{state.talks} of those kept are conversations, which are as they were."] if state.talks else []
     lines += [f"{count} x {note}." for note, count in state.notes.most_common()]
     lines += [cropping(state)] if cropping(state) else []

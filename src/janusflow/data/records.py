@@ -31,6 +31,22 @@ UNASKED = "conversation begins with an assistant turn; that turn was dropped"
 UNANSWERED = "conversation ends with a user turn; that turn was dropped"
 
 
+class MalformedError(ValueError):
+    """A row that is no record.
+
+    Args:
+        text: what is wrong.
+        name: where the row stands.
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text, name)
+        self.text, self.name = text, name
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass(frozen=True)
 class Record:
     """What a source holds of one sample, before any template.
@@ -70,17 +86,17 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
         folder: what relative paths start from, unless the row names its own (`FOLDER`).
 
     Raises:
-        ValueError: if it could not be read, holds nothing that is known, or a malformed picture or conversation.
+        MalformedError: if it could not be read, contains nothing that is known, or a malformed picture or conversation.
     """
-    if row.get(FAULT):
-        raise ValueError(row[FAULT])
     own, name = row.get(FOLDER), row.get(NAME) or name
+    if row.get(FAULT):
+        raise MalformedError(row[FAULT], name)
     try:
         columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER, NAME)}
         return _record_of(columns, name, Path(own) if own else folder)
     except BROKEN as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(said if name in said else f"{name} is malformed: {said}") from error
+        raise MalformedError(said if name in said else f"{name} is malformed: {said}", name) from error
 
 
 def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
