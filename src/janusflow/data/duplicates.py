@@ -1,7 +1,7 @@
 """Which records are copies of one another: pictures that look alike up to scaling and recompression, equal talks.
 
-A picture's fingerprint is a small version of it, and fingerprints are compared by distance: a hash whose bits have to be
-equal misses a copy as soon as a JPEG moves one value across the border between two bits.
+A picture's fingerprint is a small version of it, and fingerprints are compared by distance: a hash whose bits have to
+be equal misses a copy as soon as a JPEG moves one value across the border between two bits.
 """
 
 from __future__ import annotations

@@ -20,7 +20,11 @@ from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 
 OPEN_FILES = 65536
 REPLACEMENTS = 20  # records tried in the place of a broken one
-LACKS = {"understanding": "without a conversation or a caption", "generation": "without a caption", "text": "without a text"}
+LACKS = {
+    "understanding": "without a conversation or a caption",
+    "generation": "without a caption",
+    "text": "without a text",
+}
 NO_PICTURE = "it shows no picture and is learned as a conversation in text"
 
 
@@ -146,11 +150,10 @@ class Data(Dataset):
 
     def described(self) -> str:
         """Which source serves which task, and how many records of it."""
-        told = [
-            f"{task}: " + ", ".join(f"{name} ({counted(source, task)})" for name, source in zip(names, sources, strict=True))
-            for (task, sources), names in zip(self.sources.items(), self.names.values(), strict=True)
-            if sources
-        ]
+        told = []
+        for task, sources in self.sources.items():
+            each = [f"{name} ({counted(source, task)})" for name, source in zip(self.names[task], sources, strict=True)]
+            told += [f"{task}: {', '.join(each)}"] if each else []
         return "; ".join(told)
 
     def restore(self, streams: Mapping[str, Any]) -> None:
