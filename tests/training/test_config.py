@@ -246,7 +246,7 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
     finetuning = load_config(RECIPES / "finetune" / "both.yaml", ["model=tiny", "data.understanding.0.anchor=false"])
     assert "not there yet" not in describe(finetuning)
     replayed = ["data.generation=[{kind: replay, path: tinyworld, images: 300}]"]
-    assert "drawn before the first step: 300 pictures (replay)" in describe(
+    assert "generated before the first step: 300 pictures (replay)" in describe(
         load_config(RECIPES / "finetune" / "both.yaml", replayed)
     )
     stage3_kept = ["model.checkpoint=tiny", "data.understanding.0.anchor=true", "loss.repa=0"]

@@ -48,7 +48,7 @@ def test_a_stopped_run_exports_its_last_checkpoint_without_training(
     done = CliRunner().invoke(app, ["train", "--export-only", str(tmp_path / "moved"), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert Path(done.stdout.split()[-1]) == tmp_path / "moved" / "export"
-    assert "the exported average holds 25 % of the starting weights" in done.stderr
+    assert "25 % of the exported weights are still the starting weights" in done.stderr
     assert "| steps | 2 of 6: stopped early |" in (tmp_path / "moved" / "export" / "README.md").read_text()
     assert len(curve(tmp_path / "moved")) == 2
     quietly(replace(config, out=str(tmp_path / "moved"), steps=2), resume=True, official=True)

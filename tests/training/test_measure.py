@@ -39,8 +39,9 @@ def test_the_command_measures_unless_it_is_asked_not_to(start: Path, tmp_path: P
     words += [f"out={tmp_path / 'run'}", "steps=6", "precision=float32", "ema=0.99", "--dry-run", "--device", "cpu"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0 and re.search(SAID, done.stdout), done.output
-    assert "exported average: 94.1 % of it will be the starting weights" in done.stdout
-    assert "GPU-days of H100 at 40% MFU (from the FLOPs, not measured)" in done.stdout
+    assert "exported weights: 94.1 % of them will still be the starting weights" in done.stdout
+    assert re.search(r"in all [1-9]\S* GPU-seconds of H100 at 40% MFU \(from the FLOPs, not measured\)", done.stdout)
+    assert "on 64 GPUs" not in done.stdout and "0.0 GB" not in done.stdout
     quick = CliRunner().invoke(app, [*words, "--no-measure"])
     assert quick.exit_code == 0 and "on this machine" not in quick.stdout and "FLOPs per step" in quick.stdout
     assert not (tmp_path / "run").exists()

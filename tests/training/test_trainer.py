@@ -299,7 +299,7 @@ def test_the_average_follows_its_decay_and_its_share_of_the_start_is_reported(
     percent = "0.455 %" if warmup else "72.9 %"
     assert f"| share of the starting weights in the average | {percent} |" in (folder / "README.md").read_text()
     said = capsys.readouterr().err
-    assert f"the exported average holds {percent} of the starting weights" in said
+    assert f"{percent} of the exported weights are still the starting weights" in said
     assert ("warning: the exported average" in said and "give ema_warmup=true" in said) != warmup
 
 

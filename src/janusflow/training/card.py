@@ -20,7 +20,7 @@ MODEL = """## Use
 ```python
 from janusflow import JanusFlow
 
-model = JanusFlow.from_pretrained("{folder}")  # this folder, or its name on the hub
+model = JanusFlow.from_pretrained("{folder}")  # where this folder is, or its name on the hub
 model.generate("a prompt")[0].save("picture.png")
 print(model.ask("What is in the picture?", "picture.png"))
 ```
@@ -30,7 +30,7 @@ ADAPTER = """## Use
 ```python
 from janusflow import JanusFlow
 
-model = JanusFlow.from_pretrained("{start}", adapter="{folder}")  # this folder
+model = JanusFlow.from_pretrained("{start}", adapter="{folder}")  # where this folder is
 model.generate("a prompt")[0].save("picture.png")
 ```
 """
@@ -50,7 +50,9 @@ def card_text(config: TrainConfig, progress: Progress, log: Path, *, adapter: bo
     use = ADAPTER if adapter else MODEL
     parts = [f"{what} with `janusflow train` from `{start}`.", _settings(config, progress)]
     parts += [_data(config, progress), _losses(config, progress, log)]
-    parts.append(use.format(folder="export/adapter" if adapter else "export", start=config.model.checkpoint).rstrip())
+    folder = Path(config.out) / "export"
+    place = (folder / "adapter" if adapter else folder).as_posix()
+    parts.append(use.format(folder=place, start=config.model.checkpoint).rstrip())
     return "\n\n".join(part for part in parts if part)
 
 
@@ -86,7 +88,8 @@ def _data(config: TrainConfig, progress: Progress) -> str:
     if config.data.own is not None:
         given = config.data.own if isinstance(config.data.own, list) else [config.data.own]
         own = "`, `".join(Path(one).name for one in given)
-        text += f"\n\n{config.data.own_share:.0%} of the tasks that it has records for is the user's own data, `{own}`."
+        share = percent(config.data.own_share)
+        text += f"\n\nYour own data, `{own}`, makes up {share} of the samples of each task it has records for."
     taken, broken = progress.seen
     return text + (f"\n\n{taken:,} records were taken, {broken:,} of them broken." if taken else "")
 

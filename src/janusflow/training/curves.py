@@ -34,9 +34,12 @@ def draw_curves(log: Path, file: Path) -> bool:
         OSError: if the picture cannot be written.
     """
     import matplotlib.figure
+    import matplotlib.ticker
 
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
     panels = {title: lines for title, names in PANELS.items() if (lines := _lines(rows, names))}
+    if len(panels.get("L_AR", {})) == len(("ar", "ar_understanding")):  # of one task: the mean is that task's loss
+        panels["L_AR"].pop("ar", None)
     if not panels:
         return False
     down = -(-len(panels) // ACROSS)
@@ -47,6 +50,7 @@ def draw_curves(log: Path, file: Path) -> bool:
             axes.plot(steps, values, linewidth=1, label=name, marker="." if len(steps) == 1 else None)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if len(lines) > 1:
             axes.legend(fontsize=8)

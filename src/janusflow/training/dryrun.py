@@ -22,6 +22,9 @@ MOMENTS = 2  # of AdamW, per learning parameter
 CONVNEXT_BYTES = 70  # that a ConvNeXt block keeps per position and channel: 4 channels wide inside, GRN in float32
 H100_BF16 = 989e12  # FLOP/s, dense
 MFU = 0.4
+DAY = 86400  # seconds
+LONG = 60  # seconds on one GPU from which on several GPUs are worth a line
+UNITS = ((DAY, "days"), (3600, "hours"), (60, "minutes"))
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Estimate:
         return self.state / gpus + (self.gathered if gpus > 1 else 0) + self.anchor + self.activations
 
     def days(self, gpus: int) -> float:
-        """Of so many H100s at 40 % of their bf16 peak, for all steps."""
-        return self.flops * self.steps / (gpus * H100_BF16 * MFU) / 86400
+        """Days that this number of H100s takes for all steps, at 40 % of their bf16 peak."""
+        return self.flops * self.steps / (gpus * H100_BF16 * MFU) / DAY
 
 
 def estimate(config: TrainConfig) -> Estimate:
@@ -188,18 +191,29 @@ def describe(config: TrainConfig) -> str:
         + ", ".join(f"{task} {count:,}" for task, count in found.tokens.items())
         + f"; {sum(found.tokens.values()) / config.pack_length:,.1f} rows",
         f"FLOPs per step: {found.flops:.3g}; in all {found.flops * found.steps:.3g} (without {left_out})",
-        f"state (weights, gradients, moments, average): {found.state / 1e9:,.1f} GB",
-        f"exported average: {percent(config.start_share(config.steps))} of it will be the starting weights",
+        f"state (weights, gradients, moments, average): {_size(found.state)}",
+        f"exported weights: {percent(config.start_share(config.steps))} of them will still be the starting weights",
     ]
     if found.anchor:
-        lines.append(f"anchor (the weights before the run, in each process): {found.anchor / 1e9:,.1f} GB")
+        lines.append(f"anchor (the weights before the run, in each process): {_size(found.anchor)}")
     for source in replays(config):
-        lines.append(f"drawn before the first step: {source.images:,} pictures (replay)")
+        lines.append(f"generated before the first step: {source.images:,} pictures (replay)")
     lines += [f"not there yet: {fault}" for fault in _missing(config)]
-    lines.append(f"in all {found.days(1):,.3g} GPU-days of H100 at {MFU:.0%} MFU (from the FLOPs, not measured)")
-    for gpus in (1, 8, 64):
+    lines.append(f"in all {_duration(found.days(1), 'GPU-')} of H100 at {MFU:.0%} MFU (from the FLOPs, not measured)")
+    for gpus in (1, 8, 64) if found.days(1) * DAY >= LONG else (1,):
         lines.append(
-            f"on {gpus:2} GPU{'s' if gpus > 1 else ''}: {found.memory(gpus) / 1e9:,.1f} GB each under FSDP2, "
-            f"{found.days(gpus):,.1f} days of H100 at {MFU:.0%} MFU"
+            f"on {gpus:2} GPU{'s' if gpus > 1 else ''}: {_size(found.memory(gpus))} each under FSDP2, "
+            f"{_duration(found.days(gpus))} of H100 at {MFU:.0%} MFU"
         )
     return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    """A number of bytes in GB, of less than one in MB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _duration(days: float, prefix: str = "") -> str:
+    """A time in the largest unit of which it is at least one."""
+    size, unit = next(((size, unit) for size, unit in UNITS if days * DAY >= size), (1, "seconds"))
+    return f"{days * DAY / size:,.3g} {prefix}{unit}"

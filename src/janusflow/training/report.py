@@ -87,7 +87,7 @@ class Report:
         share = progress.start_share
         if share is None:
             return
-        text = f"the exported average holds {percent(share)} of the starting weights"
+        text = f"{percent(share)} of the exported weights are still the starting weights"
         if share > LARGE_SHARE:
             text = f"warning: {text}: train longer, or give ema_warmup=true or a smaller ema than {self.config.ema:g}"
         self.say(text, logging.WARNING if share > LARGE_SHARE else logging.INFO)
