@@ -402,5 +402,6 @@ def test_the_command_reports_the_splits_that_it_leaves_out(tmp_path: Path) -> No
     arguments = ["data", "prepare", str(tmp_path / "raw"), "--min-side", "32", "--out"]
     done = CliRunner().invoke(app, [*arguments, str(tmp_path / "train")])
     assert "read split 'train'; 'test' (1 record) is left out, choose with --split" in done.output
+    assert "Splits: read split 'train'; 'test' (1 record) is left out." in (tmp_path / "train/report.md").read_text()
     done = CliRunner().invoke(app, [*arguments, str(tmp_path / "both"), "--split", "all"])
     assert "2 of 2 pictures kept" in done.output and "left out" not in done.output

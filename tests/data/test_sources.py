@@ -438,6 +438,8 @@ def test_pictures_next_to_a_file_of_records_are_not_taken_for_uncaptioned_ones(t
     (tmp_path / "img").mkdir()
     Image.new("RGB", (8, 8), "red").save(tmp_path / "img" / "a.png")
     assert kind_of(str(tmp_path), captions=False) == "folder"
+    (tmp_path / "dropped.jsonl").touch()  # of an earlier preparation in the same folder
+    assert kind_of(str(tmp_path), captions=False) == "folder"
     (tmp_path / "talks.json").write_text("[]")
     with pytest.raises(ValueError, match=r"also contains talks.json; to read it, give .*talks\.json"):
         kind_of(str(tmp_path), captions=False)

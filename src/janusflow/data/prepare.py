@@ -17,7 +17,7 @@ from random import Random
 from PIL import Image
 
 from janusflow.data.duplicates import Copies, digest_of
-from janusflow.data.folders import unused_files
+from janusflow.data.folders import other_splits, unused_files
 from janusflow.data.prepared import DUPLICATE, SHEET, Drops, State, continued, save_state, write_report
 from janusflow.data.records import BROKEN, MalformedError, Record
 from janusflow.data.rows import SourceConfig
@@ -107,6 +107,7 @@ def prepare(
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
     state = continued(out, {**asdict(config), "source": place, **given, **(names or {})})
     drops = Drops(out, state)
+    unread = other_splits(Path(source.path).expanduser().absolute(), source.split) if source.kind == "folder" else ""
     if source.kind == "folder" and not state.next:
         for file, reason in unused_files(Path(source.path).expanduser().absolute(), source.split):
             if out.absolute() not in file.parents:
@@ -125,7 +126,7 @@ def prepare(
             records.note(state)
             drops.write()
             save_state(out, state)
-    write_report(out, state)
+    write_report(out, state, unread)
     if sheet := contact_sheet_of(out, config.format):
         sheet.save(out / SHEET, quality=90)
     return state

@@ -134,8 +134,8 @@ def save_state(out: Path, state: State) -> None:
     beside.rename(out / "state.json")
 
 
-def write_report(out: Path, state: State) -> None:
-    """Writes `report.json` and `report.md`."""
+def write_report(out: Path, state: State, unread: str = "") -> None:
+    """Writes `report.json` and `report.md`; `unread` says which splits of a folder were not read."""
     kept = state.counts["kept"]
     captions = kept - state.talks
     source = {name: value for name, value in state.config["source"].items() if name in READ}
@@ -164,6 +164,7 @@ def write_report(out: Path, state: State) -> None:
     lines += [f"| {reason} | {count} |" for reason, count in rows.items() if reason not in OTHER_FILES]
     lines += ["", f"{DROPPED} names everything that was dropped; {SHEET} shows some of what was kept.", ""]
     lines += [f"Files that are not records: {state.other_files()}."] if state.other_files() else []
+    lines += [f"Splits: {unread}."] if unread else []
     if captions:
         words, ending = summary["words per caption"], "" if state.cut == 1 else "s"
         lines += [f"{words} words per caption; {state.cut} caption{ending} cut to the first sentence."]

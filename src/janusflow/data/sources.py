@@ -15,6 +15,7 @@ from PIL import Image
 
 from janusflow.data.folders import METADATA, PICTURES, is_folder_of_pictures, other_splits
 from janusflow.data.jsonlines import is_array
+from janusflow.data.prepared import DROPPED
 from janusflow.data.records import Record, read_row
 from janusflow.data.rows import SUFFIXES, SourceConfig, open_rows
 from janusflow.tinyworld.bold import bold_pair, ordered_pair, unnamed_pair
@@ -163,8 +164,11 @@ def kind_of(path: str, *, captions: bool = True) -> str:
     if place.is_dir() and is_folder_of_pictures(place):
         return "folder"
     if place.is_dir() and not captions and any(file.suffix.lower() in PICTURES for file in files):
-        if (talks := next((file for file in files if is_array(file) or file.suffix == ".jsonl"), None)) is not None:
-            raise ValueError(f"{path} also contains {talks.relative_to(place)}; to read it, give {talks}")
+        found = [file for file in files if file.is_file()]
+        talks = [file for file in found if is_array(file) or (file.suffix == ".jsonl" and file.name != DROPPED)]
+        if talks:
+            only = "for the pictures without it, give --kind folder"
+            raise ValueError(f"{path} also contains {talks[0].relative_to(place)}; to read it, give {talks[0]}; {only}")
         return "folder"
     if place.is_file() and place.suffix == ".json":
         return "jsonl"  # an array of the same rows
