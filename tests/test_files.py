@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from janusflow.files import checked, read_json, write_text
+from janusflow.checkpoint.files import put_together
+from janusflow.files import checked, read_json, read_yaml, remove_leftovers, temporary_path, write_text
 
 
 @pytest.mark.parametrize(
@@ -54,3 +58,80 @@ def test_a_text_is_written_whole_and_nothing_else_stays(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", "1")
     write_text(tmp_path / "a.json", "2")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.json", "2")]
+
+
+def ended_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
+    with temporary_path(tmp_path / "model") as beside:
+        name = beside.name
+        assert name.startswith(".model.") and name.endswith(".tmp") and not beside.exists()
+        beside.mkdir()
+        own = f"-{os.getpid()}-"
+        assert own in name
+        left = tmp_path / name.replace(own, f"-{ended_process()}-")
+        left.mkdir()
+        (left / "model.safetensors").touch()
+        (tmp_path / name.replace(".model.", ".state.json.").replace(own, f"-{ended_process()}-")).touch()
+        earlier = tmp_path / f"{name[:-12]}00000000.tmp"  # of an earlier process with this one's number
+        earlier.touch()
+        kept = [
+            tmp_path / name.replace(own, f"-{os.getppid()}-"),  # of a process that runs
+            tmp_path / name.replace(name.split(".")[2][:8], "00000000"),  # of another machine
+            tmp_path / "notes.tmp",
+        ]
+        for file in kept:
+            file.touch()
+        write_text(tmp_path / "a.json", "1")
+        assert {path.name for path in tmp_path.iterdir()} == {"a.json", name, *(file.name for file in kept)}
+    assert not beside.exists()
+
+
+def test_a_model_that_is_saved_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    with put_together(tmp_path / "model") as beside:
+        (beside / "config.json").write_text("{}")
+        left = tmp_path / beside.name.replace(f"-{os.getpid()}-", f"-{ended_process()}-")
+        left.mkdir()
+    assert left.exists()
+    with put_together(tmp_path / "model"):
+        assert not left.exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "config.json"]
+
+
+def test_leftovers_of_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
+    remove_leftovers(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [*a]", "holds itself"),
+        ("[" * 60 + "]" * 60, "nested too deeply"),
+        ("[" * 2000 + "]" * 2000, "nested too deeply"),
+        (
+            "\n".join(["a0: &a0 [1]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]),
+            "values",
+        ),
+        ("a: [1, 2", "expected"),
+        ("a: 1\n" * 60_000, "bytes; at most"),
+        ("a: \ud800", "not UTF-8"),
+    ],
+    ids=["circle", "deep", "very deep", "aliases", "broken", "large", "bytes"],
+)
+def test_yaml_of_any_structure_is_checked_before_it_is_built(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(ValueError, match=message) as error:
+        read_yaml(file)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_aliases_of_usual_size_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("a: &a {kind: tinyworld}\nb: [*a, *a]\nc: 1\n")
+    assert read_yaml(file) == file.read_text()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from janusflow.sheet import contact_sheet, make_folder, save_png
+from janusflow.sheet import contact_sheet, make_folder, save_new_png, save_png
 
 
 def test_a_sheet_shows_every_picture_enlarged_in_order() -> None:
@@ -34,3 +35,22 @@ def test_folders_are_made_or_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot be written"):
         make_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_pictures_of_one_name_never_replace_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError("links are not supported")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    pictures = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(lambda picture: save_new_png(picture, tmp_path / "a.png", {}), pictures))
+    assert {file.name for file in files} == {"a.png", *(f"a-{number}.png" for number in range(2, 13))}
+    for file, picture in zip(files, pictures, strict=True):
+        with Image.open(file) as found:
+            assert found.getpixel((0, 0)) == picture.getpixel((0, 0))
+    assert len(list(tmp_path.iterdir())) == 12

@@ -1,20 +1,44 @@
-"""Small files: JSON that is checked before anything uses it, and texts that are written whole or not at all."""
+"""Files that earlier runs or users wrote, checked before anything uses them; and files that are written whole or not at
+all.
+
+What is written lies next to its place under a hidden name (`.NAME.HOST-PID-xxxx.tmp`) until it is complete. The name
+says which process writes it, so that what a killed one left is recognised and removed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
+TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+NAME_LENGTH = 100  # characters of a file's name in its temporary one: names have at most 255 bytes
+_OPEN: set[str] = set()  # temporary names of this process that are in use
+
+LARGEST_YAML = 256 * 2**10  # bytes of a YAML file, which Python reads slowly
+MOST_VALUES = 100_000  # of a YAML file
+DEEPEST = 50  # levels of a YAML file
+SHOWN = 200  # characters of another library's error
 LARGEST = 256 * 2**20  # bytes of a JSON file; the largest tokenizers have a tenth of it
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path, *, finite: bool = True) -> Any:
     """Read a JSON file.
+
+    Args:
+        file: of JSON.
+        finite: refuse NaN and infinite numbers, which Python writes and JSON does not have.
 
     Raises:
         ValueError: if it is too large, is not UTF-8 or not JSON, is nested too deeply, or holds NaN or infinite
@@ -25,18 +49,62 @@ def read_json(file: Path) -> Any:
     if size > LARGEST:
         raise ValueError(f"{file} has {size} bytes; a JSON file of at most {LARGEST} is read")
     try:
-        return loads(file.read_bytes())
+        return loads(file.read_bytes(), finite=finite)
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
-def loads(text: str | bytes) -> Any:
+def read_yaml(file: Path) -> str:
+    """Read the text of a YAML file, and check its structure without building it.
+
+    Aliases of aliases can make a short file as large as memory, so their sizes are added up first.
+
+    Raises:
+        ValueError: if it is too large, is not UTF-8 or not YAML, is nested too deeply, holds itself, or has more than
+            `MOST_VALUES` values.
+        OSError: if it cannot be read.
+    """
+    import yaml
+
+    size = file.stat().st_size
+    if size > LARGEST_YAML:
+        raise ValueError(f"it has {size} bytes; at most {LARGEST_YAML} are read")
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = _values(root, {}, 0)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:SHOWN]) from error
+    if values > MOST_VALUES:
+        raise ValueError(f"its aliases make it {values} values; at most {MOST_VALUES} are read")
+    return text
+
+
+def _values(node: Any, known: dict[int, int], depth: int) -> int:
+    """How many values a YAML node stands for, with those behind aliases as often as they are named."""
+    if depth > DEEPEST or known.get(id(node)) == 0:
+        raise ValueError("it is nested too deeply, or holds itself")
+    if id(node) not in known:
+        known[id(node)] = 0  # until its parts are counted
+        inner = node.value if node is not None and not isinstance(node.value, str) else []
+        parts = [part for one in inner for part in (one if isinstance(one, tuple) else (one,))]
+        known[id(node)] = 1 + sum(_values(part, known, depth + 1) for part in parts)
+    return known[id(node)]
+
+
+def loads(text: str | bytes, *, finite: bool = True) -> Any:
     """Parse JSON.
 
     Raises:
         ValueError: as `read_json`, without the name of a file.
     """
     try:
+        if not finite:
+            return json.loads(text)
         return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -69,13 +137,73 @@ def checked(kind: type[T], value: Any, source: str | Path) -> T:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text next to its place under a name of this process, and move it there."""
-    beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
+    """Write a text next to its place, and move it there."""
+    with temporary_path(file) as beside:
         beside.write_text(text, encoding="utf-8")
         beside.replace(file)
+
+
+@contextmanager
+def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
+    """Give a path next to a file or folder, which the body writes and moves there.
+
+    Nothing is there yet. What is there at the end is removed, however the body ends.
+
+    Args:
+        target: where the file or folder goes.
+        tidy: remove what killed processes left in that folder.
+
+    Example:
+        >>> with temporary_path(file) as beside:
+        ...     beside.write_bytes(content)
+        ...     beside.replace(file)
+    """
+    if tidy:
+        remove_leftovers(target.parent)
+    name = f".{target.name[:NAME_LENGTH]}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    beside = target.with_name(name)
+    _OPEN.add(name)
+    try:
+        yield beside
     finally:
-        beside.unlink(missing_ok=True)
+        _remove(beside)
+        _OPEN.discard(name)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders of processes of this machine that have ended, from one folder."""
+    with suppress(OSError):  # a folder that is not there, or that cannot be listed
+        for path in list(folder.iterdir()):
+            found = TEMPORARY.fullmatch(path.name)
+            if found and found[1] == _host() and path.name not in _OPEN and _ended(int(found[2])):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _ended(process: int) -> bool:
+    """Whether a process has ended; what has this process's own number and is not its own is of an earlier one."""
+    if process == os.getpid():
+        return True
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # of another user
+        return False
+    return False
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _not_finite(constant: str) -> NoReturn:

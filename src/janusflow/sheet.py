@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from janusflow.arguments import quoted
+from janusflow.files import remove_leftovers, temporary_path
 from janusflow.provenance import png_text
 
 SHOWN_SIDE = 128  # pictures smaller than this are enlarged by a whole factor on a sheet
@@ -31,21 +32,47 @@ def save_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -
     Raises:
         OSError: if the folder cannot be written.
     """
-    info = png_text(picture.info, metadata)
-    handle, name = tempfile.mkstemp(suffix=".png.tmp", dir=file.parent)
-    beside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            picture.save(stream, format="PNG", pnginfo=info)
-        beside.chmod(0o644)
+    with temporary_path(file, tidy=False) as beside:  # one of many: `make_folder` tidies
+        _write_png(picture, beside, metadata)
         beside.replace(file)
-    except BaseException:
-        beside.unlink()
-        raise
+
+
+def save_new_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> Path:
+    """`save_png` that replaces nothing: where the name is taken, -2, -3, ... is added to it.
+
+    Of several processes that write the same name at the same time, each gets one of its own.
+
+    Returns:
+        The file.
+    """
+    with temporary_path(file, tidy=False) as beside:
+        _write_png(picture, beside, metadata)
+        names = (file.with_stem(f"{file.stem}-{number}") for number in itertools.count(2))
+        return next(free for free in itertools.chain([file], names) if _place(beside, free))
+
+
+def _write_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
+    with file.open("xb") as stream:
+        picture.save(stream, format="PNG", pnginfo=png_text(picture.info, metadata))
+
+
+def _place(beside: Path, file: Path) -> bool:
+    """Moves a file under a name, if that is free; it is taken and the file complete in one moment."""
+    try:
+        file.hardlink_to(beside)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links: the empty file claims the name
+        try:
+            file.open("xb").close()
+        except FileExistsError:
+            return False
+        beside.replace(file)
+    return True
 
 
 def make_folder(folder: Path) -> Path:
-    """A folder that can be written to, made if it is not there.
+    """A folder that can be written to, made if it is not there; what killed processes left in it is removed.
 
     Raises:
         ValueError: if it cannot be made or written.
@@ -56,6 +83,7 @@ def make_folder(folder: Path) -> Path:
             pass
     except OSError as error:
         raise ValueError(f"folder {quoted(str(folder))} cannot be written: {error.strerror}") from error
+    remove_leftovers(folder)
     return folder
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from janusflow.images import load_image
 from janusflow.pipeline import JanusFlow
-from janusflow.sheet import make_folder, save_png
+from janusflow.sheet import make_folder, save_new_png
 
 
 class Talk:
@@ -57,7 +57,7 @@ class Talk:
         self.painted += 1
         while (file := self.out / f"chat-{self.painted:03d}.png").exists():
             self.painted += 1
-        save_png(picture, file, {"prompt": prompt, "seed": seed})
+        file = save_new_png(picture, file, {"prompt": prompt, "seed": seed})
         self.shown.append(picture)
         return file
 

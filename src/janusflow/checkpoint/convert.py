@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.checkpoint.tensors import DTYPES, EXTRAS
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.device import resolve_dtype
+from janusflow.files import temporary_path
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
@@ -84,9 +84,8 @@ def convert(
         checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    beside.chmod(0o755)
-    try:
+    with temporary_path(folder) as beside:
+        beside.mkdir()
         files, tensors = _plan_and_tensors(checkpoint, to, kind)
         with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
             write(beside, files, _counted(tensors, advance))
@@ -100,9 +99,6 @@ def convert(
         text = f"{text} {where_vae_is(beside)}".rstrip()
         write_card(beside, checkpoint, title=folder.name, text=text)
         beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
     return folder
 
 

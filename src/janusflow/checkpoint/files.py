@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -73,11 +72,12 @@ def put_together(folder: Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{quoted(str(folder))} is a file; a model is saved as a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
-        yield Path(beside)
+    with files.temporary_path(folder) as beside:
+        beside.mkdir()
+        yield beside
         for stale in [*folder.glob("model*.safetensors*"), *folder.glob("official_extras.safetensors")]:
             stale.unlink()
-        for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
+        for file in [file for file in beside.rglob("*") if file.is_file()]:
             place = folder / file.relative_to(beside)
             place.parent.mkdir(parents=True, exist_ok=True)
             file.chmod(0o644)

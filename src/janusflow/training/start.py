@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from janusflow.checkpoint.card import write_trained_card
 from janusflow.checkpoint.convert import where_vae_is
 from janusflow.checkpoint.export import export_official
 from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
+from janusflow.files import temporary_path
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.offline import cached_if_unreachable, first_line
 from janusflow.pipeline import JanusFlow
@@ -233,8 +233,7 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
     averaged = averaged_model(run.objective, run.ema, model, world, config)
     head = averaged_head(run.objective, run.ema)
     if averaged is not None:
-        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as made:
-            beside = Path(made) / "model"
+        with temporary_path(folder) as beside:
             beside.mkdir()
             if averaged.adapters is not None:
                 averaged.adapters.peft_config["default"].base_model_name_or_path = config.model.checkpoint
