@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import operator
+import os
 from collections.abc import Callable, Collection, Iterable
 from typing import ParamSpec, SupportsFloat, TypeVar, cast
 
@@ -95,22 +96,49 @@ def whole_number(name: str, value: object, *, least: int = 1, most: int | None =
     return number
 
 
-def real_number(name: str, value: object) -> float:
-    """A number as Python's `float`; NumPy's, tensors of one value and fractions are accepted, texts and bools are not.
+def number_from(name: str, value: object, least: float | None = None, most: float | None = None) -> float:
+    """A finite number in a range, both ends of which belong to it; None is without that end.
+
+    NumPy's numbers, tensors of one value and fractions become Python's `float`; texts and bools are refused.
 
     Raises:
-        ValueError: for anything else, infinite numbers and NaN among them.
+        ValueError: for anything else.
     """
-    refusal = f"{name} is {quoted(value)}; expected a finite number"
+    ends = {"from": least, "to": most}
+    wanted = " ".join(["number", *(f"{word} {end:g}" for word, end in ends.items() if end is not None)])
+    wanted = f"finite {wanted}{'' if least is None else ' upwards'}" if most is None else wanted
+    refusal = f"{name} is {quoted(value)}; expected a {wanted}"
     if isinstance(value, (bool, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise ValueError(refusal)
     try:
         number = float(cast(SupportsFloat, value))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # such as an array of several numbers
         raise ValueError(refusal) from error
-    if not math.isfinite(number):
+    if not math.isfinite(number) or (least is not None and number < least) or (most is not None and number > most):
         raise ValueError(refusal)
     return number
+
+
+def whole_text(name: str, text: str) -> str:
+    """A text that has only whole characters, which every tokenizer and file takes.
+
+    Python keeps bytes that it cannot decode, and halves of characters in JSON ("\\ud800"), as lone surrogates.
+
+    Args:
+        name: of the argument, for the error.
+        text: what was given; bytes of UTF-8 that the system's encoding did not know (`os.fsdecode`) are decoded.
+
+    Raises:
+        ValueError: for text that has others.
+    """
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(text).decode()
+        except UnicodeError as error:
+            raise ValueError(f"{name} is {quoted(text)}, which is not UTF-8 text") from error
 
 
 def nearest(name: str, known: Collection[str]) -> list[str]:

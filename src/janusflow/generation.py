@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.arguments import quoted, real_number, whole_number
+from janusflow.arguments import number_from, quoted, whole_number
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.flow import METHODS, Velocity, guide, integrate, interpolate, shifted_times, standard_normal
@@ -57,11 +57,11 @@ class Sampling:
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_inference_steps", whole_number("num_inference_steps", self.num_inference_steps))
         for name in ("guidance_scale", "shift", "strength"):
-            object.__setattr__(self, name, real_number(name, getattr(self, name)))
+            object.__setattr__(self, name, number_from(name, getattr(self, name)))
         ends: Any = self.guidance_interval
         if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
             raise ValueError(f"guidance_interval is {quoted(ends)}; expected two numbers in [0, 1], such as (0.0, 0.6)")
-        interval = tuple(real_number("guidance_interval", end) for end in ends)
+        interval = tuple(number_from("guidance_interval", end) for end in ends)
         object.__setattr__(self, "guidance_interval", interval)
         if self.guidance_scale < 1:
             raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -17,6 +18,7 @@ from janusflow import JanusFlow, settings_of
 from janusflow.checkpoint import find_folder
 from janusflow.cli import app
 from janusflow.cli.prompt_file import MANIFEST
+from janusflow.files import temporary_path
 from tests.conftest import GOLDEN
 
 Run = Callable[..., Result]
@@ -127,13 +129,57 @@ def test_a_text_file_gives_a_picture_a_line_and_is_resumed(run: Run, tmp_path: P
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     planned = (out / MANIFEST).read_text()
     (out / rows(out)[3]["file"]).unlink()
-    (out / "abc.png.tmp").touch()
+    for left in (".a.png", f".{MANIFEST}"):  # of an earlier process that had this one's number
+        with temporary_path(out / left) as beside:
+            name = f"{beside.name[:-12]}00000000.tmp"
+        (out / name).touch()
     again = run("--prompts", file, "-n", 2, "--steps", 1, "--out", out)
     assert "1 pictures made, 5 were there" in again.stderr
     assert again.stdout.split() == [str(out / rows(out)[3]["file"])]
     assert (out / MANIFEST).read_text() == planned and not list(out.glob("*.tmp"))
     now = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert sum(now[name] == before[name] for name in before) == 5 and now.keys() == before.keys()
+
+
+def test_two_files_of_prompts_are_not_made_into_one_folder_at_once(run: Run, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "prompts.txt").write_text("a star\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    held = os.open(out, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    words = ["--prompts", tmp_path / "prompts.txt", "--steps", 1, "--out", out]
+    assert "another process is generating the pictures of a file of prompts" in sentence(run(*words))
+    os.close(held)
+    assert run(*words).exit_code == 0
+
+
+def test_a_name_that_another_process_took_meanwhile_is_not_overwritten(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = JanusFlow.generate
+
+    def slow(self: JanusFlow, *args: Any, **settings: Any) -> Any:
+        pictures = generate(self, *args, **settings)
+        for name in ("001-a-star-3.png", "001-sheet.png"):
+            (tmp_path / name).write_bytes(b"of another process")
+        return pictures
+
+    slow.__signature__ = signature(generate)  # type: ignore[attr-defined]
+    monkeypatch.setattr(JanusFlow, "generate", slow)
+    result = run("a star", "-n", 2, "--seed", 3, "--steps", 1, "--out", tmp_path)
+    names = [Path(line).name for line in result.stdout.splitlines()]
+    assert names == ["001-a-star-3-2.png", "002-a-star-4.png", "001-sheet-2.png"], result.output
+    assert (tmp_path / "001-a-star-3.png").read_bytes() == b"of another process"
+
+
+def test_prompts_that_are_not_text_are_refused(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a \\ud800 star"}\n')
+    assert "line 1" in (said := sentence(run("--prompts", file, "--out", tmp_path / "a"))) and "not UTF-8 text" in said
+    file.write_bytes(b"\xff\n")
+    assert "cannot be read as UTF-8 text" in sentence(run("--prompts", file, "--out", tmp_path / "a"))
+    assert "the prompt is '\\udcff', which is not UTF-8 text" in sentence(run("\udcff", "--out", tmp_path / "a"))
 
 
 def test_other_settings_make_other_pictures_and_overwrite_none(run: Run, tmp_path: Path) -> None:

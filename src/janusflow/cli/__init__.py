@@ -9,6 +9,7 @@ import typer
 from janusflow import __version__
 from janusflow.cli import evaluation, models, training
 from janusflow.cli.options import SuggestingCommand
+from janusflow.cli.streams import open_streams
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -43,4 +44,5 @@ app.add_typer(training.data, name="data", help="Prepare data for training.")
 
 def main() -> None:
     """Entry point of the `janusflow` command."""
+    open_streams()
     app()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from janusflow.arguments import quoted
+from janusflow.arguments import quoted, whole_text
 from janusflow.cli.options import (
     Adapter,
     Debug,
@@ -110,6 +110,7 @@ def generate(
         raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
     if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
         raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (with another prompt, if you like)")
+    prompts = [whole_text("the prompt", prompt) for prompt in prompts or []]
     asked: dict[str, Any] = {
         "num_inference_steps": steps,
         "guidance_scale": guidance,
@@ -150,7 +151,7 @@ def generate(
         if prompt_file is not None:
             from_file(opened, prompt_file, settings, out, pictures=num_images, seed=first, batch_size=batch_size)
         else:
-            named = [prompt for prompt in prompts or [] for _ in range(num_images)]
+            named = [prompt for prompt in prompts for _ in range(num_images)]
             from_words(opened, named, seeds, settings, out, batch_size)
 
 
@@ -185,6 +186,7 @@ def ask(
     *pictures, question = pictures_and_question
     if _is_file(question):
         raise ValueError(f"{quoted(question)} is a file; the question comes last: janusflow ask PICTURE QUESTION")
+    question = whole_text("the question", question)
     if not pictures and Path(question).suffix.lower() in PICTURES and " " not in question:
         raise ValueError(
             f"{quoted(question)} is no file, and no question stands after it: janusflow ask PICTURE QUESTION"

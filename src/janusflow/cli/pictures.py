@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from PIL import Image
 from janusflow.pipeline import JanusFlow
 from janusflow.progress import progress_bar
 from janusflow.provenance import Provenance, input_digests
-from janusflow.sheet import contact_sheet, save_png
+from janusflow.sheet import contact_sheet, save_new_png, save_png
 
 NAME_LENGTH = 40  # characters of a prompt in a file's name
 
@@ -32,12 +32,14 @@ class Job:
         seed: of its noise.
         settings: further arguments of `generate`.
         file: where it goes.
+        new: whether the file must be a new one; if the name is taken, the picture gets another.
     """
 
     prompt: str
     seed: int
     settings: Mapping[str, Any]
     file: Path
+    new: bool = False
 
 
 def make(model: JanusFlow, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, Image.Image]]:
@@ -56,11 +58,18 @@ def make(model: JanusFlow, jobs: Sequence[Job], batch_size: int) -> Iterator[tup
                 progress=alone,
                 **batch[0].settings,
             )
-            for job, picture in zip(batch, pictures, strict=True):
-                save_png(picture, job.file, {})
-            for job, picture in zip(batch, pictures, strict=True):
+            saved = [_saved(job, picture) for job, picture in zip(batch, pictures, strict=True)]
+            for job, picture in zip(saved, pictures, strict=True):
                 yield job, picture
                 advance()
+
+
+def _saved(job: Job, picture: Image.Image) -> Job:
+    """The job with the file that its picture is in."""
+    if job.new:
+        return replace(job, file=save_new_png(picture, job.file, {}))
+    save_png(picture, job.file, {})
+    return job
 
 
 def say(text: object) -> None:
@@ -75,10 +84,13 @@ def say(text: object) -> None:
 def from_words(
     model: JanusFlow, prompts: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any], out: Path, batch: int
 ) -> None:
-    """PNG files under names that are still free, and a contact sheet if there are several."""
+    """PNG files under names that are still free, and a contact sheet if there are several.
+
+    Other processes may write to the same folder at the same time: none replaces another's pictures.
+    """
     first = 1 + max((int(m[1]) for file in out.iterdir() if (m := re.match(r"(\d+)-", file.name))), default=0)
     jobs = [
-        Job(prompt, seed, settings, out / f"{number:03d}-{slug(prompt)}-{seed}.png")
+        Job(prompt, seed, settings, out / f"{number:03d}-{slug(prompt)}-{seed}.png", new=True)
         for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), start=first)
     ]
     pictures = []
@@ -86,15 +98,16 @@ def from_words(
         say(job.file)
         pictures.append(picture)
     if len(pictures) > 1:
-        file = out / f"{first:03d}-sheet.png"
         labels = [f"{prompt} ({seed})" for prompt, seed in zip(prompts, seeds, strict=True)]
-        save_png(contact_sheet(pictures, labels), file, {k: v for k, v in settings.items() if v is not None})
-        say(file)
+        given = {name: value for name, value in settings.items() if value is not None}
+        say(save_new_png(contact_sheet(pictures, labels), out / f"{first:03d}-sheet.png", given))
 
 
 def slug(prompt: str) -> str:
-    """A prompt as a part of a file's name."""
-    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:NAME_LENGTH].strip("-") or "picture"
+    """A prompt as a part of a file's name, of characters that the system has in names."""
+    encoding = sys.getfilesystemencoding()
+    known = prompt.lower().encode(encoding, "replace").decode(encoding)
+    return re.sub(r"\W+", "-", known).strip("-")[:NAME_LENGTH].strip("-") or "picture"
 
 
 def opening_of(made: Provenance) -> dict[str, Any]:

@@ -12,14 +12,16 @@ import os
 import re
 import secrets
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import whole_text
 from janusflow.cli.pictures import Job, make, say, slug
+from janusflow.files import checked, loads, write_text
 from janusflow.generation import Sampling, choose_strength
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
@@ -82,8 +84,8 @@ def read_prompt_file(file: Path, known: Sequence[str]) -> list[Line]:
 
 def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = loads(line)
+    except ValueError as error:
         raise ValueError(f"it is not JSON ({error})") from error
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
         raise ValueError('expected an object with a prompt, such as {"prompt": "a red circle", "seed": 0}')
@@ -104,7 +106,7 @@ def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
             raise ValueError(f"{name} is {str(value)[:40]!r}; expected {allowed}")
     if "guidance_interval" in settings:
         settings["guidance_interval"] = tuple(settings["guidance_interval"])
-    return Line(number, row["prompt"].strip(), pictures, settings.pop("seed", None), settings)
+    return Line(number, whole_text("prompt", row["prompt"].strip()), pictures, settings.pop("seed", None), settings)
 
 
 def _size(value: Any) -> dict[str, int]:
@@ -146,15 +148,45 @@ def from_file(
             resolved.append(_resolved(model, line.prompt, {**settings, **line.settings}))
         except ValueError as error:
             raise ValueError(f"line {line.number} of {file}: {error}") from error
-    for stale in out.glob("*.png.tmp"):  # of a run that was killed while it wrote
-        stale.unlink(missing_ok=True)
-    made = _Made(model, out, settings)
-    jobs, rows = _plan(lines, resolved, out, made, pictures, seed)
-    _write_manifest(out / MANIFEST, rows)
-    waiting = [job for job in jobs if not made.is_there(job)]
-    for job, _ in make(model, sorted(waiting, key=lambda job: json.dumps(_plain(job.settings))), batch_size):
-        say(job.file)
+    with _alone(out):
+        made = _Made(model, out, settings)
+        jobs, rows = _plan(lines, resolved, out, made, pictures, seed)
+        write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        waiting = [job for job in jobs if not made.is_there(job)]
+        for job, _ in make(model, sorted(waiting, key=lambda job: json.dumps(_plain(job.settings))), batch_size):
+            say(job.file)
     print(f"{len(waiting)} pictures made, {len(jobs) - len(waiting)} were there; see {out / MANIFEST}", file=sys.stderr)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Holds a folder's manifest: the run that writes it last would forget the pictures of another one.
+
+    The folder itself is locked, so nothing is left; where the system has no such locks, nothing is held.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    try:
+        import fcntl
+
+        held = os.open(out, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process is generating the pictures of a file of prompts in {out}; wait for its end, or give "
+                "another --out FOLDER"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(held)
 
 
 def _resolved(model: JanusFlow, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +215,14 @@ def _resolved(model: JanusFlow, prompt: str, settings: Mapping[str, Any]) -> dic
     return {**chosen, "height": height, "width": width, "image": image, "mask": mask}
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What is read of a row of the manifest."""
+
+    file: str
+    seed: int
+
+
 class _Made:
     """What is in the folder already: the rows of its manifest, and how its pictures were made."""
 
@@ -193,12 +233,12 @@ class _Made:
         }
         self.rows: dict[str, list[dict[str, Any]]] = {}
         file = out / MANIFEST
-        for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        for text in file.read_bytes().splitlines() if file.is_file() else []:
             try:
-                row = json.loads(text)
-                found = {"file": str(row["file"]), "seed": int(row["seed"])}
+                row = loads(text)
+                found = asdict(checked(_Row, row, file))
                 self.rows.setdefault(_planned(row), []).append(found)
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except ValueError:
                 continue  # not a row of ours
 
     def take(self, planned: str, seed: int | None) -> dict[str, Any] | None:
@@ -267,11 +307,3 @@ def _named(job: Job, line: int, out: Path, taken: set[Path], made: _Made) -> Job
         if file not in taken and (not file.exists() or made.is_there(named)):
             return named
     raise AssertionError
-
-
-def _write_manifest(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    handle, name = tempfile.mkstemp(suffix=".tmp", dir=file.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    Path(name).chmod(0o644)
-    Path(name).replace(file)
