@@ -200,7 +200,8 @@ def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: in
 def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepSamples, None, None]:
     """Steps `first` to `last` - 1 in order, made ahead by worker processes, which end when this is closed.
 
-    Streams are read one after the other, so with any of them there is one worker only.
+    Streams are read one after the other, so with any of them there is one worker only. If a worker is killed, the last
+    step has `failed`, or `worker_killed` knows the error that torch raises wherever the main process is.
     """
     if data.streams():
         workers = min(workers, 1)
@@ -216,13 +217,38 @@ def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepS
         worker_init_fn=_outlive_signals,
     )
     ahead = iter(loader)
+    step = first
     try:
-        yield from ahead
+        for samples in ahead:
+            step = samples.step + 1
+            yield samples
+    except RuntimeError as error:
+        if not (killed := worker_killed(error, workers)):
+            raise
+        yield StepSamples(step, [], failed=killed)
     finally:
         if isinstance(ahead, _MultiProcessingDataLoaderIter):
             ahead._shutdown_workers()
             for worker in ahead._workers:  # SIGTERM, with which it ends them otherwise, is ignored there
                 worker.kill()
+
+
+def worker_killed(error: BaseException, workers: int) -> str:
+    """What to do about an error that comes from a data worker that was killed; empty for any other error.
+
+    Args:
+        error: torch raises it from a signal handler, so that it may be the cause of another one.
+        workers: how many there were.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RuntimeError) and str(cause).startswith("DataLoader worker (pid"):
+            return (
+                "a data worker was killed, probably for lack of memory: give fewer data.workers "
+                f"(now {workers}; with 0 there is no such process) and continue with --resume"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def _allow_open_files() -> None:

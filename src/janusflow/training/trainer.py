@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from janusflow.data.loader import Data, StepSamples, steps
+from janusflow.data.loader import Data, StepSamples, steps, worker_killed
 from janusflow.data.mixture import Mixture
 from janusflow.data.rows import SourceConfig, check_place
 from janusflow.data.samples import SampleMaker
@@ -132,9 +132,11 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         except RunError as error:
             checkpoints.finish()
             raise RunError(f"{error}; {checkpoints.left()}") from error
-        except Exception:
+        except Exception as error:
             if world.mesh is None:  # of several the others may not be here; resuming completes what is written
                 checkpoints.finish()
+            if killed := worker_killed(error, config.data.workers):
+                raise RunError(f"{killed}; {checkpoints.left()}") from error
             raise
         checkpoints.finish()
     if not finished or world.largest({"stop": float(bool(told))})["stop"]:
