@@ -59,11 +59,11 @@ class Mixture:
             raise ValueError("data.ratios are empty; expected the shares of understanding, generation and text")
         self.weights = {task: tuple(weights.get(task, ())) for task in TASKS}
         for task, given in self.weights.items():
-            if given and (min(given) < 0 or not any(given)):
+            if given and not (all(0 <= weight < math.inf for weight in given) and any(given)):
                 raise ValueError(f"sources of {task} have weights {list(given)}; expected one above 0, and none below")
         for ratio in self.ratios:
             shares = _shares(ratio)
-            if not (sum(shares.values()) > 0 and min(shares.values()) >= 0):
+            if not (all(0 <= share < math.inf for share in shares.values()) and sum(shares.values()) > 0):
                 raise ValueError(f"the data ratio {ratio} has no positive share")
             for task, share in shares.items():
                 if share > 0 and not self.weights[task]:

@@ -13,18 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from janusflow.arguments import quoted
+from janusflow.arguments import number_from, quoted
 from janusflow.data.mixture import TASKS, Mixture, Ratio
 from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
 from janusflow.data.sources import kind_of, size_of, tasks_of
 from janusflow.extras import require
+from janusflow.files import read_yaml
 from janusflow.tinyworld.captions import KINDS as SCENES
 from janusflow.training.objective import LossConfig
 from janusflow.training.spelling import meant
 from janusflow.training.stages import PARTS, TAUGHT_BY
 
 TINYWORLD = "tinyworld"
+MOST_REFERENCES = 20  # in a recipe: references to references grow with every level
 KINDS = (TINYWORLD, "webdataset", "parquet", "jsonl", "folder", "hub", "replay")  # of sources
 
 
@@ -307,19 +309,20 @@ class TrainConfig:
             ("optimizer.floor", self.optimizer.floor, 1.0),
             ("optimizer.betas", min(self.optimizer.betas), 1.0),
             ("optimizer.betas", max(self.optimizer.betas), 1.0),
-            ("optimizer.learning_rate", self.optimizer.learning_rate, float("inf")),
-            ("optimizer.weight_decay", self.optimizer.weight_decay, float("inf")),
-            ("loss.ar", self.loss.ar, float("inf")),
-            ("loss.flow", self.loss.flow, float("inf")),
-            ("loss.repa", self.loss.repa, float("inf")),
-            ("loss.anchor", self.loss.anchor, float("inf")),
-            ("spike", self.spike, float("inf")),
+            ("optimizer.learning_rate", self.optimizer.learning_rate, None),
+            ("optimizer.weight_decay", self.optimizer.weight_decay, None),
+            ("loss.ar", self.loss.ar, None),
+            ("loss.flow", self.loss.flow, None),
+            ("loss.repa", self.loss.repa, None),
+            ("loss.anchor", self.loss.anchor, None),
+            ("spike", self.spike, None),
         ):
-            if not 0 <= share <= top:
-                raise ValueError(f"{name} is {share}; expected a number from 0 to {top:g}")
+            number_from(name, share, 0, top)
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed is {self.seed}; expected a whole number of 64 bits")
         if not any((self.loss.ar, self.loss.flow, self.loss.repa)):
             raise ValueError("loss.ar, loss.flow and loss.repa are all 0, so there is nothing to learn")
-        if not (self.samples.time_scale > 0 and math.isfinite(self.samples.time_mean)):
+        if not (0 < self.samples.time_scale < math.inf and math.isfinite(self.samples.time_mean)):
             times = f"{self.samples.time_mean} and {self.samples.time_scale}"
             raise ValueError(f"samples.time_mean and time_scale are {times}; expected a number, and one above 0")
         if self.watch.every > 0 and not (self.watch.prompts and self.watch.num_inference_steps > 0):
@@ -379,7 +382,8 @@ class TrainConfig:
                 raise ValueError(
                     f"data.{task}: tinyworld has no scenes {quoted(unknown[0])}; known are {', '.join(SCENES)}"
                 )
-            if source.shares and not (min(source.shares.values()) >= 0 and sum(source.shares.values()) > 0):
+            shares = source.shares.values()
+            if shares and not (all(0 <= share < math.inf for share in shares) and sum(shares) > 0):
                 raise ValueError(
                     f"data.{task}: tinyworld's shares are {source.shares}; expected one above 0, none below"
                 )
@@ -413,9 +417,10 @@ class TrainConfig:
             )
         if not source.path:
             raise ValueError("data.generation: a replay needs path, a file of prompts or 'tinyworld'")
-        if source.images < 1 or source.guidance < 0:
+        if source.images < 1 or not 0 <= source.guidance < math.inf:
             asked = f"{source.images} images with guidance {source.guidance:g}"
             raise ValueError(f"data.generation: a replay of {asked}; expected 1 or more, and 0 or more")
+        number_from("data.generation: min_score of a replay", source.min_score)
         if source.judge and source.path == TINYWORLD:
             raise ValueError("data.generation: a replay of the tiny world is judged by its checker; leave judge out")
 
@@ -470,12 +475,14 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    named = f"recipe {quoted(str(recipe))}"
     try:
-        raw = OmegaConf.load(recipe)
+        text = read_yaml(Path(recipe))
+        raw = OmegaConf.create(text) if text.strip() else OmegaConf.create()
     except FileNotFoundError as error:
-        raise ValueError(f"recipe {quoted(str(recipe))} does not exist") from error
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"recipe {quoted(str(recipe))} cannot be read: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{named} does not exist") from error
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{named} cannot be read: {str(error).splitlines()[0]}") from error
     return read_config(overridden(raw, overrides))
 
 
@@ -497,10 +504,18 @@ def overridden(values: Any, overrides: Sequence[str]) -> Any:
         key = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}.get(key, key)
         try:
             OmegaConf.update(raw, key, OmegaConf.create(f"x: {value}").x, merge=False, force_add=True)
-        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError) as error:
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError, RecursionError) as error:
             said = "it has no such item" if isinstance(error, IndexError) else str(error).splitlines()[0]
             raise ValueError(f"override {quoted(override)} does not fit the recipe: {said}") from error
-    return OmegaConf.to_container(raw, resolve=True)
+    references = str(OmegaConf.to_container(raw, resolve=False)).count("${")
+    if references > MOST_REFERENCES:
+        raise ValueError(
+            f"the recipe has {references} references such as ${{name}}; at most {MOST_REFERENCES} are read"
+        )
+    try:
+        return OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the recipe has a reference that cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def read_config(values: Any, *, check: bool = True) -> TrainConfig:
