@@ -171,15 +171,21 @@ class ProgressBar:
 
 @contextmanager
 def progress_bar(
-    title: str, total: int | None, *, shown: bool = True, clock: Callable[[], float] = time.monotonic
+    title: str,
+    total: int | None,
+    *,
+    done: int = 0,
+    shown: bool = True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[], None]]:
     """A bar on stderr (see `ProgressBar`); the function that it gives advances it by one.
 
     Args:
         title: stands before the bar.
         total: how many advances fill it; None if it is not known.
+        done: how many of them are done already.
         shown: False shows nothing.
         clock: seconds that only grow.
     """
-    with ProgressBar(title, total, shown=shown, clock=clock) as bar:
+    with ProgressBar(title, total, done=done, shown=shown, clock=clock) as bar:
         yield bar.advance

@@ -146,10 +146,44 @@ def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -
         ({"format": "zip"}, "format is 'zip'"),
         ({"min_side": 0}, "min_side is 0"),
         ({"short_share": 2.0}, "short_share is 2.0"),
-        ({"max_aspect": 0.5}, "max_aspect is 0.5"),
+        ({"max_aspect": 0.5}, "max_aspect is 0.5; expected a finite number from 1 upwards"),
+        ({"max_aspect": float("nan")}, "max_aspect is nan"),
+        ({"min_score": float("nan")}, "min_score is nan; expected a finite number"),
+        ({"shard_size": -3}, "shard_size is -3; expected a whole number from 1 upwards"),
+        ({"batch_size": True}, "batch_size is True"),
     ):
         with pytest.raises(ValueError, match=words):
             settings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (b"[" * 100_000, "state.json is damaged: it is nested too deeply"),
+        (b'{"next": ', "state.json is damaged: "),
+        (b"\xff", "state.json is damaged: it is not UTF-8"),
+        ({"shards": -3}, "state.json is damaged: shards: .* greater than or equal to 0"),
+        ({"words": {}}, "state.json is damaged: words: "),
+        ({"next": 2**31}, "state.json is damaged: next is 2147483648, but counts has"),
+        ({"counts": {"kept": -1}}, "state.json: counts is damaged: kept: "),
+        ({"hashes": [1]}, "state.json is damaged: hashes"),
+        ({"config": None}, "state.json is damaged: config: "),
+        ({"dropped": 10**9}, "dropped.jsonl is shorter than"),
+        ({"stream": {"epoch": 0}}, "state.json: stream is damaged: part: Field required"),
+    ],
+)
+def test_a_damaged_state_is_refused_in_one_sentence(
+    folder: Path, tmp_path: Path, changes: bytes | dict[str, object], words: str
+) -> None:
+    source, file = SourceConfig("folder", str(folder)), tmp_path / "state.json"
+    prepare(source, tmp_path, settings())
+    before = sorted(tmp_path.iterdir())
+    content = json.dumps({**json.loads(file.read_text()), **changes}) if isinstance(changes, dict) else ""
+    file.write_bytes(content.encode() if isinstance(changes, dict) else changes)
+    with pytest.raises(ValueError, match=words) as error:
+        prepare(source, tmp_path, settings())
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_the_command_captions_with_the_shipped_model(folder: Path, tmp_path: Path) -> None:

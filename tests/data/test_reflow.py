@@ -181,8 +181,44 @@ def test_other_settings_do_not_go_on(tmp_path: Path, small_model: JanusFlow) -> 
     ):
         with pytest.raises(ValueError, match=words):
             reflow(small_model, prompts, tmp_path, config, names=names)
-    with pytest.raises(ValueError, match="steps is 0"):
-        ReflowConfig(steps=0)
+    for changes, told in (
+        ({"steps": 0}, "steps is 0; expected a whole number from 1"),
+        ({"guidance": float("nan")}, "guidance is nan; expected a finite number from 1 upwards"),
+        ({"guidance": -1.0}, "guidance is -1.0"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"images": -2}, "images is -2"),
+        ({"states": 40}, "states is 40"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            ReflowConfig(**changes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="min_score is nan"):
+        judged(lambda prompt, picture: 1.0, PROMPTS, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 100_000, "reflow.json is damaged: it is nested too deeply"),
+        ("{", "reflow.json is damaged: "),
+        ('{"settings": null, "kept": []}', "reflow.json is damaged: settings: "),
+        ('{"settings": {}, "kept": [-1]}', "reflow.json is damaged: kept.0: "),
+        ('{"settings": {}, "kept": [-Infinity]}', "reflow.json is damaged: it holds -Infinity"),
+        ('{"settings": {}, "kept": [2, null]}', "reflow.json is damaged: kept.1: "),
+    ],
+)
+def test_a_damaged_state_is_refused_in_one_sentence(
+    tmp_path: Path, small_model: JanusFlow, content: str, words: str
+) -> None:
+    (tmp_path / "reflow.json").write_text(content)
+    with pytest.raises(ValueError, match=words):
+        reflow(small_model, PROMPTS[:1], tmp_path, SHORT)
+
+
+def test_a_file_of_pairs_that_is_missing_is_named(tmp_path: Path, small_model: JanusFlow) -> None:
+    reflow(small_model, PROMPTS[:1], tmp_path, SHORT)
+    (tmp_path / "pairs-000000.parquet").unlink()
+    with pytest.raises(ValueError, match="names pairs-000000.parquet, which is not there"):
+        reflow(small_model, PROMPTS[:1], tmp_path, SHORT)
 
 
 def test_prompts_are_lines_or_json_lines(tmp_path: Path) -> None:
@@ -202,7 +238,7 @@ def test_prompts_are_lines_or_json_lines(tmp_path: Path) -> None:
         read_prompts(tmp_path)
 
 
-@pytest.mark.parametrize("seed", [-1, True, "7", 2**63])
+@pytest.mark.parametrize("seed", [-1, True, "7", 2**64])
 def test_a_seed_that_is_none_is_refused(seed: object) -> None:
     with pytest.raises(ValueError, match="row has noise_seed .*; expected a whole number from 0"):
         read_row({"text": "a star", "noise_seed": seed}, "row", Path())

@@ -22,12 +22,17 @@ import pytest
 import torch
 from PIL import Image
 
+from janusflow.data.loader import Data, StepSamples
+from janusflow.data.mixture import TASKS
+from janusflow.files import temporary_path
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
 from janusflow.training.checkpoint_files import SafePlanner, write_checksums
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
 from janusflow.training.resume import Begun, Checkpoints
+from janusflow.training.step import Run
+from janusflow.training.trainer import RunError
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
 KILLS = 20
@@ -485,3 +490,93 @@ def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(start: Path, tmp_
     assert life.exitcode == 0
     quietly(settings(start, tmp_path / "run", steps=len(curve(tmp_path / "run")) + 1), resume=True)
     assert not half.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("settings.json", "[" * 100_000, "settings.json is damaged: it is nested too deeply"),
+        ("settings.json", "[]", "settings.json is damaged: "),
+        ("data.json", '{"a": {"files": -1, "bytes": 0, "digest": ""}}', "data.json is damaged: a.files: .*delete it"),
+        ("progress.json", '{"step": "2"}', "progress.json is damaged: step: "),
+        ("progress.json", '{"step": 1}', "progress.json is damaged: step is 1"),
+        ("progress.json", '{"step": 2, "seen": [1, -1]}', "progress.json is damaged: seen.1: "),
+        ("progress.json", "[" * 100_000, "progress.json is damaged: it is nested too deeply"),
+        (
+            "streams-0.json",
+            '{"0": {"text.0": {"epoch": 0}}}',
+            "streams-0.json is damaged: 0.text.0.part: Field required",
+        ),
+        ("streams-0.json", '{"0": null}', "streams-0.json is damaged: 0: "),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_in_one_sentence(
+    start: Path, finished: Path, tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    step = run / "checkpoints" / "step-0000002"
+    ((run if (run / name).is_file() else step) / name).write_text(content)
+    write_checksums(step)
+    with pytest.raises(ValueError, match=words) as error:
+        quietly(settings(start, run, steps=3), resume=True)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_damaged_lines_of_a_log_are_left_out(start: Path, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    with (run / "log.jsonl").open("ab") as log:
+        for line in (
+            b"[" * 100_000,
+            b"\xff",
+            b'{"a": {"b": []}}',
+            b'{"step": 2, "loss": []}',
+            b"7",
+            b'{"step": 2, "lo',
+        ):
+            log.write(line + b"\n")
+    quietly(settings(start, run, steps=3), resume=True)
+    assert [row["step"] for row in map(json.loads, (run / "log.jsonl").read_text().splitlines())] == [1, 2, 3]
+
+
+def test_what_a_killed_export_left_is_removed(start: Path, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    with temporary_path(run / "export") as beside:
+        left = run / f"{beside.name[:-12]}00000000.tmp"  # of an earlier process with this one's number
+    left.mkdir()
+    (left / "model.safetensors").touch()
+    quietly(settings(start, run, steps=2), resume=True)
+    assert not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    original, take_step = Data.__getitem__, trainer.take_step
+
+    def killed(data: Data, step: int) -> StepSamples:
+        if step == 3 and not busy:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(data, step)
+
+    def kill(run: Run, samples: StepSamples) -> dict[str, float]:
+        if samples.step == 3:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            worker.join()
+        return take_step(run, samples)
+
+    ratios = [{"understanding": 2, "generation": 3, "text": 1}]
+    data = {**dict.fromkeys(TASKS, TINYWORLD), "ratios": ratios, "workers": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Data, "__getitem__", killed)
+        if busy:
+            patch.setattr(trainer, "take_step", kill)
+        with pytest.raises(
+            RunError, match=r"a data worker was killed.*data.workers \(now 1.*--resume; .*intact"
+        ) as told:
+            quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}))
+    assert "\n" not in str(told.value)
+    quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}), resume=True)
+    quietly(settings(start, tmp_path / "whole", data=data))
+    assert values(tmp_path / "run") == values(tmp_path / "whole")

@@ -73,7 +73,8 @@ def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         hint = f"; {AS_LINES}" if line.lstrip().startswith(b"[") else ""
-        return {FAULT: f"{file}:{number} is no valid JSON: {error}{hint}", NAME: f"{file}:{number}"}
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        return {FAULT: f"{file}:{number} is no valid JSON: {said}{hint}", NAME: f"{file}:{number}"}
     if not isinstance(row, dict):
         hint = f"; {AS_LINES}" if isinstance(row, list) else ""
         return {FAULT: f"{file}:{number} is no JSON object but {type(row).__name__}{hint}", NAME: f"{file}:{number}"}

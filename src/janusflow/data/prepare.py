@@ -16,6 +16,7 @@ from random import Random
 
 from PIL import Image
 
+from janusflow.arguments import number_from, whole_number
 from janusflow.data.duplicates import Copies, digest_of
 from janusflow.data.folders import other_splits, unused_files
 from janusflow.data.prepared import DUPLICATE, SHEET, Drops, State, continued, save_state, write_report
@@ -64,17 +65,11 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(f"format is {self.format!r}; allowed are {', '.join(FORMATS)}")
-        for name, value in (
-            ("min_side", self.min_side),
-            ("shard_size", self.shard_size),
-            ("batch_size", self.batch_size),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more")
-        if not 0 <= self.short_share <= 1:
-            raise ValueError(f"short_share is {self.short_share}; expected a number from 0 to 1")
-        if self.max_aspect < 1:
-            raise ValueError(f"max_aspect is {self.max_aspect}; expected 1 or more")
+        for name in ("min_side", "shard_size", "batch_size"):
+            whole_number(name, getattr(self, name))
+        number_from("short_share", self.short_share, 0, 1)
+        number_from("max_aspect", self.max_aspect, 1)
+        number_from("min_score", self.min_score)
 
 
 def prepare(
@@ -113,9 +108,7 @@ def prepare(
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
     records, copies = _Records(source, state), Copies(state.hashes)
-    with progress_bar("preparing", records.total) as advance:
-        for _ in range(state.next):
-            advance()
+    with progress_bar("preparing", records.total, done=state.next) as advance:
         while not state.finished:
             captioned = captioner is not None
             passed = list(_shard(records, state, copies, config, scorer, advance, drops, captioned=captioned))

@@ -6,7 +6,12 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from janusflow.data.streams import Count, Place
+from janusflow.files import checked, read_json, remove_leftovers, write_text
 
 DROPPED, SHEET = "dropped.jsonl", "sheet.jpg"
 DUPLICATE = "duplicate"
@@ -35,16 +40,16 @@ class State:
         config: of the run; another one cannot continue it.
     """
 
-    next: int = 0
-    shards: int = 0
+    next: Count = 0
+    shards: Count = 0
     counts: Counter[str] = field(default_factory=Counter)
     hashes: set[str] = field(default_factory=set)
-    words: int = 0
-    cut: int = 0
-    talks: int = 0
-    cropped: float = 0.0
+    words: Count = 0
+    cut: Count = 0
+    talks: Count = 0
+    cropped: Annotated[float, Field(ge=0)] = 0.0
     notes: Counter[str] = field(default_factory=Counter)
-    dropped: int = 0
+    dropped: Count = 0
     stream: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     config: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +84,8 @@ class Drops:
         self.file, self.state = out / DROPPED, state
         self._new: list[str] = []
         self.file.touch()
+        if self.file.stat().st_size < state.dropped:
+            raise ValueError(f"{self.file} is shorter than the {state.dropped} bytes that its run had written")
         with self.file.open("r+b") as opened:
             opened.truncate(state.dropped)
 
@@ -100,21 +107,25 @@ def continued(out: Path, settings: dict[str, Any]) -> State:
     """The state of the run in a folder, or of a new one; what was written after that state is removed.
 
     Raises:
-        ValueError: if the run there has other settings.
+        ValueError: if the run there has other settings, or its state is damaged.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for half in out.glob("*.tmp"):
+    remove_leftovers(out)
+    for half in out.glob("*.tmp"):  # of older versions
         half.unlink()
     file = out / "state.json"
     if not file.is_file():
         return State(config=settings)
-    raw = json.loads(file.read_text())
-    other = [name for name in {**settings, **raw["config"]} if raw["config"].get(name) != settings.get(name)]
+    state = checked(State, read_json(file), file)
+    checked(dict[str, Count], state.counts, f"{file}: counts")
+    if state.stream:
+        checked(Place, state.stream, f"{file}: stream")
+    if state.next > state.counts.total():
+        raise ValueError(f"{file} is damaged: next is {state.next}, but counts has {state.counts.total()} records")
+    other = [name for name in {**settings, **state.config} if state.config.get(name) != settings.get(name)]
     if other:
-        made = ", ".join(f"{name}={_in_words(raw['config'].get(name))}" for name in other)
+        made = ", ".join(f"{name}={_in_words(state.config.get(name))}" for name in other)
         raise ValueError(f"{out} was made with {made}; use the same settings or another --out")
-    sets = {"counts": Counter(raw["counts"]), "notes": Counter(raw.get("notes", {})), "hashes": set(raw["hashes"])}
-    state = State(**{**raw, **sets})
     for shard in out.glob("shard-*"):  # written after the state was: it is made again
         if int(shard.stem.split("-")[1]) >= state.shards:
             shard.unlink()
@@ -129,9 +140,7 @@ def _in_words(value: Any) -> str:
 def save_state(out: Path, state: State) -> None:
     """Writes the state next to its place and then renamed."""
     content = {**vars(state), "counts": dict(state.counts), "notes": dict(state.notes), "hashes": sorted(state.hashes)}
-    beside = out / "state.json.tmp"
-    beside.write_text(json.dumps(content))
-    beside.rename(out / "state.json")
+    write_text(out / "state.json", json.dumps(content))
 
 
 def write_report(out: Path, state: State, unread: str = "") -> None:

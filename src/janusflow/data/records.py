@@ -143,7 +143,7 @@ def _messages(talk: Any, name: str) -> Sequence[Any]:
         return list(talk)
     try:
         found = json.loads(talk)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: its conversation is {talk!r:.40}; expected a list of messages") from error
     if not isinstance(found, list):
         raise ValueError(f"{name}: its conversation is {talk!r:.40}; expected a list of messages")

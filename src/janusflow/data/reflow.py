@@ -30,10 +30,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.data.jsonlines import FAULT, parse
+from janusflow.arguments import number_from, whole_number, whole_text
+from janusflow.data.jsonlines import FAULT, NAME, parse
 from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
+from janusflow.data.streams import Count
 from janusflow.extras import require
+from janusflow.files import checked, read_json, remove_leftovers, temporary_path, write_text
+from janusflow.generation import LARGEST_SEED
 from janusflow.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -46,6 +50,14 @@ Judge = Callable[[str, Image.Image], float]
 """Prompt and picture -> score."""
 
 STATE = "reflow.json"
+
+
+@dataclass
+class _State:
+    """What `reflow.json` holds: the settings of a run, and how many pairs each finished file has."""
+
+    settings: dict[str, Any]
+    kept: list[Count]
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,9 @@ class ReflowConfig:
 
     def __post_init__(self) -> None:
         for name in ("images", "steps", "batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+            whole_number(name, getattr(self, name))
+        number_from("guidance", self.guidance, 1)
+        whole_number("seed", self.seed, least=0, most=LARGEST_SEED)
         if not 0 <= self.states <= self.steps:
             raise ValueError(f"states is {self.states}; expected 0 to {self.steps}, the number of steps")
 
@@ -120,9 +133,7 @@ def reflow(
     settings = {**asdict(config), "prompts": asked, **(names or {})}
     kept = _continue(out, settings)
     total = len(prompts) * config.images
-    with progress_bar("drawing pairs", total) as advance:
-        for _ in range(min(len(kept) * config.shard_size, total)):
-            advance()
+    with progress_bar("drawing pairs", total, done=min(len(kept) * config.shard_size, total)) as advance:
         while len(kept) * config.shard_size < total:
             first = len(kept) * config.shard_size
             rows: list[dict[str, Any]] = []
@@ -162,15 +173,17 @@ def _prompt_of(row: dict[str, Any], file: Path) -> str:
     prompt = row.get("prompt", row.get("text"))
     if FAULT in row or not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(row.get(FAULT) or f"{file} has a line without prompt or text: {row!r:.80}")
-    return prompt.strip()
+    return whole_text(f"the prompt of {row[NAME]}", prompt.strip())
 
 
 def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
     """Keeps the pictures whose score is at least so high.
 
     Raises:
-        ValueError: from what is returned, for a score that is no number, or if the judge fails.
+        ValueError: if the least score is not a number; from what is returned, for a score that is no number, or if
+            the judge fails.
     """
+    number_from("min_score", least)
 
     def enough(prompt: str, picture: Image.Image) -> bool:
         try:
@@ -268,29 +281,34 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
             TIME_COLUMN: datasets.Value("float64"),
         }
     )
-    beside, shown = file.with_suffix(".tmp"), not datasets.are_progress_bars_disabled()
+    shown = not datasets.are_progress_bars_disabled()
     table = datasets.Dataset.from_list([{name: row.get(name) for name in features} for row in rows], features=features)
     datasets.disable_progress_bars()  # this run has its own
     try:
-        table.to_parquet(str(beside))
+        with temporary_path(file) as beside:
+            table.to_parquet(str(beside))
+            beside.replace(file)
     finally:
         if shown:
             datasets.enable_progress_bars()
-    beside.rename(file)
 
 
 def _continue(out: Path, settings: dict[str, Any]) -> list[int]:
     """How many pairs each finished file holds."""
     out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
     kept: list[int] = []
     if (out / STATE).is_file():
-        state = json.loads((out / STATE).read_text())
-        given = state["settings"]
+        state = checked(_State, read_json(out / STATE), out / STATE)
+        given = state.settings
         other = [name for name in {**settings, **given} if given.get(name) != settings.get(name)]
         if other:
             names = ", ".join(other)
             raise ValueError(f"{out} holds pairs of other settings ({names}); use those, or give another folder")
-        kept = state["kept"]
+        kept = state.kept
+        for number, count in enumerate(kept):
+            if count and not (out / f"pairs-{number:06d}.parquet").is_file():
+                raise ValueError(f"{out / STATE} names pairs-{number:06d}.parquet, which is not there")
     for file in [*out.glob("*.tmp"), *out.glob("pairs-*.parquet")]:  # a file written after the state is made again
         if file.suffix == ".tmp" or int(file.stem.split("-")[1]) >= len(kept):
             file.unlink()
@@ -298,6 +316,4 @@ def _continue(out: Path, settings: dict[str, Any]) -> list[int]:
 
 
 def _save(out: Path, settings: dict[str, Any], kept: list[int]) -> None:
-    beside = out / f"{STATE}.tmp"
-    beside.write_text(json.dumps({"settings": settings, "kept": kept}) + "\n")
-    beside.rename(out / STATE)
+    write_text(out / STATE, json.dumps({"settings": settings, "kept": kept}) + "\n")

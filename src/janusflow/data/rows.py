@@ -193,7 +193,7 @@ def remote_tars(path: str, split: str) -> tuple[str, ...]:
     try:
         builder = datasets.load_dataset_builder(path)
     except _unreadable() as error:
-        raise ValueError(f"{path} cannot be read as hub: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} cannot be read as hub: {first_line(error)}") from error
     if not isinstance(builder, WebDataset):
         return ()
     splits = builder.config.data_files or {}
@@ -209,11 +209,12 @@ def _downloaded(tars: Sequence[str]) -> Tars:
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
-    """What `datasets` raises for files that it cannot read; of columns with mixed types, what pyarrow does."""
+    """What `datasets` and pyarrow raise for files that they cannot read."""
     import datasets
     import pyarrow
 
-    return (OSError, ValueError, pyarrow.lib.ArrowException, datasets.exceptions.DatasetGenerationError)
+    damaged = (LookupError, TypeError, AttributeError, StopIteration, RecursionError)  # of an odd structure
+    return (OSError, ValueError, *damaged, pyarrow.lib.ArrowException, datasets.exceptions.DatasetGenerationError)
 
 
 def _readable(files: Sequence[Path], config: SourceConfig) -> Any:
@@ -231,7 +232,7 @@ def _readable(files: Sequence[Path], config: SourceConfig) -> Any:
         try:
             rows = datasets.load_dataset(**options)
         except _unreadable() as error:
-            lost.append((file, f"{file} cannot be read, all of it is left out: {str(error).splitlines()[0]}"))
+            lost.append((file, f"{file} cannot be read, all of it is left out: {first_line(error)}"))
             continue
         parts.append(rows.add_column(FOLDER, [str(file.parent)] * len(rows)))
         size += file.stat().st_size

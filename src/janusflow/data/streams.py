@@ -6,15 +6,43 @@ A stream is read file by file (from the hub: shard by shard), so that one that b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from janusflow.data.folders import Listed
 from janusflow.data.records import Record, read_row
 from janusflow.data.rows import SUFFIXES, SourceConfig, files_of, open_rows, remote_tars
 from janusflow.data.tars import Tars, read_remote
+
+Count = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stream is, as `StreamSource.state` gives it and files keep it.
+
+    Attributes:
+        epoch, part, place: which row comes next: its epoch, its part of the data, its number in the epoch.
+        begun: number of that part's first row.
+        rows: the state of the part's reader, where that has one.
+        read: parts that were read to their end, and rows in them.
+    """
+
+    epoch: Count
+    part: Count
+    place: Count
+    begun: Count
+    rows: dict[str, Any] | None
+    read: tuple[Count, Count]
+
+    def __post_init__(self) -> None:
+        if self.begun > self.place:
+            raise ValueError(f"begun is {self.begun}, which lies behind place {self.place}")
 
 
 class EmptyStreamError(ValueError):

@@ -163,7 +163,10 @@ def row_of(members: Sequence[Member], file: str, folder: Path) -> dict[str, Any]
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    value = json.loads(content)
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if isinstance(value, list):
         return {"conversations": value}
     if isinstance(value, str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from janusflow import __version__
 from janusflow.data.mixture import TASKS
 from janusflow.data.rows import SourceConfig
 from janusflow.training.config import TrainConfig
+from janusflow.training.log import read_log
 from janusflow.training.resume import Progress
 
 ENDS = 20  # steps at each end of a run whose mean losses are given, at most a tenth of the run
@@ -100,7 +100,7 @@ def _source(source: SourceConfig) -> str:
 
 
 def _losses(config: TrainConfig, progress: Progress, log: Path) -> str:
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    rows = read_log(log)
     rows = [row for row in rows if row["step"] <= progress.step and row.get("loss") is not None]
     if not rows:
         return ""

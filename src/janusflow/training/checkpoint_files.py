@@ -23,6 +23,8 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.serialization import _get_layout
 
+from janusflow.files import checked, read_json
+
 METADATA = ".metadata"  # torch.distributed.checkpoint writes it last, when every process has written
 CHECKSUMS = "checksums.json"
 CHUNK = 2**24  # bytes hashed at once
@@ -111,9 +113,8 @@ def damaged_file(folder: Path, mine: Callable[[int], bool]) -> str | None:
     if not file.is_file():
         return None
     try:
-        digests = json.loads(file.read_text())
-        names = sorted(digests.items())
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        names = sorted(checked(dict[str, str], read_json(file), file).items())
+    except ValueError:
         return f"{CHECKSUMS} is damaged"
     for index, (name, digest) in enumerate(names):
         if Path(name).name != name or not (folder / name).is_file():

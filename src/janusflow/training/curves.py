@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from janusflow.training.log import read_log
 
 PANELS = {
     "loss": ("loss",),
@@ -36,7 +37,7 @@ def draw_curves(log: Path, file: Path) -> bool:
     import matplotlib.figure
     import matplotlib.ticker
 
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    rows = read_log(log)
     panels = {title: lines for title, names in PANELS.items() if (lines := _lines(rows, names))}
     if len(panels.get("L_AR", {})) == len(("ar", "ar_understanding")):  # of one task: the mean is that task's loss
         panels["L_AR"].pop("ar", None)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import xxhash
+from pydantic import Field
 
 from janusflow.data.rows import SUFFIXES, SourceConfig, files_of
+from janusflow.files import checked, read_json, write_text
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
 
@@ -37,9 +40,8 @@ def check_contents(out: Path, config: TrainConfig, world: World) -> None:
 
 def keep_contents(out: Path, config: TrainConfig) -> None:
     """Write what the data consists of into a run's folder."""
-    beside = out / f"{CONTENTS}.tmp"
-    beside.write_text(json.dumps(_contents(config), indent=1) + "\n")
-    beside.replace(out / CONTENTS)
+    content = {path: asdict(described) for path, described in _contents(config).items()}
+    write_text(out / CONTENTS, json.dumps(content, indent=1) + "\n")
 
 
 def _changes(out: Path, config: TrainConfig) -> list[str]:
@@ -47,20 +49,28 @@ def _changes(out: Path, config: TrainConfig) -> list[str]:
     if not file.is_file():  # a run of an older version
         return []
     try:
-        before = dict(json.loads(file.read_text()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged; delete it to resume without comparing the data") from error
+        before = checked(dict[str, _Contents], read_json(file), file)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it to resume without comparing the data") from error
     now = _contents(config)
     changed = [path for path in before if path in now and now[path] != before[path]]
-    return [f"{path}: {_said(before[path])}, now {_said(now[path])}" for path in changed]
+    return [f"{path}: {before[path]}, now {now[path]}" for path in changed]
 
 
-def _said(one: Any) -> str:
-    return f"{one.get('files')} files of {one.get('bytes')} bytes" if isinstance(one, dict) else "unknown"
+@dataclass(frozen=True)
+class _Contents:
+    """Number, size and digest of the names and sizes of a source's files."""
+
+    files: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.files} files of {self.bytes} bytes"
 
 
-def _contents(config: TrainConfig) -> dict[str, dict[str, Any]]:
-    """Number, size and digest of the names and sizes of the files of each local source, by its path."""
+def _contents(config: TrainConfig) -> dict[str, _Contents]:
+    """What each local source consists of, by its path."""
     sources = [source for given in config.data.learned().values() for source in given]
     found = {source.path: _files(source) for source in sources if source.kind in SUFFIXES or source.kind == "folder"}
     return {path: _described(files) for path, files in found.items()}
@@ -72,9 +82,9 @@ def _files(source: SourceConfig) -> list[Path]:
     return sorted(file for file in Path(source.path).expanduser().absolute().rglob("*") if file.is_file())
 
 
-def _described(files: list[Path]) -> dict[str, Any]:
+def _described(files: list[Path]) -> _Contents:
     digest, sizes = xxhash.xxh3_128(), [file.stat().st_size for file in files]
     above = os.path.commonpath([file.parent for file in files]) if files else ""
     for file, size in zip(files, sizes, strict=True):
         digest.update(f"{file.relative_to(above)}\0{size}\n".encode(errors="surrogateescape"))
-    return {"files": len(files), "bytes": sum(sizes), "digest": digest.hexdigest()}
+    return _Contents(len(files), sum(sizes), digest.hexdigest())

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from janusflow.data.loader import StepSamples
+from janusflow.files import write_text
 from janusflow.pipeline import JanusFlow
 from janusflow.progress import ProgressBar, say
 from janusflow.sheet import contact_sheet
@@ -22,6 +23,7 @@ from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves
 from janusflow.training.distributed import Ema, World
+from janusflow.training.log import read_log
 from janusflow.training.objective import Objective
 from janusflow.training.resume import Progress
 from janusflow.training.start import averaged_model
@@ -179,17 +181,8 @@ class Report:
         self.out.mkdir(parents=True, exist_ok=True)
         if not self.file.is_file():
             return
-        kept = []
-        for line in self.file.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:  # a line that a killed process did not finish
-                continue
-            if row["step"] <= self.first:
-                kept.append(line)
-        beside = self.file.with_suffix(".tmp")
-        beside.write_text("".join(line + "\n" for line in kept))
-        beside.replace(self.file)
+        kept = [row for row in read_log(self.file) if row["step"] <= self.first]
+        write_text(self.file, "".join(json.dumps(row) + "\n" for row in kept))
 
     def _use_wandb(self) -> None:
         try:

@@ -15,14 +15,17 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from pydantic import Field
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
+from janusflow.data.streams import Count, Place
+from janusflow.files import checked, read_json, remove_leftovers, write_text
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
 from janusflow.training.config import TrainConfig, overridden, read_config
 from janusflow.training.distributed import Ema, World
@@ -51,21 +54,19 @@ class Progress:
         start_share: share of the starting weights in the average; None if it follows from the recipe.
     """
 
-    step: int = 0
+    step: Count = 0
     loss: float = float("inf")
-    best: tuple[float, int] = (float("inf"), 0)
-    seen: tuple[int, int] = (0, 0)
+    best: tuple[float, Count] = (float("inf"), 0)
+    seen: tuple[Count, Count] = (0, 0)
     streams: dict[str, Any] = field(default_factory=dict)
-    ranks: int = 1
-    start_share: float | None = None
+    ranks: Annotated[int, Field(ge=1)] = 1
+    start_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 def keep_settings(out: Path, config: TrainConfig) -> None:
     """Writes a run's settings into its folder, `settings.json`."""
     out.mkdir(parents=True, exist_ok=True)
-    beside = out / f"{SETTINGS}.tmp"
-    beside.write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
-    beside.replace(out / SETTINGS)
+    write_text(out / SETTINGS, json.dumps(asdict(config), indent=1, default=str) + "\n")
 
 
 def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -75,10 +76,23 @@ def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         ValueError: if the folder contains no run.
     """
     try:
-        kept = json.loads((out / SETTINGS).read_text())
-    except (OSError, ValueError) as error:
+        kept = read_settings(out / SETTINGS)
+    except OSError as error:
         raise ValueError(f"{out} contains no run of `janusflow train`: its {SETTINGS} cannot be read") from error
-    return replace(read_config(overridden(kept, overrides), check=False), out=str(out))
+    try:
+        return replace(read_config(overridden(kept, overrides), check=False), out=str(out))
+    except ValueError as error:
+        raise ValueError(f"{out / SETTINGS}: {error}") from error
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings that `keep_settings` wrote, as plain values.
+
+    Raises:
+        ValueError: if the file is damaged.
+        OSError: if it cannot be read.
+    """
+    return checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is a setting
 
 
 def changed_settings(out: Path, config: TrainConfig) -> list[str]:
@@ -86,7 +100,7 @@ def changed_settings(out: Path, config: TrainConfig) -> list[str]:
     file = out / SETTINGS
     if not file.is_file():
         return []
-    was, now = _flat(json.loads(file.read_text())), _flat(json.loads(json.dumps(asdict(config), default=str)))
+    was, now = _flat(read_settings(file)), _flat(json.loads(json.dumps(asdict(config), default=str)))
     names = [name for name in {**was, **now} if name.split(".")[0] not in COURSE_KEPT and name not in COURSE_KEPT]
     return [f"{n} {was.get(n)!r} -> {now.get(n)!r}" for n in names if was.get(n) != now.get(n)]
 
@@ -128,6 +142,7 @@ class Checkpoints:
         self.begun: Begun | None = None
         self.group: dist.ProcessGroup | None = None
         if world.first:
+            remove_leftovers(folder.parent)
             for half in folder.glob("*.tmp"):
                 if (half / METADATA).is_file() and not half.with_suffix("").exists():
                     write_checksums(half)
@@ -265,7 +280,7 @@ class Checkpoints:
             dcp.load(tensors, storage_reader=reader, planner=SafePlanner(), no_dist=self.world.mesh is None)
             if optimizers:
                 set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
-            progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))
+            progress = _read_progress(found[-1])
         except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
             reason = _reason(error)
             if any(word in reason for word in UNFIT):
@@ -276,11 +291,25 @@ class Checkpoints:
         for optimizer, groups in zip(optimizers, given, strict=True):
             for group, own in zip(optimizer.param_groups, groups, strict=True):
                 group.update({name: value for name, value in own.items() if name != "params"})
-        progress.best = (float(progress.best[0]), int(progress.best[1]))
-        progress.seen = (int(progress.seen[0]), int(progress.seen[1]))
-        for file in found[-1].glob("streams-*.json"):
-            progress.streams.update(json.loads(file.read_text()))
         return progress
+
+
+def _read_progress(folder: Path) -> Progress:
+    """What a checkpoint's JSON files say.
+
+    Raises:
+        ValueError: if one of them is damaged.
+        OSError: if it cannot be read.
+    """
+    file = folder / "progress.json"
+    progress = checked(Progress, read_json(file), file.name)
+    if folder.name != f"step-{progress.step:07d}":
+        raise ValueError(f"{file.name} is damaged: step is {progress.step}")
+    for file in folder.glob("streams-*.json"):
+        places = read_json(file)
+        checked(dict[str, dict[str, Place]], places, file.name)
+        progress.streams.update(places)
+    return progress
 
 
 def _without(found: Sequence[Path]) -> str:

@@ -1,0 +1,33 @@
+"""The rows of a run's `log.jsonl`: what was measured in each step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from janusflow.files import loads
+
+NAMES = ("skipped", "notes")  # columns with lists of texts; the others have numbers
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The rows of a log, in order; none if there is no log.
+
+    A line that a killed process did not finish, or that was damaged later, is left out: a log is no part of what a run
+    continues from.
+    """
+    found = []
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
+        try:
+            row = loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int and all(_fits(*item) for item in row.items()):
+            found.append(row)
+    return found
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in NAMES:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return value is None or type(value) in (int, float)
