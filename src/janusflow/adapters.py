@@ -5,20 +5,49 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from janusflow.arguments import quoted
+from janusflow.arguments import shortened
 from janusflow.building import BUILDING, finite, named
-from janusflow.checkpoint.files import find_folder
+from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.extras import require
+from janusflow.files import checked
 from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.offline import first_line
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LORA = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
 PLAIN = re.compile(r"[\w.]*")  # of names in `rank_pattern` and `alpha_pattern`, which PEFT reads as regular expressions
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What is checked of `adapter_config.json` before PEFT reads it; values that are null are PEFT's defaults."""
+
+    r: Annotated[int, Ge(1)] = 8
+    lora_alpha: Annotated[float, Gt(0)] = 8
+    lora_dropout: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    bias: Literal["none", "all", "lora_only"] = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    fan_in_fan_out: bool = False
+    lora_bias: bool = False
+    inference_mode: bool = False
+    rank_pattern: dict[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
+    alpha_pattern: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    modules_to_save: list[str] | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    init_lora_weights: bool | str = True
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    task_type: str | None = None
 
 
 def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path) -> Any:
@@ -60,8 +89,9 @@ def _read(file: Path) -> dict[str, Tensor]:
 
     try:
         tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged or not a weights file ({error}); copy it again") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        reason = shortened(first_line(error))
+        raise ValueError(f"{file} is damaged or not a weights file ({reason}); copy it again") from error
     broken = [name for name, value in tensors.items() if not finite(value)]
     if broken:
         raise ValueError(
@@ -75,10 +105,13 @@ def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
     import peft
 
     file = place / CONFIG
+    names = {entry.name for entry in fields(_Settings)}
+    raw = {name: value for name, value in read_json(file).items() if value is not None and name in names}
+    checked(_Settings, raw, file)
     try:
         config = peft.PeftConfig.from_pretrained(str(place))
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of many kinds: PEFT hands the fields on as they are
+        raise ValueError(f"{file} is damaged: {shortened(first_line(error))}") from error
     if not isinstance(config, peft.LoraConfig):
         raise ValueError(f"{file} describes {config.peft_type} adapters; expected LoRA adapters")
     for field in ("rank_pattern", "alpha_pattern"):
@@ -114,10 +147,10 @@ def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any
             if names:
                 raise ValueError(f"they {fault} {named(names, 'tensors')}")
         set_peft_model_state_dict(adapted, tensors)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # of many kinds: PEFT runs into whatever does not fit
         if adapted is not None:
             remove_adapters(adapted)
-        reason = " ".join(str(error).split("\n")[0].split())
+        reason = shortened(" ".join(first_line(error).split()))
         raise ValueError(f"the adapters in {place} do not fit the model: {reason}") from error
     return adapted.eval()
 

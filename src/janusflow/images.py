@@ -29,6 +29,10 @@ BACKDROP = (255, 255, 255)  # what shows through transparent pixels
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in a grey level (ITU-R BT.601, as Pillow's)
 
 
+class PictureError(ValueError):
+    """A picture or mask that is refused, in one sentence; Pillow's readers raise plain `ValueError` too."""
+
+
 def load_image(source: ImageSource) -> Image.Image:
     """One picture as an RGB image of its own.
 
@@ -71,32 +75,34 @@ def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
             image = _open(source, as_picture=convert is _to_rgb)
             height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
             if width * height > MAX_PIXELS:
-                raise ValueError(
+                raise PictureError(
                     f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed"
                 )
             if not width or not height:
-                raise ValueError(f"{name} has no pixels ({width} x {height})")
+                raise PictureError(f"{name} has no pixels ({width} x {height})")
             if isinstance(image, np.ndarray):
                 return convert(image)
             image.load()
             return convert(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed") from error
+        raise PictureError(
+            f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed"
+        ) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is no picture that can be read (PNG, JPEG, WebP, GIF, ... are)") from error
+        raise PictureError(f"{name} is no picture that can be read (PNG, JPEG, WebP, GIF, ... are)") from error
     except FileNotFoundError as error:
-        raise ValueError(f"{name} does not exist") from error
+        raise PictureError(f"{name} does not exist") from error
     except IsADirectoryError as error:
-        raise ValueError(f"{name} is a folder, not a picture") from error
-    except ValueError:
+        raise PictureError(f"{name} is a folder, not a picture") from error
+    except PictureError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            raise ValueError(
+            raise PictureError(
                 f"{name} is too long for a path; give base64 data as a data:image/...;base64, URL"
             ) from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else shortened(str(error))
-        raise ValueError(f"{name} is damaged or cut off: {reason}") from error
+        raise PictureError(f"{name} is damaged or cut off: {reason}") from error
 
 
 def load_images(sources: ImageSource | Sequence[ImageSource] | None) -> list[Image.Image]:
@@ -123,7 +129,7 @@ def _listed(sources: Any) -> list[Any]:
     if isinstance(sources, (str, bytes, os.PathLike, Image.Image)):
         return [sources]
     if not isinstance(sources, (list, tuple)):
-        raise ValueError(f"pictures are given as one or a list of them, not {type(sources).__name__}")
+        raise PictureError(f"pictures are given as one or a list of them, not {type(sources).__name__}")
     arrays = [_as_array(source) for source in sources]
     return [one for a in arrays for one in (a if isinstance(a, np.ndarray) and a.ndim == 4 else [a])]
 
@@ -155,21 +161,21 @@ def _open(source: Any, *, as_picture: bool) -> Any:
         try:
             source = base64.b64decode(source.split(",", 1)[1], validate=True)
         except (IndexError, binascii.Error) as error:
-            raise ValueError("the data URL does not hold base64 data after a comma") from error
+            raise PictureError("the data URL does not hold base64 data after a comma") from error
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        raise ValueError(
+        raise PictureError(
             f"picture {quoted(source)} is an address; download it and give the file (nothing is fetched here)"
         )
     if isinstance(source, bytes):
         if not source:
-            raise ValueError("the picture is empty (0 bytes)")
+            raise PictureError("the picture is empty (0 bytes)")
         return Image.open(io.BytesIO(source))
     if isinstance(source, (str, os.PathLike)):
         path = Path(os.path.expanduser(source))
         if path.is_file() and path.stat().st_size == 0:
-            raise ValueError(f"picture {quoted(str(source))} is empty (0 bytes)")
+            raise PictureError(f"picture {quoted(str(source))} is empty (0 bytes)")
         return Image.open(path)
-    raise ValueError(f"a picture is a path, bytes, an array, a tensor or a PIL image, not {type(source).__name__}")
+    raise PictureError(f"a picture is a path, bytes, an array, a tensor or a PIL image, not {type(source).__name__}")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -184,13 +190,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise ValueError(f"the array has shape {array.shape}; allowed are (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)")
+        raise PictureError(f"the array has shape {array.shape}; allowed are (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ValueError("the array of floats must hold values in [0, 1]; integers in [0, 255] must be uint8")
+            raise PictureError("the array of floats must hold values in [0, 1]; integers in [0, 255] must be uint8")
         array = np.round(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ValueError(f"the array holds {array.dtype}; allowed are uint8 in [0, 255] and floats in [0, 1]")
+        raise PictureError(f"the array holds {array.dtype}; allowed are uint8 in [0, 255] and floats in [0, 1]")
     return Image.fromarray(array)
 
 
@@ -222,7 +228,7 @@ def _bright(source: Any) -> np.ndarray:
             source = source.convert("RGBA")
         source = np.asarray(source)
     if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (1, 2, 3, 4)) or 0 in source.shape:
-        raise ValueError(f"the mask has shape {source.shape}; allowed are (H, W) and (H, W, 1 to 4)")
+        raise PictureError(f"the mask has shape {source.shape}; allowed are (H, W) and (H, W, 1 to 4)")
     channels = source[:, :, None] if source.ndim == 2 else source
     colors, opacity = (channels[..., :-1], channels[..., -1:]) if channels.shape[2] in (2, 4) else (channels, None)
     levels = _levels(colors)
@@ -238,5 +244,7 @@ def _levels(values: np.ndarray) -> np.ndarray:
         top = 65535.0
     levels = values.astype(np.float64) / top
     if not (np.isfinite(levels).all() and levels.min(initial=0) >= 0 and levels.max(initial=0) <= 1):
-        raise ValueError("the mask holds values outside of its range; allowed are bools, [0, 1], [0, 255] and 16 bits")
+        raise PictureError(
+            "the mask holds values outside of its range; allowed are bools, [0, 1], [0, 255] and 16 bits"
+        )
     return levels

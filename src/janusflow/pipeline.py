@@ -26,7 +26,7 @@ from janusflow.building import BUILDING
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint
 from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.files import put_together
-from janusflow.checkpoint.special_tokens import set_special_tokens
+from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
 from janusflow.conversation import Conversational
 from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
 from janusflow.generation import Sampling
@@ -102,6 +102,7 @@ class JanusFlow(Conversational):
         place = resolve_device(device)
         checkpoint = open_checkpoint(path_or_id)
         if vae is not None:
+<<<<<<< HEAD
             try:
                 vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
             except OSError as error:  # longer than any path
@@ -109,6 +110,15 @@ class JanusFlow(Conversational):
         processor = JanusFlowProcessor.from_pretrained(
             checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
         )
+||||||| parent of 9e54fff (Opening a checkpoint: sizes, settings and weights are checked before anything is built (part 1))
+            vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
+        processor = JanusFlowProcessor.from_pretrained(
+            checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
+        )
+=======
+            vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
+        processor = open_processor(checkpoint, sft_format=sft_format)
+>>>>>>> 9e54fff (Opening a checkpoint: sizes, settings and weights are checked before anything is built (part 1))
         if quantize is not None:
             quantization.check(quantize)
             if adapter is not None:

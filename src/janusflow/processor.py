@@ -18,15 +18,17 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
-from janusflow.arguments import quoted
+from janusflow.arguments import quoted, shortened
 from janusflow.batching import Batching, pictures_of
 from janusflow.chat_template import chat_template
 from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.checkpoint.transformers_layout import is_transformers_processor, read_transformers_processor
 from janusflow.config import JanusFlowConfig
+from janusflow.files import checked
 from janusflow.images import ImageSource, load_image, load_images
 from janusflow.messages import Message, ends_begun, flatten, read_turns
-from janusflow.processor_settings import ImageSettings, TextSettings
+from janusflow.offline import first_line
+from janusflow.processor_settings import ImageSettings, Tag, TextSettings
 
 PADDLE_IMAGES = "image_preprocessor_config.json"
 PAD_TOKEN = "<｜▁pad▁｜>"
@@ -93,21 +95,29 @@ class JanusFlowProcessor(ProcessorMixin):
             )
         folder = find_folder(folder)
         if is_transformers_processor(folder):
-            text, image = read_transformers_processor(folder)
+            (text, text_file), (image, image_file) = read_transformers_processor(folder)
         elif (folder / PADDLE_IMAGES).is_file() and not (folder / "processor_config.json").is_file():
-            text, image = {}, read_json(folder / PADDLE_IMAGES)
+            text, text_file, image_file = {}, folder / PADDLE_IMAGES, folder / PADDLE_IMAGES
+            image = read_json(image_file)
         else:
-            text, image = read_json(folder / "processor_config.json"), read_json(folder / "preprocessor_config.json")
-        text.setdefault("num_image_tokens", num_image_tokens)
+            text_file, image_file = folder / "processor_config.json", folder / "preprocessor_config.json"
+            text, image = read_json(text_file), read_json(image_file)
+        text = {"num_image_tokens": num_image_tokens, **_known(TextSettings, text)}
         if sft_format is not None:
-            text["sft_format"] = sft_format
-        image = {key: tuple(value) if isinstance(value, list) else value for key, value in image.items()}
+            text["sft_format"] = TextSettings(1, sft_format=sft_format).sft_format  # refuses one that is unknown
+        text_settings = checked(TextSettings, text, text_file)
+        if num_image_tokens not in (None, text_settings.num_image_tokens):
+            raise ValueError(
+                f"{text_file} is damaged: num_image_tokens is {text_settings.num_image_tokens}; the network makes "
+                f"{num_image_tokens} tokens of a picture"
+            )
+        image_settings = checked(ImageSettings, _known(ImageSettings, image), image_file)
         try:
-            text_settings = TextSettings(**_known(TextSettings, text))
-            image_settings = ImageSettings(**_known(ImageSettings, image))
             return cls(_tokenizer(folder), text_settings, image_settings)
-        except TypeError as error:
-            raise ValueError(f"{folder}: the processor's files are incomplete ({error})") from error
+        except ValueError as error:
+            if str(folder) in str(error):
+                raise
+            raise ValueError(f"{folder}: {error}") from error
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
         """Writes what `from_pretrained` reads.
@@ -388,25 +398,46 @@ class JanusFlowProcessor(ProcessorMixin):
 
 
 def _known(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values that the dataclass has; released files hold others beside them."""
+    """Those values that the dataclass has, without nulls; released files hold others beside them."""
     names = {entry.name for entry in fields(settings)}
-    return {key: value for key, value in values.items() if key in names}
+    return {key: value for key, value in values.items() if key in names and value is not None}
+
+
+@dataclass(frozen=True)
+class _AddedToken:
+    content: Tag
+
+
+@dataclass(frozen=True)
+class _TokenizerConfig:
+    """What is read of `tokenizer_config.json`."""
+
+    bos_token: Tag | _AddedToken
+    eos_token: Tag | _AddedToken
+    pad_token: Tag | _AddedToken | None = None
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """`tokenizer.json` as it is: the Llama class that released files name would change the ids in transformers 5."""
-    file, config = folder / "tokenizer.json", read_json(folder / "tokenizer_config.json")
+    file, config_file = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    config = checked(_TokenizerConfig, _known(_TokenizerConfig, read_json(config_file)), config_file)
     if not file.is_file():
         raise ValueError(f"{folder} holds no tokenizer.json")
     try:
         backend = Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust side raises bare Exception
-        raise ValueError(f"{file} is damaged: {error}") from error
-    names = {key: config.get(key) for key in ("bos_token", "eos_token", "pad_token")}
-    tokens = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
-    tokens["pad_token"] = PAD_TOKEN if backend.token_to_id(PAD_TOKEN) is not None else tokens["eos_token"]
+        raise ValueError(f"{file} is damaged: {shortened(first_line(error))}") from error
+    bos, eos = (token if isinstance(token, str) else token.content for token in (config.bos_token, config.eos_token))
+    for token in (bos, eos):
+        if backend.token_to_id(token) is None:
+            raise ValueError(f"{config_file} names the token {quoted(token)}, which {file.name} lacks")
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, clean_up_tokenization_spaces=False, padding_side="left", **tokens
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=PAD_TOKEN if backend.token_to_id(PAD_TOKEN) is not None else eos,
     )
 
 

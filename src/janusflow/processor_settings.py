@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from annotated_types import Interval, Len, MinLen
 
 from janusflow.arguments import quoted
 from janusflow.chat_template import ROLE_WORDS, SYSTEM_PROMPT
+
+Tag: TypeAlias = Annotated[str, MinLen(1)]
+Pixels: TypeAlias = Annotated[int, Interval(ge=1, le=2**12)]
 
 
 @dataclass(frozen=True)
@@ -21,12 +27,12 @@ class TextSettings:
         image_end_tag: token after a picture's tokens.
     """
 
-    num_image_tokens: int
+    num_image_tokens: Annotated[int, Interval(ge=1, le=2**20)]
     sft_format: str = "deepseek_old"
     system_prompt: str = SYSTEM_PROMPT
-    image_tag: str = "<image_placeholder>"
-    image_start_tag: str = "<begin_of_image>"
-    image_end_tag: str = "<end_of_image>"
+    image_tag: Tag = "<image_placeholder>"
+    image_start_tag: Tag = "<begin_of_image>"
+    image_end_tag: Tag = "<end_of_image>"
 
     def __post_init__(self) -> None:
         if self.sft_format not in ROLE_WORDS:
@@ -45,12 +51,16 @@ class ImageSettings:
         do_normalize: whether mean and deviation are applied.
     """
 
-    image_size: int
-    min_size: int = 14
-    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    rescale_factor: float = 1 / 255
+    image_size: Pixels
+    min_size: Pixels = 14
+    image_mean: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], Len(3, 3)] = (0.5, 0.5, 0.5)
+    image_std: Annotated[tuple[Annotated[float, Interval(ge=1e-6, le=1e6)], ...], Len(3, 3)] = (0.5, 0.5, 0.5)
+    rescale_factor: Annotated[float, Interval(ge=1e-6, le=1)] = 1 / 255
     do_normalize: bool = True
+
+    def __post_init__(self) -> None:
+        if self.min_size > self.image_size:
+            raise ValueError(f"min_size is {self.min_size}, larger than image_size ({self.image_size})")
 
     @property
     def background(self) -> tuple[int, ...]:

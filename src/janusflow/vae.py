@@ -6,22 +6,29 @@ Shapes: pixels (B, 3, H, W) in [-1, 1], latents (B, C, H/f, W/f) scaled to about
 from __future__ import annotations
 
 import json
+import math
 import os
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import torch
+from annotated_types import Interval, Len
 from diffusers import AutoencoderKL
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, is_accelerate_available
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from janusflow.arguments import quoted
-from janusflow.building import open_complete
+from janusflow.arguments import quoted, shortened
+from janusflow.building import BUILDING, named, open_complete
 from janusflow.config import JanusFlowConfig
 from janusflow.device import execution_device
-from janusflow.offline import cached_if_unreachable
+from janusflow.files import checked, read_json
+from janusflow.offline import cached_if_unreachable, first_line
 
 DEFAULT_VAE = "stabilityai/sdxl-vae"
+Size: TypeAlias = Annotated[int, Interval(ge=1, le=2**13)]
 
 
 class LatentCodec:
@@ -49,6 +56,8 @@ class LatentCodec:
         path = Path(os.path.expanduser(source))
         if (path / "vae").is_dir():
             path = path / "vae"
+        if path.is_dir():
+            _check_files(path)
         try:
             with torch.inference_mode(False), cached_if_unreachable(path) as why:  # else never cast or moved
                 place = str(path) if path.is_dir() else str(source)
@@ -56,7 +65,7 @@ class LatentCodec:
                 vae = open_complete(AutoencoderKL, place, surplus=False, torch_dtype=dtype, low_cpu_mem_usage=sparing)
         except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
             if (path / "config.json").is_file():
-                raise ValueError(f"the VAE in {path} is damaged: {str(error).split('. ')[0]}") from error
+                raise ValueError(f"the VAE in {path} is damaged: {shortened(first_line(error))}") from error
             raise ValueError(
                 f"vae is {quoted(str(source))}, which is neither an AutoencoderKL folder here nor in the hub's cache, "
                 f"and {why or 'it was not fetched'}; pass vae=FOLDER (--vae on the command line), or "
@@ -68,7 +77,7 @@ class LatentCodec:
         """Writes diffusers' layout, without the path that the VAE was once opened from."""
         self.vae.save_pretrained(folder)
         file = Path(folder) / "config.json"
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
         config.pop("_name_or_path", None)
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -101,6 +110,64 @@ class LatentCodec:
         unscaled = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         with torch.autocast(self.device.type, enabled=False):
             return self.vae.decode(unscaled.to(self.device, self.vae.dtype)).sample.float().clip(-1, 1)
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What is checked of an `AutoencoderKL`'s `config.json` before it is built; the defaults are diffusers'."""
+
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
+    latent_channels: Size = 4
+    block_out_channels: Annotated[list[Size], Len(1, 8)] = field(default_factory=lambda: [64])
+    layers_per_block: Annotated[int, Interval(ge=1, le=16)] = 1
+    norm_num_groups: Size = 32
+    down_block_types: Annotated[list[str], Len(1, 8)] = field(default_factory=list)
+    up_block_types: Annotated[list[str], Len(1, 8)] = field(default_factory=list)
+    scaling_factor: Annotated[float, Interval(ge=1e-6, le=1e6)] = 0.18215
+    shift_factor: Annotated[float, Interval(ge=-1e6, le=1e6)] | None = None
+    force_upcast: bool = True
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+
+
+def _check_files(folder: Path) -> None:
+    """Compare the sizes in a VAE's `config.json` with its weights, which must be floating-point numbers.
+
+    Raises:
+        ValueError: one sentence that names the file.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return  # diffusers' own error
+    raw = read_json(file)
+    names = {entry.name for entry in fields(_Config)}
+    checked(_Config, {name: value for name, value in raw.items() if name in names}, file)
+    weights = sorted(folder.glob(f"{Path(SAFETENSORS_WEIGHTS_NAME).stem}*.safetensors"))
+    stored = 0
+    for part in weights:
+        try:
+            with safe_open(part, framework="pt") as header:
+                slices = {name: header.get_slice(name) for name in header.keys()}  # noqa: SIM118 (no mapping)
+                stored += sum(math.prod(piece.get_shape()) for piece in slices.values())
+                integers = [name for name, piece in slices.items() if "F" not in piece.get_dtype()]
+        except (SafetensorError, OSError) as error:
+            reason = shortened(first_line(error))
+            raise ValueError(f"the VAE in {folder} is damaged: {part.name} cannot be read ({reason})") from error
+        if integers:
+            raise ValueError(
+                f"the VAE in {folder} is damaged: weights are floating-point numbers, unlike {named(integers, 'tensors')}"
+            )
+    if not weights:
+        return
+    try:
+        with BUILDING, torch.device("meta"):
+            wanted = sum(value.numel() for value in AutoencoderKL.from_config(raw).parameters())
+    except Exception as error:  # of many kinds: names of blocks, and sizes that do not go together
+        raise ValueError(f"{file} describes no VAE that can be built: {shortened(first_line(error))}") from error
+    if wanted > stored:
+        raise ValueError(f"{file} is damaged: it describes {wanted} weights, and the weight files hold {stored}")
 
 
 def vae_weights(source: str | Path) -> list[Path]:

@@ -24,7 +24,7 @@ from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
 from janusflow.checkpoint.files import read_json
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
-from janusflow.checkpoint.special_tokens import set_special_tokens
+from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
 from janusflow.checkpoint.tensors import DTYPES, EXTRAS
 from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.device import resolve_dtype
@@ -80,9 +80,7 @@ def convert(
         )
     if vae is not None and checkpoint.family == "Janus":
         raise ValueError(f"{checkpoint.folder} is a Janus, which has its own codec; leave out vae={str(vae)!r}")
-    processor = JanusFlowProcessor.from_pretrained(
-        checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
-    )
+    processor = open_processor(checkpoint, sft_format=sft_format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(folder) as beside:
         beside.mkdir()

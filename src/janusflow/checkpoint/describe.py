@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from janusflow.checkpoint.load import empty_network, find_sources, open_checkpoint
+from janusflow.checkpoint.special_tokens import open_processor
 from janusflow.model.janus import JanusForConditionalGeneration
-from janusflow.processor import JanusFlowProcessor
 
 JANUS_PARTS = {
     "model.vision_model": "f_enc: SigLIP tower",
@@ -88,7 +88,7 @@ def describe(path_or_id: str | Path) -> Description:
         part: (sum(p.numel() for p in network.get_submodule(part).parameters()), meaning)
         for part, meaning in known.items()
     }
-    processor = JanusFlowProcessor.from_pretrained(checkpoint.folder, num_image_tokens=checkpoint.image_tokens)
+    processor = open_processor(checkpoint)
     return Description(
         folder=checkpoint.folder,
         family=checkpoint.family,

@@ -6,29 +6,36 @@ A weight is read, cast and copied into its place, then forgotten: of safetensors
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from transformers import JanusConfig
 from transformers.initialization import no_init_weights
 
+from janusflow.arguments import quoted, shortened
 from janusflow.building import BUILDING, NAMED, finite, named
 from janusflow.checkpoint import official, official_janus, paddle
 from janusflow.checkpoint.files import TINY, find_folder, read_json
 from janusflow.checkpoint.official import Source
+from janusflow.checkpoint.sizes import check_sizes
 from janusflow.checkpoint.tensors import TensorFiles
 from janusflow.config import JanusFlowConfig
+from janusflow.files import checked
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.model.janusflow import JanusFlowForConditionalGeneration
+from janusflow.offline import first_line
 
 Config: TypeAlias = "JanusFlowConfig | JanusConfig"
 Network: TypeAlias = "JanusFlowForConditionalGeneration | JanusForConditionalGeneration"
 
+SPARE = 2**20  # values that a network has beyond its weights, such as positions
+MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange)
 IGNORED = ("rotary_emb.inv_freq",)  # a constant that old LLM checkpoints store
 
 
@@ -77,21 +84,17 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
     """
     folder = find_folder(path_or_id)
     raw = read_json(folder / "config.json")
-    kind = raw.get("model_type")
-    ours, theirs = kind == JanusFlowConfig.model_type, kind == JanusConfig.model_type
-    if not (ours or theirs or official.is_official(raw) or official_janus.is_official_janus(raw)):
-        raise ValueError(f"{folder / 'config.json'} describes a {kind!r} model, not a JanusFlow or Janus one")
+    if not _is_known(raw):
+        kind = quoted(raw.get("model_type"))
+        raise ValueError(f"{folder / 'config.json'} describes a {kind} model, not a JanusFlow or Janus one")
     tensors = TensorFiles(folder)
-    try:
-        if ours:
-            return Checkpoint(folder, "janusflow", JanusFlowConfig.from_dict(raw), tensors)
-        if theirs:
-            return Checkpoint(folder, "transformers", _untied(JanusConfig.from_dict(raw), tensors), tensors)
+    if raw["model_type"] == JanusFlowConfig.model_type:
+        layout = "janusflow"
+    elif raw["model_type"] == JanusConfig.model_type:
+        layout = "transformers"
+    else:
         layout = "paddle" if paddle.is_paddle(tensors.files[0]) else "official"
-        return Checkpoint(folder, layout, _official_config(raw, folder, tensors), tensors)
-    except (KeyError, TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
-        what = " ".join(str(error).split())
-        raise ValueError(f"{folder / 'config.json'} is incomplete or damaged: {what}") from error
+    return Checkpoint(folder, layout, _read_config(raw, folder, tensors), tensors)
 
 
 def read_sizes(path_or_id: str | Path) -> Config:
@@ -104,18 +107,47 @@ def read_sizes(path_or_id: str | Path) -> Config:
     if str(path_or_id) == TINY or Path(path_or_id).expanduser().is_dir():
         return open_checkpoint(folder).config
     raw = read_json(folder / "config.json")
-    if raw.get("model_type") == JanusFlowConfig.model_type:
-        return JanusFlowConfig.from_dict(raw)
-    if official.is_official(raw):
-        return official.read_config(raw, _special_ids(folder))
+    if raw.get("model_type") == JanusFlowConfig.model_type or official.is_official(raw):
+        return _read_config(raw, folder, None)
     raise ValueError(f"{path_or_id} is no JanusFlow model")
 
 
-def _official_config(raw: dict[str, Any], folder: Path, tensors: TensorFiles) -> Config:
-    ids = _special_ids(folder)
+def _is_known(raw: dict[str, Any]) -> bool:
+    own = raw.get("model_type") in (JanusFlowConfig.model_type, JanusConfig.model_type)
+    return own or official.is_official(raw) or official_janus.is_official_janus(raw)
+
+
+def _read_config(raw: dict[str, Any], folder: Path, tensors: TensorFiles | None) -> Config:
+    """The configuration of a network, whose sizes have been checked, also against the weight files if they are here.
+
+    Raises:
+        ValueError: one sentence on what is missing or damaged.
+    """
+    file = folder / "config.json"
+    official_ids = raw["model_type"] not in (JanusFlowConfig.model_type, JanusConfig.model_type)
+    ids = _special_ids(folder) if official_ids else {}
+    try:
+        config = _parsed(raw, ids, tensors)
+    except Exception as error:  # of many kinds: transformers' configurations run into whatever is damaged
+        what = shortened(" ".join(str(error).split()) or type(error).__name__)
+        if isinstance(error, KeyError):
+            what = f"it lacks {what}"
+        elif isinstance(error, RecursionError):
+            what = "it is nested too deeply"
+        raise ValueError(f"{file} is incomplete or damaged: {what}") from error
+    check_sizes(config, file, tensors=None if tensors is None else len(tensors))
+    return config
+
+
+def _parsed(raw: dict[str, Any], ids: dict[str, int], tensors: TensorFiles | None) -> Config:
+    if raw["model_type"] == JanusFlowConfig.model_type:
+        return JanusFlowConfig.from_dict(raw)
+    if raw["model_type"] == JanusConfig.model_type:
+        config: JanusConfig = JanusConfig.from_dict(raw)
+        return config if tensors is None else _untied(config, tensors)
     if official_janus.is_official_janus(raw):
         return official_janus.read_config(raw, ids)
-    return official.read_config(raw, ids, pool_head=any("attn_pool" in name for name in tensors))
+    return official.read_config(raw, ids, pool_head=tensors is None or any("attn_pool" in name for name in tensors))
 
 
 def _untied(config: JanusConfig, tensors: TensorFiles) -> JanusConfig:
@@ -124,10 +156,24 @@ def _untied(config: JanusConfig, tensors: TensorFiles) -> JanusConfig:
     return config
 
 
+@dataclass(frozen=True)
+class _AddedToken:
+    id: int
+    content: str
+
+
+@dataclass(frozen=True)
+class _AddedTokens:
+    """The part of a `tokenizer.json` that lists special tokens."""
+
+    added_tokens: list[_AddedToken] = field(default_factory=list)
+
+
 def _special_ids(folder: Path) -> dict[str, int]:
     """Ids of the added tokens of a folder's `tokenizer.json`."""
-    tokens = read_json(folder / "tokenizer.json").get("added_tokens", [])
-    return {token["content"]: token["id"] for token in tokens}
+    file = folder / "tokenizer.json"
+    added = {key: value for key, value in read_json(file).items() if key == "added_tokens"}
+    return {token.content: token.id for token in checked(_AddedTokens, added, file).added_tokens}
 
 
 def load_network(
@@ -153,11 +199,7 @@ def load_network(
     sources = find_sources(checkpoint, network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            value = read_parameter(checkpoint, sources[name], parameter.shape)
-            if not finite(value):
-                names = " + ".join(sources[name].names)
-                raise ValueError(f"{checkpoint.folder}: tensor {names} holds {_fault(value)}; fetch the file again")
-            parameter.copy_(value)
+            parameter.copy_(read_parameter(checkpoint, sources[name], parameter.shape))
             advance()
     return network.eval().requires_grad_(False)
 
@@ -168,15 +210,41 @@ def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
     Raises:
         ValueError: if the configuration names what does not exist, or sizes that do not go together.
     """
+    room = _Room(
+        SPARE + 2 * sum(math.prod(shape) for shape in checkpoint.tensors.shapes.values())
+    )  # tied weights twice
     try:
-        with BUILDING, no_init_weights(), torch.device(device):
+        with BUILDING, no_init_weights(), torch.device(device), room:
             kind = JanusForConditionalGeneration if checkpoint.family == "Janus" else JanusFlowForConditionalGeneration
             network: Network = kind._from_config(copy.deepcopy(checkpoint.config), dtype=dtype)  # it writes into it
-    except (KeyError, ValueError, ArithmeticError, AssertionError, AttributeError, TypeError, RuntimeError) as error:
+    except Exception as error:  # of many kinds: names of functions and sizes that do not go together
         file = checkpoint.folder / "config.json"
-        raise ValueError(f"{file} describes no network that can be built: {type(error).__name__} {error}") from error
+        reason = f"{type(error).__name__} {shortened(first_line(error))}"
+        raise ValueError(f"{file} describes no network that can be built: {reason}") from error
     network.tie_weights()
     return network
+
+
+class _Room(TorchFunctionMode):
+    """Refuses to make more values than there is room for, so that no configuration takes more memory than its weights.
+
+    Args:
+        values: that all tensors may have together.
+    """
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.values = values
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in MAKERS:
+            self.values -= function(*args, **{**kwargs, "device": "meta"}).numel()
+            if self.values < 0:
+                raise ValueError("its sizes are larger than those of the weights in the folder")
+        return function(*args, **kwargs)
 
 
 def find_sources(checkpoint: Checkpoint, network: Network) -> dict[str, Source]:
@@ -195,10 +263,18 @@ def find_sources(checkpoint: Checkpoint, network: Network) -> dict[str, Source]:
 
 
 def read_parameter(checkpoint: Checkpoint, wanted: Source, shape: torch.Size) -> Tensor:
-    """One parameter as the checkpoint stores it, in our shape; `find_sources` has seen that it fits."""
+    """One parameter as the checkpoint stores it, in our shape; `find_sources` has seen that it fits.
+
+    Raises:
+        ValueError: if it does not hold finite floating-point numbers.
+    """
     pieces = [tensor for _, tensor in checkpoint.tensors.read(wanted.names)]
     value = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-    return (value if wanted.third is None else value.chunk(3)[wanted.third]).reshape(shape)
+    value = value if wanted.third is None else value.chunk(3)[wanted.third]
+    if not finite(value):
+        names = " + ".join(wanted.names)
+        raise ValueError(f"{checkpoint.folder}: tensor {names} holds {_fault(value)}; fetch the file again")
+    return value.reshape(shape)
 
 
 def _fault(value: Tensor) -> str:

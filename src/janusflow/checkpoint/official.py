@@ -56,7 +56,7 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int], *, pool_head: bo
     for block, known in CLASSES.items():
         found = raw.get(block, {}).get("cls")
         if found is None or known not in str(found):
-            raise ValueError(f"config.json: {block}.cls is {found!r}; JanusFlow has {known!r}")
+            raise ValueError(f"{block}.cls is {found!r}; JanusFlow has {known!r}")
     encoder, decoder = raw["vision_gen_enc_config"]["params"], raw["vision_gen_dec_config"]["params"]
     llm = LlamaConfig(**{k: v for k, v in raw.get("language_config", {}).items() if k != "cls"})
     vision = _tower(raw, pool_head)
@@ -93,7 +93,7 @@ def _tower(raw: dict[str, Any], pool_head: bool) -> Any:
         width, depth, heads, patch, ratio = TOWERS[params["model_name"]]
     else:
         name = params.get("model_name")
-        raise ValueError(f"config.json: vision_und_enc_config names the tower {name!r}; known are {', '.join(TOWERS)}")
+        raise ValueError(f"vision_und_enc_config names the tower {name!r}; known are {', '.join(TOWERS)}")
     select = params.get("select_layer", -1)
     depth = min(depth, depth + select + 1) if select <= 0 else min(depth, select)
     size = params.get("image_size", 384)
@@ -111,13 +111,13 @@ def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaCo
         ("vision_gen_dec_config.hidden_size", decoder["hidden_size"], llm.hidden_size),
         ("vision_gen_dec_config.out_channels", decoder["out_channels"], encoder["input_channels"]),
         ("vision_gen_dec_config.block_out_channels", decoder["block_out_channels"], encoder["block_out_channels"]),
-        ("vision_gen_dec_config.upsamples", 2 ** decoder["upsamples"], encoder["stride"]),
+        ("vision_gen_dec_config.upsamples", decoder["upsamples"], encoder["stride"].bit_length() - 1),
         ("vision_gen_dec_config.norm_eps", decoder.get("norm_eps", 1e-6), encoder.get("norm_eps", 1e-6)),
         ("vision_gen_dec_config.use_bias", decoder.get("use_bias", True), encoder.get("use_bias", True)),
     ]
     for name, found, wanted in same:
         if found != wanted:
-            raise ValueError(f"config.json: {name} amounts to {found!r}; the network's other parts need {wanted!r}")
+            raise ValueError(f"{name} amounts to {found!r}; the network's other parts need {wanted!r}")
 
 
 def llm_extras(llm: LlamaConfig) -> dict[str, Any]:

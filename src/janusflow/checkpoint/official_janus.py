@@ -48,7 +48,7 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int]) -> JanusConfig:
     for block, known in CLASSES.items():
         found = raw.get(block, {}).get("cls")
         if found is None or known not in str(found):
-            raise ValueError(f"config.json: {block}.cls is {found!r}; Janus has {known!r}")
+            raise ValueError(f"{block}.cls is {found!r}; Janus has {known!r}")
     llm = LlamaConfig(**{"tie_word_embeddings": False, **raw["language_config"]})
     aligner, gen_aligner = raw["aligner_config"]["params"], raw["gen_aligner_config"]["params"]
     head, codes = raw["gen_head_config"]["params"], raw["gen_vision_config"]["params"]
@@ -84,10 +84,10 @@ def _tower(raw: dict[str, Any], aligner: dict[str, Any]) -> dict[str, Any]:
     elif name in TOWERS:
         width, depth, heads, patch, ratio = TOWERS[name]
     else:
-        raise ValueError(f"config.json: vision_config names the tower {name!r}; known are {', '.join(TOWERS)}")
+        raise ValueError(f"vision_config names the tower {name!r}; known are {', '.join(TOWERS)}")
     select, size = params.get("select_layer", -1), params.get("image_size", 384)
     if aligner["input_dim"] != width:
-        raise ValueError(f"config.json: aligner_config takes width {aligner['input_dim']}, but the tower has {width}")
+        raise ValueError(f"aligner_config takes width {aligner['input_dim']}, but the tower has {width}")
     return JanusVisionConfig(
         hidden_size=width,
         num_hidden_layers=min(depth, depth + select + 1) if select <= 0 else min(depth, select),
@@ -117,7 +117,7 @@ def _check_shapes(
     ]
     for name, found, wanted in same:
         if found != wanted:
-            raise ValueError(f"config.json: {name} is {found!r}; the network's other parts need {wanted!r}")
+            raise ValueError(f"{name} is {found!r}; the network's other parts need {wanted!r}")
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """PaddleNLP's layout: `model_state.pdparams`, or shards (`model_state-00001-of-00002.pdparams`) and an index of them.
 Pickles of arrays, read without running anything from them.
 
-The unpickler knows three names, and they lead to the classes below and not to numpy: a file can build nothing else but
-plain containers, strings and numbers. The bytes of large arrays are stepped over and read when they are asked for, so
-what a file holds is known without reading it. Names and shapes come out as in the official layout.
+Python's own parser splits a file into instructions, and the few that weights need are followed here: a file can build
+plain containers, strings, numbers and the arrays below, and call nothing. The bytes of large arrays are stepped over
+and read when they are asked for, so the content of a file is known without reading it, and costs no more memory than
+its instructions. Names and shapes come out as in the official layout.
 """
 
 from __future__ import annotations
@@ -11,108 +12,231 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import pickletools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from janusflow.arguments import shortened
+from janusflow.offline import first_line
+
+T = TypeVar("T")
 
 FILE = "model_state.pdparams"
 DTYPES = {"f2": np.float16, "f4": np.float32, "f8": np.float64, "u2": np.uint16, "i4": np.int32, "i8": np.int64}
 TENSORS = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i4": torch.int32, "i8": torch.int64}
 NAMES = "StructuredToParameterName@@"  # an entry that is no tensor: Paddle's own names
 EMBEDDINGS = ("embed_tokens.weight", "gen_embed.weight", "embedding.weight")  # two-dimensional, but no linear layers'
-LARGE = 1 << 16  # bytes; what Python's pickler writes by itself, outside its frames
-MARK = 16  # bytes that tell a stepped-over array from others
+LARGE = 1 << 16  # bytes from which on a piece is stepped over
+MOST_SIDES = 32  # of an array, as numpy once had it
+
+
+class _Skipped:
+    """Bytes of a file that were stepped over.
+
+    Args:
+        place: where they begin in the file.
+        size: how many there are.
+    """
+
+    def __init__(self, place: int, size: int) -> None:
+        self.place, self._size = place, size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class _Stream:
+    """A file that is read piece by piece: large pieces are stepped over, and none may reach past the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.readline, self.tell = file.readline, file.tell
+        self._file = file
+        self._end = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int) -> bytes | _Skipped:
+        if size < LARGE:
+            return self._file.read(size)
+        place = self._file.tell()
+        if size > self._end - place:
+            raise pickle.UnpicklingError(f"{size} bytes are announced where {self._end - place} are left")
+        self._file.seek(size, os.SEEK_CUR)
+        return _Skipped(place, size)
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`: a letter and a size, little-endian."""
+    """A plain little-endian `numpy.dtype`."""
 
-    def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:
-        if name not in DTYPES:
-            raise pickle.UnpicklingError(f"an array holds {name!r}")
-        self.name = name
+    def __init__(self, arguments: Any) -> None:
+        if not isinstance(arguments, tuple) or arguments[0] not in DTYPES:
+            raise pickle.UnpicklingError(f"an array holds {arguments!r:.100}")
+        self.name: str = arguments[0]
 
-    def __setstate__(self, state: Any) -> None:
+    def build(self, state: Any) -> None:
+        """Take the state that numpy pickled."""
         if state[1] != "<" or any(part is not None for part in state[2:5]):
             raise pickle.UnpicklingError("an array's dtype is not a plain little-endian one")
 
 
 class _Array:
-    """Stands for `numpy.ndarray`: where its bytes are, taken only if shape and dtype account for all of them.
+    """A `numpy.ndarray`: where its bytes are, taken only if shape and dtype account for all of them.
 
     Args:
-        stream: that it is read from.
+        arguments: of numpy's function that makes an empty array.
     """
 
     shape: tuple[int, ...] | None = None
 
-    def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
-
-    def __setstate__(self, state: Any) -> None:
-        _version, shape, dtype, self.fortran, data = state
-        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+    def __init__(self, arguments: Any) -> None:
+        if not isinstance(arguments, tuple) or arguments[:2] != (NDARRAY, (0,)):
             raise pickle.UnpicklingError("an array is malformed")
-        if not isinstance(shape, tuple) or any(type(side) is not int or side < 0 for side in shape):
+
+    def build(self, state: Any) -> None:
+        """Take the state that numpy pickled."""
+        _version, shape, dtype, self.fortran, data = state
+        if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, _Skipped)):
+            raise pickle.UnpicklingError("an array is malformed")
+        sides = shape if isinstance(shape, tuple) and len(shape) <= MOST_SIDES else (None,)
+        if any(type(side) is not int or not 0 <= side <= sys.maxsize for side in sides):
             raise pickle.UnpicklingError("an array's shape is none")
         if math.prod(shape) * np.dtype(DTYPES[dtype.name]).itemsize != len(data):
             raise pickle.UnpicklingError("an array's bytes do not fill its shape")
         self.shape, self.letters = shape, dtype.name
-        mark = data[:MARK]
-        self.place = self._stream.stepped_over.get(mark)
-        self._stream.found.add(mark)
-        self.content = data if self.place is None else None
+        self.place, self.content = (data.place, None) if isinstance(data, _Skipped) else (None, data)
 
 
-class _Stream:
-    """A file in which large pieces are stepped over: the unpickler gets memory of the right size that is never filled.
+@dataclass(frozen=True)
+class _Name:
+    """A name that a pickle gives; nothing is imported."""
 
-    Attributes:
-        stepped_over: from the mark that such a piece begins with to its place in the file.
-        found: marks that arrays began with.
-    """
-
-    def __init__(self, file: BinaryIO, large: float) -> None:
-        self.read, self.readline = file.read, file.readline
-        self.stepped_over: dict[bytes, int] = {}
-        self.found: set[bytes] = set()
-        self._file, self._large = file, large
-        self._end = os.fstat(file.fileno()).st_size
-
-    def readinto(self, buffer: memoryview) -> int:
-        place, size = self._file.tell(), len(buffer)
-        if size < self._large or place + size > self._end:
-            return self._file.readinto(buffer)  # type: ignore[attr-defined]
-        mark = os.urandom(MARK)
-        buffer[:MARK] = mark
-        self.stepped_over[mark] = place
-        self._file.seek(size, os.SEEK_CUR)
-        return size
+    module: str
+    name: str
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: _Stream) -> None:
-        super().__init__(stream)
-        self._stream = stream
+NDARRAY = _Name("numpy", "ndarray")
+CALLS = {  # what a pickle may call, and what stands for it
+    _Name("numpy", "dtype"): _Dtype,
+    _Name("numpy.core.multiarray", "_reconstruct"): _Array,
+    _Name("numpy._core.multiarray", "_reconstruct"): _Array,
+}
+NAMES_KNOWN = {NDARRAY, *CALLS}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+NUMBERS = ("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT")
+TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
+VALUES = frozenset((*NUMBERS, *TEXTS))
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return _Array
-        if (module, name) == ("numpy", "dtype"):
-            return _Dtype
-        if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):
-            return self._reconstruct
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights never need")
 
-    def _reconstruct(self, kind: type, shape: tuple[int, ...], letter: bytes) -> _Array:
-        """Stands for numpy's function of this name, which makes an empty array for `__setstate__` to fill."""
-        if kind is not _Array or shape != (0,):
-            raise pickle.UnpicklingError("an array is malformed")
-        return _Array(self._stream)
+class _Machine:
+    """What a pickle builds out of plain containers, strings, numbers and arrays; it has no other instructions."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, stream: _Stream) -> Any:
+        """Follow the instructions of a pickle; returns what it builds."""
+        for instruction, value, _ in pickletools.genops(stream):  # type: ignore[arg-type]
+            name = instruction.name
+            if name in VALUES:
+                self.stack.append(value)
+            elif name in CONSTANTS:
+                self.stack.append(CONSTANTS[name])
+            elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                self.memo[value] = self.stack[-1]
+            elif name in ("GET", "BINGET", "LONG_BINGET"):
+                self.stack.append(self.memo[value])
+            elif name in TUPLES:
+                self.stack[-TUPLES[name] :] = [tuple(self.stack[-TUPLES[name] :])]
+            elif name == "GLOBAL":
+                self.stack.append(_known(*value.split(" ", 1)))
+            elif name == "STOP":
+                return self.stack.pop()
+            elif (method := getattr(self, f"_{name.lower()}", None)) is not None:
+                method()
+            elif name not in ("PROTO", "FRAME"):
+                raise pickle.UnpicklingError(f"it has an instruction {name}, which weights never need")
+        raise pickle.UnpicklingError("it has no end")
+
+    def _pop_to_mark(self) -> list[Any]:
+        mark = self.marks.pop()
+        items = self.stack[mark:]
+        del self.stack[mark:]
+        return items
+
+    def _mark(self) -> None:
+        self.marks.append(len(self.stack))
+
+    def _pop(self) -> None:
+        self.stack.pop()
+
+    def _memoize(self) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _tuple(self) -> None:
+        self.stack.append(tuple(self._pop_to_mark()))
+
+    def _list(self) -> None:
+        self.stack.append(self._pop_to_mark())
+
+    def _empty_list(self) -> None:
+        self.stack.append([])
+
+    def _append(self) -> None:
+        value = self.stack.pop()
+        self._last(list).append(value)
+
+    def _appends(self) -> None:
+        items = self._pop_to_mark()
+        self._last(list).extend(items)
+
+    def _dict(self) -> None:
+        items = self._pop_to_mark()
+        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+
+    def _empty_dict(self) -> None:
+        self.stack.append({})
+
+    def _setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._last(dict)[key] = value
+
+    def _setitems(self) -> None:
+        items = self._pop_to_mark()
+        self._last(dict).update(zip(items[::2], items[1::2], strict=True))
+
+    def _stack_global(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.stack.append(_known(module, name))
+
+    def _reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, _Name) or function not in CALLS:
+            raise pickle.UnpicklingError("it calls what weights never need")
+        self.stack.append(CALLS[function](arguments))
+
+    def _build(self) -> None:
+        state, made = self.stack.pop(), self.stack[-1]
+        if not isinstance(made, (_Array, _Dtype)):
+            raise pickle.UnpicklingError("it changes what is no array")
+        made.build(state)
+
+    def _last(self, kind: type[T]) -> T:
+        if type(self.stack[-1]) is not kind:
+            raise pickle.UnpicklingError(f"it fills what is no {kind.__name__}")
+        return self.stack[-1]  # type: ignore[no-any-return]
+
+
+def _known(module: Any, name: Any) -> _Name:
+    if not (isinstance(module, str) and isinstance(name, str)) or _Name(module, name) not in NAMES_KNOWN:
+        raise pickle.UnpicklingError(f"it asks for {module!s:.100}.{name!s:.100}, which weights never need")
+    return _Name(module, name)
 
 
 @dataclass(frozen=True)
@@ -162,25 +286,16 @@ def read_pdparams(file: Path) -> dict[str, Stored]:
     """
     try:
         with file.open("rb") as stream:
-            content, left = _load(stream, LARGE)
-            if left:  # a piece that was stepped over is no array's: the file is laid out in another way
-                stream.seek(0)
-                content, _ = _load(stream, math.inf)
+            content = _Machine().run(_Stream(stream))
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it holds no dictionary of arrays")
         return {_name(key): _stored(file, key, value) for key, value in content.items() if key != NAMES}
     except OSError:
         raise
-    except Exception as error:  # MemoryError too: a damaged length asks for any amount
-        reason = (str(error) or type(error).__name__).split("\n")[0]
-        raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
-
-
-def _load(file: BinaryIO, large: float) -> tuple[Any, bool]:
-    """What is in a file, and whether anything that was stepped over is not accounted for."""
-    stream = _Stream(file, large)
-    content = _Unpickler(stream).load()
-    return content, not stream.stepped_over.keys() <= stream.found
+    except Exception as error:  # of many kinds: every instruction may lack what it needs
+        raise ValueError(
+            f"{file} is damaged or not a weights file ({shortened(first_line(error))}); fetch it again"
+        ) from error
 
 
 def _name(name: Any) -> str:
@@ -191,7 +306,7 @@ def _name(name: Any) -> str:
 
 def _stored(file: Path, name: str, value: Any) -> Stored:
     if not isinstance(value, _Array) or value.shape is None:
-        raise pickle.UnpicklingError(f"{name} is no array")
+        raise pickle.UnpicklingError(f"{shortened(name)} is no array")
     linear = len(value.shape) == 2 and name.endswith(".weight") and not name.endswith(EMBEDDINGS)
     shape = value.shape[::-1] if linear else value.shape
     return Stored(file, value, shape, TENSORS.get(value.letters, torch.bfloat16), linear)

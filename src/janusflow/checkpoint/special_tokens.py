@@ -1,16 +1,42 @@
-"""The tokenizer's begin, end and pad tokens, told to the network: released `config.json` files leave them out."""
+"""The processor of a checkpoint, and its special tokens in the network: released `config.json` files leave them out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from transformers import GenerationConfig, JanusConfig
 
-if TYPE_CHECKING:
-    from janusflow.checkpoint.load import Config
-    from janusflow.processor import JanusFlowProcessor
+from janusflow.checkpoint.load import Checkpoint, Config
+from janusflow.processor import JanusFlowProcessor
 
 JANUS_GUIDANCE = 5.0  # of the official script
+
+
+def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> JanusFlowProcessor:
+    """The processor in a checkpoint's folder, which must fit the network.
+
+    Args:
+        checkpoint: from `open_checkpoint`.
+        sft_format: another chat template than the folder's.
+
+    Raises:
+        ValueError: if its files are missing, damaged or for another network; one sentence that names the file.
+    """
+    folder, config = checkpoint.folder, checkpoint.config
+    processor = JanusFlowProcessor.from_pretrained(
+        folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
+    )
+    if (side := processor.image.image_size) != (seen := config.vision_config.image_size):
+        raise ValueError(f"the image processor in {folder} makes pictures of {side} pixels; the network takes {seen}")
+    ids = {"image_token_id": processor.image_id}
+    if not isinstance(config, JanusConfig):
+        ids |= {"begin_image_token_id": processor.image_start_id, "end_image_token_id": processor.image_end_id}
+    for name, index in ids.items():
+        if getattr(config, name) != index:
+            raise ValueError(
+                f"{folder / 'config.json'} is damaged: {name} is {getattr(config, name)}, and {index} in tokenizer.json"
+            )
+    if (size := len(processor.tokenizer)) > (vocabulary := config.text_config.vocab_size):
+        raise ValueError(f"{folder / 'tokenizer.json'} has {size} tokens; the network knows {vocabulary}")
+    return processor
 
 
 def set_special_tokens(config: Config, processor: JanusFlowProcessor) -> GenerationConfig:

@@ -6,7 +6,7 @@ whole or in shards that an index lists (`model.safetensors.index.json`). Nothing
 
 from __future__ import annotations
 
-import json
+import math
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,10 +14,14 @@ from pathlib import Path, PurePath
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
+from torch.nn import Parameter
 
+from janusflow.arguments import shortened
 from janusflow.checkpoint import paddle
+from janusflow.checkpoint.files import read_json
+from janusflow.offline import first_line
 
 INDEX = ".index.json"
 WEIGHTS = (  # the first that is there counts: pickles may be older ones of the same model
@@ -29,6 +33,7 @@ WEIGHTS = (  # the first that is there counts: pickles may be older ones of the 
     f"{paddle.FILE}{INDEX}",
 )
 EXTRAS = "official_extras.safetensors"  # of a converted Janus: official tensors that its network has no use for
+SHARED = 2  # times that a pickle may use the same bytes: tied embeddings are stored once
 REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: map files anew after this many bytes
 
 
@@ -53,6 +58,10 @@ class TensorFiles:
         self._mapped_read = 0
         for file in self.files:
             self._read_header(file)
+        held = sum(math.prod(shape) * self.dtypes[name].itemsize for name, shape in self.shapes.items())
+        stored = sum(file.stat().st_size for file in self.files)
+        if held > SHARED * stored:
+            raise ValueError(f"{self.files[0]} is damaged: its tensors have {held} bytes, its files only {stored}")
 
     def __contains__(self, name: str) -> bool:
         return name in self._home
@@ -84,27 +93,32 @@ class TensorFiles:
                 yield name, tensor
 
     def _read_header(self, file: Path) -> None:
+        if paddle.is_paddle(file):
+            arrays = paddle.read_pdparams(file)
+            self._paddle |= arrays
+            for name, array in arrays.items():
+                self._add(file, name, array.shape, array.dtype)
+            return
         try:
             if file.suffix == ".safetensors":
                 with safe_open(file, framework="pt") as header:
                     for name in header.keys():  # noqa: SIM118 (safe_open is no mapping)
                         part = header.get_slice(name)
                         self._add(file, name, tuple(part.get_shape()), DTYPES[part.get_dtype()])
-            elif paddle.is_paddle(file):
-                stored = paddle.read_pdparams(file)
-                self._paddle |= stored
-                for name, array in stored.items():
-                    self._add(file, name, array.shape, array.dtype)
             else:
                 for name, tensor in _map_pickle(file).items():
+                    plain = type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided
+                    if not plain or not isinstance(name, str):
+                        raise TypeError(f"{name!r:.100} is no plain tensor")
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
-        except pickle.UnpicklingError as error:
-            if "Unsupported global" not in str(error):  # else PyTorch's own words advise to run what is in the file
-                raise ValueError(f"{file} is damaged or not a weights file; fetch it again") from error
-            raise ValueError(f"{file} holds other things than tensors, which are not loaded") from error
-        except (SafetensorError, RuntimeError, EOFError, AttributeError, KeyError, TypeError) as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(f"{file} is damaged or not a weights file ({reason}); fetch it again") from error
+        except OSError:
+            raise
+        except Exception as error:  # of many kinds: PyTorch's loader runs into whatever is damaged
+            if "Unsupported global" in str(error):  # else PyTorch's own words advise to run what is in the file
+                raise ValueError(f"{file} holds other things than tensors, which are not loaded") from error
+            advice = isinstance(error, pickle.UnpicklingError)  # PyTorch's words are many
+            reason = "" if advice else f" ({shortened(first_line(error))})"
+            raise ValueError(f"{file} is damaged or not a weights file{reason}; fetch it again") from error
 
     def _from_pickle(self, file: Path, name: str) -> Tensor:
         """One tensor of a pickle: Paddle's is read, PyTorch's is mapped, anew after `REMAP_BYTES`."""
@@ -148,17 +162,18 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} holds no weights: expected one of {', '.join(WEIGHTS)}")
     if not file.name.endswith(INDEX):
         return [file]
-    try:
-        shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged: it holds no weight_map") from error
-    outside = [shard for shard in shards if not _is_inside(shard, file.name.removesuffix(INDEX))]
-    if outside or not shards:
+    weight_map = read_json(file).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{file} is damaged: it holds no weight_map")
+    whole = file.name.removesuffix(INDEX)
+    outside = [shard for shard in weight_map.values() if not _is_inside(shard, whole)]
+    if outside or not weight_map:
         what = f"it lists {outside[0]!r:.80}" if outside else "its weight_map is empty"
         raise ValueError(f"{file} is damaged: {what}; expected names of weight files in its folder")
+    shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
-        names = ", ".join(missing[:3])
+        names = shortened(", ".join(missing[:3]))
         raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}; fetch it again")
     return [folder / shard for shard in shards]
 

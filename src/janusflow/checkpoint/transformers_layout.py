@@ -6,11 +6,13 @@ Weights and `config.json` are what transformers' own classes write; only the pro
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from janusflow.chat_template import SYSTEM_PROMPT, chat_template, system_prompt_of
 from janusflow.checkpoint.files import read_json
+from janusflow.files import checked
 
 if TYPE_CHECKING:
     from janusflow.processor import JanusFlowProcessor
@@ -27,33 +29,60 @@ def is_transformers_processor(folder: Path) -> bool:
     return file.is_file() and read_json(file).get("processor_class") == PROCESSOR
 
 
-def read_transformers_processor(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What our two settings need: of the text, and of the pictures.
+@dataclass(frozen=True)
+class _Square:
+    height: int
+    width: int
 
-    Which chat template it is, is told from the Jinja one: Janus-Pro's has `<|User|>` in it.
+
+@dataclass(frozen=True)
+class _Pictures:
+    """The sizes in the settings of transformers' image processor."""
+
+    size: _Square | int
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What is read of transformers' `processor_config.json`, beside the settings of both halves."""
+
+    image_processor: dict[str, Any] | None = None
+    use_default_system_prompt: bool = False
+
+
+def read_transformers_processor(folder: Path) -> tuple[tuple[dict[str, Any], Path], tuple[dict[str, Any], Path]]:
+    """What our two settings need, of the text and of the pictures, each with the file that it is from.
+
+    Which chat template it is, is seen in the Jinja one: Janus-Pro's has `<|User|>` in it.
 
     Raises:
         ValueError: if a file is missing or damaged.
     """
-    whole = read_json(folder / "processor_config.json") if (folder / "processor_config.json").is_file() else {}
-    image = whole.get("image_processor") or read_json(folder / "preprocessor_config.json")
-    size = image.get("size") or {}
-    pictures = {key: value for key, value in image.items() if key != "size" and value is not None}
-    try:
-        pictures["image_size"] = size["height"] if isinstance(size, dict) else int(size)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: the image processor names no size") from error
-    written = [(folder / name).read_text(encoding="utf-8") for name in TEMPLATES if (folder / name).is_file()]
-    template = next((text for text in written if "messages" in text), "")
+    text_file = image_file = folder / "processor_config.json"
+    raw = read_json(text_file) if text_file.is_file() else {}
+    whole = checked(_Whole, {key: value for key, value in raw.items() if value is not None}, text_file)
+    image = whole.image_processor
+    if not image:
+        image_file = folder / "preprocessor_config.json"
+        image = read_json(image_file)
+    size = checked(_Pictures, {key: value for key, value in image.items() if key == "size"}, image_file).size
+    pictures = {**image, "image_size": size if isinstance(size, int) else size.height}
+    template = next((text for name in TEMPLATES if "messages" in (text := _text(folder / name))), "")
     modern = "<|User|>" in template or not template
-    system = None if whole.get("use_default_system_prompt") else system_prompt_of(template)
+    system = None if whole.use_default_system_prompt else system_prompt_of(template)
     text = {
         "sft_format": "deepseek" if modern else "deepseek_old",
         "system_prompt": SYSTEM_PROMPT if system is None else system,
+        "num_image_tokens": raw.get("num_image_tokens"),
     }
-    if "num_image_tokens" in whole:
-        text["num_image_tokens"] = whole["num_image_tokens"]
-    return text, pictures
+    return (text, text_file), (pictures, image_file)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is damaged: it is not UTF-8") from error
 
 
 def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) -> None:
