@@ -102,23 +102,11 @@ class JanusFlow(Conversational):
         place = resolve_device(device)
         checkpoint = open_checkpoint(path_or_id)
         if vae is not None:
-<<<<<<< HEAD
             try:
                 vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
             except OSError as error:  # longer than any path
                 raise ValueError(f"vae is {quoted(str(vae))}; {error.strerror}") from error
-        processor = JanusFlowProcessor.from_pretrained(
-            checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
-        )
-||||||| parent of 9e54fff (Opening a checkpoint: sizes, settings and weights are checked before anything is built (part 1))
-            vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
-        processor = JanusFlowProcessor.from_pretrained(
-            checkpoint.folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
-        )
-=======
-            vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
         processor = open_processor(checkpoint, sft_format=sft_format)
->>>>>>> 9e54fff (Opening a checkpoint: sizes, settings and weights are checked before anything is built (part 1))
         if quantize is not None:
             quantization.check(quantize)
             if adapter is not None:
