@@ -174,3 +174,12 @@ def test_arrays_that_are_no_pictures() -> None:
     ):
         with pytest.raises(ValueError, match="array"):
             load_image(array)
+
+
+def test_an_error_of_pillow_names_the_picture(tmp_path: Path) -> None:
+    file = saved(Image.new("RGB", (SIDE, SIDE), RED), tmp_path / "red.ppm")
+    whole = file.read_bytes()
+    for place in (3, 5, 8):  # within the header, where Pillow raises ValueError
+        file.write_bytes(whole[:place])
+        with pytest.raises(ValueError, match=r"red.ppm' is (damaged or cut off|no picture)"):
+            load_image(file)

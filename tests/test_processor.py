@@ -12,7 +12,9 @@ from PIL import Image
 
 from janusflow import JanusFlow
 from janusflow.chat_template import SYSTEM_PROMPT
+from janusflow.checkpoint.convert import convert
 from janusflow.processor import JanusFlowProcessor
+from tests.conftest import GOLDEN
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +131,66 @@ def test_pictures_of_a_message_in_the_forms_of_transformers(small_model: JanusFl
     assert inputs.pixel_values is not None and "<image_placeholder>\nwhat?" in inputs.text[0]
     text = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
     assert processor(text=[text], images=[picture], padding=True)["pixel_values"].shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "message"),
+    [
+        ("processor_config.json", "num_image_tokens", 2**31, "num_image_tokens: Input should be less than"),
+        ("processor_config.json", "num_image_tokens", {}, "num_image_tokens: Input should be a valid integer"),
+        ("processor_config.json", "num_image_tokens", 0, "num_image_tokens: Input should be greater than"),
+        ("processor_config.json", "num_image_tokens", 17, "num_image_tokens is 17; the network makes 16 tokens"),
+        ("processor_config.json", "sft_format", "../outside", "sft_format is '../outside'; known templates are"),
+        ("processor_config.json", "image_tag", {"a": 1}, "image_tag: Input should be a valid string"),
+        ("processor_config.json", "image_tag", "<none>", "has no token '<none>'"),
+        ("preprocessor_config.json", "image_std", [0.5, 0.5], "image_std: "),
+        ("preprocessor_config.json", "image_std", [0.5, 0.0, 0.5], "image_std.1: Input should be greater than"),
+        ("preprocessor_config.json", "image_mean", [[], 0.5, 0.5], "image_mean.0: Input should be a valid number"),
+        ("preprocessor_config.json", "image_size", 10**9, "image_size: Input should be less than"),
+        ("preprocessor_config.json", "image_size", 128, "makes pictures of 128 pixels; the network takes 64"),
+        ("preprocessor_config.json", "min_size", 4000, "min_size is 4000, larger than image_size"),
+        ("preprocessor_config.json", "do_normalize", "text", "do_normalize: Input should be a valid boolean"),
+        ("tokenizer_config.json", "pad_token", {}, "pad_token"),
+        ("tokenizer_config.json", "bos_token", None, "bos_token: Field required"),
+        ("tokenizer_config.json", "eos_token", "<none>", "names the token '<none>', which tokenizer.json lacks"),
+        ("tokenizer.json", "model", [], "tokenizer.json is damaged"),
+        ("tokenizer.json", "added_tokens", [{"id": "3"}], "added_tokens.0.id: Input should be a valid integer"),
+    ],
+)
+def test_settings_of_wrong_types_and_ranges_are_refused_when_a_checkpoint_is_opened(
+    small_folder: Path, tmp_path: Path, file: str, field: str, value: object, message: str
+) -> None:
+    folder = Path(shutil.copytree(small_folder, tmp_path / "checkpoint"))
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, field: value}))
+    with pytest.raises(ValueError, match=message) as caught:
+        JanusFlow.from_pretrained(folder, device="cpu", progress=False)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_infinite_deviation_is_refused(small_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_folder, tmp_path / "checkpoint"))
+    file = folder / "preprocessor_config.json"
+    file.write_text(file.read_text().replace("0.5", "-Infinity"))
+    with pytest.raises(ValueError, match=r"preprocessor_config.json is damaged: it holds -Infinity"):
+        JanusFlowProcessor.from_pretrained(folder)
+
+
+def test_the_processor_of_transformers_is_checked_too(tmp_path: Path) -> None:
+    folder = convert(GOLDEN / "janus-small-a", tmp_path / "model", to="transformers", progress=False)
+    file = folder / "processor_config.json"
+    whole = json.loads(file.read_text())
+    for field, value, message in (
+        ("num_image_tokens", 1.5, "num_image_tokens: Input should be a valid integer"),
+        ("image_processor", [1], "image_processor: Input should be an object"),
+        ("image_processor", {**whole["image_processor"], "size": {"height": "x"}}, "size"),
+        ("use_default_system_prompt", {}, "use_default_system_prompt: Input should be a valid boolean"),
+    ):
+        file.write_text(json.dumps({**whole, field: value}))
+        with pytest.raises(ValueError, match=message) as caught:
+            JanusFlowProcessor.from_pretrained(folder)
+        assert str(file) in str(caught.value)
+    file.write_text(json.dumps(whole))
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"chat_template.jinja is damaged: it is not UTF-8"):
+        JanusFlowProcessor.from_pretrained(folder)

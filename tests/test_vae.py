@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from random import Random
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlow
 from janusflow.tinyworld.captions import sample_pair
@@ -70,3 +72,40 @@ def test_the_shipped_vae_keeps_scenes(tiny_model: JanusFlow) -> None:
     latents = tiny_model.codec.encode(pixels)
     assert 0.8 < float(latents.std()) < 1.2
     assert float((tiny_model.codec.decode(latents) - pixels).square().mean()) < 0.004
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("scaling_factor", {"a": 1}, "scaling_factor: Input should be a valid number"),
+        ("scaling_factor", None, "scaling_factor: Input should be a valid number"),
+        ("scaling_factor", 0.0, "scaling_factor: Input should be greater than"),
+        ("shift_factor", "text", "shift_factor: Input should be a valid number"),
+        ("block_out_channels", [10**6], "block_out_channels.0: Input should be less than"),
+        ("block_out_channels", [4096], "weights, and the weight files hold"),
+        ("layers_per_block", 10**6, "layers_per_block: Input should be less than"),
+        ("latent_channels", 4096, "weights, and the weight files hold"),
+        ("down_block_types", ["Other"], "describes no VAE that can be built"),
+    ],
+)
+def test_the_configuration_is_compared_with_the_weights_before_it_is_built(
+    vae_folder: Path, tmp_path: Path, field: str, value: object, message: str
+) -> None:
+    folder = Path(shutil.copytree(vae_folder, tmp_path / "vae"))
+    config = json.loads((folder / "config.json").read_text())
+    if field == "block_out_channels" and isinstance(value, list):
+        value = value * len(config[field])
+    (folder / "config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(ValueError, match=message) as caught:
+        open_codec(folder)
+    assert str(folder / "config.json") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_integer_weights_are_refused(vae_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(vae_folder, tmp_path / "vae"))
+    file = next(folder.glob("*.safetensors"))
+    weights = load_file(file)
+    weights["decoder.conv_in.bias"] = weights["decoder.conv_in.bias"].long()
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 tensors: decoder.conv_in.bias do not hold floating-point numbers"):
+        open_codec(folder)

@@ -114,10 +114,10 @@ def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"{file} is damaged: {shortened(first_line(error))}") from error
     if not isinstance(config, peft.LoraConfig):
         raise ValueError(f"{file} describes {config.peft_type} adapters; expected LoRA adapters")
-    for field in ("rank_pattern", "alpha_pattern"):
-        names = getattr(config, field) or {}
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        names = getattr(config, pattern) or {}
         if not isinstance(names, dict) or not all(isinstance(name, str) and PLAIN.fullmatch(name) for name in names):
-            raise ValueError(f"{file}: {field} has names that are regular expressions; expected names of modules")
+            raise ValueError(f"{file}: {pattern} has names that are regular expressions; expected names of modules")
     if config.layer_replication is not None or config.init_lora_weights not in (True, False, "gaussian"):
         kind = f"layer_replication {config.layer_replication}, init_lora_weights {config.init_lora_weights!r}"
         raise ValueError(f"{file} describes adapters that change the base weights too ({kind:.100}): not supported")

@@ -157,7 +157,7 @@ def _check_files(folder: Path) -> None:
             raise ValueError(f"the VAE in {folder} is damaged: {part.name} cannot be read ({reason})") from error
         if integers:
             raise ValueError(
-                f"the VAE in {folder} is damaged: weights are floating-point numbers, unlike {named(integers, 'tensors')}"
+                f"the VAE in {folder} is damaged: {named(integers, 'tensors')} do not hold floating-point numbers"
             )
     if not weights:
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, GenerationConfig, JanusForConditionalGeneration
 
 from janusflow import JanusFlow
@@ -321,3 +321,19 @@ def test_a_folder_of_a_like_name_is_left_alone(tmp_path: Path) -> None:
     convert("tiny", tmp_path / "new", to="official", progress=False)
     assert (other / "mine.txt").read_text() == "mine"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new", "new.tmp"]
+
+
+@pytest.mark.parametrize("source", [OFFICIAL, JANUS], ids=["janusflow", "janus"])
+@pytest.mark.parametrize("value", [float("inf"), torch.int32])
+def test_weights_that_are_not_finite_numbers_are_not_converted(
+    tmp_path: Path, source: Path, value: float | torch.dtype
+) -> None:
+    folder = Path(shutil.copytree(source, tmp_path / "source"))
+    weights = load_file(folder / "model.safetensors")
+    name = "language_model.model.norm.weight"
+    weights[name] = weights[name].to(value) if isinstance(value, torch.dtype) else weights[name] * value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for to in ("janusflow", "official"):
+        with pytest.raises(ValueError, match=rf"source: tensor {name} holds (NaN or infinite|int32) values"):
+            convert(folder, tmp_path / "out", to=to, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -272,7 +272,9 @@ def test_a_size_that_cannot_be_is_no_traceback(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["language_config"]["intermediate_size"] = -5
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config\.json is damaged: text_config.intermediate_size: Input should be greater than"):
+    with pytest.raises(
+        ValueError, match=r"config\.json is damaged: text_config.intermediate_size: Input should be greater than"
+    ):
         network(folder)
 
 
@@ -398,3 +400,103 @@ def test_the_dimensions_of_a_hub_id_need_no_weights(
         assert not list((tmp_path / name).glob("*.safetensors"))
         assert isinstance(sizes, JanusFlowConfig)
         assert sizes.text_config.hidden_size == open_checkpoint(whole).config.text_config.hidden_size
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("language_config", "num_hidden_layers"), 10**6, "text_config.num_hidden_layers is 1000000, but the weight"),
+        (("language_config", "hidden_size"), 10**9, "hidden_size"),
+        (("language_config", "vocab_size"), 10**7, "its sizes are larger than those of the weights"),
+        (("language_config", "max_position_embeddings"), 8, "a picture has 16 image tokens; expected 1 to 7"),
+        (("small_vision_tower", "layers"), 10**5, "vision_config.num_hidden_layers is 100000"),
+        (("small_vision_tower", "heads"), True, "num_attention_heads"),
+        (("small_vision_tower",), {"width": 48}, "it lacks 'layers'"),
+        (("vision_und_enc_config", "params", "image_size"), 10**9, "vision_config.image_size: Input should be less"),
+        (("vision_gen_dec_config", "params", "upsamples"), 10**9, "upsamples amounts to 1000000000"),
+        (("vision_gen_enc_config", "params", "layers_in_middle"), 10**6, "generation_encoder_depth is 1000000"),
+        (("small_latent_downscale",), "text", "incomplete or damaged"),
+        (("torch_dtype",), "complex64", "dtype: Input should be 'float64'"),
+        (("language_config",), [], "incomplete or damaged"),
+    ],
+)
+def test_sizes_are_checked_before_anything_is_built(
+    folder: Path, place: tuple[str, ...], value: object, message: str
+) -> None:
+    def change(config: dict) -> None:
+        for key in place[:-1]:
+            config = config[key]
+        config[place[-1]] = value
+
+    change_config(folder, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        network(folder)
+    assert str(folder / "config.json") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("image_size", True, "image_size is True"),
+        ("image_size", 0, "image_size: Input should be greater than or equal to 1"),
+        ("image_size", 8192, "image tokens; expected 1 to"),
+        ("image_token_id", 10**5, "image_token_id is 100000; the vocabulary has"),
+        ("begin_image_token_id", [], "begin_image_token_id"),
+        ("begin_image_token_id", 3, "begin_image_token_id is 3, and 406 in tokenizer.json"),
+        ("generation_norm_eps", -1.0, "generation_norm_eps"),
+        ("text_config", 7, "incomplete or damaged"),
+    ],
+)
+def test_fields_of_our_own_layout_are_checked(
+    small_model: JanusFlow, tmp_path: Path, field: str, value: object, message: str
+) -> None:
+    small_model.save_pretrained(tmp_path)
+    change_config(tmp_path, lambda config: config.update({field: value}))
+    with pytest.raises(ValueError, match=message) as caught:
+        JanusFlow.from_pretrained(tmp_path, device="cpu")
+    assert str(tmp_path / "config.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 5000 + "]" * 5000, "nested too deeply"),
+        ('{"weight_map": []}', "it holds no weight_map"),
+        ("[]", "it holds no JSON object"),
+        ('{"weight_map": {"a": null}}', "it lists None"),
+        ('{"weight_map": {"a": "sub/../../outside.safetensors"}}', "it lists 'sub"),
+        ('{"weight_map": {"a": ["b"]}}', "it lists"),
+    ],
+)
+def test_a_damaged_index_is_one_sentence(folder: Path, content: str, message: str) -> None:
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    index.write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        open_checkpoint(folder)
+    assert str(index) in str(caught.value)
+
+
+def test_a_bin_file_that_is_damaged_anywhere_is_one_sentence(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    torch.save({"a": torch.ones(3), "b": torch.zeros(2, 2)}, folder / "pytorch_model.bin")
+    weights.unlink()
+    file = folder / "pytorch_model.bin"
+    whole, start = file.read_bytes(), file.read_bytes().index(b"data.pkl")
+    for place in range(start, start + 300, 3):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x93]) + whole[place + 1 :])
+        try:
+            TensorFiles(folder)
+        except ValueError as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+
+
+def test_tensors_of_more_bytes_than_their_file_has_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    for value in ({"a": torch.zeros(1).expand(10**6)}, dict.fromkeys(map(str, range(50)), torch.zeros(10**4))):
+        torch.save(value, folder / "pytorch_model.bin")
+        with pytest.raises(ValueError, match="pytorch_model.bin is damaged: its tensors have .* bytes"):
+            open_checkpoint(folder)
+    torch.save({"a": [1]}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="'a' is no plain tensor"):
+        open_checkpoint(folder)

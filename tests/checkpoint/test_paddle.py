@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,9 @@ def attacks(place: Path) -> dict[str, bytes]:
     files["an extension"] = b"\x82\x01."
     files["no dictionary"] = pickle.dumps([array])
     files["bytes of 35 TB"] = b"\x80\x04\x8e" + (2**45).to_bytes(8, "little")
+    files["a frame of 1 TB"] = b"\x80\x04\x95" + (2**40).to_bytes(8, "little") + b"}"
+    files["an instance"] = b"(inumpy\nndarray\n."
+    files["a memo index of 8 TB alone"] = b"\x80\x02Nr" + (2**31).to_bytes(4, "little") + b"."
     files["a text"] = b"hello"
     files["nothing"] = b""
     return files
@@ -207,3 +211,21 @@ def test_a_file_cut_off_anywhere_is_said_to_be_damaged(tmp_path: Path) -> None:
         (folder / FILE).write_bytes(whole[:place])
         with pytest.raises(ValueError, match="damaged or not a weights file"):
             read_pdparams(folder / FILE)
+
+
+def test_a_large_memo_index_takes_no_memory(tmp_path: Path) -> None:
+    array = pickle.dumps({"a": np.ones(2, dtype=np.float32)}, protocol=4)
+    (tmp_path / FILE).write_bytes(array[:-1] + b"r" + (2**29).to_bytes(4, "little") + b".")
+    tracemalloc.start()
+    try:
+        found = read_pdparams(tmp_path / FILE)["a"].read()
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    assert torch.equal(found, torch.ones(2))
+
+
+def test_a_shape_of_huge_numbers_is_refused_before_they_are_multiplied(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(pickle.dumps({"a": Shaped((1 << 400_000,) * 30)}, protocol=4))
+    with pytest.raises(ValueError, match="an array's shape is none"):
+        read_pdparams(tmp_path / FILE)

@@ -134,7 +134,10 @@ def test_adapters_that_are_not_whole_are_rejected(
     ("settings", "message"),
     [
         ({"r": 5000}, "asks for rank 5000"),
-        ({"r": "4"}, "asks for rank 4"),
+        ({"r": "4"}, "r: Input should be a valid integer"),
+        ({"use_rslora": "text"}, "use_rslora: Input should be a valid boolean"),
+        ({"lora_alpha": -9}, "lora_alpha: Input should be greater than 0"),
+        ({"modules_to_save": 7}, "modules_to_save: Input should be a valid array"),
         ({"rank_pattern": {"(a|aa)+": 4}}, "rank_pattern has names that are regular expressions"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "change the base weights"),
         ({"init_lora_weights": "pissa"}, "change the base weights"),

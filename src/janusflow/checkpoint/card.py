@@ -51,7 +51,7 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
         return
     standing = place / "README.md"
     if standing.is_file():
-        words = standing.read_text(encoding="utf-8")
+        words = standing.read_text(encoding="utf-8", errors="replace")
         if LICENCE_NAME not in words:
             licence = DEEPSEEK.format(link=DEEPSEEK_LICENCE)
             (folder / "README.md").write_text(f"{words.rstrip()}\n{licence}", encoding="utf-8")
@@ -80,7 +80,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     released = is_released(checkpoint)
     old = None if source is None or not (source / "README.md").is_file() else source / "README.md"
     stays = checkpoint is not None and (checkpoint.layout not in RELEASED or not released)
-    words = "" if old is None else old.read_text(encoding="utf-8")
+    words = "" if old is None else old.read_text(encoding="utf-8", errors="replace")
     if old is not None and any(beginning in words for beginning in OURS):
         licence = str(_fields(words).get("license", licence))
     elif old is not None and stays and (not released or LICENCE_NAME in words):
@@ -132,7 +132,7 @@ def _copy_licences(folder: Path, source: Checkpoint | None) -> None:
 
 def _words(checkpoint: Checkpoint) -> str:
     card = checkpoint.folder / "README.md"
-    return card.read_text(encoding="utf-8") if card.is_file() else ""
+    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
 def _fields(card: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _fields(card: str) -> dict[str, Any]:
     found = FRONT_MATTER.match(card)
     try:
         fields = yaml.safe_load(found[1]) if found else {}
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that there is not
         return {}
     return fields if isinstance(fields, dict) else {}
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, SiglipVisionModel
 from transformers.initialization import no_init_weights
 
-from janusflow.building import BUILDING, open_complete
+from janusflow.building import BUILDING, finite, named, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
 from janusflow.checkpoint.card import write_trained_card
 from janusflow.checkpoint.convert import where_vae_is
@@ -173,7 +174,16 @@ def take_head(objective: Objective, checkpoint: str | None) -> None:
     if objective.head is None or checkpoint is None or not (file := find_folder(checkpoint) / HEAD).is_file():
         return
     try:
-        objective.head.load_state_dict(load_file(file))
+        weights = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is damaged ({first_line(error)}); remove it, and a new REPA head begins") from error
+    if broken := [name for name, value in weights.items() if not finite(value)]:
+        raise ValueError(
+            f"{file} holds values that are not finite floating-point numbers in {named(broken, 'tensors')}; remove it, "
+            "and a new REPA head begins"
+        )
+    try:
+        objective.head.load_state_dict(weights)
     except RuntimeError as error:  # of a network of other dimensions
         said = str(error).splitlines()[-1].strip()
         warnings.warn(f"{file} does not fit, a new REPA head begins: {said}", stacklevel=2)
