@@ -101,6 +101,13 @@ def test_the_configuration_is_compared_with_the_weights_before_it_is_built(
     assert str(folder / "config.json") in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_configuration_that_is_no_object_is_refused(vae_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(vae_folder, tmp_path / "vae"))
+    (folder / "config.json").write_text("null")
+    with pytest.raises(ValueError, match=r"config.json is damaged: Input should be an object"):
+        open_codec(folder)
+
+
 def test_integer_weights_are_refused(vae_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(vae_folder, tmp_path / "vae"))
     file = next(folder.glob("*.safetensors"))

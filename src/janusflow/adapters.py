@@ -105,8 +105,8 @@ def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
     import peft
 
     file = place / CONFIG
-    names = {entry.name for entry in fields(_Settings)}
-    raw = {name: value for name, value in read_json(file).items() if value is not None and name in names}
+    known = {entry.name for entry in fields(_Settings)}
+    raw = {name: value for name, value in read_json(file).items() if value is not None and name in known}
     checked(_Settings, raw, file)
     try:
         config = peft.PeftConfig.from_pretrained(str(place))

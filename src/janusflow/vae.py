@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from annotated_types import Interval, Len
@@ -141,7 +141,7 @@ def _check_files(folder: Path) -> None:
     file = folder / "config.json"
     if not file.is_file():
         return  # diffusers' own error
-    raw = read_json(file)
+    raw = checked(dict[str, Any], read_json(file), file)
     names = {entry.name for entry in fields(_Config)}
     checked(_Config, {name: value for name, value in raw.items() if name in names}, file)
     weights = sorted(folder.glob(f"{Path(SAFETENSORS_WEIGHTS_NAME).stem}*.safetensors"))

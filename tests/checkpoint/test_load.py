@@ -500,3 +500,10 @@ def test_tensors_of_more_bytes_than_their_file_has_are_refused(folder: Path) -> 
     torch.save({"a": [1]}, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="'a' is no plain tensor"):
         open_checkpoint(folder)
+
+
+def test_whole_numbers_in_one_half_of_a_joined_tensor_are_rejected(folder: Path) -> None:
+    name = "vision_und_enc_model.vision_tower.attn_pool.kv.bias"
+    change_tensors(folder, lambda tensors: tensors.update({name: tensors[name].long()}))
+    with pytest.raises(ValueError, match=r"attn_pool.kv.bias holds int64 values"):
+        network(folder)

@@ -271,9 +271,10 @@ def read_parameter(checkpoint: Checkpoint, wanted: Source, shape: torch.Size) ->
     pieces = [tensor for _, tensor in checkpoint.tensors.read(wanted.names)]
     value = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
     value = value if wanted.third is None else value.chunk(3)[wanted.third]
-    if not finite(value):
-        names = " + ".join(wanted.names)
-        raise ValueError(f"{checkpoint.folder}: tensor {names} holds {_fault(value)}; fetch the file again")
+    whole = [piece for piece in pieces if not piece.is_floating_point()]  # joined to floats, they would become some
+    if whole or not finite(value):
+        names, fault = " + ".join(wanted.names), _fault(whole[0] if whole else value)
+        raise ValueError(f"{checkpoint.folder}: tensor {names} holds {fault}; fetch the file again")
     return value.reshape(shape)
 
 

@@ -91,6 +91,8 @@ class _Array:
     """
 
     shape: tuple[int, ...] | None = None
+    place: int | None = None
+    content: bytes | None = None
 
     def __init__(self, arguments: Any) -> None:
         if not isinstance(arguments, tuple) or arguments[:2] != (NDARRAY, (0,)):
@@ -107,7 +109,10 @@ class _Array:
         if math.prod(shape) * np.dtype(DTYPES[dtype.name]).itemsize != len(data):
             raise pickle.UnpicklingError("an array's bytes do not fill its shape")
         self.shape, self.letters = shape, dtype.name
-        self.place, self.content = (data.place, None) if isinstance(data, _Skipped) else (None, data)
+        if isinstance(data, _Skipped):
+            self.place = data.place
+        else:
+            self.content = data
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class _Machine:
 
     def run(self, stream: _Stream) -> Any:
         """Follow the instructions of a pickle; returns what it builds."""
+        value: Any
         for instruction, value, _ in pickletools.genops(stream):  # type: ignore[arg-type]
             name = instruction.name
             if name in VALUES:
@@ -230,7 +236,7 @@ class _Machine:
     def _last(self, kind: type[T]) -> T:
         if type(self.stack[-1]) is not kind:
             raise pickle.UnpicklingError(f"it fills what is no {kind.__name__}")
-        return self.stack[-1]  # type: ignore[no-any-return]
+        return self.stack[-1]
 
 
 def _known(module: Any, name: Any) -> _Name:

@@ -125,8 +125,11 @@ def check_sizes(config: JanusFlowConfig | JanusConfig, file: Path, *, tensors: i
     Raises:
         ValueError: one sentence that names the file and the field.
     """
-    kind = JanusSizes if isinstance(config, JanusConfig) else JanusFlowSizes
-    sizes = checked(kind, _fields(config, kind), file)
+    sizes: JanusFlowSizes | JanusSizes
+    if isinstance(config, JanusConfig):
+        sizes = checked(JanusSizes, _fields(config, JanusSizes), file)
+    else:
+        sizes = checked(JanusFlowSizes, _fields(config, JanusFlowSizes), file)
     if tensors is not None:
         for name, depth in _depths(sizes):
             if depth * LEAST_TENSORS > tensors:

@@ -67,7 +67,7 @@ def read_transformers_processor(folder: Path) -> tuple[tuple[dict[str, Any], Pat
         image = read_json(image_file)
     size = checked(_Pictures, {key: value for key, value in image.items() if key == "size"}, image_file).size
     pictures = {**image, "image_size": size if isinstance(size, int) else size.height}
-    template = next((text for name in TEMPLATES if "messages" in (text := _text(folder / name))), "")
+    template = next((one for one in (_text(folder / name) for name in TEMPLATES) if "messages" in one), "")
     modern = "<|User|>" in template or not template
     system = None if whole.use_default_system_prompt else system_prompt_of(template)
     text = {
