@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
-from janusflow.arguments import quoted
-from janusflow.arguments import shortened
+from janusflow.arguments import quoted, shortened
 from janusflow.building import BUILDING, finite, named
 from janusflow.checkpoint.files import find_folder, read_json
 from janusflow.extras import require
