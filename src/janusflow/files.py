@@ -55,33 +55,41 @@ def read_json(file: Path, *, finite: bool = True) -> Any:
 
 
 def read_yaml(file: Path) -> str:
-    """Read the text of a YAML file, and check its structure without building it.
-
-    Aliases of aliases can make a short file as large as memory, so their sizes are added up first.
+    """Read the text of a YAML file, and check it as `check_yaml` does.
 
     Raises:
-        ValueError: if it is too large, is not UTF-8 or not YAML, is nested too deeply, holds itself, or has more than
-            `MOST_VALUES` values.
+        ValueError: if it is too large, is not UTF-8, or for what `check_yaml` refuses.
         OSError: if it cannot be read.
     """
-    import yaml
-
     size = file.stat().st_size
     if size > LARGEST_YAML:
         raise ValueError(f"it has {size} bytes; at most {LARGEST_YAML} are read")
     try:
         text = file.read_bytes().decode("utf-8-sig")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = _values(root, {}, 0)
     except UnicodeDecodeError as error:
         raise ValueError("it is not UTF-8") from error
+    check_yaml(text)
+    return text
+
+
+def check_yaml(text: str) -> None:
+    """Check the structure of YAML without building it.
+
+    Aliases of aliases can make a short text as large as memory, so their sizes are added up first.
+
+    Raises:
+        ValueError: if it is not YAML, is nested too deeply, holds itself, or has more than `MOST_VALUES` values.
+    """
+    import yaml
+
+    try:
+        values = _values(yaml.compose(text, Loader=yaml.SafeLoader), {}, 0)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:SHOWN]) from error
     if values > MOST_VALUES:
         raise ValueError(f"its aliases make it {values} values; at most {MOST_VALUES} are read")
-    return text
 
 
 def _values(node: Any, known: dict[int, int], depth: int) -> int:
@@ -215,3 +223,33 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"it holds {text:.20}, which is too large")
     return number
+
+
+@contextmanager
+def locked(file: Path, refusal: str, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold a lock while the body runs. The operating system releases it when the process ends, however it ends.
+
+    The file stays: where one is deleted, two processes can hold "the same" lock. Where the file system has no locks,
+    nothing is held.
+
+    Args:
+        file: of the lock; it has no content.
+        refusal: what is raised if another process holds it.
+        patience: seconds to wait for it.
+
+    Raises:
+        ValueError: `refusal`.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, timeout=patience)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(refusal) from error
+    except NotImplementedError:  # no locks there
+        pass
+    try:
+        yield
+    finally:
+        lock.release()

@@ -173,7 +173,9 @@ def test_missing_or_damaged_data_is_named(data: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "dpg_bench.csv")
     with pytest.raises(ValueError, match="prompts has no prompts"):
         Dpg(tmp_path, DpgSettings()).items()
-    for wrong in ({"mode": "both"}, {"resolution": -1}):
+    with pytest.raises(ValueError, match="setting resolution of dpg: .*greater than or equal to 0"):
+        EvalRequest("dpg", tmp_path, settings={"resolution": -1}).open()
+    for wrong in ({"mode": "both"},):
         with pytest.raises(ValueError, match="expected|allowed"):
             DpgSettings(**wrong)  # type: ignore[arg-type]
 

@@ -244,8 +244,8 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
     for data, said in ((None, "needs a folder"), (tmp_path, "has no evaluation_metadata.jsonl")):
         with pytest.raises(ValueError, match=said):
             GenEval(data, GenEvalSettings()).items()
-    with pytest.raises(ValueError, match="images is 0"):
-        GenEvalSettings(images=0)
+    with pytest.raises(ValueError, match="setting images of geneval: .*greater than or equal to 1"):
+        EvalRequest("geneval", tmp_path, settings={"images": 0}).open()
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from janusflow.evaluation import endpoint_judge
+from janusflow.evaluation import endpoint_judge, limited_http
 from janusflow.evaluation.dpg import Dpg, DpgSettings
 from janusflow.evaluation.judges import Cached, forgotten_if_useless, open_judge
 from janusflow.evaluation.protocol import NotJudgedError
@@ -54,6 +55,15 @@ class Handler(BaseHTTPRequestHandler):
             return
         status, content, headers = (*answer, {})[:3]
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if status == "trickle":  # the head at once, and the content byte by byte until the test ends
+            self.send_response(200)
+            self.end_headers()
+            while not server.released.wait(0.02):
+                try:
+                    self.wfile.write(b" ")
+                except OSError:
+                    return
+            return
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
@@ -230,6 +240,87 @@ def test_a_reply_in_parts_and_a_model_that_reasons(server: Server, judge: Callab
     assert judge(reasons=True, max_tokens=7).reply("?") == "fine"
     asked = server.asked[0]
     assert asked["max_completion_tokens"] == 7 and "temperature" not in asked and "max_tokens" not in asked
+
+
+ODD = [
+    {"choices": [{"message": {"content": [{"type": "text"}]}}]},
+    {"choices": [{"message": {"content": [{"type": "text", "text": 7}]}}]},
+    {"choices": [{"message": {"content": [7]}}]},
+    {"choices": [{"message": {"content": {"a": 1}}}]},
+    {"choices": [{"message": 7}]},
+    {"choices": {"0": 1}},
+    b"[" * 5000 + b"]" * 5000,
+    b'{"choices": [{"message": {"content": "fine"}}], "usage": {"total_tokens": NaN}}',
+    *({**reply("fine"), "usage": {"total_tokens": odd}} for odd in (-50, 10**30, "many", 1.5, True, [1])),
+    {**reply("fine"), "usage": "text"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(odd)[:40])
+def test_an_odd_reply_is_unusable_and_lowers_no_account(
+    server: Server, judge: Callable[..., Any], tmp_path: Path, odd: Any
+) -> None:
+    server.answers = [(200, odd), (200, reply("fine"))]
+    asked = judge(cache=tmp_path, max_requests=9, max_total_tokens=1000)
+    assert asked.reply("?") == "fine"
+    (account,) = (tmp_path / "spent").glob("*.json")
+    assert json.loads(account.read_text()) == {"requests": 2, "tokens": 10}
+
+
+def test_a_reply_that_trickles_in_or_is_too_large_is_given_up(
+    server: Server, judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers = [("trickle", b"")]
+    with pytest.raises(NotJudgedError, match="the last: no answer in time"):
+        judge(timeout=0.3, tries=1).reply("?")
+    server.answers = [(200, reply("fine" * 10_000))]
+    limited = partial(limited_http.limited_client, largest=1000)
+    monkeypatch.setattr(endpoint_judge, "limited_client", limited)
+    with pytest.raises(NotJudgedError, match="the last: no connection"):
+        judge(tries=1).reply("?")
+
+
+def test_a_redirect_is_refused_and_not_followed(server: Server, judge: Callable[..., Any]) -> None:
+    server.answers = [(307, {}, {"Location": f"{server.url}/elsewhere"}), (200, reply("fine"))]
+    asked = judge(max_requests=9)
+    for _ in range(2):
+        with pytest.raises(NotJudgedError, match=r"redirects to '\S+/elsewhere', which is not followed"):
+            asked.reply("?")
+    assert len(server.asked) == 1
+
+
+def test_a_reply_that_repeats_the_key_is_kept_without_it(
+    server: Server, judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    server.answers = [(200, reply(f"your key is {KEY}"))]
+    assert judge(cache=tmp_path).reply("?") == "your key is ***"
+    (file,) = tmp_path.rglob("*.json")
+    assert KEY not in file.read_text()
+    server.answers = [(400, {"error": {"message": "x" * 195 + KEY}})]
+    with pytest.raises(NotJudgedError) as caught:
+        judge().reply("?")
+    assert KEY[:5] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "7", "{}", '{"requests": 3}', '{"requests": NaN, "tokens": 1}'),
+        *('{"requests": -3, "tokens": 1}', '{"requests": "3", "tokens": 1}', "[" * 5000),
+    ],
+)
+def test_a_damaged_account_is_refused_and_restarts_no_budget(
+    server: Server, judge: Callable[..., Any], tmp_path: Path, content: str
+) -> None:
+    asked = judge(cache=tmp_path, max_requests=5)
+    assert asked.reply("a") == "fine"
+    (account,) = (tmp_path / "spent").glob("*.json")
+    account.write_text(content)
+    with pytest.raises(ValueError, match=r"\.json is damaged: .* delete it to begin the budget anew"):
+        judge(cache=tmp_path, max_requests=5)
+    with pytest.raises(NotJudgedError, match=r"\.json is damaged: "):
+        asked.reply("b")
+    assert len(server.asked) == 1 and account.read_text() == content
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------

@@ -68,9 +68,9 @@ def test_a_file_with_an_inference_block_is_torchumms(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("benchmark: geneval\nguidance: 2\n", "has a key 'guidance'; a recipe has benchmark, out, model"),
-        ("benchmark: geneval\nlimit: many\n", "mine.yaml: limit: "),
-        ("benchmark: geneval\nmode: draw\n", "mine.yaml: mode: "),
-        ("benchmark: geneval\noptions: [1]\n", "mine.yaml: options"),
+        ("benchmark: geneval\nlimit: many\n", "mine.yaml is damaged: limit: "),
+        ("benchmark: geneval\nmode: draw\n", "mine.yaml is damaged: mode: "),
+        ("benchmark: geneval\noptions: [1]\n", "mine.yaml is damaged: options"),
         ("benchmark: [\n", "is damaged"),
         ("- benchmark\n", "holds no mapping"),
         ("", "holds no mapping"),

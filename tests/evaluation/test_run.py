@@ -29,6 +29,7 @@ from janusflow.evaluation.records import Records
 from janusflow.evaluation.report import notes, number, weights_of
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import evaluate, work
+from janusflow.files import locked
 
 
 @dataclass(frozen=True)
@@ -386,6 +387,106 @@ def test_a_killed_run_of_the_tiny_world_goes_on(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["judged"] == report["items"] == 10 + 2 * 12
     assert len(list(tmp_path.glob("outputs-*.jsonl"))) == 2
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_workers_end_with_a_killed_parent_and_nothing_is_made_twice(tmp_path: Path) -> None:
+    """SIGKILL of the command only; its workers end by themselves, and the next run does what is left."""
+    command_line = [sys.executable, *KILLED, "--out", str(tmp_path), "--workers", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    life = subprocess.Popen(command_line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    records = Records(tmp_path, "outputs")
+    while life.poll() is None and not list(records.all()):
+        time.sleep(0.02)
+    life.kill()
+    life.wait()
+    until = time.monotonic() + 20
+    while members(life.pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not members(life.pid)
+    done = subprocess.run(command_line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    keys = [record["key"] for record in records.all()]
+    assert len(keys) == len(set(keys)) == 10 + 2 * 12
+
+
+def members(group: int) -> list[int]:
+    """Running processes of a group."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, number = entry.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(number) == group and state not in "ZX":
+            found.append(int(entry.parent.name))
+    return found
+
+
+def test_a_run_is_refused_while_a_worker_of_an_earlier_one_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("janusflow.evaluation.run.PATIENCE", 0.0)
+    request = EvalRequest("counting", tmp_path)
+    refused = pytest.raises(ValueError, match="workers of an earlier run are still writing into")
+    with locked(tmp_path / ".lock-00001", "held"), refused:
+        evaluate(request, model=Model())
+    assert evaluate(request, model=Model())["score"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"guidance_scale": "abc"}, "guidance_scale is 'abc'; expected a finite number"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; expected a finite number"),
+        ({"guidance_scale": 0.5}, "guidance_scale is 0.5; expected a finite number from 1"),
+        ({"num_inference_steps": 10**9}, "num_inference_steps is 1000000000; expected a whole number from 1 to"),
+        ({"num_inference_steps": True}, "num_inference_steps is True; expected a whole number"),
+        ({"solver": [1]}, "solver is .*1"),
+        ({"temperature": "hot"}, "temperature is 'hot'; expected a finite number"),
+        ({"do_sample": "yes"}, "do_sample is 'yes'; expected true or false"),
+        ({"height": -16}, "height is -16; expected a whole number"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_anything_is_made(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    model = Model()
+    with pytest.raises(ValueError, match=said):
+        evaluate(EvalRequest("counting", tmp_path, options=options), model=model)
+    assert not model.made
+
+
+@pytest.mark.parametrize("value", [-1, "3", 1.5, True, float("nan"), 10**9])
+def test_a_setting_outside_its_range_is_refused_with_it(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(ValueError, match="setting prompts of tinyworld.*(valid integer|equal to|finite)"):
+        EvalRequest("tinyworld", tmp_path, settings={"prompts": value}).open()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "[" * 5000, '{"benchmark": 7}', '{"benchmark": "counting"}', '{"a": NaN}', "\udcff"]
+)
+def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, content: str) -> None:
+    evaluate(EvalRequest("counting", tmp_path), model=Model())
+    (tmp_path / "run.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"run\.json is damaged: .*give another --out") as caught:
+        evaluate(EvalRequest("counting", tmp_path), model=Model())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_verdict_that_is_not_a_number_counts_as_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "judge", lambda self, item, output: {"score": float("nan") if item.seed else 1.0})
+    report = evaluate(EvalRequest("counting", tmp_path), model=Model())
+    assert report["judged"] == 1 and "not finite" in report["not_judged"]["001"]
+
+
+def test_a_sweep_reports_a_misspelt_judge_before_its_first_run(tmp_path: Path) -> None:
+    from tests.evaluation.test_mmvet import mmvet_folder
+
+    given = {"out": tmp_path / "run", "data": mmvet_folder(tmp_path)}
+    with pytest.raises(ValueError, match="judge 'opnai:gpt-4o' is no model that can be opened here"):
+        run_command("mmvet", config=None, changes=given, settings=[], options=[], sweep=["judge=tiny,opnai:gpt-4o"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_words_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from janusflow.evaluation.recipes import load_request
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.umm_config import read_umm
 
@@ -351,3 +352,44 @@ def test_models_that_are_not_here_are_named(tmp_path: Path) -> None:
         read(tmp_path, {"wise": {}})
     with pytest.raises(ValueError, match=r"names no benchmark in eval\.benchmark"):
         read(tmp_path, {"inference": FLOW})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"geneval": "text"}, "geneval is 'text'; expected a block"),
+        ({"eval": 7}, "eval is 7; expected a block"),
+        ({"inference": {"backbone": "janus_flow", "backbone_cfg": "text"}}, "backbone_cfg is 'text'; expected a block"),
+        ({"inference": {"backbone": "janus_flow", "backbone_cfg": {"seed": "x"}}}, "seed is 'x'; expected a whole"),
+        ({"inference": {"backbone": "janus_flow", "backbone_cfg": {"model_path": [1]}}}, "expected a text"),
+        ({"geneval": {"max_samples": -1}}, "max_samples is -1; expected a whole number"),
+        ({"geneval": {"skip_eval": "no"}}, "skip_eval is 'no'; expected true or false"),
+        ({"geneval": {"out_dir": {"a": 1}}}, "out_dir is .* expected a path|stands where a path is expected"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    told = {"eval": {"benchmark": "geneval"}, "inference": {"backbone": "janus_flow"}, "geneval": {}, **changes}
+    file = tmp_path / "theirs.json"
+    file.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=said) as caught:
+        load_request(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+LAUGHS = f"l0: &l0 [{'1, ' * 10}]\n" + "".join(f"l{n}: &l{n} [{f'*l{n - 1}, ' * 10}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("odd: &odd [*odd]\n", "holds itself"),
+        ("a: " + "[" * 300 + "]" * 300, "nested too deeply"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        (LAUGHS, "aliases"),
+    ],
+)
+def test_yaml_that_unfolds_without_end_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "theirs.yaml"
+    file.write_text(f"benchmark: geneval\n{text}")
+    with pytest.raises(ValueError, match=f"theirs.yaml is damaged: .*{said}"):
+        load_request(file)

@@ -8,8 +8,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from janusflow.arguments import quoted
 from janusflow.checkpoint.files import find_folder
 from janusflow.evaluation.compare import compare_runs
@@ -17,9 +15,11 @@ from janusflow.evaluation.comparison_page import CHANGES, write_comparison
 from janusflow.evaluation.registry import OWN, find_benchmark, summaries
 from janusflow.evaluation.report import markdown
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run import checked, evaluate, open_model
+from janusflow.evaluation.run import check_data, checked, evaluate, open_model
 from janusflow.evaluation.sweep import FIELDS, draw_curves, points
+from janusflow.evaluation.tree import yaml_value
 
+MOST_POINTS = 1000  # of a range of a sweep
 SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}
 
 
@@ -63,13 +63,16 @@ def run(
 
 def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, workers: int, ray: int) -> str:
     """A run for each combination of values, curves of their scores, and a comparison with the first."""
+    check_data(request)
     request, shown = _for_sweep(request, list(values))
     todo = points(request, values)
-    shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
-    if shared:
-        checked(todo[0][1])
+    for _, one in todo:
+        one.open()
+    for one in {repr(one.settings): one for _, one in todo}.values():  # judges among them
+        checked(one)
     for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
         find_folder(name)  # before hours are spent on the others
+    shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
     opened: tuple[str, str | None, str] | None = None
     model, reports = None, []
     for point, one in todo:
@@ -151,6 +154,8 @@ def read_sweep(text: str) -> tuple[str, list[Any]]:
             raise ValueError("a value is empty")
         if key in FIELDS:
             return key, values.split(",")
+        if dots and int(last) - int(first) >= MOST_POINTS:
+            raise ValueError("too many values")
         found = list(range(int(first), int(last) + 1)) if dots else [_value(text, value) for value in values.split(",")]
     except ValueError as error:
         raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10") from error
@@ -161,8 +166,8 @@ def read_sweep(text: str) -> tuple[str, list[Any]]:
 
 def _value(text: str, value: str) -> Any:
     try:
-        return yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
+        return yaml_value(value) if value else ""
+    except ValueError as error:
         raise ValueError(f"the value in {quoted(text)} is no YAML; put quotes around it") from error
 
 

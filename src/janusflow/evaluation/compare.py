@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import quoted
 from janusflow.evaluation.intervals import FEW, bootstrap
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.request import EvalRequest
+from janusflow.files import loads, read_json
 
 UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts
 DIGEST = 12  # characters of a sha256 that are shown
+RESULT = {"key": str, "prompt": str, "seed": int, "group": str, "data": dict, "output": str, "verdict": dict}
+REPORT = {
+    **dict.fromkeys(("benchmark", "title", "main"), str),
+    **dict.fromkeys(("scores", "intervals_95", "settings", "options", "versions"), dict),
+    **dict.fromkeys(("data_sha256", "weights_sha256"), dict),
+    "judged": int,
+}
 
 
 @dataclass(frozen=True)
@@ -165,29 +174,67 @@ def _open(folders: Sequence[Path], data: Path | None) -> tuple[list[Run], list[s
 def _report(folder: Path) -> dict[str, Any]:
     file = folder / "report.json"
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-        if all(name in report for name in ("benchmark", "main", "scores", "intervals_95", "judged", "settings")):
-            return dict(report)
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} is damaged: it is not a mapping")
+        _check_report(found, file)
+        return found
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} has no report.json; give the folder of a finished run (--out of janusflow eval)"
         ) from error
-    except (ValueError, TypeError):
-        pass
-    raise ValueError(f"{file} is damaged; run it again with --mode score")
+    except ValueError as error:
+        raise ValueError(f"{error}; run it again with --mode score") from error
+
+
+def _check_report(report: Mapping[str, Any], file: Path) -> None:
+    """Refuse a report that lacks a field that is compared, or has another type in it.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    numbers = (int, float)
+    for name, kind in REPORT.items():
+        if not isinstance(report.get(name), kind):
+            raise ValueError(f"{file} is damaged: {name} is {quoted(report.get(name))}")
+    for name, value in report["scores"].items():
+        if type(value) not in numbers:
+            raise ValueError(f"{file} is damaged: scores.{name} is {quoted(value)}")
+    for name, pair in report["intervals_95"].items():
+        if not isinstance(pair, list) or len(pair) != 2 or any(type(end) not in numbers for end in pair):
+            raise ValueError(f"{file} is damaged: intervals_95.{name} is {quoted(pair)}")
 
 
 def _results(folder: Path) -> list[dict[str, Any]]:
     file = folder / "results.jsonl"
+    found: list[dict[str, Any]] = []
     try:
-        found = [json.loads(line) for line in file.read_bytes().splitlines()]
+        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+            if line:
+                found.append(_result(line, f"{file}: line {number}"))
     except FileNotFoundError as error:
         raise ValueError(f"{file} does not exist; run it again with --mode score") from error
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); run it again with --mode score") from error
-    if not all({"key", "prompt", "data", "output", "verdict"} <= set(line) for line in found):
-        raise ValueError(f"{file} is damaged (a field is missing); run it again with --mode score")
+        raise ValueError(f"{error}; run it again with --mode score") from error
     return found
+
+
+def _result(line: bytes, where: str) -> dict[str, Any]:
+    """A judged item.
+
+    Raises:
+        ValueError: for a line that is not one.
+    """
+    try:
+        found = loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged ({error})") from error
+    wrong = next((n for n, kind in RESULT.items() if not isinstance(found, dict) or type(found.get(n)) is not kind), "")
+    if wrong:
+        raise ValueError(f"{where} is damaged (a field is missing or of another type: {wrong})")
+    if type(found["verdict"].get("score")) not in (bool, int, float):
+        raise ValueError(f"{where} is damaged (its verdict has no score)")
+    return dict(found)
 
 
 def _row(line: Mapping[str, Any], item: Item | None) -> Row:

@@ -14,23 +14,12 @@ from rich.text import Text
 
 from janusflow.evaluation.compare import Change, Comparison, Differences, Run
 from janusflow.evaluation.data import write_text
+from janusflow.evaluation.markup import csv_cell, one_line, tex_text
 from janusflow.evaluation.report import TEXT, number, thumbnail
 from janusflow.images import load_image
 from janusflow.sheet import make_folder
 
 CHANGES = 30  # items shown with their pictures
-TEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-        "\n": " ",
-    }
-)
 
 
 def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGES) -> Path:
@@ -109,13 +98,13 @@ def terminal_table(comparison: Comparison) -> Table:
     """The scores for a terminal; differences whose interval leaves out zero are bold."""
     first = comparison.runs[0]
     notes = [f"Differences are to {first.name}, over the items of both runs.", *comparison.notes]
-    table = Table(title=Text(str(first.report["title"])), caption=Text("\n".join(notes)))
+    table = Table(title=Text(one_line(str(first.report["title"]))), caption=Text("\n".join(map(one_line, notes))))
     table.add_column("score", overflow="fold")
     for head, count in heads(comparison):
-        table.add_column(Text(f"{head}\n{count}"), justify="right", overflow="fold")
+        table.add_column(Text(f"{one_line(head)}\n{count}"), justify="right", overflow="fold")
     for name in comparison.scores:
         row = [Text(text, style="bold" if clear else "") for text, clear in cells(comparison, name)]
-        table.add_row(Text(name), *row)
+        table.add_row(Text(one_line(name)), *row)
     return table
 
 
@@ -123,17 +112,13 @@ def latex(comparison: Comparison) -> str:
     """The scores as a `tabular` for the package booktabs; differences whose interval leaves out zero are bold."""
     names = heads(comparison)
     lines = [r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule"]
-    lines += [" & ".join(["", *(_tex(head) for head, _ in names)]) + r" \\"]
+    lines += [" & ".join(["", *(tex_text(head) for head, _ in names)]) + r" \\"]
     lines += [" & ".join(["score", *(f"${count}$" for _, count in names)]) + r" \\", r"\midrule"]
     for name in comparison.scores:
-        row = [rf"\textbf{{{_tex(text)}}}" if clear else _tex(text) for text, clear in cells(comparison, name)]
-        lines += [" & ".join([_tex(name), *row]) + r" \\"]
-    notes = [f"% {' '.join(note.split())}" for note in comparison.notes]
+        row = [rf"\textbf{{{tex_text(text)}}}" if clear else tex_text(text) for text, clear in cells(comparison, name)]
+        lines += [" & ".join([tex_text(name), *row]) + r" \\"]
+    notes = [f"% {one_line(note)}" for note in comparison.notes]
     return "\n".join([*notes, *lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _tex(text: str) -> str:
-    return text.translate(TEX)
 
 
 def page(comparison: Comparison, *, changes: int) -> str:
@@ -212,5 +197,5 @@ def _change_rows(comparison: Comparison) -> Iterator[Sequence[Any]]:
 
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    csv.writer(stream, lineterminator="\n").writerows([map(csv_cell, row) for row in rows])
     return stream.getvalue()

@@ -12,8 +12,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
@@ -135,15 +136,13 @@ class DpgSettings:
 
     judge: str = ""
     mode: Literal["official", "fixed"] = "official"
-    resolution: int = 0
-    seed: int = 0
-    threads: int = 1
+    resolution: Annotated[int, Interval(ge=0, le=65_536)] = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    threads: Annotated[int, Interval(ge=1, le=1000)] = 1
 
     def __post_init__(self) -> None:
         if self.mode not in ("official", "fixed"):
             raise ValueError(f"mode is {self.mode!r}; allowed are official and fixed")
-        if self.resolution < 0:
-            raise ValueError(f"resolution is {self.resolution}; expected a number of pixels, or 0")
 
 
 def _published(*scores: float) -> dict[str, float]:

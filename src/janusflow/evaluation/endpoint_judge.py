@@ -13,21 +13,28 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NoReturn
 
-from filelock import FileLock
+from annotated_types import Interval
 from PIL import Image
 
+from janusflow.arguments import quoted
 from janusflow.evaluation.data import write_text
+from janusflow.evaluation.limited_http import limited_client, within
 from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.extras import require
+from janusflow.files import checked, loads, locked, read_json
 
 RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
 FINAL = (401, 402, 403, 404)  # the next request would fare the same
+REDIRECTS = range(300, 400)  # refused: each is a request that no budget counts, and may lead the key elsewhere
+MOST_TOKENS = 10**9  # of one reply and its prompt; a larger number is not one
+SHORTEST_SECRET = 8  # characters of a key; shorter ones ("none", "EMPTY") are placeholders, and words of replies
+ACCOUNT_PATIENCE = 60.0  # seconds to wait for another process that counts
 NO_MONEY = "insufficient_quota"  # the code with which OpenAI's 429 means that waiting does not help
 
 
@@ -38,7 +45,7 @@ class EndpointOptions:
     Attributes:
         key_variable: environment variable that holds the key; the key goes nowhere but to the endpoint.
         max_tokens: of a reply.
-        timeout: seconds for one reply.
+        timeout: seconds for one reply, however it arrives.
         tries: of one question.
         patience: seconds before the second try, doubled for every further one.
         longest_wait: seconds between two tries, whatever the endpoint asks for.
@@ -49,15 +56,23 @@ class EndpointOptions:
     """
 
     key_variable: str = "OPENAI_API_KEY"
-    max_tokens: int = 1024
-    timeout: float = 120.0
-    tries: int = 6
-    patience: float = 1.0
-    longest_wait: float = 120.0
-    max_requests: int | None = None
-    max_total_tokens: int | None = None
+    max_tokens: Annotated[int, Interval(ge=1)] = 1024
+    timeout: Annotated[float, Interval(gt=0, le=86_400)] = 120.0
+    tries: Annotated[int, Interval(ge=1, le=100)] = 6
+    patience: Annotated[float, Interval(ge=0, le=86_400)] = 1.0
+    longest_wait: Annotated[float, Interval(ge=0, le=86_400)] = 120.0
+    max_requests: Annotated[int, Interval(ge=0)] | None = None
+    max_total_tokens: Annotated[int, Interval(ge=0)] | None = None
     reasons: bool = False
     empty: bool = False
+
+
+@dataclass
+class Spent:
+    """What an account counts."""
+
+    requests: Annotated[int, Interval(ge=0)] = 0
+    tokens: Annotated[int, Interval(ge=0)] = 0
 
 
 class EndpointJudge:
@@ -68,20 +83,28 @@ class EndpointJudge:
         url: base address, without `/chat/completions`.
         options: how to ask.
         account: a file in which all processes that ask within one budget count together, this time and the next; None
-            to count here alone.
+            to count only here.
+
+    Raises:
+        ValueError: if the account is damaged: what was spent is unknown then, and the budget does not restart.
     """
 
     def __init__(self, model: str, url: str, options: EndpointOptions, *, account: Path | None = None) -> None:
         require("a model behind an address", "openai")
-        from openai import OpenAI
+        import openai
 
         self.name, self.model, self.url, self.options = f"{model} at {url}", model, url, options
         self._account = None if options.max_requests is None and options.max_total_tokens is None else account
-        self._spent = {"requests": 0, "tokens": 0}
+        self._spent = Spent()
         self._key = os.environ.get(options.key_variable, "")
         self._closed = ""  # why nothing is asked any more
         self._lock = threading.Lock()
-        self._client = OpenAI(api_key=self._key or "none", base_url=url, timeout=options.timeout, max_retries=0)
+        client = limited_client(openai.DefaultHttpxClient, options.timeout)
+        self._client = openai.OpenAI(
+            api_key=self._key or "none", base_url=url, timeout=options.timeout, max_retries=0, http_client=client
+        )
+        if self._account is not None:
+            self._read_account(self._account)
 
     def reply(
         self,
@@ -119,49 +142,56 @@ class EndpointJudge:
         """
         import openai
 
+        ask = self._client.chat.completions.with_raw_response.create
         try:
-            found = self._client.chat.completions.create(
-                model=self.model, messages=messages, **self._shape(temperature)
+            raw = within(
+                self.options.timeout,
+                lambda: ask(model=self.model, messages=messages, **self._shape(temperature)),
             )
-            text = _text(found.choices[0].message.content)
-            used = found.usage.total_tokens if found.usage else 0
+            text, used = _read(raw.content)
+        except TimeoutError:
+            raise _PassingError("no answer in time") from None
         except openai.APIStatusError as error:
-            status = error.status_code
-            if (status in RETRIED or status >= 500) and error.code != NO_MONEY:
-                raise _PassingError(f"status {status}", _asked_wait(error.response.headers)) from None
-            sentence = f"{self.name} refused the request with status {status}: {self._reason(status, error)}"
-            if status in FINAL or error.code == NO_MONEY:
-                self._closed = sentence
-            raise NotJudgedError(sentence) from None
+            self._refuse(error)
         except openai.APIConnectionError as error:  # timeouts among them
             raise _PassingError(
                 "no answer in time" if isinstance(error, openai.APITimeoutError) else "no connection"
             ) from None
-        except (openai.OpenAIError, ValueError, AttributeError, TypeError, IndexError) as error:
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
             raise _PassingError(f"what came is no chat completion ({type(error).__name__})") from None
         with self._spending() as spent:
-            spent["tokens"] += int(used or 0)
-        if self.options.empty and text in ("", None):
-            return ""
-        if not isinstance(text, str) or not text.strip():
+            spent.tokens += used
+        if not text.strip():
+            if self.options.empty and not text:
+                return ""
             raise _PassingError("an empty reply")
-        return text
+        return self._without_key(text)
+
+    def _refuse(self, error: Any) -> NoReturn:
+        """Raise what a reply with an error's status means; see `_ask`."""
+        status = error.status_code
+        if (status in RETRIED or status >= 500) and error.code != NO_MONEY:
+            raise _PassingError(f"status {status}", _asked_wait(error.response.headers)) from None
+        if status in REDIRECTS:
+            place = self._without_key(str(error.response.headers.get("location", "")))
+            self._closed = f"{self.name} redirects to {quoted(place)}, which is not followed; give that address"
+            raise NotJudgedError(self._closed) from None
+        sentence = f"{self.name} refused the request with status {status}: {self._reason(status, error)}"
+        if status in FINAL or error.code == NO_MONEY:
+            self._closed = sentence
+        raise NotJudgedError(sentence) from None
 
     def _count_request(self) -> None:
         """Takes one request from the budget, if nothing speaks against asking."""
         options = self.options
         with self._spending() as spent:
-            if not self._closed and options.max_requests is not None and spent["requests"] >= options.max_requests:
+            if not self._closed and options.max_requests is not None and spent.requests >= options.max_requests:
                 self._closed = f"the budget of {options.max_requests} requests to {self.name} is used up"
-            if (
-                not self._closed
-                and options.max_total_tokens is not None
-                and spent["tokens"] >= options.max_total_tokens
-            ):
+            if not self._closed and options.max_total_tokens is not None and spent.tokens >= options.max_total_tokens:
                 self._closed = f"the budget of {options.max_total_tokens} tokens for {self.name} is used up"
             if self._closed:
                 raise NotJudgedError(self._closed)
-            spent["requests"] += 1
+            spent.requests += 1
 
     def _shape(self, temperature: float) -> dict[str, Any]:
         if self.options.reasons:
@@ -169,27 +199,52 @@ class EndpointJudge:
         return {"temperature": temperature, "max_tokens": self.options.max_tokens}
 
     @contextmanager
-    def _spending(self) -> Iterator[dict[str, int]]:
+    def _spending(self) -> Iterator[Spent]:
         """What was sent and used so far, to read and to raise, by one thread of one process at a time."""
         if self._account is None:
             with self._lock:
                 yield self._spent
             return
         self._account.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, FileLock(self._account.with_suffix(".lock")):
-            with suppress(OSError, ValueError):  # nothing was counted yet
-                self._spent.update(json.loads(self._account.read_text(encoding="utf-8")))
-            try:
-                yield self._spent
-            finally:
-                write_text(self._account, json.dumps(self._spent) + "\n")
+        busy = f"another process holds {self._account}; end it and try again"
+        try:
+            with self._lock, locked(self._account.with_suffix(".lock"), busy, patience=ACCOUNT_PATIENCE):
+                spent = self._read_account(self._account)
+                try:
+                    yield spent
+                finally:
+                    write_text(self._account, json.dumps(asdict(spent)) + "\n")
+        except NotJudgedError:
+            raise
+        except ValueError as error:  # damaged since it was opened
+            self._closed = str(error)
+            raise NotJudgedError(self._closed) from None
+
+    def _read_account(self, account: Path) -> Spent:
+        """What the account counts; nothing where there is none yet.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        try:
+            return checked(Spent, read_json(account), account)
+        except FileNotFoundError:
+            return Spent()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{error}; it counts what {self.name} was asked: write "
+                '{"requests": N, "tokens": N} into it, or delete it to begin the budget anew'
+            ) from error
 
     def _reason(self, status: int, error: Any) -> str:
         """Why a request was refused, in one line without the key."""
         if status in (401, 403):
             return f"the key in {self.options.key_variable} is {'not accepted' if self._key else 'missing'}"
-        said = " ".join(str(getattr(error, "message", error)).split())[:200]
-        return said.replace(self._key, "***") if self._key else said
+        return self._without_key(" ".join(str(getattr(error, "message", error)).split()))[:200]
+
+    def _without_key(self, text: str) -> str:
+        """A text that may repeat what was sent, with the key replaced."""
+        return text.replace(self._key, "***") if len(self._key) >= SHORTEST_SECRET else text
 
 
 def data_url(picture: Image.Image) -> str:
@@ -199,11 +254,29 @@ def data_url(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _text(content: Any) -> Any:
-    """A reply's words; some endpoints give them as a list of parts."""
-    if not isinstance(content, list):
-        return content
-    return "".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text")
+def _read(content: bytes) -> tuple[str, int]:
+    """The words of a reply, "" for none, and how many tokens it and its prompt have, 0 if it does not say.
+
+    Raises:
+        ValueError: if it is no chat completion.
+    """
+    try:
+        found = loads(content)
+        said = found["choices"][0]["message"].get("content")
+        usage = found.get("usage") or {}
+        used = usage.get("total_tokens") or 0
+        if isinstance(said, list):  # some endpoints give it as parts
+            texts = [part["text"] for part in said if part["type"] == "text"]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("a part is no text")
+            said = "".join(texts)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError("it has another form") from error
+    if not isinstance(said, (str, type(None))):
+        raise ValueError("its content is no text")
+    if type(used) is not int or not 0 <= used <= MOST_TOKENS:
+        raise ValueError("its usage is no number of tokens")
+    return said or "", used
 
 
 class _PassingError(Exception):
@@ -223,5 +296,5 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # whatever it makes of an odd date
         return 0.0

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
@@ -215,15 +216,11 @@ class GenEvalSettings:
         device: where both run.
     """
 
-    images: int = 4
-    seed: int = 0
+    images: Annotated[int, Interval(ge=1, le=1000)] = 4
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     detector: str = "facebook/mask2former-swin-small-coco-instance"
     color_model: str = "openai/clip-vit-large-patch14"
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"images is {self.images}; expected 1 or more pictures of a prompt")
 
 
 def _published(*scores: float) -> dict[str, float]:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import quoted
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.device import resolve_device, resolve_dtype
+from janusflow.evaluation.data import write_text
 from janusflow.evaluation.digests import hash_of_all, hashes
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.report import weights_of
 from janusflow.evaluation.request import RESERVED, EvalRequest
 from janusflow.evaluation.state import outputs_of
+from janusflow.files import read_json
 
+KINDS: dict[str, Any] = {  # of the fields of `run.json`; pydantic takes no path that is not UTF-8
+    "benchmark": str,
+    "model": str,
+    "vae": (str, type(None)),
+    "dtype": str,
+    "options": dict,
+    "settings": dict,
+    "data_sha256": dict,
+    "weights_sha256": dict,
+    "used": dict,
+}
+OPTIONAL = ("data_sha256", "weights_sha256", "used")  # which earlier versions did not write
 SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
 
 
@@ -41,11 +55,19 @@ def as_made(request: EvalRequest) -> EvalRequest:
     return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
 
 
-def remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
-    """Writes what makes the run's outputs, its weights and data too, and gives it back.
+def remember(request: EvalRequest, benchmark: Benchmark, *, first: bool = True) -> dict[str, Any]:
+    """Write what makes the run's outputs, its weights and data too, and return it.
 
-    A run is continued with the same words, weights and data only, but for what its judges are told. Outputs that come
-    from elsewhere were made by nobody knows what.
+    A run is continued with the same arguments, weights and data only, except those of its judges. What made outputs
+    that come from elsewhere is unknown.
+
+    Args:
+        request: of the run.
+        benchmark: of the run.
+        first: whether this process writes; the others of a run, perhaps on other machines, compare.
+
+    Raises:
+        ValueError: if the folder holds another run, or a damaged `run.json`.
     """
     told = {name: _plain(getattr(request, name)) for name in SAME}
     told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
@@ -59,7 +81,7 @@ def remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
         )
     if not scoring:
         told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
-    if file.is_file() and (scoring or any(request.out.glob("outputs-*.jsonl"))):
+    if file.is_file() and (scoring or not first or any(request.out.glob("outputs-*.jsonl"))):
         before = read_manifest(file)
         changed = [name for name in told if name != "data_sha256" and before.get(name) != told[name]]
         if _are_others(before.get("data_sha256", {}), told["data_sha256"]):
@@ -73,9 +95,7 @@ def remember(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
             )
         return {**before, "data_sha256": told["data_sha256"]}
     told["used"] = used(request, benchmark)
-    beside = file.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    beside.replace(file)
+    write_text(file, json.dumps(told, indent=1) + "\n")
     return told
 
 
@@ -102,12 +122,17 @@ def read_manifest(file: Path) -> dict[str, Any]:
         ValueError: if it is damaged.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and all(name in found for name in (*SAME, "settings")):
-            return found
-    except ValueError:
-        pass
-    raise ValueError(f"{file} is damaged, so nobody knows what made the run; give another --out")
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} is damaged: it is not a mapping")
+        for name, kind in KINDS.items():
+            if name not in found and name not in OPTIONAL:
+                raise ValueError(f"{file} is damaged: {name} is missing")
+            if name in found and not isinstance(found[name], kind):
+                raise ValueError(f"{file} is damaged: {name} is {quoted(found[name])}")
+    except ValueError as error:
+        raise ValueError(f"{error}; what made the run is unknown, so give another --out") from error
+    return found
 
 
 def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:

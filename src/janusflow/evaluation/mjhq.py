@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.frechet import EVAL_SIZE, Features, frechet_distance
@@ -47,9 +48,9 @@ class MjhqSettings:
     inception: str = ""
     clip: str = "openai/clip-vit-large-patch14"
     clip_prefix: str = ""
-    per_category: int = 0
-    eval_size: int = EVAL_SIZE
-    seed: int = 0
+    per_category: Annotated[int, Interval(ge=0, le=100_000)] = 0
+    eval_size: Annotated[int, Interval(ge=1, le=65_536)] = EVAL_SIZE
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -13,7 +13,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
 
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
 from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
@@ -115,7 +117,7 @@ class MmBenchSettings:
 
     prompt: Literal["wrapper", "plain"] = "wrapper"
     judge: str = ""
-    threads: int = 1
+    threads: Annotated[int, Interval(ge=1, le=1000)] = 1
     file: str = ""
 
 

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
 
 from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
 from janusflow.evaluation.mmbench import LETTER_ONLY, choice_question
@@ -182,7 +184,7 @@ class MmmuSettings:
     """
 
     prompt: Literal["wrapper", "interleaved", "official", "plain"] = "wrapper"
-    seed: int = 42
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 42
 
 
 class Mmmu(Questions):

@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
 
 from janusflow.evaluation.data import Questions, mean, write_text
 from janusflow.evaluation.protocol import Item, Output, Row
@@ -70,7 +72,7 @@ class MmVetSettings:
 
     judge: str = ""
     prompt: Literal["wrapper", "plain"] = "wrapper"
-    threads: int = 1
+    threads: Annotated[int, Interval(ge=1, le=1000)] = 1
 
 
 class MmVet(Questions):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from janusflow.device import accelerators
+from janusflow.evaluation import parent
 from janusflow.evaluation.request import EvalRequest
 from janusflow.extras import require
 
@@ -19,14 +21,17 @@ PATIENCE = timedelta(days=30)  # with which processes wait for each other
 
 
 def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
-    """Local processes; if one fails, its error is raised here when the others are done."""
+    """Local processes, which end with this one; if one fails, its error is raised here when the others are done."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
+    import torch
+
     context, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
-        parts = [pool.submit(work, request, rank, workers) for rank in range(workers)]
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=parent.end_with_parent) as pool:
+        cores = max(1, torch.get_num_threads() // workers)
+        parts = [pool.submit(_on_cores, cores, work, request, rank, workers) for rank in range(workers)]
         try:
             for part in parts:
                 part.result()
@@ -40,10 +45,12 @@ def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
             ) from error
 
 
-def _share_cores(workers: int) -> None:
+def _on_cores(cores: int, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:
+    """A worker's part, with its share of the cores."""
     import torch
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    torch.set_num_threads(cores)
+    work(request, rank, ranks)
 
 
 def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
@@ -70,10 +77,16 @@ def _whole(value: Any) -> Any:
     return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
 
 
-def wait_for_all() -> None:
-    """Under torchrun: until every process has done its part, however long that takes."""
+@contextmanager
+def together(ranks: int) -> Iterator[Callable[[], object]]:
+    """Under torchrun: a function that waits until every process has called it, however long that takes."""
+    if ranks == 1:
+        yield lambda: None
+        return
     import torch.distributed as dist
 
     dist.init_process_group("gloo", timeout=PATIENCE)
-    dist.barrier()
-    dist.destroy_process_group()
+    try:
+        yield dist.barrier
+    finally:
+        dist.destroy_process_group()

@@ -20,6 +20,7 @@ from janusflow.arguments import quoted
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.tree import read_tree
 from janusflow.evaluation.umm_config import read_umm
+from janusflow.files import checked
 
 BLOCKS = ("options", "settings")
 
@@ -37,14 +38,15 @@ def load_request(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     """
     told = read_tree(file)
     if "benchmark" not in told or "eval" in told or "inference" in told:
-        return read_umm(file, overrides)
+        try:
+            return read_umm(file, overrides)
+        except ValueError as error:
+            raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
     inner = [key if key.split(".")[0] in BLOCKS and "." in key else f"settings.{key}" for key in overrides]
     return _request(file, read_tree(file, inner))
 
 
 def _request(file: Path, told: dict[str, Any]) -> EvalRequest:
-    from pydantic import TypeAdapter, ValidationError
-
     known = EvalRequest.__dataclass_fields__
     unknown = next((key for key in told if key not in known), None)
     if unknown is not None:
@@ -53,9 +55,4 @@ def _request(file: Path, told: dict[str, Any]) -> EvalRequest:
         if isinstance(told.get(block), dict):
             told[block] = {key: value for key, value in told[block].items() if value is not None}
     given = {key: value for key, value in told.items() if value is not None}
-    try:
-        request = TypeAdapter(EvalRequest).validate_python({"out": Path("runs/eval") / file.stem, **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    return request
+    return checked(EvalRequest, {"out": str(Path("runs/eval") / file.stem), **given}, file)

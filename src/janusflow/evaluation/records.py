@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from janusflow.files import loads
+
+OUTPUTS, VERDICTS = ("output",), ("verdict", "error")  # one of which such a record has
+KINDS: dict[str, Any] = {  # of a record's fields; pydantic takes no half of a pair of surrogates
+    "key": str,
+    "output": str,
+    "asked": (str, type(None)),
+    "of": (str, type(None)),
+    "verdict": dict,
+    "error": str,
+}
+CHECK = "crc32"  # of a record's other fields, which tells damage from another answer or score
 ESCAPED = "backslashreplace"  # how text is written that UTF-8 cannot hold, such as half of a pair of surrogates
 
 
@@ -25,15 +39,19 @@ class Records:
         self.mine = folder / f"{name}-{rank:05d}.jsonl"
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds one, on disk when this returns. What a kill left of a line is cut off before."""
+        """Add one, on disk when this returns. What a kill left of a line is cut off before."""
+        line = json.dumps({**record, CHECK: _checksum(record)}, allow_nan=False) + "\n"
         with self.mine.open("ab+") as handle:
             _cut(handle.fileno())
-            handle.write((json.dumps(record) + "\n").encode())
+            handle.write(line.encode())
             handle.flush()
             os.fsync(handle.fileno())
 
-    def all(self) -> Iterator[dict[str, Any]]:
+    def all(self, one_of: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
         """Complete ones of all processes.
+
+        Args:
+            one_of: fields of which each record has one at least.
 
         Raises:
             ValueError: if a line is damaged.
@@ -41,11 +59,39 @@ class Records:
         for file in sorted(self.folder.glob(f"{self.name}-*.jsonl")):
             for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
                 try:
-                    yield json.loads(line)
+                    yield _record(line, one_of)
                 except ValueError as error:
                     raise ValueError(
-                        f"{file}: line {number} is damaged; delete it, and its item is done anew"
+                        f"{file}: line {number} is damaged ({error}); delete it, and its item is done anew"
                     ) from error
+
+
+def _record(line: bytes, one_of: tuple[str, ...]) -> dict[str, Any]:
+    """A line as it was written; lines of earlier versions have no checksum.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    record = loads(line)
+    if not isinstance(record, dict) or "key" not in record:
+        raise ValueError("it has no key")
+    if CHECK in record and record.pop(CHECK) != _checksum(record):
+        raise ValueError("its checksum differs")
+    if one_of and not any(field in record for field in one_of):
+        raise ValueError(f"it has no {' or '.join(one_of)}")
+    wrong = next((name for name, kind in KINDS.items() if name in record and not isinstance(record[name], kind)), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong} is of another type")
+    if "verdict" in record:
+        score = record["verdict"].get("score")
+        if not isinstance(score, (int, float)) or not math.isfinite(score):
+            raise ValueError("its verdict has no score")
+    return record
+
+
+def _checksum(record: Mapping[str, Any]) -> int:
+    """Of a record without its checksum: the same for what JSON gives back."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _cut(handle: int) -> None:

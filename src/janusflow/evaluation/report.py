@@ -22,6 +22,7 @@ from janusflow.checkpoint.files import find_folder
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.evaluation.data import write_text
 from janusflow.evaluation.intervals import FEW, intervals
+from janusflow.evaluation.markup import markdown_code, markdown_text, plain_label
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.request import EvalRequest
@@ -58,6 +59,7 @@ def write_report(
         What report.json holds.
     """
     scores = benchmark.scores(rows) | benchmark.scores_of_all(rows) if rows else {}
+    scores = {name: value for name, value in scores.items() if math.isfinite(value)}  # no number is no score
     samples = benchmark.samples(rows) if rows else {}
     report = {
         "benchmark": request.benchmark,
@@ -88,13 +90,12 @@ def write_report(
     write_text(request.out / "report.md", markdown(report))
     write_text(request.out / "report.html", html(benchmark, report, rows))
     if request.score_output_path is not None:
-        request.score_output_path.parent.mkdir(parents=True, exist_ok=True)
         found = {
             "result_file": str(request.out / "results.jsonl"),
             "final_score": report["score"],
             "n": report["n"].get(benchmark.main),
         }
-        request.score_output_path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        write_text(request.score_output_path, json.dumps(found) + "\n")
     return report
 
 
@@ -188,18 +189,22 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
 def markdown(report: Mapping[str, Any]) -> str:
     """The report's table and what made it."""
     head, *rows = table(report)
-    lines = [f"# {report['title']}: {report['model']}", ""]
+    lines = [f"# {markdown_text(report['title'])}: {markdown_text(report['model'])}", ""]
     lines += [f"{report['judged']} of {report['items']} items judged; {report['date']}.", ""]
     for note in notes(report, find_benchmark(report["benchmark"]).caveat):
-        lines += [note, ""]
-    lines += ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += [markdown_text(note), ""]
+    lines += [markdown_row(head), "| --- |" + " ---: |" * (len(head) - 1), *map(markdown_row, rows)]
     told = {
         name: report[name]
         for name in ("options", "used", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
     }
-    lines += ["", *(f"- {name}: `{json.dumps(value)}`" for name, value in told.items()), ""]
+    lines += ["", *(f"- {name}: {markdown_code(json.dumps(value))}" for name, value in told.items()), ""]
     return "\n".join(lines)
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """A line of a table."""
+    return "| " + " | ".join(map(markdown_text, cells)) + " |"
 
 
 def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -> str:
@@ -279,9 +284,10 @@ def _bars(axes: Any, shown: Mapping[str, float], report: Mapping[str, Any]) -> N
     for mark, (who, row) in zip("o^sDvPX*", report["published"].items(), strict=False):
         points = [(row[name], place) for place, name in zip(places, shown, strict=True) if name in row]
         if points:
-            axes.plot(*zip(*points, strict=True), mark, label=who, markersize=5, linestyle="none")
+            axes.plot(*zip(*points, strict=True), mark, label=plain_label(who), markersize=5, linestyle="none")
     ns = [report.get("n", {}).get(name) for name in shown]
-    axes.set_yticks(places, [name if n is None else f"{name} (n={n:,})" for name, n in zip(shown, ns, strict=True)])
+    labels = map(plain_label, shown)
+    axes.set_yticks(places, [name if n is None else f"{name} (n={n:,})" for name, n in zip(labels, ns, strict=True)])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.invert_yaxis()
     if report["published"]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
-from janusflow.arguments import quoted, suggestion, whole_number
+from janusflow.arguments import quoted, real_number, suggestion, whole_number
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.extras import require
@@ -17,6 +19,11 @@ RESERVED = (  # what a run says itself, or what no command line can say
     *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),
     *("num_images_per_prompt", "generator", "latents", "image", "mask"),
 )
+COUNTS = {"num_inference_steps": 10_000, "max_new_tokens": 2**31, "height": 2**16, "width": 2**16} | {
+    "decode_batch_size": 2**16
+}
+SWITCHES = ("do_sample", "paste_original")
+NUMBERS = ("temperature", "top_p", "repetition_penalty", "guidance_scale", "shift", "strength")
 MODES = ("full", "generate", "score")
 
 
@@ -60,8 +67,6 @@ class EvalRequest:
                 installed.
         """
         require("evaluation", "matplotlib", extra="eval")
-        from pydantic import TypeAdapter, ValidationError
-
         if self.mode not in MODES:
             raise ValueError(f"mode is {quoted(self.mode)}; allowed are {', '.join(MODES)}")
         for name, count in (("limit", self.limit), ("batch_size", self.batch_size)):
@@ -69,6 +74,7 @@ class EvalRequest:
                 whole_number(name, count)
         kind = find_benchmark(self.benchmark)
         check_options(kind, self.options)
+        check_values(self.options)
         if kind.draws and "seed" in self.options:
             raise ValueError(f"the seeds are those of the items of {kind.title}; leave the option seed out")
         known = [field.name for field in fields(kind.Settings)]
@@ -76,17 +82,42 @@ class EvalRequest:
         if unknown:
             said = f"{self.benchmark} has no setting {quoted(unknown[0])}{suggestion(unknown[0], known)}"
             raise ValueError(f"{said}; it has {', '.join(known) or 'none'}")
-        try:
-            settings: Any = TypeAdapter(kind.Settings).validate_python(dict(self.settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            said = first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"setting {place} of {self.benchmark}: {said}" if place else said) from error
-        benchmark = kind(self.data, settings)
+        benchmark = kind(self.data, self._settings(kind))
         benchmark.out = self.out
         benchmark.limited = self.limit is not None
         return benchmark
+
+    def _settings(self, kind: type[Benchmark]) -> Any:
+        """The settings as the benchmark's dataclass; nothing is guessed: "3" and True are no numbers.
+
+        Raises:
+            ValueError: naming a setting with another type or a value outside its range.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            text = json.dumps(dict(self.settings), default=str, allow_nan=False)
+        except ValueError as error:
+            name = next(name for name, value in self.settings.items() if not _finite(value))
+            raise ValueError(
+                f"setting {name} of {self.benchmark} is {quoted(self.settings[name])}; expected finite numbers"
+            ) from error
+        try:
+            return TypeAdapter(kind.Settings).validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            said = first["msg"].removeprefix("Value error, ")
+            given = f" (given: {quoted(first['input'])})"
+            raise ValueError(f"setting {place} of {self.benchmark}: {said}{given}" if place else said) from error
+
+
+def _finite(value: Any) -> bool:
+    try:
+        json.dumps(value, default=str, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
@@ -106,3 +137,30 @@ def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
     if unknown is not None:
         near = suggestion(unknown, known)
         raise ValueError(f"there is no option {quoted(unknown)}{near}; known are {', '.join(dict.fromkeys(known))}")
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Refuse values that no model generates or answers with, before anything is opened.
+
+    Raises:
+        ValueError: naming the option and its range.
+    """
+    from janusflow.generation import Sampling
+    from janusflow.token_generation import TokenSampling
+    from janusflow.understanding import Decoding
+
+    for name, value in options.items():
+        if name in COUNTS:
+            whole_number(name, value, most=COUNTS[name])
+        elif name in SWITCHES and not isinstance(value, bool):
+            raise ValueError(f"{name} is {quoted(value)}; expected true or false")
+        elif name in NUMBERS:
+            real_number(name, value)
+        for form in (Sampling, TokenSampling, Decoding):
+            if name in form.__dataclass_fields__:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that one option means nothing without another
+                    try:
+                        form(**{name: value})
+                    except TypeError as error:
+                        raise ValueError(f"{name} is {quoted(value)}, which is of another type") from error

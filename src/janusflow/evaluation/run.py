@@ -9,30 +9,35 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from PIL import Image
 
+from janusflow.arguments import quoted
 from janusflow.device import device_of
+from janusflow.evaluation.data import write_text
 from janusflow.evaluation.digests import asked_digest
 from janusflow.evaluation.judges import forgotten_if_useless
 from janusflow.evaluation.limit import limited
 from janusflow.evaluation.manifest import as_made, remember
-from janusflow.evaluation.processes import in_processes, on_ray, wait_for_all
+from janusflow.evaluation.processes import in_processes, on_ray, together
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
-from janusflow.evaluation.records import Records
+from janusflow.evaluation.records import VERDICTS, Records
 from janusflow.evaluation.report import write_report
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.state import digests_of, judged_of, outputs_of, to_do, verdicts_of
+from janusflow.files import locked
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder, save_png
+
+LOCK = ".lock"  # of a run; with "-" and a number, of one of its workers
+PATIENCE = 10.0  # seconds in which the workers of a killed run end, with room to spare
 
 
 def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: int = 0) -> dict[str, Any]:
@@ -54,11 +59,18 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     request = as_made(request)
     benchmark, items = checked(request)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    with _alone_in(request.out) if rank == 0 else nullcontext():
-        try:
-            return _evaluate(request, benchmark, items, rank=rank, ranks=ranks, model=model, workers=workers, ray=ray)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_stopped(benchmark, items)) from None
+    try:
+        if rank:
+            with together(ranks) as wait:
+                wait()  # until the first process has the folder and has written what makes the run
+                remember(request, benchmark, first=False)
+                work(request, rank, ranks)
+                wait()
+            return {}
+        with _alone_in(request.out), together(ranks) as wait:
+            return _evaluate(request, benchmark, items, wait, ranks=ranks, model=model, workers=workers, ray=ray)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(benchmark, items)) from None
 
 
 def checked(request: EvalRequest) -> tuple[Benchmark, list[Item]]:
@@ -68,16 +80,26 @@ def checked(request: EvalRequest) -> tuple[Benchmark, list[Item]]:
         ValueError: for a wrong name, setting or option, data that is missing or damaged, and, if something is left to
             make, a judge that cannot be opened.
     """
-    benchmark = request.open()
-    if request.data is not None and not request.data.exists():
-        expected = f"; expected {benchmark.source}" if benchmark.source else ""
-        raise ValueError(f"data is {str(request.data)!r}, but there is no folder or file of that name{expected}")
+    benchmark = check_data(request)
     if request.mode != "generate":
         benchmark.check_judge()
     items = _chosen(benchmark, request)
     if request.mode == "full" and to_do(benchmark, items):
         benchmark.check_models()
     return benchmark, items
+
+
+def check_data(request: EvalRequest) -> Benchmark:
+    """A request's benchmark, if the data that the request names is there.
+
+    Raises:
+        ValueError: for a wrong name, setting or option, or a path that does not exist.
+    """
+    benchmark = request.open()
+    if request.data is not None and not request.data.exists():
+        expected = f"; expected {benchmark.source}" if benchmark.source else ""
+        raise ValueError(f"data is {str(request.data)!r}, but there is no folder or file of that name{expected}")
+    return benchmark
 
 
 def _stopped(benchmark: Benchmark, items: Sequence[Item]) -> str:
@@ -94,8 +116,8 @@ def _evaluate(
     request: EvalRequest,
     benchmark: Benchmark,
     items: Sequence[Item],
+    wait: Callable[[], object],
     *,
-    rank: int,
     ranks: int,
     model: Any,
     workers: int,
@@ -105,10 +127,9 @@ def _evaluate(
     if request.mode == "score" and not outputs_of(benchmark, items):
         raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
     if ranks > 1:
-        work(request, rank, ranks)
-        wait_for_all()
-        if rank:
-            return {}
+        wait()
+        work(request, 0, ranks)
+        wait()
     elif ray:
         on_ray(work, request, ray)
     elif workers > 1:
@@ -126,23 +147,31 @@ def _evaluate(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Keeps a second run out of a folder; the lock falls with the process, however that ends."""
+    """Keep other runs out of a folder, and wait for workers that a killed run has left there.
+
+    Raises:
+        ValueError: if another run holds the folder, or such a worker does not end.
+    """
     make_folder(out)
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"another run is writing into {out}; wait for it, or give another --out") from error
-    try:
+    with locked(out / LOCK, f"another run is writing into {out}; wait for it, or give another --out"):
+        for file in sorted(out.glob(f"{LOCK}-*")):
+            with locked(file, _busy(out), patience=PATIENCE):
+                pass
         yield
-    finally:
-        lock.release()
+
+
+def _busy(out: Path) -> str:
+    return f"workers of an earlier run are still writing into {out}; wait for their end, or give another --out"
 
 
 def work(request: EvalRequest, rank: int, ranks: int, *, model: Any = None) -> None:
-    """One process's part of what is left: whole batches, in turn."""
+    """One process's part of what is left: whole batches, in turn.
+
+    It holds a lock of its own, since the lock of the run falls if the process that started this one is killed.
+    """
     benchmark = request.open()
-    _work(benchmark, _chosen(benchmark, request), request, rank, ranks, model)
+    with locked(request.out / f"{LOCK}-{rank:05d}", _busy(request.out), patience=PATIENCE):
+        _work(benchmark, _chosen(benchmark, request), request, rank, ranks, model)
 
 
 def _work(benchmark: Benchmark, items: Sequence[Item], request: EvalRequest, rank: int, ranks: int, model: Any) -> None:
@@ -218,7 +247,7 @@ def _keep(benchmark: Benchmark, item: Item, output: Output) -> str:
 def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
     outputs, records = outputs_of(benchmark, items), verdicts_of(benchmark, rank)
     digests = digests_of(benchmark, items, outputs)
-    judged = {(record["key"], record.get("of")) for record in records.all() if "verdict" in record}
+    judged = {(record["key"], record.get("of")) for record in records.all(VERDICTS) if "verdict" in record}
     todo = [item for item in items if item.key in outputs and (item.key, digests[item.key]) not in judged]
 
     def verdict(item: Item) -> dict[str, Any]:
@@ -230,7 +259,7 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
             return {**found, "error": str(error)}
         try:
             with forgotten_if_useless():
-                return {**found, "verdict": benchmark.judge(item, seen)}
+                return {**found, "verdict": finite(benchmark.judge(item, seen))}
         except NotJudgedError as error:
             return {**found, "error": str(error)}
 
@@ -250,6 +279,19 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], rank: int) -> None:
             raise
 
 
+def finite(verdict: dict[str, Any]) -> dict[str, Any]:
+    """A verdict as it is, if it can be read again.
+
+    Raises:
+        NotJudgedError: if it holds NaN or infinite numbers.
+    """
+    try:
+        json.dumps(verdict, allow_nan=False)
+    except ValueError as error:
+        raise NotJudgedError(f"the verdict holds a number that is not finite: {quoted(verdict)}") from error
+    return verdict
+
+
 def _picture(file: Path) -> Image.Image:
     picture = load_image(file)
     picture.load()
@@ -264,12 +306,12 @@ def _rows(benchmark: Benchmark, items: Sequence[Item], outputs: dict[str, str]) 
         for item in items
         if item.key in verdicts and item.key in outputs
     ]
-    with (benchmark.out / "results.jsonl").open("w", encoding="utf-8") as file:
-        for row in rows:
-            item = row.item
-            found = {"key": item.key, "prompt": item.prompt, "seed": item.seed, "group": item.group, "data": item.data}
-            line = {**found, "output": row.output, "verdict": row.verdict}
-            file.write(json.dumps(line, default=str) + "\n")
+    lines = []
+    for row in rows:
+        item = row.item
+        found = {"key": item.key, "prompt": item.prompt, "seed": item.seed, "group": item.group, "data": item.data}
+        lines.append(json.dumps({**found, "output": row.output, "verdict": row.verdict}, default=str) + "\n")
+    write_text(benchmark.out / "results.jsonl", "".join(lines))
     judged = {row.item.key for row in rows}
     lacking = {item.key: errors.get(item.key, "not made") for item in items if item.key not in judged}
     return rows, lacking

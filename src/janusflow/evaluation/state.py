@@ -10,7 +10,7 @@ from typing import Any
 
 from janusflow.evaluation.digests import asked_digest, judged_digest
 from janusflow.evaluation.protocol import Benchmark, Item
-from janusflow.evaluation.records import ESCAPED, Records
+from janusflow.evaluation.records import ESCAPED, OUTPUTS, VERDICTS, Records
 from janusflow.evaluation.registry import plugin_code
 
 HOW = ("threads", "device")  # settings that change no verdict
@@ -22,7 +22,7 @@ def outputs_of(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, str]:
     Pictures of any origin count. What was made for another question (prompt, pictures, seed) does not.
     """
     made: dict[str, dict[str | None, str]] = defaultdict(dict)
-    for record in Records(benchmark.out, "outputs").all():
+    for record in Records(benchmark.out, "outputs").all(OUTPUTS):
         made[record["key"]][record.get("asked")] = record["output"]
     found = {}
     for item in items:
@@ -39,7 +39,7 @@ def outputs_of(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, str]:
 
 def to_do(benchmark: Benchmark, items: Sequence[Item]) -> list[Item]:
     """Items without an output, and those whose picture no record names."""
-    recorded = {record["key"] for record in Records(benchmark.out, "outputs").all()}
+    recorded = {record["key"] for record in Records(benchmark.out, "outputs").all(OUTPUTS)}
     there = outputs_of(benchmark, items)
     return [item for item in items if item.key not in recorded or item.key not in there]
 
@@ -60,7 +60,7 @@ def judged_of(
     verdicts: dict[str, Any] = {}
     errors: dict[str, str] = {}
     digests = digests_of(benchmark, items, outputs)
-    for record in verdicts_of(benchmark).all():
+    for record in verdicts_of(benchmark).all(VERDICTS):
         if record["key"] not in digests or digests[record["key"]] != record.get("of"):
             continue
         if "verdict" in record:

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from janusflow.evaluation.data import write_text
+from janusflow.evaluation.markup import plain_label
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
-from janusflow.evaluation.report import number
+from janusflow.evaluation.report import markdown_row, number
 from janusflow.evaluation.request import EvalRequest, check_options
 from janusflow.flow import guide, integrate
 from janusflow.generation import Sampling
@@ -122,16 +124,16 @@ def draw_curves(
         | {"interval": report["intervals_95"].get(shown)}
         for point, report in reports
     ]
-    (out / "sweep.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_text(out / "sweep.json", json.dumps(rows, indent=1) + "\n")
     keys = list(reports[0][0])
     panels = curves(rows, keys, min if lower_is_better else max)
     figure = out / "sweep.svg"
     if panels:
         _draw(figure, panels, shown, title=", ".join(named(rows, keys)))
     head = [*keys, *(["evaluations"] if "evaluations" in panels else []), shown]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines = [markdown_row(head), "|" + " --- |" * len(head)]
     for row in rows:
-        lines.append("| " + " | ".join([*(str(row[key]) for key in head[:-1]), number(row["score"])]) + " |")
+        lines.append(markdown_row([*(str(row[key]) for key in head[:-1]), number(row["score"])]))
     return "\n".join([*lines, "", *([str(figure)] if panels else [])])
 
 
@@ -188,12 +190,12 @@ def _draw(file: Path, panels: Mapping[str, Mapping[str, list[tuple[float, float]
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (axis, lines) in zip(grid, panels.items(), strict=True):
         for (name, points), mark in zip(lines.items(), itertools.cycle("os^Dv*")):
-            axes.plot(*zip(*points, strict=True), f"{mark}-", label=name or None, markersize=4)
-        axes.set_xlabel(axis.replace("_", " ") if axis != "evaluations" else evaluations)
+            axes.plot(*zip(*points, strict=True), f"{mark}-", label=plain_label(name) or None, markersize=4)
+        axes.set_xlabel(plain_label(axis.replace("_", " ")) if axis != "evaluations" else evaluations)
         axes.grid(alpha=0.3)
     best = " (best over the other options)" if several else ""
-    grid[0].set_ylabel(shown.replace("$", r"\$") + best)
+    grid[0].set_ylabel(plain_label(shown) + best)
     if title:
         handles, labels = grid[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", title=title, fontsize=9)
+        figure.legend(handles, labels, loc="outside right upper", title=plain_label(title), fontsize=9)
     figure.savefig(file, metadata={"Date": None})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from janusflow.arguments import quoted
+from janusflow.files import check_yaml, loads, read_yaml
 
 
 def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -24,11 +24,11 @@ def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if file.suffix.lower() not in (".yaml", ".yml", ".json"):
         raise ValueError(f"{file} is no .yaml, .yml or .json file")
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        told = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
+        text = read_yaml(file)  # which JSON is too
+        told = loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(told, dict):
         raise ValueError(f"{file} holds no mapping of keys and values")
@@ -47,10 +47,25 @@ def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 raise ValueError(f"{quoted(override)} cannot be set in {file}: {part} is no block there")
             place = below
         try:
-            place[parts[-1]] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            place[parts[-1]] = yaml_value(value)
+        except ValueError as error:
             raise ValueError(f"{quoted(override)} has a value that is no YAML") from error
     return tree
+
+
+def yaml_value(text: str) -> Any:
+    """A value in YAML that stands in a command line.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    import yaml
+
+    check_yaml(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _expanded(value: Any) -> Any:
@@ -71,11 +86,26 @@ class Keys:
 
     @classmethod
     def of(cls, block: Any, name: str) -> Keys:
-        """Of a block as it was read; one that is no mapping has none."""
-        return cls(name, dict(_leaves(block)) if isinstance(block, dict) else {})
+        """Of a block as it was read; None is an empty one.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        if not isinstance(block, (dict, type(None))):
+            raise ValueError(f"{name} is {quoted(block)}; expected a block of keys and values")
+        return cls(name, dict(_leaves(block or {})))
 
     def take(self, *keys: str, default: Any = None) -> Any:
-        """The value of the first of these keys that has one; all of them are done with."""
+        """The value of the first of these keys that has one; all of them are done with.
+
+        Raises:
+            ValueError: if a block that one of them would be in is something else.
+        """
+        for above in {key.rpartition(".")[0] for key in keys} - {""}:
+            if self.left.get(above) is not None:
+                raise ValueError(
+                    f"{self.name}.{above} is {quoted(self.left[above])}; expected a block of keys and values"
+                )
         found = [self.left.pop(key, None) for key in keys]
         return next((value for value in found if value is not None), default)
 

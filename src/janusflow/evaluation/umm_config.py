@@ -41,6 +41,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import quoted, whole_number
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.request import MODES, EvalRequest
 from janusflow.evaluation.tree import Keys, read_tree
@@ -105,15 +106,17 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
         request["score_output_path"] = _path(root, score)
     backbone = _backbone(file, inference)
     if (vae := inference.take("backbone_cfg.vae_path")) is not None:
-        request["vae"] = str(vae)
-    request["model"] = str(inference.take("backbone_cfg.model_path", default=BACKBONES[backbone]))
-    request["dtype"] = str(inference.take("backbone_cfg.torch_dtype", default="auto"))
-    options, batch_size = _options(inference, backbone, draws=kind.draws)
+        request["vae"] = _text(file, "inference.backbone_cfg.vae_path", vae)
+    model = inference.take("backbone_cfg.model_path", default=BACKBONES[backbone])
+    request["model"] = _text(file, "inference.backbone_cfg.model_path", model)
+    dtype = inference.take("backbone_cfg.torch_dtype", default="auto")
+    request["dtype"] = _text(file, "inference.backbone_cfg.torch_dtype", dtype)
+    options, batch_size = _options(file, inference, backbone, draws=kind.draws)
     seed = inference.take("backbone_cfg.seed")
     if seed is not None and kind.draws:
-        settings["seed"] = int(seed)
+        settings["seed"] = _count(file, "inference.backbone_cfg.seed", seed, least=0)
     elif seed is not None and options.get("do_sample"):
-        options["seed"] = int(seed)
+        options["seed"] = _count(file, "inference.backbone_cfg.seed", seed, least=0)
     if batch_size is not None:
         request["batch_size"] = batch_size
     data, more = READERS[name](block, root)
@@ -121,16 +124,16 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     if name == "uni_mmmu":
         said = inference.take_from("understanding_cfg", "max_new_tokens")
         settings |= {} if said is None else {"max_new_tokens": said}
-    samples = int(block.take("max_samples", default=0) or 0)
+    samples = _count(file, f"{name}.max_samples", block.take("max_samples", default=0), least=0)
     if samples > 0:
-        request["limit"] = samples * settings.get("images", 1)
+        request["limit"] = samples * _count(file, f"{name}.images_per_prompt", settings.get("images", 1))
     for key in [key for key in block.left if key in kind.Settings.__dataclass_fields__]:
         settings[key] = block.take(key)
     _drop_defaults(block)
     strange = {key: told[key] for key in told if key not in (*NAMES, *FOREIGN, "eval", "inference", "benchmark")}
     for place, value in {**block.unused(), **inference.unused(), **strange}.items():
         reason = REASONS.get(place.rpartition(".")[2], "nothing here uses it")
-        warnings.warn(f"{file}: {place} ({value!r}) is ignored: {reason}", stacklevel=2)
+        warnings.warn(f"{file}: {place} ({quoted(value)}) is ignored: {reason}", stacklevel=2)
     return EvalRequest(**request, data=data, options=options, settings=settings)
 
 
@@ -141,15 +144,35 @@ def _root(file: Path) -> Path:
 
 
 def _path(root: Path, value: Any) -> Path | None:
-    return None if value in (None, "") else root / Path(str(value)).expanduser()
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{quoted(value)} stands where a path is expected")
+    return root / Path(value).expanduser()
+
+
+def _count(file: Path, name: str, value: Any, *, least: int = 1) -> int:
+    return whole_number(f"{file}: {name}", value, least=least, most=2**63 - 1)
+
+
+def _switch(file: Path, block: Keys, key: str, usual: bool) -> bool:
+    value = block.take(key, default=usual)
+    if not isinstance(value, bool):
+        raise ValueError(f"{file}: {block.name}.{key} is {quoted(value)}; expected true or false")
+    return value
+
+
+def _text(file: Path, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{file}: {name} is {quoted(value)}; expected a text")
+    return value
 
 
 # --- what every file says -------------------------------------------------------------------------------------------
 
 
 def _benchmark(file: Path, told: Mapping[str, Any]) -> str:
-    block = told.get("eval")
-    named = (block.get("benchmark") if isinstance(block, dict) else None) or told.get("benchmark")
+    named = Keys.of(told.get("eval"), "eval").take("benchmark") or told.get("benchmark")
     name = str(named or next((name for name in (*NAMES, *FOREIGN) if name in told), "")).strip().lower()
     if name not in NAMES:
         asked = f"asks for {name}" if name else "names no benchmark in eval.benchmark"
@@ -185,14 +208,14 @@ def _mode(file: Path, name: str, block: Keys) -> str:
     if mode not in MODES:
         raise ValueError(f"{file}: {name}.mode is {mode!r}; allowed are {', '.join(MODES)}")
     judged = (
-        not block.take("skip_eval", default=False),
-        block.take("run_calculation", default=True),
-        name != "wise" or block.take("vlm_eval.enabled", default=True),
+        not _switch(file, block, "skip_eval", False),
+        _switch(file, block, "run_calculation", True),
+        name != "wise" or _switch(file, block, "vlm_eval.enabled", True),
     )
     return "generate" if mode == "full" and not all(judged) else mode
 
 
-def _options(inference: Keys, backbone: str, *, draws: bool) -> tuple[dict[str, Any], int | None]:
+def _options(file: Path, inference: Keys, backbone: str, *, draws: bool) -> tuple[dict[str, Any], int | None]:
     """Arguments of drawing or of answering in our names, and the batch size."""
     options: dict[str, Any] = {}
     size = inference.take_from("generation_cfg", "parallel_size")
@@ -205,7 +228,7 @@ def _options(inference: Keys, backbone: str, *, draws: bool) -> tuple[dict[str, 
         for theirs, names in keys.items():
             value = inference.take_from("generation_cfg", theirs)
             options |= {} if value is None else dict.fromkeys(names, value)
-        return options, None if size is None else int(size)
+        return options, None if size is None else _count(file, "parallel_size", size)
     from janusflow.compat.umm_backbone import decoding
 
     return decoding({name: inference.take_from("understanding_cfg", name) for name in DECODING}), None
@@ -232,7 +255,7 @@ def _dpg(block: Keys, root: Path) -> Found:
         )
     prompts = _path(root, block.take("prompts_dir", default="eval/generation/dpg_bench/prompts"))
     resolution = block.take("resolution")
-    return prompts and prompts.parent, {} if resolution is None else {"resolution": int(resolution)}
+    return prompts and prompts.parent, {} if resolution is None else {"resolution": resolution}
 
 
 def _geneval(block: Keys, root: Path) -> Found:
@@ -241,7 +264,7 @@ def _geneval(block: Keys, root: Path) -> Found:
     if metadata is not None and metadata.name != "evaluation_metadata.jsonl":
         raise ValueError(f"geneval.metadata_path is {metadata}; expected a file evaluation_metadata.jsonl")
     if (images := block.take("images_per_prompt")) is not None:
-        settings["images"] = int(images)
+        settings["images"] = images
     detector = _path(root, block.left.get("detection_eval.model_path"))
     if detector is not None and (detector / "config.json").is_file():
         settings["detector"] = str(detector)
@@ -252,7 +275,7 @@ def _geneval(block: Keys, root: Path) -> Found:
 def _wise(block: Keys, root: Path) -> Found:
     judge = block.take("vlm_eval.model_name")
     data = _path(root, block.take("data_root", default="eval/generation/wise/data"))
-    return data, {"protocol": "legacy"} | ({} if judge is None else {"judge": str(judge)})
+    return data, {"protocol": "legacy"} | ({} if judge is None else {"judge": judge})
 
 
 def _uni_mmmu(block: Keys, root: Path) -> Found:
@@ -264,7 +287,7 @@ def _uni_mmmu(block: Keys, root: Path) -> Found:
         warnings.warn(f"uni_mmmu.tasks: only code_rendering is run, {others} need a model that edits", stacklevel=4)
     judge = block.take("scoring.vl_model", "scoring.qwen2_5_vl_model")
     settings = {"task": "code" if "code" in tasks else tasks[0]}
-    return _path(root, block.take("data_root")), settings | ({} if judge is None else {"judge": str(judge)})
+    return _path(root, block.take("data_root")), settings | ({} if judge is None else {"judge": judge})
 
 
 def _mme(block: Keys, root: Path) -> Found:
@@ -286,7 +309,7 @@ def _mmbench(block: Keys, root: Path) -> Found:
         warnings.warn(told, stacklevel=4)
     settings = {"file": files[names[0]].name}
     judge = block.take("llm_extract.model_path")
-    return files[names[0]].parent, settings | ({} if judge is None else {"judge": str(judge)})
+    return files[names[0]].parent, settings | ({} if judge is None else {"judge": judge})
 
 
 def _mmmu(block: Keys, root: Path) -> Found:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
@@ -75,9 +76,9 @@ class UniMmmuSettings:
     task: str = "code"
     judge: str = ""
     model_name: str = "janusflow"
-    max_new_tokens: int = 200
-    seed: int = 0
-    threads: int = 1
+    max_new_tokens: Annotated[int, Interval(ge=1, le=2**31)] = 200
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    threads: Annotated[int, Interval(ge=1, le=1000)] = 1
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

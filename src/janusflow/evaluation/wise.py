@@ -13,8 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
@@ -225,8 +226,8 @@ class WiseSettings:
 
     protocol: Literal["legacy", "verified"] = "legacy"
     judge: str = ""
-    seed: int = 0
-    threads: int = 1
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    threads: Annotated[int, Interval(ge=1, le=1000)] = 1
 
     def __post_init__(self) -> None:
         if self.protocol not in FILES:

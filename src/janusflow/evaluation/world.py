@@ -9,9 +9,10 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.frechet import frechet_distance
@@ -59,10 +60,10 @@ class WorldSettings:
         features: whether pictures are compared with rendered ones in the shipped tower's features.
     """
 
-    prompts: int = 100
-    images: int = 4
-    questions: int = 100
-    seed: int = 0
+    prompts: Annotated[int, Interval(ge=0, le=100_000)] = 100
+    images: Annotated[int, Interval(ge=1, le=1000)] = 4
+    questions: Annotated[int, Interval(ge=0, le=100_000)] = 100
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     all_kinds: bool = True
     features: bool = True
 

@@ -10,7 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+
+from annotated_types import Interval
 
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
@@ -88,7 +90,7 @@ class QaSettings:
 
     rule: Rule | None = None
     judge: str = ""
-    threads: int = 1
+    threads: Annotated[int, Interval(ge=1, le=1000)] = 1
 
 
 class Qa(Questions):
