@@ -117,9 +117,8 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
             raise ValueError(f"{config.path} is no folder")
         return read_folder(path, config.split), path
     if config.kind == "hub":
-        with cached_if_unreachable(config.path) as why:
-            tars = remote_tars(config.path, config.split)
-            return (_downloaded(tars) if tars else _undecoded(_load(config, why, path=config.path))), Path()
+        tars = remote_tars(config.path, config.split)
+        return (_downloaded(tars) if tars else _undecoded(_load(config, path=config.path))), Path()
     if config.kind not in SUFFIXES:
         known = "tinyworld, webdataset, parquet, jsonl, folder, hub"
         raise ValueError(f"kind of source is {config.kind!r}; known are {known}")
@@ -137,7 +136,7 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
     options = {"path": BUILDERS[config.kind], "data_files": {config.split: [str(file) for file in found]}}
     scattered = len({file.parent for file in found}) > 1 and not config.streaming
     try:
-        rows = _readable(found, config) if scattered else _load(config, "", **options)
+        rows = _readable(found, config) if scattered else _load(config, **options)
     except _unreadable() as error:
         if scattered:
             raise
@@ -151,16 +150,18 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
     return _undecoded(rows), folder
 
 
-def _load(config: SourceConfig, why: str, **options: Any) -> Any:
-    """What `datasets` reads; `why` says why nothing can be fetched, "" if it can.
+def _load(config: SourceConfig, **options: Any) -> Any:
+    """What `datasets` reads.
 
     Raises:
         ValueError: of a hub id, if it cannot be read.
     """
     import datasets
 
+    why = ""
     try:
-        return datasets.load_dataset(**options, split=config.split, streaming=config.streaming)
+        with cached_if_unreachable(options["path"] if config.kind == "hub" else Path.cwd()) as why:
+            return datasets.load_dataset(**options, split=config.split, streaming=config.streaming)
     except _unreadable() as error:
         if config.kind != "hub":
             raise
@@ -190,10 +191,12 @@ def remote_tars(path: str, split: str) -> tuple[str, ...]:
     import datasets
     from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
+    why = ""
     try:
-        builder = datasets.load_dataset_builder(path)
+        with cached_if_unreachable(path) as why:
+            builder = datasets.load_dataset_builder(path)
     except _unreadable() as error:
-        raise ValueError(f"{path} cannot be read as hub: {first_line(error)}") from error
+        raise ValueError(f"{path} cannot be read as hub: {why or first_line(error)}") from error
     if not isinstance(builder, WebDataset):
         return ()
     splits = builder.config.data_files or {}
