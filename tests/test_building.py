@@ -73,9 +73,9 @@ def test_finite_accepts_floating_point_numbers_only() -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("lack", "lack 1 tensors: decoder.conv_in.weight"),
+        ("lack", "it describes 24759 weights, and the weight files hold 24471"),
         ("surplus", "hold surplus 1 tensors: decoder.nothing"),
-        ("misshapen", "decoder.conv_in.weight expected shape"),
+        ("misshapen", "it describes 24759 weights, and the weight files hold 24615"),
         ("NaN", "hold NaN or infinite values in 1 tensors: decoder.conv_in.weight"),
     ],
 )

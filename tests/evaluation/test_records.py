@@ -26,7 +26,7 @@ VERDICT = b'{"key": "a", "of": null, "verdict": {"score": 1}}'
 @pytest.mark.parametrize(
     ("line", "fields", "said"),
     [
-        (b"{", (), "is damaged"),
+        (b"{", (), "Expecting property name"),
         (b"\xff", (), "it is not UTF-8"),
         (b"[" * 5000 + b"]" * 5000, (), "it is nested too deeply"),
         (b"7", (), "it has no key"),

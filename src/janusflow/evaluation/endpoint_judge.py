@@ -71,8 +71,8 @@ class EndpointOptions:
 class Spent:
     """What an account counts."""
 
-    requests: Annotated[int, Interval(ge=0)] = 0
-    tokens: Annotated[int, Interval(ge=0)] = 0
+    requests: Annotated[int, Interval(ge=0)]
+    tokens: Annotated[int, Interval(ge=0)]
 
 
 class EndpointJudge:
@@ -95,7 +95,7 @@ class EndpointJudge:
 
         self.name, self.model, self.url, self.options = f"{model} at {url}", model, url, options
         self._account = None if options.max_requests is None and options.max_total_tokens is None else account
-        self._spent = Spent()
+        self._spent = Spent(0, 0)
         self._key = os.environ.get(options.key_variable, "")
         self._closed = ""  # why nothing is asked any more
         self._lock = threading.Lock()
@@ -229,7 +229,7 @@ class EndpointJudge:
         try:
             return checked(Spent, read_json(account), account)
         except FileNotFoundError:
-            return Spent()
+            return Spent(0, 0)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{error}; it counts what {self.name} was asked: write "

@@ -10,7 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
-from janusflow.arguments import quoted, real_number, suggestion, whole_number
+from janusflow.arguments import number_from, quoted, suggestion, whole_number
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.extras import require
@@ -155,7 +155,7 @@ def check_values(options: Mapping[str, Any]) -> None:
         elif name in SWITCHES and not isinstance(value, bool):
             raise ValueError(f"{name} is {quoted(value)}; expected true or false")
         elif name in NUMBERS:
-            real_number(name, value)
+            number_from(name, value)
         for form in (Sampling, TokenSampling, Decoding):
             if name in form.__dataclass_fields__:
                 with warnings.catch_warnings():
