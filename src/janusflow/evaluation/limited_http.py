@@ -44,7 +44,7 @@ def _bounded(library: Any, response: Any, until: float, largest: int) -> Any:
     """A response's stream that ends with an error of the library once it takes too long or is too large."""
     inner = response.stream
 
-    class Bounded(library.SyncByteStream):  # type: ignore[misc]  # known only when the program runs
+    class Bounded(library.SyncByteStream):  # known only when the program runs
         def __iter__(self) -> Iterator[bytes]:
             size = 0
             for part in inner:
