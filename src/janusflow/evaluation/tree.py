@@ -99,13 +99,16 @@ class Keys:
         """The value of the first of these keys that has one; all of them are done with.
 
         Raises:
-            ValueError: if a block that one of them would be in is something else.
+            ValueError: if a block that one of them would be in is something else, or one of them is a block.
         """
         for above in {key.rpartition(".")[0] for key in keys} - {""}:
             if self.left.get(above) is not None:
                 raise ValueError(
                     f"{self.name}.{above} is {quoted(self.left[above])}; expected a block of keys and values"
                 )
+        for key in keys:
+            if any(name.startswith(f"{key}.") for name in self.left):
+                raise ValueError(f"{self.name}.{key} is a block of keys and values; expected one value")
         found = [self.left.pop(key, None) for key in keys]
         return next((value for value in found if value is not None), default)
 
