@@ -28,9 +28,9 @@ def test_nested_pictures_belong_to_their_texts(processor: JanusFlowProcessor, pi
         assert all(torch.equal(nested[name], flat[name]) for name in flat)
     with pytest.raises(ValueError, match="text 1 holds 1 <image_placeholder>, but 2 pictures were given for it"):
         processor(texts, [[picture, picture], [picture], []])
-    with pytest.raises(ValueError, match="2 lists of pictures were given for 3 texts"):
+    with pytest.raises(ValueError, match="2 lists were given with pictures for 3 texts"):
         processor(texts, [[picture], [picture, picture]])
-    with pytest.raises(ValueError, match="holds 3 <image_placeholder>, but 1 pictures"):
+    with pytest.raises(ValueError, match="holds 3 <image_placeholder>, but 1 picture was given"):
         processor(texts, picture)
 
 

@@ -7,10 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -245,6 +248,57 @@ def test_debug_shows_the_traceback(run) -> None:
     assert isinstance(result.exception, ValueError)
 
 
+def pages(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every help page below a command of click's: its words, and the command."""
+    yield name, command
+    for word, one in getattr(command, "commands", {}).items():
+        yield from pages(one, f"{name} {word}")
+
+
+@pytest.mark.parametrize(("name", "command"), list(pages(typer.main.get_command(app), "janusflow")))
+def test_help_pages_show_their_examples_and_wrap_once(name: str, command: Any) -> None:
+    words = [*name.split()[1:], "--help"]
+    wide = runner.invoke(app, words, env={"COLUMNS": "400", "TERM": "dumb"})
+    assert wide.exit_code == 0
+    shown = [" ".join(line.split()) for line in wide.stdout.splitlines()]
+    text = f"{command.help or ''}\n{command.epilog or ''}"
+    for line in (" ".join(line.split()) for line in text.splitlines()):
+        if line.startswith(("janusflow ", "torchrun ")):
+            assert line.replace("\\[", "[") in shown, line
+    assert not re.search(r"\S\n\S", command.help or "")  # narrower terminals would break these lines again
+
+
+def test_a_seed_without_a_temperature_is_named(run, small_model: JanusFlow) -> None:
+    result = run("ask", "hi", "--seed", 3, "--max-new-tokens", 2)
+    assert result.exit_code == 0 and "--seed 3 is ignored without --temperature" in result.stderr
+
+
+def test_errors_that_need_no_model_import_no_torch(tmp_path: Path) -> None:
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    commands = [
+        ["generate"],
+        ["generate", "--prompts", "none.txt"],
+        ["generate", "--from", "x.jpg"],
+        ["generate", "--from", str(picture)],
+        ["generate", "a star", "--image", "none.png"],
+        ["ask", "none.png", "what?"],
+        ["info", str(picture)],
+        ["info", "none.png"],
+    ]
+    code = f"""
+from typer.testing import CliRunner
+from janusflow.cli import app
+for words in {commands!r}:
+    assert CliRunner().invoke(app, words).exit_code == 2, words
+"""
+    assert not loaded_modules(code) & {"torch", "transformers", "diffusers"}
+
+
+def test_janusflow_is_imported_without_diffusers() -> None:
+    assert "diffusers" not in loaded_modules("import janusflow; janusflow.JanusFlow; import janusflow.vae")
+
+
 def loaded_modules(code: str) -> set[str]:
     """What a fresh interpreter has imported after running the code."""
     script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
@@ -299,8 +353,8 @@ def test_a_question_may_be_longer_than_any_files_name(run, picture: Path) -> Non
 
 
 def test_a_missing_picture_alone_is_no_question(run, tmp_path: Path) -> None:
-    assert "is no file, and no question stands after it" in sentence(run("ask", tmp_path / "missing.png"))
-    assert "means nothing without --temperature" in sentence(run("ask", "what is it?", "--top-p", 0.5))
+    assert "is not a file, and no question follows it" in sentence(run("ask", tmp_path / "missing.png"))
+    assert "has no effect without --temperature" in sentence(run("ask", "what is it?", "--top-p", 0.5))
 
 
 def test_a_refused_demonstration_leaves_no_folder(run, tmp_path: Path) -> None:

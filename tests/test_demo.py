@@ -1,4 +1,4 @@
-"""The demonstration paints one of each kind, asks about a painted and a rendered picture, and says what was right."""
+"""The demonstration generates one of each kind, asks about a generated and a rendered picture, and says what was right."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_it_paints_asks_and_judges(tiny_model: JanusFlow, tmp_path: Path, capsys
     show(tiny_model, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert {task.kind for task in TASKS} == set(GENEVAL_KINDS)
-    assert sum(line.startswith("painted  '") for line in lines) == len(TASKS)
-    for name in ("rendered", "painted"):
-        asked = [line for line in lines if line.startswith(name) and not line.startswith("painted  '")]
+    assert sum(line.startswith("generated '") for line in lines) == len(TASKS)
+    for name in ("rendered", "generated"):
+        asked = [line for line in lines if line.startswith(name) and not line.startswith("generated '")]
         assert len(asked) >= 3
     assert "pictures as asked" in lines[-1]
     with Image.open(tmp_path / "sheet.png") as sheet:

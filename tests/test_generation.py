@@ -139,7 +139,7 @@ def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow) 
 
 def test_any_size_in_multiples_of_16_and_one_warning(small_folder: Path, vae_folder: Path) -> None:
     model = JanusFlow.from_pretrained(small_folder, vae=vae_folder, device="cpu")
-    with pytest.warns(UserWarning, match="painting at 96x32; these weights were trained at 64x64"):
+    with pytest.warns(UserWarning, match="generating at 32 x 96 .width x height.; these weights were trained at 64 x 64"):
         (picture,) = model.generate(PROMPT, height=96, width=32, num_inference_steps=2)
     assert picture.size == (32, 96)
     with warnings.catch_warnings():
@@ -294,7 +294,7 @@ def test_a_picture_is_cropped_not_squeezed() -> None:
         ({"output_type": "jpeg"}, "output_type is 'jpeg'"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1.5}, "seed"),
-        ({"seed": [1, 2]}, "2 seeds were given for 1 pictures"),
+        ({"seed": [1, 2]}, "2 seeds were given for 1 picture$"),
         ({"seed": 1, "latents": torch.zeros(1, 4, 8, 8)}, "seed and latents were given"),
         ({"generator": [torch.Generator()] * 2}, "2 generators"),
         ({"latents": torch.zeros(2, 4, 8, 8)}, r"latents have shape \(2, 4, 8, 8\)"),

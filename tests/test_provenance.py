@@ -15,7 +15,8 @@ from PIL import Image, PngImagePlugin
 
 from janusflow import JanusFlow, __version__, settings_of
 from janusflow.diffusers_pipeline import JanusFlowPipeline
-from janusflow.provenance import KEY, describe_picture, input_digests, provenance_of, weights_digest
+from janusflow.flow import METHODS
+from janusflow.provenance import KEY, SOLVERS, describe_picture, input_digests, provenance_of, weights_digest
 from janusflow.sheet import save_png
 from tests.conftest import GOLDEN
 
@@ -50,7 +51,7 @@ def test_a_saved_picture_is_generated_again_to_the_bit(small_model: JanusFlow, t
         "height": 32,
         "width": 80,
     }
-    with pytest.warns(UserWarning, match="32x80"):
+    with pytest.warns(UserWarning, match="at 80 x 32 .width x height.; .* trained at 64 x 64"):
         several = small_model.generate(["a star", "two réd cats"], num_images_per_prompt=2, seed=7, **settings)
     assert settings_of(several[3]) == {"prompts": "two réd cats", "seed": 8, **settings}
     picture = small_model.generate("two réd cats", seed=8, **settings)[0]
@@ -134,6 +135,72 @@ def test_the_digest_is_that_of_the_weights(mutable_model: JanusFlow) -> None:
     assert weights_digest(mutable_model.network) != before
 
 
+@pytest.mark.parametrize(
+    ("change", "altered"),
+    [
+        (lambda step, x: {"guidance_scale": 1.0} if step == 0 else None, True),
+        (lambda step, x: {"latents": x * 0.5}, True),
+        (lambda step, x: {"stop": bool(x.mul_(0.5).isnan().any())}, True),
+        (lambda step, x: {"stop": step == 1}, True),
+        (lambda step, x: {"stop": False, "guidance_scale": 2.0, "latents": x}, False),
+        (lambda step, x: {"stop": step == 2, "guidance_scale": 1.0 if step == 2 else 2.0}, False),
+    ],
+    ids=["guidance", "latents", "in place", "stop", "nothing", "after the last step"],
+)
+def test_a_picture_that_a_callback_changed_is_not_recreated(
+    small_model: JanusFlow, tmp_path: Path, change: Callable[[int, torch.Tensor], Any], altered: bool
+) -> None:
+    def callback(model: Any, step: int, t: float, tensors: dict[str, torch.Tensor]) -> Any:
+        return change(step, tensors["latents"]) if len(tensors["latents"]) == 1 else None
+
+    pictures = small_model.generate(
+        ["a", "b", "c"], seed=0, num_inference_steps=3, batch_size=2, callback_on_step_end=callback
+    )
+    assert [provenance_of(one).changed_by_callback for one in pictures] == [False, False, altered]
+    assert settings_of(pictures[0])["seed"] == 0
+    pictures[2].save(tmp_path / "cb.png")
+    rows = dict(describe_picture(tmp_path / "cb.png"))
+    assert ("changed by callback" in rows) == altered
+    if altered:
+        words = "cb.png' was changed by a callback during generation, so its settings do not recreate it"
+        with pytest.raises(ValueError, match=words):
+            settings_of(tmp_path / "cb.png")
+    else:
+        settings_of(tmp_path / "cb.png")
+
+
+def test_pictures_after_a_stop_and_of_an_interrupted_pipeline_are_changed(small_model: JanusFlow) -> None:
+    stopped = small_model.generate(
+        ["a", "b"], seed=0, num_inference_steps=1, batch_size=1, callback_on_step_end=lambda *_: {"stop": True}
+    )
+    assert [provenance_of(one).changed_by_callback for one in stopped] == [False, True]
+    pipe = JanusFlowPipeline(small_model)
+    pipe.set_progress_bar_config(disable=True)
+
+    def cutoff(pipe: Any, step: int, t: float, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        pipe._guidance_scale = 0.0
+        return tensors
+
+    for callback, altered in ((cutoff, True), (lambda pipe, step, t, tensors: tensors, False)):
+        (picture,) = pipe("a", num_inference_steps=2, callback_on_step_end=callback, seed=0).images
+        assert provenance_of(picture).changed_by_callback == altered
+
+
+def test_an_edited_copy_is_not_recreated(small_model: JanusFlow, tmp_path: Path) -> None:
+    picture = small_model.generate("a star", seed=3, num_inference_steps=1)[0]
+    for edited in (picture.resize((32, 32)), picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture.convert("L")):
+        with pytest.raises(ValueError, match="the picture was edited after it was generated"):
+            settings_of(edited)
+    picture.save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        copies = [picture.copy(), opened, opened.convert("RGB")]
+        assert all(settings_of(one)["seed"] == 3 for one in copies)
+
+
+def test_solvers_that_a_file_may_name_are_those_there_are() -> None:
+    assert set(METHODS) == set(SOLVERS)
+
+
 @pytest.fixture
 def told(small_model: JanusFlow) -> dict[str, Any]:
     """What a good picture says."""
@@ -185,7 +252,7 @@ def test_foreign_and_damaged_files_are_one_sentence(tmp_path: Path, picture: Pat
         (write(tmp_path / "c.png", "3"), "does not say how it was made"),
         (cut, "is "),
         (none, "does not exist"),
-        (Path(__file__), "is not a picture"),
+        (Path(__file__), "is not a readable image"),
     ):
         with pytest.raises(ValueError) as caught:
             settings_of(file)

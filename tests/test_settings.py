@@ -95,8 +95,12 @@ def test_unknown_arguments_name_what_was_meant(small_model: JanusFlow, arguments
 def test_unknown_arguments_elsewhere(small_model: JanusFlow, small_folder: Path, janus: Janus) -> None:
     with pytest.raises(TypeError, match="from_pretrained has no argument 'torch_dtype'; did you mean dtype"):
         JanusFlow.from_pretrained(small_folder, torch_dtype="float32")  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="did you mean max_new_tokens"):
+    with pytest.raises(ValueError, match="ask has no argument 'max_tokens'; did you mean max_new_tokens"):
         small_model.ask("hi", max_tokens=3)
+    with pytest.raises(ValueError, match=r"ask has no argument 'image'; did you mean images\?"):
+        small_model.ask("hi", image="scene.png")
+    with pytest.raises(ValueError, match="chat_batch has no argument 'steps'; known are conversations, max_new_tokens"):
+        small_model.chat_batch([], steps=3)
     with pytest.raises(ValueError, match="did you mean num_images_per_prompt"):
         janus.generate(PROMPT, num_images=3)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="num_inference_steps: not for a Janus model, which generates code by code"):
@@ -189,6 +193,12 @@ def test_a_callback_changes_guidance_for_the_steps_that_follow(small_model: Janu
     assert error(found, interval) <= TOLERANCE
     with pytest.raises(ValueError, match="has no argument 'latent'; did you mean latents"):
         small_model.generate(PROMPT, callback_on_step_end=lambda *_: {"latent": 1}, **FAST)
+
+
+def test_a_callback_that_returns_anything_but_a_mapping_is_refused(small_model: JanusFlow) -> None:
+    words = "callback_on_step_end returned 3; expected None or a mapping with stop, guidance_scale, latents"
+    with pytest.raises(ValueError, match=words):
+        small_model.generate(PROMPT, callback_on_step_end=lambda *_: 3, **FAST)  # type: ignore[arg-type,return-value]
 
 
 # --- torch's global defaults ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -235,7 +236,7 @@ def test_text_and_spaces_of_a_continued_message(small_model: JanusFlow) -> None:
 
 
 def test_greedy_decoding_says_what_it_does_without(small_model: JanusFlow) -> None:
-    with pytest.warns(UserWarning, match="without do_sample=True, temperature and top_k mean nothing"):
+    with pytest.warns(UserWarning, match="temperature and top_k are ignored without do_sample=True"):
         warm = small_model.ask("hi", temperature=3.0, top_k=5, max_new_tokens=4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -265,7 +266,7 @@ def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:
         ("hi", {"seed": -1}, "seed is -1"),
         ("hi", {"images": 7}, "pictures are given as one or a list"),
         ("hi", {"images": "~nobody-of-that-name/x.png"}, "does not exist"),
-        ("hi", {"beams": 4}, "text decoding has no argument 'beams'; known are max_new_tokens"),
+        ("hi", {"beams": 4}, "has no argument 'beams'; known are question, images, max_new_tokens"),
         ("hi", {"images": "missing.png"}, "does not exist"),
     ],
 )
@@ -285,3 +286,35 @@ def test_no_conversation_gives_no_answer(small_model: JanusFlow) -> None:
 def test_questions_and_pictures_must_go_together(small_model: JanusFlow) -> None:
     with pytest.raises(ValueError, match="2 questions were given with pictures for 1"):
         small_model.ask_batch(["a", "b"], [None])
+
+
+def test_ignored_settings_are_named_where_the_model_is_asked(small_model: JanusFlow) -> None:
+    talk = [{"role": "user", "content": "hi"}]
+    calls: list[Any] = [
+        lambda **options: small_model.ask("hi", **options),
+        lambda **options: small_model.chat(talk, **options),
+        lambda **options: small_model.chat_batch([talk], **options),
+        lambda **options: small_model.ask_batch(["hi"], [None], **options),
+        lambda **options: list(small_model.stream("hi", **options)),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning, match="temperature and seed are ignored without do_sample=True") as caught:
+            call(temperature=1.5, seed=1, max_new_tokens=1)
+        assert [one.filename for one in caught] == [__file__]
+    with pytest.warns(UserWarning, match="^seed is ignored"):
+        small_model.ask("hi", seed=1, max_new_tokens=1)
+
+
+def test_one_picture_for_a_batch_of_questions_is_refused(small_model: JanusFlow, picture: Path) -> None:
+    one = Image.open(picture)
+    for images in (one, picture, str(picture), picture.read_bytes(), np.asarray(one)):
+        with pytest.raises(ValueError, match="images is one picture; give a list with the pictures of each question"):
+            small_model.ask_batch(["what?"], images)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="images is None; give a list"):
+        small_model.ask_batch(["what?"], None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="questions is one text"):
+        small_model.ask_batch("a", [None])
+    batch = np.stack([np.asarray(one)] * 2)
+    assert small_model.ask_batch(["a", "b"], batch, max_new_tokens=2) == small_model.ask_batch(
+        ["a", "b"], [one, one], max_new_tokens=2
+    )

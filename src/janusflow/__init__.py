@@ -1,4 +1,4 @@
-"""JanusFlow: one model that sees and draws.
+"""JanusFlow: one model that understands and generates images.
 
 `from janusflow import JanusFlow` is the face of the package (see `janusflow.pipeline`). Importing this module alone
 loads nothing heavy: torch and transformers are imported when a name is first used.

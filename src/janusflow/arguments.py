@@ -141,6 +141,16 @@ def whole_text(name: str, text: str) -> str:
             raise ValueError(f"{name} is {quoted(text)}, which is not UTF-8 text") from error
 
 
+def given(number: int, noun: str) -> str:
+    """The start of an error about a wrong number of things: "1 picture was given", "2 pictures were given"."""
+    return f"{counted(number, noun)} {'was' if number == 1 else 'were'} given"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def nearest(name: str, known: Collection[str]) -> list[str]:
     """What was probably meant by an unknown name; empty where no known name is near.
 

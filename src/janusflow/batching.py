@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from janusflow.arguments import quoted, whole_number
+from janusflow.arguments import given, quoted, whole_number
 from janusflow.device import CPU
 from janusflow.images import ImageSource, load_images
 
@@ -72,12 +72,12 @@ class Batching:
         Raises:
             ValueError: for an unknown one.
         """
-        given = {name: value for name, value in options.items() if value is not None}
+        chosen = {name: value for name, value in options.items() if value is not None}
         known = [field.name for field in fields(cls)]
-        unknown = ", ".join(sorted(given.keys() - set(known)))
+        unknown = ", ".join(sorted(chosen.keys() - set(known)))
         if unknown:
             raise ValueError(f"{unknown}: unknown to the processor; known are return_tensors, {', '.join(known)}")
-        return cls(**given)
+        return cls(**chosen)
 
     def collate(self, rows: Sequence[list[int]], *, pad: int, image: int) -> tuple[Tensor, Tensor]:
         """Ids and mask, both (B, T) int64.
@@ -129,13 +129,13 @@ def pictures_of(images: ImageSource | Sequence[Any] | None, placed: Sequence[int
     """
     if isinstance(images, (list, tuple)) and any(one is None or isinstance(one, (list, tuple)) for one in images):
         if len(images) != len(placed):
-            raise ValueError(f"{len(images)} lists of pictures were given for {len(placed)} texts; give one per text")
+            raise ValueError(f"{given(len(images), 'list')} with pictures for {len(placed)} texts; give one per text")
         each = [load_images(one) for one in images]
         for index, (count, own) in enumerate(zip(placed, each, strict=True), start=1):
             if count != len(own):
-                raise ValueError(f"text {index} holds {count} {image_tag}, but {len(own)} pictures were given for it")
+                raise ValueError(f"text {index} holds {count} {image_tag}, but {given(len(own), 'picture')} for it")
         return [picture for own in each for picture in own]
     pictures = load_images(images)
     if sum(placed) != len(pictures):
-        raise ValueError(f"the text holds {sum(placed)} {image_tag}, but {len(pictures)} pictures were given")
+        raise ValueError(f"the text holds {sum(placed)} {image_tag}, but {given(len(pictures), 'picture')}")
     return list(pictures)

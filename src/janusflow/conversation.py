@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Self
 
 import torch
+from PIL import Image
 from torch import nn
 
 from janusflow import understanding
-from janusflow.arguments import quoted, unknown_argument
+from janusflow.arguments import given, quoted, unknown_argument
 from janusflow.device import resolve_device
 from janusflow.images import ImageSource, load_images
 from janusflow.messages import Message
@@ -43,15 +46,18 @@ class Conversational(ABC):
 
         Args:
             question: some text. One `<image_placeholder>` and a newline per picture are put before it, unless it
-                places as many placeholders itself.
+                places that many placeholders itself.
             images: none, one or several pictures.
             **decoding: max_new_tokens=512, do_sample=False, temperature, top_p, top_k, repetition_penalty, seed; see
-                `janusflow.understanding.Decoding`.
+                `janusflow.understanding.Decoding`. As in transformers, temperature, top_p, top_k and seed need
+                do_sample=True; on the command line --temperature includes it.
 
         Raises:
             ValueError: for an empty question, an unreadable picture, or a request that does not fit into the context.
+            UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
         """
-        return self.chat(self._question(question, images), **decoding)
+        chosen = _decoding(self.ask, decoding)
+        return self._answers([self._question(question, images)], chosen)[0]
 
     def chat(self, messages: Sequence[Message], **decoding: Any) -> str:
         """The assistant's next message in a conversation of any number of turns and pictures.
@@ -65,27 +71,46 @@ class Conversational(ABC):
 
         Example:
             ```python
-            talk = [{"role": "user", "content": "name three colours."}, {"role": "assistant", "content": "1. red, 2."}]
+            talk = [{"role": "user", "content": "name three colors."}, {"role": "assistant", "content": "1. red, 2."}]
             print(talk[-1]["content"] + model.chat(talk))
             ```
         """
-        return self.chat_batch([messages], **decoding)[0]
+        chosen = _decoding(self.chat, decoding)
+        return self._answers([messages], chosen)[0]
 
     def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
         """`chat` for several conversations of any lengths at once; `seed` may be a list with one for each."""
-        if not conversations:
-            return []
-        with self._working("network"):
-            return understanding.answer(self.network, self.processor, conversations, _decoding(decoding))
+        chosen = _decoding(self.chat_batch, decoding)
+        return self._answers(conversations, chosen)
 
     def ask_batch(
         self, questions: Sequence[str], images: Sequence[ImageSource | Sequence[ImageSource] | None], **decoding: Any
     ) -> list[str]:
-        """`ask` for several questions at once, each with its own pictures."""
+        """`ask` for several questions at once.
+
+        Args:
+            questions: texts.
+            images: for each question none (None or an empty list), one or several pictures.
+            **decoding: as in `ask`; `seed` may be a list with one for each.
+
+        Raises:
+            ValueError: as `ask`, and if there are not the same number of both.
+        """
+        chosen = _decoding(self.ask_batch, decoding)
+        if isinstance(questions, str):
+            raise ValueError("questions is one text; give a list of questions, or use ask")
+        if images is None or _is_one_picture(images):
+            found = "None" if images is None else "one picture"
+            raise ValueError(f"images is {found}; give a list with the pictures of each question")
         if len(questions) != len(images):
-            raise ValueError(f"{len(questions)} questions were given with pictures for {len(images)}")
-        conversations = [self._question(q, i) for q, i in zip(questions, images, strict=True)]
-        return self.chat_batch(conversations, **decoding)
+            raise ValueError(f"{given(len(questions), 'question')} with pictures for {len(images)}")
+        return self._answers([self._question(q, i) for q, i in zip(questions, images, strict=True)], chosen)
+
+    def _answers(self, conversations: Sequence[Sequence[Message]], decoding: Decoding) -> list[str]:
+        if not conversations:
+            return []
+        with self._working("network"):
+            return understanding.answer(self.network, self.processor, conversations, decoding)
 
     def stream(
         self,
@@ -94,14 +119,19 @@ class Conversational(ABC):
         **decoding: Any,
     ) -> Iterator[str]:
         """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded."""
+        chosen = _decoding(self.stream, decoding)
         messages = self._question(question, images) if isinstance(question, str) else question
         with self._working("network"):
-            pieces = understanding.stream(self.network, self.processor, messages, _decoding(decoding))
+            pieces = understanding.stream(self.network, self.processor, messages, chosen)
         return self._streamed(pieces)
 
     def _streamed(self, pieces: Iterator[str]) -> Iterator[str]:
         with self._working("network"):
             yield from pieces
+
+    def __repr__(self) -> str:
+        dtype = str(getattr(self.network, "dtype", "")).removeprefix("torch.")
+        return f"{type(self).__name__}({self.opened.get('name')!r}, dtype={dtype}, device={self.device})"
 
     @property
     def device(self) -> torch.device:
@@ -173,7 +203,18 @@ class Conversational(ABC):
         return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
 
 
-def _decoding(arguments: dict[str, Any]) -> Decoding:
+def _is_one_picture(images: object) -> bool:
+    """Whether pictures are given as a single one: no list of them, nor a batch as an array or a tensor of 4 axes."""
+    return isinstance(images, (str, bytes, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) < 4
+
+
+def _decoding(method: Callable[..., object], arguments: dict[str, Any]) -> Decoding:
+    """The settings of decoding that a method was given.
+
+    Raises:
+        UnknownArgumentError: for another argument, with the method's name.
+    """
     if unknown := set(arguments) - set(Decoding.__dataclass_fields__):
-        raise unknown_argument(unknown, Decoding.__dataclass_fields__, of="text decoding")
+        known = [name for name in signature(method).parameters if name != "decoding"]
+        raise unknown_argument(unknown, [*known, *Decoding.__dataclass_fields__], of=method.__name__)
     return Decoding(**arguments)

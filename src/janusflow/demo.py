@@ -1,4 +1,4 @@
-"""The demonstration: one painted picture of each kind, questions about a painted and a rendered one, all checked."""
+"""The demonstration: a generated picture of each kind, questions about a generated and a rendered one, all checked."""
 
 from __future__ import annotations
 
@@ -50,25 +50,25 @@ def show(model: JanusFlow, out: Path, *, seed: int = 0) -> None:
     make_folder(out)
     started = time.perf_counter()
     prompts = [task.prompt for task in TASKS]
-    painted = model.generate(prompts, seed=seed, guidance_scale=GUIDANCE, num_inference_steps=STEPS)
+    generated = model.generate(prompts, seed=seed, guidance_scale=GUIDANCE, num_inference_steps=STEPS)
     right = 0
-    for task, picture in zip(TASKS, painted, strict=True):
+    for task, picture in zip(TASKS, generated, strict=True):
         verdict = check(task, np.asarray(picture))
         right += verdict.passed
-        print(f"painted  {task.prompt!r}: {'as asked' if verdict.passed else verdict.problem}")
+        print(f"generated {task.prompt!r}: {'as asked' if verdict.passed else verdict.problem}")
         save_png(picture, out / f"{task.kind}.png", {"prompt": task.prompt, "seed": seed, "guidance_scale": GUIDANCE})
     scene = sample_pair(Random(f"demo-{seed}"), "dense")[1]
     rendered = Image.fromarray(render(scene))
     save_png(rendered, out / "rendered.png", {"Software": "janusflow tinyworld"})
     answers = _ask(model, "rendered", rendered, scene, seed)
-    readable = [(picture, read(np.asarray(picture)).scene) for picture in reversed(painted)]
-    picture, seen = next(((p, s) for p, s in readable if s is not None and s.shapes), (painted[0], None))
+    readable = [(picture, read(np.asarray(picture)).scene) for picture in reversed(generated)]
+    picture, seen = next(((p, s) for p, s in readable if s is not None and s.shapes), (generated[0], None))
     if seen is not None:
-        answers += _ask(model, "painted", picture, seen, seed)
+        answers += _ask(model, "generated", picture, seen, seed)
     else:
         for question in UNJUDGED:
-            print(f"painted  {question} {model.ask(question, picture).strip()} (not judged: no clear shapes)")
-    sheet = contact_sheet([*painted, rendered], [*prompts, "(rendered, not painted)"])
+            print(f"generated {question} {model.ask(question, picture).strip()} (not judged: no clear shapes)")
+    sheet = contact_sheet([*generated, rendered], [*prompts, "(rendered, not generated)"])
     save_png(sheet, out / "sheet.png", {"seed": seed, "guidance_scale": GUIDANCE, "num_inference_steps": STEPS})
     print(
         f"{right} of {len(TASKS)} pictures as asked, {sum(answers)} of {len(answers)} answers right, "
@@ -84,5 +84,5 @@ def _ask(model: JanusFlow, name: str, picture: Image.Image, scene: Scene, seed: 
         if question is not None:
             answer = model.ask(question.text, picture).strip()
             right.append(answer == question.answer)
-            print(f"{name:8} {question.text} {answer} ({'right' if right[-1] else f'wrong: {question.answer}'})")
+            print(f"{name:9} {question.text} {answer} ({'right' if right[-1] else f'wrong: {question.answer}'})")
     return right

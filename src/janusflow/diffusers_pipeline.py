@@ -47,6 +47,9 @@ class JanusFlowPipeline:
         self._guidance_scale = 1.0  # of the step that comes next; callbacks may set it
         self._num_timesteps = 0
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r})"
+
     @classmethod
     def from_pretrained(
         cls,
@@ -91,6 +94,8 @@ class JanusFlowPipeline:
 
     def save_pretrained(self, save_directory: str | Path, *, safe_serialization: bool = True) -> None:
         """Writes the folder that `from_pretrained` opens; always as safetensors.
+
+        It has no `model_index.json`, so diffusers' own `DiffusionPipeline.from_pretrained` does not open it.
 
         Raises:
             ValueError: if they are not wanted.

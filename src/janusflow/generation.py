@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.arguments import number_from, quoted, whole_number
+from janusflow.arguments import counted, given, number_from, quoted, whole_number
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.flow import METHODS, Velocity, guide, integrate, interpolate, shifted_times, standard_normal
@@ -144,7 +144,7 @@ def choose_seeds(seed: SupportsIndex | Sequence[SupportsIndex] | None, prompts: 
     if hasattr(listed, "__len__") and getattr(listed, "ndim", 1) > 0:
         seeds = [check_seed(value) for value in listed]
         if len(seeds) != prompts * per_prompt:
-            raise ValueError(f"{len(seeds)} seeds were given for {prompts * per_prompt} pictures")
+            raise ValueError(f"{given(len(seeds), 'seed')} for {counted(prompts * per_prompt, 'picture')}")
         return seeds
     first = check_seed(seed)
     if first + per_prompt - 1 > LARGEST_SEED:
@@ -202,9 +202,9 @@ def choose_noise(
     Raises:
         ValueError: if more than one source is given, or one does not fit the request.
     """
-    given = [name for name, v in (("seed", seed), ("generator", generator), ("latents", latents)) if v is not None]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} were given; each of them fixes the noise, so give one")
+    named = [name for name, v in (("seed", seed), ("generator", generator), ("latents", latents)) if v is not None]
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(named)} were given; each of them fixes the noise, so give one")
     cell = config.latent_downscale
     shape = (config.latent_channels, size.height // cell, size.width // cell)
     if latents is not None:
@@ -217,7 +217,7 @@ def choose_noise(
     else:
         generators = list(generator)
         if len(generators) != size.pictures:
-            raise ValueError(f"{len(generators)} generators were given for {size.pictures} pictures")
+            raise ValueError(f"{given(len(generators), 'generator')} for {counted(size.pictures, 'picture')}")
     return torch.stack([standard_normal(shape, one) for one in generators])
 
 

@@ -89,7 +89,7 @@ def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
             f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed"
         ) from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is no picture that can be read (PNG, JPEG, WebP, GIF, ... are)") from error
+        raise PictureError(f"{name} is not a readable image (PNG, JPEG, WebP, GIF, ... are)") from error
     except FileNotFoundError as error:
         raise PictureError(f"{name} does not exist") from error
     except IsADirectoryError as error:

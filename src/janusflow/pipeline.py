@@ -1,4 +1,4 @@
-"""`JanusFlow`, the face of the package: opens a checkpoint, paints pictures from words, answers questions about them.
+"""`JanusFlow`, the face of the package: opens a checkpoint, generates images from text, answers questions about images.
 
 model = JanusFlow.from_pretrained("tiny")
 model.generate("a red circle above a blue square")[0].save("circle.png")
@@ -93,7 +93,7 @@ class JanusFlow(Conversational):
             device: "auto" (the best one here), or a torch device.
             adapter: a folder or hub id of low-rank adapters to put into the network; see `load_adapters`.
             sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
-            quantize: "int8" or "int4" keeps the large matrices in so many bits, to run them only; needs torchao.
+            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, to run them only; needs torchao.
             progress: whether to show a bar while large weights load.
 
         Raises:
@@ -113,7 +113,7 @@ class JanusFlow(Conversational):
                 raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
         if checkpoint.family == "Janus" and (vae is not None or adapter is not None):
             raise ValueError(f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter")
-        stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow beside 4 bits
+        stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow with 4 bits
         kind = resolve_dtype(dtype, stored)
         warn_if_slow(kind, place)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
@@ -163,7 +163,7 @@ class JanusFlow(Conversational):
         return self
 
     def unmerge_adapters(self) -> JanusFlow:
-        """Takes merged adapters that were kept out of the weights again; they go on working beside them.
+        """Takes merged adapters that were kept out of the weights again; they keep working next to them.
 
         Raises:
             ValueError: if there are none.
@@ -347,18 +347,18 @@ class JanusFlow(Conversational):
         check_context(config, visible, (size.height // cell) * (size.width // cell))
         self._warn_of_size(size.height, size.width)
         if output_type != "latent":
-            _ = self.codec  # a VAE that is missing is told before the painting, not after it
+            _ = self.codec  # a missing VAE is reported before anything is generated, not after it
         seeds, seed = generation.seeds_of(size, seed, generator, latents)
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
         with self._working("vae" if image is not None else None):
             known, kept = (None, None) if image is None else known_picture(self.codec, size, image, mask, self.device)
         with self._working("network"):
             asked = ids.to(self.device), visible.to(self.device)
-            painted = self._paint(asked, noise, known, sampling, at_once, callback_on_step_end, progress)
+            made, changed = self._generate(asked, noise, known, sampling, at_once, callback_on_step_end, progress)
         if output_type == "latent":
-            return painted
+            return made
         with self._working("vae"):
-            pictures = self._output(painted, output_type, decode, kept if paste_original else None)
+            pictures = self._output(made, output_type, decode, kept if paste_original else None)
         if output_type != "pil":
             return pictures
         settings = {**asdict(sampling), "height": size.height, "width": size.width}
@@ -368,9 +368,10 @@ class JanusFlow(Conversational):
         if mask is not None:
             settings["paste_original"] = bool(paste_original)
         inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
-        return sign(pictures, size.spread("prompt", prompts), seeds, settings, self.identity(), inputs)
+        asked_for = size.spread("prompt", prompts)
+        return sign(pictures, asked_for, seeds, settings, self.identity(), inputs, changed=changed)
 
-    def _paint(
+    def _generate(
         self,
         asked: tuple[Tensor, Tensor],
         noise: Tensor,
@@ -379,34 +380,50 @@ class JanusFlow(Conversational):
         batch_size: int,
         callback: StepEnd | None,
         progress: bool,
-    ) -> Tensor:
-        """x_1 for all pictures; those of one prompt stand together in `noise`. A batch reads its own prompts alone."""
+    ) -> tuple[Tensor, list[bool]]:
+        """x_1 for all pictures, and whether the callback changed each.
+
+        Pictures of one prompt stand together in `noise`. A batch reads only its own prompts.
+        """
         ids, visible = asked
         prompts = len(ids)
         owner = torch.arange(prompts, device=self.device).repeat_interleave(len(noise) // prompts)
         batches = torch.arange(len(noise), device=self.device).split(batch_size)
-        painted, stopped = [], False
-        with progress_bar("painting", len(batches) * (len(sampling.times()) - 1), shown=progress) as advance:
+        steps = len(sampling.times()) - 1
+        made: list[Tensor] = []
+        altered: list[bool] = []
+        stopped = changed = False
+        scale = sampling.guidance_scale
+        with progress_bar("generating", len(batches) * steps, shown=progress) as advance:
 
             def after_step(step: int, t: float, x: Tensor) -> StepChange:
-                nonlocal stopped
+                nonlocal stopped, changed, scale
                 advance()
-                change = StepChange.read(callback(self, step, t, {"latents": x}) if callback else None)
+                if callback is None:
+                    return StepChange()
+                before = x.clone()  # a callback may write into x
+                change = StepChange.read(callback(self, step, t, {"latents": x}))
+                last = step + 1 == steps
+                changed = changed or change.changes(before, scale, last=last) or not torch.equal(x, before)
+                scale = scale if change.guidance_scale is None else change.guidance_scale
                 stopped = change.stop
                 return change
 
             for rows in batches:
                 part = None if known is None else known.select(rows)
                 if stopped:
-                    painted.append(generation.start_of_path(noise[rows], sampling, part))
+                    made.append(generation.start_of_path(noise[rows], sampling, part))
+                    altered += [True] * len(rows)
                     continue
+                changed, scale = False, sampling.guidance_scale
                 first, last = int(owner[rows[0]]), int(owner[rows[-1]])
                 read = self.network.encode_prompts(ids[first : last + 1], visible[first : last + 1])
                 own = read.select(owner[rows] - first)
-                painted.append(
+                made.append(
                     generation.sample_latents(self.network, own, noise[rows], sampling, known=part, callback=after_step)
                 )
-        return torch.cat(painted)
+                altered += [changed] * len(rows)
+        return torch.cat(made), altered
 
     def _output(self, latents: Tensor, output_type: OutputType, batch_size: int, kept: Kept | None) -> Any:
         pixels = torch.cat([self.codec.decode(part) for part in latents.split(batch_size)])
@@ -416,5 +433,7 @@ class JanusFlow(Conversational):
         trained = self.network.config.image_size
         if (height, width) != (trained, trained) and not self._warned_of_size:
             self._warned_of_size = True
-            message = f"painting at {height}x{width}; these weights were trained at {trained}x{trained}"
-            warnings.warn(message, stacklevel=5)
+            warnings.warn(
+                f"generating at {width} x {height} (width x height); these weights were trained at {trained} x {trained}",
+                stacklevel=5,
+            )

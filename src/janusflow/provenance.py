@@ -1,8 +1,10 @@
 """How a picture was made: carried in its `info` and in the text of its PNG, read back typed and checked.
 
-picture = model.generate("a red circle")[0]  # no seed is given: the one that was drawn is kept
+picture = model.generate("a red circle")[0]  # no seed is given: the random one is kept
 picture.save("scene.png")
 model.generate(**settings_of("scene.png"))  # the same picture again
+
+Reading a file imports no torch, so that the command line answers quickly.
 """
 
 from __future__ import annotations
@@ -15,21 +17,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from torch import Tensor, nn
 
 from janusflow import __version__
-from janusflow.flow import METHODS
-from janusflow.images import ImageSource, load_images, load_masks
+from janusflow.images import ImageSource, load_image, load_images, load_masks
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KEY = "janusflow"  # of the text chunk with all of it, as JSON
 SAMPLED = 256  # values of each tensor that the digest reads
 MAX_TEXT = 1 << 20  # characters of a chunk that is read
 MAX_STEPS, MAX_SIDE = 10_000, 8192  # of settings that a file may ask for
+SOLVERS = ("euler", "heun", "midpoint", "ab2")  # the keys of `janusflow.flow.METHODS`, whose import brings torch
 FOREIGN = "does not say how it was made; expected a PNG (or its picture) that janusflow generated"
 
 
@@ -42,12 +45,16 @@ class Provenance:
         model: what made it: name, family, digest (of the weights), vae, adapter, quantize, dtype, device, sft_format.
         inputs: pictures that must be given again, by argument (`image`, `mask`), as digests.
         versions: of janusflow and torch.
+        pixels: digest of the picture's pixels; None in files of versions that did not keep it.
+        changed_by_callback: whether a callback changed the generation, which the settings do not say.
     """
 
     settings: dict[str, Any]
     model: dict[str, str | None] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    pixels: str | None = None
+    changed_by_callback: bool = False
 
     def info(self) -> dict[Any, Any]:
         """The entries of a picture's `info`: all of it as JSON, and under the keys that other programs look for."""
@@ -96,6 +103,8 @@ def sign(
     settings: Mapping[str, Any],
     model: Mapping[str, str | None],
     inputs: Mapping[str, Sequence[str]],
+    *,
+    changed: Sequence[bool] = (),
 ) -> list[Image.Image]:
     """The pictures, each with how it was made.
 
@@ -106,12 +115,16 @@ def sign(
         settings: the other arguments of `generate`.
         model: see `Provenance`.
         inputs: for each argument one digest a picture.
+        changed: for each picture whether a callback changed it; empty for none.
     """
+    import torch
+
     versions = {"janusflow": __version__, "torch": torch.__version__}
     signed: list[Image.Image] = []
     for number, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True)):
         own = {name: digests[number] for name, digests in inputs.items()}
-        made = Provenance({"prompts": prompt, "seed": seed, **settings}, dict(model), own, versions)
+        asked = {"prompts": prompt, "seed": seed, **settings}
+        made = Provenance(asked, dict(model), own, versions, _pixels(picture), bool(changed) and changed[number])
         kept = GeneratedPicture.__new__(GeneratedPicture)
         kept.__setstate__(picture.__getstate__())
         kept.info = picture.info | made.info()
@@ -133,7 +146,7 @@ def settings_of(picture: ImageSource) -> dict[str, Any]:
 
     With the same weights on the same machine the picture is the same to the bit if it was the only one of its batch;
     from a batch of several some values may differ by one level of 255, because the order of sums depends on the batch.
-    What a callback changed on the way is not known.
+    A picture that a callback changed on the way, or that was edited since, is refused.
 
     Example:
         >>> model.generate(**settings_of("scene.png"))
@@ -147,10 +160,16 @@ def settings_of(picture: ImageSource) -> dict[str, Any]:
         are not among them: give `image=` and `mask=` again.
 
     Raises:
-        ValueError: if the picture says nothing of this, holds values that are not allowed, or began with noise that no
-            seed gives (`latents=`, or a generator that was used before).
+        ValueError: if the picture says nothing of this, holds values that are not allowed, was changed by a callback or
+            edited, or began with noise that no seed gives (`latents=`, or a generator that was used before).
     """
     made = provenance_of(picture)
+    if made.changed_by_callback:
+        raise ValueError(
+            f"{_name(picture)} was changed by a callback during generation, so its settings do not recreate it"
+        )
+    if made.pixels is not None and made.pixels != _pixels(load_image(picture)):
+        raise ValueError(f"{_name(picture)} was edited after it was generated, so its settings do not recreate it")
     if made.settings["seed"] is None:
         raise ValueError(
             f"{_name(picture)} was generated from latents= or a used generator, which are not in it; pictures that are "
@@ -182,7 +201,9 @@ def describe_picture(picture: ImageSource) -> list[tuple[str, str]]:
     settings = {name: value for name, value in made.settings.items() if name != "prompts"}
     rows: dict[str, Any] = {"prompt": made.settings["prompts"], **settings}
     rows |= {name: value for name, value in made.model.items() if value is not None and name != "name"}
-    rows |= {"model": made.model["name"], **{f"from {name}": digest for name, digest in made.inputs.items()}}
+    rows |= {"model": made.model["name"], **{f"{name} (sha256)": digest for name, digest in made.inputs.items()}}
+    if made.changed_by_callback:
+        rows["changed by callback"] = "yes; the settings do not recreate it"
     rows |= {f"{name} version": value for name, value in made.versions.items()}
     return [(name, "-" if value is None else _printable(str(value))) for name, value in rows.items()]
 
@@ -206,7 +227,7 @@ def _text_of_file(picture: ImageSource, name: str) -> Any:
     except FileNotFoundError as error:
         raise ValueError(f"{name} does not exist") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not a picture that can be read") from error
+        raise ValueError(f"{name} is not a readable image") from error
     except Exception as error:  # Pillow's readers raise nearly anything
         raise ValueError(f"{name} is damaged: {error}") from error
 
@@ -216,6 +237,8 @@ def weights_digest(*modules: nn.Module) -> str:
 
     It reads `SAMPLED` values spread over each tensor, so that it takes milliseconds; training changes them all.
     """
+    from torch import nn
+
     digest = hashlib.sha256()
     for module in modules:
         for name, parameter in module.named_parameters():
@@ -239,11 +262,16 @@ def input_digests(argument: str, given: ImageSource | Sequence[ImageSource]) -> 
     listed = list(given) if isinstance(given, (list, tuple)) else [given]
     found = []
     for one in listed:
-        if isinstance(one, Tensor):
+        if hasattr(one, "detach"):  # a tensor
             found += [_short(one.shape, part.cpu().float().numpy()) for part in (one if one.ndim == 4 else one[None])]
         else:
             found += [_short(image.size, np.asarray(image)) for image in load_images(one)]
     return found
+
+
+def _pixels(picture: Image.Image) -> str:
+    """A short digest of the pixels of an RGB picture, by which edited copies are found."""
+    return _short(picture.size, np.asarray(picture))
 
 
 def _short(shape: Sequence[int], values: np.ndarray) -> str:
@@ -275,7 +303,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_inference_steps": (_whole(1, MAX_STEPS), f"a whole number from 1 to {MAX_STEPS}"),
     "guidance_scale": (_number(1, 1e6), "a number from 1 upwards"),
     "guidance_interval": (_interval, "two numbers from 0 to 1"),
-    "solver": (lambda value: value in tuple(METHODS), f"one of {', '.join(METHODS)}"),
+    "solver": (lambda value: value in SOLVERS, f"one of {', '.join(SOLVERS)}"),
     "shift": (_number(1e-6, 1e6), "a positive number"),
     "strength": (_number(1e-6, 1), "a number above 0 and at most 1"),
     "paste_original": (lambda value: type(value) is bool, "true or false"),
@@ -319,4 +347,7 @@ def _parse(text: str, name: str) -> Provenance:
     model = {key: told["model"].get(key) for key in MODEL}
     interval = settings.get("guidance_interval")
     typed = {**settings, **({"guidance_interval": tuple(interval)} if interval else {})}
-    return Provenance(typed, model, dict(told["inputs"]), dict(told["versions"]))
+    pixels, changed = told.get("pixels"), told.get("changed_by_callback", False)
+    if not (pixels is None or _text(pixels)) or type(changed) is not bool:
+        raise ValueError(f"{name} is damaged: its pixels or changed_by_callback are of another type")
+    return Provenance(typed, model, dict(told["inputs"]), dict(told["versions"]), pixels, changed)

@@ -9,7 +9,7 @@ from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from janusflow.arguments import unknown_argument
+from janusflow.arguments import quoted, unknown_argument
 from janusflow.images import ImageSource
 
 OutputType = Literal["pil", "np", "latent"]
@@ -24,6 +24,8 @@ StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Tensor]], "Mapping[str
 - `latents`: they take x's place;
 - `guidance_scale`: it holds from the next step of this batch on;
 - `stop`: True ends the generation, and the pictures are returned as they are.
+
+A picture that a callback changed says so, and `settings_of` refuses it: its settings do not recreate it.
 
 An exception that the callback raises ends the generation and is raised by `generate`; the model can be used again.
 
@@ -44,14 +46,31 @@ class StepChange:
     guidance_scale: float | None = None
     stop: bool = False
 
+    def changes(self, latents: Tensor, guidance_scale: float, *, last: bool) -> bool:
+        """Whether the picture becomes another one than without the callback.
+
+        Args:
+            latents: x before the callback was called.
+            guidance_scale: of the step before.
+            last: whether this was the last step, after which neither guidance nor stopping has an effect.
+        """
+        if self.latents is not None and not torch.equal(self.latents, latents):
+            return True
+        return not last and (self.stop or self.guidance_scale not in (None, guidance_scale))
+
     @classmethod
     def read(cls, returned: Mapping[str, Any] | None) -> StepChange:
         """The changes in what a callback returned.
 
         Raises:
-            ValueError: for a key that is none of them.
+            ValueError: for another type than a mapping, or a key that is none of them.
         """
         known = list(cls.__dataclass_fields__)
+        if returned is not None and not isinstance(returned, Mapping):
+            raise ValueError(
+                f"callback_on_step_end returned {quoted(returned)}; expected None or a mapping with stop, "
+                "guidance_scale, latents"
+            )
         odd = [str(key) for key in returned or {} if key not in known]
         if odd:
             raise unknown_argument(odd, known, of="the mapping that callback_on_step_end returned")

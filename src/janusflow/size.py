@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from janusflow.arguments import whole_number
+from janusflow.arguments import counted, given, whole_number
 from janusflow.config import JanusFlowConfig
 
 T = TypeVar("T")
@@ -51,7 +51,8 @@ class Size:
             spread = [value for value in spread for _ in range(self.per_prompt)]
         if len(spread) != self.pictures:
             raise ValueError(
-                f"{len(spread)} {name}s were given for {self.prompts} prompts of {self.per_prompt} pictures each"
+                f"{given(len(spread), name)} for {counted(self.prompts, 'prompt')} with "
+                f"{counted(self.per_prompt, 'picture')} each; give one for all, one per prompt, or one per picture"
             )
         return spread
 
@@ -89,6 +90,6 @@ def check_context(config: JanusFlowConfig, prompt_mask: Tensor, image_tokens: in
     longest, room = int(prompt_mask.sum(dim=1).max()), config.text_config.max_position_embeddings
     if longest + 1 + image_tokens > room:
         raise ValueError(
-            f"a prompt has {longest} tokens; beside {image_tokens} image tokens the model's context of {room} "
+            f"a prompt has {longest} tokens; next to {image_tokens} image tokens the model's context of {room} "
             f"holds at most {max(room - 1 - image_tokens, 0)}"
         )

@@ -1,4 +1,4 @@
-"""A conversation in a terminal: lines in, pieces of text out, pictures shown and painted on the way."""
+"""A conversation in a terminal: lines in, pieces of text out, pictures shown and generated on the way."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Talk:
     """The state of one chat.
 
     Args:
-        model: answers and paints.
-        out: folder for painted pictures.
+        model: answers and generates.
+        out: folder for generated pictures.
         max_new_tokens: longest answer.
     """
 
@@ -27,7 +27,7 @@ class Talk:
         self.model, self.out, self.max_new_tokens = model, out, max_new_tokens
         self.messages: list[dict[str, Any]] = []
         self.shown: list[Image.Image] = []
-        self.painted = 0
+        self.generated = 0
 
     def say(self, line: str) -> Iterator[str]:
         """What the model says to a line: an answer, or a note about what a command did.
@@ -41,7 +41,7 @@ class Talk:
             self.shown.append(load_image(rest.strip()))
             yield f"(picture {len(self.shown)} will go with your next message)"
         elif command == "/draw":
-            yield f"(painted {self._draw(rest.strip())}; it will go with your next message)"
+            yield f"(generated {self._draw(rest.strip())}; it will go with your next message)"
         elif command == "/reset":
             self.messages, self.shown = [], []
             yield "(forgotten)"
@@ -54,9 +54,9 @@ class Talk:
         seed = random.randrange(2**31)
         picture = self.model.generate(prompt, seed=seed)[0]
         make_folder(self.out)
-        self.painted += 1
-        while (file := self.out / f"chat-{self.painted:03d}.png").exists():
-            self.painted += 1
+        self.generated += 1
+        while (file := self.out / f"chat-{self.generated:03d}.png").exists():
+            self.generated += 1
         file = save_new_png(picture, file, {"prompt": prompt, "seed": seed})
         self.shown.append(picture)
         return file

@@ -20,14 +20,15 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from janusflow.arguments import whole_number
+from janusflow.arguments import counted, given, whole_number
 from janusflow.device import CPU
 from janusflow.generation import check_seed
 from janusflow.messages import Message
 from janusflow.processor import JanusFlowProcessor
 from janusflow.token_generation import TokenSampling
 
-SAMPLING = ("temperature", "top_p", "top_k")  # greedy decoding does without
+SAMPLING = ("temperature", "top_p", "top_k", "seed")  # what greedy decoding ignores
+CALLER = 5  # stacklevel of the line that calls `Conversational.ask`: ask, _decoding and __init__ lie between
 HALF_A_CHARACTER = "\ufffd"  # what a decoder writes where the bytes of a character are not all there yet
 
 
@@ -49,7 +50,8 @@ class Decoding:
 
     Attributes:
         max_new_tokens: at most; the model's context may end earlier.
-        do_sample: False takes the most likely token.
+        do_sample: False takes the most likely token, whatever the settings of sampling are; a warning names those that
+            are ignored.
         temperature, top_p, top_k: of sampling.
         repetition_penalty: 1 is none.
         seed: of sampling. One number serves every conversation of a batch, so that an answer is the same whatever else
@@ -70,9 +72,9 @@ class Decoding:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")
-        given: Any = self.seed
-        if hasattr(given, "__len__"):
-            object.__setattr__(self, "seed", tuple(map(check_seed, given)))
+        seed: Any = self.seed
+        if hasattr(seed, "__len__"):
+            object.__setattr__(self, "seed", tuple(map(check_seed, seed)))
         elif self.seed is not None:
             object.__setattr__(self, "seed", check_seed(self.seed))
         if not 0 < self.repetition_penalty < float("inf"):
@@ -81,7 +83,8 @@ class Decoding:
             raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
         idle = [name for name in SAMPLING if getattr(self, name) != getattr(Decoding, name)]
         if idle and not self.do_sample:
-            warnings.warn(f"without do_sample=True, {' and '.join(idle)} mean nothing", stacklevel=4)
+            listed = f"{idle[0]} is" if len(idle) == 1 else f"{', '.join(idle[:-1])} and {idle[-1]} are"
+            warnings.warn(f"{listed} ignored without do_sample=True", stacklevel=CALLER)
 
     def config(self, processor: JanusFlowProcessor, room: int) -> GenerationConfig:
         """transformers' configuration, with the tokenizer's end token and at most `room` new tokens."""
@@ -115,7 +118,7 @@ class Decoding:
         else:
             seeds = [self.seed] * conversations
         if len(seeds) != conversations:
-            raise ValueError(f"{len(seeds)} seeds were given for {conversations} conversations")
+            raise ValueError(f"{given(len(seeds), 'seed')} for {counted(conversations, 'conversation')}")
         generators = [torch.Generator(CPU).manual_seed(seed) for seed in seeds]
         uniform = torch.stack([torch.rand(steps, generator=one, dtype=torch.float32, device=CPU) for one in generators])
         sampling = TokenSampling(1.0, True, self.temperature, self.top_k, self.top_p)

@@ -1,6 +1,7 @@
 """Pixels to scaled latents and back: the frozen VAE outside the network.
 
 Shapes: pixels (B, 3, H, W) in [-1, 1], latents (B, C, H/f, W/f) scaled to about unit deviation, f = 8 for the SDXL-VAE.
+diffusers takes seconds to import, so it is imported when a VAE is opened.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import torch
 from annotated_types import Interval, Len
-from diffusers import AutoencoderKL
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, is_accelerate_available
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -27,8 +26,12 @@ from janusflow.device import execution_device
 from janusflow.files import checked, read_json
 from janusflow.offline import cached_if_unreachable, first_line
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
 DEFAULT_VAE = "stabilityai/sdxl-vae"
 Size: TypeAlias = Annotated[int, Interval(ge=1, le=2**13)]
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name for a model's weights
 
 
 class LatentCodec:
@@ -53,6 +56,9 @@ class LatentCodec:
             ValueError: if there is none, or the dtype is float16.
         """
         check_dtype(dtype)
+        with BUILDING, torch.inference_mode(False):  # no module is imported under another thread's patches
+            from diffusers import AutoencoderKL
+            from diffusers.utils import is_accelerate_available
         path = Path(os.path.expanduser(source))
         if (path / "vae").is_dir():
             path = path / "vae"
@@ -177,7 +183,7 @@ def vae_weights(source: str | Path) -> list[Path]:
         return sorted(folder.rglob("*.safetensors"))
     try:
         with cached_if_unreachable(source):
-            return [Path(hf_hub_download(str(source), SAFETENSORS_WEIGHTS_NAME))]
+            return [Path(hf_hub_download(str(source), WEIGHTS))]
     except Exception:  # of many kinds: the hub's, the HTTP library's, the system's; opening it tells more
         return []
 

@@ -134,7 +134,7 @@ def test_a_text_file_gives_a_picture_a_line_and_is_resumed(run: Run, tmp_path: P
             name = f"{beside.name[:-12]}00000000.tmp"
         (out / name).touch()
     again = run("--prompts", file, "-n", 2, "--steps", 1, "--out", out)
-    assert "1 pictures made, 5 were there" in again.stderr
+    assert "1 picture made, 5 were there" in again.stderr
     assert again.stdout.split() == [str(out / rows(out)[3]["file"])]
     assert (out / MANIFEST).read_text() == planned and not list(out.glob("*.tmp"))
     now = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -261,7 +261,7 @@ def test_errors_name_the_line_before_anything_is_made(run: Run, tmp_path: Path, 
 def test_a_file_that_holds_nothing_or_is_not_there(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    for name, words in (("empty.txt", "holds no prompt"), ("no.txt", "does not exist"), ("binary.txt", "as UTF-8")):
+    for name, words in (("empty.txt", "has no prompt"), ("no.txt", "does not exist"), ("binary.txt", "as UTF-8")):
         assert words in sentence(run("--prompts", tmp_path / name, "--out", tmp_path / "out"))
 
 
@@ -281,7 +281,49 @@ def test_what_is_made_before_a_failure_is_kept(run: Run, tmp_path: Path, monkeyp
     assert "out of memory" in sentence(run("--prompts", file, "--steps", 1, "--batch-size", 1, "--out", out))
     assert len(list(out.glob("*.png"))) == 2 and len(rows(out)) == 3
     result = run("--prompts", file, "--steps", 1, "--batch-size", 1, "--out", out)
-    assert "1 pictures made, 2 were there" in result.stderr and calls[-1] == ["c"]
+    assert "1 picture made, 2 were there" in result.stderr and calls[-1] == ["c"]
+
+
+def test_an_interrupted_run_says_how_far_it_is_and_is_continued(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "prompts.txt", tmp_path / "out"
+    file.write_text("a\nb\nc\n")
+    generate, calls = JanusFlow.generate, []
+
+    def interrupt_second(self: JanusFlow, prompts: list[str], **settings: Any) -> Any:
+        calls.append(prompts)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return generate(self, prompts, **settings)
+
+    interrupt_second.__signature__ = signature(generate)  # type: ignore[attr-defined]
+    monkeypatch.setattr(JanusFlow, "generate", interrupt_second)
+    stopped = run("--prompts", file, "--steps", 1, "--batch-size", 1, "--out", out)
+    assert stopped.exit_code == 130
+    assert "stopped: 1 of 3 pictures are made; the same command continues" in stopped.stderr
+    assert "2 pictures made, 1 were there" in run("--prompts", file, "--steps", 1, "--out", out).stderr
+
+
+def test_a_manifest_of_an_earlier_version_keeps_its_random_seeds(run: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "prompts.txt", tmp_path / "out"
+    file.write_text("a star\n")
+    assert run("--prompts", file, "--steps", 1, "--out", out).exit_code == 0
+    (row,) = rows(out)
+    assert row.pop("random_seed") is True
+    (out / MANIFEST).write_text(json.dumps({**row, "drawn": True}) + "\n")
+    assert "0 pictures made, 1 were there" in run("--prompts", file, "--steps", 1, "--out", out).stderr
+
+
+def test_a_picture_that_a_callback_changed_is_not_generated_again(
+    run: Run, small_model: JanusFlow, tmp_path: Path
+) -> None:
+    (picture,) = small_model.generate(
+        "a star", num_inference_steps=2, callback_on_step_end=lambda *_: {"guidance_scale": 1.0}
+    )
+    picture.save(tmp_path / "cb.png")
+    said = sentence(run("--from", tmp_path / "cb.png", "--out", tmp_path / "new"))
+    assert "cb.png' was changed by a callback during generation, so its settings do not recreate it" in said
 
 
 def test_pictures_are_saved_though_nobody_reads_their_names(

@@ -20,7 +20,7 @@ janusflow ask picture.png "what color is the circle?"
 janusflow COMMAND --help"""
 app = typer.Typer(
     name="janusflow",
-    help="JanusFlow: one model that sees and draws.",
+    help="JanusFlow: one model that understands and generates images.",
     epilog=EXAMPLES,
     no_args_is_help=True,
     add_completion=False,

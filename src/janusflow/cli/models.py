@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import warnings
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,6 +14,7 @@ import typer
 
 from janusflow.arguments import quoted, whole_text
 from janusflow.cli.options import (
+    MODEL_HELP,
     Adapter,
     Debug,
     Device,
@@ -39,10 +42,10 @@ def generate(
         Optional[Path], typer.Option("--prompts", help="File with a prompt in each line, or .jsonl; can be resumed.")
     ] = None,
     source: Annotated[
-        Optional[Path], typer.Option("--from", help="A PNG that was generated, to generate again.")
+        Optional[Path], typer.Option("--from", help="A generated PNG, to generate it again.")
     ] = None,
     model: Annotated[
-        Optional[str], typer.Option("--model", "-m", help="'tiny' (the default), a folder, or a hub id.")
+        Optional[str], typer.Option("--model", "-m", help=MODEL_HELP, show_default="tiny, or that of --from")
     ] = None,
     vae: Vae = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
@@ -51,7 +54,7 @@ def generate(
     guidance: Annotated[
         Optional[float], typer.Option(help="Weight of the prompt; 1 is none. By default 2, and 5 for Janus.")
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Of the first picture of each prompt; by default random.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")] = None,
     solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
     shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
     height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
@@ -67,7 +70,7 @@ def generate(
     temperature: Annotated[Optional[float], typer.Option(help="Of a Janus model's codes; 1 by default.")] = None,
     top_k: Annotated[Optional[int], typer.Option(help="Of a Janus model's codes; all by default.")] = None,
     top_p: Annotated[Optional[float], typer.Option(help="Of a Janus model's codes; 1 by default.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures painted at once.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Pictures generated at once.")] = 16,
     adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -77,12 +80,12 @@ def generate(
 ) -> None:
     """Generate pictures from words.
 
-    Writes PNG files that carry prompt, seed and settings, each as soon as it is made, and a contact sheet when there
-    are several.
+    Writes PNG files that carry prompt, seed and settings, each as soon as it is made; and, without --prompts, a contact
+    sheet when there are several.
 
     With --prompts FILE every line is a prompt or, in a .jsonl file, an object such as {"prompt": "a star", "seed": 7,
-    "steps": 30, "guidance": 2, "size": 512, "n": 4}. The same command continues a run that was stopped: what is there
-    with the same settings is not made again, and manifest.jsonl lists every picture.
+    "steps": 30, "guidance": 2, "size": 512, "n": 4}. The same command continues a run that was stopped: pictures
+    that are there with the same settings are not made again, and manifest.jsonl lists every requested picture.
 
     With --from PICTURE the model, prompt, seed and settings are those of that picture; options that are given replace
     them.
@@ -99,18 +102,27 @@ def generate(
 
       janusflow generate --from pictures/001-three-stars-0.png --steps 50
     """
-    from janusflow.cli.pictures import check_again, from_words, merged, opening_of
-    from janusflow.cli.prompt_file import from_file
-    from janusflow.generation import choose_seeds
-    from janusflow.provenance import provenance_of, settings_of
-    from janusflow.sheet import output_folder
-
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that no file is half-written
     if num_images < 1:
         raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
     if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
         raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (with another prompt, if you like)")
     prompts = [whole_text("the prompt", prompt) for prompt in prompts or []]
+    from janusflow.cli.prompt_lines import lines_of  # files are checked before torch is imported, which takes seconds
+    from janusflow.provenance import provenance_of, settings_of
+
+    texts = None if prompt_file is None else lines_of(prompt_file)
+    made = None if source is None else provenance_of(source)
+    before = None if source is None else settings_of(source)
+    for given in (image, mask):
+        if given is not None and not given.expanduser().exists():
+            raise ValueError(f"picture {quoted(str(given))} does not exist")
+
+    from janusflow.cli.pictures import check_again, from_words, merged, opening_of
+    from janusflow.cli.prompt_file import from_file
+    from janusflow.generation import choose_seeds
+    from janusflow.sheet import output_folder
+
     asked: dict[str, Any] = {
         "num_inference_steps": steps,
         "guidance_scale": guidance,
@@ -135,9 +147,8 @@ def generate(
         "quantize": quantize,
         "sft_format": sft_format,
     }
-    made = None if source is None else provenance_of(source)
-    if made is not None and source is not None:
-        asked, opening = merged(settings_of(source), asked), merged(opening_of(made), opening)
+    if made is not None and before is not None:
+        asked, opening = merged(before, asked), merged(opening_of(made), opening)
         prompts = prompts or [made.settings["prompts"]]
         del asked["prompts"]
     first = asked.pop("seed")
@@ -148,8 +159,8 @@ def generate(
         settings = _settings(opened, asked)
         if made is not None and source is not None:
             check_again(opened, made, asked, source)
-        if prompt_file is not None:
-            from_file(opened, prompt_file, settings, out, pictures=num_images, seed=first, batch_size=batch_size)
+        if prompt_file is not None and texts is not None:
+            from_file(opened, prompt_file, texts, settings, out, pictures=num_images, seed=first, batch_size=batch_size)
         else:
             named = [prompt for prompt in prompts for _ in range(num_images)]
             from_words(opened, named, seeds, settings, out, batch_size)
@@ -164,10 +175,10 @@ def ask(
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is written.")] = False,
     max_new_tokens: MaxNewTokens = 512,
     temperature: Annotated[
-        Optional[float], typer.Option(help="Sample with it; 0, the default, takes the likeliest.")
+        Optional[float], typer.Option(help="Sample with this temperature; 0, the default, takes the most likely token.")
     ] = None,
-    top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    seed: Annotated[Optional[int], typer.Option(help="Of sampling.")] = None,
+    top_p: Annotated[float, typer.Option(help="Top-p of sampling; needs --temperature.")] = 1.0,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of sampling; needs --temperature.")] = None,
     adapter: Adapter = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -179,7 +190,7 @@ def ask(
 
     [bold]Examples[/bold]
 
-      janusflow ask scene.png "what colour is the circle?"
+      janusflow ask scene.png "what color is the circle?"
 
       janusflow ask first.png second.png "which one shows a star?" --stream
     """
@@ -189,14 +200,21 @@ def ask(
     question = whole_text("the question", question)
     if not pictures and Path(question).suffix.lower() in PICTURES and " " not in question:
         raise ValueError(
-            f"{quoted(question)} is no file, and no question stands after it: janusflow ask PICTURE QUESTION"
+            f"{quoted(question)} is not a file, and no question follows it: janusflow ask PICTURE QUESTION"
         )
     if top_p != 1 and not temperature:
-        raise ValueError(f"--top-p {top_p} means nothing without --temperature")
+        raise ValueError(f"--top-p {top_p} has no effect without --temperature; give both or neither")
+    for picture in pictures:
+        if not picture.startswith("data:") and not Path(picture).expanduser().exists():
+            raise ValueError(f"picture {quoted(picture)} does not exist")
     answerer = _open(model, None, dtype, device, adapter, quantize, sft_format)
-    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "do_sample": bool(temperature)}
+    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     if temperature:
-        decoding.update(temperature=temperature, top_p=top_p)
+        decoding.update(do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
+    elif seed is not None:
+        from janusflow.generation import check_seed
+
+        warnings.warn(f"--seed {check_seed(seed)} is ignored without --temperature", stacklevel=2)
     if stream:
         for piece in answerer.stream(question, pictures, **decoding):
             print(piece, end="", flush=True)
@@ -216,7 +234,7 @@ def _is_file(text: str) -> bool:
 def chat(
     model: Model = "tiny",
     vae: Vae = None,
-    out: Annotated[Path, typer.Option(help="Folder for what /draw paints.")] = Path("pictures"),
+    out: Annotated[Path, typer.Option(help="Folder for what /draw generates.")] = Path("pictures"),
     max_new_tokens: MaxNewTokens = 512,
     adapter: Adapter = None,
     device: Device = "auto",
@@ -225,9 +243,9 @@ def chat(
     sft_format: SftFormat = None,
     debug: Debug = False,
 ) -> None:
-    """Talk about pictures and have some painted, in many turns.
+    """Talk about pictures and generate some, in many turns.
 
-    [bold]In the chat[/bold]: /image FILE shows the model a picture, /draw PROMPT paints one and shows it too, /reset
+    [bold]In the chat[/bold]: /image FILE shows the model a picture, /draw PROMPT generates one and shows it too, /reset
     starts over, /quit ends.
 
     [bold]Example[/bold]
@@ -258,7 +276,7 @@ def chat(
 @one_sentence
 def info(
     place: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="'tiny', a folder, or a hub id; or a PNG that was generated.")
+        str, typer.Argument(metavar="[MODEL]", help=f"{MODEL_HELP[:-1]}; or a generated PNG.")
     ] = "",
     model: Model = "tiny",
     device: Device = "auto",
@@ -275,14 +293,16 @@ def info(
 
       janusflow info pictures/001-three-stars-0.png
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    if Path(place).suffix.lower() in PICTURES and not Path(place).expanduser().exists():
+        raise ValueError(f"picture {quoted(place)} does not exist")
     if _is_file(place):
         from janusflow.provenance import describe_picture
 
         print("\n".join(f"{name:<20} {value}" for name, value in describe_picture(place)))
         return
+
+    from rich.console import Console
+    from rich.table import Table
 
     from janusflow.checkpoint.describe import describe
     from janusflow.device import resolve_device, resolve_dtype
@@ -340,12 +360,12 @@ def convert(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo"),
     model: Model = "tiny",
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the pictures.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     debug: Debug = False,
 ) -> None:
-    """Paint one picture of each kind, ask about a painted and a rendered one, and check everything.
+    """Generate one picture of each kind, ask about a generated and a rendered one, and check everything.
 
     [bold]Example[/bold]
 
@@ -367,14 +387,13 @@ def _open(
     quantize: str | None = None,
     sft_format: str | None = None,
 ) -> JanusFlow:
-    from diffusers.utils import logging as diffusers_logging
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it is imported when a VAE is opened
     from transformers.utils import logging as transformers_logging
 
     from janusflow.pipeline import JanusFlow
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
     return JanusFlow.from_pretrained(
         model, vae=vae, dtype=dtype, device=device, adapter=adapter, sft_format=sft_format, quantize=quantize
     )

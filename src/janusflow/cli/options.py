@@ -1,8 +1,10 @@
-"""Options that several commands share, and how a user's error is told."""
+"""Options that several commands share, and how a user's error is reported."""
 
 from __future__ import annotations
 
 import functools
+import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,11 +16,12 @@ from typer.core import TyperCommand
 
 from janusflow.arguments import nearest, quoted
 
-Model = Annotated[str, typer.Option("--model", "-m", help="'tiny' (in the package), a folder, or a hub id.")]
+MODEL_HELP = "'tiny' (in the package), a folder, or a hub id."
+Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 Vae = Annotated[Optional[str], typer.Option(help="Folder or hub id of the VAE, if not the model's own.")]
 Adapter = Annotated[Optional[Path], typer.Option(help="Folder of low-rank adapters to put into the model.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
-Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: large matrices in so many bits (torchao).")]
+Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: quantize the large matrices to 8 or 4 bits (torchao).")]
 SftFormat = Annotated[
     Optional[str], typer.Option(help="Another chat template than the checkpoint's: deepseek_old, deepseek.")
 ]
@@ -47,7 +50,11 @@ class SuggestingCommand(TyperCommand):
 
 
 def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns a user's error into one sentence on stderr and exit code 2; `--debug` lets it through."""
+    """Turns a user's error into one sentence on stderr and exit code 2; `--debug` lets it through.
+
+    The lines of each paragraph of the command's docstring are joined: typer's help keeps line breaks, and a terminal
+    that is narrower would wrap the text twice.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -67,4 +74,5 @@ def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
                 print(stopped, file=sys.stderr)
             raise typer.Exit(130) from None
 
+    run.__doc__ = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.getdoc(command) or "")
     return run

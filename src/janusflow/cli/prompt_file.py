@@ -1,15 +1,13 @@
-"""Files of prompts for `janusflow generate --prompts`: read, checked whole, planned, and made as far as it is missing.
+"""The pictures of `janusflow generate --prompts`: checked whole, planned, and generated as far as they are missing.
 
-`manifest.jsonl` in the folder has a row for each picture, with its file, line, prompt, seed and settings. A picture
-that is there and was made with these is not made again.
+`manifest.jsonl` in the folder has a row for each requested picture, with its file, line, prompt, seed and settings. It
+is written before the first picture. A picture that is there and was made with these is not made again.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import re
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,110 +17,27 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from janusflow.arguments import whole_text
+from janusflow.arguments import counted
 from janusflow.cli.pictures import Job, make, say, slug
+from janusflow.cli.prompt_lines import Line, read_lines
 from janusflow.files import checked, loads, write_text
 from janusflow.generation import Sampling, choose_strength
 from janusflow.janus import Janus
 from janusflow.pipeline import JanusFlow
-from janusflow.provenance import ALLOWED, input_digests, provenance_of
+from janusflow.provenance import input_digests, provenance_of
 from janusflow.size import check_context, check_size
 from janusflow.token_generation import TokenSampling
 
 MANIFEST = "manifest.jsonl"
 SAME_MODEL = ("digest", "dtype", "quantize", "sft_format")  # of a picture that counts as made already
-SHORT = {
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "n": "num_images_per_prompt",
-    "num_images": "num_images_per_prompt",
-}
-SEEDS = 2**32  # of which one is drawn where none is given
+SEEDS = 2**32  # a random one is below it
 INPUTS = ("image", "mask")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a file of prompts: its number, its prompt, how many pictures, from which seed if any, and how."""
-
-    number: int
-    prompt: str
-    pictures: int | None
-    seed: int | None
-    settings: Mapping[str, Any]
-
-
-def read_prompt_file(file: Path, known: Sequence[str]) -> list[Line]:
-    """The lines of a text file (a prompt each) or of a .jsonl file (an object with `prompt` and settings each).
-
-    Args:
-        file: UTF-8; empty lines are left out.
-        known: settings that the model takes.
-
-    Raises:
-        ValueError: naming the line, for what cannot be read or is not allowed.
-    """
-    try:
-        text = file.expanduser().read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ValueError(f"--prompts {str(file)!r} does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--prompts {str(file)!r} cannot be read as UTF-8 text: {error}") from error
-    objects = file.suffix.lower() in (".jsonl", ".ndjson", ".json")
-    lines = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            lines.append(_read_object(number, line, known) if objects else Line(number, line.strip(), None, None, {}))
-        except ValueError as error:
-            raise ValueError(f"line {number} of {file}: {error}") from error
-    if not lines:
-        raise ValueError(f"--prompts {str(file)!r} holds no prompt")
-    return lines
-
-
-def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
-    try:
-        row = loads(line)
-    except ValueError as error:
-        raise ValueError(f"it is not JSON ({error})") from error
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
-        raise ValueError('expected an object with a prompt, such as {"prompt": "a red circle", "seed": 0}')
-    given = {name: value for name, value in row.items() if value is not None and name != "prompt"}
-    settings: dict[str, Any] = {SHORT.get(name, name): value for name, value in given.items()}
-    settings |= _size(settings.pop("size", None))
-    pictures = settings.pop("num_images_per_prompt", None)
-    if pictures is not None and (type(pictures) is not int or pictures < 1):
-        raise ValueError(f"n is {str(pictures)[:40]!r}; expected a whole number from 1 upwards")
-    for name, value in settings.items():
-        if name not in known or name not in ALLOWED or name == "prompts":
-            names = [*(name for name in known if name in ALLOWED and name != "prompts"), *SHORT, "size"]
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(dict.fromkeys(names))}"
-            raise ValueError(f"it has an unknown setting {name[:40]!r}{hint}")
-        holds, allowed = ALLOWED[name]
-        if not holds(value):
-            raise ValueError(f"{name} is {str(value)[:40]!r}; expected {allowed}")
-    if "guidance_interval" in settings:
-        settings["guidance_interval"] = tuple(settings["guidance_interval"])
-    return Line(number, whole_text("prompt", row["prompt"].strip()), pictures, settings.pop("seed", None), settings)
-
-
-def _size(value: Any) -> dict[str, int]:
-    """{"height", "width"} of 512, "512x384" (width first) or [512, 384]."""
-    if value is None:
-        return {}
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value) if isinstance(value, str) else None
-    found = [int(side) for side in sides.groups()] if sides else [value] * 2 if type(value) is int else value
-    if not isinstance(found, list) or len(found) != 2 or not all(type(side) is int for side in found):
-        raise ValueError(f"size is {str(value)[:40]!r}; expected pixels, such as 512 or '512x384' (width x height)")
-    return {"width": found[0], "height": found[1]}
 
 
 def from_file(
     model: JanusFlow,
     file: Path,
+    texts: Sequence[tuple[int, str]],
     settings: Mapping[str, Any],
     out: Path,
     *,
@@ -130,18 +45,24 @@ def from_file(
     seed: int | None,
     batch_size: int,
 ) -> None:
-    """Makes the pictures of a file of prompts that are not there yet.
+    """Generates the pictures of a file of prompts that are not there yet.
 
     Args:
         model: makes them.
-        file: see `read_prompt_file`.
+        file: of prompts, for errors and its kind.
+        texts: its lines, see `janusflow.cli.prompt_lines.lines_of`.
         settings: where a line has none of its own.
         out: folder of the pictures and the manifest.
         pictures: of each prompt, where the line does not say.
-        seed: of each prompt's first picture, where the line does not say; None draws one, which the manifest keeps.
-        batch_size: pictures made at once.
+        seed: of each prompt's first picture, where the line does not say; with None it is random, and the manifest keeps
+            it.
+        batch_size: pictures generated at once.
+
+    Raises:
+        ValueError: naming the line, for what is not allowed.
+        KeyboardInterrupt: saying how many pictures are made, when the command is interrupted.
     """
-    lines = read_prompt_file(file, list(signature(model.generate).parameters))
+    lines = read_lines(file, texts, list(signature(model.generate).parameters))
     resolved = []
     for line in lines:
         try:
@@ -153,9 +74,17 @@ def from_file(
         jobs, rows = _plan(lines, resolved, out, made, pictures, seed)
         write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         waiting = [job for job in jobs if not made.is_there(job)]
-        for job, _ in make(model, sorted(waiting, key=lambda job: json.dumps(_plain(job.settings))), batch_size):
-            say(job.file)
-    print(f"{len(waiting)} pictures made, {len(jobs) - len(waiting)} were there; see {out / MANIFEST}", file=sys.stderr)
+        before = len(jobs) - len(waiting)
+        try:
+            for job, _ in make(model, sorted(waiting, key=lambda job: json.dumps(_plain(job.settings))), batch_size):
+                say(job.file)
+        except KeyboardInterrupt as stopped:
+            done = before + sum(job.file.exists() for job in waiting)
+            verb = "is" if len(jobs) == 1 else "are"
+            raise KeyboardInterrupt(
+                f"stopped: {done} of {counted(len(jobs), 'picture')} {verb} made; the same command continues"
+            ) from stopped
+    print(f"{counted(len(waiting), 'picture')} made, {before} were there; see {out / MANIFEST}", file=sys.stderr)
 
 
 @contextmanager
@@ -236,6 +165,8 @@ class _Made:
         for text in file.read_bytes().splitlines() if file.is_file() else []:
             try:
                 row = loads(text)
+                if isinstance(row, dict) and "drawn" in row:  # its name in manifests of earlier versions
+                    row["random_seed"] = row.pop("drawn")
                 found = asdict(checked(_Row, row, file))
                 self.rows.setdefault(_planned(row), []).append(found)
             except ValueError:
@@ -260,6 +191,7 @@ class _Made:
             found.settings == {"prompts": job.prompt, "seed": job.seed, **wanted}
             and found.inputs == self.inputs
             and all(found.model[name] == self.identity.get(name) for name in SAME_MODEL)
+            and not found.changed_by_callback
         )
 
 
@@ -268,7 +200,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _planned(row: Mapping[str, Any]) -> str:
-    """A row without what may change from run to run: by this a seed that was drawn is found again."""
+    """A row without what may change from run to run: by this a random seed is found again."""
     kept = {name: value for name, value in row.items() if name not in ("file", "line", "seed")}
     return json.dumps(kept, sort_keys=True)
 
@@ -284,7 +216,7 @@ def _plan(
         first = line.seed if line.seed is not None else seed
         for number in range(line.pictures or pictures):
             given = None if first is None else first + number
-            row = {"prompt": line.prompt, "picture": number, "drawn": given is None, **_plain(settings)}
+            row = {"prompt": line.prompt, "picture": number, "random_seed": given is None, **_plain(settings)}
             before = made.take(_planned(row), given)
             if given is None:
                 given = before["seed"] if before else secrets.randbelow(SEEDS)

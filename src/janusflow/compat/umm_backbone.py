@@ -32,7 +32,7 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> hub id, generati
 }
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "half": "float16"}
 DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
-SAMPLING = ("temperature", "top_p", "top_k")  # mean nothing to greedy decoding, which is often told them all the same
+SAMPLING = ("temperature", "top_p", "top_k", "seed")  # ignored by greedy decoding, which often gets them all the same
 LARGEST_SIZE = 1024
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 

@@ -1,0 +1,109 @@
+"""The lines of a file of prompts, read and checked without a model; `janusflow.cli.prompt_file` generates them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from janusflow.arguments import whole_text
+from janusflow.files import loads
+from janusflow.provenance import ALLOWED
+
+SHORT = {
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "n": "num_images_per_prompt",
+    "num_images": "num_images_per_prompt",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file of prompts: its number, its prompt, how many pictures, from which seed if any, and how."""
+
+    number: int
+    prompt: str
+    pictures: int | None
+    seed: int | None
+    settings: Mapping[str, Any]
+
+
+def lines_of(file: Path) -> list[tuple[int, str]]:
+    """The lines of a UTF-8 file that are not empty, with their numbers from 1.
+
+    Raises:
+        ValueError: if it cannot be read, or all of them are empty.
+    """
+    try:
+        text = file.expanduser().read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ValueError(f"--prompts {str(file)!r} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--prompts {str(file)!r} cannot be read as UTF-8 text: {error}") from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise ValueError(f"--prompts {str(file)!r} has no prompt; expected one in each line")
+    return lines
+
+
+def read_lines(file: Path, texts: Sequence[tuple[int, str]], known: Sequence[str]) -> list[Line]:
+    """The lines of a text file (a prompt each) or of a .jsonl file (an object with `prompt` and settings each).
+
+    Args:
+        file: its name says which of the two it is.
+        texts: see `lines_of`.
+        known: settings that the model takes.
+
+    Raises:
+        ValueError: naming the line, for what is not allowed.
+    """
+    objects = file.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    lines = []
+    for number, line in texts:
+        try:
+            lines.append(_read_object(number, line, known) if objects else Line(number, line.strip(), None, None, {}))
+        except ValueError as error:
+            raise ValueError(f"line {number} of {file}: {error}") from error
+    return lines
+
+
+def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
+    try:
+        row = loads(line)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+        raise ValueError('expected an object with a prompt, such as {"prompt": "a red circle", "seed": 0}')
+    given = {name: value for name, value in row.items() if value is not None and name != "prompt"}
+    settings: dict[str, Any] = {SHORT.get(name, name): value for name, value in given.items()}
+    settings |= _size(settings.pop("size", None))
+    pictures = settings.pop("num_images_per_prompt", None)
+    if pictures is not None and (type(pictures) is not int or pictures < 1):
+        raise ValueError(f"n is {str(pictures)[:40]!r}; expected a whole number from 1 upwards")
+    for name, value in settings.items():
+        if name not in known or name not in ALLOWED or name == "prompts":
+            names = [*(name for name in known if name in ALLOWED and name != "prompts"), *SHORT, "size"]
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(dict.fromkeys(names))}"
+            raise ValueError(f"it has an unknown setting {name[:40]!r}{hint}")
+        holds, allowed = ALLOWED[name]
+        if not holds(value):
+            raise ValueError(f"{name} is {str(value)[:40]!r}; expected {allowed}")
+    if "guidance_interval" in settings:
+        settings["guidance_interval"] = tuple(settings["guidance_interval"])
+    return Line(number, whole_text("prompt", row["prompt"].strip()), pictures, settings.pop("seed", None), settings)
+
+
+def _size(value: Any) -> dict[str, int]:
+    """{"height", "width"} of 512, "512x384" (width first) or [512, 384]."""
+    if value is None:
+        return {}
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value) if isinstance(value, str) else None
+    found = [int(side) for side in sides.groups()] if sides else [value] * 2 if type(value) is int else value
+    if not isinstance(found, list) or len(found) != 2 or not all(type(side) is int for side in found):
+        raise ValueError(f"size is {str(value)[:40]!r}; expected pixels, such as 512 or '512x384' (width x height)")
+    return {"width": found[0], "height": found[1]}
