@@ -1,4 +1,4 @@
-"""The demonstration generates one of each kind, asks about a generated and a rendered picture, and says what was right."""
+"""The demonstration generates one of each kind, asks about it and a rendered picture, and says what was right."""
 
 from __future__ import annotations
 

@@ -139,7 +139,9 @@ def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow) 
 
 def test_any_size_in_multiples_of_16_and_one_warning(small_folder: Path, vae_folder: Path) -> None:
     model = JanusFlow.from_pretrained(small_folder, vae=vae_folder, device="cpu")
-    with pytest.warns(UserWarning, match="generating at 32 x 96 .width x height.; these weights were trained at 64 x 64"):
+    with pytest.warns(
+        UserWarning, match="generating at 32 x 96 .width x height.; these weights were trained at 64 x 64"
+    ):
         (picture,) = model.generate(PROMPT, height=96, width=32, num_inference_steps=2)
     assert picture.size == (32, 96)
     with warnings.catch_warnings():

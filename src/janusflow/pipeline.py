@@ -434,6 +434,7 @@ class JanusFlow(Conversational):
         if (height, width) != (trained, trained) and not self._warned_of_size:
             self._warned_of_size = True
             warnings.warn(
-                f"generating at {width} x {height} (width x height); these weights were trained at {trained} x {trained}",
+                f"generating at {width} x {height} (width x height); "
+                f"these weights were trained at {trained} x {trained}",
                 stacklevel=5,
             )

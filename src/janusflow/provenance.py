@@ -259,7 +259,7 @@ def input_digests(argument: str, given: ImageSource | Sequence[ImageSource]) -> 
     """
     if argument == "mask":
         return [_short(mask.shape, mask) for mask in load_masks(given)]
-    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     found = []
     for one in listed:
         if hasattr(one, "detach"):  # a tensor

@@ -1,7 +1,7 @@
 """Pixels to scaled latents and back: the frozen VAE outside the network.
 
 Shapes: pixels (B, 3, H, W) in [-1, 1], latents (B, C, H/f, W/f) scaled to about unit deviation, f = 8 for the SDXL-VAE.
-diffusers takes seconds to import, so it is imported when a VAE is opened.
+diffusers' autoencoders take a second to import, so this happens when a VAE is opened.
 """
 
 from __future__ import annotations

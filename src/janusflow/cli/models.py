@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import warnings
@@ -41,9 +40,7 @@ def generate(
     prompt_file: Annotated[
         Optional[Path], typer.Option("--prompts", help="File with a prompt in each line, or .jsonl; can be resumed.")
     ] = None,
-    source: Annotated[
-        Optional[Path], typer.Option("--from", help="A generated PNG, to generate it again.")
-    ] = None,
+    source: Annotated[Optional[Path], typer.Option("--from", help="A generated PNG, to generate it again.")] = None,
     model: Annotated[
         Optional[str], typer.Option("--model", "-m", help=MODEL_HELP, show_default="tiny, or that of --from")
     ] = None,
@@ -54,7 +51,9 @@ def generate(
     guidance: Annotated[
         Optional[float], typer.Option(help="Weight of the prompt; 1 is none. By default 2, and 5 for Janus.")
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")] = None,
+    seed: Annotated[
+        Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")
+    ] = None,
     solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
     shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
     height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
@@ -275,9 +274,7 @@ def chat(
 
 @one_sentence
 def info(
-    place: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help=f"{MODEL_HELP[:-1]}; or a generated PNG.")
-    ] = "",
+    place: Annotated[str, typer.Argument(metavar="[MODEL]", help=f"{MODEL_HELP[:-1]}; or a generated PNG.")] = "",
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -387,13 +384,14 @@ def _open(
     quantize: str | None = None,
     sft_format: str | None = None,
 ) -> JanusFlow:
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it is imported when a VAE is opened
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     from janusflow.pipeline import JanusFlow
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
     return JanusFlow.from_pretrained(
         model, vae=vae, dtype=dtype, device=device, adapter=adapter, sft_format=sft_format, quantize=quantize
     )

@@ -21,7 +21,9 @@ Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 Vae = Annotated[Optional[str], typer.Option(help="Folder or hub id of the VAE, if not the model's own.")]
 Adapter = Annotated[Optional[Path], typer.Option(help="Folder of low-rank adapters to put into the model.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
-Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: quantize the large matrices to 8 or 4 bits (torchao).")]
+Quantize = Annotated[
+    Optional[str], typer.Option(help="int8 or int4: quantize the large matrices to 8 or 4 bits (torchao).")
+]
 SftFormat = Annotated[
     Optional[str], typer.Option(help="Another chat template than the checkpoint's: deepseek_old, deepseek.")
 ]

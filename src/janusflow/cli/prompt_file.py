@@ -54,8 +54,8 @@ def from_file(
         settings: where a line has none of its own.
         out: folder of the pictures and the manifest.
         pictures: of each prompt, where the line does not say.
-        seed: of each prompt's first picture, where the line does not say; with None it is random, and the manifest keeps
-            it.
+        seed: of each prompt's first picture, where the line does not say; with None it is random, and the manifest
+            keeps it.
         batch_size: pictures generated at once.
 
     Raises:
