@@ -29,7 +29,7 @@ def test_painting_shows_a_bar_on_a_terminal_alone(
         ["a star", "a circle"], num_inference_steps=2, batch_size=1, output_type="latent", progress=wanted
     )
     shown = capsys.readouterr()
-    assert ("painting" in shown.err and "4/4" in shown.err) == seen
+    assert ("generating" in shown.err and "4/4" in shown.err) == seen
     assert bool(shown.err) == seen and not shown.out
 
 
