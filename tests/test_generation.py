@@ -289,7 +289,7 @@ def test_a_picture_is_cropped_not_squeezed() -> None:
         ({"height": 100}, "height is 100; expected a positive multiple of 16"),
         ({"width": -16}, "width is -16"),
         ({"height": 0}, "height is 0"),
-        ({"height": 160_000, "width": 160_000}, "a prompt has .* tokens; beside .* image tokens"),
+        ({"height": 160_000, "width": 160_000}, "a prompt has .* tokens; next to .* image tokens"),
         ({"width": 64.0}, "width is 64.0"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"batch_size": 0}, "batch_size is 0"),

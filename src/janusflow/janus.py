@@ -197,7 +197,7 @@ class Janus(Conversational):
         room = self.network.config.text_config.max_position_embeddings
         if longest + drawn > room:
             raise ValueError(
-                f"a prompt has {longest} tokens; beside {drawn} image tokens the model's context of {room} "
+                f"a prompt has {longest} tokens; next to {drawn} image tokens the model's context of {room} "
                 f"holds at most {max(room - drawn, 0)}"
             )
 
