@@ -150,7 +150,7 @@ def _check_files(folder: Path) -> None:
     raw = checked(dict[str, Any], read_json(file), file)
     names = {entry.name for entry in fields(_Config)}
     checked(_Config, {name: value for name, value in raw.items() if name in names}, file)
-    weights = sorted(folder.glob(f"{Path(SAFETENSORS_WEIGHTS_NAME).stem}*.safetensors"))
+    weights = sorted(folder.glob(f"{Path(WEIGHTS).stem}*.safetensors"))
     stored = 0
     for part in weights:
         try:
