@@ -145,7 +145,7 @@ def test_truncated_anywhere(suffix: str) -> None:
     noise.save(buffer, format={"jpg": "JPEG", "tiff": "TIFF"}.get(suffix, suffix.upper()))
     whole = buffer.getvalue()
     for keep in (1, 7, 20, len(whole) // 3, len(whole) // 2, len(whole) * 9 // 10):
-        with pytest.raises(ValueError, match="damaged|no picture"):
+        with pytest.raises(ValueError, match="damaged|not a readable image"):
             load_image(whole[:keep])
 
 
@@ -154,10 +154,10 @@ def test_missing_folder_text_and_address(tmp_path: Path) -> None:
     for source, words in (
         (tmp_path / "missing.png", "does not exist"),
         (tmp_path, "is a folder"),
-        (tmp_path / "notes.txt", "is no picture"),
+        (tmp_path / "notes.txt", "is not a readable image"),
         ("https://example.com/cat.png", "is an address"),
         ("data:image/png;base64,@@@", "base64"),
-        (b"GIF89a", "damaged|no picture"),
+        (b"GIF89a", "damaged|not a readable image"),
         (7, "a picture is a path"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -168,6 +168,8 @@ def _check_files(folder: Path) -> None:
     if not weights:
         return
     try:
+        from diffusers import AutoencoderKL
+
         with BUILDING, torch.device("meta"):
             wanted = sum(value.numel() for value in AutoencoderKL.from_config(raw).parameters())
     except Exception as error:  # of many kinds: names of blocks, and sizes that do not go together

@@ -144,7 +144,7 @@ def test_crops_are_square_whole_height_and_random_or_centred() -> None:
         ("understanding", Record("r", text="x"), "no picture to understand"),
         ("generation", Record("r", (PICTURE,)), "no picture with a text"),
         ("generation", Record("r", (PICTURE, PICTURE), text="x"), "2 pictures"),
-        ("generation", Record("r", (b"broken",), text="x"), "no picture"),
+        ("generation", Record("r", (b"broken",), text="x"), "not a readable image"),
         ("understanding", Record("r", ("missing.png",), text="x"), "does not exist"),
         ("understanding", Record("r", (PICTURE,)), "says nothing about its picture"),
         ("understanding", Record("r", (PICTURE,), text="star " * 9000), "more than 2048"),

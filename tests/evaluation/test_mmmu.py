@@ -223,7 +223,7 @@ def test_it_judges_anything(tmp_path: Path) -> None:
         ({"options": "['a'"}, "question 'validation_Art_Theory_1' cannot be read"),
         ({"answer": "D"}, "no such option"),
         ({"options": "[]"}, "no such option"),
-        ({"image_1": {"bytes": b"\xff\xd8\xff", "path": ""}}, "picture 1 of validation_Art_Theory_1 in .*no picture"),
+        ({"image_1": {"bytes": b"\xff\xd8\xff", "path": ""}}, "picture 1 of validation_Art_Theory_1 .*not a readable"),
     ],
 )
 def test_it_names_damaged_questions(tmp_path: Path, change: dict[str, Any], said: str) -> None:

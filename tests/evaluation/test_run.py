@@ -278,7 +278,7 @@ def test_a_command_that_judged_nothing_fails(tmp_path: Path) -> None:
     evaluate(EvalRequest("counting", tmp_path, mode="generate", limit=1), model=Model())
     (tmp_path / "images" / "000.png").write_bytes(b"no picture")
     given = {"out": tmp_path, "mode": "score", "limit": 1}
-    with pytest.raises(ValueError, match=r"none of 1 items could be judged: .*000\.png' is no picture"):
+    with pytest.raises(ValueError, match=r"none of 1 items could be judged: .*000\.png' is not a readable image"):
         run_command("counting", config=None, changes=given, settings=[], options=[])
 
 
