@@ -202,7 +202,7 @@ def test_inpainting_from_a_file_is_resumed_and_keeps_its_settings(run: Run, pict
     given = ["--prompts", str(tmp_path / "prompts.txt"), "--seed", "1", "--image", str(picture), "--mask", str(mask)]
     for options, pasted in (([], True), (["--no-paste-original"], False)):
         out = tmp_path / f"pasted-{pasted}"
-        assert "1 pictures made, 0 were there" in run(*given, *options, "--out", str(out)).stderr
+        assert "1 picture made, 0 were there" in run(*given, *options, "--out", str(out)).stderr
         (file,) = out.glob("*.png")
         assert settings_of(file)["paste_original"] is pasted
         assert "0 pictures made, 1 were there" in run(*given, *options, "--out", str(out)).stderr
@@ -212,7 +212,7 @@ def test_pictures_of_another_chat_template_are_not_taken_as_done(run: Run, tmp_p
     (tmp_path / "prompts.txt").write_text("a star\n")
     given = ["--prompts", str(tmp_path / "prompts.txt"), "--seed", "1", "--out", str(tmp_path / "out")]
     run(*given)
-    assert "1 pictures made, 0 were there" in run(*given, "--sft-format", "deepseek").stderr
+    assert "1 picture made, 0 were there" in run(*given, "--sft-format", "deepseek").stderr
 
 
 def test_lines_of_json_have_settings_of_their_own(run: Run, small_model: JanusFlow, tmp_path: Path) -> None:

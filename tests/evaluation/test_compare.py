@@ -239,3 +239,19 @@ def test_old_runs_without_a_data_path_are_compared(tmp_path: Path) -> None:
         (run / "report.json").write_text(json.dumps(report))
     found: Comparison = compare_runs(runs)
     assert any("no questions were given" in note for note in found.notes) and len(found.changes) == 1
+
+
+def test_each_score_has_the_number_of_items_that_it_is_over(tmp_path: Path) -> None:
+    questions = [{"id": str(i), "question": f"{i}?", "answer": "yes", "category": "rare"} for i in range(2)]
+    questions += [{"id": str(i), "question": f"{i}?", "answer": "no", "category": "often"} for i in range(2, 6)]
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in questions))
+    found = compare_runs([answered(tmp_path / said, data, said) for said in ("no", "yes")])
+    write_comparison(found, tmp_path / "page")
+    with (tmp_path / "page" / "compare.csv").open() as opened:
+        rows = {(row["score"], row["run"]): row for row in csv.DictReader(opened)}
+    assert [rows[name, "yes"]["n"] for name in ("overall", "category/rare", "category/often")] == ["6", "2", "4"]
+    assert rows["category/rare", "yes"]["n_common"] == "2"
+    assert "(n = 2, few)" in difference_cell(found.differences[0], "category/rare")
+    assert "(few)" in difference_cell(found.differences[0], "overall")
+    assert "(n = 2, few)" in (tmp_path / "page" / "compare.html").read_text()

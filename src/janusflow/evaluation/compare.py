@@ -59,11 +59,13 @@ class Differences:
         intervals_95: by score, from the paired bootstrap; none for distances between whole sets, nor where every
             resample gives the same.
         items: how many items both runs have.
+        n: by score, how many of them it is over; a score whose n the benchmark does not know is missing.
     """
 
     values: Mapping[str, float]
     intervals_95: Mapping[str, tuple[float, float]]
     items: int
+    n: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -361,7 +363,8 @@ def _differences(first: Run, run: Run, pairs: Sequence[Pair]) -> Differences:
     if len(pairs) == len(first.rows) == len(run.rows):  # distances between whole sets are not recomputed
         before, after = first.report["scores"], run.report["scores"]
         values = {name: after[name] - before[name] for name in before if name in after and name not in values} | values
-    return Differences(values, intervals, len(pairs))
+    samples = first.benchmark.samples([pair.first for pair in pairs])
+    return Differences(values, intervals, len(pairs), {name: sample.n for name, sample in samples.items()})
 
 
 def _changes(runs: Sequence[Run], pairs: Sequence[Sequence[Pair]]) -> list[Change]:

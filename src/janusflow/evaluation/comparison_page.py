@@ -14,6 +14,7 @@ from rich.text import Text
 
 from janusflow.evaluation.compare import Change, Comparison, Differences, Run
 from janusflow.evaluation.data import write_text
+from janusflow.evaluation.intervals import FEW
 from janusflow.evaluation.markup import csv_cell, one_line, tex_text
 from janusflow.evaluation.report import TEXT, number, thumbnail
 from janusflow.images import load_image
@@ -47,8 +48,11 @@ def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGE
 def value_cell(run: Run, name: str) -> str:
     """A score with its interval."""
     value = run.report["scores"].get(name)
+    if value is None:
+        return number(value)
     low, high = run.report["intervals_95"].get(name) or (None, None)
-    return number(value) + ("" if value is None or low is None else f" [{number(low)}, {number(high)}]")
+    between = "" if low is None else f" [{number(low)}, {number(high)}]"
+    return number(value) + between + _over(_n(run, name), run.report["judged"])
 
 
 def difference_cell(differences: Differences, name: str) -> str:
@@ -58,7 +62,21 @@ def difference_cell(differences: Differences, name: str) -> str:
         return ""
     low, high = differences.intervals_95.get(name) or (None, None)
     between = "" if low is None or high is None else f" [{_signed(low)}, {_signed(high)}]"
-    return _signed(value) + between
+    return _signed(value) + between + _over(differences.n.get(name), differences.items)
+
+
+def _n(run: Run, name: str) -> int | None:
+    """How many values a score is over; None where its benchmark does not know."""
+    found: int | None = run.report.get("n", {}).get(name)
+    return found
+
+
+def _over(n: int | None, items: int) -> str:
+    """A score's n where it is not all items, as its head says, and whether that is too few."""
+    if n is None:
+        return " (n unknown)"
+    words = [*([f"n = {n}"] if n != items else []), *(["few"] if n < FEW else [])]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def is_clear(differences: Differences, name: str) -> bool:
@@ -173,12 +191,12 @@ def _score_rows(comparison: Comparison) -> Iterator[Sequence[Any]]:
     for name in comparison.scores:
         for run, differences in zip(comparison.runs, (None, *comparison.differences), strict=True):
             interval = run.report["intervals_95"].get(name) or ("", "")
-            row = [name, run.name, run.report["scores"].get(name, ""), *interval, run.report["judged"]]
+            row = [name, run.name, run.report["scores"].get(name, ""), *interval, _n(run, name) or ""]
             if differences is None:
                 yield [*row, "", "", "", ""]
             else:
                 between = differences.intervals_95.get(name, ("", ""))
-                yield [*row, differences.values.get(name, ""), *between, differences.items]
+                yield [*row, differences.values.get(name, ""), *between, differences.n.get(name, "")]
 
 
 def _change_rows(comparison: Comparison) -> Iterator[Sequence[Any]]:
