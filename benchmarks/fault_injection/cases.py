@@ -220,7 +220,7 @@ def wait_until(pid: int, seconds: float) -> bool:
         os.close(descriptor)
 
 
-def end_group(group: int, patience: float = 5.0) -> bool:
+def end_group(group: int, patience: float = 30.0) -> bool:
     """Whether processes of a group outlive its first one for some seconds; they are ended."""
     until = time.monotonic() + patience
     while living := _members(group):
