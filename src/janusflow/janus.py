@@ -32,7 +32,7 @@ from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 from janusflow.provenance import sign
-from janusflow.settings import FlowSettings, OutputType, StepEnd, TokenSettings
+from janusflow.settings import FlowSettings, OutputType, StepChange, StepEnd, TokenSettings
 from janusflow.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
 
 
@@ -221,7 +221,7 @@ class Janus(Conversational):
             def after_code(step: int, codes: Tensor) -> None:
                 advance()
                 if callback:
-                    callback(self, step, (step + 1) / length, {"codes": codes})
+                    StepChange.refuse(callback(self, step, (step + 1) / length, {"codes": codes}))
 
             for rows in batches:
                 uniform = chance.to(self.device)[rows]

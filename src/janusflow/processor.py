@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
-from janusflow.arguments import quoted, shortened
+from janusflow.arguments import quoted, shortened, whole_text
 from janusflow.batching import Batching, pictures_of
 from janusflow.chat_template import chat_template
 from janusflow.checkpoint.files import find_folder, read_json
@@ -171,6 +171,7 @@ class JanusFlowProcessor(ProcessorMixin):
             texts = [text] if isinstance(text, str) else list(text)
             if not texts or not all(isinstance(one, str) for one in texts):
                 raise ValueError("text is one string or a list of strings, at least one")
+            texts = [whole_text("text", one) for one in texts]
             ids = [self.tokenizer.encode(one, add_special_tokens=batching.add_special_tokens) for one in texts]
             placed = [row.count(self.image_id) for row in ids]
             pictures = pictures_of(images, placed, self.text.image_tag)
@@ -300,7 +301,7 @@ class JanusFlowProcessor(ProcessorMixin):
         plain = [[flatten(message, self.text.image_tag) for message in messages] for messages in conversations]
         texts, rows, pictures = [], [], []
         for messages in plain:
-            text = self.render(messages, continue_final_message=continue_final_message)
+            text = whole_text("a message", self.render(messages, continue_final_message=continue_final_message))
             images = [image for message in messages for image in load_images(message.get("images"))]
             ids = self.lay_pictures(self.tokenizer.encode(text), len(images))
             texts.append(text)
@@ -367,7 +368,7 @@ class JanusFlowProcessor(ProcessorMixin):
         for prompt in prompts:
             if not isinstance(prompt, str) or not prompt.strip():
                 raise ValueError(f"prompt is {quoted(prompt)}; a prompt is some text")
-            ids = self.tokenizer.encode(self.render_prompt(prompt))
+            ids = self.tokenizer.encode(self.render_prompt(whole_text("prompt", prompt)))
             rows.append(ids if keep_last else ids[:-1])
         return self._collate(rows, Batching(padding_side=side))
 

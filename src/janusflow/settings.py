@@ -9,7 +9,7 @@ from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from janusflow.arguments import quoted, unknown_argument
+from janusflow.arguments import number_from, quoted, unknown_argument
 from janusflow.images import ImageSource
 
 OutputType = Literal["pil", "np", "latent"]
@@ -19,7 +19,7 @@ StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Tensor]], "Mapping[str
 """`callback_on_step_end`: called as callback(model, step, t, tensors) after each step of each batch.
 
 `step` counts from 0 and `t` in (0, 1] is the time reached. JanusFlow's tensors are {"latents": x}, and Janus' are
-{"codes": the codes so far}. A JanusFlow callback may return a mapping with
+{"codes": the codes so far}. A Janus callback returns None: a change is an error. A JanusFlow callback may return a mapping with
 
 - `latents`: they take x's place;
 - `guidance_scale`: it holds from the next step of this batch on;
@@ -74,7 +74,25 @@ class StepChange:
         odd = [str(key) for key in returned or {} if key not in known]
         if odd:
             raise unknown_argument(odd, known, of="the mapping that callback_on_step_end returned")
-        return cls(**(returned or {}))
+        change = cls(**(returned or {}))
+        if change.guidance_scale is not None:
+            number_from("guidance_scale of callback_on_step_end", change.guidance_scale, 1)
+        return change
+
+    @classmethod
+    def refuse(cls, returned: Mapping[str, Any] | None) -> None:
+        """Check what a callback of Janus returned, which cannot change the generation.
+
+        Raises:
+            ValueError: for a change.
+        """
+        change = cls.read(returned)
+        asked = [name for name in cls.__dataclass_fields__ if getattr(change, name) is not None and getattr(change, name) is not False]
+        if asked:
+            raise ValueError(
+                f"callback_on_step_end returned {', '.join(asked)}, which a Janus model does not support; return None, "
+                "or raise an exception to cancel"
+            )
 
 
 class SharedSettings(TypedDict, total=False):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -66,6 +68,29 @@ def test_conversations_are_copies_if_their_words_are_equal_too() -> None:
 
 
 def test_a_record_that_is_forgotten_has_no_copies() -> None:
-    copies = Copies([digest(noise(1)), "0123456789abcdef012"])  # the second of an earlier version
+    copies = Copies([digest(noise(1)), "0123456789abcdef012", "00" * 96 + ":"])  # of earlier versions
     copies.discard(digest(noise(1)))
     assert digest(noise(1)) not in copies and "0123456789abcdef012" in copies
+
+
+def test_pictures_that_differ_in_one_shape_are_distinct() -> None:
+    for number in range(60):
+        whole = sample_pair(Random(number), tuple(KINDS)[number % len(KINDS)])[1]
+        shapes = whole.shapes if len(whole.shapes) > 1 else ()
+        copies = Copies([digest(Image.fromarray(render(whole)))])
+        for left_out in range(len(shapes)):
+            fewer = replace(whole, shapes=shapes[:left_out] + shapes[left_out + 1 :])
+            assert digest(Image.fromarray(render(fewer))) not in copies
+
+
+@pytest.mark.parametrize("make", [smooth, scene])
+@pytest.mark.parametrize("share", [0.5, 0.77, 0.9, 1.3])
+def test_copies_of_any_size_are_found_compressed_again_too(make: Callable[[int], Image.Image], share: float) -> None:
+    for number in range(20):
+        picture = make(number)
+        size = (round(picture.width * share), round(picture.height * share))
+        for filter in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS):
+            resized = picture.resize(size, filter)
+            assert digest(resized) in Copies([digest(picture)])
+        assert digest(recompressed(resized, 80 if share > 0.8 else 95)) in Copies([digest(picture)])
+        assert digest(picture) in Copies([digest(resized)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,59 @@ def test_a_folder_of_captions_with_splits_is_read_by_split_too(tmp_path: Path) -
         pictures(tmp_path / split, "0.png")
         (tmp_path / split / "0.txt").write_text(split)
     assert (texts(tmp_path), texts(tmp_path, split="validation")) == (["training"], ["val"])
-    pictures(tmp_path / "cars", "0.png")  # so "training" is a subject like any other
-    (tmp_path / "cars" / "0.txt").write_text("a car")
-    assert texts(tmp_path) == ["a car", "training", "val"]
+
+
+def test_one_folder_named_after_a_split_among_others_is_a_subject(tmp_path: Path) -> None:
+    for subject in ("train", "car"):
+        pictures(tmp_path / subject, "0.png")
+        (tmp_path / subject / "0.txt").write_text(subject)
+    assert texts(tmp_path) == ["car", "train"]
+    assert other_splits(tmp_path, "train") == ""
+
+
+@pytest.mark.parametrize("extra", ["stray.png", ".thumbs/0.png", ".thumbs/metadata.jsonl", "old/0.png", ".x.png"])
+@pytest.mark.parametrize("rename", [str.lower, str.upper, str.capitalize])
+def test_nothing_else_in_a_folder_merges_its_splits(splits: Path, extra: str, rename: Callable[[str], str]) -> None:
+    for split in ("train", "test"):
+        (splits / split).rename(splits / rename(split))
+    pictures(splits, extra)
+    hidden = extra.startswith(".")
+    assert texts(splits) == ["a star", "2024"]
+    assert texts(splits, split=rename("test")) == ["a cross"]
+    left = "'test' (1 record) is" if hidden else "'test' (1 record) and 1 picture outside the splits are"
+    assert other_splits(splits, "Train") == f"read split 'train'; {left} left out"
+    expected = {} if hidden else {Path(extra).name: "outside the splits"}
+    assert {file.name: why for file, why in unused_files(splits, "train")} == expected
+    assert sorted(texts(splits, split="all")) == ["2024", "a cross", "a star"]
+
+
+def test_two_folders_of_one_split_are_read_together(splits: Path) -> None:
+    pictures(splits / "Training", "0.png")
+    (splits / "Training" / "0.txt").write_text("a ring")
+    assert sorted(texts(splits)) == ["2024", "a ring", "a star"]
+
+
+def test_hidden_files_are_never_data(tmp_path: Path) -> None:
+    pictures(tmp_path, ".hidden.png", ".thumbs/0.png", "0.png")
+    (tmp_path / ".thumbs" / "0.txt").write_text("a thumbnail")
+    (tmp_path / ".thumbs" / "x.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match="contains no data of a known form"):
+        kind_of(str(tmp_path))
+    (tmp_path / "0.txt").write_text("a star")
+    assert texts(tmp_path) == ["a star"]
+    with pytest.raises(ValueError, match="contains no .jsonl file"):
+        FileSource(SourceConfig("jsonl", str(tmp_path)))
+
+
+def test_captions_are_found_whatever_the_case_of_suffixes(tmp_path: Path) -> None:
+    pictures(tmp_path, "0.png", "1.PNG", "2.JPG")
+    for name in ("0.TXT", "1.txt", "2.Txt"):
+        (tmp_path / name).write_text(name)
+    assert kind_of(str(tmp_path)) == "folder"
+    assert texts(tmp_path) == ["0.TXT", "1.txt", "2.Txt"]
+    assert list(unused_files(tmp_path, "train")) == []
+    (tmp_path / "METADATA.CSV").write_text("file_name,text\n0.png,a star\n")
+    assert texts(tmp_path) == ["a star", "1.txt", "2.Txt"]
 
 
 def test_every_row_of_a_csv_counts_and_every_caption_is_a_text(tmp_path: Path) -> None:

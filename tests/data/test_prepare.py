@@ -371,7 +371,7 @@ def spoken(folder: Path) -> Path:
 def test_conversations_pass_through_as_they_are(tmp_path: Path, kind: str) -> None:
     source = SourceConfig("jsonl", str(spoken(tmp_path)))
     out = tmp_path / "out"
-    with pytest.warns(UserWarning, match="2 image tags for its 1 pictures"):
+    with pytest.warns(UserWarning, match="2 image tags for its 1 picture"):
         state = prepare(source, out, settings(format=kind), captioner=lambda pictures: ["anew"] * len(pictures))
     assert state.counts == {"kept": 4, "broken or malformed": 1, "duplicate": 1, "too small": 1}
     assert state.notes == {UNANSWERED: 1} and state.talks == 3

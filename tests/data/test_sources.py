@@ -179,6 +179,23 @@ def test_conversations_with_a_picture_anywhere_are_read_as_chat_reads_them() -> 
     assert read_row({"messages": mapped}, "row", Path()).images == (png(1),)
 
 
+def test_pictures_that_row_and_messages_both_name_come_once() -> None:
+    def asked(*parts: str | None) -> list[dict[str, Any]]:
+        shown = [{"type": "image"} if one is None else {"type": "image", "image": one} for one in parts]
+        return [{"role": "user", "content": [*shown, TEXT]}, {"role": "assistant", "content": "a star"}]
+
+    def read(listed: list[str], *talk: dict[str, Any]) -> list[str]:
+        record = read_row({"images": listed, "messages": list(talk)}, "row", Path("/d"))
+        assert sum(text.count("<image_placeholder>") for turn in record.turns for text in turn) == len(record.images)
+        return [Path(str(one)).name for one in record.images]
+
+    both = [*asked("a.png"), *asked("b.png")]
+    assert read(["a.png", "b.png"], *both) == read(["b.png", "a.png"], *both) == ["a.png", "b.png"]
+    assert read(["b.png", "/d/a.png", "c.png"], *both) == ["c.png", "a.png", "b.png"]
+    assert read(["b.png", "a.png"], *asked("a.png"), *asked(None)) == ["a.png", "b.png"]
+    assert read(["a.png"], *asked("a.png"), *asked(None)) == ["a.png", "a.png"]
+
+
 @pytest.mark.parametrize("empty", ["", None, [], [""], {"bytes": None, "path": None}])
 def test_an_empty_picture_is_none(empty: object) -> None:
     record = read_row({"image": empty, "conversations": LLAVA}, "row", Path())
@@ -208,7 +225,7 @@ def _messages(*texts: str) -> list[dict[str, str]]:
         ({"picture": 1}, "has no text, no conversation and no picture; its columns are picture"),
         ({"messages": _messages("hi", "hello", "bye")[::2]}, "do not take turns"),
         ({"messages": _messages("y", "x")[::-1]}, "holds no question with an answer"),
-        ({"messages": _messages("hi <image>", "hello")}, "^row holds 1 image tags for its 0 pictures"),
+        ({"messages": _messages("hi <image>", "hello")}, "^row has 1 image tag for its 0 pictures"),
         ({"image": "a", "messages": _messages("hi", "<image>")}, "^row shows a picture in an answer"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "malformed message.*type 'audio'"),
         ({"messages": [{"role": "judge", "content": "x"}]}, "malformed message"),
@@ -218,6 +235,8 @@ def _messages(*texts: str) -> list[dict[str, str]]:
         ({"conversations": 5}, "^row is malformed: TypeError"),
         ({"image": {"name": "a.png"}, "text": "x"}, "^row is malformed: KeyError: 'path'"),
         ({"messages": "{not json"}, "^row: its conversation is '{not json'; expected a list"),
+        ({"text": "half a \ud83d"}, "^row is malformed: .*surrogates not allowed"),
+        ({"messages": _messages("hi \ud83d", "hello")}, "^row is malformed: .*surrogates not allowed"),
         ({"text": "x", "rewritten": 3}, "^row has rewritten 3; expected the text in other words"),
     ],
 )
@@ -229,8 +248,8 @@ def test_malformed_rows(row: dict, words: str) -> None:
 def test_sources_that_are_not_there_or_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for config, words in (
-        (SourceConfig("parquet", str(tmp_path / "missing.parquet")), "no .* files are there"),
-        (SourceConfig("webdataset", str(tmp_path / "empty")), "no .* files are there"),
+        (SourceConfig("parquet", str(tmp_path / "missing.parquet")), "contains no .parquet file"),
+        (SourceConfig("webdataset", str(tmp_path / "empty")), "contains no .tar file"),
         (SourceConfig("folder", str(tmp_path / "missing")), "is no folder"),
         (SourceConfig("folder", str(tmp_path / "empty")), "neither a metadata.jsonl nor pictures"),
         (SourceConfig("csv", str(tmp_path)), "kind of source is 'csv'; known are tinyworld"),

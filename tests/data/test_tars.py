@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -223,3 +226,19 @@ def test_tars_of_the_hub_are_read_by_the_same_rules_and_resume(tmp_path: Path) -
     with pytest.raises(ValueError, match="has no split 'other'; its splits are train"):
         FileSource(SourceConfig("hub", str(tmp_path), split="other"))
     assert kind_of(str(tmp_path)) == "webdataset"
+
+
+def test_a_compressed_tar_says_what_it_is_and_a_plain_one_of_any_name_is_read(tmp_path: Path) -> None:
+    plain = tar(tmp_path / "plain.tar", {"0.png": png(0), "0.txt": b"a star"})
+    (tmp_path / "alone").mkdir()
+    renamed = plain.rename(tmp_path / "alone" / "x.tar.gz")
+    for place in (renamed, renamed.parent):
+        kind = kind_of(str(place))
+        assert (kind, FileSource(SourceConfig(kind, str(place))).record(0).text) == ("webdataset", "a star")
+    for module, name in ((gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")):
+        squeezed = tmp_path / f"{name}.tar"
+        squeezed.write_bytes(module.compress(renamed.read_bytes()))
+        with pytest.raises(ValueError, match=f"{name}.tar cannot be read.*it is compressed with {name}.*run {name} -dc"):
+            FileSource(SourceConfig("webdataset", str(squeezed)))
+        with pytest.raises(ValueError, match=f"it is compressed with {name}"):
+            StreamSource(SourceConfig("webdataset", str(squeezed), streaming=True), 0, 1).take()

@@ -1,17 +1,20 @@
 """Folders of pictures: with a .txt file for each, or with metadata files that name pictures and what belongs to them.
 
 Metadata files are `metadata.jsonl`, `.json`, `.csv` or `.parquet`, in any folders below; their columns are `file_name`
-or `file_names`, relative to their own folder, and those that every source knows. Where the folders that hold pictures
-are named after splits (`train`, `validation`, `test`, ...), one of them is taken.
+or `file_names`, relative to their own folder, and those that every source knows. Where folders that contain pictures
+are named after splits (`train`, `validation`, `test`, ...), one split is read. Upper and lower case are the same in
+these names and in suffixes. Hidden files and folders are not read.
 """
 
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from janusflow.arguments import counted
 from janusflow.data.jsonlines import FAULT, FOLDER, NAME, read_lines
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif")
@@ -23,7 +26,7 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 KNOWN = {folder: name for name, folders in SPLITS.items() for folder in folders}
-ALL = "all"  # splits
+ALL, OUTSIDE = "all", "outside the splits"
 
 
 class Listed(Sequence[dict[str, Any]]):
@@ -43,11 +46,17 @@ class Listed(Sequence[dict[str, Any]]):
         return Listed([self.rows[index] for index in indices])
 
 
+def visible_files(path: Path) -> list[Path]:
+    """All files below a folder in the order of their paths, without hidden ones and those in hidden folders."""
+    found = [file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    return sorted(file for file in found if not file.is_dir())
+
+
 def is_folder_of_pictures(path: Path) -> bool:
     """Whether a folder has metadata files, or pictures with a .txt file for at least one."""
-    files = [file for file in path.rglob("*") if file.name in METADATA or file.suffix.lower() in (*PICTURES, ".txt")]
-    pictures = {file.with_suffix("") for file in files if file.suffix.lower() in PICTURES}
-    return any(file.name in METADATA or (file.suffix == ".txt" and file.with_suffix("") in pictures) for file in files)
+    files = visible_files(path)
+    texts = _texts(files)
+    return any(_is_metadata(file) or (_is_picture(file) and file.with_suffix("") in texts) for file in files)
 
 
 def read_folder(path: Path, split: str) -> Listed:
@@ -61,76 +70,109 @@ def read_folder(path: Path, split: str) -> Listed:
     Raises:
         ValueError: if there is no such split, no picture, or a metadata file cannot be read.
     """
-    path = _split(path, split)
-    metadata = [file for file in sorted(path.rglob("*")) if file.name in METADATA]
-    rows = [row for file in metadata for row in _rows(file)]
-    named = {place for row in rows for place in _pictures(row)}
-    pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES and file not in named]
-    rows += [_captioned(file) for file in pictures if not metadata or file.with_suffix(".txt").is_file()]
+    rows = _read_files(_files(path, split))
     if not rows:
-        raise ValueError(f"{path} holds neither a {METADATA[0]} nor pictures with a .txt file beside each")
+        raise ValueError(f"{path} contains neither a {METADATA[0]} nor pictures, each with a .txt file next to it")
     return Listed(rows)
 
 
 def unused_files(path: Path, split: str) -> Iterator[tuple[Path, str]]:
-    """Files of a folder that no row comes from, and why; hidden ones do not count."""
-    path = _split(path, split)
-    rows = read_folder(path, ALL).rows
-    named = {place for row in rows for place in _pictures(row)}
-    for file in sorted(path.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        if file.is_dir() or hidden or file.name in METADATA or file in named:
+    """Files of a folder that no row comes from, and why; hidden ones and those of other splits do not count."""
+    files = _files(path, split)
+    named = {place for row in _read_files(files) for place in _pictures(row)}
+    stems = {place.with_suffix("") for place in named}
+    for file in files:
+        if _is_metadata(file) or file in named:
             continue
-        if file.suffix.lower() in PICTURES:
+        if _is_picture(file):
             yield file, "not in the metadata"
-        elif file.suffix != ".txt" or not any(place.with_suffix("") == file.with_suffix("") for place in named):
+        elif file.suffix.lower() != ".txt" or file.with_suffix("") not in stems:
             yield file, "not a picture"
+    if split.lower() != ALL and _splits(path):
+        yield from ((file, OUTSIDE) for file in _outside(path) if _is_picture(file))
 
 
 def other_splits(path: Path, split: str) -> str:
-    """Which split of a folder is read and which are not, with their numbers of records; empty where all of it is."""
-    wanted = KNOWN.get(split, split)
-    others = [(name, folder) for name, folder in _splits(path).items() if name != wanted]
-    if not others or split == ALL:
+    """Which split of a folder is read and what is not, with the numbers of records; empty where all of it is read."""
+    wanted, splits = _known(split), _splits(path)
+    left = [f"{name!r} ({_size(path, name)})" for name in splits if name != wanted]
+    outside = sum(map(_is_picture, _outside(path))) if splits else 0
+    left += [f"{counted(outside, 'picture')} {OUTSIDE}"] if outside else []
+    if not left or wanted == ALL:
         return ""
-    told = [f"{name!r} ({_size(folder)})" for name, folder in others]
-    return f"read split {wanted!r}; {' and '.join(told)} {'is' if len(told) == 1 else 'are'} left out"
+    several = len(left) > 1 or outside > 1
+    return f"read split {wanted!r}; {' and '.join(left)} {'are' if several else 'is'} left out"
 
 
-def _size(folder: Path) -> str:
-    """How many records a folder has, in words."""
+def _size(path: Path, split: str) -> str:
+    """How many records a split has, in words."""
     try:
-        size = len(read_folder(folder, ALL))
+        return counted(len(read_folder(path, split)), "record")
     except ValueError:
         return "which cannot be read"
-    return f"{size:,} record{'' if size == 1 else 's'}"
 
 
-def _splits(path: Path) -> dict[str, Path]:
-    """The folders of a folder's splits by name; none where it has others too."""
-    kept = [file for file in path.rglob("*") if file.name in METADATA or file.suffix.lower() in PICTURES]
-    tops = sorted({file.relative_to(path).parts[0] for file in kept})
-    splits = {KNOWN[top]: path / top for top in tops if top in KNOWN and (path / top).is_dir()}
-    return splits if len(splits) == len(tops) else {}
+def _known(split: str) -> str:
+    return KNOWN.get(split.lower(), split.lower())
 
 
-def _split(path: Path, split: str) -> Path:
-    """The folder of a split, or the folder itself where there are none or all are wanted.
+def _splits(path: Path) -> dict[str, list[Path]]:
+    """The folders of a folder's splits by name: where all folders with pictures or metadata are named after splits, or
+    two of them are named after different ones. There are none where metadata stands above them.
+    """
+    kept = [file.relative_to(path) for file in visible_files(path) if _is_metadata(file) or _is_picture(file)]
+    tops = sorted({file.parts[0] for file in kept if len(file.parts) > 1})
+    splits = defaultdict(list)
+    for top in tops:
+        if top.lower() in KNOWN:
+            splits[KNOWN[top.lower()]].append(path / top)
+    above = any(len(file.parts) == 1 and _is_metadata(file) for file in kept)
+    loose = any(len(file.parts) == 1 for file in kept)
+    whole = sum(map(len, splits.values())) == len(tops) and not loose
+    return dict(splits) if not above and (whole or len(splits) > 1) else {}
+
+
+def _outside(path: Path) -> list[Path]:
+    """The files of a folder with splits that are in none of them."""
+    return [file for file in visible_files(path) if file.relative_to(path).parts[0].lower() not in KNOWN]
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    """The files of a split; all files where there are no splits or all are wanted.
 
     Raises:
-        ValueError: if there are others only.
+        ValueError: if there are only other splits.
     """
-    if split == ALL:
-        return path
-    splits = _splits(path)
+    splits, wanted = _splits(path), _known(split)
+    if wanted == ALL or (not splits and wanted == "train"):
+        return visible_files(path)
     if not splits:
-        if split != "train":
-            raise ValueError(f"{path} is one set of pictures, without splits; split is {split!r}")
-        return path
-    wanted = KNOWN.get(split, split)
+        raise ValueError(f"{path} is one set of pictures, without splits; split is {split!r}")
     if wanted not in splits:
         raise ValueError(f"{path} has no split {split!r}; its splits are {', '.join(splits)}: give split=NAME")
-    return splits[wanted]
+    return [file for folder in splits[wanted] for file in visible_files(folder)]
+
+
+def _is_metadata(file: Path) -> bool:
+    return file.name.lower() in METADATA
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURES
+
+
+def _texts(files: Sequence[Path]) -> dict[Path, Path]:
+    """The .txt files by their paths without the suffix."""
+    return {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
+
+
+def _read_files(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The rows of some files, as `read_folder` has them."""
+    metadata, texts = [file for file in files if _is_metadata(file)], _texts(files)
+    rows = [row for file in metadata for row in _rows(file)]
+    named = {place for row in rows for place in _pictures(row)}
+    pictures = [(file, texts.get(file.with_suffix(""))) for file in files if _is_picture(file) and file not in named]
+    return rows + [_captioned(file, text) for file, text in pictures if not metadata or text is not None]
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -153,13 +195,13 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
-    if file.suffix == ".csv":
+    if file.suffix.lower() == ".csv":
         with file.open(encoding="utf-8-sig", newline="") as opened:
             for row in csv.DictReader(opened, strict=True):
                 extra = None in row or None in row.values()
                 where = f"{file}: {row.get('file_name')}"
                 yield {FAULT: f"{where} has more or fewer cells than the first line"} if extra else row
-    elif file.suffix == ".parquet":
+    elif file.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
         yield from pyarrow.parquet.read_table(file).to_pylist()
@@ -174,10 +216,10 @@ def _pictures(row: dict[str, Any]) -> list[Path]:
     return [Path(row.get(FOLDER, ""), place) for place in listed if isinstance(place, str)]
 
 
-def _captioned(picture: Path) -> dict[str, Any]:
-    """A picture and the text of its .txt file, if there is one; or the fault of one that cannot be read."""
-    row, text = {"image": str(picture), NAME: str(picture)}, picture.with_suffix(".txt")
+def _captioned(picture: Path, text: Path | None) -> dict[str, Any]:
+    """A picture and its caption, if it has a file of one; or the fault of one that cannot be read."""
     try:
-        return {**row, "text": text.read_text(encoding="utf-8-sig") if text.is_file() else ""}
+        caption = "" if text is None else text.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         return {FAULT: f"{text} cannot be read as UTF-8 text: {error}", NAME: str(picture)}
+    return {"image": str(picture), NAME: str(picture), "text": caption}

@@ -83,7 +83,7 @@ def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
 
 def is_array(file: Path) -> bool:
     """Whether a .json file holds one array, by its first byte that is no space."""
-    if file.suffix != ".json":
+    if file.suffix.lower() != ".json":
         return False
     with file.open("rb") as opened:
         return opened.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
@@ -91,7 +91,7 @@ def is_array(file: Path) -> bool:
 
 def is_lines(file: Path) -> bool:
     """Whether a file holds JSON lines, and not one array or something compressed, by its name or its first bytes."""
-    if file.suffix == ".jsonl":
+    if file.suffix.lower() == ".jsonl":
         return True
     with file.open("rb") as opened:
         return opened.read(2) == b'{"'

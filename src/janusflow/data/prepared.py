@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from janusflow.data.folders import OUTSIDE
 from janusflow.data.streams import Count, Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
 
 DROPPED, SHEET = "dropped.jsonl", "sheet.jpg"
 DUPLICATE = "duplicate"
 SAID = ("kept", DUPLICATE)  # counts that a summary names in any case
-OTHER_FILES = ("not a picture", "not in the metadata")  # reasons of files that no record comes from
+OTHER_FILES = ("not a picture", "not in the metadata", OUTSIDE)  # reasons of files that no record comes from
 READ = ("kind", "path", "split", "streaming")  # what a report says of a source
 CROPPED = 0.05  # share of the area from which on cropping is worth a word
 
@@ -98,7 +99,7 @@ class Drops:
     def write(self) -> None:
         """Appends what is new."""
         with self.file.open("ab") as opened:
-            opened.write("".join(self._new).encode())
+            opened.write("".join(self._new).encode(errors="backslashreplace"))  # names that are not UTF-8
             self.state.dropped = opened.tell()
         self._new.clear()
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from janusflow.arguments import counted
 from janusflow.data.jsonlines import FAULT, FOLDER, NAME
 from janusflow.generation import LARGEST_SEED
 from janusflow.images import ImageSource
@@ -93,7 +94,10 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
         raise MalformedError(row[FAULT], name)
     try:
         columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER, NAME)}
-        return _record_of(columns, name, Path(own) if own else folder)
+        record = _record_of(columns, name, Path(own) if own else folder)
+        said = (record.text, record.rewritten, record.system or "", *(text for turn in record.turns for text in turn))
+        "".join(said).encode()  # refuses half of a character, which JSON can spell ("\ud800") and no tokenizer takes
+        return record
     except BROKEN as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise MalformedError(said if name in said else f"{name} is malformed: {said}", name) from error
@@ -165,13 +169,14 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
     system = plain.pop(0)[1] if plain and plain[0][0] == "system" else None
     if any(role == "system" for role, _, _ in plain):
         raise ValueError(f"{name}: a system message stands at the start of a conversation")
-    tags = sum(picture is None for _, _, shown in plain for picture in shown)
+    own = [[one if one is None else _picture(one, folder) for one in shown] for _, _, shown in plain]
+    tags = sum(one is None for shown in own for one in shown)
+    if tags != len(left):  # the row may list what its messages show too
+        shown_there = {key for shown in own for one in shown if (key := _key(one)) is not None}
+        left = [one for one in left if _key(one) not in shown_there]
     if tags and tags != len(left):
-        raise ValueError(f"{name} holds {tags} image tags for its {len(left)} pictures")
-    pictures = [[left.pop(0) if one is None else _picture(one, folder) for one in shown] for _, _, shown in plain]
-    inner = [picture for shown in pictures for picture in shown]
-    if inner and all(isinstance(one, str | bytes | Path) for one in inner + left) and inner == left:
-        left = []  # the row and its messages name the same
+        raise ValueError(f"{name} has {counted(tags, 'image tag')} for its {counted(len(left), 'picture')}")
+    pictures = [[left.pop(0) if one is None else one for one in shown] for shown in own]
     texts, notes = [(role, content) for role, content, _ in plain], []
     while texts and texts[0][0] == "assistant":
         texts.pop(0)
@@ -221,6 +226,11 @@ def _plain(message: Any, name: str) -> tuple[str, str, list[Any]]:
     if not (text.strip() or role == "system") or (own and tags != len(own)):
         raise ValueError(malformed)
     return role, text, list(own) or [None] * tags
+
+
+def _key(picture: ImageSource | None) -> str | bytes | None:
+    """What two mentions of one picture have in common; None where that cannot be seen."""
+    return str(picture) if isinstance(picture, str | Path) else picture if isinstance(picture, bytes) else None
 
 
 def _given(value: Any) -> bool:

@@ -10,14 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from janusflow.data.folders import read_folder
+from janusflow.data.folders import read_folder, visible_files
 from janusflow.data.jsonlines import AS_LINES, FAULT, FOLDER, JsonLines, is_array, is_lines, read_lines
 from janusflow.data.tars import Tars
 from janusflow.offline import cached_if_unreachable, first_line
 from janusflow.progress import without_others
 
 BUILDERS = {"parquet": "parquet", "jsonl": "json"}  # names that `datasets` has for them
-SUFFIXES = {"webdataset": "*.tar", "parquet": "*.parquet", "jsonl": "*.jsonl"}
+SUFFIXES = {
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),  # for errors about compressed ones
+    "parquet": (".parquet",),
+    "jsonl": (".jsonl",),
+}
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,19 @@ def files_of(config: SourceConfig) -> list[Path]:
     Raises:
         ValueError: if there are none.
     """
-    path, pattern = Path(config.path).expanduser().absolute(), SUFFIXES[config.kind]
-    found = sorted(path.rglob(pattern)) if path.is_dir() else sorted(path.parent.glob(path.name))
+    path = Path(config.path).expanduser().absolute()
+    if path.is_dir():
+        found = [file for file in visible_files(path) if has_suffix(file, config.kind)]
+    else:
+        found = sorted(path.parent.glob(path.name))
     if not found:
-        raise ValueError(f"{config.path}: no {pattern} files are there")
+        raise ValueError(f"{config.path} contains no {SUFFIXES[config.kind][0]} file")
     return found
+
+
+def has_suffix(file: Path, kind: str) -> bool:
+    """Whether a file has a suffix of a kind in `SUFFIXES`, in upper or lower case."""
+    return file.name.lower().endswith(SUFFIXES[kind])
 
 
 def check_place(config: SourceConfig) -> None:

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from janusflow.data.folders import METADATA, PICTURES, is_folder_of_pictures, other_splits
+from janusflow.data.folders import METADATA, PICTURES, is_folder_of_pictures, other_splits, visible_files
 from janusflow.data.jsonlines import is_array
 from janusflow.data.prepared import DROPPED
 from janusflow.data.records import Record, read_row
-from janusflow.data.rows import SUFFIXES, SourceConfig, open_rows
+from janusflow.data.rows import SUFFIXES, SourceConfig, has_suffix, open_rows
 from janusflow.tinyworld.bold import bold_pair, ordered_pair, unnamed_pair
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.composed import composed_pair
@@ -160,23 +160,22 @@ def kind_of(path: str, *, captions: bool = True) -> str:
     place = Path(path).expanduser()
     if not place.exists():
         raise ValueError(f"{path} does not exist")
-    files = [place] if place.is_file() else sorted(place.rglob("*"))
+    files = [place] if place.is_file() else visible_files(place)
     if place.is_dir() and is_folder_of_pictures(place):
         return "folder"
     if place.is_dir() and not captions and any(file.suffix.lower() in PICTURES for file in files):
-        found = [file for file in files if file.is_file()]
-        talks = [file for file in found if is_array(file) or (file.suffix == ".jsonl" and file.name != DROPPED)]
+        talks = [file for file in files if is_array(file) or (has_suffix(file, "jsonl") and file.name != DROPPED)]
         if talks:
             only = "for the pictures without it, give --kind folder"
             raise ValueError(f"{path} also contains {talks[0].relative_to(place)}; to read it, give {talks[0]}; {only}")
         return "folder"
-    if place.is_file() and place.suffix == ".json":
+    if place.is_file() and place.suffix.lower() == ".json":
         return "jsonl"  # an array of the same rows
-    for kind, pattern in SUFFIXES.items():
-        if any(file.match(pattern) for file in files):
+    for kind in SUFFIXES:
+        if any(has_suffix(file, kind) for file in files):
             return kind
     forms = f"pictures with a .txt file for each, {', '.join(METADATA)}, or .jsonl, .parquet or .tar files"
-    arrays = [file for file in files if file.suffix == ".json"]
+    arrays = [file for file in files if file.suffix.lower() == ".json"]
     hint = f"; to read {arrays[0].name}, give {arrays[0]}" if arrays else "; a .json array is given as a file"
     raise ValueError(f"{path} contains no data of a known form: {forms}{hint}")
 

@@ -19,6 +19,12 @@ import numpy as np
 from janusflow.data.jsonlines import FAULT, FOLDER, NAME
 from janusflow.data.tar_names import PICTURES, TEXTS, fields_of, grouped, is_known, key_of, suffix_of
 
+COMPRESSED = {  # first bytes
+    b"\x1f\x8b": ("gzip", "gzip -dc"),
+    b"BZh": ("bzip2", "bzip2 -dc"),
+    b"\xfd7zXZ\0": ("xz", "xz -dc"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dc"),
+}
 NAMED_PICTURES = ("image", "images")  # what a .json calls its pictures
 BLOCK = tarfile.BLOCKSIZE
 
@@ -192,8 +198,21 @@ def _chosen(pictures: dict[str, Member], row: dict[str, Any]) -> list[Member]:
     return [pictures[field] for field in chosen]
 
 
+def compression(file: Path) -> str:
+    """What a compressed file is and how to decompress it, by its first bytes; empty for any other file."""
+    with file.open("rb") as opened:
+        start = opened.read(max(map(len, COMPRESSED)))
+    for mark, (name, command) in COMPRESSED.items():
+        if start.startswith(mark):
+            plain = f"{file.name.split('.')[0]}-plain.tar"
+            return f"it is compressed with {name}, and tars are read uncompressed: run {command} {file.name} > {plain}"
+    return ""
+
+
 def _scan(file: Path) -> tuple[list[list[int]], int, str]:
     """Where the members of every sample begin, the byte up to which the tar can be read, and why no further."""
+    if said := compression(file):
+        return [], 0, said
     members: list[Member] = []
     said, size = "", file.stat().st_size
     try:
