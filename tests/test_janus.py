@@ -348,3 +348,17 @@ def test_training_refuses_it(golden: Golden) -> None:
     config = load_config(recipe, [f"model={golden.folder}"])
     with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
         open_model(config, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("change", [{"stop": True}, {"guidance_scale": 2.0}, {"latents": torch.zeros(1)}])
+def test_a_change_that_a_callback_of_janus_asks_for_is_refused_by_name(janus: Janus, change: dict) -> None:
+    with pytest.raises(ValueError, match=f"callback_on_step_end returned {next(iter(change))}, which a Janus model"):
+        janus.generate("a star", callback_on_step_end=lambda *_: change)
+    with pytest.raises(ValueError, match="the mapping that callback_on_step_end returned has no argument 'halt'"):
+        janus.generate("a star", callback_on_step_end=lambda *_: {"halt": True})
+
+
+def test_half_of_a_character_is_one_error_for_prompts_questions_and_messages(janus: Janus) -> None:
+    for call in (janus.generate, janus.ask, lambda text: janus.chat([{"role": "user", "content": text}])):
+        with pytest.raises(ValueError, match=r"is .*\\ud800.*, which is not UTF-8 text"):
+            call("\ud800")

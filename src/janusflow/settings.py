@@ -19,7 +19,8 @@ StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Tensor]], "Mapping[str
 """`callback_on_step_end`: called as callback(model, step, t, tensors) after each step of each batch.
 
 `step` counts from 0 and `t` in (0, 1] is the time reached. JanusFlow's tensors are {"latents": x}, and Janus' are
-{"codes": the codes so far}. A Janus callback returns None: a change is an error. A JanusFlow callback may return a mapping with
+{"codes": the codes so far}. A Janus callback returns None; a change is an error. A JanusFlow callback may return a
+mapping with
 
 - `latents`: they take x's place;
 - `guidance_scale`: it holds from the next step of this batch on;
@@ -87,7 +88,11 @@ class StepChange:
             ValueError: for a change.
         """
         change = cls.read(returned)
-        asked = [name for name in cls.__dataclass_fields__ if getattr(change, name) is not None and getattr(change, name) is not False]
+        asked = [
+            name
+            for name in cls.__dataclass_fields__
+            if getattr(change, name) is not None and getattr(change, name) is not False
+        ]
         if asked:
             raise ValueError(
                 f"callback_on_step_end returned {', '.join(asked)}, which a Janus model does not support; return None, "

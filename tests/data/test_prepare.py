@@ -270,7 +270,7 @@ def test_a_stream_that_breaks_off_is_counted_and_an_empty_one_is_refused(folder:
     assert state.counts == {"kept": 12, "broken or malformed": 1}
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "rows.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="holds no records"):
+    with pytest.raises(ValueError, match="contains no records"):
         prepare(SourceConfig("jsonl", str(tmp_path / "none"), streaming=True), tmp_path / "nothing", settings())
 
 

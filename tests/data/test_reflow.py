@@ -177,7 +177,7 @@ def test_other_settings_do_not_go_on(tmp_path: Path, small_model: JanusFlow) -> 
         (PROMPTS[1:2], SHORT, {"--model": "tiny"}, r"other settings \(prompts\)"),
         (PROMPTS[:1], ReflowConfig(images=3), {"--model": "tiny"}, r"other settings \(images, steps, "),
         (PROMPTS[:1], SHORT, {"--model": "b"}, r"other settings \(--model\)"),
-        ([], SHORT, {}, "there is no prompt to draw"),
+        ([], SHORT, {}, "no prompts were given"),
     ):
         with pytest.raises(ValueError, match=words):
             reflow(small_model, prompts, tmp_path, config, names=names)

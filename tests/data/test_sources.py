@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,7 +225,7 @@ def _messages(*texts: str) -> list[dict[str, str]]:
     [
         ({"picture": 1}, "has no text, no conversation and no picture; its columns are picture"),
         ({"messages": _messages("hi", "hello", "bye")[::2]}, "do not take turns"),
-        ({"messages": _messages("y", "x")[::-1]}, "holds no question with an answer"),
+        ({"messages": _messages("y", "x")[::-1]}, "contains no question with an answer"),
         ({"messages": _messages("hi <image>", "hello")}, "^row has 1 image tag for its 0 pictures"),
         ({"image": "a", "messages": _messages("hi", "<image>")}, "^row shows a picture in an answer"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "malformed message.*type 'audio'"),
@@ -250,7 +251,7 @@ def test_sources_that_are_not_there_or_empty(tmp_path: Path) -> None:
     for config, words in (
         (SourceConfig("parquet", str(tmp_path / "missing.parquet")), "contains no .parquet file"),
         (SourceConfig("webdataset", str(tmp_path / "empty")), "contains no .tar file"),
-        (SourceConfig("folder", str(tmp_path / "missing")), "is no folder"),
+        (SourceConfig("folder", str(tmp_path / "missing")), "is not a folder"),
         (SourceConfig("folder", str(tmp_path / "empty")), "neither a metadata.jsonl nor pictures"),
         (SourceConfig("csv", str(tmp_path)), "kind of source is 'csv'; known are tinyworld"),
     ):

@@ -124,12 +124,12 @@ def test_a_stream_of_nothing_says_so_at_once_and_every_time(tmp_path: Path, smal
     with pytest.raises(ValueError, match="shard-1.tar cannot be read on"):
         source.next()
     for _ in range(2):
-        with pytest.raises(EmptyStreamError, match="holds no records for this process. .*shard-1.tar"):
+        with pytest.raises(EmptyStreamError, match="contains no records for this process. .*shard-1.tar"):
             source.next()
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
     mixture = Mixture([Ratio(0, 1, 0)], {"generation": [1.0]}, batch_size=2, seed=0)
     found = Data({"generation": [config]}, mixture, maker, seed=0)[0]
-    assert found.failed.startswith(f"{tmp_path} holds no records for this process")
+    assert found.failed.startswith(f"{tmp_path} contains no records for this process")
     with pytest.raises(ValueError, match="cannot be read as webdataset"):
         FileSource(SourceConfig("webdataset", str(tmp_path)))
 

@@ -174,7 +174,7 @@ def test_a_damaged_header_costs_its_member_and_not_the_rest(tmp_path: Path) -> N
         "caption 0", "caption 2", "caption 3",
     ]  # fmt: skip
     (fault,) = [record for record in found if isinstance(record, str)]
-    assert fault == f"{file}: what stands from byte 2048 on is no tar member and is left out"
+    assert fault == f"{file}: what stands from byte 2048 on is not a tar member and is skipped"
 
 
 def test_joined_tars_are_read_to_the_end(tmp_path: Path) -> None:
@@ -238,7 +238,9 @@ def test_a_compressed_tar_says_what_it_is_and_a_plain_one_of_any_name_is_read(tm
     for module, name in ((gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")):
         squeezed = tmp_path / f"{name}.tar"
         squeezed.write_bytes(module.compress(renamed.read_bytes()))
-        with pytest.raises(ValueError, match=f"{name}.tar cannot be read.*it is compressed with {name}.*run {name} -dc"):
+        with pytest.raises(
+            ValueError, match=f"{name}.tar cannot be read.*it is compressed with {name}.*run {name} -dc"
+        ):
             FileSource(SourceConfig("webdataset", str(squeezed)))
         with pytest.raises(ValueError, match=f"it is compressed with {name}"):
             StreamSource(SourceConfig("webdataset", str(squeezed), streaming=True), 0, 1).take()

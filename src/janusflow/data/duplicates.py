@@ -18,11 +18,14 @@ from PIL import Image
 
 from janusflow.data.records import Record
 
-SIDE, FINE = 8, 64  # cells of a fingerprint's side, and pixels of a cell's side before they are averaged
+SIDE, FINE = 8, 32  # cells of a fingerprint's side, and pixels of a cell's side before they are averaged
 BYTES = 3 * SIDE**2
 NEAR = 5  # of 255: the most by which a cell may differ between copies where all around it is alike
 EDGE = 0.15  # share of the contrast around a cell by which it may differ besides
-BUCKET, MOVED = 12, 3  # of 255: width of the buckets of mean values, and the most by which a mean differs between copies
+BUCKET, MOVED = (
+    12,
+    3,
+)  # of 255: width of the buckets of mean values, and the most by which a mean differs between copies
 FEW = 13  # every 13th value is compared first: such values lie in different cells and channels
 TALK = ":"  # before a digest's conversation
 

@@ -74,10 +74,10 @@ def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         hint = f"; {AS_LINES}" if line.lstrip().startswith(b"[") else ""
         said = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        return {FAULT: f"{file}:{number} is no valid JSON: {said}{hint}", NAME: f"{file}:{number}"}
+        return {FAULT: f"{file}:{number} is not valid JSON: {said}{hint}", NAME: f"{file}:{number}"}
     if not isinstance(row, dict):
         hint = f"; {AS_LINES}" if isinstance(row, list) else ""
-        return {FAULT: f"{file}:{number} is no JSON object but {type(row).__name__}{hint}", NAME: f"{file}:{number}"}
+        return {FAULT: f"{file}:{number} is not a JSON object but {type(row).__name__}{hint}", NAME: f"{file}:{number}"}
     return {**row, FOLDER: str(file.parent), NAME: f"{file}:{number}"}
 
 

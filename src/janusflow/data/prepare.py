@@ -96,7 +96,7 @@ def prepare(
         The final state: what was kept and what was dropped, and why.
 
     Raises:
-        ValueError: if the source cannot be read or holds no records, or `out` holds a run with other settings.
+        ValueError: if the source cannot be read or contains no records, or `out` holds a run with other settings.
     """
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here

@@ -189,7 +189,7 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
     if len(texts) % 2 or any(role != ("user", "assistant")[i % 2] for i, (role, _) in enumerate(texts)):
         raise ValueError(f"{name}: user and assistant do not take turns")
     if not texts:
-        raise ValueError(f"{name}: its conversation holds no question with an answer")
+        raise ValueError(f"{name}: its conversation contains no question with an answer")
     if any(pictures[1::2]) or any(IMAGE_TAG in content for _, content in texts[1::2]):
         raise ValueError(f"{name} shows a picture in an answer; pictures stand in the user's turns")
     if left and any(pictures):

@@ -122,7 +122,7 @@ def reflow(
             settings.
     """
     if not prompts:
-        raise ValueError("there is no prompt to draw")
+        raise ValueError("no prompts were given")
     require("reflow", "datasets")
     size, teachers = (one and one.network.config.image_size for one in (model, teacher))
     if teachers not in (None, size):
@@ -165,7 +165,7 @@ def read_prompts(file: Path) -> list[str]:
     else:
         prompts = [line for line in lines if line]
     if not prompts:
-        raise ValueError(f"{file} holds no prompt")
+        raise ValueError(f"{file} contains no prompts")
     return prompts
 
 

@@ -112,7 +112,7 @@ def check_place(config: SourceConfig) -> None:
     if config.kind in SUFFIXES:
         files_of(config)
     elif config.kind == "folder" and not Path(config.path).expanduser().is_dir():
-        raise ValueError(f"{config.path} is no folder")
+        raise ValueError(f"{config.path} is not a folder")
 
 
 @without_others(reads_data=True)
@@ -126,7 +126,7 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
     path = Path(config.path).expanduser().absolute()
     if config.kind == "folder":
         if not path.is_dir():
-            raise ValueError(f"{config.path} is no folder")
+            raise ValueError(f"{config.path} is not a folder")
         return read_folder(path, config.split), path
     if config.kind == "hub":
         tars = remote_tars(config.path, config.split)
@@ -157,7 +157,7 @@ def open_rows(config: SourceConfig, files: Sequence[Path] | None = None) -> tupl
         if config.streaming:
             raise ValueError(told) from error
         if len(found) == 1:
-            raise ValueError(f"{told}; with streaming what stands before the damage is read") from error
+            raise ValueError(f"{told}; streaming=true reads what comes before the damage") from error
         rows = _readable(found, config)
     return _undecoded(rows), folder
 

@@ -151,7 +151,7 @@ class SampleMaker:
 
     def _generation(self, record: Record, rng: Random, crop: Crop) -> Sample:
         if len(record.images) != 1 or not record.text:
-            raise ValueError(f"{record.name} is no picture with a text: {len(record.images)} pictures")
+            raise ValueError(f"{record.name} is not one picture with a text: {len(record.images)} pictures")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         network, config = self.network, self.config
         noise = self._noise(record, generator)

@@ -141,7 +141,7 @@ class FileSource:
             self.skipped = whole - len(self.rows)
         self.length: int | None = len(self.rows)
         if not self.length:
-            raise ValueError(f"{config.path} holds no records")
+            raise ValueError(f"{config.path} contains no records")
 
     def record(self, index: int) -> Record:
         return read_row(self.rows[index], f"{self.name}[{index}]", self.folder)

@@ -158,7 +158,7 @@ class StreamSource:
             self.read = (self.read[0] + 1, self.read[1] + self.place - self.begun)
             self._go_to(self.epoch, self.part + 1, self.place)
         if not self.place:
-            raise EmptyStreamError(f"{self.name} holds no records for this process. {self._fault}".strip())
+            raise EmptyStreamError(f"{self.name} contains no records for this process. {self._fault}".strip())
         self._go_to(self.epoch + 1, 0, 0)
         return None
 

@@ -144,7 +144,7 @@ def row_of(members: Sequence[Member], file: str, folder: Path) -> dict[str, Any]
         folder: of the tar: what paths in a .json start from.
     """
     if not members[0].name:
-        return {FAULT: f"{file}: what stands from byte {members[0].offset} on is no tar member and is left out"}
+        return {FAULT: f"{file}: what stands from byte {members[0].offset} on is not a tar member and is skipped"}
     fields = dict(zip(fields_of(_names(members)), members, strict=True))
     row: dict[str, Any] = {}
     texts: dict[str, str] = {}
@@ -222,7 +222,7 @@ def _scan(file: Path) -> tuple[list[list[int]], int, str]:
     except (tarfile.TarError, OSError) as error:
         said, size = str(error), members[-1].offset if members else 0
     if members and not said and not members[-1].name:  # nothing can be read after it
-        said, size = "its end is no tar member", members.pop().offset
+        said, size = "its end is not a tar member", members.pop().offset
     samples = [(group[0], [members[number].offset for number in group]) for group in grouped(_names(members))]
     samples += [(number, [member.offset]) for number, member in enumerate(members) if not member.name]
     found = [offsets for _, offsets in sorted(samples)]
