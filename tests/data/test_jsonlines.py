@@ -96,7 +96,7 @@ def test_a_malformed_line_of_a_folders_metadata_costs_itself(tmp_path: Path, str
     got = iter(source.next, None) if isinstance(source, StreamSource) else map(source.record, range(3))
     first = next(got)
     assert (first.text, first.images) == ("a red wall", (tmp_path / "a.png",))
-    with pytest.raises(ValueError, match=r"metadata.jsonl:2 is no valid JSON"):
+    with pytest.raises(ValueError, match=r"metadata.jsonl:2 is not valid JSON"):
         next(got)
 
 
@@ -105,7 +105,7 @@ def test_an_array_in_a_json_file_is_still_read(tmp_path: Path) -> None:
     source = FileSource(SourceConfig("jsonl", str(tmp_path / "rows.json")))
     assert [source.record(index).text for index in range(source.length or 0)] == ["one", "two"]
     assert kind_of(str(tmp_path / "rows.json")) == "jsonl"
-    for text, words in (('[{"text": "one"}]', "no JSON object but list"), ("[\n]", "no valid JSON")):
+    for text, words in (('[{"text": "one"}]', "not a JSON object but list"), ("[\n]", "not valid JSON")):
         (tmp_path / "rows.jsonl").write_text(text)
         with pytest.raises(ValueError, match=rf"rows.jsonl:1 is {words}.*; an array is read from a .json file"):
             FileSource(SourceConfig("jsonl", str(tmp_path / "rows.jsonl"))).record(0)
@@ -124,7 +124,7 @@ def test_an_array_is_read_item_by_item_whatever_types_its_columns_have(tmp_path:
         file.write_text(cut)
         opened = FileSource(source)
         assert (opened.length, opened.record(0).text) == (2, "one")
-        with pytest.raises(ValueError, match="rows.json:2 is no valid JSON"):
+        with pytest.raises(ValueError, match="rows.json:2 is not valid JSON"):
             opened.record(1)
 
 

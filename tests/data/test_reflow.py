@@ -227,9 +227,9 @@ def test_prompts_are_lines_or_json_lines(tmp_path: Path) -> None:
     rows.write_text('{"prompt": "a star", "tag": 1}\n\n{"text": "two circles"}\n')
     assert read_prompts(lines) == read_prompts(rows) == ["a star", "two circles"]
     for text, words in (
-        ("", "holds no prompt"),
+        ("", "contains no prompts"),
         ('{"prompt": 3}', "a line without prompt or text"),
-        ("{", "c.jsonl:1 is no valid JSON"),
+        ("{", "c.jsonl:1 is not valid JSON"),
     ):
         bad.write_text(text)
         with pytest.raises(ValueError, match=words):

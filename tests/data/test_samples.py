@@ -142,7 +142,7 @@ def test_crops_are_square_whole_height_and_random_or_centred() -> None:
     ("task", "record", "words"),
     [
         ("understanding", Record("r", text="x"), "no picture to understand"),
-        ("generation", Record("r", (PICTURE,)), "no picture with a text"),
+        ("generation", Record("r", (PICTURE,)), "is not one picture with a text"),
         ("generation", Record("r", (PICTURE, PICTURE), text="x"), "2 pictures"),
         ("generation", Record("r", (b"broken",), text="x"), "not a readable image"),
         ("understanding", Record("r", ("missing.png",), text="x"), "does not exist"),
