@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,22 +85,66 @@ def capitals(folder: Path, *cities: str) -> Path:
     return folder
 
 
-def test_another_answer_key_is_another_run(tmp_path: Path) -> None:
+def test_another_answer_key_is_judged_again_without_asking(tmp_path: Path) -> None:
     request = EvalRequest("capitals", tmp_path / "run", data=capitals(tmp_path / "data", "Paris", "Rome"))
     report = evaluate(request, model=Model())
     assert report["score"] == 0.5 and set(report["data_sha256"]) == {"capitals.json", "2 pictures"}
     assert report["n"] == {"overall": 2} and report["intervals_95"]["overall"][0] > 0
-    capitals(tmp_path / "data", "Rome", "Rome")
-    for mode in ("full", "score"):
-        with pytest.raises(ValueError, match=r"holds a run with other data; give another --out"):
-            evaluate(replace(request, mode=mode), model=Model())
+    for mode, cities, score in (("full", ("Rome", "Rome"), 0.0), ("score", ("Paris", "Paris"), 1.0)):
+        capitals(tmp_path / "data", *cities)
+        said = "capitals.json changed since .*: 2 outputs with the same question and pictures kept; changed items are"
+        with pytest.warns(UserWarning, match=said):
+            report = evaluate(replace(request, mode=mode), model=(model := Model()))
+        assert (report["score"], report["judged"], model.asked) == (score, 2, [])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # the change is recorded
+            assert evaluate(replace(request, mode=mode))["data_sha256"] == report["data_sha256"]
 
 
-def test_another_picture_is_another_run(tmp_path: Path) -> None:
+def test_a_question_with_another_picture_is_asked_again(tmp_path: Path) -> None:
     request = EvalRequest("capitals", tmp_path / "run", data=capitals(tmp_path / "data", "Paris", "Rome"))
     evaluate(request, model=Model())
     Image.new("RGB", (8, 8), "red").save(tmp_path / "data" / "1.png")
-    with pytest.raises(ValueError, match="holds a run with other data"):
+    with pytest.warns(UserWarning, match="2 pictures changed .*1 output no longer count .*: 0001;"):
+        assert evaluate(replace(request, mode="score"))["not_judged"] == {"0001": "not made"}
+    model = Model()
+    assert evaluate(request, model=model)["judged"] == 2 and len(model.asked) == 1
+
+
+def test_what_a_benchmark_shows_of_its_data_counts_as_its_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def produce(self: Benchmark, model: Any, items: Sequence[Item], options: Any) -> list[Output]:
+        return list(model.chat_batch([[{"content": item.data["city"]}] for item in items]))
+
+    monkeypatch.setattr(Known, "produce", produce)
+    for city, asked in (("Paris", ["Paris"]), ("Rome", ["Rome"])):
+        monkeypatch.setattr(Known, "rows", [{"ask": "a?", "city": city}])
+        evaluate(EvalRequest("known", tmp_path / "run"), model=(model := Model()))
+        assert model.asked == asked
+
+
+def test_a_benchmark_whose_judge_reads_its_files_judges_all_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = capitals(tmp_path / "data", "Paris", "Rome")
+    (data / "accepted.txt").write_text("Paris")
+    monkeypatch.setattr(
+        Capitals, "judge", lambda self, *_: {"score": float("Paris" in (self.data / "accepted.txt").read_text())}
+    )
+    request = EvalRequest("capitals", tmp_path / "run", data=data)
+    assert evaluate(request, model=Model())["score"] == 1
+    (data / "accepted.txt").write_text("Rome")
+    with pytest.warns(UserWarning, match=r"accepted\.txt changed"):
+        assert evaluate(request, model=Model())["score"] == 0
+
+
+def test_outputs_of_an_unrecorded_question_are_refused_with_other_data(tmp_path: Path) -> None:
+    request = EvalRequest("capitals", tmp_path / "run", data=capitals(tmp_path / "data", "Paris"))
+    evaluate(request, model=Model())
+    (tmp_path / "run" / "outputs-00000.jsonl").write_text('{"key": "0000", "output": "Paris"}\n')
+    capitals(tmp_path / "data", "Rome")
+    with pytest.raises(ValueError, match=r"a run with other data \(capitals\.json\), by a version that did not record"):
         evaluate(request, model=Model())
 
 

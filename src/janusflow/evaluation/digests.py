@@ -25,10 +25,12 @@ SHORT = 16  # hexadecimal digits of what stands in a record
 
 
 def asked_digest(benchmark: Benchmark, item: Item) -> str:
-    """Of all that shapes an output: prompt, system prompt, pictures, and the seed where a picture is generated."""
+    """Of all that a model is shown: prompt, system prompt, pictures, and the seed where a picture is generated."""
     seed = item.seed if benchmark.drawn(item) else None
     shown = [item.prompt, item.system, seed, [_content(picture) for picture in item.images]]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:SHORT]
+    if (more := benchmark.also_shown(item)) is not None:
+        shown.append(more)
+    return hashlib.sha256(json.dumps(shown, default=str).encode()).hexdigest()[:SHORT]
 
 
 def judged_digest(benchmark: Benchmark, item: Item, output: bytes) -> str:

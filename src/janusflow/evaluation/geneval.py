@@ -19,8 +19,10 @@ import numpy as np
 from annotated_types import Interval
 from PIL import Image
 
+from janusflow.evaluation.data import read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import loads
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -92,7 +94,7 @@ def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
     tasks = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
-            record = json.loads(line)
+            record = loads(line, finite=False)
             tasks.append((record, as_task(record)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             wanted = "JSON with tag, prompt and include, clauses of class and count"
@@ -267,6 +269,9 @@ class GenEval(Benchmark):
     def files(self) -> list[Path]:
         return [self._file("evaluation_metadata.jsonl"), self._file("object_names.txt")]
 
+    def references(self, item: Item) -> list[Path]:
+        return [self._file("object_names.txt")]
+
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         """Whether the picture is right, what it lacks, and what was seen."""
         assert isinstance(output, Image.Image)
@@ -315,7 +320,7 @@ class GenEval(Benchmark):
         """Finds objects; opened when it is first needed."""
         from janusflow.evaluation.detection import Detector
 
-        names = self._file("object_names.txt").read_text(encoding="utf-8").splitlines()
+        names = read_text(self._file("object_names.txt")).splitlines()
         known = [name.strip() for name in names if name.strip()]
         return Detector.open(self.settings.detector, known, device=self.settings.device)
 

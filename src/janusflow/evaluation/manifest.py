@@ -1,20 +1,24 @@
-"""A run's `run.json`: what makes its outputs. A run is continued with the same only, and judged as it was made."""
+"""A run's `run.json`: what makes its outputs. A run is continued with the same, except for data that has changed: only
+outputs of changed questions are made again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from janusflow.arguments import quoted
+from janusflow.arguments import counted, quoted
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.evaluation.data import write_text
 from janusflow.evaluation.digests import hash_of_all, hashes
 from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.records import OUTPUTS, Records
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.report import weights_of
 from janusflow.evaluation.request import RESERVED, EvalRequest
@@ -32,6 +36,7 @@ KINDS: dict[str, Any] = {  # of the fields of `run.json`; pydantic takes no path
     "weights_sha256": dict,
     "used": dict,
 }
+NAMED = 3  # changed files and items that a warning names
 OPTIONAL = ("data_sha256", "weights_sha256", "used")  # which earlier versions did not write
 SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
 
@@ -58,8 +63,8 @@ def as_made(request: EvalRequest) -> EvalRequest:
 def remember(request: EvalRequest, benchmark: Benchmark, *, first: bool = True) -> dict[str, Any]:
     """Write what makes the run's outputs, its weights and data too, and return it.
 
-    A run is continued with the same arguments, weights and data only, except those of its judges. What made outputs
-    that come from elsewhere is unknown.
+    A run is continued only with the same arguments and weights, except those of its judges. Where its data has
+    changed, a warning says how much of it is kept. What made outputs that come from elsewhere is unknown.
 
     Args:
         request: of the run.
@@ -83,17 +88,21 @@ def remember(request: EvalRequest, benchmark: Benchmark, *, first: bool = True) 
         told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
     if file.is_file() and (scoring or not first or any(request.out.glob("outputs-*.jsonl"))):
         before = read_manifest(file)
-        changed = [name for name in told if name != "data_sha256" and before.get(name) != told[name]]
-        if _are_others(before.get("data_sha256", {}), told["data_sha256"]):
-            changed.append("data_sha256")
-        if changed:
-            name = changed[0]
-            if name.endswith("sha256"):
-                raise ValueError(f"{request.out} holds a run with other {name.split('_')[0]}; give another --out")
+        name = next((name for name in told if name != "data_sha256" and before.get(name) != told[name]), None)
+        if name == "weights_sha256":
+            raise ValueError(f"{request.out} contains a run with other weights; give another --out")
+        if name is not None:
             raise ValueError(
-                f"{request.out} holds a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
+                f"{request.out} contains a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
             )
-        return {**before, "data_sha256": told["data_sha256"]}
+        now = {**before, "data_sha256": told["data_sha256"]}
+        if changed := _changed(before.get("data_sha256", {}), told["data_sha256"]):
+            files = _first_of(changed)
+            if not first:
+                raise ValueError(f"the data on this machine differs from the first process's: {files}")
+            _check_outputs(request, benchmark, files)
+            write_text(file, json.dumps(now, indent=1) + "\n")
+        return now
     told["used"] = used(request, benchmark)
     write_text(file, json.dumps(told, indent=1) + "\n")
     return told
@@ -104,15 +113,44 @@ def _data(benchmark: Benchmark) -> dict[str, str]:
     return {**hashes(benchmark.files()), **hash_of_all(benchmark.pictures())}
 
 
-def _are_others(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Whether data has changed; of a run that did not record any, nobody knows.
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of changed data; none for a run that did not record its data.
 
     Another number of pictures belongs to another limit: each record knows its own.
     """
     if not before:
-        return False
-    counted = {name for name in before.keys() ^ now.keys() if name.endswith(" pictures")}
-    return any(before.get(name) != now.get(name) for name in (before.keys() | now.keys()) - counted)
+        return []
+    limits = {name for name in before.keys() ^ now.keys() if name.endswith(" pictures")}
+    return sorted(name for name in (before.keys() | now.keys()) - limits if before.get(name) != now.get(name))
+
+
+def _check_outputs(request: EvalRequest, benchmark: Benchmark, files: str) -> None:
+    """Warn that data has changed, with the items whose outputs do not count any more.
+
+    Raises:
+        ValueError: if an output's record does not say what it was made for.
+    """
+    items = benchmark.items()
+    keys, records = {item.key for item in items}, list(Records(request.out, "outputs").all(OUTPUTS))
+    if any(record.get("asked") is None for record in records if record["key"] in keys):
+        raise ValueError(
+            f"{request.out} contains a run with other data ({files}), by a version that did not record what each "
+            "output was made for; give another --out"
+        )
+    kept = outputs_of(benchmark, items)
+    made = {record["key"] for record in records}
+    stale = [item.key for item in items if item.key in made and item.key not in kept]
+    said = f"{files} changed since {request.out} was made: {counted(len(kept), 'output')} with the same question "
+    said += "and pictures kept"
+    if stale:
+        fate = "no longer count (mode full makes them again)" if request.mode == "score" else "made again"
+        said += f", {counted(len(stale), 'output')} {fate}: {_first_of(stale)}"
+    warnings.warn(f"{said}; changed items are judged again", stacklevel=3)
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def read_manifest(file: Path) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class Benchmark(ABC):
         """
 
     def files(self) -> list[Path]:
-        """The files that items and verdicts depend on, for their hashes: a run with others is another run.
+        """The files that items and verdicts depend on. The report has their hashes, and changes in them are noticed.
 
         By default everything under `self.data` except pictures and the run's own folder. A benchmark that names its
         files names its `pictures` as well.
@@ -176,12 +176,24 @@ class Benchmark(ABC):
         """Files that the verdict on an item reads besides the item and its output."""
         return []
 
+    def also_shown(self, item: Item) -> Any:
+        """What a model is shown of an item besides its prompt, system prompt and pictures, as JSON; None for nothing.
+
+        An output is made again only if this, or one of the others, has changed. By default nothing, or all of
+        `item.data` where a benchmark defines `produce`, which may show it.
+        """
+        return None if type(self).produce is Benchmark.produce else dict(item.data)
+
     def part(self, item: Item) -> str:
         """The part of the benchmark (category, subset) that an item belongs to: `--limit` takes from all of them.
 
         By default the folder of the item's key.
         """
         return item.key.rpartition("/")[0]
+
+    def parts_of(self, score: str) -> tuple[str, ...]:
+        """The parts without which there is no such score; by default any items suffice."""
+        return ()
 
     def check_items(self, items: Sequence[Item]) -> None:
         """Look for the files of the items that `--limit` chose.

@@ -162,6 +162,9 @@ class SeedBench(Questions):
         losses = choice_losses(model, talks, [list(item.data["choices"].values()) for item in items])
         return [list(CHOICES)[index] for index in losses.argmin(1).tolist()]
 
+    def also_shown(self, item: Item) -> Any:
+        return item.data["choices"] if self.settings.mode == "likelihood" else None
+
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         said = read_option(str(output), item.data["choices"])
         found = {"score": float(said == item.data["answer"]), "said": said or NONE}

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from janusflow.evaluation.digests import asked_digest, judged_digest
+from janusflow.evaluation.digests import asked_digest, hashes, judged_digest
 from janusflow.evaluation.protocol import Benchmark, Item
 from janusflow.evaluation.records import ESCAPED, OUTPUTS, VERDICTS, Records
 from janusflow.evaluation.registry import plugin_code
@@ -49,6 +49,8 @@ def verdicts_of(benchmark: Benchmark, rank: int = 0) -> Records:
     judged_by = {k: v for k, v in vars(benchmark.settings).items() if k in benchmark.judging and k not in HOW}
     if code := plugin_code(benchmark):
         judged_by["code"] = code
+        if files := hashes(benchmark.files()):  # any of which its verdicts may depend on
+            judged_by["data"] = files
     digest = hashlib.sha256(json.dumps(judged_by, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return Records(benchmark.out, f"verdicts-{digest}", rank)
 

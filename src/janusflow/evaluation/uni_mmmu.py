@@ -16,9 +16,11 @@ from typing import Annotated, Any
 from annotated_types import Interval
 from PIL import Image
 
+from janusflow.evaluation.data import read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.records import ESCAPED
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import loads
 from janusflow.images import load_image
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")
@@ -111,11 +113,16 @@ class UniMmmu(Benchmark):
     def items(self) -> list[Item]:
         """In the file's order; keys are the official folders of the cases, prompts the SVG source."""
         try:
-            samples = json.loads(self._file.read_text(encoding="utf-8"))["samples"]
-            found = [self._item(number, sample) for number, sample in enumerate(samples, start=1)]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{self._file} is damaged or not Uni-MMMU's ({error!r}); expected {WANTED}") from error
-        return found
+            samples = loads(self._file.read_bytes(), finite=False)["samples"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+        try:
+            return [self._item(number, sample) for number, sample in enumerate(samples, start=1)]
+        except (KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ValueError:
+        return ValueError(f"{self._file} is damaged or not Uni-MMMU's ({error!r}); expected {WANTED}")
 
     def _item(self, number: int, sample: Mapping[str, str]) -> Item:
         files = [self._file.parent / sample[part] for part in ("svg", "png")]
@@ -124,7 +131,7 @@ class UniMmmu(Benchmark):
             raise ValueError(f"{lacking}, which {self._file} names, does not exist; expected {self.source}")
         data = {name: sample[name] for name in ("id", "svg", "png")} | {"difficulty": sample.get("difficulty", "")}
         key = f"case_{number:02d}_{sample['id']}"
-        code = files[0].read_text(encoding="utf-8") if files[0].is_file() else ""  # `check_items` refuses this one
+        code = read_text(files[0]) if files[0].is_file() else ""  # `check_items` refuses this one
         return Item(key, code, seed=self.settings.seed + number - 1, data=data)
 
     def files(self) -> list[Path]:
@@ -154,6 +161,9 @@ class UniMmmu(Benchmark):
             **options,
         )
         return list(drawn)
+
+    def also_shown(self, item: Item) -> Any:
+        return None  # its prompts are made of the item's
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         """The three scores; "score" is their mean, each brought to [0, 1]. An empty description does not match."""
@@ -228,8 +238,8 @@ def read_numbers(reply: str, wanted: Mapping[str, int]) -> dict[str, int] | None
     """Whole numbers from 0 to those of `wanted` in the last JSON object of a reply that has them all; None without."""
     for text in reversed(re.findall(r"\{[^{}]*\}", reply)):
         try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
+            found = loads(text, finite=False)
+        except ValueError:
             continue
         values = {name: found.get(name) for name in wanted}
         if all(type(value) is int and 0 <= value <= wanted[name] for name, value in values.items()):

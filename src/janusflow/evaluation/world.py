@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 NEGATIVES = ("random", "popular", "adversarial")
 ASKED = tuple(kind for kind in MAKERS if kind != "exists")
+MEANS = {  # scores that are means over kinds
+    "drawing": tuple(GENEVAL_KINDS),
+    "answering": (*(f"exists, {one}" for one in NEGATIVES), *ASKED, "talk"),
+}
 TURNS = 3  # of a talk
 MAX_NEW_TOKENS = 96
 FEATURES_BATCH = 64
@@ -119,6 +124,9 @@ class TinyWorld(Benchmark):
                     talks[n] = [*talks[n], {"role": "assistant", "content": text.strip()}, question]
         return ["\n".join(said) for said in answers]
 
+    def also_shown(self, item: Item) -> Any:
+        return item.data["questions"][1:] or None if not self.drawn(item) else None
+
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         if isinstance(output, str):
             said, wanted = output.split("\n"), item.data["answers"]
@@ -146,8 +154,7 @@ class TinyWorld(Benchmark):
                 found[f"exists, {negatives}, F1"] = yes_f1(groups[f"exists, {negatives}"])
         if "dense" in groups:
             found["dense, all right"] = sum(row.verdict["passed"] for row in groups["dense"]) / len(groups["dense"])
-        asked = [*(f"exists, {one}" for one in NEGATIVES), *ASKED, "talk"]
-        for name, kinds in (("drawing", GENEVAL_KINDS), ("answering", asked)):
+        for name, kinds in MEANS.items():
             if all(kind in found for kind in kinds):
                 found[name] = sum(found[kind] for kind in kinds) / len(kinds)
         if "drawing" in found and "answering" in found:
@@ -156,6 +163,9 @@ class TinyWorld(Benchmark):
             units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in compared]
             found["similarity to renderings"] = float((units[0] * units[1]).sum(1).mean())
         return found
+
+    def parts_of(self, score: str) -> tuple[str, ...]:
+        return tuple(itertools.chain(*MEANS.values())) if score == "overall" else MEANS.get(score, ())
 
     def part(self, item: Item) -> str:
         return str(item.data["kind"])

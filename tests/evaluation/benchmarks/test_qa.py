@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
     file = qa_file(tmp_path)
     assert len(opened(file.rename(tmp_path / "questions.json")).items()) == 4
+
+
+def test_a_corrected_answer_is_judged_again_and_an_earlier_turn_asked_again(tmp_path: Path) -> None:
+    """The answers of earlier turns are shown to the model."""
+    file, model = tmp_path / "talk.jsonl", Answering(lambda text: "two")
+    asked = []
+    for answers in (("cat", "three"), ("cat", "two"), ("dog", "two")):
+        turns = [
+            {"from": role, "value": text}
+            for role, text in zip(("human", "gpt") * 2, ("a?", answers[0], "b?", answers[1]), strict=True)
+        ]
+        file.write_text(json.dumps({"conversations": turns}) + "\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            report = evaluate(EvalRequest("qa", tmp_path / "run", data=file), model=model)
+        asked.append((len(model.talks), report["score"]))
+    assert asked == [(2, 0), (2, 50), (3, 50)]

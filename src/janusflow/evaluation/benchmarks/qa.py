@@ -137,6 +137,9 @@ class Qa(Questions):
         """Answers several items in one batch; earlier turns of a conversation come first, with the file's answers."""
         return list(model.chat_batch([_talk(model, item) for item in items], **options))
 
+    def also_shown(self, item: Item) -> Any:
+        return item.data.get("earlier")
+
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         rule, answers, said = item.data["rule"], item.data["answers"], str(output)
         if rule != "judge":
