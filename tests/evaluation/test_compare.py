@@ -103,7 +103,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, monkeypatch: p
     first = counted(tmp_path / "a")
     other = answered(tmp_path / "b", qa_file(tmp_path), "cat")
     for folders, said in (
-        ([first], "1 runs were given; give the folders of two or more"),
+        ([first], "1 run was given; give two or more folders"),
         ([first, tmp_path / "b" / ".." / "a"], "was given twice"),
         ([first, tmp_path / "nowhere"], "nowhere has no report.json; give the folder of a finished run"),
         ([first, other], "a is a run of counting and .*b of qa; compare runs of one benchmark"),
@@ -219,7 +219,7 @@ def test_the_command_prints_a_table_and_writes_the_files(tmp_path: Path, monkeyp
     names = ["changed.csv", "compare.csv", "compare.html", "compare.tex"]
     assert sorted(file.name for file in (tmp_path / "comparison").iterdir()) == names
     refused = CliRunner().invoke(app, ["eval", "compare", runs[0]])
-    assert refused.exit_code == 2 and "error: 1 runs were given" in refused.stderr
+    assert refused.exit_code == 2 and "error: 1 run was given" in refused.stderr
 
 
 def test_help_names_every_benchmark() -> None:

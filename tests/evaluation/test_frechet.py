@@ -112,5 +112,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist; expected an Inception-v3"):
         Features.open(tmp_path / "no.pt")
     (tmp_path / "bad.pt").write_bytes(b"not a model")
-    with pytest.raises(ValueError, match="bad.pt is no TorchScript file"):
+    with pytest.raises(ValueError, match="bad.pt is not a TorchScript file"):
         Features.open(tmp_path / "bad.pt")

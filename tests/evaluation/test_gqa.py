@@ -61,7 +61,7 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="question 1 lacks question, imageId and answer; expected"):
         benchmark.items()
     (tmp_path / FILE).write_text("[]")
-    with pytest.raises(ValueError, match="holds no questions by their ids"):
+    with pytest.raises(ValueError, match="contains no questions by their ids"):
         benchmark.items()
     (tmp_path / FILE).write_text("{")
     with pytest.raises(ValueError, match="is damaged.*; expected"):

@@ -167,7 +167,7 @@ def test_broken_and_empty_replies_are_tried_again(server: Server, judge: Callabl
     server.answers = [(200, broken), (200, broken, {"Content-Type": "text/plain"}), (200, reply("fine"))]
     assert judge().reply("?") == "fine"
     server.answers = [(200, broken)]
-    with pytest.raises(NotJudgedError, match="the last: (what came is no chat completion|an empty reply)"):
+    with pytest.raises(NotJudgedError, match="the last: (the reply is not a chat completion|an empty reply)"):
         judge().reply("?")
 
 
@@ -316,7 +316,7 @@ def test_a_damaged_account_is_refused_and_restarts_no_budget(
     assert asked.reply("a") == "fine"
     (account,) = (tmp_path / "spent").glob("*.json")
     account.write_text(content)
-    with pytest.raises(ValueError, match=r"\.json is damaged: .* delete it to begin the budget anew"):
+    with pytest.raises(ValueError, match=r"\.json is damaged: .* delete it to restart the budget"):
         judge(cache=tmp_path, max_requests=5)
     with pytest.raises(NotJudgedError, match=r"\.json is damaged: "):
         asked.reply("b")
@@ -463,13 +463,13 @@ def test_options_may_stand_in_the_word(server: Server, judge: Callable[..., Any]
     ("spec", "said"),
     [
         ("", "no judge is named"),
-        ("http://localhost/v1", "is no endpoint's; write openai:MODEL@https://HOST/v1"),
-        ("openai:", "is no endpoint's"),
-        ("openai:m@ftp://host", "is no endpoint's"),
+        ("http://localhost/v1", "does not name an endpoint; write openai:MODEL@https://HOST/v1"),
+        ("openai:", "does not name an endpoint"),
+        ("openai:m@ftp://host", "does not name an endpoint"),
         ("openai:m@https://user:word@host/v1", "with the key in an environment variable"),
         ("openai:m?colour=1", "has no option 'colour'; it has key_variable, "),
         ("openai:m?tries=many", "option tries: "),
-        ("/no/such/folder", "is no model that can be opened here"),
+        ("/no/such/folder", "is not a model that can be opened here"),
     ],
 )
 def test_other_words_are_refused_in_one_sentence(spec: str, said: str) -> None:

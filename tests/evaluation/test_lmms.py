@@ -152,7 +152,7 @@ def test_the_likeliest_choice_has_the_smallest_number(model: Any) -> None:
 
 def test_what_is_no_picture_and_unknown_arguments_are_refused(adapter: Any, model: Any) -> None:
     request = Request("what?", GREEDY, lambda doc: ["film.mp4"], 0, "colors", "test")
-    with pytest.raises(ValueError, match="the task shows a str; models of this family see pictures alone"):
+    with pytest.raises(ValueError, match="the task shows a str; models of this family only see pictures"):
         model.generate_until([request])
     with pytest.raises(ValueError, match="colour: unknown argument of --model_args; known are pretrained, "):
         adapter.LmmsJanusFlow("tiny", colour=1)

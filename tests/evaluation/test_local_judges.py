@@ -74,7 +74,7 @@ def test_a_local_model_of_text_judges(tokenizer: Any, tmp_path: Path) -> None:
     assert said and set(said.split()) <= set(WORDS) and said == asked.reply("what", system="brief")
     warm = [asked.reply("what", temperature=9.0, attempt=n) for n in (0, 0, 1)]
     assert warm[0] == warm[1] != warm[2]
-    with pytest.raises(NotJudgedError, match="reads text alone, but is shown 1 pictures"):
+    with pytest.raises(NotJudgedError, match="only reads text, but got 1 pictures"):
         asked.reply("what", [RED])
 
 

@@ -161,7 +161,7 @@ def test_it_judges_anything(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"image": "9"}, "should be that of index 9, which is missing"),
-        ({"image": "!" * 80}, "the picture of index 1 in .* is no base64"),
+        ({"image": "!" * 80}, "the picture of index 1 in .* is not base64"),
         ({"image": base64.b64encode(b"\xff\xd8" + b"0" * 80).decode()}, "the picture of index 1 in .*: the picture is"),
         ({"answer": "D"}, "row 1 has no index, or no option 'D'"),
         ({"answer": ""}, "row 1 has no index, or no option ''"),

@@ -232,7 +232,7 @@ def test_it_names_damaged_questions(tmp_path: Path, change: dict[str, Any], said
 
 
 def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no SUBJECT/validation-.*; expected"):
+    with pytest.raises(ValueError, match="contains no SUBJECT/validation-.*; expected"):
         Mmmu(tmp_path, MmmuSettings()).items()
     benchmark = Mmmu(mmmu_folder(tmp_path), MmmuSettings())
     file = tmp_path / "Math" / "validation-00000-of-00001.parquet"

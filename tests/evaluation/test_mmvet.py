@@ -149,7 +149,7 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="b.jpg is missing; expected"):
         benchmark.items()
     for content, said in (
-        ("[]", "holds no questions"),
+        ("[]", "contains no questions"),
         ('{"v1_0": {}}', "v1_0 lacks one of imagename"),
         ("{", "is damaged"),
     ):

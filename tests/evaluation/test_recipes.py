@@ -72,8 +72,8 @@ def test_a_file_with_an_inference_block_is_torchumms(tmp_path: Path) -> None:
         ("benchmark: geneval\nmode: draw\n", "mine.yaml is damaged: mode: "),
         ("benchmark: geneval\noptions: [1]\n", "mine.yaml is damaged: options"),
         ("benchmark: [\n", "is damaged"),
-        ("- benchmark\n", "holds no mapping"),
-        ("", "holds no mapping"),
+        ("- benchmark\n", "does not contain a mapping"),
+        ("", "does not contain a mapping"),
     ],
 )
 def test_other_files_are_refused_in_one_sentence(tmp_path: Path, content: str, said: str) -> None:
@@ -84,5 +84,5 @@ def test_other_files_are_refused_in_one_sentence(tmp_path: Path, content: str, s
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="missing.yaml cannot be read"):
         load_request(tmp_path / "missing.yaml")
-    with pytest.raises(ValueError, match=r"is no \.yaml, \.yml or \.json file"):
+    with pytest.raises(ValueError, match=r"is not a \.yaml, \.yml or \.json file"):
         load_request(tmp_path / "mine.txt")

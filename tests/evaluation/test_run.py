@@ -20,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from janusflow.cli import app
+from janusflow.evaluation import command as command_module
 from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.command import run as run_command
@@ -29,7 +30,7 @@ from janusflow.evaluation.records import Records
 from janusflow.evaluation.report import notes, number, weights_of
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import evaluate, work
-from janusflow.files import locked
+from janusflow.files import _host, locked
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def test_what_is_done_is_never_done_again(tmp_path: Path) -> None:
 
 def test_making_and_judging_apart(tmp_path: Path) -> None:
     request = EvalRequest("counting", tmp_path, mode="generate", limit=6)
-    with pytest.raises(ValueError, match="holds no outputs of Counting yet"):
+    with pytest.raises(ValueError, match="contains no outputs of Counting yet"):
         evaluate(replace(request, mode="score"))
     assert evaluate(request, model=Model())["done"] == 6
     assert not Counting.judged
@@ -168,7 +169,7 @@ def test_a_run_is_judged_anew_by_another_judge_without_making_anything(tmp_path:
 
 def test_another_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
     evaluate(EvalRequest("counting", tmp_path), model=Model())
-    with pytest.raises(ValueError, match="holds a run with settings .*10.*, not .*3.*; give another --out"):
+    with pytest.raises(ValueError, match="contains a run with settings .*10.*, not .*3.*; give another --out"):
         evaluate(EvalRequest("counting", tmp_path, settings={"items": 3}), model=Model())
     for bad, sentence in (
         ({"settings": {"size": 3}}, "counting has no setting 'size'; it has items, judge_fails, tolerance"),
@@ -182,7 +183,7 @@ def test_another_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
         evaluate(EvalRequest("nothing", tmp_path))
 
 
-def test_other_weights_or_data_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_are_another_run_and_other_data_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, weights = tmp_path / "items.txt", tmp_path / "weights"
     data.write_text("one")
     (weights / "vae").mkdir(parents=True)
@@ -191,11 +192,10 @@ def test_other_weights_or_data_are_another_run(tmp_path: Path, monkeypatch: pyte
     wanted = EvalRequest("counting", tmp_path / "run", model=str(weights))
     assert evaluate(wanted, model=Model())["weights_sha256"] == {"model.safetensors": sha256(b"one").hexdigest()}
     data.write_text("two")
-    with pytest.raises(ValueError, match="holds a run with other data; give another --out"):
-        evaluate(wanted, model=Model())
-    data.write_text("one")
+    with pytest.warns(UserWarning, match=r"items\.txt changed since .*: 10 outputs with the same question"):
+        assert evaluate(wanted, model=Model())["data_sha256"] == {"items.txt": sha256(b"two").hexdigest()}
     (weights / "model.safetensors").write_bytes(b"two")
-    with pytest.raises(ValueError, match="holds a run with other weights; give another --out"):
+    with pytest.raises(ValueError, match="contains a run with other weights; give another --out"):
         evaluate(wanted, model=Model())
     shutil.rmtree(weights)  # judging needs no weights, and says whose outputs it judged
     judged = evaluate(replace(wanted, mode="score"))
@@ -221,12 +221,12 @@ def test_a_report_tells_of_a_part_and_of_all_that_was_used(tmp_path: Path) -> No
         report["limit"] == 3 and report["used"]["num_inference_steps"] == 30 and report["used"]["dtype"] == "bfloat16"
     )
     for name in ("report.md", "report.html"):
-        assert "A part alone: 3 items (--limit)." in (tmp_path / name).read_text()
+        assert "Partial run: 3 items (--limit)." in (tmp_path / name).read_text()
     whole = {"official_items": 2374, "items": 10, "limit": None, "not_judged": {}, "judged": 10, "published": {"a": {}}}
     whole |= {"score": 0.5, "main": "overall"}
-    assert notes(whole, "Beware.") == ["A part alone: 10 items of the official 2,374.", "Beware."]
+    assert notes(whole, "Beware.") == ["Partial run: 10 items of the official 2,374.", "Beware."]
     assert notes({**whole, "items": 2374, "published": {}}, "Beware.") == []
-    assert notes({**whole, "items": 2374, "score": None}, "") == ["These items alone give no score 'overall'."]
+    assert notes({**whole, "items": 2374, "score": None}, "") == ["There is no score 'overall' for these items."]
     assert number(1333.1) == "1333.1" and number(0.123456) == "0.1235"
 
 
@@ -284,7 +284,7 @@ def test_a_command_that_judged_nothing_fails(tmp_path: Path) -> None:
 
 def test_keys_are_single_and_stay_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counting, "items", lambda self: [Item("a", "number 0", data={"n": 0})] * 2)
-    with pytest.raises(ValueError, match="holds the key 'a' twice"):
+    with pytest.raises(ValueError, match="contains the key 'a' twice"):
         evaluate(EvalRequest("counting", tmp_path / "run"), model=Model())
     monkeypatch.setattr(Counting, "items", lambda self: [Item("../../a", "number 0", data={"n": 0})])
     with pytest.raises(ValueError, match="would be written outside"):
@@ -299,7 +299,7 @@ def test_pictures_from_elsewhere_have_no_known_model(tmp_path: Path) -> None:
         file.unlink()
     judged = evaluate(replace(wanted, mode="score"))
     assert judged["model"] == "unknown" and judged["judged"] == 5  # the answers are gone, the pictures count
-    with pytest.raises(ValueError, match="holds pictures of no run of ours; judge them with --mode score"):
+    with pytest.raises(ValueError, match="contains pictures but no run.json; judge them with --mode score"):
         evaluate(wanted, model=Model())
 
 
@@ -329,7 +329,7 @@ def test_what_nobody_could_do_is_refused_before_anything_is_made(
     model = Model()
     with pytest.raises(ValueError, match="there is no option 'stps'; known are num_inference_steps, "):
         evaluate(EvalRequest("counting", tmp_path / "a", options={"stps": 3}), model=model)
-    with pytest.raises(ValueError, match="the seeds are those of the items of Counting"):
+    with pytest.raises(ValueError, match="Counting sets the seed of each item"):
         evaluate(EvalRequest("counting", tmp_path / "a", options={"seed": 3}), model=model)
     monkeypatch.setattr(Counting, "judged_by", "a model that counts")
     monkeypatch.setattr(CountingSettings, "judge", None, raising=False)
@@ -484,14 +484,14 @@ def test_a_sweep_reports_a_misspelt_judge_before_its_first_run(tmp_path: Path) -
     from tests.evaluation.test_mmvet import mmvet_folder
 
     given = {"out": tmp_path / "run", "data": mmvet_folder(tmp_path)}
-    with pytest.raises(ValueError, match="judge 'opnai:gpt-4o' is no model that can be opened here"):
+    with pytest.raises(ValueError, match="judge 'opnai:gpt-4o' is not a model that can be opened here"):
         run_command("mmvet", config=None, changes=given, settings=[], options=[], sweep=["judge=tiny,opnai:gpt-4o"])
     assert not (tmp_path / "run").exists()
 
 
 def test_words_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_pair("a.b=[1, x]") == ("a.b", [1, "x"])
-    assert read_sweep("guidance=1..3") == ("guidance_scale", [1, 2, 3])
+    assert read_sweep("guidance=1..3") == ("guidance", [1, 2, 3])
     assert read_sweep("solver=euler,heun") == ("solver", ["euler", "heun"])
     for bad in ("solver", "steps=", "steps=a..b"):
         with pytest.raises(ValueError, match="is not of the form"):
@@ -502,6 +502,52 @@ def test_words_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_request("counting", None, {}, [], [])
     with pytest.raises(ValueError, match="give a benchmark"):
         read_request(None, None, {}, [], [])
+
+
+def test_the_terminal_shows_scores_and_the_file_what_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_module, "evaluate", lambda request, **_: evaluate(request, model=Model()))
+    text = run_command("counting", config=None, changes={"out": tmp_path}, settings=[], options=[])
+    assert text.endswith(f"|\n\n{tmp_path / 'report.html'}") and "| overall | 1 |" in text
+    assert "sha256" not in text and "versions" not in text
+    written = (tmp_path / "report.md").read_text()
+    assert written.startswith(text.removesuffix(f"\n{tmp_path / 'report.html'}")) and "weights_sha256" in written
+
+
+def test_a_score_over_an_unknown_number_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "scores", lambda self, rows: {"overall": 1.0, "even": 0.5})
+    evaluate(EvalRequest("counting", tmp_path), model=Model())
+    assert "| even | 0.5 | unknown |" in (tmp_path / "report.md").read_text()
+    assert "<td>unknown</td>" in (tmp_path / "report.html").read_text()
+
+
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    request = EvalRequest("counting", tmp_path)
+    evaluate(request, model=Model())
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    mine, theirs = (f".000.png.{_host()}-{process}-00000000.tmp" for process in (ended.pid, os.getppid()))
+    for folder in (tmp_path, tmp_path / "images"):
+        for name in (mine, theirs):
+            (folder / name).write_text("half")
+    evaluate(request, model=Model())
+    left = {file.name for file in tmp_path.rglob("*.tmp")}
+    assert left == {theirs} and len(list(tmp_path.rglob("*.tmp"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--steps", "--option steps=VALUE"),
+        ("--guidance-scale", "--option guidance_scale=VALUE"),
+        ("--cfg-scale", "--option guidance_scale=VALUE"),
+        ("--solvr", "--option solver=VALUE"),
+        ("--modle", "--model"),
+        ("--batchsize", "--batch-size"),
+    ],
+)
+def test_an_unknown_option_names_the_one_that_was_meant(option: str, meant: str) -> None:
+    found = CliRunner().invoke(app, ["eval", "tinyworld", option, "4"], env={"COLUMNS": "200"})
+    assert found.exit_code == 2 and meant in found.output, found.output
 
 
 def test_half_a_pair_of_surrogates_does_no_harm(tmp_path: Path) -> None:
@@ -589,7 +635,7 @@ def test_a_wrong_data_folder_is_reported_before_anything_is_fetched(
     options = [] if name != "pope" else ["max_new_tokens=3"]
     if name == "pope" and sweep:
         sweep, options = ["max_new_tokens=1,2"], []
-    with pytest.raises(ValueError, match="nowhere', but there is no folder or file of that name"):
+    with pytest.raises(ValueError, match="nowhere', but there is not a folder or file of that name"):
         run_command(name, config=None, changes=given, settings=settings, options=options, sweep=sweep)
     assert not (tmp_path / "run").exists()
 
@@ -597,8 +643,8 @@ def test_a_wrong_data_folder_is_reported_before_anything_is_fetched(
 @pytest.mark.parametrize(
     ("judge", "said"),
     [
-        ("opnai:gpt-4o", "judge 'opnai:gpt-4o' is no model that can be opened here"),
-        ("models/nowhere/at/all", "is no model that can be opened here"),
+        ("opnai:gpt-4o", "judge 'opnai:gpt-4o' is not a model that can be opened here"),
+        ("models/nowhere/at/all", "is not a model that can be opened here"),
         ("openai:gpt-4o?max_request=3", "has no option 'max_request'"),
         ("janusflow:no/such/folder", "expected 'tiny', a folder, or a hub id"),
     ],

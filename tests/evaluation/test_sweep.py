@@ -16,7 +16,7 @@ from janusflow.evaluation import registry
 from janusflow.evaluation.command import read_sweep
 from janusflow.evaluation.command import run as command
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.sweep import curves, network_evaluations, points
+from janusflow.evaluation.sweep import curves, draw_curves, network_evaluations, points
 from janusflow.flow import METHODS
 from tests.evaluation import test_run
 from tests.evaluation.benchmarks.test_qa import qa_file
@@ -41,6 +41,11 @@ def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatc
     text = command("counting", config=None, changes=changes, settings=[], options=["steps=4"], sweep=sweep)
     rows = json.loads((tmp_path / "sweep.json").read_text())
     assert [row["score"] for row in rows] == pytest.approx([0.9, 0.9, 0.8, 0.8, 0.7, 0.7])
+    assert sorted(file.name for file in tmp_path.glob("guidance=1*")) == [
+        "guidance=1,solver=euler",
+        "guidance=1,solver=heun",
+    ]
+    assert text.startswith("| guidance | solver |")
     assert [row["evaluations"] for row in rows] == [4, 8, 8, 16, 8, 16]
     assert (tmp_path / "sweep.svg").is_file() and text.count("\n") >= 7
     assert len(opened) == 1
@@ -119,6 +124,20 @@ def test_a_sweep_over_models_shows_all_scores_of_the_tiny_world() -> None:
     assert command_module._for_sweep(request, ["model", "solver"]) == (request, "overall")
 
 
+def test_a_key_that_is_swept_twice_is_refused(tmp_path: Path) -> None:
+    words: Any = {"config": None, "changes": {"out": tmp_path}, "options": [], "settings": []}
+    for sweep in (["steps=1", "steps=2"], ["steps=1", "num_inference_steps=2"]):
+        with pytest.raises(ValueError, match="the sweep has one key twice"):
+            command("tinyworld", sweep=sweep, **words)
+
+
+def test_a_sweep_without_its_score_has_no_empty_column(tmp_path: Path) -> None:
+    report = {"benchmark": "qa", "scores": {}, "intervals_95": {}, "options": {}}
+    with pytest.warns(UserWarning, match="no run has the score 'overall', so the sweep has no curve"):
+        text = draw_curves(tmp_path, [({"temperature": 1}, report), ({"temperature": 2}, report)], shown="overall")
+    assert text.splitlines()[0] == "| temperature |" and not (tmp_path / "sweep.svg").exists()
+
+
 def test_a_sweep_has_a_panel_for_each_number_and_a_line_for_each_name() -> None:
     keys = ["guidance_scale", "num_inference_steps", "solver"]
     scores = {(1, 5): 0.1, (1, 9): 0.4, (2, 5): 0.3, (2, 9): 0.2, (3, 5): None, (3, 9): 0.5}
@@ -131,7 +150,9 @@ def test_a_sweep_has_a_panel_for_each_number_and_a_line_for_each_name() -> None:
     assert list(found) == ["guidance_scale", "num_inference_steps", "evaluations"]
     assert found["guidance_scale"] == {"euler": [(1, 0.4), (2, 0.3), (3, 0.5)], "heun": [(1, 1.4), (2, 1.3), (3, 1.5)]}
     assert found["num_inference_steps"]["euler"] == [(5, 0.3), (9, 0.5)]
-    assert found["evaluations"]["euler"] == [(5, 0.1), (9, 0.4), (10, 0.4), (18, 0.4), (27, 0.5)], "of at most so many"
+    assert found["evaluations"]["euler"] == [(5, 0.1), (9, 0.4), (10, 0.4), (18, 0.4), (27, 0.5)], (
+        "with that number or fewer"
+    )
     single = [row for row in rows if row["num_inference_steps"] == 5]
     assert curves(single, keys, max)["evaluations"]["euler"] == [(5, 0.1), (10, 0.3)]
     assert curves(rows, keys, min)["guidance_scale"]["heun"] == [(1, 1.1), (2, 1.2), (3, 1.5)]

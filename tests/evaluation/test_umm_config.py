@@ -326,11 +326,11 @@ def test_overrides_are_yaml_and_must_have_their_form(tmp_path: Path) -> None:
     request, _ = read(tmp_path, WISE, "inference.backbone_cfg.generation_cfg.cfg_weight=7.5", "wise.out_dir=a=b")
     assert request.options["guidance_scale"] == 7.5 and request.out == tmp_path / "a=b"
     for wrong, said in (
-        ("wise", "is no setting; expected"),
-        ("=1", "is no setting"),
-        ("wise..mode=full", "is no setting"),
-        ("wise.mode.x=1", "mode is no block there"),
-        ("wise.mode=[", "has a value that is no YAML"),
+        ("wise", "is not a setting; expected"),
+        ("=1", "is not a setting"),
+        ("wise..mode=full", "is not a setting"),
+        ("wise.mode.x=1", "mode is not a block there"),
+        ("wise.mode=[", "has a value that is not valid YAML"),
     ):
         with pytest.raises(ValueError, match=said):
             read(tmp_path, WISE, wrong)

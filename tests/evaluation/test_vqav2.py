@@ -111,7 +111,7 @@ def test_a_test_split_has_a_file_for_evalai_and_no_score(tmp_path: Path, split: 
         f"v2_OpenEnded_mscoco_{part}_questions.json",
         "1 pictures",
     ]
-    assert set(report["not_judged"].values()) == {f"EvalAI alone has the answers of split {split}; upload {file}"}
+    assert set(report["not_judged"].values()) == {f"only EvalAI has the answers of split {split}; upload {file}"}
 
 
 def test_questions_about_another_picture_are_asked_again(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
         ({"annotations": whole["annotations"][:1]}, "question 91 has no annotation"),
         ({"annotations": [{**whole["annotations"][0], "answers": []}]}, "question 90 has no answers"),
         ({"annotations": [{"question_id": 90}]}, "a record lacks question_id, answers"),
-        ({"questions": []}, "holds no list of annotations"),
+        ({"questions": []}, "contains no list of annotations"),
     ):
         file.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=f"{said}.*; expected"):

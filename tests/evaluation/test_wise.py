@@ -226,7 +226,7 @@ def test_missing_or_mixed_data_is_named(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "wise.json"
-    for content, said in (("{", "is damaged"), ("{}", "holds no list"), ('[{"prompt_id": 1}]', "record 1")):
+    for content, said in (("{", "is damaged"), ("{}", "is not a list"), ('[{"prompt_id": 1}]', "record 1")):
         file.write_text(content)
         with pytest.raises(ValueError, match=said):
             read_prompts(file)

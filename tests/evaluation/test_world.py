@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from janusflow.evaluation import command as command_module
-from janusflow.evaluation import world
+from janusflow.evaluation import tinyworld, world
 from janusflow.evaluation.command import _for_sweep
 from janusflow.evaluation.command import run as command
 from janusflow.evaluation.protocol import Item, Row
@@ -102,10 +102,10 @@ def test_a_sweep_over_drawing_asks_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert "| drawing |" in text.splitlines()[0] and len(text.splitlines()) == 12
     assert {row["score"] for row in json.loads((tmp_path / "sweep.json").read_text())} == {0.0}
     page = (tmp_path / "sweep.svg").read_text()
-    assert all(
-        f"<!-- {label} -->" in page for label in ("guidance scale", "at most so many network evaluations", "heun")
-    )
+    assert all(f"<!-- {label} -->" in page for label in ("guidance", "steps", "network evaluations, at most", "heun"))
+    assert text.startswith("| guidance | steps | solver |") and (tmp_path / "guidance=1,steps=2,solver=heun").is_dir()
     report = json.loads(next(tmp_path.glob("*/report.json")).read_text())
+    assert report["options"].keys() == {"guidance_scale", "num_inference_steps", "solver"}
     assert report["settings"]["questions"] == 0 and "answering" not in report["scores"]
 
 
@@ -115,3 +115,25 @@ def test_a_sweep_over_answering_or_with_questions_that_are_asked_for_asks(tmp_pa
     request, shown = _for_sweep(own, ["solver"])
     assert request.settings["questions"] == 3 and shown == "drawing"
     assert _for_sweep(plain, ["solver"])[0].settings == {"questions": 0, "all_kinds": False, "features": False}
+
+
+def test_a_sweep_refuses_a_limit_that_leaves_out_parts_of_its_score(tmp_path: Path) -> None:
+    words: Any = {"config": None, "options": [], "settings": ["images=1"]}
+    said = (
+        r"--limit 3 leaves out parts that the score 'drawing' needs \(.* and \d others|--limit 3 leaves out .*'drawing'"
+    )
+    with pytest.raises(ValueError, match=said):
+        command("tinyworld", changes={"out": tmp_path, "limit": 3}, sweep=["guidance=1,2"], **words)
+    with pytest.raises(ValueError, match="--limit 3 leaves out parts that the score 'overall' needs"):
+        command("tinyworld", changes={"out": tmp_path, "limit": 3}, sweep=["model=tiny,tiny2"], **words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_counts_below_zero_are_refused() -> None:
+    for make in (
+        lambda: next(tinyworld.paint(None, prompts=-1)),  # type: ignore[arg-type]
+        lambda: next(tinyworld.paint(None, images=0)),  # type: ignore[arg-type]
+        lambda: next(tinyworld.answer(None, count=-1)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match="expected a whole number from [01] upwards"):
+            make()

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from janusflow.cli.options import Debug, SuggestingCommand, Vae, one_sentence
+from janusflow.arguments import SYNONYMS, nearest
+from janusflow.cli.options import Debug, NoSuchOption, SuggestingCommand, Vae, one_sentence
 
 WIDE = 240  # columns of a table that goes into a file or a pipe
 MEASURE = "run"  # the command that `janusflow eval` is without the name of another one
@@ -29,6 +30,19 @@ class EvalGroup(TyperGroup):
 
 class MeasureCommand(SuggestingCommand):
     """Help that ends with every benchmark, those of other packages among them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:  # perhaps an argument of generate or ask, by other software's name too
+            from janusflow.evaluation.request import OPTIONS, SHORT
+
+            name = error.option_name.lstrip("-").replace("-", "_")
+            near = [name] if name in SHORT else nearest(name, OPTIONS)
+            meant = name in SHORT or not OPTIONS.isdisjoint((name, *SYNONYMS.get(name, ())))
+            if near and (meant or not error.possibilities):
+                error.possibilities = [f"--option {near[0]}=VALUE"]
+            raise
 
     def get_usage(self, ctx: Any) -> str:
         return super().get_usage(ctx).replace("eval  ", "eval ")  # the command's own name is not part of it

@@ -12,15 +12,15 @@ from janusflow.arguments import quoted
 from janusflow.checkpoint.files import find_folder
 from janusflow.evaluation.compare import compare_runs
 from janusflow.evaluation.comparison_page import CHANGES, write_comparison
+from janusflow.evaluation.protocol import Benchmark, Item
 from janusflow.evaluation.registry import OWN, find_benchmark, summaries
-from janusflow.evaluation.report import markdown
-from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.report import summary
+from janusflow.evaluation.request import SHORT, EvalRequest
 from janusflow.evaluation.run import check_data, checked, evaluate, open_model
 from janusflow.evaluation.sweep import FIELDS, draw_curves, points
 from janusflow.evaluation.tree import yaml_value
 
 MOST_POINTS = 1000  # of a range of a sweep
-SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}
 
 
 def run(
@@ -55,10 +55,13 @@ def run(
         if report and not report["judged"]:
             why = next(iter(report["not_judged"].values()))
             raise ValueError(f"none of {report['items']} items could be judged: {why}; see {request.out / 'report.md'}")
-        return f"{markdown(report)}\n{request.out / 'report.html'}" if report else ""
+        return f"{summary(report)}\n{request.out / 'report.html'}" if report else ""
     if request.mode == "generate":
         raise ValueError("a sweep ends in scores; run it with mode full or score")
-    return _run_sweep(request, dict(map(read_sweep, sweep)), workers=workers, ray=ray)
+    values = dict(map(read_sweep, sweep))
+    if len({SHORT.get(key, key) for key in values}) < len(sweep):
+        raise ValueError("the sweep has one key twice; give each key once, with all its values: guidance=1,2,4")
+    return _run_sweep(request, values, workers=workers, ray=ray)
 
 
 def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, workers: int, ray: int) -> str:
@@ -69,7 +72,8 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     for _, one in todo:
         one.open()
     for one in {repr(one.settings): one for _, one in todo}.values():  # judges among them
-        checked(one)
+        benchmark, items = checked(one)
+        _check_parts(benchmark, items, shown, one.limit)
     for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
         find_folder(name)  # before hours are spent on the others
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
@@ -95,6 +99,22 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     except ValueError as error:  # a setting that changes the items, or a run without a verdict
         return f"{text}the runs are not compared: {error}"
     return f"{text}{write_comparison(comparison, request.out, changes=max(1, CHANGES // len(folders)))}"
+
+
+def _check_parts(benchmark: Benchmark, items: Sequence[Item], score: str, limit: int | None) -> None:
+    """Refuse a limit that leaves a sweep without the score that it shows.
+
+    Raises:
+        ValueError: naming the first parts that are left out.
+    """
+    present = {benchmark.part(item) for item in items}
+    absent = [part for part in benchmark.parts_of(score) if part not in present]
+    if limit is not None and absent:
+        more = f" and {len(absent) - 3} others" if len(absent) > 3 else ""
+        raise ValueError(
+            f"--limit {limit} leaves out parts that the score {score!r} needs ({', '.join(absent[:3])}{more}); "
+            "give a larger --limit or none"
+        )
 
 
 def _for_sweep(request: EvalRequest, options: Collection[str]) -> tuple[EvalRequest, str]:
@@ -147,7 +167,8 @@ def read_pair(text: str) -> tuple[str, Any]:
 
 def read_sweep(text: str) -> tuple[str, list[Any]]:
     """key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are words as they are."""
-    key, values = text.partition("=")[::2]
+    key, _, values = text.partition("=")
+    key = key.strip()
     first, dots, last = values.partition("..")
     try:
         if not all(values.split(",")):
@@ -161,14 +182,14 @@ def read_sweep(text: str) -> tuple[str, list[Any]]:
         raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10") from error
     if not key or not found:
         raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10")
-    return SHORT.get(key, key), found
+    return key, found
 
 
 def _value(text: str, value: str) -> Any:
     try:
         return yaml_value(value) if value else ""
     except ValueError as error:
-        raise ValueError(f"the value in {quoted(text)} is no YAML; put quotes around it") from error
+        raise ValueError(f"the value in {quoted(text)} is not valid YAML; put quotes around it") from error
 
 
 def listing() -> str:

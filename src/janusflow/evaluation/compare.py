@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusflow.arguments import quoted
+from janusflow.arguments import given, quoted
 from janusflow.evaluation.intervals import FEW, bootstrap
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.request import EvalRequest
@@ -118,7 +118,7 @@ def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data:
         >>> found.differences[0].values["overall"]
     """
     if len(folders) < 2:
-        raise ValueError(f"{len(folders)} runs were given; give the folders of two or more")
+        raise ValueError(f"{given(len(folders), 'run')}; give two or more folders")
     twice = next((folder for folder in folders if [f.resolve() for f in folders].count(folder.resolve()) > 1), None)
     if twice is not None:
         raise ValueError(f"{twice} was given twice; give the folders of different runs")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 from janusflow.evaluation.protocol import Benchmark, Item
 from janusflow.evaluation.records import ESCAPED
 from janusflow.extras import require
+from janusflow.files import loads, temporary_path
 from janusflow.images import load_image
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
@@ -43,7 +43,7 @@ class DataFolder:
     def __init__(self, path: Path | None, source: str, *, unchecked: bool = False) -> None:
         if path is None or not path.is_dir():
             raise ValueError(
-                f"{'no data folder was given' if path is None else f'{path} is no folder'}; expected {source}"
+                f"{'no data folder was given' if path is None else f'{path} is not a folder'}; expected {source}"
             )
         self.path, self.source = path, source
         self.read: list[Path] = []
@@ -70,7 +70,7 @@ class DataFolder:
         file = self.find(*names)
         self.read.append(file)
         try:
-            return json.loads(file.read_text(encoding="utf-8-sig"))
+            return loads(file.read_text(encoding="utf-8-sig"), finite=False)
         except ValueError as error:
             raise self.refusal(file, f"is damaged ({error})") from error
 
@@ -123,7 +123,7 @@ class DataFolder:
                     raise self.refusal(file, f"is another version: it has no column {', '.join(lacking)}")
                 for batch in content.iter_batches(batch_size=64, columns=list(columns)):
                     yield from batch.to_pylist()
-        except (ArrowException, OSError) as error:
+        except (ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a text column
             raise self.refusal(file, f"is damaged ({error})") from error
 
     def picture(self, *names: str) -> Path:
@@ -172,7 +172,7 @@ class DataFolder:
         try:
             found = base64.b64decode(content, validate=True) if isinstance(content, str) else content
         except (binascii.Error, ValueError) as error:
-            raise ValueError(f"{where} is no base64 ({error}); expected {self.source}") from error
+            raise ValueError(f"{where} is not base64 ({error}); expected {self.source}") from error
         self.check_held(found, where)
         return found
 
@@ -235,11 +235,23 @@ def _looks_whole(start: bytes, end: bytes) -> bool:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a file beside its place and then puts it there; what UTF-8 cannot hold is escaped."""
+    """Writes a file next to its place and then moves it there; what UTF-8 cannot hold is escaped."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.part")
-    beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
-    beside.replace(file)
+    with temporary_path(file) as beside:
+        beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
+        beside.replace(file)
+
+
+def read_text(file: Path) -> str:
+    """Text in UTF-8.
+
+    Raises:
+        ValueError: naming the file if it is not.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text ({error})") from error
 
 
 def mean(values: Sequence[float]) -> float:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Interval
 from PIL import Image
 
+from janusflow.evaluation.data import read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample
 from janusflow.images import load_image
@@ -187,7 +188,7 @@ class Dpg(Benchmark):
             raise ValueError(f"{missing}; expected {self.source}")
         found = []
         for name in (name for name in questions if name in prompts):
-            prompt = prompts[name].read_text(encoding="utf-8").strip()
+            prompt = read_text(prompts[name]).strip()
             asked = [{**vars(question), "parents": list(question.parents)} for question in questions[name]]
             for image in range(IMAGES):
                 data = {"image": image, "questions": asked}

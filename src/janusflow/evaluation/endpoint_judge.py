@@ -43,7 +43,7 @@ class EndpointOptions:
     """How an endpoint is asked.
 
     Attributes:
-        key_variable: environment variable that holds the key; the key goes nowhere but to the endpoint.
+        key_variable: environment variable that contains the key; the key goes nowhere but to the endpoint.
         max_tokens: of a reply.
         timeout: seconds for one reply, however it arrives.
         tries: of one question.
@@ -158,7 +158,7 @@ class EndpointJudge:
                 "no answer in time" if isinstance(error, openai.APITimeoutError) else "no connection"
             ) from None
         except (openai.OpenAIError, ValueError, RecursionError) as error:
-            raise _PassingError(f"what came is no chat completion ({type(error).__name__})") from None
+            raise _PassingError(f"the reply is not a chat completion ({type(error).__name__})") from None
         with self._spending() as spent:
             spent.tokens += used
         if not text.strip():
@@ -206,7 +206,7 @@ class EndpointJudge:
                 yield self._spent
             return
         self._account.parent.mkdir(parents=True, exist_ok=True)
-        busy = f"another process holds {self._account}; end it and try again"
+        busy = f"another process is using {self._account}; end it and try again"
         try:
             with self._lock, locked(self._account.with_suffix(".lock"), busy, patience=ACCOUNT_PATIENCE):
                 spent = self._read_account(self._account)
@@ -233,7 +233,7 @@ class EndpointJudge:
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{error}; it counts what {self.name} was asked: write "
-                '{"requests": N, "tokens": N} into it, or delete it to begin the budget anew'
+                '{"requests": N, "tokens": N} into it, or delete it to restart the budget'
             ) from error
 
     def _reason(self, status: int, error: Any) -> str:
@@ -258,7 +258,7 @@ def _read(content: bytes) -> tuple[str, int]:
     """The words of a reply, "" for none, and how many tokens it and its prompt have, 0 if it does not say.
 
     Raises:
-        ValueError: if it is no chat completion.
+        ValueError: if it is not a chat completion.
     """
     try:
         found = loads(content)
@@ -268,14 +268,14 @@ def _read(content: bytes) -> tuple[str, int]:
         if isinstance(said, list):  # some endpoints give it as parts
             texts = [part["text"] for part in said if part["type"] == "text"]
             if not all(isinstance(text, str) for text in texts):
-                raise ValueError("a part is no text")
+                raise ValueError("a part is not text")
             said = "".join(texts)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError("it has another form") from error
     if not isinstance(said, (str, type(None))):
-        raise ValueError("its content is no text")
+        raise ValueError("its content is not text")
     if type(used) is not int or not 0 <= used <= MOST_TOKENS:
-        raise ValueError("its usage is no number of tokens")
+        raise ValueError("its usage is not a number of tokens")
     return said or "", used
 
 

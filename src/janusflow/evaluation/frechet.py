@@ -97,7 +97,7 @@ class Features:
         try:
             return cls(torch.jit.load(str(file), map_location=resolve_device(device)), eval_size)
         except RuntimeError as error:
-            raise ValueError(f"{file} is no TorchScript file; expected {wanted}") from error
+            raise ValueError(f"{file} is not a TorchScript file; expected {wanted}") from error
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """(N, D) float32."""

@@ -63,7 +63,7 @@ class Gqa(Questions):
         found = folder.json(FILE, f"questions/{FILE}", f"questions1.2/{FILE}")
         file = folder.read[-1]
         if not isinstance(found, dict):
-            raise folder.refusal(file, "holds no questions by their ids")
+            raise folder.refusal(file, "contains no questions by their ids")
         items = []
         for number, record in found.items():
             try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ from urllib.parse import parse_qsl
 from PIL import Image
 
 from janusflow.arguments import quoted
+from janusflow.evaluation.data import write_text
 from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
 from janusflow.evaluation.local_judges import FamilyJudge, LocalJudge, LocalOptions
 from janusflow.evaluation.protocol import NotJudgedError
@@ -194,10 +194,7 @@ class Cached:
                 used.clear()
             raise
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-            json.dump({**asked, "reply": said}, part, indent=1)
-        Path(part.name).chmod(0o644)
-        Path(part.name).replace(file)
+        write_text(file, json.dumps({**asked, "reply": said}, indent=1))
         return said
 
 
@@ -221,7 +218,7 @@ def _model_and_address(spec: str, model: str) -> tuple[str, str]:
         model, address = (model, address) if model else (address, OPENAI)
     if not model or not address.startswith(("http://", "https://")) or "@" in address:
         raise ValueError(
-            f"judge {quoted(spec)} is no endpoint's; write {FORM}, with the key in an environment variable"
+            f"judge {quoted(spec)} does not name an endpoint; write {FORM}, with the key in an environment variable"
         )
     return model, address.rstrip("/")
 

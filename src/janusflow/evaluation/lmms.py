@@ -137,7 +137,7 @@ class LmmsJanusFlow(lmms):
         pictures = list(_flat(visuals))
         odd = next((one for one in pictures if not isinstance(one, Image.Image)), None)
         if odd is not None:
-            raise ValueError(f"the task shows a {type(odd).__name__}; models of this family see pictures alone")
+            raise ValueError(f"the task shows a {type(odd).__name__}; models of this family only see pictures")
         text = context if isinstance(context, str) else context[0]
         question = self.model.processor.question(text.replace("<image>", "").strip(), len(pictures))
         user = {"role": "user", "content": question, "images": [picture.convert("RGB") for picture in pictures]}

@@ -127,7 +127,7 @@ class LocalJudge:
         import torch
 
         if images and not self.sees:
-            raise NotJudgedError(f"judge {self.name} reads text alone, but is shown {len(images)} pictures")
+            raise NotJudgedError(f"judge {self.name} only reads text, but got {len(images)} pictures")
         messages: list[dict[str, Any]] = [self._message("system", system)] if system else []
         messages.append(self._message("user", prompt, images))
         with self._lock, torch.inference_mode(), torch.random.fork_rng():
@@ -153,7 +153,7 @@ class LocalJudge:
 def _refusal(place: str, error: Exception) -> ValueError:
     """The sentence on a model that cannot be opened."""
     reason = str(error).strip().splitlines()[0]
-    return ValueError(f"judge {place!r} is no model that can be opened here: {reason}")
+    return ValueError(f"judge {place!r} is not a model that can be opened here: {reason}")
 
 
 def _open_processor(where: str, config: Any) -> Any:

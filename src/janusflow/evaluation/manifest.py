@@ -82,7 +82,7 @@ def remember(request: EvalRequest, benchmark: Benchmark, *, first: bool = True) 
         return {**told, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
     if outputs_of(benchmark, benchmark.items()) and not file.is_file():
         raise ValueError(
-            f"{request.out} holds pictures of no run of ours; judge them with --mode score, or give another --out"
+            f"{request.out} contains pictures but no run.json; judge them with --mode score, or give another --out"
         )
     if not scoring:
         told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))

@@ -7,7 +7,6 @@ Ten categories of 3,000. The paper: FID of all at guidance 2 and 30 steps; in it
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from PIL import Image
 from janusflow.evaluation.frechet import EVAL_SIZE, Features, frechet_distance
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import loads, temporary_path
 from janusflow.images import load_image
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Mjhq(Benchmark):
         super().check_models()
         if self.settings.inception and not Path(self.settings.inception).expanduser().is_file():
             raise ValueError(
-                f"inception is {self.settings.inception!r}, which is no file; expected an Inception as TorchScript"
+                f"inception is {self.settings.inception!r}, which is not a file; expected an Inception as TorchScript"
             )
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
@@ -117,10 +117,10 @@ class Mjhq(Benchmark):
             chosen = load_image(self._chosen(item.data["category"], item.data["id"]))
             file = self._features_of(item)
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_suffix(".npy.tmp")
-            with beside.open("wb") as stream:
-                np.save(stream, self.features([output, chosen]))
-            beside.replace(file)
+            with temporary_path(file, tidy=False) as beside:
+                with beside.open("wb") as stream:
+                    np.save(stream, self.features([output, chosen]))
+                beside.replace(file)
         if not self.settings.clip:
             return {"score": 0.0}
         vectors = self.clip.pictures([output]), self.clip.texts([f"{self.settings.clip_prefix} {item.prompt}".strip()])
@@ -159,14 +159,14 @@ class Mjhq(Benchmark):
 
     def _records(self) -> Mapping[str, Mapping[str, str]]:
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
+            found = loads(self._file.read_text(encoding="utf-8"), finite=False)
             odd = next(
                 (k for k, v in found.items() if not all(isinstance(v[n], str) for n in ("prompt", "category"))), None
             )
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{self._file} is damaged or not MJHQ-30k's ({error!r}); expected {WANTED}") from error
         if odd is not None:
-            raise ValueError(f"{self._file}: prompt or category of {odd} is no text; expected {WANTED}")
+            raise ValueError(f"{self._file}: prompt or category of {odd} is not text; expected {WANTED}")
         records: Mapping[str, Mapping[str, str]] = found
         return records
 
@@ -174,7 +174,7 @@ class Mjhq(Benchmark):
         assert self.data is not None
         file = self.data / category / f"{name}.jpg"
         if not file.is_file():
-            raise ValueError(f"{file} does not exist; expected {self.source}, unpacked beside meta_data.json")
+            raise ValueError(f"{file} does not exist; expected {self.source}, unpacked next to meta_data.json")
         return file
 
     def _features_of(self, item: Item) -> Path:
@@ -187,6 +187,6 @@ class Mjhq(Benchmark):
             found: np.ndarray = np.load(file)
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(
-                f"{file} is missing or damaged; delete the run's verdicts to judge its picture anew"
+                f"{file} is missing or damaged; delete the run's verdicts to judge its picture again"
             ) from error
         return found

@@ -152,7 +152,7 @@ class MmBench(Questions):
         file = folder.find(self.settings.file) if self.settings.file else folder.find(*FILES)
         rows = {self._index(folder, file, number, row): row for number, row in folder.tsv(file, COLUMNS)}
         if not rows:
-            raise folder.refusal(file, "holds no questions")
+            raise folder.refusal(file, "contains no questions")
         pictures: dict[int, bytes] = {}
         rotations = Counter(index % TURN for index in rows)
         return [

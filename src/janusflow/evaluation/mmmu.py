@@ -210,7 +210,7 @@ class Mmmu(Questions):
         folder = self.open_folder()
         files = sorted(folder.path.glob("*/validation-*.parquet"))
         if not files:
-            raise ValueError(f"{folder.path} holds no SUBJECT/validation-*.parquet; expected {self.source}")
+            raise ValueError(f"{folder.path} contains no SUBJECT/validation-*.parquet; expected {self.source}")
         return [self._item(folder, file, row) for file in files for row in folder.parquet(file, COLUMNS)]
 
     def _item(self, folder: DataFolder, file: Path, row: Mapping[str, Any]) -> Item:

@@ -104,7 +104,7 @@ class MmVet(Questions):
         found = folder.json("mm-vet.json", "mm-vet/mm-vet.json")
         file = folder.read[-1]
         if not isinstance(found, dict):
-            raise folder.refusal(file, "holds no questions by their ids")
+            raise folder.refusal(file, "contains no questions by their ids")
         items = []
         for number, record in found.items():
             try:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from janusflow.evaluation.data import Questions, mean, write_text
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import loads
 
 NO = ("No", "no", "not")
 SETS = ("random", "popular", "adversarial")
@@ -63,9 +64,13 @@ def read_questions(file: Path) -> list[PopeQuestion]:
     """
     try:
         text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+        found = (
+            loads(text, finite=False)
+            if text.lstrip().startswith("[")
+            else [loads(line, finite=False) for line in text.splitlines()]
+        )
     except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error} (POPE's hold JSON lines or a JSON array)") from error
+        raise ValueError(f"{file} is damaged: {error} (POPE's files are JSON lines or a JSON array)") from error
     questions = []
     for place, record in enumerate(found, start=1):
         try:

@@ -227,7 +227,7 @@ class Benchmark(ABC):
         if self.drawn(items[0]):
             unknown = set(options) - set(known := signature(model.generate).parameters)
             if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
-                raise ValueError(f"{sorted(unknown)[0]}: a {type(model).__name__} does not draw with it")
+                raise ValueError(f"{sorted(unknown)[0]}: a {type(model).__name__} does not generate with it")
             drawn = model.generate(
                 [item.prompt for item in items],
                 seed=[item.seed for item in items],
@@ -305,7 +305,7 @@ class Benchmark(ABC):
             except (OSError, ValueError, KeyError) as error:
                 raise ValueError(
                     f"{setting} {name!r}, which judges {self.title}, cannot be opened{why and f' ({why})'}; give its "
-                    f"folder with --set {setting}=FOLDER, or only draw, with --mode generate"
+                    f"folder with --set {setting}=FOLDER, or only generate, with --mode generate"
                 ) from error
 
     @abstractmethod

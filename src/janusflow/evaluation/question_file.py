@@ -112,7 +112,7 @@ class QuestionFile:
         elif isinstance(content, dict):
             content = [content]
         if not isinstance(content, list):
-            raise ValueError(f"{self.file} holds {_kind(content)}; expected a list of questions")
+            raise ValueError(f"{self.file} contains {_kind(content)}; expected a list of questions")
         return list(enumerate(content, start=1))
 
     def _lines(self, text: str) -> list[tuple[int, Any]]:

@@ -62,7 +62,7 @@ class Records:
                     yield _record(line, one_of)
                 except ValueError as error:
                     raise ValueError(
-                        f"{file}: line {number} is damaged ({error}); delete it, and its item is done anew"
+                        f"{file}: line {number} is damaged ({error}); delete it, and its item is done again"
                     ) from error
 
 

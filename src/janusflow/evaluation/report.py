@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image
 
+from janusflow.arguments import counted
 from janusflow.checkpoint.files import find_folder
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.evaluation.data import write_text
@@ -154,9 +155,11 @@ def table(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def count(report: Mapping[str, Any], name: str) -> str:
-    """What a score is over, marked where that is too few to say much; nothing where it is not known."""
+    """How many values a score is over, marked where that is too few to say much; nothing where there is no score."""
     n = report.get("n", {}).get(name)
-    return "" if n is None else f"{n:,}{' (few)' if n < FEW else ''}"
+    if n is None:
+        return "unknown" if name in report["scores"] else ""
+    return f"{n:,}{' (few)' if n < FEW else ''}"
 
 
 def number(value: float | None) -> str:
@@ -165,11 +168,11 @@ def number(value: float | None) -> str:
 
 
 def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
-    """What a reader must know before the table: a part alone, items without a verdict, a caveat."""
+    """What a reader must know before the table: a partial run, items without a verdict, a caveat."""
     found, whole = [], report["official_items"]
     if report["limit"] or (whole and report["items"] != whole):
         of = f" of the official {whole:,}" if whole else ""
-        found.append(f"A part alone: {report['items']:,} items{of}{' (--limit)' if report['limit'] else ''}.")
+        found.append(f"Partial run: {counted(report['items'], 'item')}{of}{' (--limit)' if report['limit'] else ''}.")
     if n := {name: n for name, n in report.get("n", {}).items() if n < FEW}:
         names = "; ".join(list(n)[:3]) + (f" and {len(n) - 3} others" if len(n) > 3 else "")
         found.append(f"Too few to compare (n < {FEW}): {names}.")
@@ -182,24 +185,25 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
         lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
         found.append(f"Without a verdict: {lacking}, for example: {' '.join(first.split())}")
     if report["judged"] and report["score"] is None:
-        found.append(f"These items alone give no score {report['main']!r}.")
+        found.append(f"There is no score {report['main']!r} for these items.")
     return [*found, caveat] if caveat and report["published"] else found
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The report's table and what made it."""
+def summary(report: Mapping[str, Any]) -> str:
+    """The table of scores in Markdown, after what a reader must know."""
     head, *rows = table(report)
     lines = [f"# {markdown_text(report['title'])}: {markdown_text(report['model'])}", ""]
     lines += [f"{report['judged']} of {report['items']} items judged; {report['date']}.", ""]
     for note in notes(report, find_benchmark(report["benchmark"]).caveat):
         lines += [markdown_text(note), ""]
-    lines += [markdown_row(head), "| --- |" + " ---: |" * (len(head) - 1), *map(markdown_row, rows)]
-    told = {
-        name: report[name]
-        for name in ("options", "used", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
-    }
-    lines += ["", *(f"- {name}: {markdown_code(json.dumps(value))}" for name, value in told.items()), ""]
+    lines += [markdown_row(head), "| --- |" + " ---: |" * (len(head) - 1), *map(markdown_row, rows), ""]
     return "\n".join(lines)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The summary, and what the run was made with."""
+    names = ("options", "used", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
+    return "\n".join([summary(report), *(f"- {name}: {markdown_code(json.dumps(report[name]))}" for name in names), ""])
 
 
 def markdown_row(cells: Sequence[str]) -> str:

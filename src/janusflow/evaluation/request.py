@@ -24,6 +24,8 @@ COUNTS = {"num_inference_steps": 10_000, "max_new_tokens": 2**31, "height": 2**1
 }
 SWITCHES = ("do_sample", "paste_original")
 NUMBERS = ("temperature", "top_p", "repetition_penalty", "guidance_scale", "shift", "strength")
+OPTIONS = frozenset((*COUNTS, *SWITCHES, *NUMBERS, "solver"))  # arguments of generating and answering
+SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}  # the command line's names of options
 MODES = ("full", "generate", "score")
 
 
@@ -76,7 +78,7 @@ class EvalRequest:
         check_options(kind, self.options)
         check_values(self.options)
         if kind.draws and "seed" in self.options:
-            raise ValueError(f"the seeds are those of the items of {kind.title}; leave the option seed out")
+            raise ValueError(f"{kind.title} sets the seed of each item; leave the option seed out")
         known = [field.name for field in fields(kind.Settings)]
         unknown = sorted(set(self.settings) - set(known))
         if unknown:
@@ -163,4 +165,4 @@ def check_values(options: Mapping[str, Any]) -> None:
                     try:
                         form(**{name: value})
                     except TypeError as error:
-                        raise ValueError(f"{name} is {quoted(value)}, which is of another type") from error
+                        raise ValueError(f"{name} is {quoted(value)}, which has another type") from error

@@ -31,7 +31,7 @@ from janusflow.evaluation.records import VERDICTS, Records
 from janusflow.evaluation.report import write_report
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.state import digests_of, judged_of, outputs_of, to_do, verdicts_of
-from janusflow.files import locked
+from janusflow.files import locked, remove_leftovers
 from janusflow.images import load_image
 from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder, save_png
@@ -98,7 +98,7 @@ def check_data(request: EvalRequest) -> Benchmark:
     benchmark = request.open()
     if request.data is not None and not request.data.exists():
         expected = f"; expected {benchmark.source}" if benchmark.source else ""
-        raise ValueError(f"data is {str(request.data)!r}, but there is no folder or file of that name{expected}")
+        raise ValueError(f"data is {str(request.data)!r}, but there is not a folder or file of that name{expected}")
     return benchmark
 
 
@@ -107,7 +107,7 @@ def _stopped(benchmark: Benchmark, items: Sequence[Item]) -> str:
     outputs = outputs_of(benchmark, items)
     judged = len(judged_of(benchmark, items, outputs)[0])
     return (
-        f"stopped: {len(outputs)} of {len(items)} items are made and {judged} judged; everything is kept in "
+        f"stopped: {len(outputs)} of {len(items)} items are made and {judged} judged; the results are kept in "
         f"{benchmark.out}, and the same command continues from there"
     )
 
@@ -125,7 +125,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     made = remember(request, benchmark)
     if request.mode == "score" and not outputs_of(benchmark, items):
-        raise ValueError(f"{benchmark.out} holds no outputs of {benchmark.title} yet; run mode generate or full first")
+        raise ValueError(f"{benchmark.out} contains no outputs of {benchmark.title} yet; run mode generate or full first")
     if ranks > 1:
         wait()
         work(request, 0, ranks)
@@ -147,13 +147,16 @@ def _evaluate(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, and wait for workers that a killed run has left there.
+    """Keep other runs out of a folder; wait for workers of a killed run, and remove the temporary files that it left.
 
     Raises:
         ValueError: if another run holds the folder, or such a worker does not end.
     """
     make_folder(out)
     with locked(out / LOCK, f"another run is writing into {out}; wait for it, or give another --out"):
+        if (out / "run.json").is_file():
+            for folder, _, _ in os.walk(out):
+                remove_leftovers(Path(folder))
         for file in sorted(out.glob(f"{LOCK}-*")):
             with locked(file, _busy(out), patience=PATIENCE):
                 pass
@@ -189,10 +192,10 @@ def _work(benchmark: Benchmark, items: Sequence[Item], request: EvalRequest, ran
 def _chosen(benchmark: Benchmark, request: EvalRequest) -> list[Item]:
     items = benchmark.items()
     if not items:
-        raise ValueError(f"{request.data} holds nothing of {benchmark.title}; expected {benchmark.source}")
+        raise ValueError(f"{request.data} contains nothing of {benchmark.title}; expected {benchmark.source}")
     twice = next((key for key, count in Counter(item.key for item in items).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{request.data} holds the key {twice!r} twice; each item of {benchmark.title} has its own")
+        raise ValueError(f"{request.data} contains the key {twice!r} twice; each item of {benchmark.title} needs its own")
     chosen = limited(benchmark, items, request.limit)
     if benchmark.limited:
         benchmark.check_items(chosen)
@@ -288,7 +291,7 @@ def finite(verdict: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(verdict, allow_nan=False)
     except ValueError as error:
-        raise NotJudgedError(f"the verdict holds a number that is not finite: {quoted(verdict)}") from error
+        raise NotJudgedError(f"the verdict contains a number that is not finite: {quoted(verdict)}") from error
     return verdict
 
 

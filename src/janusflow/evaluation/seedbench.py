@@ -125,7 +125,7 @@ class SeedBench(Questions):
         file = folder.read[-1]
         records = found.get("questions") if isinstance(found, dict) else None
         if not isinstance(records, list):
-            raise folder.refusal(file, "is another version: it holds no list of questions")
+            raise folder.refusal(file, "is another version: it contains no list of questions")
         items = []
         for place, record in enumerate(records, start=1):
             try:
@@ -151,7 +151,7 @@ class SeedBench(Questions):
                 )
             )
         if not items:
-            raise folder.refusal(file, "is another version: it holds no question of types 1 to 9")
+            raise folder.refusal(file, "is another version: it contains no question of types 1 to 9")
         return items
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -21,7 +22,7 @@ from janusflow.evaluation.markup import plain_label
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.report import markdown_row, number
-from janusflow.evaluation.request import EvalRequest, check_options
+from janusflow.evaluation.request import SHORT, EvalRequest, check_options
 from janusflow.flow import guide, integrate
 from janusflow.generation import Sampling
 
@@ -34,7 +35,8 @@ def points(request: EvalRequest, values: Mapping[str, Sequence[Any]]) -> list[tu
 
     Args:
         request: what all have in common.
-        values: by key: "model", "vae" or "dtype", an option of generating or answering, or a setting of the benchmark.
+        values: by key: "model", "vae" or "dtype", an option of generating or answering (or its short name on the
+            command line), or a setting of the benchmark.
 
     Returns:
         The values of each point, and its request. Models vary slowest, so that each is opened once.
@@ -62,15 +64,16 @@ def _varied(request: EvalRequest, kind: type[Benchmark], key: str, value: Any) -
     if key in FIELDS:
         changed: dict[str, Any] = {key: str(value)}
         return replace(request, **changed)
+    name = SHORT.get(key, key)
     try:
-        check_options(kind, {key: value})
+        check_options(kind, {name: value})
     except ValueError as error:
         settings = [field.name for field in fields(kind.Settings)]
         if key in settings:
             return replace(request, settings={**request.settings, key: value})
         more = ", ".join([*FIELDS, *(name for name in settings if name not in FIELDS)])
-        raise ValueError(f"a sweep cannot vary {key!r}: {error}; beside these, {more}") from error
-    return replace(request, options={**request.options, key: value})
+        raise ValueError(f"a sweep cannot vary {key!r}: {error}; the other keys are {more}") from error
+    return replace(request, options={**request.options, name: value})
 
 
 def network_evaluations(made: Mapping[str, Any]) -> int | None:
@@ -126,14 +129,17 @@ def draw_curves(
     ]
     write_text(out / "sweep.json", json.dumps(rows, indent=1) + "\n")
     keys = list(reports[0][0])
-    panels = curves(rows, keys, min if lower_is_better else max)
+    scored = any(row["score"] is not None for row in rows)
+    panels = curves(rows, keys, min if lower_is_better else max) if scored else {}
     figure = out / "sweep.svg"
     if panels:
         _draw(figure, panels, shown, title=", ".join(named(rows, keys)))
-    head = [*keys, *(["evaluations"] if "evaluations" in panels else []), shown]
-    lines = [markdown_row(head), "|" + " --- |" * len(head)]
+    head = [*keys, *(["evaluations"] if "evaluations" in panels else [])]
+    lines = [markdown_row([*head, *([shown] if scored else [])]), "|" + " --- |" * (len(head) + scored)]
     for row in rows:
-        lines.append(markdown_row([*(str(row[key]) for key in head[:-1]), number(row["score"])]))
+        lines.append(markdown_row([*(str(row[key]) for key in head), *([number(row["score"])] if scored else [])]))
+    if not scored:
+        warnings.warn(f"no run has the score {shown!r}, so the sweep has no curve; see their report.md", stacklevel=2)
     return "\n".join([*lines, "", *([str(figure)] if panels else [])])
 
 
@@ -154,7 +160,7 @@ def curves(
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """The lines of each panel by name, as (place, best score there) from left to right.
 
-    Of network evaluations, where several numbers vary, it is the best score of at most so many.
+    Along network evaluations, where several numbers vary, a line is the best score with that number or fewer.
 
     Args:
         rows: options, "evaluations" and "score" of each run.
@@ -185,7 +191,7 @@ def _draw(file: Path, panels: Mapping[str, Mapping[str, list[tuple[float, float]
     import matplotlib.figure
 
     several = len(panels) - ("evaluations" in panels) > 1
-    evaluations = "at most so many network evaluations" if several else "network evaluations"
+    evaluations = "network evaluations, at most" if several else "network evaluations"
     figure = matplotlib.figure.Figure(figsize=(1.5 + 3.6 * len(panels), 3.8), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (axis, lines) in zip(grid, panels.items(), strict=True):

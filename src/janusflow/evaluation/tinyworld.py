@@ -14,6 +14,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from janusflow.arguments import whole_number
 from janusflow.pipeline import JanusFlow
 from janusflow.progress import progress_bar
 from janusflow.tinyworld.captions import GENEVAL_KINDS, HELD_OUT_KINDS, KINDS, Task, sample_task, scene_for
@@ -84,11 +85,15 @@ def paint(
 
     Args:
         model: a pipeline.
-        prompts: at most so many of each kind.
+        prompts: most of each kind.
         images: pictures of each prompt.
         guidance_scale, steps: of the sampling, which is Euler's.
         seed: of prompts and noise; every picture of a kind has noise of its own.
+
+    Raises:
+        ValueError: for a negative number of prompts, or less than one picture of each.
     """
+    prompts, images = whole_number("prompts", prompts, least=0), whole_number("images", images)
     asked = [(kind, held) for kind in GENEVAL_KINDS for held in (False, True) if not held or kind in HELD_OUT_KINDS]
     todo = [
         (f"{kind}, never seen" if held else kind, task, seed + number * images + image)
@@ -127,7 +132,7 @@ def questions(count: int, *, seed: int = 0) -> list[tuple[Scene, Question]]:
 
 def answer(model: JanusFlow, *, count: int = 1000, seed: int = 0) -> Iterator[tuple[Question, str]]:
     """Asks held-out questions; gives each with the model's answer."""
-    todo = questions(count, seed=seed)
+    todo = questions(whole_number("count", count, least=0), seed=seed)
     with progress_bar("answering", len(todo)) as advance:
         for start in range(0, len(todo), BATCH):
             part = todo[start : start + BATCH]

@@ -22,7 +22,7 @@ def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     import yaml
 
     if file.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise ValueError(f"{file} is no .yaml, .yml or .json file")
+        raise ValueError(f"{file} is not a .yaml, .yml or .json file")
     try:
         text = read_yaml(file)  # which JSON is too
         told = loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
@@ -31,25 +31,25 @@ def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(told, dict):
-        raise ValueError(f"{file} holds no mapping of keys and values")
+        raise ValueError(f"{file} does not contain a mapping of keys and values")
     tree: dict[str, Any] = _expanded(told)
     for override in overrides:
         key, mark, value = override.partition("=")
         parts = key.strip().split(".")
         if not mark or not all(parts):
-            raise ValueError(f"{quoted(override)} is no setting; expected key=value or block.key=value")
+            raise ValueError(f"{quoted(override)} is not a setting; expected key=value or block.key=value")
         place = tree
         for part in parts[:-1]:
             below = place.setdefault(part, {})
             if below is None:
                 below = place[part] = {}
             if not isinstance(below, dict):
-                raise ValueError(f"{quoted(override)} cannot be set in {file}: {part} is no block there")
+                raise ValueError(f"{quoted(override)} cannot be set in {file}: {part} is not a block there")
             place = below
         try:
             place[parts[-1]] = yaml_value(value)
         except ValueError as error:
-            raise ValueError(f"{quoted(override)} has a value that is no YAML") from error
+            raise ValueError(f"{quoted(override)} has a value that is not valid YAML") from error
     return tree
 
 

@@ -72,8 +72,8 @@ REASONS = {  # why a key is ignored, by its last part
     "gpus": "give --workers, or run under torchrun",
     "max_images": "every picture of a question is shown",
     "question": "the questions are those of mm-vet.json",
-    "qwen3_model": "no task that can be done needs a judge of text alone",
-    "text_lm_model": "no task that can be done needs a judge of text alone",
+    "qwen3_model": "no task that can be run needs a judge that only reads text",
+    "text_lm_model": "no task that can be run needs a judge that only reads text",
     "dreamsim_cache": "no task that can be done needs DreamSim",
 }
 

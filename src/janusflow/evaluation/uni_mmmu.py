@@ -87,8 +87,8 @@ class UniMmmuSettings:
             raise ValueError(f"task is {self.task!r}; Uni-MMMU has {', '.join(TASKS)}")
         if self.task != "code":
             raise ValueError(
-                f"task {self.task} of Uni-MMMU asks to draw on from given pictures (editing), which a model that draws "
-                "from text alone cannot do; only code can be run"
+                f"task {self.task} of Uni-MMMU asks for editing of given pictures, which a model that generates "
+                "only from text cannot do; only code can be run"
             )
         if not re.fullmatch(r"[\w.-]+", self.model_name):
             raise ValueError(f"model_name is {self.model_name!r}; expected letters, digits and _.- for a folder's name")

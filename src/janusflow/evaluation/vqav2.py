@@ -170,7 +170,7 @@ class VqaV2(Questions):
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         if "answers" not in item.data:
-            raise NotJudgedError(f"EvalAI alone has the answers of split {self.settings.split}; upload {self.results}")
+            raise NotJudgedError(f"only EvalAI has the answers of split {self.settings.split}; upload {self.results}")
         found = {"score": accuracy(self.prepared(str(output)), item.data["answers"])}
         return found if str(output).strip() else {**found, "unreadable": True}
 
@@ -205,7 +205,7 @@ def _records(folder: DataFolder, name: str, part: str) -> list[dict[str, Any]]:
     found = folder.json(name)
     file: Path = folder.read[-1]
     if not isinstance(found, dict) or not isinstance(found.get(part), list):
-        raise folder.refusal(file, f"is another version: it holds no list of {part}")
+        raise folder.refusal(file, f"is another version: it contains no list of {part}")
     version = str(found.get("info", {}).get("version", "2.0"))
     if not version.startswith("2"):
         raise folder.refusal(file, f"is of version {version}, not 2.0")

@@ -7,7 +7,6 @@ overall score is a weighted sum over categories.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import loads
 
 CRITERIA = {"consistency": 0.7, "realism": 0.2, "aesthetic quality": 0.1}
 TOP = 2  # of a criterion
@@ -97,11 +97,11 @@ def read_prompts(file: Path) -> list[WisePrompt]:
         ValueError: naming the file, the record, and what it lacks.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = loads(file.read_text(encoding="utf-8"), finite=False)
+    except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}; expected WISE's JSON list") from error
     if not isinstance(found, list):
-        raise ValueError(f"{file} holds no list; expected WISE's JSON list of prompts")
+        raise ValueError(f"{file} is not a list; expected WISE's JSON list of prompts")
     prompts = []
     for place, record in enumerate(found, start=1):
         try:

@@ -57,7 +57,7 @@ class WorldSettings:
     """How much is asked.
 
     Attributes:
-        prompts: at most so many of each kind of task, seen and never seen combinations each.
+        prompts: most of each kind of task, for seen and never seen combinations each.
         images: pictures of each prompt.
         questions: of each kind, and of each set of yes/no questions.
         seed: of prompts, scenes and noise.

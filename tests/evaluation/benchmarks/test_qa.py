@@ -232,7 +232,7 @@ def test_what_is_wrong_is_named_by_line_or_record(tmp_path: Path, record: Any, s
         ("q.jsonl", '{"question": "?", "answer": "x"}\n\n{"question": ', r"q\.jsonl, line 3 is not valid JSON"),
         ("q.jsonl", "question,answer", r"q\.jsonl is not valid JSON"),
         ("q.json", '[{"question": ', r"q\.json is not valid JSON: .*line 1"),
-        ("q.json", "3", "holds a number; expected a list of questions"),
+        ("q.json", "3", "contains a number; expected a list of questions"),
         ("q.json", '{"rule": "best", "questions": []}', "has the rule 'best'; allowed are exact"),
     ],
 )
