@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,3 +106,30 @@ def test_it_runs_from_end_to_end(
     assert all((out / file).stat().st_size for file in case.official)
     assert (out / "results.jsonl").read_text().count("\n") == case.items
     assert bool(opened) == bool(case.reply) or name == "mmbench"
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00\xd8not text", b"[" * 100_000, b""], ids=["binary", "nested", "empty"]
+)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.folder is not None])
+def test_a_damaged_file_is_named_in_one_sentence(name: str, content: bytes, tmp_path: Path) -> None:
+    case, kind = CASES[name], find_benchmark(name)
+    if not kind.draws:
+        (tmp_path / "data").mkdir()
+    assert case.folder is not None
+    data = case.folder(tmp_path / "data")
+    settings = {**case.settings, "inception": "it"} if name == "mjhq" else case.settings
+    request = EvalRequest(name, tmp_path / "out", data=data, settings=settings)
+    benchmark = request.open()
+    benchmark.items()
+    files = [
+        file for file in benchmark.files() if file.suffix in (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
+    ]
+    for file in [file for file in files if file.name != "object_names.txt"]:
+        before = file.read_bytes()
+        file.write_bytes(content)
+        if not (file.suffix == ".txt" and content[:1] != b"\xff") and (content or file.suffix != ".jsonl"):
+            with pytest.raises(ValueError, match=re.escape(file.name)) as caught:
+                request.open().items()
+            assert "\n" not in str(caught.value) and len(str(caught.value)) < 1200
+        file.write_bytes(before)

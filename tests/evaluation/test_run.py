@@ -541,7 +541,7 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path) -> None:
         ("--guidance-scale", "--option guidance_scale=VALUE"),
         ("--cfg-scale", "--option guidance_scale=VALUE"),
         ("--solvr", "--option solver=VALUE"),
-        ("--modle", "--model"),
+        ("--modell", "--model"),
         ("--batchsize", "--batch-size"),
     ],
 )

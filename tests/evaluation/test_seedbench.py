@@ -122,7 +122,10 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
     cut(tmp_path / "SEED-Bench-image" / "10_1")
     with pytest.raises(ValueError, match="10_1' is damaged or cut off.*; expected"):
         benchmark.items()
-    for content, said in (("[]", "contains no list of questions"), ('{"questions": []}', "no question of types 1 to 9")):
+    for content, said in (
+        ("[]", "contains no list of questions"),
+        ('{"questions": []}', "no question of types 1 to 9"),
+    ):
         (tmp_path / "SEED-Bench.json").write_text(content)
         with pytest.raises(ValueError, match=f"{said}; expected"):
             benchmark.items()

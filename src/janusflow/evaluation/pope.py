@@ -71,6 +71,8 @@ def read_questions(file: Path) -> list[PopeQuestion]:
         )
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error} (POPE's files are JSON lines or a JSON array)") from error
+    if not found:
+        raise ValueError(f"{file} is empty; POPE's files are JSON lines or a JSON array")
     questions = []
     for place, record in enumerate(found, start=1):
         try:

@@ -125,7 +125,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     made = remember(request, benchmark)
     if request.mode == "score" and not outputs_of(benchmark, items):
-        raise ValueError(f"{benchmark.out} contains no outputs of {benchmark.title} yet; run mode generate or full first")
+        raise ValueError(f"{benchmark.out} contains no outputs of {benchmark.title} yet; run mode full first")
     if ranks > 1:
         wait()
         work(request, 0, ranks)
@@ -195,7 +195,7 @@ def _chosen(benchmark: Benchmark, request: EvalRequest) -> list[Item]:
         raise ValueError(f"{request.data} contains nothing of {benchmark.title}; expected {benchmark.source}")
     twice = next((key for key, count in Counter(item.key for item in items).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{request.data} contains the key {twice!r} twice; each item of {benchmark.title} needs its own")
+        raise ValueError(f"{request.data} contains the key {twice!r} twice; each item needs its own")
     chosen = limited(benchmark, items, request.limit)
     if benchmark.limited:
         benchmark.check_items(chosen)
