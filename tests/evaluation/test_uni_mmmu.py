@@ -105,7 +105,7 @@ def test_replies(reply: str, values: tuple[int, ...] | None) -> None:
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "code"])
 def test_other_tasks_cannot_be_done(task: str) -> None:
-    with pytest.raises(ValueError, match=f"task {task} of Uni-MMMU asks to draw on from given pictures"):
+    with pytest.raises(ValueError, match=f"task {task} of Uni-MMMU asks for editing of given pictures"):
         UniMmmuSettings(task=task)
 
 
