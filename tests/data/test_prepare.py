@@ -167,6 +167,7 @@ def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -
         ({"next": 2**31}, "state.json is damaged: next is 2147483648, but counts has"),
         ({"counts": {"kept": -1}}, "state.json: counts is damaged: kept: "),
         ({"hashes": [1]}, "state.json is damaged: hashes"),
+        ({"hashes": ["0g:"]}, "state.json is damaged: hashes"),
         ({"config": None}, "state.json is damaged: config: "),
         ({"dropped": 10**9}, "dropped.jsonl is shorter than"),
         ({"stream": {"epoch": 0}}, "state.json: stream is damaged: part: Field required"),

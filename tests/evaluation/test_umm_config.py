@@ -365,6 +365,7 @@ def test_models_that_are_not_here_are_named(tmp_path: Path) -> None:
         ({"geneval": {"max_samples": -1}}, "max_samples is -1; expected a whole number"),
         ({"geneval": {"skip_eval": "no"}}, "skip_eval is 'no'; expected true or false"),
         ({"geneval": {"out_dir": {"a": 1}}}, "out_dir is a block of keys and values; expected one value"),
+        ({"geneval": {"out_dir": {}}}, "out_dir is a block of keys and values; expected one value"),
     ],
 )
 def test_a_value_of_another_type_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

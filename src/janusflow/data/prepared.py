@@ -14,6 +14,8 @@ from janusflow.data.folders import OUTSIDE
 from janusflow.data.streams import Count, Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*(:[0-9a-f]*)?$")]  # of `duplicates.digest_of`
+
 DROPPED, SHEET = "dropped.jsonl", "sheet.jpg"
 DUPLICATE = "duplicate"
 SAID = ("kept", DUPLICATE)  # counts that a summary names in any case
@@ -44,7 +46,7 @@ class State:
     next: Count = 0
     shards: Count = 0
     counts: Counter[str] = field(default_factory=Counter)
-    hashes: set[str] = field(default_factory=set)
+    hashes: set[Digest] = field(default_factory=set)
     words: Count = 0
     cut: Count = 0
     talks: Count = 0

@@ -95,8 +95,8 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     try:
         columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER, NAME)}
         record = _record_of(columns, name, Path(own) if own else folder)
-        said = (record.text, record.rewritten, record.system or "", *(text for turn in record.turns for text in turn))
-        "".join(said).encode()  # refuses half of a character, which JSON can spell ("\ud800") and no tokenizer takes
+        texts = (record.text, record.rewritten, record.system or "", *(text for turn in record.turns for text in turn))
+        "".join(texts).encode()  # refuses half of a character, which JSON can spell ("\ud800") and no tokenizer takes
         return record
     except BROKEN as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -102,12 +102,12 @@ class Keys:
             ValueError: if a block that one of them would be in is something else, or one of them is a block.
         """
         for above in {key.rpartition(".")[0] for key in keys} - {""}:
-            if self.left.get(above) is not None:
+            if self.left.get(above) not in (None, {}):
                 raise ValueError(
                     f"{self.name}.{above} is {quoted(self.left[above])}; expected a block of keys and values"
                 )
         for key in keys:
-            if any(name.startswith(f"{key}.") for name in self.left):
+            if self.left.get(key) == {} or any(name.startswith(f"{key}.") for name in self.left):
                 raise ValueError(f"{self.name}.{key} is a block of keys and values; expected one value")
         found = [self.left.pop(key, None) for key in keys]
         return next((value for value in found if value is not None), default)
@@ -118,11 +118,12 @@ class Keys:
 
     def unused(self) -> dict[str, Any]:
         """What is left, by full name."""
-        return {f"{self.name}.{key}": value for key, value in self.left.items() if value is not None}
+        return {f"{self.name}.{key}": value for key, value in self.left.items() if value not in (None, {})}
 
 
 def _leaves(block: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in block.items():
-        found += _leaves(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
+        inside = isinstance(value, dict) and value  # an empty block is a value: it stands where one may be expected
+        found += _leaves(value, f"{before}{key}.") if inside else [(f"{before}{key}", value)]
     return found
