@@ -21,9 +21,9 @@ from janus import sizes
 from loading import make, peak
 from safetensors.torch import load_file
 
-from janusflow.checkpoint import official_janus
 from janusflow.checkpoint.convert import convert, plan, write
 from janusflow.checkpoint.export import official_tensors
+from janusflow.checkpoint.layouts import official_janus
 from janusflow.model.janus import JanusForConditionalGeneration
 
 TEMPLATE = Path(__file__).parents[1] / "tests" / "golden" / "janus-small-a"

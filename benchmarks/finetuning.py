@@ -23,7 +23,7 @@ from PIL import Image
 
 from janusflow import JanusFlow
 from janusflow.device import resolve_device, resolve_precision
-from janusflow.evaluation import tinyworld
+from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import Question, sample_question, sample_talk

@@ -18,8 +18,8 @@ from transformers import GenerationConfig, JanusConfig, JanusVisionConfig, Janus
 from transformers import JanusForConditionalGeneration as TransformersJanus
 
 from janusflow.device import resolve_device
+from janusflow.engine.token_generation import TokenSampling, draw_codes, read_prompts
 from janusflow.model.janus import JanusForConditionalGeneration, unconditional_ids
-from janusflow.token_generation import TokenSampling, draw_codes, read_prompts
 
 BOS, BEGIN, PAD = 1, 2, 3
 GUIDANCE = 5.0

@@ -19,7 +19,8 @@ import torch
 import typer
 from safetensors.torch import save_file
 
-from janusflow.checkpoint import load_network, official, open_checkpoint
+from janusflow.checkpoint import load_network, open_checkpoint
+from janusflow.checkpoint.layouts import official
 from janusflow.config import janusflow_1b
 from janusflow.model import JanusFlowForConditionalGeneration
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow import JanusFlow
-from janusflow.evaluation import tinyworld
-from janusflow.quantization import weight_bytes
+from janusflow.checkpoint.quantization import weight_bytes
+from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.scenes import render
 
 VARIANTS: dict[str, dict[str, Any]] = {

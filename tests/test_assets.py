@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.evaluation import tinyworld
+from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.scenes import render
 
 FOLDER = Path(str(files("janusflow") / "assets" / "tiny"))

@@ -35,16 +35,16 @@ from types import SimpleNamespace
 
 import torch
 
-import janusflow.hub
+import janusflow.checkpoint.hub
 from janusflow import JanusFlow
 from janusflow.checkpoint.convert import convert
-from janusflow.diffusers_pipeline import JanusFlowPipeline
+from janusflow.interop.diffusers_pipeline import JanusFlowPipeline
 
 torch.set_num_threads(1)
 tiny, janus = JanusFlow.from_pretrained("tiny", device="cpu"), JanusFlow.from_pretrained(GOLDEN_JANUS, device="cpu")
 commit = SimpleNamespace(commit_url="https://hub/me/mine")
 api = SimpleNamespace(create_repo=lambda *_, **__: None, upload_folder=lambda **_: commit)
-janusflow.hub.HfApi = lambda token=None: api
+janusflow.checkpoint.hub.HfApi = lambda token=None: api
 talk = [{"role": "user", "content": "hello"}]
 few = {"max_new_tokens": 2}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from janusflow.checkpoint.files import put_together
 from janusflow.files import checked, read_json, read_yaml, remove_leftovers, temporary_path, write_text
+from janusflow.folders import put_together
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from huggingface_hub import constants
 from transformers import SiglipVisionModel
 
 from janusflow import JanusFlow
-from janusflow.adapters import open_adapters
 from janusflow.checkpoint import find_folder
+from janusflow.checkpoint.adapters import open_adapters
 from janusflow.data.rows import SourceConfig, open_rows
-from janusflow.evaluation.clip import Clip
-from janusflow.evaluation.detection import Detector
-from janusflow.evaluation.judges import open_judge
+from janusflow.evaluation.judges.judges import open_judge
+from janusflow.evaluation.vision.clip import Clip
+from janusflow.evaluation.vision.detection import Detector
 from janusflow.offline import cached_if_unreachable, hub_is_reachable
 from janusflow.training.start import open_part
 from janusflow.vae import LatentCodec, vae_weights

@@ -17,8 +17,8 @@ from fault_injection.checkpoints import ROOT, digest, drawing
 from janusflow.data import prepare as preparing
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import kind_of
-from janusflow.evaluation.recipes import load_request
-from janusflow.images import load_image
+from janusflow.evaluation.run.recipes import load_request
+from janusflow.processing.images import load_image
 from janusflow.training.config import load_config
 
 PREPARE = preparing.PrepareConfig(min_side=8, max_aspect=4, shard_size=3)

@@ -1,7 +1,7 @@
 """JanusFlow: one model that understands and generates images.
 
-`from janusflow import JanusFlow` is the face of the package (see `janusflow.pipeline`). Importing this module alone
-loads nothing heavy: torch and transformers are imported when a name is first used.
+`from janusflow import JanusFlow` is the entry point (see `janusflow.pipelines.janusflow`). Importing this module loads
+nothing heavy: torch and transformers are imported when a name is first used.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # see `janusflow.progress.say`
 
 _HOMES = {
-    "JanusFlow": "janusflow.pipeline",
+    "JanusFlow": "janusflow.pipelines.janusflow",
     "JanusFlowConfig": "janusflow.config",
     "JanusFlowForConditionalGeneration": "janusflow.model",
-    "JanusFlowProcessor": "janusflow.processor",
-    "StepEnd": "janusflow.settings",
-    "settings_of": "janusflow.provenance",
+    "JanusFlowProcessor": "janusflow.processing.processor",
+    "StepEnd": "janusflow.engine.settings",
+    "settings_of": "janusflow.pipelines.provenance",
 }
 
 __all__ = [
@@ -35,11 +35,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from janusflow.config import JanusFlowConfig
+    from janusflow.engine.settings import StepEnd
     from janusflow.model import JanusFlowForConditionalGeneration
-    from janusflow.pipeline import JanusFlow
-    from janusflow.processor import JanusFlowProcessor
-    from janusflow.provenance import settings_of
-    from janusflow.settings import StepEnd
+    from janusflow.pipelines.janusflow import JanusFlow
+    from janusflow.pipelines.provenance import settings_of
+    from janusflow.processing.processor import JanusFlowProcessor
 
 
 def __getattr__(name: str) -> Any:

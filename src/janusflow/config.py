@@ -1,6 +1,7 @@
 """Every dimension of the network that checkpoints differ in lives here, and in no other file as a literal.
 
-`JanusFlowConfig` is what `config.json` of our own layout holds; `checkpoint/official.py` translates the released one.
+`JanusFlowConfig` is what `config.json` of our own layout holds; `checkpoint/layouts/official.py` translates the
+released one.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from janusflow.checkpoint import convert as convert_module
 from janusflow.checkpoint import find_folder, open_checkpoint
 from janusflow.checkpoint.convert import convert, where_vae_is
 from janusflow.checkpoint.describe import describe
-from janusflow.processor import JanusFlowProcessor
+from janusflow.processing.processor import JanusFlowProcessor
 from tests.conftest import GOLDEN
 
 OFFICIAL, JANUS = GOLDEN / "janusflow-small-a", GOLDEN / "janus-small-a"

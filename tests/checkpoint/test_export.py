@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.checkpoint import open_checkpoint
 from janusflow.checkpoint.export import export_official, official_config, official_weights
-from janusflow.checkpoint.official import read_config
+from janusflow.checkpoint.layouts.official import read_config
 from janusflow.config import janusflow_1b
 from tests.conftest import Golden
 

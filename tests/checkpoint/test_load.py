@@ -147,7 +147,7 @@ def test_a_hub_id_is_fetched_once_named(small_folder: Path, monkeypatch: pytest.
         asked.append(name)
         return str(small_folder)
 
-    monkeypatch.setattr("janusflow.checkpoint.files.snapshot_download", fetch)
+    monkeypatch.setattr("janusflow.folders.snapshot_download", fetch)
     model = JanusFlow.from_pretrained("deepseek-ai/JanusFlow-1.3B", device="cpu")
     assert asked == ["deepseek-ai/JanusFlow-1.3B"]
     assert model.generate("a star", num_inference_steps=1, output_type="latent").shape == (1, 4, 8, 8)
@@ -157,7 +157,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
     def fail(name: str, **settings: object) -> str:
         raise LocalEntryNotFoundError("offline")
 
-    monkeypatch.setattr("janusflow.checkpoint.files.snapshot_download", fail)
+    monkeypatch.setattr("janusflow.folders.snapshot_download", fail)
     with pytest.raises(ValueError, match="nor in the hub's cache, and HF_HUB_OFFLINE is set"):
         JanusFlow.from_pretrained("deepseek-ai/JanusFlow-1.3B")
 
@@ -394,7 +394,7 @@ def test_the_dimensions_of_a_hub_id_need_no_weights(
                 file.unlink()
         return str(place)
 
-    monkeypatch.setattr("janusflow.checkpoint.files.snapshot_download", fetch)
+    monkeypatch.setattr("janusflow.folders.snapshot_download", fetch)
     for name, whole in (("official/x", folder), ("ours/x", small_folder)):
         sizes = read_sizes(name)
         assert not list((tmp_path / name).glob("*.safetensors"))

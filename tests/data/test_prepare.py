@@ -19,8 +19,8 @@ from janusflow.data.records import UNANSWERED
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource
 from janusflow.data.streams import StreamSource
-from janusflow.images import load_image
-from tests.evaluation.test_judges import Handler, Server, reply
+from janusflow.processing.images import load_image
+from tests.evaluation.judges.test_judges import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."
 

@@ -22,7 +22,7 @@ from janusflow.data.sources import (
     tasks_of,
 )
 from janusflow.data.streams import StreamSource
-from janusflow.images import load_image
+from janusflow.processing.images import load_image
 from janusflow.tinyworld.checker import read
 from janusflow.training.config import DataConfig
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from janusflow.cli import app
-from janusflow.evaluation.recipes import load_request
+from janusflow.evaluation.run.recipes import load_request
 
 ROOT = Path(__file__).parents[2]
 

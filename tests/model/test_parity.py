@@ -209,7 +209,7 @@ def unmask_unconditional(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def leave_out_guidance(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("janusflow.generation.guide", lambda conditional, both, **settings: conditional)
+    monkeypatch.setattr("janusflow.engine.generation.guide", lambda conditional, both, **settings: conditional)
 
 
 def look_both_ways(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ from transformers import LlamaConfig
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.config import JanusFlowConfig, siglip_config
-from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
+from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
+from janusflow.tinyworld.recipe.parts import make_processor
 from janusflow.training.config import TrainConfig, read_config
-from janusflow.training.tiny_parts import make_processor
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
 

@@ -14,7 +14,7 @@ import pytest
 from janusflow import JanusFlow
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource
-from janusflow.images import load_image
+from janusflow.processing.images import load_image
 from janusflow.tinyworld.checker import check
 from janusflow.training import replay
 from janusflow.training.config import load_config

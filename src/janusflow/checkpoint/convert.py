@@ -19,17 +19,17 @@ from torch import Tensor
 from transformers import JanusConfig
 
 from janusflow.arguments import quoted
-from janusflow.checkpoint import official, official_janus
 from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.export import official_config, official_tensors, write_processor
-from janusflow.checkpoint.files import read_json
+from janusflow.checkpoint.layouts import official, official_janus
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
 from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
 from janusflow.checkpoint.tensors import DTYPES, EXTRAS
-from janusflow.checkpoint.transformers_layout import write_transformers_processor
 from janusflow.device import resolve_dtype
 from janusflow.files import temporary_path
-from janusflow.processor import JanusFlowProcessor
+from janusflow.folders import read_json
+from janusflow.processing.processor import JanusFlowProcessor
+from janusflow.processing.transformers_layout import write_transformers_processor
 from janusflow.progress import progress_bar
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 

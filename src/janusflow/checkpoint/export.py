@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from janusflow.checkpoint.files import put_together, read_json
-from janusflow.checkpoint.official import CLASSES, LLM_FIELDS, TOWERS, Source, llm_extras, source
+from janusflow.checkpoint.layouts.official import CLASSES, LLM_FIELDS, TOWERS, Source, llm_extras, source
 from janusflow.config import JanusFlowConfig
-from janusflow.processor import JanusFlowProcessor
+from janusflow.folders import put_together, read_json
+from janusflow.processing.processor import JanusFlowProcessor
 
 
 def export_official(

@@ -20,13 +20,13 @@ from transformers.initialization import no_init_weights
 
 from janusflow.arguments import quoted, shortened
 from janusflow.building import BUILDING, NAMED, finite, named
-from janusflow.checkpoint import official, official_janus, paddle
-from janusflow.checkpoint.files import TINY, find_folder, read_json
-from janusflow.checkpoint.official import Source
+from janusflow.checkpoint.layouts import official, official_janus, paddle
+from janusflow.checkpoint.layouts.official import Source
 from janusflow.checkpoint.sizes import check_sizes
 from janusflow.checkpoint.tensors import TensorFiles
 from janusflow.config import JanusFlowConfig
 from janusflow.files import checked
+from janusflow.folders import TINY, find_folder, read_json
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 from janusflow.offline import first_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import GenerationConfig, JanusConfig
 
 from janusflow.checkpoint.load import Checkpoint, Config
-from janusflow.processor import JanusFlowProcessor
+from janusflow.processing.processor import JanusFlowProcessor
 
 JANUS_GUIDANCE = 5.0  # of the official script
 

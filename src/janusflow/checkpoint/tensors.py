@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from janusflow.arguments import shortened
-from janusflow.checkpoint import paddle
-from janusflow.checkpoint.files import read_json
+from janusflow.checkpoint.layouts import paddle
+from janusflow.folders import read_json
 from janusflow.offline import first_line
 
 INDEX = ".index.json"

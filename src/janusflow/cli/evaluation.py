@@ -35,7 +35,7 @@ class MeasureCommand(SuggestingCommand):
         try:
             return super().parse_args(ctx, args)
         except NoSuchOption as error:  # perhaps an argument of generate or ask, by other software's name too
-            from janusflow.evaluation.request import OPTIONS, SHORT
+            from janusflow.evaluation.run.request import OPTIONS, SHORT
 
             name = error.option_name.lstrip("-").replace("-", "_")
             near = [name] if name in SHORT else nearest(name, OPTIONS)
@@ -124,7 +124,7 @@ def evaluate(
 
       janusflow eval compare runs/before runs/after --out comparison
     """
-    from janusflow.evaluation.command import listing, run
+    from janusflow.evaluation.run.command import listing, run
 
     if listed:
         print(listing())
@@ -181,8 +181,8 @@ def compare(
     """
     from rich.console import Console
 
-    from janusflow.evaluation.compare import compare_runs
-    from janusflow.evaluation.comparison_page import terminal_table, write_comparison
+    from janusflow.evaluation.reports.compare import compare_runs
+    from janusflow.evaluation.reports.comparison_page import terminal_table, write_comparison
 
     found = compare_runs(runs, data=data, any_data=any_data)
     page = write_comparison(found, out, changes=items)

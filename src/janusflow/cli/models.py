@@ -27,7 +27,7 @@ from janusflow.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from janusflow.pipeline import JanusFlow
+    from janusflow.pipelines.janusflow import JanusFlow
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -108,7 +108,7 @@ def generate(
         raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (with another prompt, if you like)")
     prompts = [whole_text("the prompt", prompt) for prompt in prompts or []]
     from janusflow.cli.prompt_lines import lines_of  # files are checked before torch is imported, which takes seconds
-    from janusflow.provenance import provenance_of, settings_of
+    from janusflow.pipelines.provenance import provenance_of, settings_of
 
     texts = None if prompt_file is None else lines_of(prompt_file)
     made = None if source is None else provenance_of(source)
@@ -119,8 +119,8 @@ def generate(
 
     from janusflow.cli.pictures import check_again, from_words, merged, opening_of
     from janusflow.cli.prompt_file import from_file
-    from janusflow.generation import choose_seeds
-    from janusflow.sheet import output_folder
+    from janusflow.engine.generation import choose_seeds
+    from janusflow.pipelines.sheet import output_folder
 
     asked: dict[str, Any] = {
         "num_inference_steps": steps,
@@ -211,7 +211,7 @@ def ask(
     if temperature:
         decoding.update(do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
     elif seed is not None:
-        from janusflow.generation import check_seed
+        from janusflow.engine.generation import check_seed
 
         warnings.warn(f"--seed {check_seed(seed)} is ignored without --temperature", stacklevel=2)
     if stream:
@@ -251,7 +251,7 @@ def chat(
 
       janusflow chat --model deepseek-ai/JanusFlow-1.3B
     """
-    from janusflow.talk import Talk
+    from janusflow.cli.talk import Talk
 
     talk = Talk(_open(model, vae, dtype, device, adapter, quantize, sft_format), out, max_new_tokens)
     print("/image FILE, /draw PROMPT, /reset, /quit", file=sys.stderr)
@@ -293,7 +293,7 @@ def info(
     if Path(place).suffix.lower() in PICTURES and not Path(place).expanduser().exists():
         raise ValueError(f"picture {quoted(place)} does not exist")
     if _is_file(place):
-        from janusflow.provenance import describe_picture
+        from janusflow.pipelines.provenance import describe_picture
 
         print("\n".join(f"{name:<20} {value}" for name, value in describe_picture(place)))
         return
@@ -368,8 +368,8 @@ def demo(
 
       janusflow demo --out demo
     """
-    from janusflow.demo import show
-    from janusflow.sheet import output_folder
+    from janusflow.pipelines.sheet import output_folder
+    from janusflow.tinyworld.demo import show
 
     with output_folder(out):
         show(_open(model, None, dtype, device), out, seed=seed)
@@ -387,7 +387,7 @@ def _open(
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    from janusflow.pipeline import JanusFlow
+    from janusflow.pipelines.janusflow import JanusFlow
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

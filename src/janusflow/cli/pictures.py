@@ -15,10 +15,10 @@ from typing import Any
 
 from PIL import Image
 
-from janusflow.pipeline import JanusFlow
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.provenance import Provenance, input_digests
+from janusflow.pipelines.sheet import contact_sheet, save_new_png, save_png
 from janusflow.progress import progress_bar
-from janusflow.provenance import Provenance, input_digests
-from janusflow.sheet import contact_sheet, save_new_png, save_png
 
 NAME_LENGTH = 40  # characters of a prompt in a file's name
 

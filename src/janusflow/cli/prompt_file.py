@@ -20,13 +20,13 @@ from typing import Any
 from janusflow.arguments import counted
 from janusflow.cli.pictures import Job, make, say, slug
 from janusflow.cli.prompt_lines import Line, read_lines
+from janusflow.engine.generation import Sampling, choose_strength
+from janusflow.engine.size import check_context, check_size
+from janusflow.engine.token_generation import TokenSampling
 from janusflow.files import checked, loads, write_text
-from janusflow.generation import Sampling, choose_strength
-from janusflow.janus import Janus
-from janusflow.pipeline import JanusFlow
-from janusflow.provenance import input_digests, provenance_of
-from janusflow.size import check_context, check_size
-from janusflow.token_generation import TokenSampling
+from janusflow.pipelines.janus import Janus
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.provenance import input_digests, provenance_of
 
 MANIFEST = "manifest.jsonl"
 SAME_MODEL = ("digest", "dtype", "quantize", "sft_format")  # of a picture that counts as made already

@@ -11,7 +11,7 @@ from typing import Any
 
 from janusflow.arguments import whole_text
 from janusflow.files import loads
-from janusflow.provenance import ALLOWED
+from janusflow.pipelines.provenance import ALLOWED
 
 SHORT = {
     "steps": "num_inference_steps",

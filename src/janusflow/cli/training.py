@@ -199,7 +199,7 @@ def reflow(
     """
     from janusflow.data.reflow import ReflowConfig, judged, read_prompts
     from janusflow.data.reflow import reflow as run
-    from janusflow.pipeline import JanusFlow
+    from janusflow.pipelines.janusflow import JanusFlow
 
     config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size, states)
     asked = read_prompts(prompts)
@@ -223,14 +223,14 @@ def _captioner(
     if model is not None and endpoint is not None:
         raise ValueError("give --caption or --endpoint, not both")
     if endpoint is not None:
-        from janusflow.evaluation.endpoint_judge import EndpointJudge, EndpointOptions
+        from janusflow.evaluation.judges.endpoint import EndpointJudge, EndpointOptions
 
         if not endpoint.startswith(("http://", "https://")):
             raise ValueError(f"--endpoint is {quoted(endpoint)}; expected an address such as https://HOST/v1")
         far = EndpointJudge(endpoint_model, endpoint, EndpointOptions(max_tokens=CAPTION_TOKENS, empty=True))
         return lambda pictures: [far.reply(question, [picture]) for picture in pictures]
     if model is not None:
-        from janusflow.pipeline import JanusFlow
+        from janusflow.pipelines.janusflow import JanusFlow
 
         near = JanusFlow.from_pretrained(model, device=device)
         return lambda pictures: near.ask_batch([question] * len(pictures), pictures, max_new_tokens=CAPTION_TOKENS)

@@ -25,7 +25,7 @@ from janusflow.data.rows import SourceConfig
 from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
-from janusflow.images import ImageSource, load_image
+from janusflow.processing.images import ImageSource, load_image
 from janusflow.progress import progress_bar
 from janusflow.reasoning import final_answer
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from janusflow.arguments import counted
 from janusflow.data.jsonlines import FAULT, FOLDER, NAME
-from janusflow.generation import LARGEST_SEED
-from janusflow.images import ImageSource
-from janusflow.messages import flatten
+from janusflow.engine.generation import LARGEST_SEED
+from janusflow.processing.images import ImageSource
+from janusflow.processing.messages import flatten
 
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")

@@ -35,13 +35,13 @@ from janusflow.data.jsonlines import FAULT, NAME, parse
 from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
 from janusflow.data.streams import Count
+from janusflow.engine.generation import LARGEST_SEED
 from janusflow.extras import require
 from janusflow.files import checked, read_json, remove_leftovers, temporary_path, write_text
-from janusflow.generation import LARGEST_SEED
 from janusflow.progress import progress_bar
 
 if TYPE_CHECKING:
-    from janusflow.pipeline import JanusFlow
+    from janusflow.pipelines.janusflow import JanusFlow
 
 Correct = Callable[[list[int], list[Image.Image]], "list[Image.Image | None]"]
 """Numbers of prompts and the pictures drawn for them -> the pictures to be learned, None to leave one out."""

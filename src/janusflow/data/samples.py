@@ -17,8 +17,8 @@ from janusflow.config import JanusFlowConfig
 from janusflow.data.records import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
 from janusflow.flow import logit_normal, standard_normal
-from janusflow.images import BACKDROP, ImageSource, load_image
-from janusflow.processor import JanusFlowProcessor
+from janusflow.processing.images import BACKDROP, ImageSource, load_image
+from janusflow.processing.processor import JanusFlowProcessor
 
 Template = Literal["pretraining", "chat"]
 Crop = Literal["random", "center", "pad"]

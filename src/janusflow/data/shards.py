@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from janusflow.data.records import IMAGE_TAG, LLAVA_TAG, Record
 from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource
-from janusflow.images import load_image
-from janusflow.sheet import contact_sheet
+from janusflow.pipelines.sheet import contact_sheet
+from janusflow.processing.images import load_image
 
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
 QUALITY = 92  # of the JPEGs

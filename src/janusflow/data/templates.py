@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from janusflow.chat_template import ROLE_WORDS
 from janusflow.model.janusflow import GENERATION_TOKEN
-from janusflow.processor import JanusFlowProcessor
+from janusflow.processing.chat_template import ROLE_WORDS
+from janusflow.processing.processor import JanusFlowProcessor
 
 IGNORE = -100
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from janusflow.evaluation.protocol import Benchmark, Item
-from janusflow.evaluation.records import ESCAPED
+from janusflow.evaluation.run.records import ESCAPED
 from janusflow.extras import require
 from janusflow.files import loads, temporary_path
-from janusflow.images import load_image
+from janusflow.processing.images import load_image
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
 T = TypeVar("T")

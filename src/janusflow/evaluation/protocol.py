@@ -1,7 +1,8 @@
 """What a benchmark is: items to draw or to answer, a verdict on each output, and scores from all verdicts.
 
-A benchmark is one file of this folder with a subclass of `Benchmark`, named in `evaluation/registry.py`. It knows its
-data and its rules; drawing, asking, resuming, sharding and reporting are `evaluation/run.py`'s and `report.py`'s.
+A benchmark is one file of `benchmarks/` with a subclass of `Benchmark`, named in `evaluation/registry.py`. It knows its
+data and its rules; generating, asking, resuming and sharding are in `evaluation/run/`, reporting
+in `evaluation/reports/`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from PIL import Image
 
 from janusflow.evaluation.sample import Sample, over
-from janusflow.images import ImageSource
 from janusflow.offline import cached_if_unreachable
+from janusflow.processing.images import ImageSource
 
 if TYPE_CHECKING:
-    from janusflow.evaluation.judges import Judge
+    from janusflow.evaluation.judges.judges import Judge
 
 Output = Image.Image | str  # a drawn picture, or an answer
 
@@ -244,7 +245,7 @@ class Benchmark(ABC):
 
         Any object with `Judge`'s method may be assigned. Replies never hold a model's thoughts.
         """
-        from janusflow.evaluation.judges import open_judge
+        from janusflow.evaluation.judges.judges import open_judge
 
         if self._judge is None:
             self.check_judge()
@@ -254,7 +255,7 @@ class Benchmark(ABC):
 
     @judge_model.setter
     def judge_model(self, judge: Judge) -> None:
-        from janusflow.evaluation.judges import WithoutThoughts
+        from janusflow.evaluation.judges.judges import WithoutThoughts
 
         self._judge = WithoutThoughts(judge)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from janusflow.evaluation.data import DataFolder
 from janusflow.evaluation.protocol import Item
-from janusflow.images import ImageSource
-from janusflow.messages import flatten
+from janusflow.processing.images import ImageSource
+from janusflow.processing.messages import flatten
 
 PLACEHOLDER, LLAVA_IMAGE = "<image_placeholder>", "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}

@@ -20,7 +20,7 @@ from janusflow.functions import code_of, load_function
 GROUP = "janusflow.benchmarks"  # entry points of other packages
 OWN = "MODULE:CLASS"  # a class of the user's own
 REQUIRED = ("name", "title", "draws")
-BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file of this folder, its class, and one line for --help
+BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file of benchmarks/, class, and one line for --help
     "geneval": ("geneval", "GenEval", "objects, counts, colours and positions in generated pictures"),
     "dpg": ("dpg", "Dpg", "DPG-Bench: long prompts, each detail judged by a model"),
     "wise": ("wise", "Wise", "prompts that need world knowledge, judged by a model"),
@@ -34,8 +34,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file of this folder, its cla
     "gqa": ("gqa", "Gqa", "questions about objects, attributes and relations"),
     "mmmu": ("mmmu", "Mmmu", "college-level questions with several pictures"),
     "mmvet": ("mmvet", "MmVet", "MM-Vet: open questions, answers graded by a model"),
-    "tinyworld": ("world", "TinyWorld", "generated pictures and questions of the shipped model's world; needs no data"),
-    "qa": ("benchmarks.qa", "Qa", "your own questions: --data FILE.json or FILE.jsonl"),
+    "qa": ("qa", "Qa", "your own questions: --data FILE.json or FILE.jsonl"),
 }
 
 
@@ -55,7 +54,7 @@ def find_benchmark(name: str) -> type[Benchmark]:
     """
     if name in BENCHMARKS:
         file, kind = BENCHMARKS[name][:2]
-        found: type[Benchmark] = getattr(import_module(f"janusflow.evaluation.{file}"), kind)
+        found: type[Benchmark] = getattr(import_module(f"janusflow.evaluation.benchmarks.{file}"), kind)
         return found
     if ":" in name:
         example = "my_benchmark:Capitals for the class Capitals in my_benchmark.py"

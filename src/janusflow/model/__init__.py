@@ -2,7 +2,7 @@
 
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-import janusflow.processor  # noqa: F401 (registers itself; whole, for it may be what imports this)
+import janusflow.processing.processor  # noqa: F401 (registers itself; whole, for it may be what imports this)
 from janusflow.config import JanusFlowConfig
 from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 from janusflow.model.prefix import PromptPrefix

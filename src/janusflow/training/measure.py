@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from janusflow.checkpoint.files import TINY, find_folder
 from janusflow.data.loader import StepSamples
 from janusflow.data.rows import SourceConfig, check_place
 from janusflow.device import free_memory, resolve_device
+from janusflow.folders import TINY, find_folder
 from janusflow.tinyworld.scenes import UNITS
 from janusflow.training.config import TINYWORLD, TrainConfig
 from janusflow.training.distributed import World

@@ -20,7 +20,7 @@ from janusflow.data.loader import open_source
 from janusflow.data.reflow import Correct, ReflowConfig, judged, read_prompts, reflow
 from janusflow.data.rows import SourceConfig
 from janusflow.functions import code_of, load_function
-from janusflow.pipeline import JanusFlow
+from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.tinyworld.captions import KINDS, Task, sample_pair
 from janusflow.tinyworld.checker import check
 from janusflow.training.config import TINYWORLD, TrainConfig

@@ -16,9 +16,9 @@ from PIL import Image
 
 from janusflow.data.loader import StepSamples
 from janusflow.files import write_text
-from janusflow.pipeline import JanusFlow
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.sheet import contact_sheet
 from janusflow.progress import ProgressBar, say
-from janusflow.sheet import contact_sheet
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves

@@ -25,8 +25,8 @@ from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
 from janusflow.files import temporary_path
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.offline import cached_if_unreachable, first_line
-from janusflow.pipeline import JanusFlow
-from janusflow.processor import ImageSettings, JanusFlowProcessor, TextSettings
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.tinyworld.scenes import UNITS
 from janusflow.training.card import card_text
 from janusflow.training.config import TINYWORLD, ModelConfig, TrainConfig
@@ -118,9 +118,7 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
         try:
             sizes = read_sizes(start.checkpoint)
         except ValueError as error:
-            made = (
-                "; python -m janusflow.training.tiny makes what lies there" if "runs/tiny/" in start.checkpoint else ""
-            )
+            made = "; python -m janusflow.tinyworld.recipe.train makes it" if "runs/tiny/" in start.checkpoint else ""
             raise ValueError(f"model.checkpoint: {error}{made}") from error
         if not isinstance(sizes, JanusFlowConfig):
             raise ValueError(f"{start.checkpoint} is a Janus model; here JanusFlow is trained")

@@ -30,7 +30,7 @@ from janusflow.device import resolve_precision
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
 from janusflow.model.convnext import ConvNextBlock
-from janusflow.pipeline import JanusFlow
+from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig

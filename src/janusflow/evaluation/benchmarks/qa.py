@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Interval
 
+from janusflow.evaluation.benchmarks.vqav2 import normal
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.question_file import PLACEHOLDER, QuestionFile
 from janusflow.evaluation.sample import Sample, over
-from janusflow.evaluation.vqav2 import normal
-from janusflow.images import load_image
+from janusflow.processing.images import load_image
 
 Rule: TypeAlias = Literal["exact", "contains", "any-of", "judge"]
 MINUS = re.compile(r"(?<![\w)])[-−](?=\.?\d)")

@@ -1,0 +1,234 @@
+"""The official layout of Janus and Janus-Pro: how released `config.json` and names translate into transformers' Janus.
+
+transformers' network has no attention-pool head in SigLIP and no usage statistics in the codebook; both are stored but
+unused, and `UNUSED` names them. The small golden checkpoints spell tower and codec out in `small_vision_tower` and
+`small_vq`, which a released one has not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
+
+from janusflow.checkpoint.layouts.official import LLM_FIELDS, THIRDS, TOWERS, Source, llm_extras, renamed
+
+CLASSES = {
+    "vision_config": "CLIPVisionTower",
+    "aligner_config": "MlpProjector",
+    "gen_vision_config": "VQ-16",
+    "gen_aligner_config": "MlpProjector",
+    "gen_head_config": "vision_head",
+}
+UNUSED = ("vision_model.vision_tower.attn_pool.", "gen_vision_model.quantize.codebook_used")
+RELEASED_VQ = {  # VQ-16 of LlamaGen
+    "base_channels": 128,
+    "channel_multiplier": [1, 1, 2, 2, 4],
+    "num_res_blocks": 2,
+    "z_channels": 256,
+}
+
+
+def is_official_janus(raw: dict[str, Any]) -> bool:
+    """Whether a `config.json` is that of an official Janus or Janus-Pro checkpoint."""
+    return raw.get("model_type") == "multi_modality" and "gen_vision_config" in raw
+
+
+def read_config(raw: dict[str, Any], token_ids: dict[str, int]) -> JanusConfig:
+    """transformers' configuration from an official `config.json`.
+
+    Args:
+        raw: the parsed file.
+        token_ids: ids of the tokenizer's special tokens; the official layout keeps them there alone.
+
+    Raises:
+        ValueError: naming the block and what it holds, if it is not one that Janus has.
+    """
+    for block, known in CLASSES.items():
+        found = raw.get(block, {}).get("cls")
+        if found is None or known not in str(found):
+            raise ValueError(f"{block}.cls is {found!r}; Janus has {known!r}")
+    llm = LlamaConfig(**{"tie_word_embeddings": False, **raw["language_config"]})
+    aligner, gen_aligner = raw["aligner_config"]["params"], raw["gen_aligner_config"]["params"]
+    head, codes = raw["gen_head_config"]["params"], raw["gen_vision_config"]["params"]
+    _check_shapes(aligner, gen_aligner, head, codes, llm)
+    vq = raw.get("small_vq", RELEASED_VQ)
+    vision = _tower(raw, aligner)
+    return JanusConfig(
+        text_config=llm.to_dict(),
+        vision_config=vision,
+        vq_config=JanusVQVAEConfig(
+            embed_dim=codes["n_embed"],
+            num_embeddings=codes["image_token_size"],
+            latent_channels=vq["z_channels"],
+            base_channels=vq["base_channels"],
+            channel_multiplier=list(vq["channel_multiplier"]),
+            num_res_blocks=vq["num_res_blocks"],
+            projection_dim=gen_aligner["n_embed"],
+            num_hidden_layers=gen_aligner["depth"],
+            image_token_embed_dim=head["n_embed"],
+        ).to_dict(),
+        image_token_id=token_ids["<image_placeholder>"],
+        tie_word_embeddings=llm.tie_word_embeddings,
+        dtype=raw.get("torch_dtype") or raw.get("dtype") or raw["language_config"].get("torch_dtype"),
+    )
+
+
+def _tower(raw: dict[str, Any], aligner: dict[str, Any]) -> dict[str, Any]:
+    params, small = raw["vision_config"]["params"], raw.get("small_vision_tower")
+    name = params.get("model_name")
+    if small is not None:
+        width, depth, heads = small["width"], small["layers"], small["heads"]
+        patch, ratio = small["patch_size"], small.get("mlp_ratio", 4)
+    elif name in TOWERS:
+        width, depth, heads, patch, ratio = TOWERS[name]
+    else:
+        raise ValueError(f"vision_config names the tower {name!r}; known are {', '.join(TOWERS)}")
+    select, size = params.get("select_layer", -1), params.get("image_size", 384)
+    if aligner["input_dim"] != width:
+        raise ValueError(f"aligner_config takes width {aligner['input_dim']}, but the tower has {width}")
+    return JanusVisionConfig(
+        hidden_size=width,
+        num_hidden_layers=min(depth, depth + select + 1) if select <= 0 else min(depth, select),
+        num_attention_heads=heads,
+        image_size=size,
+        patch_size=patch,
+        mlp_ratio=ratio,
+        projection_dim=aligner["n_embed"],
+        depth=aligner["depth"],
+        num_image_tokens=(size // patch) ** 2,
+    ).to_dict()
+
+
+def _check_shapes(
+    aligner: dict[str, Any], gen_aligner: dict[str, Any], head: dict[str, Any], codes: dict[str, Any], llm: LlamaConfig
+) -> None:
+    """What transformers' network takes for granted, checked with the values of the file."""
+    same = [
+        ("aligner_config.projector_type", aligner.get("projector_type"), "mlp_gelu"),
+        ("gen_aligner_config.projector_type", gen_aligner.get("projector_type"), "mlp_gelu"),
+        ("aligner_config.n_embed", aligner["n_embed"], llm.hidden_size),
+        ("gen_aligner_config.n_embed", gen_aligner["n_embed"], llm.hidden_size),
+        ("gen_aligner_config.input_dim", gen_aligner["input_dim"], codes["n_embed"]),
+        ("gen_head_config.n_embed", head["n_embed"], llm.hidden_size),
+        ("gen_head_config.image_token_embed", head["image_token_embed"], gen_aligner["n_embed"]),
+        ("gen_head_config.image_token_size", head["image_token_size"], codes["image_token_size"]),
+    ]
+    for name, found, wanted in same:
+        if found != wanted:
+            raise ValueError(f"{name} is {found!r}; the network's other parts need {wanted!r}")
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+TOWER = "vision_model.vision_tower."
+CODEC = "gen_vision_model."
+PREFIXES = (  # transformers -> official; the first that fits counts
+    ("lm_head.", "language_model.lm_head."),
+    ("model.language_model.", "language_model.model."),
+    ("model.vision_model.embeddings.patch_embedding.", TOWER + "patch_embed.proj."),
+    ("model.vision_model.embeddings.position_embedding.weight", TOWER + "pos_embed"),
+    ("model.vision_model.encoder.layers.", TOWER + "blocks."),
+    ("model.vision_model.post_layernorm.", TOWER + "norm."),
+    ("model.aligner.", "aligner."),
+    ("model.generation_aligner.", "gen_aligner."),
+    ("model.generation_embeddings.", "gen_embed."),
+    ("model.generation_head.proj_out.", "gen_head.output_mlp_projector."),
+    ("model.generation_head.vision_head.", "gen_head.vision_head."),
+    ("model.vqmodel.", CODEC),
+)
+TOWER_PARTS = (
+    (".self_attn.projection_layer.", ".attn.proj."),
+    (".layer_norm1.", ".norm1."),
+    (".layer_norm2.", ".norm2."),
+)
+CODEC_PARTS = (
+    (r"\.(?:down|up)\.(\d+)\.block\.", r".conv_blocks.\1.res."),
+    (r"\.(?:down|up)\.(\d+)\.", r".conv_blocks.\1."),
+    (r"\.mid\.block_1\.", ".mid.0."),
+    (r"\.mid\.attn_1\.", ".mid.1."),
+    (r"\.mid\.block_2\.", ".mid.2."),
+)
+
+
+def source(name: str) -> Source:
+    """Which official tensors make up the parameter `name` of transformers' Janus."""
+    official = renamed(name, PREFIXES)
+    if official.startswith(TOWER):
+        for part, third in THIRDS.items():
+            if part in official:
+                return Source((official.replace(part, ".attn.qkv."),), third)
+        for ours, theirs in TOWER_PARTS:
+            official = official.replace(ours, theirs)
+    elif official.startswith(CODEC):
+        for pattern, replacement in CODEC_PARTS:
+            official = re.sub(pattern, replacement, official)
+    elif official.startswith(("aligner.", "gen_aligner.")):
+        official = official.replace("aligner.fc1.", "aligner.layers.0.")
+        # Linear layers and GELUs take turns in the official list.
+        official = re.sub(r"hidden_layers\.(\d+)\.", lambda found: f"layers.{2 * int(found[1]) + 2}.", official)
+    return Source((official,))
+
+
+# --- the configuration back -----------------------------------------------------------------------------------------
+
+
+def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
+    """The released form of `config.json`; what has no released name is spelled out as in the golden checkpoints."""
+    llm, vision, vq = config.text_config, config.vision_config, config.vq_config
+    name, spelled = _released_tower(vision)
+    codec = {
+        "base_channels": vq.base_channels,
+        "channel_multiplier": list(vq.channel_multiplier),
+        "num_res_blocks": vq.num_res_blocks,
+        "z_channels": vq.latent_channels,
+    }
+    if codec != RELEASED_VQ:
+        spelled["small_vq"] = {**codec, "codebook_size": vq.num_embeddings, "codebook_embed_dim": vq.embed_dim}
+    blocks = {
+        "aligner_config": ("aligner", _projector(vision.depth, vision.hidden_size, vision.projection_dim)),
+        "gen_aligner_config": ("gen_aligner", _projector(vq.num_hidden_layers, vq.embed_dim, vq.projection_dim)),
+        "gen_head_config": (
+            "gen_head",
+            {
+                "image_token_embed": vq.projection_dim,
+                "image_token_size": vq.num_embeddings,
+                "n_embed": vq.image_token_embed_dim,
+            },
+        ),
+        "gen_vision_config": ("gen_vision", {"image_token_size": vq.num_embeddings, "n_embed": vq.embed_dim}),
+        "vision_config": (
+            "vision",
+            {"image_size": vision.image_size, "model_name": name, "select_feature": "same", "select_layer": -1},
+        ),
+    }
+    return {
+        "architectures": ["MultiModalityCausalLM"],
+        "model_type": "multi_modality",
+        "torch_dtype": dtype,
+        "language_config": {
+            "model_type": "llama",
+            **{field: getattr(llm, field) for field in LLM_FIELDS},
+            "torch_dtype": dtype,
+            **llm_extras(llm),
+        },
+        **{
+            block: {"cls": CLASSES[block], "model_type": kind, "params": params}
+            for block, (kind, params) in blocks.items()
+        },
+        **spelled,
+    }
+
+
+def _projector(depth: int, width: int, to: int) -> dict[str, Any]:
+    return {"depth": depth, "input_dim": width, "n_embed": to, "projector_type": "mlp_gelu"}
+
+
+def _released_tower(vision: JanusVisionConfig) -> tuple[str, dict[str, Any]]:
+    sizes = (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size)
+    for name, (*known, ratio) in TOWERS.items():
+        if sizes == tuple(known) and vision.mlp_ratio == ratio and name.endswith(f"_{vision.image_size}"):
+            return name, {}
+    spelled = dict(zip(("width", "layers", "heads", "patch_size"), sizes, strict=True))
+    return "siglip_large_patch16_384", {"small_vision_tower": {**spelled, "mlp_ratio": vision.mlp_ratio}}

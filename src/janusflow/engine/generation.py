@@ -1,0 +1,324 @@
+"""From words to latents: checks a request, draws the noise, reads the prompts once and integrates the velocity.
+
+Shapes: N pictures, (C, H, W) a latent, (height, width) = f (H, W) pixels.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, SupportsIndex
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janusflow.arguments import counted, given, number_from, quoted, whole_number
+from janusflow.config import JanusFlowConfig
+from janusflow.device import CPU
+from janusflow.engine.inpainting import Kept, KnownPicture
+from janusflow.engine.settings import OUTPUT_TYPES, OutputType, StepChange
+from janusflow.engine.size import Size
+from janusflow.flow import METHODS, Velocity, guide, integrate, interpolate, shifted_times, standard_normal
+from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
+
+IMAGE_STRENGTH, MASK_STRENGTH = 0.6, 1.0  # defaults of `strength` with only a picture, and otherwise
+LARGEST_SEED = 2**64 - 1  # of torch's generators
+
+StepCallback = Callable[[int, float, Tensor], StepChange]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the ODE is integrated.
+
+    Attributes:
+        num_inference_steps: steps from noise to data.
+        guidance_scale: w of classifier-free guidance; 1 runs no unconditional row.
+        guidance_interval: range of t in which guidance acts.
+        solver: a key of `janusflow.flow.METHODS`.
+        shift: of the time grid; 1 is uniform, more puts more steps near the noise.
+        strength: how much of the path is walked: it starts at t = 1 - strength.
+
+    Raises:
+        ValueError: for a value that is not allowed.
+    """
+
+    num_inference_steps: int = 30
+    guidance_scale: float = 2.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    solver: str = "euler"
+    shift: float = 1.0
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_inference_steps", whole_number("num_inference_steps", self.num_inference_steps))
+        for name in ("guidance_scale", "shift", "strength"):
+            object.__setattr__(self, name, number_from(name, getattr(self, name)))
+        ends: Any = self.guidance_interval
+        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
+            raise ValueError(f"guidance_interval is {quoted(ends)}; expected two numbers in [0, 1], such as (0.0, 0.6)")
+        interval = tuple(number_from("guidance_interval", end) for end in ends)
+        object.__setattr__(self, "guidance_interval", interval)
+        if self.guidance_scale < 1:
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")
+        if self.solver not in METHODS:
+            raise ValueError(f"solver is {quoted(self.solver)}; known are {', '.join(METHODS)}")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength is {self.strength}; expected a number above 0 and at most 1")
+        self.times()
+
+    def times(self) -> list[float]:
+        """The time grid. A shorter path is walked in proportionally fewer steps."""
+        steps = max(1, round(self.num_inference_steps * self.strength))
+        return shifted_times(steps, self.shift, start=1 - self.strength)
+
+
+def check_request(prompts: str | Sequence[str], output_type: str) -> list[str]:
+    """The prompts of a request as a list.
+
+    Args:
+        prompts: one or several.
+        output_type: one of `OUTPUT_TYPES`.
+
+    Raises:
+        ValueError: for no prompt, or a value that is not allowed.
+    """
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is {quoted(output_type)}; allowed are {', '.join(OUTPUT_TYPES)}")
+    if prompts is None:
+        raise ValueError("prompt is None; a prompt is some text")
+    listed = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not listed:
+        raise ValueError("no prompt was given; a prompt is some text")
+    return listed
+
+
+def as_pictures(pixels: Tensor, output_type: OutputType, kept: Kept | None = None) -> Any:
+    """Pixels (N, 3, height, width) in [-1, 1] as pictures ("pil"), or as an array (N, height, width, 3) in [0, 1].
+
+    Args:
+        pixels: see above.
+        output_type: see above.
+        kept: what is pasted over them.
+    """
+    array = (pixels.permute(0, 2, 3, 1).cpu().numpy() + 1) / 2
+    if output_type != "np":
+        array = (array * 255).astype(np.uint8)  # truncated, not rounded, as the official code does it
+    if kept is not None:
+        array = kept.paste(array)
+    return array if output_type == "np" else [Image.fromarray(picture) for picture in array]
+
+
+def choose_strength(strength: float | None, *, image: bool, mask: bool) -> float:
+    """`strength` as given, or its default with or without a picture and a mask.
+
+    Raises:
+        ValueError: if a mask or a strength is given without a picture.
+    """
+    if not image and (mask or strength is not None):
+        raise ValueError("mask and strength need an image to start from")
+    if strength is not None:
+        return strength
+    return IMAGE_STRENGTH if image and not mask else MASK_STRENGTH
+
+
+def choose_seeds(seed: SupportsIndex | Sequence[SupportsIndex] | None, prompts: int, per_prompt: int) -> list[int]:
+    """One seed per picture, pictures of one prompt standing together.
+
+    Args:
+        seed: one number, from which picture j of every prompt gets seed + j; or one per picture (a list or an array);
+            or None for chance.
+        prompts: how many there are.
+        per_prompt: pictures of each.
+
+    Raises:
+        ValueError: for a wrong number of seeds, or one outside 0 .. 2^64 - 1.
+    """
+    if seed is None:
+        seed = secrets.randbelow(2**32)
+    listed: Any = seed
+    if hasattr(listed, "__len__") and getattr(listed, "ndim", 1) > 0:
+        seeds = [check_seed(value) for value in listed]
+        if len(seeds) != prompts * per_prompt:
+            raise ValueError(f"{given(len(seeds), 'seed')} for {counted(prompts * per_prompt, 'picture')}")
+        return seeds
+    first = check_seed(seed)
+    if first + per_prompt - 1 > LARGEST_SEED:
+        raise ValueError(
+            f"seed is {first}, and picture j of a prompt gets seed + j; for {per_prompt} pictures of each the largest "
+            f"is {LARGEST_SEED - per_prompt + 1}"
+        )
+    return [first + picture for _ in range(prompts) for picture in range(per_prompt)]
+
+
+def check_seed(seed: object) -> int:
+    """A seed as torch's generators take it.
+
+    Raises:
+        ValueError: if it is no whole number from 0 to 2^64 - 1.
+    """
+    return whole_number("seed", seed, least=0, most=LARGEST_SEED)
+
+
+def seeds_of(
+    size: Size,
+    seed: SupportsIndex | Sequence[SupportsIndex] | None,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    latents: Tensor | None,
+) -> tuple[list[int | None], SupportsIndex | Sequence[SupportsIndex] | None]:
+    """The seed that gives each picture's noise, None where none does; and the seeds to use, drawn if none are given.
+
+    A generator on the CPU that has not been used gives the noise of its seed.
+    """
+    if generator is None and latents is None:
+        seeds = choose_seeds(seed, size.prompts, size.per_prompt)
+        return [*seeds], seeds
+    if generator is None:
+        return [None] * size.pictures, seed
+    generators = [generator] * size.pictures if isinstance(generator, torch.Generator) else list(generator)
+    found: list[int | None] = []
+    for number, one in enumerate(generators):
+        new = one.device.type == "cpu" and all(one is not other for other in generators[:number])
+        first = one.initial_seed()
+        unused = new and torch.equal(one.get_state(), torch.Generator().manual_seed(first).get_state())
+        found.append(first if unused and 0 <= first <= LARGEST_SEED else None)
+    return found, seed
+
+
+def choose_noise(
+    config: JanusFlowConfig,
+    size: Size,
+    seed: SupportsIndex | Sequence[SupportsIndex] | None,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    latents: Tensor | None,
+) -> Tensor:
+    """x_0 ~ N(0, I), (N, C, H, W) float32: as given, or each picture's from its own generator, so that no picture
+    depends on another.
+
+    Raises:
+        ValueError: if more than one source is given, or one does not fit the request.
+    """
+    named = [name for name, v in (("seed", seed), ("generator", generator), ("latents", latents)) if v is not None]
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(named)} were given; each of them fixes the noise, so give one")
+    cell = config.latent_downscale
+    shape = (config.latent_channels, size.height // cell, size.width // cell)
+    if latents is not None:
+        return check_latents(latents, (size.pictures, *shape))
+    if generator is None:
+        seeds = choose_seeds(seed, size.prompts, size.per_prompt)
+        generators = [torch.Generator(CPU).manual_seed(value) for value in seeds]
+    elif isinstance(generator, torch.Generator):
+        generators = [generator] * size.pictures
+    else:
+        generators = list(generator)
+        if len(generators) != size.pictures:
+            raise ValueError(f"{given(len(generators), 'generator')} for {counted(size.pictures, 'picture')}")
+    return torch.stack([standard_normal(shape, one) for one in generators])
+
+
+def check_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Given noise in float32.
+
+    Raises:
+        ValueError: if its shape is not (N, C, H, W) of the request, or it holds values that are not finite.
+    """
+    if tuple(latents.shape) != shape:
+        raise ValueError(f"latents have shape {tuple(latents.shape)}; this request needs {shape}")
+    if not torch.isfinite(latents).all():
+        raise ValueError("latents hold values that are not finite")
+    return latents.float()
+
+
+def sample_latents(
+    network: JanusFlowForConditionalGeneration,
+    prefix: PromptPrefix,
+    noise: Tensor,
+    sampling: Sampling,
+    *,
+    known: KnownPicture | None = None,
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """x_1 for N pictures.
+
+    Args:
+        network: gives the velocity.
+        prefix: the N rows' prompts, read once.
+        noise: x_0, (N, C, H, W) float32.
+        sampling: see `Sampling`.
+        known: pictures to start from; where nothing is repainted x is put back on their path after every step.
+        callback: called with (step, t, x) after each step; what it asks for is done.
+    """
+    scale = sampling.guidance_scale
+
+    def put_back(x: Tensor, t: float) -> Tensor:
+        if known is None or known.repaint is None:
+            return x
+        path = interpolate(noise, known.latents, noise.new_full((len(noise),), t))
+        return torch.where(known.repaint.bool(), x, path)
+
+    def after_step(index: int, t: float, x: Tensor) -> Tensor:
+        nonlocal scale
+        x = put_back(x, t)
+        change = callback(index, t, x) if callback else StepChange()
+        if change.latents is not None:
+            x = put_back(change.latents, t)
+        if change.guidance_scale is not None:
+            scale = change.guidance_scale
+        if change.stop:
+            raise _StoppedError(x)
+        return x
+
+    velocity = guided_velocity(network, prefix, sampling, lambda: scale)
+    x = start_of_path(noise, sampling, known)
+    try:
+        return integrate(velocity, x, sampling.times(), method=sampling.solver, callback=after_step)
+    except _StoppedError as stopped:
+        return stopped.x
+
+
+class _StoppedError(Exception):
+    """A callback ends the integration at x."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+
+
+def start_of_path(noise: Tensor, sampling: Sampling, known: KnownPicture | None) -> Tensor:
+    """Where the path starts: the noise, or with pictures x_t = t x_1 + (1 - t) x_0 at t = 1 - strength."""
+    if known is None:
+        return noise
+    return interpolate(noise, known.latents, noise.new_full((len(noise),), sampling.times()[0]))
+
+
+def guided_velocity(
+    network: JanusFlowForConditionalGeneration,
+    prefix: PromptPrefix,
+    sampling: Sampling,
+    scale: Callable[[], float],
+) -> Velocity:
+    """v(x, t) for the rows of a prefix; the unconditional rows run in the same batch, and only where needed.
+
+    Args:
+        network: gives the velocity.
+        prefix: the rows' prompts.
+        sampling: the guidance interval.
+        scale: gives the guidance scale of an evaluation.
+    """
+    both = cache(lambda: PromptPrefix.concatenate(prefix, prefix.unconditional()))
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        guided = guide(
+            lambda x, t: network.velocity(x, t, prefix),
+            lambda x, t: network.velocity(x, t, both()),
+            scale=scale(),
+            interval=sampling.guidance_interval,
+        )
+        return guided(x, t)
+
+    return velocity

@@ -1,0 +1,138 @@
+"""The keyword arguments of `generate` as types, and the callback that watches, steers or cancels it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
+
+import torch
+from torch import Tensor
+
+from janusflow.arguments import number_from, quoted, unknown_argument
+from janusflow.processing.images import ImageSource
+
+OutputType = Literal["pil", "np", "latent"]
+OUTPUT_TYPES = ("pil", "np", "latent")
+
+StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Tensor]], "Mapping[str, Any] | None"]
+"""`callback_on_step_end`: called as callback(model, step, t, tensors) after each step of each batch.
+
+`step` counts from 0 and `t` in (0, 1] is the time reached. JanusFlow's tensors are {"latents": x}, and Janus' are
+{"codes": the codes so far}. A Janus callback returns None; a change is an error. A JanusFlow callback may return a
+mapping with
+
+- `latents`: they take x's place;
+- `guidance_scale`: it holds from the next step of this batch on;
+- `stop`: True ends the generation, and the pictures are returned as they are.
+
+A picture that a callback changed says so, and `settings_of` refuses it: its settings do not recreate it.
+
+An exception that the callback raises ends the generation and is raised by `generate`; the model can be used again.
+
+Example:
+    >>> cancelled = threading.Event()  # set by a button, a signal, another thread
+    >>> def check(model, step, t, tensors):
+    ...     if cancelled.is_set():
+    ...         raise InterruptedError("cancelled")
+    >>> model.generate("a red circle", callback_on_step_end=check)
+"""
+
+
+@dataclass(frozen=True)
+class StepChange:
+    """What a callback asks for after a step; see `StepEnd`."""
+
+    latents: Tensor | None = None
+    guidance_scale: float | None = None
+    stop: bool = False
+
+    def changes(self, latents: Tensor, guidance_scale: float, *, last: bool) -> bool:
+        """Whether the picture becomes another one than without the callback.
+
+        Args:
+            latents: x before the callback was called.
+            guidance_scale: of the step before.
+            last: whether this was the last step, after which neither guidance nor stopping has an effect.
+        """
+        if self.latents is not None and not torch.equal(self.latents, latents):
+            return True
+        return not last and (self.stop or self.guidance_scale not in (None, guidance_scale))
+
+    @classmethod
+    def read(cls, returned: Mapping[str, Any] | None) -> StepChange:
+        """The changes in what a callback returned.
+
+        Raises:
+            ValueError: for another type than a mapping, or a key that is none of them.
+        """
+        known = list(cls.__dataclass_fields__)
+        if returned is not None and not isinstance(returned, Mapping):
+            raise ValueError(
+                f"callback_on_step_end returned {quoted(returned)}; expected None or a mapping with stop, "
+                "guidance_scale, latents"
+            )
+        odd = [str(key) for key in returned or {} if key not in known]
+        if odd:
+            raise unknown_argument(odd, known, of="the mapping that callback_on_step_end returned")
+        change = cls(**(returned or {}))
+        if change.guidance_scale is not None:
+            number_from("guidance_scale of callback_on_step_end", change.guidance_scale, 1)
+        return change
+
+    @classmethod
+    def refuse(cls, returned: Mapping[str, Any] | None) -> None:
+        """Check what a callback of Janus returned, which cannot change the generation.
+
+        Raises:
+            ValueError: for a change.
+        """
+        change = cls.read(returned)
+        asked = [
+            name
+            for name in cls.__dataclass_fields__
+            if getattr(change, name) is not None and getattr(change, name) is not False
+        ]
+        if asked:
+            raise ValueError(
+                f"callback_on_step_end returned {', '.join(asked)}, which a Janus model does not support; return None, "
+                "or raise an exception to cancel"
+            )
+
+
+class SharedSettings(TypedDict, total=False):
+    """What every model's `generate` takes besides prompts and `output_type`."""
+
+    num_images_per_prompt: SupportsIndex
+    guidance_scale: float
+    seed: SupportsIndex | Sequence[SupportsIndex] | None
+    batch_size: SupportsIndex
+    decode_batch_size: SupportsIndex | None
+    callback_on_step_end: StepEnd | None
+    progress: bool
+
+
+class FlowSettings(SharedSettings, total=False):
+    """What `JanusFlow.generate` takes."""
+
+    num_inference_steps: SupportsIndex
+    guidance_interval: tuple[float, float]
+    solver: str
+    shift: float
+    height: SupportsIndex | None
+    width: SupportsIndex | None
+    generator: torch.Generator | Sequence[torch.Generator] | None
+    latents: Tensor | None
+    image: ImageSource | Sequence[ImageSource] | None
+    mask: ImageSource | Sequence[ImageSource] | None
+    strength: float | None
+    paste_original: bool
+
+
+class TokenSettings(SharedSettings, total=False):
+    """What `Janus.generate` takes."""
+
+    do_sample: bool
+    temperature: float
+    top_k: SupportsIndex
+    top_p: float

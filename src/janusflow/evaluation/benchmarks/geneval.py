@@ -1,0 +1,340 @@
+"""GenEval (arXiv 2310.11513): do a picture's objects number, stand and look as its prompt says? The official rules.
+
+A detector (`detection.py`) gives objects, a colour model (`clip.py`) names the colours of crops. Coordinates are
+pixels, x to the right and y downwards.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from annotated_types import Interval
+from PIL import Image
+
+from janusflow.evaluation.data import read_text
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
+from janusflow.files import loads
+
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # of a detection's score; above
+MOST = 16  # objects of a class, the surest
+SLACK = 0.1  # of both objects' sizes: how much of an offset does not count for a position
+CLEAR = 0.5  # of the direction: above it a relation holds
+
+
+@dataclass(frozen=True)
+class Clause:
+    """`count` objects of a class, perhaps of a colour, perhaps in a relation to those of an earlier clause.
+
+    Attributes:
+        name: the class.
+        count: how many at least; of an exclusion, how many are too many.
+        color: of all of them.
+        position: (relation, index of the earlier clause), which must hold for every pair.
+    """
+
+    name: str
+    count: int
+    color: str | None = None
+    position: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class GenEvalTask:
+    """One prompt and what its pictures must show."""
+
+    tag: str
+    prompt: str
+    include: tuple[Clause, ...]
+    exclude: tuple[Clause, ...] = ()
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An object found in a picture.
+
+    Attributes:
+        name: its class.
+        score: in [0, 1].
+        box: left, top, right, bottom.
+        mask: (height, width) bool, the object's pixels.
+    """
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    mask: np.ndarray | None = None
+
+
+ColorNamer = Callable[[Sequence[Detection]], Sequence[str]]
+"""Names the colour of each object of one class, out of `COLORS`."""
+
+
+def read_tasks(file: Path) -> list[GenEvalTask]:
+    """The official `evaluation_metadata.jsonl`.
+
+    Raises:
+        ValueError: naming the line and what is expected.
+    """
+    return [task for _, task in read_records(file)]
+
+
+def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
+    """`read_tasks`, each with its line as JSON."""
+    tasks = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        try:
+            record = loads(line, finite=False)
+            tasks.append((record, as_task(record)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            wanted = "JSON with tag, prompt and include, clauses of class and count"
+            raise ValueError(f"{file}: line {number} is not GenEval's; expected {wanted}") from error
+        if record["tag"] not in TAGS:
+            raise ValueError(f"{file}: line {number} has tag {record['tag']!r}; known are {', '.join(TAGS)}")
+    return tasks
+
+
+def as_task(record: Mapping[str, Any]) -> GenEvalTask:
+    """A line of the file."""
+    include, exclude = (tuple(map(_clause, record.get(part, ()))) for part in ("include", "exclude"))
+    return GenEvalTask(record["tag"], record["prompt"], include, exclude)
+
+
+def _clause(raw: Mapping[str, Any]) -> Clause:
+    position = raw.get("position")
+    place = None if position is None else (str(position[0]), int(position[1]))
+    return Clause(raw["class"], int(raw["count"]), raw.get("color"), place)
+
+
+def kept(detections: Iterable[Detection], tag: str) -> dict[str, list[Detection]]:
+    """The objects that count, by class, the surest first: above the tag's threshold, at most `MOST` of each."""
+    threshold = COUNTING_THRESHOLD if tag == "counting" else THRESHOLD
+    found: dict[str, list[Detection]] = defaultdict(list)
+    for detection in sorted(detections, key=lambda one: -one.score):
+        if detection.score > threshold and len(found[detection.name]) < MOST:
+            found[detection.name].append(detection)
+    return dict(found)
+
+
+def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: ColorNamer) -> str:
+    """What a picture lacks for its prompt by the official rules; "" if nothing.
+
+    Args:
+        task: what is asked for.
+        detections: all that the detector found.
+        name_colors: is called for clauses with a colour alone.
+    """
+    objects, missing = kept(detections, task.tag), []
+    groups: list[list[Detection] | None] = []
+    for clause in task.include:
+        found = objects.get(clause.name, [])[: clause.count]
+        lack = _lack(clause, found, groups, name_colors)
+        missing += [lack] if lack else []
+        groups.append(None if lack else found)
+    for clause in task.exclude:
+        count = len(objects.get(clause.name, []))
+        if count >= clause.count:
+            missing.append(f"expected {clause.name} < {clause.count}, found {count}")
+    return "; ".join(missing)
+
+
+def _lack(clause: Clause, found: list[Detection], groups: list[list[Detection] | None], name_colors: ColorNamer) -> str:
+    if len(found) < clause.count:
+        return f"expected {clause.name} >= {clause.count}, found {len(found)}"
+    if clause.color is not None:
+        colors = list(name_colors(found))
+        if colors.count(clause.color) < clause.count:
+            return f"expected {clause.color} {clause.name}, found {', '.join(colors)}"
+    if clause.position is not None:
+        relation, index = clause.position
+        target = groups[index]
+        if target is None:
+            return f"no target for {clause.name} to be {relation}"
+        for one in found:
+            for other in target:
+                held = relations(one.box, other.box)
+                if relation not in held:
+                    stands = " and ".join(sorted(held)) or "nowhere clear"
+                    return f"expected {clause.name} {relation} target, found {stands}"
+    return ""
+
+
+def relations(a: Sequence[float], b: Sequence[float]) -> set[str]:
+    """Where box a lies seen from box b: "left of", "right of", "above", "below", up to two of them.
+
+    The offset of the centres is shortened, each way, by a tenth of both sizes; what is left, by the length of the whole
+    offset, is the direction.
+    """
+    offset = [(a[axis] + a[axis + 2] - b[axis] - b[axis + 2]) / 2 for axis in (0, 1)]
+    sizes = [abs(a[axis + 2] - a[axis]) + abs(b[axis + 2] - b[axis]) for axis in (0, 1)]
+    left = [math.copysign(max(abs(o) - SLACK * size, 0), o) for o, size in zip(offset, sizes, strict=True)]
+    if max(map(abs, left)) < 1e-3:
+        return set()
+    dx, dy = (part / math.hypot(*offset) for part in left)
+    held = {"left of"} if dx < -CLEAR else {"right of"} if dx > CLEAR else set()
+    return held | ({"above"} if dy < -CLEAR else {"below"} if dy > CLEAR else set())
+
+
+def overall(results: Iterable[tuple[str, bool]]) -> dict[str, float]:
+    """Share of right pictures of each tag, and "overall", the mean of the six.
+
+    Args:
+        results: (tag, whether it is right) of each picture.
+
+    Raises:
+        ValueError: for an unknown tag. "overall" lacks if a tag has no picture.
+    """
+    counts: dict[str, list[bool]] = {tag: [] for tag in TAGS}
+    for tag, right in results:
+        if tag not in counts:
+            raise ValueError(f"tag is {tag!r}; known are {', '.join(TAGS)}")
+        counts[tag].append(right)
+    shares = {tag: sum(right) / len(right) for tag, right in counts.items() if right}
+    return {**shares, "overall": sum(shares.values()) / len(TAGS)} if len(shares) == len(TAGS) else shares
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GenEvalSettings:
+    """How GenEval is run.
+
+    Attributes:
+        images: pictures of a prompt.
+        seed: of each prompt's first picture; the next have the next.
+        detector: a Mask2Former for COCO's instances, as a folder or a name on the hub.
+        color_model: a CLIP, likewise.
+        device: where both run.
+    """
+
+    images: Annotated[int, Interval(ge=1, le=1000)] = 4
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    detector: str = "facebook/mask2former-swin-small-coco-instance"
+    color_model: str = "openai/clip-vit-large-patch14"
+    device: str = "auto"
+
+
+def _published(*scores: float) -> dict[str, float]:
+    return dict(zip((*TAGS, "overall"), scores, strict=True))
+
+
+class GenEval(Benchmark):
+    """553 prompts, four pictures each. Beside the six kinds and their mean: shares of right pictures ("images") and of
+    prompts with any right picture ("prompts"). Detector and CLIP are transformers' ports, not the official scorer's
+    builds: compare with published figures only after calibrating on its folder, which `write_official` completes.
+    """
+
+    name = "geneval"
+    title = "GenEval"
+    whole_groups = True
+    caveat = (
+        "Detector and CLIP are transformers' models, other weights than the official scorer's: run that on this folder "
+        "before a comparison to the point."
+    )
+    draws = True
+    Settings = GenEvalSettings
+    judging = (*Benchmark.judging, "detector", "color_model")
+    judging_models = ("detector", "color_model")
+    source = "evaluation_metadata.jsonl and object_names.txt from the folder prompts/ of github.com/djghosh13/geneval"
+    published: ClassVar[Mapping[str, Mapping[str, float]]] = {
+        "JanusFlow 384 (paper)": _published(0.97, 0.59, 0.45, 0.83, 0.53, 0.42, 0.63),
+        "JanusFlow 256 (paper)": _published(0.98, 0.73, 0.54, 0.83, 0.63, 0.53, 0.70),
+        "Janus (paper)": _published(0.97, 0.68, 0.30, 0.84, 0.46, 0.42, 0.61),
+        "SDXL (paper)": {"overall": 0.55},
+        "DALL-E 3 (paper)": {"overall": 0.67},
+        "JanusFlow 384 (TorchUMM)": {"overall": 0.4999},
+    }
+
+    def items(self) -> list[Item]:
+        """Each prompt's pictures, one after another."""
+        found = []
+        for index, (record, task) in enumerate(read_records(self._file("evaluation_metadata.jsonl"))):
+            group = f"{index:05d}"
+            for image in range(self.settings.images):
+                key, seed = f"{group}/samples/{image:04d}", self.settings.seed + image
+                found.append(Item(key, task.prompt, seed=seed, group=group, data=record))
+        return found
+
+    def files(self) -> list[Path]:
+        return [self._file("evaluation_metadata.jsonl"), self._file("object_names.txt")]
+
+    def references(self, item: Item) -> list[Path]:
+        return [self._file("object_names.txt")]
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        """Whether the picture is right, what it lacks, and what was seen."""
+        assert isinstance(output, Image.Image)
+        found = self.detector(output)
+        task = as_task(item.data)
+        lack = problem(task, found, partial(self.color_namer, output))
+        seen = [
+            {"name": one.name, "score": round(one.score, 4), "box": list(one.box)}
+            for objects in kept(found, task.tag).values()
+            for one in objects
+        ]
+        return {"score": int(not lack), "tag": task.tag, "problem": lack, "objects": seen}
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        if not rows:
+            return {}
+        right = {row.item.group for row in rows if row.score}
+        return {
+            **overall((row.item.data["tag"], bool(row.score)) for row in rows),
+            "images": sum(row.score for row in rows) / len(rows),
+            "prompts": sum(row.item.group in right for row in rows) / len(rows),
+        }
+
+    def part(self, item: Item) -> str:
+        return str(item.data["tag"])
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        tags: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            tags[row.item.data["tag"]].append(row)
+        right = {row.item.group for row in rows if row.score}
+        groups = list(dict.fromkeys(row.item.group for row in rows))
+        prompts = Sample([float(group in right) for group in groups], groups, 1)
+        whole = {name: over(rows, whole=1) for name in ("overall", "images")}
+        return {**{tag: over(own, whole=1) for tag, own in tags.items()}, **whole, "prompts": prompts}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """Adds each prompt's `metadata.jsonl`; the pictures lie where the official scorer looks under `images`."""
+        for row in rows:
+            file = self.out / "images" / row.item.group / "metadata.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(dict(row.item.data)) + "\n", encoding="utf-8")
+
+    @cached_property
+    def detector(self) -> Callable[[Image.Image], Sequence[Detection]]:
+        """Finds objects; opened when it is first needed."""
+        from janusflow.evaluation.vision.detection import Detector
+
+        names = read_text(self._file("object_names.txt")).splitlines()
+        known = [name.strip() for name in names if name.strip()]
+        return Detector.open(self.settings.detector, known, device=self.settings.device)
+
+    @cached_property
+    def color_namer(self) -> Callable[[Image.Image, Sequence[Detection]], Sequence[str]]:
+        """Names colours; opened when it is first needed."""
+        from janusflow.evaluation.vision.clip import Clip, ColorNamer
+
+        return ColorNamer(Clip.open(self.settings.color_model, device=self.settings.device))
+
+    def _file(self, name: str) -> Path:
+        if self.data is None:
+            raise ValueError(f"GenEval needs a folder with its files: {self.source}")
+        for file in (self.data / name, self.data / "prompts" / name):
+            if file.is_file():
+                return file
+        raise ValueError(f"{self.data} has no {name}; expected {self.source}")

@@ -1,0 +1,104 @@
+"""GQA (arXiv 1902.09506): questions over pictures of Visual Genome, answered in a word or a phrase; exact match.
+
+Published numbers come from answers in lower case without a full stop, as usual converters write them; the official
+scorer itself compares strings. Both are given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from janusflow.evaluation.benchmarks.pope import brief_question
+from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
+
+FILE = "testdev_balanced_questions.json"
+
+
+def prepared(answer: str) -> str:
+    """An answer as it is handed to the scorer: stripped, lower-cased, without full stops at its end."""
+    return answer.strip().rstrip(".").strip().lower()
+
+
+@dataclass(frozen=True)
+class GqaSettings:
+    """Options of GQA.
+
+    Attributes:
+        prompt: see `pope.brief_question`.
+    """
+
+    prompt: Literal["wrapper", "plain"] = "wrapper"
+
+
+class Gqa(Questions):
+    """GQA over a folder with `testdev_balanced_questions.json` and its pictures in `images/`.
+
+    Scores are in percent; "strict" compares what the model said as it is.
+    """
+
+    name = "gqa"
+    title = "GQA test-dev"
+    official_items = 12578
+    Settings = GqaSettings
+    main = "accuracy"
+    published: ClassVar = {
+        "JanusFlow 384 (paper)": {"accuracy": 60.3},
+        "JanusFlow 256 (paper)": {"accuracy": 58.4},
+        "Janus (paper)": {"accuracy": 59.1},
+    }
+    source = (
+        f"{FILE} from questions1.2.zip, with the pictures of images.zip in images/ (both from GQA's page at "
+        "cs.stanford.edu)"
+    )
+    settings: GqaSettings
+
+    def items(self) -> list[Item]:
+        folder = self.open_folder()
+        found = folder.json(FILE, f"questions/{FILE}", f"questions1.2/{FILE}")
+        file = folder.read[-1]
+        if not isinstance(found, dict):
+            raise folder.refusal(file, "contains no questions by their ids")
+        items = []
+        for number, record in found.items():
+            try:
+                question, image, answer = (str(record[name]) for name in ("question", "imageId", "answer"))
+                kind = record.get("types", {}).get("structural")
+            except (KeyError, TypeError, AttributeError) as error:
+                wanted = "question, imageId and answer"
+                raise folder.refusal(file, f"is another version: question {number} lacks {wanted}") from error
+            prompt, system = brief_question(question, self.settings.prompt)
+            data = {"answer": answer} | ({"type": "open" if kind == "query" else "binary"} if kind else {})
+            picture = folder.picture(f"images/{image}.jpg")
+            items.append(Item(number, prompt, (picture,), group=image, system=system, data=data))
+        return items
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        said, right = str(output), item.data["answer"]
+        found = {"score": float(prepared(said) == prepared(right)), "strict": float(said == right)}
+        return found if said.strip() else {**found, "unreadable": True}
+
+    def part(self, item: Item) -> str:
+        return str(item.data.get("type", ""))
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        if not rows:
+            return {}
+        kinds: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            kinds[row.item.data.get("type", "")].append(row)
+        found = {"accuracy": over(rows, whole=100), "strict": over(rows, lambda row: row.verdict["strict"], whole=100)}
+        return found | {kind: over(kinds[kind], whole=100) for kind in ("binary", "open") if kind in kinds}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """`testdev_balanced_predictions.json`: a list of questionId and prediction."""
+        found = [{"questionId": row.item.key, "prediction": prepared(row.output)} for row in rows]
+        write_text(self.official / "testdev_balanced_predictions.json", json.dumps(found, indent=1))

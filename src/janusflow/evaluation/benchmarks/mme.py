@@ -1,0 +1,239 @@
+"""MME (arXiv 2306.13394): yes/no questions in pairs over fourteen tasks. The official reading of answers, and scores.
+
+Each picture has two questions, one with each answer. A task's score is 100 (acc + acc+), acc+ the share of pictures
+with both answers right; perception sums ten tasks (at most 2,000), cognition four (at most 800).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from janusflow.evaluation.benchmarks.pope import brief_question
+from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
+
+PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "OCR",
+)
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+READ = 4  # characters of an answer that are searched for yes or no
+COLUMNS = "picture, question, Yes or No"
+
+
+@dataclass(frozen=True)
+class MmeQuestion:
+    """One line of a task's file: the picture's name, the question, whether yes is right, and an answer if it has it."""
+
+    image: str
+    text: str
+    label: bool
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class MmeScore:
+    """Of one task: shares of right answers and of pictures with both right, and the official score."""
+
+    accuracy: float
+    accuracy_plus: float
+
+    @property
+    def score(self) -> float:
+        """100 (acc + acc+), at most 200."""
+        return 100 * (self.accuracy + self.accuracy_plus)
+
+
+def read_task(file: Path) -> list[MmeQuestion]:
+    """A task's file, lines of three or, with answers, four columns between tabs.
+
+    Raises:
+        ValueError: naming the line and what is expected.
+    """
+    questions = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        columns = line.split("\t")
+        if len(columns) not in (3, 4) or columns[2].strip().lower() not in ("yes", "no"):
+            raise ValueError(f"{file}: line {number} is not MME's; expected tabs between {COLUMNS}, and an answer")
+        label = columns[2].strip().lower() == "yes"
+        questions.append(MmeQuestion(columns[0], columns[1], label, columns[3] if len(columns) == 4 else None))
+    return questions
+
+
+def reads(answer: str) -> bool | None:
+    """The official reading: True for yes, False for no, None for neither (which is wrong whatever is right).
+
+    Lower-cased, the first four characters are searched for "yes" and then "no"; white space before counts among them.
+    """
+    start = answer.lower()[:READ]
+    return True if "yes" in start else False if "no" in start else None
+
+
+def score_task(questions: Sequence[MmeQuestion], answers: Sequence[str]) -> MmeScore:
+    """Scores one task.
+
+    Args:
+        questions: of the task.
+        answers: in the same order.
+
+    Raises:
+        ValueError: if their numbers differ, there are none, or a picture has not exactly two questions.
+    """
+    if not questions or len(questions) != len(answers):
+        raise ValueError(f"{len(answers)} answers were given to {len(questions)} questions")
+    told = [
+        (question.image, str(number), reads(answer) is question.label)
+        for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
+    ]
+    counts = Counter(question.image for question in questions)
+    odd = next((name for name, count in counts.items() if count != 2), None)
+    if odd is not None:
+        raise ValueError(f"picture {odd} has {counts[odd]} questions; in MME each has two")
+    return _score(told)
+
+
+def _score(told: Sequence[tuple[str, str, bool]]) -> MmeScore:
+    """From picture, question and whether the answer was right; acc+ is over pictures with both questions there.
+
+    A pair may stand there several times and then counts as often.
+    """
+    pictures: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    for picture, question, right in told:
+        pictures[picture].append((question, right))
+    pairs = [answers for answers in pictures.values() if len({question for question, _ in answers}) == 2]
+    size = sum(map(len, pairs))
+    whole = sum(len(answers) for answers in pairs if all(right for _, right in answers))
+    return MmeScore(mean([right for *_, right in told]), whole / size if size else 0.0)
+
+
+def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
+    """Perception and cognition from the scores of tasks by name; a part is left out if one of its tasks is missing."""
+    parts = {"perception": PERCEPTION, "cognition": COGNITION}
+    return {
+        part: sum(scores[task].score for task in tasks)
+        for part, tasks in parts.items()
+        if all(task in scores for task in tasks)
+    }
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MmeSettings:
+    """Options of MME.
+
+    Attributes:
+        prompt: see `pope.brief_question`; the questions themselves end in "Please answer yes or no."
+    """
+
+    prompt: Literal["wrapper", "plain"] = "wrapper"
+
+
+class Mme(Questions):
+    """MME over a folder with the fourteen lists of `eval_tool/Your_Results/` and the release's pictures.
+
+    The lists are `TASK.txt` in the folder itself, in `Your_Results/` or in `eval_tool/Your_Results/`; the pictures of
+    a task stand in `TASK/` or `TASK/images/`, in the folder itself or in `MME_Benchmark_release_version/`.
+    """
+
+    name = "mme"
+    title = "MME"
+    official_items = 2374
+    Settings = MmeSettings
+    main = "perception"
+    whole_groups = True
+    published: ClassVar = {
+        "JanusFlow 384 (paper)": {"perception": 1333.1},
+        "JanusFlow 256 (paper)": {"perception": 1203.0},
+        "Janus (paper)": {"perception": 1338.0},
+        "JanusFlow 384 (TorchUMM)": {"perception": 1305.6},
+    }
+    source = (
+        "Your_Results/TASK.txt of its fourteen tasks (eval_tool.zip of the repository "
+        "BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation) and the pictures of "
+        "MME_Benchmark_release_version.zip, which its authors send, as TASK/NAME or TASK/images/NAME"
+    )
+    settings: MmeSettings
+
+    def items(self) -> list[Item]:
+        folder = self.open_folder()
+        items = []
+        for task in (*PERCEPTION, *COGNITION):
+            file = folder.find(*(f"{place}{task}.txt" for place in ("", "Your_Results/", "eval_tool/Your_Results/")))
+            for number, question in enumerate(folder.parsed(file, read_task), start=1):
+                places = [
+                    f"{top}{task}/{under}{question.image}"
+                    for top in ("", "MME_Benchmark_release_version/")
+                    for under in ("", "images/")
+                ]
+                prompt, system = brief_question(question.text, self.settings.prompt)
+                items.append(
+                    Item(
+                        key=f"{task}/{number:04d}",
+                        prompt=prompt,
+                        images=(folder.picture(*places),),
+                        group=f"{task}/{question.image}",
+                        system=system,
+                        data={
+                            "task": task,
+                            "image": question.image,
+                            "question": question.text,
+                            "label": "Yes" if question.label else "No",
+                        },
+                    )
+                )
+        return items
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        said = {True: "Yes", False: "No", None: "other"}[reads(str(output))]
+        found = {"score": float(said == item.data["label"]), "said": said}
+        return {**found, "unreadable": True} if said == "other" else found
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        tasks: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
+        for row in rows:
+            data = row.item.data
+            tasks[data["task"]].append((data["image"], row.item.key, row.score == 1))
+        found = {task: _score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
+        return totals(found) | {task: value.score for task, value in found.items()}
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        parts = {"perception": PERCEPTION, "cognition": COGNITION, **{task: (task,) for task in PERCEPTION + COGNITION}}
+        return {name: over(row for row in rows if row.item.data["task"] in tasks) for name, tasks in parts.items()}
+
+    def write_official(self, rows: Sequence[Row]) -> None:
+        """A file of each task with the answers as its fourth column, each on one line."""
+        for task in (*PERCEPTION, *COGNITION):
+            own = sorted((row for row in rows if row.item.data["task"] == task), key=lambda row: row.item.key)
+            lines = [
+                "\t".join((*(row.item.data[name] for name in ("image", "question", "label")), one_line(row.output)))
+                for row in own
+            ]
+            if lines:
+                write_text(self.official / "Your_Results" / f"{task}.txt", "\n".join(lines) + "\n")
+
+
+def one_line(text: str) -> str:
+    """A text on one line: every character of white space is a space, so that the first four stay where they are."""
+    return re.sub(r"\s", " ", text).rstrip()

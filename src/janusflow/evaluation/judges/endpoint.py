@@ -1,0 +1,300 @@
+"""A model behind an OpenAI-compatible address: asked with patience, within a budget, its key kept secret.
+
+It judges, and captions for `janusflow data prepare`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from annotated_types import Interval
+from PIL import Image
+
+from janusflow.arguments import quoted
+from janusflow.evaluation.data import write_text
+from janusflow.evaluation.judges.limited_http import limited_client, within
+from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.extras import require
+from janusflow.files import checked, loads, locked, read_json
+
+RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
+FINAL = (401, 402, 403, 404)  # the next request would fare the same
+REDIRECTS = range(300, 400)  # refused: each is a request that no budget counts, and may lead the key elsewhere
+MOST_TOKENS = 10**9  # of one reply and its prompt; a larger number is not one
+SHORTEST_SECRET = 8  # characters of a key; shorter ones ("none", "EMPTY") are placeholders, and words of replies
+ACCOUNT_PATIENCE = 60.0  # seconds to wait for another process that counts
+NO_MONEY = "insufficient_quota"  # the code with which OpenAI's 429 means that waiting does not help
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """How an endpoint is asked.
+
+    Attributes:
+        key_variable: environment variable that contains the key; the key goes nowhere but to the endpoint.
+        max_tokens: of a reply.
+        timeout: seconds for one reply, however it arrives.
+        tries: of one question.
+        patience: seconds before the second try, doubled for every further one.
+        longest_wait: seconds between two tries, whatever the endpoint asks for.
+        max_requests: so many requests are sent at most, tries included; None for no limit.
+        reasons: the model thinks before it replies: it takes `max_completion_tokens` for both, and no temperature.
+        empty: an empty reply is one, and not a failure that may pass.
+        max_total_tokens: no request is sent any more once replies and prompts had so many; None for no limit.
+    """
+
+    key_variable: str = "OPENAI_API_KEY"
+    max_tokens: Annotated[int, Interval(ge=1)] = 1024
+    timeout: Annotated[float, Interval(gt=0, le=86_400)] = 120.0
+    tries: Annotated[int, Interval(ge=1, le=100)] = 6
+    patience: Annotated[float, Interval(ge=0, le=86_400)] = 1.0
+    longest_wait: Annotated[float, Interval(ge=0, le=86_400)] = 120.0
+    max_requests: Annotated[int, Interval(ge=0)] | None = None
+    max_total_tokens: Annotated[int, Interval(ge=0)] | None = None
+    reasons: bool = False
+    empty: bool = False
+
+
+@dataclass
+class Spent:
+    """What an account counts."""
+
+    requests: Annotated[int, Interval(ge=0)]
+    tokens: Annotated[int, Interval(ge=0)]
+
+
+class EndpointJudge:
+    """A model behind an OpenAI-compatible address; may be asked by several threads at once.
+
+    Args:
+        model: its name there.
+        url: base address, without `/chat/completions`.
+        options: how to ask.
+        account: a file in which all processes that ask within one budget count together, this time and the next; None
+            to count only here.
+
+    Raises:
+        ValueError: if the account is damaged: what was spent is unknown then, and the budget does not restart.
+    """
+
+    def __init__(self, model: str, url: str, options: EndpointOptions, *, account: Path | None = None) -> None:
+        require("a model behind an address", "openai")
+        import openai
+
+        self.name, self.model, self.url, self.options = f"{model} at {url}", model, url, options
+        self._account = None if options.max_requests is None and options.max_total_tokens is None else account
+        self._spent = Spent(0, 0)
+        self._key = os.environ.get(options.key_variable, "")
+        self._closed = ""  # why nothing is asked any more
+        self._lock = threading.Lock()
+        client = limited_client(openai.DefaultHttpxClient, options.timeout)
+        self._client = openai.OpenAI(
+            api_key=self._key or "none", base_url=url, timeout=options.timeout, max_retries=0, http_client=client
+        )
+        if self._account is not None:
+            self._read_account(self._account)
+
+    def reply(
+        self,
+        prompt: str,
+        images: Sequence[Image.Image] = (),
+        *,
+        system: str = "",
+        temperature: float = 0.0,
+        attempt: int = 0,
+    ) -> str:
+        """See `Judge`; failures that pass (429, 5xx, timeouts, broken or empty replies) are tried again."""
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in images]
+        content.append({"type": "text", "text": prompt})
+        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": content if images else prompt})
+        wait, problem = 0.0, ""
+        for number in range(self.options.tries):
+            if number:
+                time.sleep(wait)
+            self._count_request()
+            backoff = self.options.patience * 2**number * random.uniform(0.75, 1.0)
+            try:
+                return self._ask(messages, temperature)
+            except _PassingError as error:
+                problem = str(error)
+                wait = min(max(backoff, error.wait), self.options.longest_wait)
+        raise NotJudgedError(f"{self.name} gave no reply in {self.options.tries} tries; the last: {problem}")
+
+    def _ask(self, messages: list[Any], temperature: float) -> str:
+        """One request.
+
+        Raises:
+            _PassingError: if it may go better next time.
+            NotJudgedError: if not.
+        """
+        import openai
+
+        ask = self._client.chat.completions.with_raw_response.create
+        try:
+            raw = within(
+                self.options.timeout,
+                lambda: ask(model=self.model, messages=messages, **self._shape(temperature)),
+            )
+            text, used = _read(raw.content)
+        except TimeoutError:
+            raise _PassingError("no answer in time") from None
+        except openai.APIStatusError as error:
+            self._refuse(error)
+        except openai.APIConnectionError as error:  # timeouts among them
+            raise _PassingError(
+                "no answer in time" if isinstance(error, openai.APITimeoutError) else "no connection"
+            ) from None
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
+            raise _PassingError(f"the reply is not a chat completion ({type(error).__name__})") from None
+        with self._spending() as spent:
+            spent.tokens += used
+        if not text.strip():
+            if self.options.empty and not text:
+                return ""
+            raise _PassingError("an empty reply")
+        return self._without_key(text)
+
+    def _refuse(self, error: Any) -> NoReturn:
+        """Raise what a reply with an error's status means; see `_ask`."""
+        status = error.status_code
+        if (status in RETRIED or status >= 500) and error.code != NO_MONEY:
+            raise _PassingError(f"status {status}", _asked_wait(error.response.headers)) from None
+        if status in REDIRECTS:
+            place = self._without_key(str(error.response.headers.get("location", "")))
+            self._closed = f"{self.name} redirects to {quoted(place)}, which is not followed; give that address"
+            raise NotJudgedError(self._closed) from None
+        sentence = f"{self.name} refused the request with status {status}: {self._reason(status, error)}"
+        if status in FINAL or error.code == NO_MONEY:
+            self._closed = sentence
+        raise NotJudgedError(sentence) from None
+
+    def _count_request(self) -> None:
+        """Takes one request from the budget, if nothing speaks against asking."""
+        options = self.options
+        with self._spending() as spent:
+            if not self._closed and options.max_requests is not None and spent.requests >= options.max_requests:
+                self._closed = f"the budget of {options.max_requests} requests to {self.name} is used up"
+            if not self._closed and options.max_total_tokens is not None and spent.tokens >= options.max_total_tokens:
+                self._closed = f"the budget of {options.max_total_tokens} tokens for {self.name} is used up"
+            if self._closed:
+                raise NotJudgedError(self._closed)
+            spent.requests += 1
+
+    def _shape(self, temperature: float) -> dict[str, Any]:
+        if self.options.reasons:
+            return {"max_completion_tokens": self.options.max_tokens}
+        return {"temperature": temperature, "max_tokens": self.options.max_tokens}
+
+    @contextmanager
+    def _spending(self) -> Iterator[Spent]:
+        """What was sent and used so far, to read and to raise, by one thread of one process at a time."""
+        if self._account is None:
+            with self._lock:
+                yield self._spent
+            return
+        self._account.parent.mkdir(parents=True, exist_ok=True)
+        busy = f"another process is using {self._account}; end it and try again"
+        try:
+            with self._lock, locked(self._account.with_suffix(".lock"), busy, patience=ACCOUNT_PATIENCE):
+                spent = self._read_account(self._account)
+                try:
+                    yield spent
+                finally:
+                    write_text(self._account, json.dumps(asdict(spent)) + "\n")
+        except NotJudgedError:
+            raise
+        except ValueError as error:  # damaged since it was opened
+            self._closed = str(error)
+            raise NotJudgedError(self._closed) from None
+
+    def _read_account(self, account: Path) -> Spent:
+        """What the account counts; nothing where there is none yet.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        try:
+            return checked(Spent, read_json(account), account)
+        except FileNotFoundError:
+            return Spent(0, 0)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{error}; it counts what {self.name} was asked: write "
+                '{"requests": N, "tokens": N} into it, or delete it to restart the budget'
+            ) from error
+
+    def _reason(self, status: int, error: Any) -> str:
+        """Why a request was refused, in one line without the key."""
+        if status in (401, 403):
+            return f"the key in {self.options.key_variable} is {'not accepted' if self._key else 'missing'}"
+        return self._without_key(" ".join(str(getattr(error, "message", error)).split()))[:200]
+
+    def _without_key(self, text: str) -> str:
+        """A text that may repeat what was sent, with the key replaced."""
+        return text.replace(self._key, "***") if len(self._key) >= SHORTEST_SECRET else text
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as a `data:` address."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _read(content: bytes) -> tuple[str, int]:
+    """The words of a reply, "" for none, and how many tokens it and its prompt have, 0 if it does not say.
+
+    Raises:
+        ValueError: if it is not a chat completion.
+    """
+    try:
+        found = loads(content)
+        said = found["choices"][0]["message"].get("content")
+        usage = found.get("usage") or {}
+        used = usage.get("total_tokens") or 0
+        if isinstance(said, list):  # some endpoints give it as parts
+            texts = [part["text"] for part in said if part["type"] == "text"]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("a part is not text")
+            said = "".join(texts)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError("it has another form") from error
+    if not isinstance(said, (str, type(None))):
+        raise ValueError("its content is not text")
+    if type(used) is not int or not 0 <= used <= MOST_TOKENS:
+        raise ValueError("its usage is not a number of tokens")
+    return said or "", used
+
+
+class _PassingError(Exception):
+    """A failure that may pass; `wait` is how many seconds the endpoint asks to wait."""
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        super().__init__(problem)
+        self.wait = wait
+
+
+def _asked_wait(headers: Mapping[str, str]) -> float:
+    """Seconds of a Retry-After, which is a number or a date; 0 without one."""
+    asked = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # whatever it makes of an odd date
+        return 0.0

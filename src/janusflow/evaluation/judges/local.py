@@ -1,0 +1,174 @@
+"""Judges on this machine: a model of this family, or any transformers model with a chat template."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.folders import find_folder
+from janusflow.offline import cached_if_unreachable
+
+if TYPE_CHECKING:
+    from janusflow.pipelines.janusflow import JanusFlow
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """How a local model judges.
+
+    Attributes:
+        max_tokens: of a reply.
+        dtype: "auto" (what the checkpoint asks for) or a dtype's name.
+        device: "auto" for the best one here.
+    """
+
+    max_tokens: int = 512
+    dtype: str = "auto"
+    device: str = "auto"
+
+
+class FamilyJudge:
+    """A model of this family, asked through `JanusFlow.ask`; one question at a time.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+
+    def __init__(self, place: str, options: LocalOptions) -> None:
+        find_folder(place, weights=False)
+        self.name, self.options = place, options
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _model(self) -> JanusFlow:
+        """Opened when it is first asked."""
+        from janusflow.pipelines.janusflow import JanusFlow
+
+        options = self.options
+        return JanusFlow.from_pretrained(self.name, dtype=options.dtype, device=options.device, progress=False)
+
+    def reply(
+        self,
+        prompt: str,
+        images: Sequence[Image.Image] = (),
+        *,
+        system: str = "",
+        temperature: float = 0.0,
+        attempt: int = 0,
+    ) -> str:
+        """See `Judge`."""
+        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        sampling = {"do_sample": True, "temperature": temperature, "seed": attempt} if temperature else {}
+        with self._lock:
+            text = self._model.processor.question(prompt, len(images))
+            messages.append({"role": "user", "content": text, "images": list(images)})
+            return self._model.chat(messages, max_new_tokens=self.options.max_tokens, **sampling)
+
+
+class LocalJudge:
+    """A transformers model with a chat template; one question at a time.
+
+    Args:
+        place: a folder or hub id. A model of pictures and text is asked with both, any other with text.
+        options: how it judges.
+
+    Raises:
+        ValueError: if it cannot be opened.
+    """
+
+    def __init__(self, place: str, options: LocalOptions) -> None:
+        from transformers import AutoConfig, AutoTokenizer
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+        self.name, self.options = place, options
+        where = str(Path(place).expanduser())
+        try:
+            with cached_if_unreachable(where):
+                config = AutoConfig.from_pretrained(where)
+                self.sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+                self._processor = _open_processor(where, config) if self.sees else AutoTokenizer.from_pretrained(where)
+        except (OSError, ValueError, ImportError) as error:
+            raise _refusal(place, error) from error
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _model(self) -> Any:
+        """Its weights, read when it is first asked."""
+        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+        from janusflow.building import open_complete
+        from janusflow.device import resolve_device
+
+        where, device = str(Path(self.name).expanduser()), resolve_device(self.options.device)
+        kind = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
+        try:
+            with cached_if_unreachable(where):
+                return open_complete(kind, where, dtype=self.options.dtype).to(device).eval()
+        except (OSError, ValueError, ImportError) as error:
+            raise _refusal(self.name, error) from error
+
+    def reply(
+        self,
+        prompt: str,
+        images: Sequence[Image.Image] = (),
+        *,
+        system: str = "",
+        temperature: float = 0.0,
+        attempt: int = 0,
+    ) -> str:
+        """See `Judge`."""
+        import torch
+
+        if images and not self.sees:
+            raise NotJudgedError(f"judge {self.name} only reads text, but got {len(images)} pictures")
+        messages: list[dict[str, Any]] = [self._message("system", system)] if system else []
+        messages.append(self._message("user", prompt, images))
+        with self._lock, torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(attempt)
+            read = self._processor.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )
+            device, dtype = self._model.device, self._model.dtype
+            inputs = {name: x.to(device, dtype if x.is_floating_point() else x.dtype) for name, x in read.items()}
+            sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+            decoding: dict[str, Any] = sampling if temperature else {"do_sample": False}
+            ids = self._model.generate(**inputs, max_new_tokens=self.options.max_tokens, **decoding)
+        new = ids[0, inputs["input_ids"].shape[1] :]
+        return str(self._processor.decode(new, skip_special_tokens=True))
+
+    def _message(self, role: str, text: str, images: Sequence[Image.Image] = ()) -> dict[str, Any]:
+        if not self.sees:
+            return {"role": role, "content": text}
+        pictures: list[dict[str, Any]] = [{"type": "image", "image": picture.convert("RGB")} for picture in images]
+        return {"role": role, "content": [*pictures, {"type": "text", "text": text}]}
+
+
+def _refusal(place: str, error: Exception) -> ValueError:
+    """The sentence on a model that cannot be opened."""
+    reason = str(error).strip().splitlines()[0]
+    return ValueError(f"judge {place!r} is not a model that can be opened here: {reason}")
+
+
+def _open_processor(where: str, config: Any) -> Any:
+    """A processor whose pictures go through PIL; its video part, which needs torchvision, is left out if it must be."""
+    from transformers import AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        return AutoProcessor.from_pretrained(where, backend="pil")
+    except ImportError:
+        kind: Any = PROCESSOR_MAPPING[type(config)]
+
+    class WithoutVideo(kind):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if "video" not in name]
+
+    return WithoutVideo.from_pretrained(where, backend="pil")

@@ -1,0 +1,379 @@
+"""Runs of one benchmark side by side: scores, paired differences to the first run, and items that changed.
+
+`compare_runs` reads the runs' folders and computes; `comparison_page.py` writes what it found as HTML, CSV and LaTeX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from janusflow.arguments import given, quoted
+from janusflow.evaluation.protocol import Benchmark, Item, Row
+from janusflow.evaluation.reports.intervals import FEW, bootstrap
+from janusflow.evaluation.run.request import EvalRequest
+from janusflow.files import loads, read_json
+
+UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts
+DIGEST = 12  # characters of a sha256 that are shown
+RESULT = {"key": str, "prompt": str, "seed": int, "group": str, "data": dict, "output": str, "verdict": dict}
+REPORT = {
+    **dict.fromkeys(("benchmark", "title", "main"), str),
+    **dict.fromkeys(("scores", "intervals_95", "settings", "options", "versions"), dict),
+    **dict.fromkeys(("data_sha256", "weights_sha256"), dict),
+    "judged": int,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its report and its judged items by key."""
+
+    name: str
+    folder: Path
+    report: Mapping[str, Any]
+    rows: Mapping[str, Row]
+    benchmark: Benchmark
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One item in two runs; `item` is what the bootstrap clusters by."""
+
+    item: Item
+    first: Row
+    other: Row
+
+
+@dataclass(frozen=True)
+class Differences:
+    """A run minus the first run, over the items that both have.
+
+    Attributes:
+        values: by score.
+        intervals_95: by score, from the paired bootstrap; none for distances between whole sets, nor where every
+            resample gives the same.
+        items: how many items both runs have.
+        n: by score, how many of them it is over; a score whose n the benchmark does not know is missing.
+    """
+
+    values: Mapping[str, float]
+    intervals_95: Mapping[str, tuple[float, float]]
+    items: int
+    n: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Change:
+    """An item that is scored differently; `rows` has one for each run, None where a run lacks the item."""
+
+    item: Item
+    rows: tuple[Row | None, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare_runs` finds.
+
+    Attributes:
+        runs: in the order given; the first is the baseline.
+        differences: of every run but the first.
+        differing: what the runs were made with and differ in: a name, and a value for each run.
+        changes: items with another score than in the first run, largest change first.
+        notes: what a reader must know before the table.
+    """
+
+    runs: tuple[Run, ...]
+    differences: tuple[Differences, ...]
+    differing: Mapping[str, tuple[str, ...]]
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of all scores of all runs, in the order of the reports; the main one first."""
+        main = str(self.runs[0].report["main"])
+        return list(dict.fromkeys([main, *(name for run in self.runs for name in run.report["scores"])]))
+
+
+def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data: bool = False) -> Comparison:
+    """Compares finished runs of one benchmark with the first of them.
+
+    Args:
+        folders: of the runs, at least two.
+        data: the benchmark's data, for the pictures of questions; by default where each run read it.
+        any_data: whether runs on different data may be compared, over the items that are the same in both.
+
+    Raises:
+        ValueError: for a folder without a report, fewer than two runs, different benchmarks or data, or runs that have
+            no item in common.
+
+    Example:
+        >>> found = compare_runs([Path("runs/before"), Path("runs/after")])
+        >>> found.differences[0].values["overall"]
+    """
+    if len(folders) < 2:
+        raise ValueError(f"{given(len(folders), 'run')}; give two or more folders")
+    twice = next((folder for folder in folders if [f.resolve() for f in folders].count(folder.resolve()) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} was given twice; give the folders of different runs")
+    runs, notes = _open(folders, data)
+    first = runs[0]
+    for run in runs[1:]:
+        _check_comparable(first, run, any_data=any_data)
+    pairs = [list(_pairs(first, run)) for run in runs[1:]]
+    for run, found in zip(runs[1:], pairs, strict=True):
+        notes += _about_items(first, run, found)
+    differing = _differing(runs)
+    judging = [name for name in first.benchmark.judging if name not in (*UNIMPORTANT, "device") and name in differing]
+    if judging:
+        notes.append(
+            f"The runs were judged with different {', '.join(judging)}: part of a difference may come from that."
+        )
+    return Comparison(
+        runs=tuple(runs),
+        differences=tuple(_differences(first, run, found) for run, found in zip(runs[1:], pairs, strict=True)),
+        differing=differing,
+        changes=tuple(_changes(runs, pairs)),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def _open(folders: Sequence[Path], data: Path | None) -> tuple[list[Run], list[str]]:
+    runs, notes = [], list[str]()
+    opened: dict[str, tuple[Benchmark, dict[str, Item]]] = {}
+    for name, folder in zip(_names(folders), folders, strict=True):
+        report, lines = _report(folder), _results(folder)
+        if len(lines) != report["judged"]:
+            raise ValueError(
+                f"{folder / 'results.jsonl'} has {len(lines)} items and report.json {report['judged']}; "
+                "run it again with --mode score"
+            )
+        place = data or (report.get("data") and Path(report["data"]))
+        known = json.dumps([report["benchmark"], report["settings"], str(place)], sort_keys=True)
+        if known not in opened:
+            benchmark = EvalRequest(report["benchmark"], folder, data=place, settings=report["settings"]).open()
+            try:
+                opened[known] = benchmark, {item.key: item for item in benchmark.items()}
+            except (ValueError, OSError) as error:  # the data is gone: scores need it no more, pictures of questions do
+                opened[known] = benchmark, {}
+                lacking = f"Pictures of questions are not shown: {error}"
+                notes += [] if all(benchmark.drawn(_row(line, None).item) for line in lines) else [lacking]
+        benchmark, items = opened[known]
+        rows = {line["key"]: _row(line, items.get(line["key"])) for line in lines}
+        runs.append(Run(name, folder, report, rows, benchmark))
+    return runs, notes
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    file = folder / "report.json"
+    try:
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} is damaged: it is not a mapping")
+        _check_report(found, file)
+        return found
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder} has no report.json; give the folder of a finished run (--out of janusflow eval)"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{error}; run it again with --mode score") from error
+
+
+def _check_report(report: Mapping[str, Any], file: Path) -> None:
+    """Refuse a report that lacks a field that is compared, or has another type in it.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    numbers = (int, float)
+    for name, kind in REPORT.items():
+        if not isinstance(report.get(name), kind):
+            raise ValueError(f"{file} is damaged: {name} is {quoted(report.get(name))}")
+    for name, value in report["scores"].items():
+        if type(value) not in numbers:
+            raise ValueError(f"{file} is damaged: scores.{name} is {quoted(value)}")
+    for name, pair in report["intervals_95"].items():
+        if not isinstance(pair, list) or len(pair) != 2 or any(type(end) not in numbers for end in pair):
+            raise ValueError(f"{file} is damaged: intervals_95.{name} is {quoted(pair)}")
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "results.jsonl"
+    found: list[dict[str, Any]] = []
+    try:
+        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+            if line:
+                found.append(_result(line, f"{file}: line {number}"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{file} does not exist; run it again with --mode score") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; run it again with --mode score") from error
+    return found
+
+
+def _result(line: bytes, where: str) -> dict[str, Any]:
+    """A judged item.
+
+    Raises:
+        ValueError: for a line that is not one.
+    """
+    try:
+        found = loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged ({error})") from error
+    wrong = next((n for n, kind in RESULT.items() if not isinstance(found, dict) or type(found.get(n)) is not kind), "")
+    if wrong:
+        raise ValueError(f"{where} is damaged (a field is missing or of another type: {wrong})")
+    if type(found["verdict"].get("score")) not in (bool, int, float):
+        raise ValueError(f"{where} is damaged (its verdict has no score)")
+    return dict(found)
+
+
+def _row(line: Mapping[str, Any], item: Item | None) -> Row:
+    """A judged item; with its pictures, if the data still holds this item."""
+    if item is None or item.prompt != line["prompt"] or _plain(item.data) != line["data"]:
+        item = Item(line["key"], line["prompt"], seed=line["seed"], group=line["group"], data=line["data"])
+    return Row(item, line["output"], line["verdict"])
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What runs are called: the folder's name, or its path from where the paths part."""
+    whole = [folder.resolve() for folder in folders]
+    if len({folder.name for folder in whole}) == len(whole):
+        return [folder.name for folder in whole]
+    root = Path(os.path.commonpath([folder.parent for folder in whole]))
+    return [str(folder.relative_to(root)) for folder in whole]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+# --- what differs ---------------------------------------------------------------------------------------------------
+
+
+def _check_comparable(first: Run, run: Run, *, any_data: bool) -> None:
+    """Refuses what cannot be compared.
+
+    Raises:
+        ValueError: for another benchmark, or the same files of data with other content.
+    """
+    one, other = first.report["benchmark"], run.report["benchmark"]
+    if one != other:
+        raise ValueError(f"{first.folder} is a run of {one} and {run.folder} of {other}; compare runs of one benchmark")
+    before, after = first.report["data_sha256"], run.report["data_sha256"]
+    changed = [name for name in before if name in after and before[name] != after[name]]
+    if changed and not any_data:
+        raise ValueError(
+            f"{first.folder} and {run.folder} were scored on different data: {', '.join(changed)}; "
+            "run one again, or compare the items that are the same with --any-data"
+        )
+
+
+def _about_items(first: Run, run: Run, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Notes on items that are not in both runs.
+
+    Raises:
+        ValueError: if there is none that is.
+    """
+    if not pairs:
+        raise ValueError(f"{first.folder} and {run.folder} have no judged item in common")
+    for one, other in ((first, run), (run, first)):
+        lacking = len(one.rows.keys() - other.rows.keys())
+        if lacking:
+            yield f"{lacking} of {len(one.rows)} items of {one.name} have no verdict in {other.name}."
+    different = len(first.rows.keys() & run.rows.keys()) - len(pairs)
+    if different:
+        yield f"{different} items have the same key but other content in {run.name}; the differences leave them out."
+    if len(pairs) < FEW:
+        yield f"Only {len(pairs)} items are in both {first.name} and {run.name}: too few for a conclusion."
+
+
+def _differing(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    """What the runs were made with, where they differ."""
+    made = []
+    for run in runs:
+        report = run.report
+        found = {name: report.get(name) for name in ("model", "vae", "dtype", "limit")}
+        found |= {f"data: {name}": short(digest) for name, digest in report["data_sha256"].items()}
+        found |= {"weights": short(_digest(report["weights_sha256"]))}
+        found |= {**report.get("used", {}), **report["options"], **report["settings"]}
+        made.append(found | {f"version of {name}": value for name, value in report["versions"].items()})
+    names = [name for name in dict.fromkeys(name for found in made for name in found) if name not in UNIMPORTANT]
+    shown = {name: tuple(_word(found.get(name)) for found in made) for name in names}
+    return {name: values for name, values in shown.items() if len(set(values)) > 1}
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    """One sha256 over files by name; "" where nothing is known."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest() if files else ""
+
+
+def short(digest: str) -> str:
+    """A digest's first characters."""
+    return digest[:DIGEST]
+
+
+def _word(value: Any) -> str:
+    return "-" if value in (None, "") else value if isinstance(value, str) else json.dumps(value)
+
+
+# --- differences ----------------------------------------------------------------------------------------------------
+
+
+def _pairs(first: Run, run: Run) -> Iterator[Pair]:
+    """The items that both runs have, with the same content; prompts may differ where settings do."""
+    reworded = first.report["settings"] != run.report["settings"]
+    for key, row in first.rows.items():
+        other = run.rows.get(key)
+        if other is None or _plain(row.item.data) != _plain(other.item.data):
+            continue
+        if reworded or row.item.prompt == other.item.prompt:
+            yield Pair(row.item, row, other)
+
+
+class _Paired:
+    """Scores of pairs: the differences between two runs' scores, as `bootstrap` takes a benchmark."""
+
+    def __init__(self, first: Benchmark, other: Benchmark) -> None:
+        self.first, self.other = first, other
+
+    def scores(self, pairs: Sequence[Pair]) -> dict[str, float]:
+        before = self.first.scores([pair.first for pair in pairs])
+        after = self.other.scores([pair.other for pair in pairs])
+        return {name: after[name] - before[name] for name in before if name in after}
+
+
+def _differences(first: Run, run: Run, pairs: Sequence[Pair]) -> Differences:
+    paired: Any = _Paired(first.benchmark, run.benchmark)
+    values = paired.scores(pairs)
+    resampled: Any = pairs
+    found = bootstrap(paired, resampled) if first.benchmark.bootstrap else {}
+    intervals = {name: (low, high) for name, (low, high) in found.items() if low < high}
+    if len(pairs) == len(first.rows) == len(run.rows):  # distances between whole sets are not recomputed
+        before, after = first.report["scores"], run.report["scores"]
+        values = {name: after[name] - before[name] for name in before if name in after and name not in values} | values
+    samples = first.benchmark.samples([pair.first for pair in pairs])
+    return Differences(values, intervals, len(pairs), {name: sample.n for name, sample in samples.items()})
+
+
+def _changes(runs: Sequence[Run], pairs: Sequence[Sequence[Pair]]) -> list[Change]:
+    """Items that score differently in some run than in the first, the largest change first."""
+    other = [{pair.item.key: pair.other for pair in found} for found in pairs]
+    found = []
+    for key, row in runs[0].rows.items():
+        rows = [by_key.get(key) for by_key in other]
+        largest = max((abs(one.score - row.score) for one in rows if one is not None), default=0.0)
+        if largest:
+            found.append((largest, Change(row.item, (row, *rows))))
+    return [change for _, change in sorted(found, key=lambda pair: -pair[0])]

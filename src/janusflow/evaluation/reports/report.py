@@ -1,0 +1,327 @@
+"""Scores with n and intervals, and a run's report as JSON, Markdown and one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import math
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from janusflow.arguments import counted
+from janusflow.checkpoint.load import open_checkpoint
+from janusflow.evaluation.data import write_text
+from janusflow.evaluation.protocol import Benchmark, Item, Row
+from janusflow.evaluation.registry import find_benchmark
+from janusflow.evaluation.reports.intervals import FEW, intervals
+from janusflow.evaluation.reports.markup import markdown_code, markdown_text, plain_label
+from janusflow.evaluation.run.request import EvalRequest
+from janusflow.folders import find_folder
+from janusflow.processing.images import load_image
+from janusflow.vae import DEFAULT_VAE, vae_weights
+
+GALLERY = 12  # best and worst items shown, of each
+THUMBNAIL = 192  # pixels
+MAGNITUDES = (-1.0, 1.0, 100.0, math.inf)  # shares, percentages, points
+TEXT = 600  # characters of an answer shown
+PACKAGES = ("janusflow", "torch", "transformers", "diffusers", "numpy", "pillow")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
+
+
+def write_report(
+    benchmark: Benchmark,
+    request: EvalRequest,
+    items: Sequence[Item],
+    rows: Sequence[Row],
+    lacking: Mapping[str, str],
+    made: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes report.json, report.md and report.html into the run's folder.
+
+    Args:
+        benchmark: whose scores.
+        request: what was told.
+        items: all that were to be done.
+        rows: those with a verdict.
+        lacking: why the others have none, by key.
+        made: what made the outputs, as in run.json.
+
+    Returns:
+        What report.json holds.
+    """
+    scores = benchmark.scores(rows) | benchmark.scores_of_all(rows) if rows else {}
+    scores = {name: value for name, value in scores.items() if math.isfinite(value)}  # no number is no score
+    samples = benchmark.samples(rows) if rows else {}
+    report = {
+        "benchmark": request.benchmark,
+        "title": benchmark.title,
+        "main": benchmark.main,
+        "score": scores.get(benchmark.main),
+        "scores": scores,
+        "n": {name: samples[name].n for name in scores if name in samples},
+        "intervals_95": intervals(benchmark, rows, scores, samples),
+        "unreadable": sum(int(row.verdict.get("unreadable", 0)) for row in rows),
+        "items_unreadable": sum(bool(row.verdict.get("unreadable")) for row in rows),
+        "items": len(items),
+        "official_items": benchmark.official_items,
+        "limit": request.limit,
+        "data": None if request.data is None else str(request.data.resolve()),
+        "judged": len(rows),
+        "not_judged": dict(list(lacking.items())[:100]),
+        **{name: made[name] for name in ("model", "vae", "dtype", "options", "weights_sha256", "data_sha256")},
+        "used": made.get("used", {}),
+        "settings": vars(benchmark.settings),
+        "seeds": sorted({row.item.seed for row in rows if benchmark.drawn(row.item)})[:100],
+        "published": {who: dict(row) for who, row in benchmark.published.items()},
+        "versions": {"python": platform.python_version(), **_versions()},
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    report = json.loads(json.dumps(report, default=str))
+    write_text(request.out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(request.out / "report.md", markdown(report))
+    write_text(request.out / "report.html", html(benchmark, report, rows))
+    if request.score_output_path is not None:
+        found = {
+            "result_file": str(request.out / "results.jsonl"),
+            "final_score": report["score"],
+            "n": report["n"].get(benchmark.main),
+        }
+        write_text(request.score_output_path, json.dumps(found) + "\n")
+    return report
+
+
+# --- what made it ---------------------------------------------------------------------------------------------------
+
+
+def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
+    """The weight files of a model, and of its VAE where that stands apart.
+
+    Args:
+        model: "tiny", a folder or a hub id.
+        vae: a folder or a hub id; None for the model's own, or the default.
+        draws: whether a VAE is needed.
+
+    Raises:
+        ValueError: if the model cannot be found.
+    """
+    folder = find_folder(model).absolute()
+    found = [file for pattern in WEIGHTS for file in folder.rglob(pattern)]
+    if draws and vae is None and not (folder / "vae").is_dir() and open_checkpoint(folder).family == "JanusFlow":
+        vae = DEFAULT_VAE
+    return sorted({*found, *(vae_weights(vae) if draws and vae else ())})
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+# --- to read --------------------------------------------------------------------------------------------------------
+
+
+def table(report: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of text: names of scores, this run with n and intervals, and each published model."""
+    names = list(report["scores"])
+    others = report["published"]
+    rows = [["score", "this run", "n", "95 % interval", *others]]
+    for name in [*names, *(n for n in {n: 0 for row in others.values() for n in row} if n not in names)]:
+        low, high = report["intervals_95"].get(name, (None, None))
+        between = "" if low is None else f"{number(low)} to {number(high)}"
+        rows.append(
+            [
+                name,
+                number(report["scores"].get(name)),
+                count(report, name),
+                between,
+                *(number(o.get(name)) for o in others.values()),
+            ]
+        )
+    return rows
+
+
+def count(report: Mapping[str, Any], name: str) -> str:
+    """How many values a score is over, marked where that is too few to say much; nothing where there is no score."""
+    n = report.get("n", {}).get(name)
+    if n is None:
+        return "unknown" if name in report["scores"] else ""
+    return f"{n:,}{' (few)' if n < FEW else ''}"
+
+
+def number(value: float | None) -> str:
+    """With four digits or, from 1,000 on, one after the point; nothing for None."""
+    return "" if value is None else f"{value:.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
+    """What a reader must know before the table: a partial run, items without a verdict, a caveat."""
+    found, whole = [], report["official_items"]
+    if report["limit"] or (whole and report["items"] != whole):
+        of = f" of the official {whole:,}" if whole else ""
+        found.append(f"Partial run: {counted(report['items'], 'item')}{of}{' (--limit)' if report['limit'] else ''}.")
+    if n := {name: n for name, n in report.get("n", {}).items() if n < FEW}:
+        names = "; ".join(list(n)[:3]) + (f" and {len(n) - 3} others" if len(n) > 3 else "")
+        found.append(f"Too few to compare (n < {FEW}): {names}.")
+    if unread := report.get("unreadable"):
+        where = f"in {report['items_unreadable']:,} of {report['judged']:,} items"
+        found.append(
+            f"Unreadable answers: {unread:,}, {where}. They are scored by the benchmark's rule, as if they were read."
+        )
+    if report["not_judged"]:
+        lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
+        found.append(f"Without a verdict: {lacking}, for example: {' '.join(first.split())}")
+    if report["judged"] and report["score"] is None:
+        found.append(f"There is no score {report['main']!r} for these items.")
+    return [*found, caveat] if caveat and report["published"] else found
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The table of scores in Markdown, after what a reader must know."""
+    head, *rows = table(report)
+    lines = [f"# {markdown_text(report['title'])}: {markdown_text(report['model'])}", ""]
+    lines += [f"{report['judged']} of {report['items']} items judged; {report['date']}.", ""]
+    for note in notes(report, find_benchmark(report["benchmark"]).caveat):
+        lines += [markdown_text(note), ""]
+    lines += [markdown_row(head), "| --- |" + " ---: |" * (len(head) - 1), *map(markdown_row, rows), ""]
+    return "\n".join(lines)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The summary, and what the run was made with."""
+    names = ("options", "used", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
+    return "\n".join([summary(report), *(f"- {name}: {markdown_code(json.dumps(report[name]))}" for name in names), ""])
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """A line of a table."""
+    return "| " + " | ".join(map(markdown_text, cells)) + " |"
+
+
+def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """One page: the score, a chart, the table, and the best and the worst items."""
+    from jinja2 import Environment
+
+    page = files("janusflow.evaluation.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return (
+        Environment(autoescape=True)
+        .from_string(page)
+        .render(
+            report=report,
+            number=number,
+            count=count,
+            notes=notes(report, benchmark.caveat),
+            head=table(report)[0],
+            rows=table(report)[1:],
+            chart=chart(report),
+            galleries=[
+                (title, [_card(benchmark, row) for row in picked(rows, best=title == "Best")])
+                for title in ("Best", "Worst")
+            ],
+            details={
+                k: report[k]
+                for k in ("options", "used", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
+            },
+        )
+    )
+
+
+def picked(rows: Sequence[Row], *, best: bool, count: int = GALLERY) -> list[Row]:
+    """The best or the worst items, from each part of the benchmark (the folder of an item's key) in turn.
+
+    An item with the lowest score of all is not among the best, nor one with the highest among the worst, unless all
+    are equal.
+    """
+    scores = {row.score for row in rows}
+    other = None if len(scores) == 1 else (min if best else max)(scores, default=None)
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.score, reverse=best):
+        if row.score != other:
+            parts[row.item.key.rpartition("/")[0]].append(row)
+    in_turn = [row for rank in itertools.zip_longest(*parts.values()) for row in rank if row is not None]
+    return in_turn[:count]
+
+
+def chart(report: Mapping[str, Any]) -> str:
+    """The scores as bars with their intervals, beside the published ones: an SVG, with an axis for each magnitude."""
+    import matplotlib.figure
+
+    shown = {name: value for name, value in report["scores"].items() if math.isfinite(value)}
+    if not shown:
+        return ""
+    panels = [part for part in (_between(shown, *limits) for limits in itertools.pairwise(MAGNITUDES)) if part]
+    heights = [0.8 + 0.34 * len(part) for part in panels]
+    figure = matplotlib.figure.Figure(figsize=(8, sum(heights)), layout="constrained")
+    for axes, part in zip(
+        figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0], panels, strict=True
+    ):
+        _bars(axes, part, report)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _between(scores: Mapping[str, float], low: float, high: float) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if low < abs(value) <= high}
+
+
+def _bars(axes: Any, shown: Mapping[str, float], report: Mapping[str, Any]) -> None:
+    places = range(len(shown))
+    between = [report["intervals_95"].get(name, (value, value)) for name, value in shown.items()]
+    errors = [[max(v - low, 0) for v, (low, _) in zip(shown.values(), between, strict=True)]]
+    errors += [[max(high - v, 0) for v, (_, high) in zip(shown.values(), between, strict=True)]]
+    axes.barh(places, list(shown.values()), xerr=errors, color="#4878a8", ecolor="#222", capsize=2, label="this run")
+    for mark, (who, row) in zip("o^sDvPX*", report["published"].items(), strict=False):
+        points = [(row[name], place) for place, name in zip(places, shown, strict=True) if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), mark, label=plain_label(who), markersize=5, linestyle="none")
+    ns = [report.get("n", {}).get(name) for name in shown]
+    labels = map(plain_label, shown)
+    axes.set_yticks(places, [name if n is None else f"{name} (n={n:,})" for name, n in zip(labels, ns, strict=True)])
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.invert_yaxis()
+    if report["published"]:
+        axes.legend(fontsize=7)
+
+
+def _card(benchmark: Benchmark, row: Row) -> dict[str, Any]:
+    """What the page shows of an item."""
+    pictures = [benchmark.out / row.output] if benchmark.drawn(row.item) else list(row.item.images)
+    answer = "" if benchmark.drawn(row.item) else row.output[:TEXT]
+    said = {name: value for name, value in row.verdict.items() if name != "score" and value not in ("", None, [], {})}
+    verdict = ", ".join(f"{name}: {_words(value)}" for name, value in said.items())[:TEXT]
+    return {
+        "key": row.item.key,
+        "prompt": row.item.prompt[:TEXT],
+        "answer": answer,
+        "verdict": verdict,
+        "score": row.score,
+        "pictures": [thumbnail(load_image(picture)) for picture in pictures],
+    }
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def thumbnail(picture: Image.Image) -> str:
+    """A picture as a data URL, its longer side at most `THUMBNAIL`."""
+    small = picture.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    small.save(stream, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,204 @@
+"""`janusflow eval` as functions: words to a request, one run or a sweep, and what is printed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from janusflow.arguments import quoted
+from janusflow.evaluation.protocol import Benchmark, Item
+from janusflow.evaluation.registry import OWN, find_benchmark, summaries
+from janusflow.evaluation.reports.compare import compare_runs
+from janusflow.evaluation.reports.comparison_page import CHANGES, write_comparison
+from janusflow.evaluation.reports.report import summary
+from janusflow.evaluation.run.evaluate import check_data, checked, evaluate, open_model
+from janusflow.evaluation.run.request import SHORT, EvalRequest
+from janusflow.evaluation.run.sweep import FIELDS, draw_curves, points
+from janusflow.evaluation.run.tree import yaml_value
+from janusflow.folders import find_folder
+
+MOST_POINTS = 1000  # of a range of a sweep
+
+
+def run(
+    benchmark: str | None,
+    *,
+    config: Path | None,
+    changes: Mapping[str, Any],
+    settings: Sequence[str],
+    options: Sequence[str],
+    sweep: Sequence[str] = (),
+    workers: int = 1,
+    ray: int = 0,
+) -> str:
+    """Runs what the command line says and gives back what it prints.
+
+    Args:
+        benchmark: its name; not with `config`.
+        config: a recipe of ours or TorchUMM's.
+        changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
+        settings, options: "key=value", values in YAML.
+        sweep: "key=values": "1,2,4", "1..10", or names; of options, settings, model, vae or dtype.
+        workers, ray: see `evaluate`.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    request = read_request(benchmark, config, changes, settings, options)
+    if not sweep:
+        report = evaluate(request, workers=workers, ray=ray)
+        if report and request.mode == "generate":
+            return f"{report['done']} of {report['items']} items are made; {request.out}"
+        if report and not report["judged"]:
+            why = next(iter(report["not_judged"].values()))
+            raise ValueError(f"none of {report['items']} items could be judged: {why}; see {request.out / 'report.md'}")
+        return f"{summary(report)}\n{request.out / 'report.html'}" if report else ""
+    if request.mode == "generate":
+        raise ValueError("a sweep ends in scores; run it with mode full or score")
+    values = dict(map(read_sweep, sweep))
+    if len({SHORT.get(key, key) for key in values}) < len(sweep):
+        raise ValueError("the sweep has one key twice; give each key once, with all its values: guidance=1,2,4")
+    return _run_sweep(request, values, workers=workers, ray=ray)
+
+
+def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, workers: int, ray: int) -> str:
+    """A run for each combination of values, curves of their scores, and a comparison with the first."""
+    check_data(request)
+    request, shown = _for_sweep(request, list(values))
+    todo = points(request, values)
+    for _, one in todo:
+        one.open()
+    for one in {repr(one.settings): one for _, one in todo}.values():  # judges among them
+        benchmark, items = checked(one)
+        _check_parts(benchmark, items, shown, one.limit)
+    for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
+        find_folder(name)  # before hours are spent on the others
+    shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
+    opened: tuple[str, str | None, str] | None = None
+    model, reports = None, []
+    for point, one in todo:
+        if shared and opened != (wanted := (one.model, one.vae, one.dtype)):
+            model = None  # its memory is free before the next one needs it
+            opened, model = wanted, open_model(one)
+        report = evaluate(one, model=model, workers=workers, ray=ray)
+        reports += [(point, report)] if report else []
+    if not reports:
+        return ""
+    kind = find_benchmark(request.benchmark)
+    lower = kind.lower_is_better and shown == kind.main
+    text = draw_curves(request.out, reports, shown=shown, lower_is_better=lower)
+    folders = [one.out for _, one in todo if (one.out / "report.json").is_file()]
+    if len(folders) < 2:
+        return text
+    text += "" if text.endswith("\n") else ", "
+    try:
+        comparison = compare_runs(folders)
+    except ValueError as error:  # a setting that changes the items, or a run without a verdict
+        return f"{text}the runs are not compared: {error}"
+    return f"{text}{write_comparison(comparison, request.out, changes=max(1, CHANGES // len(folders)))}"
+
+
+def _check_parts(benchmark: Benchmark, items: Sequence[Item], score: str, limit: int | None) -> None:
+    """Refuse a limit that leaves a sweep without the score that it shows.
+
+    Raises:
+        ValueError: naming the first parts that are left out.
+    """
+    present = {benchmark.part(item) for item in items}
+    absent = [part for part in benchmark.parts_of(score) if part not in present]
+    if limit is not None and absent:
+        more = f" and {len(absent) - 3} others" if len(absent) > 3 else ""
+        raise ValueError(
+            f"--limit {limit} leaves out parts that the score {score!r} needs ({', '.join(absent[:3])}{more}); "
+            "give a larger --limit or none"
+        )
+
+
+def _for_sweep(request: EvalRequest, options: Collection[str]) -> tuple[EvalRequest, str]:
+    """The request of a sweep over these keys, and the score that it shows; only of generating if they concern that."""
+    from janusflow.engine.understanding import Decoding
+
+    kind = find_benchmark(request.benchmark)
+    elsewhere = {*FIELDS, *(field.name for form in (Decoding, kind.Settings) for field in fields(form))}
+    if not kind.swept or not elsewhere.isdisjoint(options):
+        return request, kind.main
+    return replace(request, settings={**kind.for_sweeps, **request.settings}), kind.swept
+
+
+def read_request(
+    benchmark: str | None,
+    config: Path | None,
+    changes: Mapping[str, Any],
+    settings: Sequence[str],
+    options: Sequence[str],
+) -> EvalRequest:
+    """The request that the words make.
+
+    Raises:
+        ValueError: if neither a benchmark nor a recipe is given, or both; if --out is missing; for a bad pair.
+    """
+    if (benchmark is None) == (config is None):
+        raise ValueError(f"give a benchmark ({', '.join(summaries())}, or {OWN} of your own) or --config FILE")
+    given = {key: value for key, value in changes.items() if value is not None}
+    if config is not None:
+        from janusflow.evaluation.run.recipes import load_request
+
+        request = load_request(config, settings)
+        request = replace(request, **given)
+    else:
+        if changes.get("out") is None:
+            raise ValueError("give a folder for the run: --out FOLDER")
+        request = EvalRequest(str(benchmark), **given)
+        request = replace(request, settings=dict(map(read_pair, settings)))
+    more = {SHORT.get(key, key): value for key, value in map(read_pair, options)}
+    return replace(request, options={**request.options, **more})
+
+
+def read_pair(text: str) -> tuple[str, Any]:
+    """key=value with a value in YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ValueError(f"{quoted(text)} is not of the form key=value")
+    return key.strip(), _value(text, value)
+
+
+def read_sweep(text: str) -> tuple[str, list[Any]]:
+    """key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are words as they are."""
+    key, _, values = text.partition("=")
+    key = key.strip()
+    first, dots, last = values.partition("..")
+    try:
+        if not all(values.split(",")):
+            raise ValueError("a value is empty")
+        if key in FIELDS:
+            return key, values.split(",")
+        if dots and int(last) - int(first) >= MOST_POINTS:
+            raise ValueError("too many values")
+        found = list(range(int(first), int(last) + 1)) if dots else [_value(text, value) for value in values.split(",")]
+    except ValueError as error:
+        raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10") from error
+    if not key or not found:
+        raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10")
+    return key, found
+
+
+def _value(text: str, value: str) -> Any:
+    try:
+        return yaml_value(value) if value else ""
+    except ValueError as error:
+        raise ValueError(f"the value in {quoted(text)} is not valid YAML; put quotes around it") from error
+
+
+def listing() -> str:
+    """All benchmarks with their data, one a line; a plug-in that does not load is listed with the reason."""
+    lines = []
+    for name in summaries():
+        try:
+            kind = find_benchmark(name)
+            lines.append(f"{name:10} {kind.title}: {kind.source}")
+        except ValueError as error:
+            lines.append(f"{name:10} {error}")
+    return "\n".join(lines)

@@ -1,0 +1,199 @@
+"""A run's `run.json`: what makes its outputs. A run is continued with the same, except for data that has changed: only
+outputs of changed questions are made again.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from janusflow.arguments import counted, quoted
+from janusflow.checkpoint.load import open_checkpoint
+from janusflow.device import resolve_device, resolve_dtype
+from janusflow.evaluation.data import write_text
+from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.registry import find_benchmark
+from janusflow.evaluation.reports.report import weights_of
+from janusflow.evaluation.run.digests import hash_of_all, hashes
+from janusflow.evaluation.run.records import OUTPUTS, Records
+from janusflow.evaluation.run.request import RESERVED, EvalRequest
+from janusflow.evaluation.run.state import outputs_of
+from janusflow.files import read_json
+
+KINDS: dict[str, Any] = {  # of the fields of `run.json`; pydantic takes no path that is not UTF-8
+    "benchmark": str,
+    "model": str,
+    "vae": (str, type(None)),
+    "dtype": str,
+    "options": dict,
+    "settings": dict,
+    "data_sha256": dict,
+    "weights_sha256": dict,
+    "used": dict,
+}
+NAMED = 3  # changed files and items that a warning names
+OPTIONAL = ("data_sha256", "weights_sha256", "used")  # which earlier versions did not write
+SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
+
+
+def as_made(request: EvalRequest) -> EvalRequest:
+    """With mode "score", the request with what made the outputs in place of what the request says of it."""
+    file = request.out / "run.json"
+    if request.mode != "score" or not file.is_file():
+        return request
+    request.open()  # so that a name that does not exist is told
+    made = read_manifest(file)
+    judging = find_benchmark(request.benchmark).judging
+    before = {**made.get("used", {}), **made["options"], **made["settings"]}
+    for name, value in {**request.options, **request.settings}.items():
+        if name not in judging and before.get(name) != _plain(value):
+            raise ValueError(
+                f"{request.out} was made with {name} {before.get(name)!r}, and judging cannot change that "
+                f"to {value!r}; leave it out, or run mode full with another --out"
+            )
+    settings = {**made["settings"], **{k: v for k, v in request.settings.items() if k in judging}}
+    return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
+
+
+def remember(request: EvalRequest, benchmark: Benchmark, *, first: bool = True) -> dict[str, Any]:
+    """Write what makes the run's outputs, its weights and data too, and return it.
+
+    A run is continued only with the same arguments and weights, except those of its judges. Where its data has
+    changed, a warning says how much of it is kept. What made outputs that come from elsewhere is unknown.
+
+    Args:
+        request: of the run.
+        benchmark: of the run.
+        first: whether this process writes; the others of a run, perhaps on other machines, compare.
+
+    Raises:
+        ValueError: if the folder holds another run, or a damaged `run.json`.
+    """
+    told = {name: _plain(getattr(request, name)) for name in SAME}
+    told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
+    told["data_sha256"] = _data(benchmark)
+    file, scoring = request.out / "run.json", request.mode == "score"
+    if scoring and not file.is_file():
+        return {**told, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
+    if outputs_of(benchmark, benchmark.items()) and not file.is_file():
+        raise ValueError(
+            f"{request.out} contains pictures but no run.json; judge them with --mode score, or give another --out"
+        )
+    if not scoring:
+        told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
+    if file.is_file() and (scoring or not first or any(request.out.glob("outputs-*.jsonl"))):
+        before = read_manifest(file)
+        name = next((name for name in told if name != "data_sha256" and before.get(name) != told[name]), None)
+        if name == "weights_sha256":
+            raise ValueError(f"{request.out} contains a run with other weights; give another --out")
+        if name is not None:
+            raise ValueError(
+                f"{request.out} contains a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
+            )
+        now = {**before, "data_sha256": told["data_sha256"]}
+        if changed := _changed(before.get("data_sha256", {}), told["data_sha256"]):
+            files = _first_of(changed)
+            if not first:
+                raise ValueError(f"the data on this machine differs from the first process's: {files}")
+            _check_outputs(request, benchmark, files)
+            write_text(file, json.dumps(now, indent=1) + "\n")
+        return now
+    told["used"] = used(request, benchmark)
+    write_text(file, json.dumps(told, indent=1) + "\n")
+    return told
+
+
+def _data(benchmark: Benchmark) -> dict[str, str]:
+    """sha256 of the data that a run depends on."""
+    return {**hashes(benchmark.files()), **hash_of_all(benchmark.pictures())}
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of changed data; none for a run that did not record its data.
+
+    Another number of pictures belongs to another limit: each record knows its own.
+    """
+    if not before:
+        return []
+    limits = {name for name in before.keys() ^ now.keys() if name.endswith(" pictures")}
+    return sorted(name for name in (before.keys() | now.keys()) - limits if before.get(name) != now.get(name))
+
+
+def _check_outputs(request: EvalRequest, benchmark: Benchmark, files: str) -> None:
+    """Warn that data has changed, with the items whose outputs do not count any more.
+
+    Raises:
+        ValueError: if an output's record does not say what it was made for.
+    """
+    items = benchmark.items()
+    keys, records = {item.key for item in items}, list(Records(request.out, "outputs").all(OUTPUTS))
+    if any(record.get("asked") is None for record in records if record["key"] in keys):
+        raise ValueError(
+            f"{request.out} contains a run with other data ({files}), by a version that did not record what each "
+            "output was made for; give another --out"
+        )
+    kept = outputs_of(benchmark, items)
+    made = {record["key"] for record in records}
+    stale = [item.key for item in items if item.key in made and item.key not in kept]
+    said = f"{files} changed since {request.out} was made: {counted(len(kept), 'output')} with the same question "
+    said += "and pictures kept"
+    if stale:
+        fate = "no longer count (mode full makes them again)" if request.mode == "score" else "made again"
+        said += f", {counted(len(stale), 'output')} {fate}: {_first_of(stale)}"
+    warnings.warn(f"{said}; changed items are judged again", stacklevel=3)
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """A run's `run.json`.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} is damaged: it is not a mapping")
+        for name, kind in KINDS.items():
+            if name not in found and name not in OPTIONAL:
+                raise ValueError(f"{file} is damaged: {name} is missing")
+            if name in found and not isinstance(found[name], kind):
+                raise ValueError(f"{file} is damaged: {name} is {quoted(found[name])}")
+    except ValueError as error:
+        raise ValueError(f"{error}; what made the run is unknown, so give another --out") from error
+    return found
+
+
+def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
+    """Every argument that outputs are made with, those that nobody told among them, and where they are made."""
+    from janusflow.engine.understanding import Decoding
+    from janusflow.pipelines.janus import Janus
+    from janusflow.pipelines.janusflow import JanusFlow
+
+    try:
+        checkpoint = open_checkpoint(request.model)
+    except ValueError:  # a model of the caller's own, of which nothing is known
+        return {}
+    found: dict[str, Any] = {}
+    if benchmark.draws:
+        drawing = signature((Janus if checkpoint.family == "Janus" else JanusFlow).generate).parameters
+        found |= {name: one.default for name, one in drawing.items() if name not in RESERVED}
+    if benchmark.asks or not benchmark.draws:
+        found |= {field.name: field.default for field in fields(Decoding)}
+    found |= {**benchmark.defaults, **request.options}
+    dtype = str(resolve_dtype(request.dtype, checkpoint.dtype)).removeprefix("torch.")
+    where = {"dtype": dtype, "device": resolve_device(request.device).type, "batch_size": request.batch_size}
+    return dict(_plain({**found, **where}))
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,92 @@
+"""Many workers for one run: local processes, Ray's, or those of torchrun."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from janusflow.device import accelerators
+from janusflow.evaluation.run import parent
+from janusflow.evaluation.run.request import EvalRequest
+from janusflow.extras import require
+
+Work: TypeAlias = Callable[[EvalRequest, int, int], None]  # one worker's part: request, rank, ranks
+
+PATIENCE = timedelta(days=30)  # with which processes wait for each other
+
+
+def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
+    """Local processes, which end with this one; if one fails, its error is raised here when the others are done."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    import torch
+
+    context, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=parent.end_with_parent) as pool:
+        cores = max(1, torch.get_num_threads() // workers)
+        parts = [pool.submit(_on_cores, cores, work, request, rank, workers) for rank in range(workers)]
+        try:
+            for part in parts:
+                part.result()
+        except KeyboardInterrupt:  # their records are whole, whenever they end
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            raise
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker process died, perhaps for lack of memory; what is done is kept: give the command again"
+            ) from error
+
+
+def _on_cores(cores: int, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:
+    """A worker's part, with its share of the cores."""
+    import torch
+
+    torch.set_num_threads(cores)
+    work(request, rank, ranks)
+
+
+def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
+    """Ray workers, each with an accelerator if there are any."""
+    require("--ray", "ray")
+    import ray
+
+    part = ray.remote(num_gpus=min(1, accelerators()))(_work_from)
+    settings = {name: _whole(value) for name, value in request.settings.items()}
+    request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)
+    request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
+    here = str(Path.cwd())
+    ray.get([part.remote(here, work, request, rank, workers) for rank in range(workers)])
+
+
+def _work_from(folder: str, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:
+    """A worker's part, with the modules of a folder: a benchmark of the user's own may be one of them."""
+    sys.path.append(folder)
+    work(request, rank, ranks)
+
+
+def _whole(value: Any) -> Any:
+    """A folder by its whole path, for workers that stand elsewhere; anything else as it is."""
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
+
+
+@contextmanager
+def together(ranks: int) -> Iterator[Callable[[], object]]:
+    """Under torchrun: a function that waits until every process has called it, however long that takes."""
+    if ranks == 1:
+        yield lambda: None
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield dist.barrier
+    finally:
+        dist.destroy_process_group()

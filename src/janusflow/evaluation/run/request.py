@@ -1,0 +1,168 @@
+"""What an evaluation is told, whoever says it: the command line, a recipe, or a TorchUMM file."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from janusflow.arguments import number_from, quoted, suggestion, whole_number
+from janusflow.evaluation.protocol import Benchmark
+from janusflow.evaluation.registry import find_benchmark
+from janusflow.extras import require
+
+RESERVED = (  # what a run says itself, or what no command line can say
+    *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),
+    *("num_images_per_prompt", "generator", "latents", "image", "mask"),
+)
+COUNTS = {"num_inference_steps": 10_000, "max_new_tokens": 2**31, "height": 2**16, "width": 2**16} | {
+    "decode_batch_size": 2**16
+}
+SWITCHES = ("do_sample", "paste_original")
+NUMBERS = ("temperature", "top_p", "repetition_penalty", "guidance_scale", "shift", "strength")
+OPTIONS = frozenset((*COUNTS, *SWITCHES, *NUMBERS, "solver"))  # arguments of generating and answering
+SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}  # the command line's names of options
+MODES = ("full", "generate", "score")
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """One evaluation.
+
+    Attributes:
+        benchmark: as `registry.find_benchmark` takes it.
+        model, vae: as `JanusFlow.from_pretrained` takes them.
+        data: folder of the benchmark's official files, or file of `qa`; None where a benchmark makes its data.
+        out: folder of the run; the same one continues it.
+        mode: "generate" draws or answers, "score" judges and reports, "full" does both.
+        limit: how many items, taken from all parts of the benchmark alike; None for all. See `limit.limited`.
+        batch_size: items that are drawn or answered together.
+        device, dtype: of the model.
+        options: arguments of `model.generate`, or decoding arguments of `model.ask`.
+        settings: of the benchmark, see its `Settings`.
+        score_output_path: gets `{"result_file", "final_score"}` too, as TorchUMM writes it.
+    """
+
+    benchmark: str
+    out: Path
+    model: str = "tiny"
+    vae: str | None = None
+    data: Path | None = None
+    mode: Literal["full", "generate", "score"] = "full"
+    limit: int | None = None
+    batch_size: int = 16
+    device: str = "auto"
+    dtype: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    score_output_path: Path | None = None
+
+    def open(self) -> Benchmark:
+        """The benchmark with its settings.
+
+        Raises:
+            ValueError: for an unknown benchmark or setting, a value that cannot be, or if the extra [eval] is not
+                installed.
+        """
+        require("evaluation", "matplotlib", extra="eval")
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {quoted(self.mode)}; allowed are {', '.join(MODES)}")
+        for name, count in (("limit", self.limit), ("batch_size", self.batch_size)):
+            if count is not None:
+                whole_number(name, count)
+        kind = find_benchmark(self.benchmark)
+        check_options(kind, self.options)
+        check_values(self.options)
+        if kind.draws and "seed" in self.options:
+            raise ValueError(f"{kind.title} sets the seed of each item; leave the option seed out")
+        known = [field.name for field in fields(kind.Settings)]
+        unknown = sorted(set(self.settings) - set(known))
+        if unknown:
+            said = f"{self.benchmark} has no setting {quoted(unknown[0])}{suggestion(unknown[0], known)}"
+            raise ValueError(f"{said}; it has {', '.join(known) or 'none'}")
+        benchmark = kind(self.data, self._settings(kind))
+        benchmark.out = self.out
+        benchmark.limited = self.limit is not None
+        return benchmark
+
+    def _settings(self, kind: type[Benchmark]) -> Any:
+        """The settings as the benchmark's dataclass; nothing is guessed: "3" and True are no numbers.
+
+        Raises:
+            ValueError: naming a setting with another type or a value outside its range.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            text = json.dumps(dict(self.settings), default=str, allow_nan=False)
+        except ValueError as error:
+            name = next(name for name, value in self.settings.items() if not _finite(value))
+            raise ValueError(
+                f"setting {name} of {self.benchmark} is {quoted(self.settings[name])}; expected finite numbers"
+            ) from error
+        try:
+            return TypeAdapter(kind.Settings).validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            said = first["msg"].removeprefix("Value error, ")
+            given = f" (given: {quoted(first['input'])})"
+            raise ValueError(f"setting {place} of {self.benchmark}: {said}{given}" if place else said) from error
+
+
+def _finite(value: Any) -> bool:
+    try:
+        json.dumps(value, default=str, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
+    """Refuses names that what a benchmark does, drawing or answering, does not know, before anything is opened.
+
+    Raises:
+        ValueError: naming the first of them, and what there is.
+    """
+    from janusflow.engine.understanding import Decoding
+    from janusflow.pipelines.janus import Janus
+    from janusflow.pipelines.janusflow import JanusFlow
+
+    drawing = {**signature(JanusFlow.generate).parameters, **signature(Janus.generate).parameters}
+    known = [name for name in drawing if name not in RESERVED] if kind.draws else []
+    known += Decoding.__dataclass_fields__ if kind.asks or not kind.draws else []
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        near = suggestion(unknown, known)
+        raise ValueError(f"there is no option {quoted(unknown)}{near}; known are {', '.join(dict.fromkeys(known))}")
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Refuse values that no model generates or answers with, before anything is opened.
+
+    Raises:
+        ValueError: naming the option and its range.
+    """
+    from janusflow.engine.generation import Sampling
+    from janusflow.engine.token_generation import TokenSampling
+    from janusflow.engine.understanding import Decoding
+
+    for name, value in options.items():
+        if name in COUNTS:
+            whole_number(name, value, most=COUNTS[name])
+        elif name in SWITCHES and not isinstance(value, bool):
+            raise ValueError(f"{name} is {quoted(value)}; expected true or false")
+        elif name in NUMBERS:
+            number_from(name, value)
+        for form in (Sampling, TokenSampling, Decoding):
+            if name in form.__dataclass_fields__:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that one option means nothing without another
+                    try:
+                        form(**{name: value})
+                    except TypeError as error:
+                        raise ValueError(f"{name} is {quoted(value)}, which has another type") from error

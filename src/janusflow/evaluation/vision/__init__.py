@@ -1,0 +1,1 @@
+"""Models that look at pictures: CLIP, a detector, Frechet distance."""

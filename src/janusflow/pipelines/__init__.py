@@ -1,0 +1,1 @@
+"""The public faces: `JanusFlow` and `Janus`."""

@@ -1,0 +1,220 @@
+"""Asking about pictures and talking about them: what every model of the family can do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import nn
+
+from janusflow.arguments import given, quoted, unknown_argument
+from janusflow.device import resolve_device
+from janusflow.engine import understanding
+from janusflow.engine.understanding import Decoding, Speaker
+from janusflow.pipelines.provenance import weights_digest
+from janusflow.processing.images import ImageSource, load_images
+from janusflow.processing.messages import Message
+from janusflow.processing.processor import JanusFlowProcessor
+
+
+class Conversational(ABC):
+    """From pictures to words. `network`, `processor`, `to` and `_part` come from the class that inherits this.
+
+    Threads: `ask`, `chat`, `stream`, their batches and `generate` may be called from several threads at once on one
+    model, and streams may be read in turn. Each call has random generators of its own: with a seed its result is that
+    of the same call made on its own, and torch's global generator is neither read nor changed. What changes the model
+    (`to`, `offload`, adapters, a setting of the network) must not run at the same time as a call.
+    """
+
+    network: Speaker
+    processor: JanusFlowProcessor
+    opened: Mapping[str, str | None] = {}  # name, vae, adapter, quantize: what `from_pretrained` was given
+    _computes_on: torch.device | None = None  # with `offload`
+    _moving: threading.Lock  # with `offload`: held while a part is moved
+    _at_work: Counter[str]  # with `offload`: how many calls each part serves
+
+    def ask(self, question: str, images: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any) -> str:
+        """The answer to one question.
+
+        Args:
+            question: some text. One `<image_placeholder>` and a newline per picture are put before it, unless it
+                places that many placeholders itself.
+            images: none, one or several pictures.
+            **decoding: max_new_tokens=512, do_sample=False, temperature, top_p, top_k, repetition_penalty, seed; see
+                `janusflow.engine.understanding.Decoding`. As in transformers, temperature, top_p, top_k and seed need
+                do_sample=True; on the command line --temperature includes it.
+
+        Raises:
+            ValueError: for an empty question, an unreadable picture, or a request that does not fit into the context.
+            UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
+        """
+        chosen = _decoding(self.ask, decoding)
+        return self._answers([self._question(question, images)], chosen)[0]
+
+    def chat(self, messages: Sequence[Message], **decoding: Any) -> str:
+        """The assistant's next message in a conversation of any number of turns and pictures.
+
+        Args:
+            messages: mappings of `role` (user, assistant; system at the start) and `content`. A message's pictures
+                stand under `images`, with an `<image_placeholder>` in its content for each; or `content` is a list of
+                parts in OpenAI's form. If the last message is the assistant's, the model continues it: the answer is
+                what follows it. Spaces at its end are left out.
+            **decoding: as in `ask`.
+
+        Example:
+            ```python
+            talk = [{"role": "user", "content": "name three colors."}, {"role": "assistant", "content": "1. red, 2."}]
+            print(talk[-1]["content"] + model.chat(talk))
+            ```
+        """
+        chosen = _decoding(self.chat, decoding)
+        return self._answers([messages], chosen)[0]
+
+    def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
+        """`chat` for several conversations of any lengths at once; `seed` may be a list with one for each."""
+        chosen = _decoding(self.chat_batch, decoding)
+        return self._answers(conversations, chosen)
+
+    def ask_batch(
+        self, questions: Sequence[str], images: Sequence[ImageSource | Sequence[ImageSource] | None], **decoding: Any
+    ) -> list[str]:
+        """`ask` for several questions at once.
+
+        Args:
+            questions: texts.
+            images: for each question none (None or an empty list), one or several pictures.
+            **decoding: as in `ask`; `seed` may be a list with one for each.
+
+        Raises:
+            ValueError: as `ask`, and if there are not the same number of both.
+        """
+        chosen = _decoding(self.ask_batch, decoding)
+        if isinstance(questions, str):
+            raise ValueError("questions is one text; give a list of questions, or use ask")
+        if images is None or _is_one_picture(images):
+            found = "None" if images is None else "one picture"
+            raise ValueError(f"images is {found}; give a list with the pictures of each question")
+        if len(questions) != len(images):
+            raise ValueError(f"{given(len(questions), 'question')} with pictures for {len(images)}")
+        return self._answers([self._question(q, i) for q, i in zip(questions, images, strict=True)], chosen)
+
+    def _answers(self, conversations: Sequence[Sequence[Message]], decoding: Decoding) -> list[str]:
+        if not conversations:
+            return []
+        with self._working("network"):
+            return understanding.answer(self.network, self.processor, conversations, decoding)
+
+    def stream(
+        self,
+        question: str | Sequence[Message],
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        **decoding: Any,
+    ) -> Iterator[str]:
+        """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded."""
+        chosen = _decoding(self.stream, decoding)
+        messages = self._question(question, images) if isinstance(question, str) else question
+        with self._working("network"):
+            pieces = understanding.stream(self.network, self.processor, messages, chosen)
+        return self._streamed(pieces)
+
+    def _streamed(self, pieces: Iterator[str]) -> Iterator[str]:
+        with self._working("network"):
+            yield from pieces
+
+    def __repr__(self) -> str:
+        dtype = str(getattr(self.network, "dtype", "")).removeprefix("torch.")
+        return f"{type(self).__name__}({self.opened.get('name')!r}, dtype={dtype}, device={self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self._computes_on or self.network.device
+
+    def offload(self, device: str | torch.device = "auto") -> Self:
+        """From now on the parts wait in main memory, and only the one that works is on the device.
+
+        Args:
+            device: where to compute; "auto" is the best one here.
+        """
+        self.to("cpu")
+        self._moving, self._at_work = threading.Lock(), Counter()
+        self._computes_on = resolve_device(device)
+        return self
+
+    def identity(self) -> dict[str, str | None]:
+        """What a picture says of the model that made it; see `janusflow.pipelines.provenance.Provenance`."""
+        network: Any = self.network
+        return {
+            **self.opened,
+            "family": type(self).__name__,
+            "digest": weights_digest(*self._weights()),
+            "dtype": str(network.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "sft_format": self.processor.text.sft_format,
+        }
+
+    @contextmanager
+    def _working(self, part: str | None) -> Iterator[None]:
+        """Puts a part of the model on the device for a while, if it waits elsewhere; the last call takes it back."""
+        place = self._computes_on
+        if part is None or place is None:
+            yield
+            return
+        with self._moving:
+            if not self._at_work[part]:
+                self._move(part, place)
+            self._at_work[part] += 1
+        try:
+            yield
+        finally:
+            with self._moving:
+                self._at_work[part] -= 1
+                if not self._at_work[part]:
+                    self._move(part, torch.device("cpu"))
+
+    def _move(self, part: str, place: torch.device) -> None:
+        with torch.inference_mode(False):  # quantized weights cannot be moved within
+            self._part(part).to(place)
+
+    def _weights(self) -> list[Any]:
+        """The modules whose weights a picture depends on."""
+        return [self.network]
+
+    @abstractmethod
+    def to(self, device: str | torch.device) -> Self:
+        """Moves everything to a device, to stay there."""
+
+    @abstractmethod
+    def _part(self, part: str) -> nn.Module:
+        """The module that `_working` moves: "network", or what makes pixels."""
+
+    def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"question is {quoted(question)}; a question is some text")
+        pictures = load_images(images)
+        return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
+
+
+def _is_one_picture(images: object) -> bool:
+    """Whether pictures are given as a single one: no list of them, nor a batch as an array or a tensor of 4 axes."""
+    return isinstance(images, (str, bytes, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) < 4
+
+
+def _decoding(method: Callable[..., object], arguments: dict[str, Any]) -> Decoding:
+    """The settings of decoding that a method was given.
+
+    Raises:
+        UnknownArgumentError: for another argument, with the method's name.
+    """
+    if unknown := set(arguments) - set(Decoding.__dataclass_fields__):
+        known = [name for name in signature(method).parameters if name != "decoding"]
+        raise unknown_argument(unknown, [*known, *Decoding.__dataclass_fields__], of=method.__name__)
+    return Decoding(**arguments)

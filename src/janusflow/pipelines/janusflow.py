@@ -1,0 +1,440 @@
+"""`JanusFlow`, the face of the package: opens a checkpoint, generates images from text, answers questions about images.
+
+model = JanusFlow.from_pretrained("tiny")
+model.generate("a red circle above a blue square")[0].save("circle.png")
+model.ask("what color is the circle?", images="circle.png")
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, SupportsIndex, Unpack, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from janusflow.arguments import checked_names, quoted, whole_number
+from janusflow.building import BUILDING
+from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint, quantization
+from janusflow.checkpoint.adapters import open_adapters, remove_adapters
+from janusflow.checkpoint.card import keep_licence
+from janusflow.checkpoint.hub import push_to_hub
+from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
+from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
+from janusflow.engine import generation
+from janusflow.engine.generation import Sampling
+from janusflow.engine.inpainting import Kept, KnownPicture, known_picture
+from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd
+from janusflow.engine.size import Size, check_context, check_size
+from janusflow.folders import put_together
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model.janus import JanusForConditionalGeneration
+from janusflow.pipelines.conversation import Conversational
+from janusflow.pipelines.janus import Janus
+from janusflow.pipelines.provenance import input_digests, sign
+from janusflow.processing.images import ImageSource
+from janusflow.processing.processor import JanusFlowProcessor
+from janusflow.progress import progress_bar, without_others
+from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
+
+
+class JanusFlow(Conversational):
+    """A network with its processor and VAE. Calls may run in several threads at once; see `Conversational`.
+
+    Args:
+        network: the weights.
+        processor: tokenizer, templates and picture preprocessing.
+        vae: where to find the VAE, or the opened one; it is opened when pixels are first asked for.
+    """
+
+    network: JanusFlowForConditionalGeneration
+
+    def __init__(
+        self, network: JanusFlowForConditionalGeneration, processor: JanusFlowProcessor, vae: str | Path | LatentCodec
+    ) -> None:
+        self.network, self.processor = network, processor
+        self.vae = vae
+        self.origin: Checkpoint | None = None
+        self.quantized = False
+        self.adapters: Any = None
+        self._warned_of_size = False
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @checked_names
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path = "tiny",
+        *,
+        vae: str | Path | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        adapter: str | Path | None = None,
+        sft_format: str | None = None,
+        quantize: str | None = None,
+        progress: bool = True,
+    ) -> JanusFlow:
+        """Opens a checkpoint in our layout, the official one, PaddleNLP's, or (Janus) that of transformers.
+
+        A checkpoint of Janus or Janus-Pro gives a `janusflow.pipelines.janus.Janus`, which has the same methods.
+
+        Args:
+            path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
+            vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, and
+                stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
+            dtype: "auto" (what the checkpoint asks for; bfloat16 with 4 bits), "float32", "bfloat16" or a torch dtype.
+            device: "auto" (the best one here), or a torch device.
+            adapter: a folder or hub id of low-rank adapters to put into the network; see `load_adapters`.
+            sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
+            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, to run them only; needs torchao.
+            progress: whether to show a bar while large weights load.
+
+        Raises:
+            ValueError: one sentence on what is missing, damaged or unknown.
+        """
+        place = resolve_device(device)
+        checkpoint = open_checkpoint(path_or_id)
+        if vae is not None:
+            try:
+                vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
+            except OSError as error:  # longer than any path
+                raise ValueError(f"vae is {quoted(str(vae))}; {error.strerror}") from error
+        processor = open_processor(checkpoint, sft_format=sft_format)
+        if quantize is not None:
+            quantization.check(quantize)
+            if adapter is not None:
+                raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
+        if checkpoint.family == "Janus" and (vae is not None or adapter is not None):
+            raise ValueError(f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter")
+        stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow with 4 bits
+        kind = resolve_dtype(dtype, stored)
+        warn_if_slow(kind, place)
+        with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
+            network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
+        network.generation_config = set_special_tokens(network.config, processor)
+        if quantize is not None:
+            quantization.quantize(network, quantize)
+        if isinstance(network, JanusForConditionalGeneration):
+            janus = Janus(network, processor)
+            janus.origin, janus.quantized = checkpoint, quantize is not None
+            janus.opened = {"name": str(path_or_id), "quantize": quantize}
+            return janus  # type: ignore[return-value]
+        own = checkpoint.folder / "vae"
+        model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))
+        model.origin, model.quantized = checkpoint, quantize is not None
+        model.opened = {"name": str(path_or_id), "vae": None if vae is None else str(vae), "quantize": quantize}
+        return model if adapter is None else model.load_adapters(adapter)
+
+    def load_adapters(self, folder: str | Path) -> JanusFlow:
+        """Puts adapters that `janusflow train` with `lora.rank` wrote (`export/adapter`) into the network.
+
+        Raises:
+            ValueError: if there are none or they do not fit.
+        """
+        if self.adapters is not None:
+            raise ValueError("the network has adapters already; unload or merge them first")
+        self.adapters = open_adapters(self.network, folder)
+        self.opened = {**self.opened, "adapter": str(folder)}
+        return self
+
+    def merge_adapters(self, *, keep: bool = False) -> JanusFlow:
+        """Adds the adapters to the weights: nothing is slower than without them.
+
+        Args:
+            keep: the adapters stay known, and `unmerge_adapters` subtracts them again (up to rounding). Otherwise
+                they leave the network, whose weights may then be saved.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.adapters is None:
+            raise ValueError("the network has no adapters")
+        if keep:
+            self.adapters.merge_adapter()
+        else:
+            self.network, self.adapters = self.adapters.merge_and_unload(), None
+        return self
+
+    def unmerge_adapters(self) -> JanusFlow:
+        """Takes merged adapters that were kept out of the weights again; they keep working next to them.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.adapters is None:
+            raise ValueError("the network has no adapters")
+        self.adapters.unmerge_adapter()
+        return self
+
+    def unload_adapters(self) -> JanusFlow:
+        """Takes the adapters out of the network, whose weights are then as before (merged ones: up to rounding).
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.adapters is None:
+            raise ValueError("the network has no adapters")
+        self.network, self.adapters = remove_adapters(self.adapters), None
+        self.opened = {**self.opened, "adapter": None}
+        return self
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes network, processor and VAE (if it is a local one) as a folder that `from_pretrained` opens.
+
+        It is written beside its place and then put there; other files of an existing folder stay.
+
+        Raises:
+            ValueError: if the network has adapters (merge or unload them first) or quantized weights, or the place is
+                a file.
+            OSError: if it cannot be written; what was there is untouched.
+        """
+        if self.adapters is not None:
+            raise ValueError("the network has adapters; merge or unload them before it is saved")
+        if self.quantized:
+            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
+        codec = self.codec if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir() else None
+        with put_together(Path(folder)) as beside, without_others():
+            self.network.save_pretrained(beside)
+            self.processor.save_pretrained(beside)
+            if codec is not None:
+                codec.save_pretrained(beside / "vae")
+            keep_licence(beside, self.origin, Path(folder))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes, and a model card; see `janusflow.checkpoint.hub.push_to_hub`."""
+        return push_to_hub(self, repo_id, **options)
+
+    def to(self, device: str | torch.device) -> JanusFlow:
+        """Moves everything to a device, to stay there."""
+        self._computes_on = None
+        self.network.to(resolve_device(device))
+        if isinstance(self.vae, LatentCodec):
+            self.vae.vae.to(self.device)
+        return self
+
+    def _weights(self) -> list[nn.Module]:
+        return [self.network, self.codec.vae]
+
+    def _part(self, part: str) -> nn.Module:
+        return self.network if part == "network" else self.codec.vae
+
+    @property
+    def codec(self) -> LatentCodec:
+        """The VAE, opened at first use.
+
+        Raises:
+            ValueError: if it cannot be opened, or does not fit the network's latents.
+        """
+        if not isinstance(self.vae, LatentCodec):
+            with BUILDING:
+                if not isinstance(self.vae, LatentCodec):  # another thread may have opened it meanwhile
+                    self.vae = self._open_codec(self.vae)
+        return self.vae
+
+    def _open_codec(self, source: str | Path) -> LatentCodec:
+        waiting = self.network.device if self._computes_on is None else torch.device("cpu")
+        codec = LatentCodec.from_pretrained(source, dtype=self.network.dtype, device=waiting)
+        check_vae(codec, source, self.network.config)
+        return codec
+
+    # --- from words to pictures -------------------------------------------------------------------------------------
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["pil"] = "pil", **settings: Unpack[FlowSettings]
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["np"], **settings: Unpack[FlowSettings]
+    ) -> np.ndarray: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: Literal["latent"], **settings: Unpack[FlowSettings]
+    ) -> Tensor: ...
+
+    @overload
+    def generate(
+        self, prompts: str | Sequence[str], *, output_type: OutputType, **settings: Unpack[FlowSettings]
+    ) -> list[Image.Image] | np.ndarray | Tensor: ...
+
+    @checked_names
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        num_images_per_prompt: SupportsIndex = 1,
+        num_inference_steps: SupportsIndex = 30,
+        guidance_scale: float = 2.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        solver: str = "euler",
+        shift: float = 1.0,
+        height: SupportsIndex | None = None,
+        width: SupportsIndex | None = None,
+        seed: SupportsIndex | Sequence[SupportsIndex] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        mask: ImageSource | Sequence[ImageSource] | None = None,
+        strength: float | None = None,
+        paste_original: bool = True,
+        output_type: OutputType = "pil",
+        batch_size: SupportsIndex = 16,
+        decode_batch_size: SupportsIndex | None = None,
+        callback_on_step_end: StepEnd | None = None,
+        progress: bool = True,
+    ) -> Any:
+        """Generates pictures.
+
+        Args:
+            prompts: one or several, of any lengths.
+            num_images_per_prompt: pictures of each; those of one prompt stand together in the result.
+            num_inference_steps: steps of the ODE.
+            guidance_scale: w; 1 is without guidance and half the work.
+            guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts.
+            solver: euler, heun, midpoint or ab2.
+            shift: of the time grid; above 1 puts more steps near the noise.
+            height, width: multiples of 16; by default what the weights were trained at.
+            seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
+                and prompt give the same picture whatever else is in the batch.
+            generator: one torch generator, or one per picture, in place of seeds.
+            latents: the noise itself, (N, C, H, W), in place of seeds.
+            image: a picture to start from, or one per prompt or per generated picture (image to image): files, PIL
+                images, arrays (N, height, width, 3) or tensors (N, 3, height, width) in [0, 1], or latents of this
+                size. It is resized to cover height x width, and cropped in the middle.
+            mask: bright and opaque where `image` is generated anew (inpainting): pictures, or arrays of bools or
+                numbers. Pixels of at least half of the range count, as in diffusers.
+            strength: how far from `image` the result may go, in (0, 1]: the path starts at t = 1 - strength. By
+                default 0.6, and 1 with a mask.
+            paste_original: whether the pixels that the mask keeps are pasted back, so that they are exactly those of
+                `image` (resized and cropped). Otherwise only the latent keeps them: in cells of 8 x 8 pixels, through
+                the VAE, which changes them. Latents as output have no pixels to paste.
+            output_type: "pil" for a list of pictures, "np" for an array (N, height, width, 3) in [0, 1], "latent" for
+                a tensor (N, C, H, W).
+            batch_size: how many pictures are generated at once.
+            decode_batch_size: how many latents the VAE decodes at once, by default the same number; 1 needs the least
+                memory.
+            callback_on_step_end: watches, steers or cancels; see `janusflow.StepEnd`.
+            progress: whether to show a bar.
+
+        Returns:
+            As `output_type` says; N pictures in the order of the prompts.
+
+        Raises:
+            ValueError: for any value that is not allowed, in one sentence.
+            UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
+        """
+        prompts = generation.check_request(prompts, output_type)
+        each = whole_number("num_images_per_prompt", num_images_per_prompt)
+        at_once = whole_number("batch_size", batch_size)
+        decode = at_once if decode_batch_size is None else whole_number("decode_batch_size", decode_batch_size)
+        strength = generation.choose_strength(strength, image=image is not None, mask=mask is not None)
+        steps = whole_number("num_inference_steps", num_inference_steps)
+        sampling = Sampling(steps, guidance_scale, guidance_interval, solver, shift, strength)
+        config = self.network.config
+        size = Size(len(prompts), each, *check_size(config, height, width, latents))
+        cell = config.latent_downscale * config.latent_patch_size
+        ids, visible = self.processor.encode_prompts(prompts)
+        check_context(config, visible, (size.height // cell) * (size.width // cell))
+        self._warn_of_size(size.height, size.width)
+        if output_type != "latent":
+            _ = self.codec  # a missing VAE is reported before anything is generated, not after it
+        seeds, seed = generation.seeds_of(size, seed, generator, latents)
+        noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
+        with self._working("vae" if image is not None else None):
+            known, kept = (None, None) if image is None else known_picture(self.codec, size, image, mask, self.device)
+        with self._working("network"):
+            asked = ids.to(self.device), visible.to(self.device)
+            made, changed = self._generate(asked, noise, known, sampling, at_once, callback_on_step_end, progress)
+        if output_type == "latent":
+            return made
+        with self._working("vae"):
+            pictures = self._output(made, output_type, decode, kept if paste_original else None)
+        if output_type != "pil":
+            return pictures
+        settings = {**asdict(sampling), "height": size.height, "width": size.width}
+        given = {name: source for name, source in (("image", image), ("mask", mask)) if source is not None}
+        if not given:
+            settings.pop("strength")
+        if mask is not None:
+            settings["paste_original"] = bool(paste_original)
+        inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
+        asked_for = size.spread("prompt", prompts)
+        return sign(pictures, asked_for, seeds, settings, self.identity(), inputs, changed=changed)
+
+    def _generate(
+        self,
+        asked: tuple[Tensor, Tensor],
+        noise: Tensor,
+        known: KnownPicture | None,
+        sampling: Sampling,
+        batch_size: int,
+        callback: StepEnd | None,
+        progress: bool,
+    ) -> tuple[Tensor, list[bool]]:
+        """x_1 for all pictures, and whether the callback changed each.
+
+        Pictures of one prompt stand together in `noise`. A batch reads only its own prompts.
+        """
+        ids, visible = asked
+        prompts = len(ids)
+        owner = torch.arange(prompts, device=self.device).repeat_interleave(len(noise) // prompts)
+        batches = torch.arange(len(noise), device=self.device).split(batch_size)
+        steps = len(sampling.times()) - 1
+        made: list[Tensor] = []
+        altered: list[bool] = []
+        stopped = changed = False
+        scale = sampling.guidance_scale
+        with progress_bar("generating", len(batches) * steps, shown=progress) as advance:
+
+            def after_step(step: int, t: float, x: Tensor) -> StepChange:
+                nonlocal stopped, changed, scale
+                advance()
+                if callback is None:
+                    return StepChange()
+                before = x.clone()  # a callback may write into x
+                change = StepChange.read(callback(self, step, t, {"latents": x}))
+                last = step + 1 == steps
+                changed = changed or change.changes(before, scale, last=last) or not torch.equal(x, before)
+                scale = scale if change.guidance_scale is None else change.guidance_scale
+                stopped = change.stop
+                return change
+
+            for rows in batches:
+                part = None if known is None else known.select(rows)
+                if stopped:
+                    made.append(generation.start_of_path(noise[rows], sampling, part))
+                    altered += [True] * len(rows)
+                    continue
+                changed, scale = False, sampling.guidance_scale
+                first, last = int(owner[rows[0]]), int(owner[rows[-1]])
+                read = self.network.encode_prompts(ids[first : last + 1], visible[first : last + 1])
+                own = read.select(owner[rows] - first)
+                made.append(
+                    generation.sample_latents(self.network, own, noise[rows], sampling, known=part, callback=after_step)
+                )
+                altered += [changed] * len(rows)
+        return torch.cat(made), altered
+
+    def _output(self, latents: Tensor, output_type: OutputType, batch_size: int, kept: Kept | None) -> Any:
+        pixels = torch.cat([self.codec.decode(part) for part in latents.split(batch_size)])
+        return generation.as_pictures(pixels, output_type, kept)
+
+    def _warn_of_size(self, height: int, width: int) -> None:
+        trained = self.network.config.image_size
+        if (height, width) != (trained, trained) and not self._warned_of_size:
+            self._warned_of_size = True
+            warnings.warn(
+                f"generating at {width} x {height} (width x height); "
+                f"these weights were trained at {trained} x {trained}",
+                stacklevel=5,
+            )

@@ -1,0 +1,353 @@
+"""How a picture was made: carried in its `info` and in the text of its PNG, read back typed and checked.
+
+picture = model.generate("a red circle")[0]  # no seed is given: the random one is kept
+picture.save("scene.png")
+model.generate(**settings_of("scene.png"))  # the same picture again
+
+Reading a file imports no torch, so that the command line answers quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from janusflow import __version__
+from janusflow.processing.images import ImageSource, load_image, load_images, load_masks
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KEY = "janusflow"  # of the text chunk with all of it, as JSON
+SAMPLED = 256  # values of each tensor that the digest reads
+MAX_TEXT = 1 << 20  # characters of a chunk that is read
+MAX_STEPS, MAX_SIDE = 10_000, 8192  # of settings that a file may ask for
+SOLVERS = ("euler", "heun", "midpoint", "ab2")  # the keys of `janusflow.flow.METHODS`, whose import brings torch
+FOREIGN = "does not say how it was made; expected a PNG (or its picture) that janusflow generated"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How one picture was made.
+
+    Attributes:
+        settings: the arguments of `generate` that make it again: `prompts`, `seed` and the sampler's.
+        model: what made it: name, family, digest (of the weights), vae, adapter, quantize, dtype, device, sft_format.
+        inputs: pictures that must be given again, by argument (`image`, `mask`), as digests.
+        versions: of janusflow and torch.
+        pixels: digest of the picture's pixels; None in files of versions that did not keep it.
+        changed_by_callback: whether a callback changed the generation, which the settings do not say.
+    """
+
+    settings: dict[str, Any]
+    model: dict[str, str | None] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    pixels: str | None = None
+    changed_by_callback: bool = False
+
+    def info(self) -> dict[Any, Any]:
+        """The entries of a picture's `info`: all of it as JSON, and under the keys that other programs look for."""
+        settings = {name: value for name, value in self.settings.items() if name != "prompts"}
+        prompt, known = self.settings["prompts"], settings.get
+        size = f"{known('width')}x{known('height')}" if known("width") else None
+        words = {
+            "Steps": known("num_inference_steps"),
+            "Sampler": known("solver"),
+            "CFG scale": known("guidance_scale"),
+            "Seed": known("seed"),
+            "Size": size,
+            "Model": self.model.get("name"),
+            "Version": f"janusflow {self.versions.get('janusflow', '')}",
+        }
+        told = ", ".join(f"{name}: {value}" for name, value in words.items() if value is not None)
+        shown = {name: value for name, value in settings.items() if value is not None}
+        return {
+            "prompt": prompt,
+            **shown,
+            **({"model": self.model["name"]} if self.model.get("name") else {}),
+            "Software": f"janusflow {self.versions.get('janusflow', '')}",
+            "parameters": f"{prompt}\n{told}",
+            KEY: json.dumps(asdict(self), default=lambda value: value.item()),  # NumPy's numbers
+        }
+
+
+class GeneratedPicture(Image.Image):
+    """A PIL image whose `save` writes how it was made into the text of a PNG, which PIL leaves out by itself."""
+
+    def save(
+        self,
+        fp: str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes],
+        format: str | None = None,  # noqa: A002 (PIL's name)
+        **params: Any,
+    ) -> None:
+        """As PIL's; a `pnginfo` that is given replaces the text."""
+        params.setdefault("pnginfo", png_text(self.info))
+        super().save(fp, format, **params)
+
+
+def sign(
+    pictures: Sequence[Image.Image],
+    prompts: Sequence[str],
+    seeds: Sequence[int | None],
+    settings: Mapping[str, Any],
+    model: Mapping[str, str | None],
+    inputs: Mapping[str, Sequence[str]],
+    *,
+    changed: Sequence[bool] = (),
+) -> list[Image.Image]:
+    """The pictures, each with how it was made.
+
+    Args:
+        pictures: N of them.
+        prompts: of each one.
+        seeds: of each one; None where the noise did not come from a seed.
+        settings: the other arguments of `generate`.
+        model: see `Provenance`.
+        inputs: for each argument one digest a picture.
+        changed: for each picture whether a callback changed it; empty for none.
+    """
+    import torch
+
+    versions = {"janusflow": __version__, "torch": torch.__version__}
+    signed: list[Image.Image] = []
+    for number, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True)):
+        own = {name: digests[number] for name, digests in inputs.items()}
+        asked = {"prompts": prompt, "seed": seed, **settings}
+        made = Provenance(asked, dict(model), own, versions, _pixels(picture), bool(changed) and changed[number])
+        kept = GeneratedPicture.__new__(GeneratedPicture)
+        kept.__setstate__(picture.__getstate__())
+        kept.info = picture.info | made.info()
+        signed.append(kept)
+    return signed
+
+
+def png_text(info: Mapping[Any, Any], more: Mapping[str, object] | None = None) -> PngImagePlugin.PngInfo:
+    """The text chunks of a PNG: how the picture was made, if its `info` says so, and more."""
+    told = _parse(info[KEY], "the picture").info() if KEY in info else {}
+    chunks = PngImagePlugin.PngInfo()
+    for name, value in {**told, **(more or {})}.items():
+        chunks.add_itxt(name, str(value).encode("utf-8", "replace").decode())
+    return chunks
+
+
+def settings_of(picture: ImageSource) -> dict[str, Any]:
+    """The arguments with which `generate` makes a picture again.
+
+    With the same weights on the same machine the picture is the same to the bit if it was the only one of its batch;
+    from a batch of several some values may differ by one level of 255, because the order of sums depends on the batch.
+    A picture that a callback changed on the way, or that was edited since, is refused.
+
+    Example:
+        >>> model.generate(**settings_of("scene.png"))
+        >>> model.generate(**{**settings_of("scene.png"), "num_inference_steps": 50})  # or a variation of it
+
+    Args:
+        picture: a PNG file that was saved from a generated picture, its bytes, or the picture itself.
+
+    Returns:
+        `prompts`, `seed` and the sampler's settings, with their types. Of image to image and inpainting the pictures
+        are not among them: give `image=` and `mask=` again.
+
+    Raises:
+        ValueError: if the picture says nothing of this, holds values that are not allowed, was changed by a callback or
+            edited, or began with noise that no seed gives (`latents=`, or a generator that was used before).
+    """
+    made = provenance_of(picture)
+    if made.changed_by_callback:
+        raise ValueError(
+            f"{_name(picture)} was changed by a callback during generation, so its settings do not recreate it"
+        )
+    if made.pixels is not None and made.pixels != _pixels(load_image(picture)):
+        raise ValueError(f"{_name(picture)} was edited after it was generated, so its settings do not recreate it")
+    if made.settings["seed"] is None:
+        raise ValueError(
+            f"{_name(picture)} was generated from latents= or a used generator, which are not in it; pictures that are "
+            "generated with seed= can be generated again"
+        )
+    return dict(made.settings)
+
+
+def provenance_of(picture: ImageSource) -> Provenance:
+    """How a picture was made, from a PNG file, its bytes or the picture itself.
+
+    Raises:
+        ValueError: if it says nothing of this, or what it says is damaged or not allowed.
+    """
+    name = _name(picture)
+    told = picture.info.get(KEY) if isinstance(picture, Image.Image) else _text_of_file(picture, name)
+    if not isinstance(told, str):
+        raise ValueError(f"{name} {FOREIGN}")
+    return _parse(told, name)
+
+
+def describe_picture(picture: ImageSource) -> list[tuple[str, str]]:
+    """How a picture was made, as names and values to print.
+
+    Raises:
+        ValueError: as `provenance_of`.
+    """
+    made = provenance_of(picture)
+    settings = {name: value for name, value in made.settings.items() if name != "prompts"}
+    rows: dict[str, Any] = {"prompt": made.settings["prompts"], **settings}
+    rows |= {name: value for name, value in made.model.items() if value is not None and name != "name"}
+    rows |= {"model": made.model["name"], **{f"{name} (sha256)": digest for name, digest in made.inputs.items()}}
+    if made.changed_by_callback:
+        rows["changed by callback"] = "yes; the settings do not recreate it"
+    rows |= {f"{name} version": value for name, value in made.versions.items()}
+    return [(name, "-" if value is None else _printable(str(value))) for name, value in rows.items()]
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _name(picture: ImageSource) -> str:
+    return f"picture {str(picture)!r}" if isinstance(picture, (str, os.PathLike)) else "the picture"
+
+
+def _text_of_file(picture: ImageSource, name: str) -> Any:
+    if not isinstance(picture, (str, bytes, os.PathLike)):
+        return None
+    place = io.BytesIO(picture) if isinstance(picture, bytes) else Path(os.path.expanduser(picture))
+    try:
+        with Image.open(place) as opened:
+            return opened.info.get(KEY)
+    except FileNotFoundError as error:
+        raise ValueError(f"{name} does not exist") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} is not a readable image") from error
+    except Exception as error:  # Pillow's readers raise nearly anything
+        raise ValueError(f"{name} is damaged: {error}") from error
+
+
+def weights_digest(*modules: nn.Module) -> str:
+    """A short digest of weights as they are in memory, adapters and all.
+
+    It reads `SAMPLED` values spread over each tensor, so that it takes milliseconds; training changes them all.
+    """
+    from torch import nn
+
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+            if type(parameter) is nn.Parameter and not parameter.is_meta:  # others are quantized or not in memory
+                flat = parameter.detach().flatten()
+                digest.update(flat[:: max(1, flat.numel() // SAMPLED)].double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def input_digests(argument: str, given: ImageSource | Sequence[ImageSource]) -> list[str]:
+    """A short digest of each picture or mask that something is made from.
+
+    Args:
+        argument: "image": of the pixels, from files, bytes, arrays and PIL images alike, or of a tensor's values;
+            "mask": of where it is bright.
+        given: one or several.
+    """
+    if argument == "mask":
+        return [_short(mask.shape, mask) for mask in load_masks(given)]
+    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
+    found = []
+    for one in listed:
+        if hasattr(one, "detach"):  # a tensor
+            found += [_short(one.shape, part.cpu().float().numpy()) for part in (one if one.ndim == 4 else one[None])]
+        else:
+            found += [_short(image.size, np.asarray(image)) for image in load_images(one)]
+    return found
+
+
+def _pixels(picture: Image.Image) -> str:
+    """A short digest of the pixels of an RGB picture, by which edited copies are found."""
+    return _short(picture.size, np.asarray(picture))
+
+
+def _short(shape: Sequence[int], values: np.ndarray) -> str:
+    return hashlib.sha256(f"{tuple(shape)}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+
+
+# --- reading what anybody may have written ---------------------------------------------------------------------------
+
+
+def _whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _number(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and low <= value <= high
+
+
+def _interval(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and all(map(_number(0, 1), value))
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 500 and value.isprintable()
+
+
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "prompts": (lambda value: isinstance(value, str) and bool(value.strip()), "some text"),
+    "seed": (lambda value: value is None or _whole(0, 2**64 - 1)(value), "a whole number from 0 to 2**64 - 1"),
+    "num_inference_steps": (_whole(1, MAX_STEPS), f"a whole number from 1 to {MAX_STEPS}"),
+    "guidance_scale": (_number(1, 1e6), "a number from 1 upwards"),
+    "guidance_interval": (_interval, "two numbers from 0 to 1"),
+    "solver": (lambda value: value in SOLVERS, f"one of {', '.join(SOLVERS)}"),
+    "shift": (_number(1e-6, 1e6), "a positive number"),
+    "strength": (_number(1e-6, 1), "a number above 0 and at most 1"),
+    "paste_original": (lambda value: type(value) is bool, "true or false"),
+    "height": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),
+    "width": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),
+    "do_sample": (lambda value: type(value) is bool, "true or false"),
+    "temperature": (_number(1e-6, 1e6), "a positive number"),
+    "top_k": (_whole(0, 2**31), "a whole number from 0 upwards"),
+    "top_p": (_number(1e-6, 1), "a number above 0 and at most 1"),
+}
+"""Each setting that a file may hold, with its check and what it says."""
+
+PARTS = ("settings", "model", "inputs", "versions")
+MODEL = ("name", "family", "digest", "vae", "adapter", "quantize", "dtype", "device", "sft_format")
+
+
+def _parse(text: str, name: str) -> Provenance:
+    """Checks what a text chunk says: known keys, types and ranges, so that none of it can surprise who uses it."""
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"{name} holds {len(text)} characters on how it was made; at most {MAX_TEXT} are read")
+    try:
+        told = json.loads(text, parse_constant=lambda constant: math.nan)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged: what it says of how it was made is not JSON") from error
+    if not isinstance(told, dict) or not all(isinstance(told.get(part), dict) for part in PARTS):
+        raise ValueError(f"{name} {FOREIGN}")
+    settings = told["settings"]
+    if not {"prompts", "seed"} <= settings.keys():
+        raise ValueError(f"{name} {FOREIGN}")
+    for setting, value in settings.items():
+        if setting not in ALLOWED:
+            by = str(told["versions"].get("janusflow", "another version"))[:20]
+            raise ValueError(f"{name} has a setting {setting[:40]!r} that is not known here; it names janusflow {by!r}")
+        holds, allowed = ALLOWED[setting]
+        if not holds(value):
+            raise ValueError(f"{name} has {setting} {str(value)[:40]!r}; expected {allowed}")
+    for part, values in ((part, told[part]) for part in PARTS[1:]):
+        for key, value in values.items():
+            if not (value is None and part == "model") and not _text(value):
+                raise ValueError(f"{name} has {part} {str(key)[:40]!r} {str(value)[:40]!r}; expected a short text")
+    model = {key: told["model"].get(key) for key in MODEL}
+    interval = settings.get("guidance_interval")
+    typed = {**settings, **({"guidance_interval": tuple(interval)} if interval else {})}
+    pixels, changed = told.get("pixels"), told.get("changed_by_callback", False)
+    if not (pixels is None or _text(pixels)) or type(changed) is not bool:
+        raise ValueError(f"{name} is damaged: its pixels or changed_by_callback are of another type")
+    return Provenance(typed, model, dict(told["inputs"]), dict(told["versions"]), pixels, changed)

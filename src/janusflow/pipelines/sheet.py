@@ -1,0 +1,130 @@
+"""Pictures on disk: PNG files that carry how they were made, and contact sheets."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from janusflow.arguments import quoted
+from janusflow.files import remove_leftovers, temporary_path
+from janusflow.pipelines.provenance import png_text
+
+SHOWN_SIDE = 128  # pictures smaller than this are enlarged by a whole factor on a sheet
+MARGIN = 8
+LINE_HEIGHT = 14
+CHARACTER_WIDTH = 6
+
+
+def save_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
+    """Writes a PNG with text chunks, beside its place and then renamed: no half-written file is ever seen.
+
+    Args:
+        picture: one that `generate` returned keeps how it was made.
+        file: where to.
+        metadata: further text, by key.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    with temporary_path(file, tidy=False) as beside:  # one of many: `make_folder` tidies
+        _write_png(picture, beside, metadata)
+        beside.replace(file)
+
+
+def save_new_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> Path:
+    """`save_png` that replaces nothing: where the name is taken, -2, -3, ... is added to it.
+
+    Of several processes that write the same name at the same time, each gets one of its own.
+
+    Returns:
+        The file.
+    """
+    with temporary_path(file, tidy=False) as beside:
+        _write_png(picture, beside, metadata)
+        names = (file.with_stem(f"{file.stem}-{number}") for number in itertools.count(2))
+        return next(free for free in itertools.chain([file], names) if _place(beside, free))
+
+
+def _write_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
+    with file.open("xb") as stream:
+        picture.save(stream, format="PNG", pnginfo=png_text(picture.info, metadata))
+
+
+def _place(beside: Path, file: Path) -> bool:
+    """Moves a file under a name, if that is free; it is taken and the file complete in one moment."""
+    try:
+        file.hardlink_to(beside)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links: the empty file claims the name
+        try:
+            file.open("xb").close()
+        except FileExistsError:
+            return False
+        beside.replace(file)
+    return True
+
+
+def make_folder(folder: Path) -> Path:
+    """A folder that can be written to, made if it is not there; what killed processes left in it is removed.
+
+    Raises:
+        ValueError: if it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"folder {quoted(str(folder))} cannot be written: {error.strerror}") from error
+    remove_leftovers(folder)
+    return folder
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """`make_folder` for what is written in the body; if that fails, folders made for it go again while they are empty.
+
+    Raises:
+        ValueError: if it cannot be made or written.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+        raise
+
+
+def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str], *, columns: int = 4) -> Image.Image:
+    """Pictures in a grid, each with its label below it.
+
+    Args:
+        pictures: at least one; all are shown at the size of the first.
+        labels: one per picture; wrapped to the picture's width.
+        columns: at most so many side by side.
+    """
+    side = pictures[0].width
+    factor = max(1, -(-SHOWN_SIDE // side))
+    width, height = side * factor, pictures[0].height * factor
+    lines = [textwrap.wrap(label, max(width // CHARACTER_WIDTH, 8)) for label in labels]
+    text = LINE_HEIGHT * max(map(len, lines))
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    cell_width, cell_height = width + MARGIN, height + text + MARGIN
+    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for index, (picture, label) in enumerate(zip(pictures, lines, strict=True)):
+        x, y = MARGIN + index % columns * cell_width, MARGIN + index // columns * cell_height
+        sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
+        draw.multiline_text((x, y + height + 2), "\n".join(label), fill="black", font=font, spacing=2)
+    return sheet

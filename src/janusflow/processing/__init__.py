@@ -1,0 +1,1 @@
+"""From messages and pictures to tensors: chat templates, picture preprocessing, the processor."""

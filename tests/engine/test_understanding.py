@@ -1,0 +1,320 @@
+"""Answers: turns, batches, sampling, streaming, and every refusal."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from janusflow import JanusFlow
+from janusflow.engine.understanding import _TokenStreamer
+
+
+def test_many_turns_with_pictures_in_each(small_model: JanusFlow, picture: Path) -> None:
+    talk: list[dict[str, Any]] = []
+    for question in ("what is this?", "and this?", "and both?"):
+        content = f"<image_placeholder>\n{question}"
+        talk.append({"role": "user", "content": content, "images": [picture]})
+        answer = small_model.chat(talk, max_new_tokens=4)
+        talk.append({"role": "assistant", "content": answer.strip() or "..."})
+    assert len(talk) == 6
+
+
+def test_a_batch_of_different_lengths_and_pictures_equals_one_by_one(small_model: JanusFlow, picture: Path) -> None:
+    questions = ["hi", "what is in the picture, and where, and how many of them?", "which is larger?"]
+    images: list[Any] = [None, picture, [picture, picture]]
+    together = small_model.ask_batch(questions, images, max_new_tokens=8)
+    alone = [small_model.ask(q, i, max_new_tokens=8) for q, i in zip(questions, images, strict=True)]
+    assert together == alone
+
+
+def test_streaming_gives_the_same_text_in_pieces(small_model: JanusFlow, picture: Path) -> None:
+    pieces = list(small_model.stream("what is it?", picture, max_new_tokens=80))
+    assert "".join(pieces) == small_model.ask("what is it?", picture, max_new_tokens=80)
+    assert len(pieces) > 1
+
+
+def fed(tokenizer: Any, ids: list[int]) -> _TokenStreamer:
+    """A streamer after an empty prompt and these tokens."""
+    streamer = _TokenStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer.put(torch.zeros(1, 0))
+    for index in ids:
+        streamer.put(torch.tensor([index]))
+    return streamer
+
+
+def test_streaming_gives_every_token_as_it_comes() -> None:
+    tokenizer = JanusFlow.from_pretrained("tiny", device="cpu").processor.tokenizer
+    text = "a large red circle"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    streamer = fed(tokenizer, ids)
+    assert streamer.text_queue.qsize() == len(ids) > 3, "none waits for the next"
+    streamer.put(torch.tensor([tokenizer.eos_token_id]))
+    streamer.end()
+    assert "".join(streamer) == text
+
+
+def test_streaming_waits_for_whole_characters(small_model: JanusFlow) -> None:
+    tokenizer = small_model.processor.tokenizer
+    text = "né 图 🙂!"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    streamer = fed(tokenizer, ids)
+    streamer.end()
+    pieces = list(streamer)
+    assert "".join(pieces) == tokenizer.decode(ids) and not any("\ufffd" in piece for piece in pieces)
+
+
+def test_closing_a_stream_stops_the_decoding(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    original = type(small_model.network).forward
+
+    @functools.wraps(original)
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(small_model.network), "forward", counted)
+    stream = small_model.stream("hi", max_new_tokens=1500)
+    next(stream)
+    stream.close()
+    assert calls < 1500
+
+
+def test_a_failure_while_streaming_reaches_the_reader(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    @functools.wraps(type(small_model.network).forward)
+    def fail(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(type(small_model.network), "forward", fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        list(small_model.stream("hi", max_new_tokens=3))
+
+
+def test_decoding_stops_at_the_end_token(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = small_model.processor.tokenizer.eos_token_id
+    head = small_model.network.lm_head
+    monkeypatch.setattr(head, "forward", lambda states: _always(end, states, head.out_features))
+    assert small_model.ask("hi", max_new_tokens=50) == ""
+
+
+def test_an_image_token_that_the_model_writes_itself_is_a_token(
+    small_model: JanusFlow, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = small_model.network.lm_head
+    token = small_model.processor.image_id
+    monkeypatch.setattr(head, "forward", lambda states: _always(token, states, head.out_features))
+    assert small_model.ask("what?", picture, max_new_tokens=3) == ""
+
+
+def _always(token: int, states: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    logits = torch.zeros(*states.shape[:-1], vocabulary)
+    logits[..., token] = 1
+    return logits
+
+
+SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 10}
+
+
+def test_sampling_follows_its_seed_and_leaves_the_callers_state_alone(small_model: JanusFlow) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (small_model.ask("hi", seed=seed, **SAMPLED) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert torch.equal(torch.get_rng_state(), before)
+    assert small_model.ask("hi", do_sample=True, top_k=1, max_new_tokens=10) == small_model.ask("hi", max_new_tokens=10)
+
+
+def test_without_a_seed_sampling_follows_the_global_generator(small_model: JanusFlow) -> None:
+    torch.manual_seed(0)
+    first, second = (small_model.ask("hi", **SAMPLED) for _ in range(2))
+    torch.manual_seed(0)
+    assert (first, second) == (small_model.ask("hi", **SAMPLED), small_model.ask("hi", **SAMPLED)) and first != second
+    assert len(set(small_model.ask_batch(["hi"] * 3, [None] * 3, **SAMPLED))) == 3
+
+
+def test_a_seeded_answer_does_not_depend_on_the_batch(small_model: JanusFlow, picture: Path) -> None:
+    questions = ["hi", "what is in the picture, and where, and how many of them?", "hi"]
+    images: list[Any] = [None, picture, None]
+    together = small_model.ask_batch(questions, images, seed=7, **SAMPLED)
+    alone = [small_model.ask(q, i, seed=7, **SAMPLED) for q, i in zip(questions, images, strict=True)]
+    assert together == alone and together[0] == together[2]
+    each = small_model.ask_batch(questions, images, seed=[7, 8, 9], **SAMPLED)
+    assert each[0] == together[0] and each[1:] == [
+        small_model.ask(questions[1], picture, seed=8, **SAMPLED),
+        small_model.ask("hi", seed=9, **SAMPLED),
+    ]
+    with pytest.raises(ValueError, match="2 seeds were given for 3 conversations"):
+        small_model.ask_batch(questions, images, seed=[7, 8], **SAMPLED)
+    with pytest.raises(ValueError, match="seed is -1"):
+        small_model.ask("hi", seed=[-1], **SAMPLED)
+
+
+def test_the_default_dtype_does_not_change_what_is_sampled(small_model: JanusFlow) -> None:
+    expected = small_model.ask("hi", seed=3, **SAMPLED)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert small_model.ask("hi", seed=3, **SAMPLED) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_threads_get_what_each_call_gives_alone(small_model: JanusFlow, picture: Path) -> None:
+    def ask(seed: int) -> str:
+        return small_model.ask("what is it?", picture, seed=seed, **SAMPLED)
+
+    def stream(seed: int) -> str:
+        return "".join(small_model.stream("what is it?", picture, seed=seed, **SAMPLED))
+
+    def draw(seed: int) -> bytes:
+        options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent", "progress": False}
+        return bytes(small_model.generate("a star", seed=seed, **options).numpy().tobytes())
+
+    calls = [(call, seed) for seed in range(4) for call in (ask, stream, draw)]
+    expected = [call(seed) for call, seed in calls]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        found = list(pool.map(lambda pair: pair[0](pair[1]), calls))
+    assert found == expected and len(set(expected)) == 8
+
+
+def test_streams_in_turn_and_random_calls_between_change_nothing(small_model: JanusFlow) -> None:
+    questions = ("hi", "what is it?")
+    expected = [small_model.ask(question, seed=5, **SAMPLED) for question in questions]
+    streams = [small_model.stream(question, seed=5, **SAMPLED) for question in questions]
+    found = ["", ""]
+    for pieces in itertools.zip_longest(*streams, fillvalue=""):
+        torch.rand(3)
+        found = [said + piece for said, piece in zip(found, pieces, strict=True)]
+    assert found == expected
+
+
+def test_offloaded_streams_in_turn_share_the_device(mutable_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both devices are the CPU here; what is watched is when the network moves."""
+    model, moves = mutable_model.offload("cpu"), []
+    monkeypatch.setattr(model.network, "to", lambda place: moves.append(str(place)))
+    first, second = model.stream("hi", max_new_tokens=8), model.stream("what?", max_new_tokens=3)
+    moves.clear()
+    next(first)
+    assert "".join(second)
+    assert moves == ["cpu"], "the first stream still needs the network"
+    list(first)
+    assert len(moves) == 2
+
+
+def test_an_answer_continues_a_message_of_the_assistant(tiny_model: JanusFlow) -> None:
+    scene = Image.new("RGB", (64, 64), (255, 255, 255))
+    ImageDraw.Draw(scene).ellipse((16, 16, 48, 48), fill=(220, 30, 30))
+    content = tiny_model.processor.question("describe the picture.", 1)
+    asked = {"role": "user", "content": content, "images": [scene]}
+    whole = tiny_model.chat([asked])
+    words = whole.split(" ")
+    assert len(words) > 4
+    contents: list[Any] = [" ".join(words[:3]), f"{words[0]} \n", [{"type": "text", "text": words[0]}], " "]
+    talks = [[asked, {"role": "assistant", "content": content}] for content in contents]
+    rests = [" " + " ".join(words[3:]), *[" " + " ".join(words[1:])] * 2, whole]
+    assert tiny_model.chat_batch([*talks, [asked]]) == [*rests, whole]
+    assert "".join(tiny_model.stream(talks[0])) == rests[0]
+
+
+def test_text_and_spaces_of_a_continued_message(small_model: JanusFlow) -> None:
+    processor, network = small_model.processor, small_model.network
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "It is "}]
+    prompt = processor.render(talk[:1])
+    assert processor.render(talk, continue_final_message=True) == f"{prompt} It is"
+    assert processor.render(talk) == f"{prompt} It is{processor.tokenizer.eos_token}"
+    ids = torch.tensor([processor.tokenizer.encode(f"{prompt} It is")])
+    said = network.generate(input_ids=ids, max_new_tokens=8)[0, ids.shape[1] :]
+    assert small_model.chat(talk, max_new_tokens=8) == processor.tokenizer.decode(said, skip_special_tokens=True)
+
+
+def test_greedy_decoding_says_what_it_does_without(small_model: JanusFlow) -> None:
+    with pytest.warns(UserWarning, match="temperature and top_k are ignored without do_sample=True"):
+        warm = small_model.ask("hi", temperature=3.0, top_k=5, max_new_tokens=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert small_model.ask("hi", max_new_tokens=4) == warm
+        small_model.ask("hi", do_sample=True, temperature=3.0, top_k=5, max_new_tokens=4)
+
+
+def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:
+    context = small_model.network.config.text_config.max_position_embeddings
+    used = small_model.processor.encode_conversations([[{"role": "user", "content": "star " * 700}]])
+    assert context > used.input_ids.shape[1] > context - 700
+    small_model.ask("star " * 700, max_new_tokens=10_000)
+
+
+@pytest.mark.parametrize(
+    ("question", "arguments", "words"),
+    [
+        ("", {}, "question is ''"),
+        ("  ", {}, "question is"),
+        (None, {}, "question is None"),
+        ("star " * 5000, {}, "tokens, its pictures included; fewer than"),
+        ("hi", {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ("hi", {"temperature": 0.0, "do_sample": True}, "temperature is 0.0"),
+        ("hi", {"top_p": 1.5}, "top_p is 1.5"),
+        ("hi", {"top_k": -1}, "top_k is -1"),
+        ("hi", {"repetition_penalty": 0}, "repetition_penalty is 0"),
+        ("hi", {"seed": -1}, "seed is -1"),
+        ("hi", {"images": 7}, "pictures are given as one or a list"),
+        ("hi", {"images": "~nobody-of-that-name/x.png"}, "does not exist"),
+        ("hi", {"beams": 4}, "has no argument 'beams'; known are question, images, max_new_tokens"),
+        ("hi", {"images": "missing.png"}, "does not exist"),
+    ],
+)
+def test_what_is_not_allowed(small_model: JanusFlow, question: Any, arguments: dict[str, Any], words: str) -> None:
+    images = arguments.pop("images", None)
+    for ask in (small_model.ask, small_model.stream):
+        if question is None and ask == small_model.stream:
+            continue
+        with pytest.raises(ValueError, match=words):
+            ask(question, images, **arguments)
+
+
+def test_no_conversation_gives_no_answer(small_model: JanusFlow) -> None:
+    assert small_model.chat_batch([]) == small_model.ask_batch([], []) == []
+
+
+def test_questions_and_pictures_must_go_together(small_model: JanusFlow) -> None:
+    with pytest.raises(ValueError, match="2 questions were given with pictures for 1"):
+        small_model.ask_batch(["a", "b"], [None])
+
+
+def test_ignored_settings_are_named_where_the_model_is_asked(small_model: JanusFlow) -> None:
+    talk = [{"role": "user", "content": "hi"}]
+    calls: list[Any] = [
+        lambda **options: small_model.ask("hi", **options),
+        lambda **options: small_model.chat(talk, **options),
+        lambda **options: small_model.chat_batch([talk], **options),
+        lambda **options: small_model.ask_batch(["hi"], [None], **options),
+        lambda **options: list(small_model.stream("hi", **options)),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning, match="temperature and seed are ignored without do_sample=True") as caught:
+            call(temperature=1.5, seed=1, max_new_tokens=1)
+        assert [one.filename for one in caught] == [__file__]
+    with pytest.warns(UserWarning, match="^seed is ignored"):
+        small_model.ask("hi", seed=1, max_new_tokens=1)
+
+
+def test_one_picture_for_a_batch_of_questions_is_refused(small_model: JanusFlow, picture: Path) -> None:
+    one = Image.open(picture)
+    for images in (one, picture, str(picture), picture.read_bytes(), np.asarray(one)):
+        with pytest.raises(ValueError, match="images is one picture; give a list with the pictures of each question"):
+            small_model.ask_batch(["what?"], images)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="images is None; give a list"):
+        small_model.ask_batch(["what?"], None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="questions is one text"):
+        small_model.ask_batch("a", [None])
+    batch = np.stack([np.asarray(one)] * 2)
+    assert small_model.ask_batch(["a", "b"], batch, max_new_tokens=2) == small_model.ask_batch(
+        ["a", "b"], [one, one], max_new_tokens=2
+    )
