@@ -10,8 +10,11 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from janusflow import moved
+
 __version__ = "0.1.0"
 
+moved.install()
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # see `janusflow.progress.say`
 
 _HOMES = {

@@ -111,7 +111,7 @@ def test_other_packages_register_benchmarks(module: str, monkeypatch: pytest.Mon
     ("name", "near"), [("tinyworlds", "tinyworld"), ("GenEval", "geneval"), ("mmbnech", "mmbench"), ("halves", "halve")]
 )
 def test_an_unknown_name_suggests_the_nearest(name: str, near: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    registered(monkeypatch, halve="somewhere:Half")
+    registered(monkeypatch, halve="somewhere:Half", tinyworld="janusflow.tinyworld.benchmark:TinyWorld")
     with pytest.raises(
         ValueError, match=rf"there is no benchmark '{name}'; did you mean '{near}'\? known are geneval,"
     ):
@@ -125,3 +125,4 @@ def test_a_name_like_no_other_suggests_nothing() -> None:
 
 def test_every_benchmark_has_one_line_for_help() -> None:
     assert all(text and "\n" not in text for text in summaries().values())
+    assert summaries()["tinyworld"].startswith("Generated pictures and questions")  # of its module's docstring

@@ -8,9 +8,12 @@ Another package registers a benchmark in its `pyproject.toml`:
 
 from __future__ import annotations
 
+import ast
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from janusflow.arguments import quoted
@@ -95,8 +98,19 @@ def plugin_code(benchmark: Benchmark) -> str:
 def summaries() -> dict[str, str]:
     """One line for each benchmark, by name; nothing is imported for it."""
     return {name: (*words, "")[2] for name, words in BENCHMARKS.items()} | {
-        name: f"registered as {found.value}" for name, found in plugins().items()
+        name: _described(found) for name, found in plugins().items()
     }
+
+
+def _described(plugin: EntryPoint) -> str:
+    """The first line of the docstring of a plug-in's module, which is read but not imported."""
+    try:
+        found = find_spec(plugin.module)
+        source = found and found.origin and Path(found.origin).read_text(encoding="utf-8")
+        words = (source and ast.get_docstring(ast.parse(source))) or ""
+    except (ImportError, OSError, ValueError, SyntaxError):
+        words = ""
+    return words.partition("\n")[0] or f"registered as {plugin.value}"
 
 
 def _checked(found: Any, name: str) -> type[Benchmark]:

@@ -1,4 +1,7 @@
-"""The tiny world as a benchmark: draws and answers, offline, judged by the checker and by the scenes themselves."""
+"""Generated pictures and questions of the shipped model's world; needs no data.
+
+The checker judges pictures, and the scenes themselves say which answers are right.
+"""
 
 from __future__ import annotations
 

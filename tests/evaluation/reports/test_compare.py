@@ -20,9 +20,9 @@ from janusflow.evaluation.reports.comparison_page import difference_cell, is_cle
 from janusflow.evaluation.run.evaluate import evaluate
 from janusflow.evaluation.run.limit import limited
 from janusflow.evaluation.run.request import EvalRequest
-from tests.evaluation import test_run
 from tests.evaluation.benchmarks.test_qa import qa_file
 from tests.evaluation.benchmarks.test_yes_no import Answering
+from tests.evaluation.run import test_evaluate as test_run
 from tests.evaluation.run.test_evaluate import Counting, Model
 
 

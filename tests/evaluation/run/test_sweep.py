@@ -18,9 +18,9 @@ from janusflow.evaluation.run.command import run as command
 from janusflow.evaluation.run.request import EvalRequest
 from janusflow.evaluation.run.sweep import curves, draw_curves, network_evaluations, points
 from janusflow.flow import METHODS
-from tests.evaluation import test_run
 from tests.evaluation.benchmarks.test_qa import qa_file
 from tests.evaluation.reports.test_compare import Says
+from tests.evaluation.run import test_evaluate as test_run
 
 
 def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
