@@ -22,7 +22,7 @@ from loading import make, peak
 from safetensors.torch import load_file
 
 from janusflow.checkpoint.convert import convert, plan, write
-from janusflow.checkpoint.export import official_tensors
+from janusflow.checkpoint.export import stored_tensors
 from janusflow.checkpoint.layouts import official_janus
 from janusflow.model.janus import JanusForConditionalGeneration
 
@@ -39,8 +39,8 @@ def make_janus(folder: Path) -> None:
     with torch.device("meta"):
         shapes = {n: p.shape for n, p in JanusForConditionalGeneration(config).named_parameters()}
     kind = torch.bfloat16
-    meta = official_tensors(shapes, lambda n: torch.empty(shapes[n], dtype=kind, device="meta"), official_janus.source)
-    made = official_tensors(shapes, lambda n: torch.randn(shapes[n]).to(kind), official_janus.source)
+    meta = stored_tensors(shapes, lambda n: torch.empty(shapes[n], dtype=kind, device="meta"), official_janus.source)
+    made = stored_tensors(shapes, lambda n: torch.randn(shapes[n]).to(kind), official_janus.source)
     write(folder, plan(meta), made)
 
 

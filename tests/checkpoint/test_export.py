@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.checkpoint import open_checkpoint
-from janusflow.checkpoint.export import export_official, official_config, official_weights
-from janusflow.checkpoint.layouts.official import read_config
+from janusflow.checkpoint.export import export, stored_tensors
+from janusflow.checkpoint.layouts.official import LAYOUT, official_config, read_config
 from janusflow.config import janusflow_1b
 from tests.conftest import Golden
 
 
 def test_a_golden_checkpoint_returns_to_the_bit(golden: Golden, golden_model: JanusFlow, tmp_path: Path) -> None:
     network = golden_model.network
-    folder = export_official(
-        network.config, dict(network.named_parameters()), golden_model.processor, tmp_path / "official"
+    folder = export(
+        LAYOUT, network.config, dict(network.named_parameters()), golden_model.processor, tmp_path / "official"
     )
     before, after = load_file(golden.folder / "model.safetensors"), load_file(folder / "model.safetensors")
     assert before.keys() == after.keys()
@@ -49,12 +49,13 @@ def test_the_released_sizes_return_under_their_released_names() -> None:
             assert getattr(again.text_config, field) == getattr(config.text_config, field)
         with torch.device("meta"):
             network = JanusFlowForConditionalGeneration(config)
-        official = official_weights(dict(network.named_parameters()))
-        assert sum(value.numel() for value in official.values()) == sum(p.numel() for p in network.parameters())
+        parameters = dict(network.named_parameters())
+        official = stored_tensors(parameters, parameters.__getitem__, LAYOUT.source)
+        assert sum(value.numel() for _, value in official) == sum(p.numel() for p in network.parameters())
 
 
 def test_a_model_of_ours_opens_as_an_official_one(small_model: JanusFlow, tmp_path: Path) -> None:
     small_model.save_pretrained(tmp_path / "ours")
     ours = JanusFlow.from_pretrained(tmp_path / "ours", device="cpu")
-    export_official(ours.network.config, ours.network.state_dict(), ours.processor, tmp_path / "official")
-    assert open_checkpoint(tmp_path / "official").layout == "official"
+    export(LAYOUT, ours.network.config, ours.network.state_dict(), ours.processor, tmp_path / "official")
+    assert open_checkpoint(tmp_path / "official").layout.name == "official"

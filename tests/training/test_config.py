@@ -13,9 +13,10 @@ from PIL import Image
 
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.config import tiny
+from janusflow.families import families
 from janusflow.training.config import load_config
 from janusflow.training.dryrun import describe, estimate
-from janusflow.training.stages import PAPER, PARTS, part_of
+from janusflow.training.stages import PAPER
 from janusflow.training.start import check_sizes
 from tests.conftest import GOLDEN
 
@@ -269,9 +270,10 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
 def test_every_parameter_belongs_to_one_part() -> None:
     with torch.device("meta"):
         network = JanusFlowForConditionalGeneration(tiny())
+    family = families()["JanusFlow"]
     for name, _ in network.named_parameters():
-        assert sum(name.startswith(prefixes) for prefixes in PARTS.values()) == 1, name
-    assert {part_of(name) for name, _ in network.named_parameters()} == set(PARTS)
+        assert sum(name.startswith(prefixes) for prefixes in family.trainable.values()) == 1, name
+    assert {family.part_of(name) for name, _ in network.named_parameters()} == set(family.trainable)
 
 
 def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(tmp_path: Path) -> None:

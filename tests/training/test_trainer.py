@@ -68,7 +68,7 @@ def test_what_is_trained_from_released_weights_carries_their_licence(start: Path
     assert ModelCard.load(own / "README.md").data.license == "unknown"
     layout = own.with_name("export-official")
     assert "license: unknown" in (layout / "README.md").read_text()
-    assert not is_released(open_checkpoint(layout)) and open_checkpoint(layout).layout == "official"
+    assert not is_released(open_checkpoint(layout)) and open_checkpoint(layout).layout.name == "official"
     trained = JanusFlow.from_pretrained(layout, device="cpu").network.state_dict()
     for name, value in JanusFlow.from_pretrained(own, device="cpu").network.state_dict().items():
         assert torch.equal(trained[name], value), name
@@ -185,7 +185,7 @@ def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -
     assert CliRunner().invoke(app, [*words, "steps=3", "--resume", "--export", "official"]).exit_code == 0
     assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3]
     ours, official = (weights(tmp_path / "run" / name) for name in ("export", "export-official"))
-    assert open_checkpoint(tmp_path / "run" / "export-official").layout == "official"
+    assert open_checkpoint(tmp_path / "run" / "export-official").layout.name == "official"
     assert torch.equal(official["language_model.model.norm.weight"], ours["language_model.norm.weight"])
     for name in ("export", "export-official"):
         JanusFlow.from_pretrained(tmp_path / "run" / name, device="cpu")

@@ -11,32 +11,25 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from janusflow.checkpoint.load import Checkpoint
+from janusflow.families import Licence
 
-LICENCE_NAME = "DeepSeek Model License"
-LICENCE_FIELD = "license_name: deepseek"
-DEEPSEEK_LICENCE = "https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL"
 OURS = ("Written by `janusflow convert`", "Saved with janusflow")  # how cards begin that are written anew each time
-RELEASED = ("official", "paddle")  # layouts that released weights have
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 CACHED = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots")  # in the path of a folder of the hub's cache
-DEEPSEEK = """
-The released weights of the Janus family, and what is made of them, stand under the
-[DeepSeek Model License]({link}).
-"""
 
 
 def is_released(checkpoint: Checkpoint | None) -> bool:
     """Whether weights are the released ones, or made of them, as far as can be told.
 
-    A Janus in any layout is; a JanusFlow beside a card that names their licence, or in their layout, unless its card
-    declares another licence.
+    Some families have released weights only. Of others those are that lie beside a card which names their licence, or
+    in their layout, unless the card declares another licence.
     """
-    if checkpoint is None or checkpoint.family == "Janus":
-        return checkpoint is not None
-    text = _words(checkpoint)
-    if LICENCE_NAME in text or LICENCE_FIELD in text:
+    if checkpoint is None or checkpoint.family.licence is None:
+        return False
+    text, licence = _words(checkpoint), checkpoint.family.licence
+    if checkpoint.family.all_released or licence.title in text or f"license_name: {licence.name}" in text:
         return True
-    return checkpoint.layout in RELEASED and _fields(text).get("license", "other") == "other"
+    return checkpoint.layout.released and _fields(text).get("license", "other") == "other"
 
 
 def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:
@@ -47,14 +40,14 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
         checkpoint: what they were made of, if it is known.
         place: where the folder goes; a card that stands there stays, and gets the licence if it does not name it.
     """
-    if checkpoint is None or not is_released(checkpoint):
+    licence = _released_licence(checkpoint)
+    if checkpoint is None or licence is None:
         return
     standing = place / "README.md"
     if standing.is_file():
         words = standing.read_text(encoding="utf-8", errors="replace")
-        if LICENCE_NAME not in words:
-            licence = DEEPSEEK.format(link=DEEPSEEK_LICENCE)
-            (folder / "README.md").write_text(f"{words.rstrip()}\n{licence}", encoding="utf-8")
+        if licence.title not in words:
+            (folder / "README.md").write_text(f"{words.rstrip()}\n{_notice(licence)}", encoding="utf-8")
         for file in checkpoint.folder.glob("LICENSE*"):
             shutil.copy(file, folder)
         return
@@ -65,7 +58,7 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
 def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text: str, licence: str = "other") -> None:
     """Puts a model card, and the licence files of the source, into a folder of weights.
 
-    Released weights, and what is made of them, get the DeepSeek Model License. Otherwise a card of the source's folder
+    Released weights, and what is made of them, get the licence of their family. Otherwise a card of the source's folder
     stays the card, as does one that names that licence already, unless it is one of ours about that folder.
 
     Args:
@@ -77,18 +70,17 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     """
     source = None if checkpoint is None else checkpoint.folder
     _copy_licences(folder, checkpoint)
-    released = is_released(checkpoint)
+    theirs = _released_licence(checkpoint)
     old = None if source is None or not (source / "README.md").is_file() else source / "README.md"
-    stays = checkpoint is not None and (checkpoint.layout not in RELEASED or not released)
+    stays = checkpoint is not None and (theirs is None or not checkpoint.layout.released)
     words = "" if old is None else old.read_text(encoding="utf-8", errors="replace")
     if old is not None and any(beginning in words for beginning in OURS):
         licence = str(_fields(words).get("license", licence))
-    elif old is not None and stays and (not released or LICENCE_NAME in words):
+    elif old is not None and stays and (theirs is None or theirs.title in words):
         shutil.copy(old, folder)
         return
-    janus = checkpoint is not None and checkpoint.family == "Janus"
-    fields: dict[str, Any] = {"license": licence, "library_name": "transformers" if janus else "janusflow"}
-    _write(folder, title, text, fields, released=released)
+    library = "janusflow" if checkpoint is None else checkpoint.family.library
+    _write(folder, title, text, {"license": licence, "library_name": library}, theirs)
 
 
 def write_trained_card(
@@ -110,19 +102,27 @@ def write_trained_card(
     fields |= {name: value for name, value in declared.items() if name in ("license", "license_name", "license_link")}
     if base := _hub_id(base_model, source, declared):
         fields |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
-    _write(folder, title, text, fields, released=is_released(source), tags=["lora"] if adapter else [])
+    _write(folder, title, text, fields, _released_licence(source), tags=["lora"] if adapter else [])
 
 
 def _write(
-    folder: Path, title: str, text: str, fields: dict[str, Any], *, released: bool, tags: list[str] | None = None
+    folder: Path, title: str, text: str, fields: dict[str, Any], theirs: Licence | None, tags: list[str] | None = None
 ) -> None:
-    if released:
-        fields = {**fields, "license": "other", "license_name": "deepseek", "license_link": DEEPSEEK_LICENCE}
-        text = text.rstrip() + "\n" + DEEPSEEK.format(link=DEEPSEEK_LICENCE).rstrip()
+    if theirs is not None:
+        fields = {**fields, "license": "other", "license_name": theirs.name, "license_link": theirs.link}
+        text = text.rstrip() + "\n" + _notice(theirs).rstrip()
     data = ModelCardData(
         **fields, pipeline_tag="image-text-to-text", tags=["janusflow", "text-to-image", *(tags or [])]
     )
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{text}\n", encoding="utf-8")
+
+
+def _released_licence(checkpoint: Checkpoint | None) -> Licence | None:
+    return checkpoint.family.licence if checkpoint is not None and is_released(checkpoint) else None
+
+
+def _notice(licence: Licence) -> str:
+    return f"\n{licence.notice}\n[{licence.title}]({licence.link}).\n"
 
 
 def _copy_licences(folder: Path, source: Checkpoint | None) -> None:

@@ -1,7 +1,6 @@
-"""From any layout into ours, the official one or transformers', tensor by tensor, never the whole model in memory.
+"""From any layout into another one of the family, tensor by tensor, never the whole model in memory.
 
-Ours of a Janus is that of transformers. What the official layout stores for Janus beside the network's weights goes
-into a file of its own there, so that the way back is exact.
+Tensors of the source that the network has no use for go into a file of their own, so that the way back is exact.
 """
 
 from __future__ import annotations
@@ -16,24 +15,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import JanusConfig
 
 from janusflow.arguments import quoted
 from janusflow.checkpoint.card import write_card
-from janusflow.checkpoint.export import official_config, official_tensors, write_processor
-from janusflow.checkpoint.layouts import official, official_janus
+from janusflow.checkpoint.export import stored_tensors
 from janusflow.checkpoint.load import Checkpoint, empty_network, find_sources, open_checkpoint, read_parameter
 from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
 from janusflow.checkpoint.tensors import DTYPES, EXTRAS
 from janusflow.device import resolve_dtype
+from janusflow.families import find_layout
+from janusflow.families.layout import Layout
 from janusflow.files import temporary_path
 from janusflow.folders import read_json
-from janusflow.processing.processor import JanusFlowProcessor
-from janusflow.processing.transformers_layout import write_transformers_processor
 from janusflow.progress import progress_bar
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
-LAYOUTS = ("janusflow", "official", "transformers")
 SHARD_BYTES = 5 * 10**9
 PIECE = 1 << 24  # values that are cast at once
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -54,7 +50,8 @@ def convert(
     Args:
         source: "tiny", a folder or a hub id, in any layout that `open_checkpoint` knows.
         folder: the new one.
-        to: "janusflow", "official" or, of a Janus, "transformers".
+        to: a layout of the family: "janusflow", "official" or, of a Janus, "transformers", which is also its
+            "janusflow".
         dtype: of the written weights; "auto" leaves each tensor as it is stored.
         sft_format: another chat template than the source's.
         vae: of a JanusFlow, a folder or hub id of its VAE, which becomes the new folder's `vae`; by default the one in
@@ -68,28 +65,33 @@ def convert(
         ValueError: if the folder exists, or the source cannot be opened or converted. Nothing is left behind then.
     """
     folder = Path(folder).expanduser()
-    if to not in LAYOUTS:
-        raise ValueError(f"to is {quoted(to)}; allowed are {', '.join(LAYOUTS)}")
     if folder.exists():
         raise ValueError(f"{quoted(str(folder))} exists already; give a new folder")
     kind = None if dtype == "auto" else resolve_dtype(dtype, torch.float32)
     checkpoint = open_checkpoint(source)
-    if to == "transformers" and checkpoint.family != "Janus":
+    try:
+        layout = checkpoint.family.layout(to)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.folder}: {error}") from error
+    if vae is not None and not checkpoint.family.separate_vae:
         raise ValueError(
-            f"{checkpoint.folder} is a JanusFlow, which transformers has no layout for; convert it to janusflow"
+            f"{checkpoint.folder} is a {checkpoint.family.name}, which has its own codec; leave out vae={str(vae)!r}"
         )
-    if vae is not None and checkpoint.family == "Janus":
-        raise ValueError(f"{checkpoint.folder} is a Janus, which has its own codec; leave out vae={str(vae)!r}")
     processor = open_processor(checkpoint, sft_format=sft_format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(folder) as beside:
         beside.mkdir()
-        files, tensors = _plan_and_tensors(checkpoint, to, kind)
+        files, tensors = _plan_and_tensors(checkpoint, layout, kind)
         with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
             write(beside, files, _counted(tensors, advance))
-        if to != "official":
+        if not layout.unused:
             write_extras(checkpoint, beside, kind)
-        _write_config(checkpoint, processor, beside, to, kind or checkpoint.dtype)
+        generation = set_special_tokens(checkpoint.config, processor)
+        checkpoint.config.architectures = [checkpoint.family.network.__name__]
+        assert layout.write is not None
+        layout.write(checkpoint.config, processor, beside, str(kind or checkpoint.dtype).removeprefix("torch."))
+        if not layout.released:
+            generation.save_pretrained(beside)
         _write_vae(vae, checkpoint, beside)
         name = checkpoint.folder.name if Path(source).expanduser().is_dir() else source
         cast = "" if kind is None else f", cast to {str(kind).removeprefix('torch.')}"
@@ -159,7 +161,7 @@ def _header(entries: list[Entry]) -> bytes:
 
 
 def _plan_and_tensors(
-    checkpoint: Checkpoint, to: str, kind: torch.dtype | None
+    checkpoint: Checkpoint, layout: Layout, kind: torch.dtype | None
 ) -> tuple[list[list[Entry]], Iterator[tuple[str, Tensor]]]:
     """Where everything goes, and then everything, one tensor at a time."""
     network = empty_network(checkpoint, dtype=torch.float32, device=torch.device("meta"))
@@ -174,19 +176,16 @@ def _plan_and_tensors(
         return torch.empty(shapes[name], dtype=kind or stored, device="meta")
 
     def arranged(give: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
-        if to == "official":
-            translate = official_janus.source if checkpoint.family == "Janus" else official.source
-            return official_tensors(shapes, give, translate)
-        return ((name, give(name)) for name in shapes)
+        return stored_tensors(shapes, give, layout.source)
 
-    extras = _extra_names(checkpoint) if to == "official" else []
+    extras = _extra_names(checkpoint) if layout.unused else []
     entries = plan([*arranged(meta), *((name, _meta_of(checkpoint, name, kind)) for name in extras)])
     return entries, itertools.chain(arranged(read), checkpoint.tensors.read(extras))
 
 
 def _extra_names(checkpoint: Checkpoint) -> list[str]:
-    """Official tensors that transformers' Janus has no use for."""
-    return [name for name in checkpoint.tensors if name.startswith(official_janus.UNUSED)]
+    """Stored tensors that the network has no use for."""
+    return [name for name in checkpoint.tensors if name.startswith(checkpoint.family.unused)]
 
 
 def _meta_of(checkpoint: Checkpoint, name: str, kind: torch.dtype | None) -> Tensor:
@@ -194,9 +193,8 @@ def _meta_of(checkpoint: Checkpoint, name: str, kind: torch.dtype | None) -> Ten
 
 
 def write_extras(checkpoint: Checkpoint, folder: Path, kind: torch.dtype | None = None) -> None:
-    """What the official weights of a Janus hold beyond its network, as a file of its own."""
-    names = _extra_names(checkpoint) if checkpoint.family == "Janus" else []
-    if names:
+    """What the weights of a checkpoint hold beyond its network, as a file of its own."""
+    if names := _extra_names(checkpoint):
         entries = plan((name, _meta_of(checkpoint, name, kind)) for name in names)
         write(folder, entries, checkpoint.tensors.read(names), alone=EXTRAS)
 
@@ -205,29 +203,6 @@ def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None])
     for one in tensors:
         yield one
         advance()
-
-
-def _write_config(
-    checkpoint: Checkpoint, processor: JanusFlowProcessor, folder: Path, to: str, dtype: torch.dtype
-) -> None:
-    name, config = str(dtype).removeprefix("torch."), checkpoint.config
-    generation = set_special_tokens(config, processor)
-    if to == "official":
-        janus = isinstance(config, JanusConfig)
-        raw = official_janus.official_config(config, name) if janus else official_config(config, name)
-        processor.save_pretrained(folder)
-        (folder / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
-        write_processor(processor, folder)
-        return
-    if isinstance(config, JanusConfig):
-        write_transformers_processor(processor, folder)
-        config.architectures = ["JanusForConditionalGeneration"]
-    else:
-        processor.save_pretrained(folder)
-        config.architectures = ["JanusFlowForConditionalGeneration"]
-    config.dtype = name
-    config.save_pretrained(folder)
-    generation.save_pretrained(folder)
 
 
 def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -> None:
@@ -241,8 +216,9 @@ def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -
 
 
 def where_vae_is(folder: Path) -> str:
-    """Where the VAE of a JanusFlow in the official layout is, which has no place for one; "" for any other folder."""
-    if not official.is_official(read_json(folder / "config.json")):
+    """Where the VAE of a model in a released layout is, which has no place for one; "" for any other folder."""
+    found = find_layout(read_json(folder / "config.json"))
+    if found is None or not (found[0].separate_vae and found[1].released):
         return ""
     if (folder / "vae").is_dir():
         return 'Its VAE is in the folder `vae`: `AutoencoderKL.from_pretrained(FOLDER, subfolder="vae")` opens it.'

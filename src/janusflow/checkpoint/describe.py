@@ -10,25 +10,6 @@ import torch
 
 from janusflow.checkpoint.load import empty_network, find_sources, open_checkpoint
 from janusflow.checkpoint.special_tokens import open_processor
-from janusflow.model.janus import JanusForConditionalGeneration
-
-JANUS_PARTS = {
-    "model.vision_model": "f_enc: SigLIP tower",
-    "model.aligner": "features to LLM embeddings",
-    "model.generation_embeddings": "one vector per code of a picture",
-    "model.generation_aligner": "codes to LLM embeddings",
-    "model.language_model": "LLM",
-    "lm_head": "LLM head",
-    "model.generation_head": "LLM states to codes",
-    "model.vqmodel": "VQ codec: codes to pixels and back",
-}
-PARTS = {
-    "understanding_encoder": "f_enc: SigLIP tower and aligner",
-    "generation_encoder": "g_enc: latent and time to LLM embeddings",
-    "language_model": "LLM",
-    "lm_head": "LLM head",
-    "generation_decoder": "g_dec: LLM states to velocity",
-}
 
 
 @dataclass(frozen=True)
@@ -37,8 +18,8 @@ class Description:
 
     Attributes:
         folder: where it lies.
-        family: "JanusFlow" or "Janus" (which Janus-Pro is too).
-        layout: "janusflow", "official", "paddle" or "transformers".
+        family: "JanusFlow", "Janus" (which Janus-Pro is too), or another one.
+        layout: "janusflow", "official", "paddle", "transformers", or another one of the family.
         sft_format: name of the chat template.
         dtypes: dtype of the stored weights to number of tensors.
         dtype: in which they are opened unless another is asked for.
@@ -48,8 +29,8 @@ class Description:
         drawn: what a picture is drawn as, in words.
         image_tokens: (understanding, generation) tokens per picture.
         context: positions of the LLM.
-        vae: the folder of the VAE beside the weights, or None if it has to come from elsewhere (JanusFlow) or there is
-            none (Janus, whose codec is a part of the network).
+        separate_vae: whether pixels come from a VAE that is not a part of the network.
+        vae: the folder of the VAE beside the weights, or None if it has to come from elsewhere or there is none.
     """
 
     folder: Path
@@ -64,6 +45,7 @@ class Description:
     drawn: str
     image_tokens: tuple[int, int]
     context: int
+    separate_vae: bool
     vae: Path | None
 
 
@@ -77,22 +59,17 @@ def describe(path_or_id: str | Path) -> Description:
     config, vae = checkpoint.config, checkpoint.folder / "vae"
     network = empty_network(checkpoint, dtype=torch.float32, device=torch.device("meta"))
     find_sources(checkpoint, network)
-    if isinstance(network, JanusForConditionalGeneration):
-        known, tokens = JANUS_PARTS, network.image_tokens
-        size, drawn = network.drawn_size, f"{tokens} codes out of {network.config.vq_config.num_embeddings:,}"
-    else:
-        sizes = network.config
-        known, tokens, size = PARTS, sizes.num_generation_tokens, sizes.image_size
-        drawn = f"latent {sizes.latent_channels}x{sizes.latent_size}x{sizes.latent_size}"
+    family = checkpoint.family
+    size, drawn = family.picture(config)
     parts = {
         part: (sum(p.numel() for p in network.get_submodule(part).parameters()), meaning)
-        for part, meaning in known.items()
+        for part, meaning in family.parts.items()
     }
     processor = open_processor(checkpoint)
     return Description(
         folder=checkpoint.folder,
-        family=checkpoint.family,
-        layout=checkpoint.layout,
+        family=family.name,
+        layout=checkpoint.layout.name,
         sft_format=processor.text.sft_format,
         dtypes=dict(Counter(str(d).removeprefix("torch.") for d in checkpoint.tensors.dtypes.values())),
         dtype=checkpoint.dtype,
@@ -100,7 +77,8 @@ def describe(path_or_id: str | Path) -> Description:
         parts=parts,
         image_size=size,
         drawn=drawn,
-        image_tokens=(checkpoint.image_tokens, tokens),
+        image_tokens=(family.seen_tokens(config), family.drawn_tokens(config)),
         context=config.text_config.max_position_embeddings,
+        separate_vae=family.separate_vae,
         vae=vae if vae.is_dir() else None,
     )

@@ -10,29 +10,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import JanusConfig
 from transformers.initialization import no_init_weights
 
 from janusflow.arguments import quoted, shortened
 from janusflow.building import BUILDING, NAMED, finite, named
-from janusflow.checkpoint.layouts import official, official_janus, paddle
-from janusflow.checkpoint.layouts.official import Source
-from janusflow.checkpoint.sizes import check_sizes
 from janusflow.checkpoint.tensors import TensorFiles
-from janusflow.config import JanusFlowConfig
+from janusflow.families import Family, families, find_layout
+from janusflow.families.layout import Layout, Source
+from janusflow.families.sizes import check_sizes
 from janusflow.files import checked
 from janusflow.folders import TINY, find_folder, read_json
-from janusflow.model.janus import JanusForConditionalGeneration
-from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 from janusflow.offline import first_line
-
-Config: TypeAlias = "JanusFlowConfig | JanusConfig"
-Network: TypeAlias = "JanusFlowForConditionalGeneration | JanusForConditionalGeneration"
 
 SPARE = 2**20  # values that a network has beyond its weights, such as positions
 MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange)
@@ -45,27 +38,17 @@ class Checkpoint:
 
     Attributes:
         folder: where it lies.
-        layout: "janusflow" (ours), "official", "paddle" or, of Janus, "transformers".
+        family: of the network.
+        layout: how it is stored.
         config: the network's dimensions.
         tensors: its weight files.
     """
 
     folder: Path
-    layout: str
-    config: Config
+    family: Family
+    layout: Layout
+    config: Any
     tensors: TensorFiles
-
-    @property
-    def family(self) -> str:
-        """JanusFlow, or Janus (which Janus-Pro is too)."""
-        return "Janus" if isinstance(self.config, JanusConfig) else "JanusFlow"
-
-    @property
-    def image_tokens(self) -> int:
-        """Tokens of a picture that is seen."""
-        if isinstance(self.config, JanusConfig):
-            return int(self.config.vision_config.num_image_tokens)
-        return self.config.num_understanding_tokens
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,50 +67,43 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
     """
     folder = find_folder(path_or_id)
     raw = read_json(folder / "config.json")
-    if not _is_known(raw):
-        kind = quoted(raw.get("model_type"))
-        raise ValueError(f"{folder / 'config.json'} describes a {kind} model, not a JanusFlow or Janus one")
+    _find_layout(folder, raw)  # before the weights, which may be of anything
     tensors = TensorFiles(folder)
-    if raw["model_type"] == JanusFlowConfig.model_type:
-        layout = "janusflow"
-    elif raw["model_type"] == JanusConfig.model_type:
-        layout = "transformers"
-    else:
-        layout = "paddle" if paddle.is_paddle(tensors.files[0]) else "official"
-    return Checkpoint(folder, layout, _read_config(raw, folder, tensors), tensors)
+    family, layout = _find_layout(folder, raw, tensors.files)
+    return Checkpoint(folder, family, layout, _read_config(family, layout, raw, folder, tensors), tensors)
 
 
-def read_sizes(path_or_id: str | Path) -> Config:
-    """A network's dimensions alone: of a hub id no weights are fetched for them.
+def read_sizes(path_or_id: str | Path) -> Any:
+    """Only the network's configuration: of a hub id no weights are fetched for it.
 
     Raises:
-        ValueError: as `open_checkpoint` does, or for a hub id of another family.
+        ValueError: as `open_checkpoint` does.
     """
     folder = find_folder(path_or_id, weights=False)
     if str(path_or_id) == TINY or Path(path_or_id).expanduser().is_dir():
         return open_checkpoint(folder).config
     raw = read_json(folder / "config.json")
-    if raw.get("model_type") == JanusFlowConfig.model_type or official.is_official(raw):
-        return _read_config(raw, folder, None)
-    raise ValueError(f"{path_or_id} is no JanusFlow model")
+    return _read_config(*_find_layout(folder, raw), raw, folder, None)
 
 
-def _is_known(raw: dict[str, Any]) -> bool:
-    own = raw.get("model_type") in (JanusFlowConfig.model_type, JanusConfig.model_type)
-    return own or official.is_official(raw) or official_janus.is_official_janus(raw)
+def _find_layout(folder: Path, raw: dict[str, Any], files: Sequence[Path] = ()) -> tuple[Family, Layout]:
+    found = find_layout(raw, files)
+    if found is None:
+        kind = quoted(raw.get("model_type"))
+        raise ValueError(f"{folder / 'config.json'} describes a {kind} model, not a {' or '.join(families())} one")
+    return found
 
 
-def _read_config(raw: dict[str, Any], folder: Path, tensors: TensorFiles | None) -> Config:
+def _read_config(family: Family, layout: Layout, raw: dict[str, Any], folder: Path, tensors: TensorFiles | None) -> Any:
     """The configuration of a network, whose sizes have been checked, also against the weight files if they are here.
 
     Raises:
         ValueError: one sentence on what is missing or damaged.
     """
     file = folder / "config.json"
-    official_ids = raw["model_type"] not in (JanusFlowConfig.model_type, JanusConfig.model_type)
-    ids = _special_ids(folder) if official_ids else {}
+    ids = _special_ids(folder) if layout.released else {}
     try:
-        config = _parsed(raw, ids, tensors)
+        config = layout.read_config(raw, ids, tensors)
     except Exception as error:  # of many kinds: transformers' configurations run into whatever is damaged
         what = shortened(" ".join(str(error).split()) or type(error).__name__)
         if isinstance(error, KeyError):
@@ -135,24 +111,7 @@ def _read_config(raw: dict[str, Any], folder: Path, tensors: TensorFiles | None)
         elif isinstance(error, RecursionError):
             what = "it is nested too deeply"
         raise ValueError(f"{file} is incomplete or damaged: {what}") from error
-    check_sizes(config, file, tensors=None if tensors is None else len(tensors))
-    return config
-
-
-def _parsed(raw: dict[str, Any], ids: dict[str, int], tensors: TensorFiles | None) -> Config:
-    if raw["model_type"] == JanusFlowConfig.model_type:
-        return JanusFlowConfig.from_dict(raw)
-    if raw["model_type"] == JanusConfig.model_type:
-        config: JanusConfig = JanusConfig.from_dict(raw)
-        return config if tensors is None else _untied(config, tensors)
-    if official_janus.is_official_janus(raw):
-        return official_janus.read_config(raw, ids)
-    return official.read_config(raw, ids, pool_head=tensors is None or any("attn_pool" in name for name in tensors))
-
-
-def _untied(config: JanusConfig, tensors: TensorFiles) -> JanusConfig:
-    """A head that is stored is not tied, whatever default the file leaves open."""
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = "lm_head.weight" not in tensors
+    check_sizes(family, config, file, tensors=None if tensors is None else len(tensors))
     return config
 
 
@@ -182,7 +141,7 @@ def load_network(
     dtype: torch.dtype,
     device: torch.device,
     advance: Callable[[], None] = lambda: None,
-) -> Network:
+) -> Any:
     """The network with the checkpoint's weights, in eval mode, without gradients.
 
     Args:
@@ -204,7 +163,7 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
-def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Network:
+def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
     """The network of a configuration, its parameters not yet filled.
 
     Raises:
@@ -215,8 +174,9 @@ def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
     )  # tied weights twice
     try:
         with BUILDING, no_init_weights(), torch.device(device), room:
-            kind = JanusForConditionalGeneration if checkpoint.family == "Janus" else JanusFlowForConditionalGeneration
-            network: Network = kind._from_config(copy.deepcopy(checkpoint.config), dtype=dtype)  # it writes into it
+            network = checkpoint.family.network._from_config(
+                copy.deepcopy(checkpoint.config), dtype=dtype
+            )  # written into
     except Exception as error:  # of many kinds: names of functions and sizes that do not go together
         file = checkpoint.folder / "config.json"
         reason = f"{type(error).__name__} {shortened(first_line(error))}"
@@ -247,16 +207,13 @@ class _Room(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def find_sources(checkpoint: Checkpoint, network: Network) -> dict[str, Source]:
+def find_sources(checkpoint: Checkpoint, network: nn.Module) -> dict[str, Source]:
     """Where each parameter of the network lies in the checkpoint.
 
     Raises:
         ValueError: if tensors are missing, surplus or misshapen: one sentence naming the first few.
     """
-    translate = _same_name
-    if checkpoint.layout in ("official", "paddle"):
-        translate = official_janus.source if checkpoint.family == "Janus" else official.source
-    sources = {name: translate(name) for name, _ in network.named_parameters()}
+    sources = {name: checkpoint.layout.source(name) for name, _ in network.named_parameters()}
     _check_names({name for wanted in sources.values() for name in wanted.names}, checkpoint)
     _check_shapes(checkpoint, [(sources[name], parameter.shape) for name, parameter in network.named_parameters()])
     return sources
@@ -317,12 +274,8 @@ def _unpadded(shape: Sequence[int]) -> list[int]:
 
 
 def _check_names(expected: set[str], checkpoint: Checkpoint) -> None:
-    unused = official_janus.UNUSED if checkpoint.family == "Janus" else ()
+    unused = checkpoint.family.unused
     found = {name for name in checkpoint.tensors if not name.endswith(IGNORED) and not name.startswith(unused)}
     for kind, names in (("lacks", expected - found), ("holds surplus", found - expected)):
         if names:
             raise ValueError(f"{checkpoint.folder} {kind} {named(names, 'tensors')}")
-
-
-def _same_name(name: str) -> Source:
-    return Source((name,))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from transformers import GenerationConfig, JanusConfig
+from typing import Any
 
-from janusflow.checkpoint.load import Checkpoint, Config
+from transformers import GenerationConfig
+
+from janusflow.checkpoint.load import Checkpoint
+from janusflow.families import family_of
 from janusflow.processing.processor import JanusFlowProcessor
-
-JANUS_GUIDANCE = 5.0  # of the official script
 
 
 def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> JanusFlowProcessor:
@@ -21,16 +22,12 @@ def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> 
         ValueError: if its files are missing, damaged or for another network; one sentence that names the file.
     """
     folder, config = checkpoint.folder, checkpoint.config
-    processor = JanusFlowProcessor.from_pretrained(
-        folder, num_image_tokens=checkpoint.image_tokens, sft_format=sft_format
-    )
+    family, tokens = checkpoint.family, checkpoint.family.seen_tokens(config)
+    processor = JanusFlowProcessor.from_pretrained(folder, num_image_tokens=tokens, sft_format=sft_format)
     if (side := processor.image.image_size) != (seen := config.vision_config.image_size):
         raise ValueError(f"the image processor in {folder} makes pictures of {side} pixels; the network takes {seen}")
-    ids = {"image_token_id": processor.image_id}
-    if not isinstance(config, JanusConfig):
-        ids |= {"begin_image_token_id": processor.image_start_id, "end_image_token_id": processor.image_end_id}
-    for name, index in ids.items():
-        if getattr(config, name) != index:
+    for name, attribute in family.token_ids.items():
+        if getattr(config, name) != (index := getattr(processor, attribute)):
             raise ValueError(
                 f"{folder / 'config.json'} is damaged: {name} is {getattr(config, name)}, and {index} in tokenizer.json"
             )
@@ -39,7 +36,7 @@ def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> 
     return processor
 
 
-def set_special_tokens(config: Config, processor: JanusFlowProcessor) -> GenerationConfig:
+def set_special_tokens(config: Any, processor: JanusFlowProcessor) -> GenerationConfig:
     """Puts the ids into a configuration's LLM, and gives what transformers' own `generate` needs to know of them.
 
     Args:
@@ -47,13 +44,10 @@ def set_special_tokens(config: Config, processor: JanusFlowProcessor) -> Generat
         processor: of the same checkpoint.
 
     Returns:
-        With the ids, and for a Janus what its `generate(generation_mode="image")` asks for.
+        With the ids, and what the family adds.
     """
     tokenizer = processor.tokenizer
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     for name in ("bos_token_id", "eos_token_id"):  # with a pad token, Llama would not train that one's embedding
         setattr(config.text_config, name, ids[name])
-    if not isinstance(config, JanusConfig):
-        return GenerationConfig(**ids)
-    drawing = {"boi_token_id": processor.image_start_id}
-    return GenerationConfig(**ids, guidance_scale=JANUS_GUIDANCE, generation_kwargs=drawing)
+    return GenerationConfig(**ids, **family_of(config).text_generation(processor))

@@ -63,7 +63,7 @@ class TensorFiles:
         if held > SHARED * stored:
             raise ValueError(f"{self.files[0]} is damaged: its tensors have {held} bytes, its files only {stored}")
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._home
 
     def __iter__(self) -> Iterator[str]:

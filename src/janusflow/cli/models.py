@@ -27,7 +27,7 @@ from janusflow.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from janusflow.pipelines.janusflow import JanusFlow
+    from janusflow.pipelines.base import Pipeline
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -314,7 +314,7 @@ def info(
     table.add_row("layout", f"{found.layout}, {found.bytes / 1e6:,.1f} MB in {stored}")
     table.add_row("pictures", f"{found.image_size} px, {found.drawn}")
     table.add_row("tokens", f"{found.image_tokens[0]} to see, {found.image_tokens[1]} to draw; context {found.context}")
-    if found.family == "JanusFlow":
+    if found.separate_vae:
         table.add_row("VAE", str(found.vae) if found.vae else f"not here; by default {DEFAULT_VAE}")
     for part, (count, meaning) in found.parts.items():
         table.add_row(part.removeprefix("model."), f"{count:>15,}  {meaning}")
@@ -383,21 +383,21 @@ def _open(
     adapter: Path | None = None,
     quantize: str | None = None,
     sft_format: str | None = None,
-) -> JanusFlow:
+) -> Pipeline:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    from janusflow.pipelines.janusflow import JanusFlow
+    from janusflow.pipelines.base import Pipeline
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
-    return JanusFlow.from_pretrained(
+    return Pipeline.from_pretrained(
         model, vae=vae, dtype=dtype, device=device, adapter=adapter, sft_format=sft_format, quantize=quantize
     )
 
 
-def _settings(model: JanusFlow, asked: dict[str, Any]) -> dict[str, Any]:
+def _settings(model: Pipeline, asked: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, and the model's own defaults for the rest.
 
     Raises:

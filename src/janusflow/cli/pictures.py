@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import Provenance, input_digests
 from janusflow.pipelines.sheet import contact_sheet, save_new_png, save_png
 from janusflow.progress import progress_bar
@@ -42,7 +42,7 @@ class Job:
     new: bool = False
 
 
-def make(model: JanusFlow, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, Image.Image]]:
+def make(model: Pipeline, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, Image.Image]]:
     """Makes the pictures batch by batch, with one bar for all, and saves those of a batch before any is given back."""
     batches = []
     for _, same in groupby(jobs, key=lambda job: job.settings):
@@ -82,7 +82,7 @@ def say(text: object) -> None:
 
 
 def from_words(
-    model: JanusFlow, prompts: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any], out: Path, batch: int
+    model: Pipeline, prompts: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any], out: Path, batch: int
 ) -> None:
     """PNG files under names that are still free, and a contact sheet if there are several.
 
@@ -122,7 +122,7 @@ def merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     return {**before, **{name: value for name, value in given.items() if value is not None or name not in before}}
 
 
-def check_again(model: JanusFlow, made: Provenance, given: Mapping[str, Any], source: Path) -> None:
+def check_again(model: Pipeline, made: Provenance, given: Mapping[str, Any], source: Path) -> None:
     """Whether the model and the pictures that are given are those that a picture was made with.
 
     Raises:

@@ -20,12 +20,8 @@ from typing import Any
 from janusflow.arguments import counted
 from janusflow.cli.pictures import Job, make, say, slug
 from janusflow.cli.prompt_lines import Line, read_lines
-from janusflow.engine.generation import Sampling, choose_strength
-from janusflow.engine.size import check_context, check_size
-from janusflow.engine.token_generation import TokenSampling
 from janusflow.files import checked, loads, write_text
-from janusflow.pipelines.janus import Janus
-from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import input_digests, provenance_of
 
 MANIFEST = "manifest.jsonl"
@@ -35,7 +31,7 @@ INPUTS = ("image", "mask")
 
 
 def from_file(
-    model: JanusFlow,
+    model: Pipeline,
     file: Path,
     texts: Sequence[tuple[int, str]],
     settings: Mapping[str, Any],
@@ -66,7 +62,7 @@ def from_file(
     resolved = []
     for line in lines:
         try:
-            resolved.append(_resolved(model, line.prompt, {**settings, **line.settings}))
+            resolved.append(model.resolve(line.prompt, {**settings, **line.settings}))
         except ValueError as error:
             raise ValueError(f"line {line.number} of {file}: {error}") from error
     with _alone(out):
@@ -118,32 +114,6 @@ def _alone(out: Path) -> Iterator[None]:
         os.close(held)
 
 
-def _resolved(model: JanusFlow, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a line with every default, checked before anything is made."""
-    known = signature(model.generate).parameters
-    kind = TokenSampling if isinstance(model, Janus) else Sampling
-    names = [name for name in kind.__dataclass_fields__ if name in known]
-    chosen = {name: known[name].default if settings.get(name) is None else settings[name] for name in names}
-    _, visible = model.processor.encode_prompts([prompt])
-    if isinstance(model, Janus):
-        TokenSampling(**chosen)
-        model.check_context(visible)
-        return chosen
-    image, mask = settings.get("image"), settings.get("mask")
-    chosen["strength"] = choose_strength(chosen.get("strength"), image=image is not None, mask=mask is not None)
-    Sampling(**chosen)
-    config = model.network.config
-    height, width = check_size(config, settings.get("height"), settings.get("width"), None)
-    cell = config.latent_downscale * config.latent_patch_size
-    check_context(config, visible, (height // cell) * (width // cell))
-    if image is None:
-        chosen.pop("strength")
-    if mask is not None:
-        pasted = settings.get("paste_original")
-        chosen["paste_original"] = True if pasted is None else bool(pasted)
-    return {**chosen, "height": height, "width": width, "image": image, "mask": mask}
-
-
 @dataclass(frozen=True)
 class _Row:
     """What is read of a row of the manifest."""
@@ -155,7 +125,7 @@ class _Row:
 class _Made:
     """What is in the folder already: the rows of its manifest, and how its pictures were made."""
 
-    def __init__(self, model: JanusFlow, out: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, model: Pipeline, out: Path, settings: Mapping[str, Any]) -> None:
         self.identity = model.identity()
         self.inputs = {
             name: input_digests(name, settings[name])[0] for name in INPUTS if settings.get(name) is not None

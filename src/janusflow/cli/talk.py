@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.sheet import make_folder, save_new_png
 from janusflow.processing.images import load_image
 
@@ -23,7 +23,7 @@ class Talk:
         max_new_tokens: longest answer.
     """
 
-    def __init__(self, model: JanusFlow, out: Path, max_new_tokens: int) -> None:
+    def __init__(self, model: Pipeline, out: Path, max_new_tokens: int) -> None:
         self.model, self.out, self.max_new_tokens = model, out, max_new_tokens
         self.messages: list[dict[str, Any]] = []
         self.shown: list[Image.Image] = []

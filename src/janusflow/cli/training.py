@@ -230,8 +230,8 @@ def _captioner(
         far = EndpointJudge(endpoint_model, endpoint, EndpointOptions(max_tokens=CAPTION_TOKENS, empty=True))
         return lambda pictures: [far.reply(question, [picture]) for picture in pictures]
     if model is not None:
-        from janusflow.pipelines.janusflow import JanusFlow
+        from janusflow.pipelines.base import Pipeline
 
-        near = JanusFlow.from_pretrained(model, device=device)
+        near = Pipeline.from_pretrained(model, device=device)
         return lambda pictures: near.ask_batch([question] * len(pictures), pictures, max_new_tokens=CAPTION_TOKENS)
     return None

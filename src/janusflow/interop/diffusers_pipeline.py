@@ -21,7 +21,6 @@ from janusflow.arguments import quoted, suggestion, unknown_argument, whole_numb
 from janusflow.device import cast, resolve_device, resolve_dtype
 from janusflow.engine.generation import Sampling, choose_strength
 from janusflow.engine.settings import StepEnd
-from janusflow.pipelines.janus import Janus
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.vae import LatentCodec, check_dtype
 
@@ -72,7 +71,7 @@ class JanusFlowPipeline:
                 `low_cpu_mem_usage` say what is always so here, and one that is None says nothing.
 
         Raises:
-            ValueError: if it cannot be opened, is a Janus, which has no path of latents, or for another option.
+            ValueError: if it cannot be opened, is another model, which has no path of latents, or for another option.
         """
         path = pretrained_model_name_or_path
         told = {name: value for name, value in options.items() if name not in NEEDLESS and value is not None}
@@ -84,9 +83,10 @@ class JanusFlowPipeline:
             )
         place = None if isinstance(vae, AutoencoderKL) else vae
         model = JanusFlow.from_pretrained(path, dtype=dtype or torch_dtype, vae=place, device=device, **told)
-        if isinstance(model, Janus):
+        if not isinstance(model, JanusFlow):
+            kind = type(model).__name__
             raise ValueError(
-                f"{quoted(str(path))} is a Janus model, which generates code by code; use JanusFlow.from_pretrained"
+                f"{quoted(str(path))} is a {kind} model, which has no path of latents; use JanusFlow.from_pretrained"
             )
         if isinstance(vae, AutoencoderKL):
             model.vae = LatentCodec(vae.to(model.device, model.network.dtype))

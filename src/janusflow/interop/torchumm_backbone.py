@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ import torch
 from PIL import Image
 
 from janusflow.flow import standard_normal
-from janusflow.pipelines.janus import Janus
-from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.base import Pipeline
 
 UNDERSTANDING = {"max_new_tokens": 512, "do_sample": False, "use_cache": True}
 JANUS_GENERATION = {
@@ -22,13 +22,14 @@ JANUS_GENERATION = {
     "img_size": 384,
     "patch_size": 16,
 }
-BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> hub id, generation defaults
+BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {  # name -> family, hub id, generation defaults
     "janus_flow": (
+        "JanusFlow",
         "deepseek-ai/JanusFlow-1.3B",
         {"cfg_weight": 2.0, "num_inference_steps": 30, "parallel_size": 5, "img_size": 384},
     ),
-    "janus": ("deepseek-ai/Janus-1.3B", JANUS_GENERATION),
-    "janus_pro": ("deepseek-ai/Janus-Pro-7B", JANUS_GENERATION),
+    "janus": ("Janus", "deepseek-ai/Janus-1.3B", JANUS_GENERATION),
+    "janus_pro": ("Janus", "deepseek-ai/Janus-Pro-7B", JANUS_GENERATION),
 }
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "half": "float16"}
 DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
@@ -46,10 +47,10 @@ class Backbone:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.model_path, defaults = BACKBONES[name]
+        self.family, self.model_path, defaults = BACKBONES[name]
         self.generation_cfg, self.understanding_cfg = dict(defaults), dict(UNDERSTANDING)
         self.generator = torch.Generator()
-        self.model: JanusFlow | Janus | None = None
+        self.model: Pipeline | None = None
 
     def load(self, cfg: Mapping[str, Any]) -> None:
         """Opens the model.
@@ -71,9 +72,9 @@ class Backbone:
         if self.name == "janus_flow" and cfg.get("vae_path"):
             options["vae"] = cfg["vae_path"]
         path = cfg.get("model_path") or self.model_path
-        self.model = JanusFlow.from_pretrained(path, progress=False, **options)
-        if isinstance(self.model, Janus) == (self.name == "janus_flow"):
-            raise ValueError(f"backbone is {self.name!r}, but {path} is a {type(self.model).__name__} model")
+        self.model = Pipeline.from_pretrained(path, progress=False, **options)
+        if self.model.family.name != self.family:
+            raise ValueError(f"backbone is {self.name!r}, but {path} is a {self.model.family.name} model")
 
     def generation(
         self, prompt: str | None, output_path: str | None = None, generation_cfg: Mapping[str, Any] | None = None
@@ -114,7 +115,7 @@ class Backbone:
             "batch_size": count,
             "progress": False,
         }
-        if isinstance(model, Janus):
+        if "latents" not in signature(model.generate).parameters:
             seeds = [seed for _ in prompts for seed in self._chance(config, each)]
             options.update(seed=seeds, temperature=float(config["temperature"]))
         else:
@@ -189,7 +190,7 @@ class Backbone:
         """Lets go of the model."""
         self.model = None
 
-    def _loaded(self) -> JanusFlow | Janus:
+    def _loaded(self) -> Pipeline:
         if self.model is None:
             self.load({})
         assert self.model is not None

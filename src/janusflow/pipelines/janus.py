@@ -19,27 +19,24 @@ from PIL import Image
 from torch import Tensor, nn
 
 from janusflow.arguments import UnknownArgumentError, unknown_argument, whole_number
-from janusflow.checkpoint import Checkpoint
 from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.convert import write_extras
-from janusflow.checkpoint.hub import push_to_hub
-from janusflow.device import CPU, resolve_device
+from janusflow.device import CPU
 from janusflow.engine.generation import as_pictures, check_request, choose_seeds
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd, TokenSettings
 from janusflow.engine.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
 from janusflow.folders import put_together
 from janusflow.model.janus import JanusForConditionalGeneration
-from janusflow.pipelines.conversation import Conversational
+from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import sign
-from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.processing.transformers_layout import write_transformers_processor
 from janusflow.progress import progress_bar
 
 
-class Janus(Conversational):
+class Janus(Pipeline):
     """A network with its processor; the VQ codec is a part of the network.
 
-    Calls may run in several threads at once; see `Conversational`.
+    Calls may run in several threads at once; see `janusflow.pipelines.conversation.Conversational`.
 
     Args:
         network: the weights.
@@ -47,11 +44,7 @@ class Janus(Conversational):
     """
 
     network: JanusForConditionalGeneration
-
-    def __init__(self, network: JanusForConditionalGeneration, processor: JanusFlowProcessor) -> None:
-        self.network, self.processor = network, processor
-        self.origin: Checkpoint | None = None
-        self.quantized = False
+    sampling = tuple(TokenSampling.__dataclass_fields__)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the layout of the transformers library, which `from_pretrained` and transformers' own classes open.
@@ -59,24 +52,13 @@ class Janus(Conversational):
         Raises:
             ValueError: if the place is a file, or the weights are quantized.
         """
-        if self.quantized:
-            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
+        self._check_savable()
         with put_together(Path(folder)) as beside:
             self.network.save_pretrained(beside)
             write_transformers_processor(self.processor, beside)
             keep_licence(beside, self.origin, Path(folder))
             if self.origin is not None and self.origin.folder.is_dir():
                 write_extras(self.origin, beside)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads what `save_pretrained` writes, and a model card; see `janusflow.checkpoint.hub.push_to_hub`."""
-        return push_to_hub(self, repo_id, **options)
-
-    def to(self, device: str | torch.device) -> Janus:
-        """Moves everything to a device, to stay there."""
-        self._computes_on = None
-        self.network.to(resolve_device(device))
-        return self
 
     def _part(self, part: str) -> nn.Module:
         return self.network if part == "network" else self.network.model.vqmodel
@@ -186,6 +168,13 @@ class Janus(Conversational):
         raise UnknownArgumentError(
             f"{', '.join(sorted(others))}: not for a Janus model, which generates code by code with {', '.join(known)}"
         )
+
+    def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Pipeline.resolve`."""
+        chosen = super().resolve(prompt, settings)
+        TokenSampling(**chosen)
+        self.check_context(self.processor.encode_prompts([prompt])[1])
+        return chosen
 
     def check_context(self, visible: Tensor) -> None:
         """Refuses prompts, of (P, T) visible tokens, that do not fit into the LLM's positions with the image tokens.

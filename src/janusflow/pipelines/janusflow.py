@@ -7,26 +7,21 @@ model.ask("what color is the circle?", images="circle.png")
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex, Unpack, overload
+from typing import Any, Literal, Self, SupportsIndex, Unpack, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from janusflow.arguments import checked_names, quoted, whole_number
+from janusflow.arguments import checked_names, whole_number
 from janusflow.building import BUILDING
-from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint, quantization
 from janusflow.checkpoint.adapters import open_adapters, remove_adapters
 from janusflow.checkpoint.card import keep_licence
-from janusflow.checkpoint.hub import push_to_hub
-from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
-from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
 from janusflow.engine import generation
 from janusflow.engine.generation import Sampling
 from janusflow.engine.inpainting import Kept, KnownPicture, known_picture
@@ -34,9 +29,7 @@ from janusflow.engine.settings import FlowSettings, OutputType, StepChange, Step
 from janusflow.engine.size import Size, check_context, check_size
 from janusflow.folders import put_together
 from janusflow.model import JanusFlowForConditionalGeneration
-from janusflow.model.janus import JanusForConditionalGeneration
-from janusflow.pipelines.conversation import Conversational
-from janusflow.pipelines.janus import Janus
+from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import input_digests, sign
 from janusflow.processing.images import ImageSource
 from janusflow.processing.processor import JanusFlowProcessor
@@ -44,8 +37,9 @@ from janusflow.progress import progress_bar, without_others
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
 
-class JanusFlow(Conversational):
-    """A network with its processor and VAE. Calls may run in several threads at once; see `Conversational`.
+class JanusFlow(Pipeline):
+    """A network with its processor and VAE. Calls may run in several threads at once; see
+    `janusflow.pipelines.conversation.Conversational`.
 
     Args:
         network: the weights.
@@ -54,85 +48,33 @@ class JanusFlow(Conversational):
     """
 
     network: JanusFlowForConditionalGeneration
+    takes_adapters = True
+    sampling = tuple(Sampling.__dataclass_fields__)
 
     def __init__(
         self, network: JanusFlowForConditionalGeneration, processor: JanusFlowProcessor, vae: str | Path | LatentCodec
     ) -> None:
-        self.network, self.processor = network, processor
+        super().__init__(network, processor)
         self.vae = vae
-        self.origin: Checkpoint | None = None
-        self.quantized = False
         self.adapters: Any = None
         self._warned_of_size = False
 
     # --- files ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    @checked_names
-    def from_pretrained(
+    def assemble(
         cls,
-        path_or_id: str | Path = "tiny",
+        network: JanusFlowForConditionalGeneration,
+        processor: JanusFlowProcessor,
         *,
+        folder: Path | None = None,
         vae: str | Path | None = None,
-        dtype: str | torch.dtype = "auto",
-        device: str | torch.device = "auto",
-        adapter: str | Path | None = None,
-        sft_format: str | None = None,
-        quantize: str | None = None,
-        progress: bool = True,
-    ) -> JanusFlow:
-        """Opens a checkpoint in our layout, the official one, PaddleNLP's, or (Janus) that of transformers.
+    ) -> Self:
+        """See `Pipeline.assemble`; by default the VAE is the one in the folder, else the released one."""
+        own = None if folder is None else folder / "vae"
+        return cls(network, processor, vae or (own if own is not None and own.is_dir() else DEFAULT_VAE))
 
-        A checkpoint of Janus or Janus-Pro gives a `janusflow.pipelines.janus.Janus`, which has the same methods.
-
-        Args:
-            path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
-            vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, and
-                stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
-            dtype: "auto" (what the checkpoint asks for; bfloat16 with 4 bits), "float32", "bfloat16" or a torch dtype.
-            device: "auto" (the best one here), or a torch device.
-            adapter: a folder or hub id of low-rank adapters to put into the network; see `load_adapters`.
-            sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
-            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, to run them only; needs torchao.
-            progress: whether to show a bar while large weights load.
-
-        Raises:
-            ValueError: one sentence on what is missing, damaged or unknown.
-        """
-        place = resolve_device(device)
-        checkpoint = open_checkpoint(path_or_id)
-        if vae is not None:
-            try:
-                vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
-            except OSError as error:  # longer than any path
-                raise ValueError(f"vae is {quoted(str(vae))}; {error.strerror}") from error
-        processor = open_processor(checkpoint, sft_format=sft_format)
-        if quantize is not None:
-            quantization.check(quantize)
-            if adapter is not None:
-                raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
-        if checkpoint.family == "Janus" and (vae is not None or adapter is not None):
-            raise ValueError(f"{checkpoint.folder} is a Janus model: it has its own codec and takes no vae, no adapter")
-        stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow with 4 bits
-        kind = resolve_dtype(dtype, stored)
-        warn_if_slow(kind, place)
-        with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
-            network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
-        network.generation_config = set_special_tokens(network.config, processor)
-        if quantize is not None:
-            quantization.quantize(network, quantize)
-        if isinstance(network, JanusForConditionalGeneration):
-            janus = Janus(network, processor)
-            janus.origin, janus.quantized = checkpoint, quantize is not None
-            janus.opened = {"name": str(path_or_id), "quantize": quantize}
-            return janus  # type: ignore[return-value]
-        own = checkpoint.folder / "vae"
-        model = cls(network, processor, vae or (own if own.is_dir() else DEFAULT_VAE))
-        model.origin, model.quantized = checkpoint, quantize is not None
-        model.opened = {"name": str(path_or_id), "vae": None if vae is None else str(vae), "quantize": quantize}
-        return model if adapter is None else model.load_adapters(adapter)
-
-    def load_adapters(self, folder: str | Path) -> JanusFlow:
+    def load_adapters(self, folder: str | Path) -> Self:
         """Puts adapters that `janusflow train` with `lora.rank` wrote (`export/adapter`) into the network.
 
         Raises:
@@ -144,7 +86,7 @@ class JanusFlow(Conversational):
         self.opened = {**self.opened, "adapter": str(folder)}
         return self
 
-    def merge_adapters(self, *, keep: bool = False) -> JanusFlow:
+    def merge_adapters(self, *, keep: bool = False) -> Self:
         """Adds the adapters to the weights: nothing is slower than without them.
 
         Args:
@@ -162,7 +104,7 @@ class JanusFlow(Conversational):
             self.network, self.adapters = self.adapters.merge_and_unload(), None
         return self
 
-    def unmerge_adapters(self) -> JanusFlow:
+    def unmerge_adapters(self) -> Self:
         """Takes merged adapters that were kept out of the weights again; they keep working next to them.
 
         Raises:
@@ -173,7 +115,7 @@ class JanusFlow(Conversational):
         self.adapters.unmerge_adapter()
         return self
 
-    def unload_adapters(self) -> JanusFlow:
+    def unload_adapters(self) -> Self:
         """Takes the adapters out of the network, whose weights are then as before (merged ones: up to rounding).
 
         Raises:
@@ -197,8 +139,7 @@ class JanusFlow(Conversational):
         """
         if self.adapters is not None:
             raise ValueError("the network has adapters; merge or unload them before it is saved")
-        if self.quantized:
-            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
+        self._check_savable()
         codec = self.codec if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir() else None
         with put_together(Path(folder)) as beside, without_others():
             self.network.save_pretrained(beside)
@@ -207,14 +148,9 @@ class JanusFlow(Conversational):
                 codec.save_pretrained(beside / "vae")
             keep_licence(beside, self.origin, Path(folder))
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads what `save_pretrained` writes, and a model card; see `janusflow.checkpoint.hub.push_to_hub`."""
-        return push_to_hub(self, repo_id, **options)
-
-    def to(self, device: str | torch.device) -> JanusFlow:
+    def to(self, device: str | torch.device) -> Self:
         """Moves everything to a device, to stay there."""
-        self._computes_on = None
-        self.network.to(resolve_device(device))
+        super().to(device)
         if isinstance(self.vae, LatentCodec):
             self.vae.vae.to(self.device)
         return self
@@ -370,6 +306,25 @@ class JanusFlow(Conversational):
         inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
         asked_for = size.spread("prompt", prompts)
         return sign(pictures, asked_for, seeds, settings, self.identity(), inputs, changed=changed)
+
+    def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Pipeline.resolve`."""
+        chosen = super().resolve(prompt, settings)
+        image, mask = settings.get("image"), settings.get("mask")
+        chosen["strength"] = generation.choose_strength(
+            chosen.get("strength"), image=image is not None, mask=mask is not None
+        )
+        Sampling(**chosen)
+        config = self.network.config
+        height, width = check_size(config, settings.get("height"), settings.get("width"), None)
+        cell = config.latent_downscale * config.latent_patch_size
+        check_context(config, self.processor.encode_prompts([prompt])[1], (height // cell) * (width // cell))
+        if image is None:
+            chosen.pop("strength")
+        if mask is not None:
+            pasted = settings.get("paste_original")
+            chosen["paste_original"] = True if pasted is None else bool(pasted)
+        return {**chosen, "height": height, "width": width, "image": image, "mask": mask}
 
     def _generate(
         self,

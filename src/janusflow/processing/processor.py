@@ -442,4 +442,4 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     )
 
 
-AutoProcessor.register(JanusFlowConfig, JanusFlowProcessor, exist_ok=True)
+AutoProcessor.register(JanusFlowConfig, JanusFlowProcessor, exist_ok=True)  # in the place of `model/auto.py`'s

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.sheet import contact_sheet, make_folder, save_png
 from janusflow.tinyworld.captions import Clause, Task, sample_pair
 from janusflow.tinyworld.checker import check, read
@@ -39,7 +39,7 @@ GUIDANCE = 2.0
 STEPS = 30
 
 
-def show(model: JanusFlow, out: Path, *, seed: int = 0) -> None:
+def show(model: Pipeline, out: Path, *, seed: int = 0) -> None:
     """Runs the demonstration and leaves its pictures and `sheet.png` in a folder.
 
     Args:
@@ -76,7 +76,7 @@ def show(model: JanusFlow, out: Path, *, seed: int = 0) -> None:
     )
 
 
-def _ask(model: JanusFlow, name: str, picture: Image.Image, scene: Scene, seed: int) -> list[bool]:
+def _ask(model: Pipeline, name: str, picture: Image.Image, scene: Scene, seed: int) -> list[bool]:
     """Asks one question of each kind that the scene allows; which answers were right."""
     rng, right = Random(f"questions-{seed}"), []
     for kind in ASKED:

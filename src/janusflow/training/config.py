@@ -19,11 +19,12 @@ from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
 from janusflow.data.sources import kind_of, size_of, tasks_of
 from janusflow.extras import require
+from janusflow.families import families
 from janusflow.files import read_yaml
 from janusflow.tinyworld.captions import KINDS as SCENES
 from janusflow.training.objective import LossConfig
 from janusflow.training.spelling import meant
-from janusflow.training.stages import PARTS, TAUGHT_BY
+from janusflow.training.stages import TAUGHT_BY
 
 TINYWORLD = "tinyworld"
 MOST_REFERENCES = 20  # in a recipe: references to references grow with every level
@@ -233,7 +234,7 @@ class TrainConfig:
 
     Attributes:
         out: folder of the run.
-        parts: what learns; names from `stages.PARTS`.
+        parts: what learns; names from `Family.trainable`.
         steps: optimizer steps in all.
         batch_size: samples of a step, over all processes.
         pack_length: tokens of a row.
@@ -330,9 +331,9 @@ class TrainConfig:
         if self.watch.every > 0 and not 1 <= self.watch.guidance_scale < math.inf:
             given = self.watch.guidance_scale
             raise ValueError(f"watch.guidance_scale is {given}; expected a finite number from 1 (none) upwards")
-        unknown = [part for part in self.parts if part not in PARTS]
-        if unknown or not self.parts:
-            raise ValueError(f"parts are {self.parts}; expected some of {', '.join(PARTS)}")
+        known = dict.fromkeys(part for family in families().values() for part in family.trainable)
+        if not self.parts or not known.keys() >= set(self.parts):
+            raise ValueError(f"parts are {self.parts}; expected some of {', '.join(known)}")
         if (self.model.checkpoint is None) == (self.model.preset is None):
             raise ValueError("give exactly one of model.checkpoint and model.preset")
         if self.model.preset is not None and self.model.processor is None:

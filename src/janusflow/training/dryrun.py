@@ -8,12 +8,11 @@ import torch
 
 from janusflow.config import JanusFlowConfig
 from janusflow.data.rows import check_place
-from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.families import family_of
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.lora import WHOLE, add_adapters
 from janusflow.training.replay import replays
-from janusflow.training.stages import PARTS, part_of
 from janusflow.training.start import check_sizes
 
 PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample beside its picture, where data is not looked at
@@ -68,13 +67,14 @@ def estimate(config: TrainConfig) -> Estimate:
         ValueError: if the model's configuration cannot be read, or does not fit the losses.
     """
     sizes = check_sizes(config)
+    family = family_of(sizes)
     with torch.device("meta"):
-        network = JanusFlowForConditionalGeneration(sizes)
+        network = family.network(sizes)
     whole = set(config.parts) & set(WHOLE) if config.lora.rank else set(config.parts)
-    learning, frozen = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    learning, frozen = dict.fromkeys(family.trainable, 0), dict.fromkeys(family.trainable, 0)
     for name, parameter in network.named_parameters():
-        part = part_of(name)
-        chosen = learning if part in whole and ".tower.head." not in name else frozen
+        part = family.part_of(name)
+        chosen = learning if part in whole and family.never_run not in name else frozen
         chosen[part] += parameter.numel()
     if config.loss.repa:
         width, features = sizes.text_config.hidden_size, sizes.vision_config.hidden_size

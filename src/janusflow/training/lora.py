@@ -22,7 +22,7 @@ def add_adapters(network: JanusFlowForConditionalGeneration, config: LoraConfig,
     Args:
         network: to be changed.
         config: rank above 0.
-        parts: of `stages.PARTS`; "llm" gets adapters, "tower" too if `config.tower`, the others train whole.
+        parts: of `Family.trainable`; "llm" gets adapters, "tower" too if `config.tower`, the others train whole.
 
     Returns:
         PEFT's model around the network, which saves, merges and unmerges the adapters.

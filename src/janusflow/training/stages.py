@@ -8,17 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from janusflow.data.mixture import Ratio
-
-PARTS = {
-    "aligner": ("understanding_encoder.aligner.", "understanding_encoder.begin_embedding"),
-    "generation": ("generation_encoder.", "generation_decoder."),
-    "llm": ("language_model.", "lm_head."),
-    "tower": ("understanding_encoder.tower.",),
-}
-"""Names of the parts that a recipe can train, and the parameters that they are."""
+from janusflow.families import family_of
 
 TAUGHT_BY = {"aligner": "understanding", "tower": "understanding", "generation": "generation"}
 """The one task that a part learns from; the LLM learns from all."""
@@ -29,7 +22,7 @@ class Stage:
     """One column of the paper's table.
 
     Attributes:
-        parts: what learns, names from `PARTS`.
+        parts: what learns, names from `Family.trainable`.
         learning_rate: constant after the warm-up.
         warmup: steps.
         steps: in all.
@@ -62,28 +55,15 @@ PAPER = {
 }
 
 
-def part_of(name: str) -> str:
-    """The part that a parameter of the network belongs to.
+def choose_trainable(network: PreTrainedModel, parts: Sequence[str]) -> None:
+    """Lets the parameters of these parts learn and freezes all others, those too that are never run.
 
     Raises:
-        KeyError: if it belongs to none.
+        ValueError: for a part that the network's family does not have.
     """
-    for part, prefixes in PARTS.items():
-        if name.startswith(prefixes):
-            return part
-    raise KeyError(name)
-
-
-def choose_trainable(network: nn.Module, parts: Sequence[str]) -> None:
-    """Lets the parameters of these parts learn and freezes all others.
-
-    SigLIP's pool head, which only official checkpoints carry, is never run and stays frozen.
-
-    Raises:
-        ValueError: for an unknown part.
-    """
-    unknown = [part for part in parts if part not in PARTS]
+    family = family_of(network.config)
+    unknown = [part for part in parts if part not in family.trainable]
     if unknown:
-        raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(PARTS)}")
+        raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(family.trainable)}")
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(part_of(name) in parts and ".tower.head." not in name)
+        parameter.requires_grad_(family.part_of(name) in parts and family.never_run not in name)

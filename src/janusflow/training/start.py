@@ -20,11 +20,12 @@ from janusflow.building import BUILDING, finite, named, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
 from janusflow.checkpoint.card import write_trained_card
 from janusflow.checkpoint.convert import where_vae_is
-from janusflow.checkpoint.export import export_official
-from janusflow.config import JanusFlowConfig, janusflow_1b, tiny
+from janusflow.checkpoint.export import export as export_to
+from janusflow.config import JanusFlowConfig
+from janusflow.families import families, family_of
 from janusflow.files import temporary_path
-from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.offline import cached_if_unreachable, first_line
+from janusflow.pipelines.base import pipeline_of
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.tinyworld.scenes import UNITS
@@ -34,7 +35,6 @@ from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective, check_repa
 from janusflow.training.step import Run
-from janusflow.vae import DEFAULT_VAE
 
 HEAD = "repa_head.safetensors"  # beside a trained model's weights
 
@@ -64,7 +64,7 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
     torch.manual_seed(config.seed)
     processor, sizes = _processor(start)
     with BUILDING:
-        network = JanusFlowForConditionalGeneration(sizes)
+        network = family_of(sizes).network(sizes)
     if start.llm is not None:
         llm = open_part(AutoModelForCausalLM, start.llm, "model.llm")
         _take(network.language_model, llm.model.state_dict(), start.llm)
@@ -74,15 +74,17 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
         wanted = network.understanding_encoder.tower.state_dict().keys()
         state = {name: value for name, value in tower.state_dict().items() if name in wanted}
         _take(network.understanding_encoder.tower, state, start.tower)
-    return JanusFlow(network.eval().to(device), processor, start.vae or DEFAULT_VAE)
+    parts = {"vae": start.vae} if family_of(sizes).separate_vae else {}
+    model: Any = pipeline_of(family_of(sizes)).assemble(network.eval().to(device), processor, **parts)
+    return model
 
 
 def check_sizes(config: TrainConfig) -> JanusFlowConfig:
     """The dimensions of what would be trained, read without its weights and checked against the losses.
 
     Raises:
-        ValueError: if the model is no JanusFlow, its data cannot change it, REPA is asked of a block that is not there
-            or of unequal grids, or what one's own data is mixed with is the tiny world's, for a model of other
+        ValueError: if the model cannot be trained, its data cannot change it, REPA is asked of a block that is not
+            there or of unequal grids, or what one's own data is mixed with is the tiny world's, for a model of other
             pictures.
     """
     sizes = sizes_of(config.model)
@@ -112,7 +114,7 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
     """Dimensions of a network, from its checkpoint's configuration or its preset.
 
     Raises:
-        ValueError: for a checkpoint that is none of a JanusFlow.
+        ValueError: for a checkpoint that cannot be opened, or of a family that cannot be trained.
     """
     if start.checkpoint is not None:
         try:
@@ -120,11 +122,12 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
         except ValueError as error:
             made = "; python -m janusflow.tinyworld.recipe.train makes it" if "runs/tiny/" in start.checkpoint else ""
             raise ValueError(f"model.checkpoint: {error}{made}") from error
-        if not isinstance(sizes, JanusFlowConfig):
-            raise ValueError(f"{start.checkpoint} is a Janus model; here JanusFlow is trained")
+        if not (family := family_of(sizes)).trainable:
+            known = " or ".join(name for name, one in families().items() if one.trainable)
+            raise ValueError(f"{start.checkpoint} is a {family.name} model; here {known} is trained")
         return sizes
     assert start.preset is not None  # by the configuration's own check
-    return {"janusflow_1b": janusflow_1b, "janusflow_1b_256": lambda: janusflow_1b(256), "tiny": tiny}[start.preset]()
+    return next(one.presets[start.preset] for one in families().values() if start.preset in one.presets)()
 
 
 def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, JanusFlowConfig]:
@@ -213,12 +216,13 @@ def averaged_model(
         return None
     with BUILDING, no_init_weights(), torch.device(world.device):
         sizes = copy.deepcopy(model.network.config)
-        network = JanusFlowForConditionalGeneration._from_config(sizes, dtype=torch.float32)
+        network = family_of(sizes).network._from_config(sizes, dtype=torch.float32)
     adapters = add_adapters(network, config.lora, config.parts) if config.lora.rank else None
     network.load_state_dict(state)
     network.set_attn_implementation("sdpa")
-    averaged = JanusFlow(network.eval().requires_grad_(False), model.processor, model.vae)
-    averaged.adapters = adapters
+    averaged = copy.copy(model)
+    averaged.network, averaged.adapters = network.eval().requires_grad_(False), adapters
+    averaged.origin, averaged.opened = None, {}
     return averaged
 
 
@@ -257,7 +261,8 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
                 weights = dict(averaged.network.named_parameters())
                 place = folder.with_name(f"{folder.name}-official")
                 licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
-                export_official(averaged.network.config, weights, averaged.processor, place, licence=licence)
+                layout = family_of(averaged.network.config).layout("official")
+                export_to(layout, averaged.network.config, weights, averaged.processor, place, licence=licence)
                 if (beside / "vae").is_dir():
                     shutil.copytree(beside / "vae", place / "vae", dirs_exist_ok=True)
                 _write_card(place, run, model, more=where_vae_is(place))

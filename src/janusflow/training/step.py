@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from janusflow.data.loader import StepSamples
 from janusflow.data.samples import Sample
 from janusflow.data.templates import IGNORE, Tokens
+from janusflow.families import family_of
 from janusflow.training.anchor import Anchor
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World, whole
@@ -24,7 +25,6 @@ from janusflow.training.objective import Objective
 from janusflow.training.optimizers import set_rate, update
 from janusflow.training.packing import Pack, fill, labelled, pack
 from janusflow.training.resume import Progress
-from janusflow.training.stages import part_of
 
 Encoder: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -118,14 +118,15 @@ def clipped(objective: Objective, largest: float) -> dict[str, float]:
     """Scales the gradients of all parts together to a norm of at most `largest`.
 
     Returns:
-        The norm before, "gradient", and of each part that learns, "gradient_llm" and so on (see `stages.PARTS`; the
+        The norm before, "gradient", and of each part that learns, "gradient_llm" and so on (see `Family.trainable`; the
         REPA head is "repa").
     """
     parts: dict[str, list[Tensor]] = {}
+    family = family_of(objective.network.config)
     for name, parameter in objective.named_parameters():
         if parameter.grad is not None:
             inner = name.removeprefix("network.")
-            parts.setdefault("repa" if inner == name else part_of(inner), []).append(parameter.grad)
+            parts.setdefault("repa" if inner == name else family.part_of(inner), []).append(parameter.grad)
     norms = {f"gradient_{part}": whole(get_total_norm(gradients)) for part, gradients in parts.items()}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     clip_grads_with_norm_([p for p in objective.parameters() if p.requires_grad], largest, total)

@@ -27,6 +27,7 @@ from janusflow.data.mixture import Mixture
 from janusflow.data.rows import SourceConfig, check_place
 from janusflow.data.samples import SampleMaker
 from janusflow.device import resolve_precision
+from janusflow.families import family_of
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
 from janusflow.model.convnext import ConvNextBlock
@@ -99,7 +100,9 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
     if checkpoints.all() and not resume:
         raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
-    check_sizes(config)
+    sizes = check_sizes(config)
+    if official:
+        family_of(sizes).layout("official")  # is there
     for source in (one for given in config.data.sources().values() for one in given):
         check_place(source)
     if checkpoints.all():

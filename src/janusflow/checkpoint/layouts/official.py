@@ -1,34 +1,31 @@
 """The official layout: how the released `config.json` and parameter names translate into ours.
 
-A released checkpoint names its SigLIP tower; the small golden ones spell its sizes out in `small_vision_tower`. In the
-same way `small_latent_downscale` stands there for a VAE of another factor than the SDXL-VAE's 8.
+In the small golden checkpoints `small_latent_downscale` stands for a VAE of another factor than the SDXL-VAE's 8. The
+released weights stand under the DeepSeek Model License, and so does what is made of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import LlamaConfig
 
-from janusflow.config import JanusFlowConfig, siglip_config
-
-TOWERS = {  # model_name -> width, depth, heads, patch size, MLP ratio
-    "siglip_large_patch16_384": (1024, 24, 16, 16, 4.0),
-    "siglip_large_patch16_256": (1024, 24, 16, 16, 4.0),
-    "siglip_so400m_patch14_384": (1152, 27, 16, 14, 3.7362),
-    "siglip_so400m_patch14_224": (1152, 27, 16, 14, 3.7362),
-}
-LLM_FIELDS = (  # of `language_config` in released files
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-    "max_position_embeddings",
+from janusflow.checkpoint.layouts import official_parts as parts
+from janusflow.checkpoint.layouts.official_parts import (
+    THIRDS,
+    check_classes,
+    check_same,
+    official_tower,
+    read_tower,
+    renamed,
+    write_official,
 )
+from janusflow.config import JanusFlowConfig, siglip_config
+from janusflow.families.layout import Layout, Source
+from janusflow.processing.processor import JanusFlowProcessor
+
 CLASSES = {
     "vision_und_enc_config": "CLIPVisionTower",
     "vision_gen_enc_config": "ShallowUViTEncoder",
@@ -36,38 +33,40 @@ CLASSES = {
 }
 
 
-def is_official(raw: dict[str, Any]) -> bool:
+def is_official(raw: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is that of an official JanusFlow (not Janus) checkpoint."""
     return raw.get("model_type") == "multi_modality" and "vision_gen_enc_config" in raw
 
 
-def read_config(raw: dict[str, Any], token_ids: dict[str, int], *, pool_head: bool = True) -> JanusFlowConfig:
+def read_config(
+    raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None
+) -> JanusFlowConfig:
     """Our configuration from an official `config.json`.
 
     Args:
         raw: the parsed file.
         token_ids: ids of the tokenizer's special tokens; the official layout keeps them there alone.
-        pool_head: whether the weights hold SigLIP's unused attention-pool head; it is kept, so that the checkpoint
-            can be written back without loss.
+        names: of the stored tensors, if they are known. SigLIP's unused attention-pool head is kept if it is among
+            them, so that the checkpoint can be written back without loss.
 
     Raises:
         ValueError: naming the block and what it holds, if it is not one that JanusFlow has.
     """
-    for block, known in CLASSES.items():
-        found = raw.get(block, {}).get("cls")
-        if found is None or known not in str(found):
-            raise ValueError(f"{block}.cls is {found!r}; JanusFlow has {known!r}")
+    check_classes(raw, CLASSES, "JanusFlow")
     encoder, decoder = raw["vision_gen_enc_config"]["params"], raw["vision_gen_dec_config"]["params"]
     llm = LlamaConfig(**{k: v for k, v in raw.get("language_config", {}).items() if k != "cls"})
-    vision = _tower(raw, pool_head)
+    width, depth, heads, patch, ratio, size = read_tower(raw, "vision_und_enc_config")
+    pool_head = names is None or any("attn_pool" in name for name in names)
+    vision = siglip_config(
+        width=width, depth=depth, heads=heads, patch_size=patch, image_size=size, mlp_ratio=ratio, pool_head=pool_head
+    )
     _check_shapes(encoder, decoder, llm)
-    patch = encoder["stride"]
     return JanusFlowConfig(
         text_config=llm,
         vision_config=vision,
         latent_channels=encoder["input_channels"],
         latent_downscale=raw.get("small_latent_downscale", 8),
-        latent_patch_size=patch,
+        latent_patch_size=encoder["stride"],
         generation_encoder_width=encoder["block_out_channels"][-1],
         generation_encoder_depth=encoder.get("layers_in_middle", 2) if encoder.get("use_mid_block", True) else 0,
         generation_decoder_width=decoder["in_channels"],
@@ -83,69 +82,21 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int], *, pool_head: bo
     )
 
 
-def _tower(raw: dict[str, Any], pool_head: bool) -> Any:
-    params = raw["vision_und_enc_config"]["params"]
-    small = raw.get("small_vision_tower")
-    if small is not None:
-        width, depth, heads = small["width"], small["layers"], small["heads"]
-        patch, ratio = small["patch_size"], small.get("mlp_ratio", 4)
-    elif params.get("model_name") in TOWERS:
-        width, depth, heads, patch, ratio = TOWERS[params["model_name"]]
-    else:
-        name = params.get("model_name")
-        raise ValueError(f"vision_und_enc_config names the tower {name!r}; known are {', '.join(TOWERS)}")
-    select = params.get("select_layer", -1)
-    depth = min(depth, depth + select + 1) if select <= 0 else min(depth, select)
-    size = params.get("image_size", 384)
-    return siglip_config(
-        width=width, depth=depth, heads=heads, patch_size=patch, image_size=size, mlp_ratio=ratio, pool_head=pool_head
-    )
-
-
 def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaConfig) -> None:
     """What our g_enc and g_dec take for granted, checked with the values of the file."""
-    same = [
-        ("vision_gen_enc_config.kernel_size", encoder.get("kernel_size", 7), encoder["stride"]),
-        ("vision_gen_enc_config.padding", encoder.get("padding") or 0, 0),
-        ("vision_gen_enc_config.hidden_size", encoder["hidden_size"], llm.hidden_size),
-        ("vision_gen_dec_config.hidden_size", decoder["hidden_size"], llm.hidden_size),
-        ("vision_gen_dec_config.out_channels", decoder["out_channels"], encoder["input_channels"]),
-        ("vision_gen_dec_config.block_out_channels", decoder["block_out_channels"], encoder["block_out_channels"]),
-        ("vision_gen_dec_config.upsamples", decoder["upsamples"], encoder["stride"].bit_length() - 1),
-        ("vision_gen_dec_config.norm_eps", decoder.get("norm_eps", 1e-6), encoder.get("norm_eps", 1e-6)),
-        ("vision_gen_dec_config.use_bias", decoder.get("use_bias", True), encoder.get("use_bias", True)),
-    ]
-    for name, found, wanted in same:
-        if found != wanted:
-            raise ValueError(f"{name} amounts to {found!r}; the network's other parts need {wanted!r}")
-
-
-def llm_extras(llm: LlamaConfig) -> dict[str, Any]:
-    """What the LLM has beside the released fields, where it differs from their defaults."""
-    extras: dict[str, Any] = {}
-    if llm.rms_norm_eps != 1e-6:
-        extras["rms_norm_eps"] = llm.rms_norm_eps
-    if llm.tie_word_embeddings:
-        extras["tie_word_embeddings"] = True
-    if llm.head_dim != llm.hidden_size // llm.num_attention_heads:
-        extras["head_dim"] = llm.head_dim
-    rope = llm.rope_parameters or {}
-    if rope.get("rope_theta", 10000.0) != 10000.0:
-        extras["rope_theta"] = rope["rope_theta"]
-    return extras
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one of our parameters lies in the official layout.
-
-    Attributes:
-        names: official tensors, concatenated along their first axis.
-        third: which third of the rows is meant (0, 1, 2: query, key, value), or None for all of them.
-    """
-
-    names: tuple[str, ...]
-    third: int | None = None
+    check_same(
+        [
+            ("vision_gen_enc_config.kernel_size", encoder.get("kernel_size", 7), encoder["stride"]),
+            ("vision_gen_enc_config.padding", encoder.get("padding") or 0, 0),
+            ("vision_gen_enc_config.hidden_size", encoder["hidden_size"], llm.hidden_size),
+            ("vision_gen_dec_config.hidden_size", decoder["hidden_size"], llm.hidden_size),
+            ("vision_gen_dec_config.out_channels", decoder["out_channels"], encoder["input_channels"]),
+            ("vision_gen_dec_config.block_out_channels", decoder["block_out_channels"], encoder["block_out_channels"]),
+            ("vision_gen_dec_config.upsamples", decoder["upsamples"], encoder["stride"].bit_length() - 1),
+            ("vision_gen_dec_config.norm_eps", decoder.get("norm_eps", 1e-6), encoder.get("norm_eps", 1e-6)),
+            ("vision_gen_dec_config.use_bias", decoder.get("use_bias", True), encoder.get("use_bias", True)),
+        ]
+    )
 
 
 TOWER = "vision_und_enc_model.vision_tower."
@@ -184,19 +135,6 @@ GENERATION_PARTS = (
     (".modulation.", ".cond_embeds_mapper."),
     (".conv.", ".unpatch_conv."),
 )
-THIRDS = {".self_attn.q_proj.": 0, ".self_attn.k_proj.": 1, ".self_attn.v_proj.": 2}
-
-
-def renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
-    """A name with the first prefix that fits replaced.
-
-    Raises:
-        KeyError: if none does.
-    """
-    for ours, theirs in prefixes:
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    raise KeyError(name)
 
 
 def source(name: str) -> Source:
@@ -221,3 +159,55 @@ def _tower_source(official: str) -> Source:
     for ours, theirs in TOWER_PARTS:
         official = official.replace(ours, theirs)
     return Source((official,))
+
+
+# --- the configuration back -----------------------------------------------------------------------------------------
+
+
+def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
+    """The released form of `config.json`; a tower that has no released name is spelled out as the golden ones are."""
+    llm, vision = config.text_config, config.vision_config
+    width, patch = config.generation_encoder_width, config.latent_patch_size
+    shared = {
+        "block_out_channels": [width],
+        "hidden_size": llm.hidden_size,
+        "norm_eps": config.generation_norm_eps,
+        "use_bias": config.generation_use_bias,
+    }
+    encoder = {
+        **shared,
+        "elementwize_affine": True,
+        "input_channels": config.latent_channels,
+        "kernel_size": patch,
+        "layers_in_middle": max(config.generation_encoder_depth, 1),
+        "num_extra_tensors": 5,
+        "padding": 0,
+        "stride": patch,
+        "use_mid_block": config.generation_encoder_depth > 0,
+    }
+    decoder = {
+        **shared,
+        "elementwise_affine": True,
+        "in_channels": config.generation_decoder_width,
+        "layers_in_middle": max(config.generation_decoder_depth, 1),
+        "out_channels": config.latent_channels,
+        "upsamples": patch.bit_length() - 1,
+        "use_mid_block": config.generation_decoder_depth > 0,
+    }
+    tower, spelled = official_tower(vision, vision.intermediate_size / vision.hidden_size)
+    if config.latent_downscale != 8:
+        spelled["small_latent_downscale"] = config.latent_downscale
+    blocks = {
+        "vision_und_enc_config": ("vision_und_enc", tower),
+        "vision_gen_enc_config": ("vision_gen_enc", dict(sorted(encoder.items()))),
+        "vision_gen_dec_config": ("vision_gen_dec", dict(sorted(decoder.items()))),
+    }
+    return parts.official_config(llm, dtype, CLASSES, blocks, spelled)
+
+
+def write(config: JanusFlowConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
+    """Everything but the weights."""
+    write_official(official_config(config, dtype), processor, folder)
+
+
+LAYOUT = Layout("official", lambda raw, files: is_official(raw), read_config, source=source, write=write, released=True)

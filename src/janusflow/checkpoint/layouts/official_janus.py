@@ -1,18 +1,30 @@
 """The official layout of Janus and Janus-Pro: how released `config.json` and names translate into transformers' Janus.
 
 transformers' network has no attention-pool head in SigLIP and no usage statistics in the codebook; both are stored but
-unused, and `UNUSED` names them. The small golden checkpoints spell tower and codec out in `small_vision_tower` and
-`small_vq`, which a released one has not.
+unused, and `UNUSED` names them. The small golden checkpoints spell the codec out in `small_vq`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
-from janusflow.checkpoint.layouts.official import LLM_FIELDS, THIRDS, TOWERS, Source, llm_extras, renamed
+from janusflow.checkpoint.layouts import official_parts as parts
+from janusflow.checkpoint.layouts.official_parts import (
+    THIRDS,
+    check_classes,
+    check_same,
+    official_tower,
+    read_tower,
+    renamed,
+    write_official,
+)
+from janusflow.families.layout import Layout, Source
+from janusflow.processing.processor import JanusFlowProcessor
 
 CLASSES = {
     "vision_config": "CLIPVisionTower",
@@ -30,25 +42,23 @@ RELEASED_VQ = {  # VQ-16 of LlamaGen
 }
 
 
-def is_official_janus(raw: dict[str, Any]) -> bool:
+def is_official_janus(raw: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is that of an official Janus or Janus-Pro checkpoint."""
     return raw.get("model_type") == "multi_modality" and "gen_vision_config" in raw
 
 
-def read_config(raw: dict[str, Any], token_ids: dict[str, int]) -> JanusConfig:
+def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None) -> JanusConfig:
     """transformers' configuration from an official `config.json`.
 
     Args:
         raw: the parsed file.
         token_ids: ids of the tokenizer's special tokens; the official layout keeps them there alone.
+        names: of the stored tensors; they do not matter here.
 
     Raises:
         ValueError: naming the block and what it holds, if it is not one that Janus has.
     """
-    for block, known in CLASSES.items():
-        found = raw.get(block, {}).get("cls")
-        if found is None or known not in str(found):
-            raise ValueError(f"{block}.cls is {found!r}; Janus has {known!r}")
+    check_classes(raw, CLASSES, "Janus")
     llm = LlamaConfig(**{"tie_word_embeddings": False, **raw["language_config"]})
     aligner, gen_aligner = raw["aligner_config"]["params"], raw["gen_aligner_config"]["params"]
     head, codes = raw["gen_head_config"]["params"], raw["gen_vision_config"]["params"]
@@ -76,21 +86,12 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int]) -> JanusConfig:
 
 
 def _tower(raw: dict[str, Any], aligner: dict[str, Any]) -> dict[str, Any]:
-    params, small = raw["vision_config"]["params"], raw.get("small_vision_tower")
-    name = params.get("model_name")
-    if small is not None:
-        width, depth, heads = small["width"], small["layers"], small["heads"]
-        patch, ratio = small["patch_size"], small.get("mlp_ratio", 4)
-    elif name in TOWERS:
-        width, depth, heads, patch, ratio = TOWERS[name]
-    else:
-        raise ValueError(f"vision_config names the tower {name!r}; known are {', '.join(TOWERS)}")
-    select, size = params.get("select_layer", -1), params.get("image_size", 384)
+    width, depth, heads, patch, ratio, size = read_tower(raw, "vision_config")
     if aligner["input_dim"] != width:
         raise ValueError(f"aligner_config takes width {aligner['input_dim']}, but the tower has {width}")
     return JanusVisionConfig(
         hidden_size=width,
-        num_hidden_layers=min(depth, depth + select + 1) if select <= 0 else min(depth, select),
+        num_hidden_layers=depth,
         num_attention_heads=heads,
         image_size=size,
         patch_size=patch,
@@ -105,19 +106,18 @@ def _check_shapes(
     aligner: dict[str, Any], gen_aligner: dict[str, Any], head: dict[str, Any], codes: dict[str, Any], llm: LlamaConfig
 ) -> None:
     """What transformers' network takes for granted, checked with the values of the file."""
-    same = [
-        ("aligner_config.projector_type", aligner.get("projector_type"), "mlp_gelu"),
-        ("gen_aligner_config.projector_type", gen_aligner.get("projector_type"), "mlp_gelu"),
-        ("aligner_config.n_embed", aligner["n_embed"], llm.hidden_size),
-        ("gen_aligner_config.n_embed", gen_aligner["n_embed"], llm.hidden_size),
-        ("gen_aligner_config.input_dim", gen_aligner["input_dim"], codes["n_embed"]),
-        ("gen_head_config.n_embed", head["n_embed"], llm.hidden_size),
-        ("gen_head_config.image_token_embed", head["image_token_embed"], gen_aligner["n_embed"]),
-        ("gen_head_config.image_token_size", head["image_token_size"], codes["image_token_size"]),
-    ]
-    for name, found, wanted in same:
-        if found != wanted:
-            raise ValueError(f"{name} is {found!r}; the network's other parts need {wanted!r}")
+    check_same(
+        [
+            ("aligner_config.projector_type", aligner.get("projector_type"), "mlp_gelu"),
+            ("gen_aligner_config.projector_type", gen_aligner.get("projector_type"), "mlp_gelu"),
+            ("aligner_config.n_embed", aligner["n_embed"], llm.hidden_size),
+            ("gen_aligner_config.n_embed", gen_aligner["n_embed"], llm.hidden_size),
+            ("gen_aligner_config.input_dim", gen_aligner["input_dim"], codes["n_embed"]),
+            ("gen_head_config.n_embed", head["n_embed"], llm.hidden_size),
+            ("gen_head_config.image_token_embed", head["image_token_embed"], gen_aligner["n_embed"]),
+            ("gen_head_config.image_token_size", head["image_token_size"], codes["image_token_size"]),
+        ]
+    )
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def source(name: str) -> Source:
 def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
     """The released form of `config.json`; what has no released name is spelled out as in the golden checkpoints."""
     llm, vision, vq = config.text_config, config.vision_config, config.vq_config
-    name, spelled = _released_tower(vision)
+    tower, spelled = official_tower(vision, vision.mlp_ratio)
     codec = {
         "base_channels": vq.base_channels,
         "channel_multiplier": list(vq.channel_multiplier),
@@ -198,37 +198,26 @@ def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
             },
         ),
         "gen_vision_config": ("gen_vision", {"image_token_size": vq.num_embeddings, "n_embed": vq.embed_dim}),
-        "vision_config": (
-            "vision",
-            {"image_size": vision.image_size, "model_name": name, "select_feature": "same", "select_layer": -1},
-        ),
+        "vision_config": ("vision", tower),
     }
-    return {
-        "architectures": ["MultiModalityCausalLM"],
-        "model_type": "multi_modality",
-        "torch_dtype": dtype,
-        "language_config": {
-            "model_type": "llama",
-            **{field: getattr(llm, field) for field in LLM_FIELDS},
-            "torch_dtype": dtype,
-            **llm_extras(llm),
-        },
-        **{
-            block: {"cls": CLASSES[block], "model_type": kind, "params": params}
-            for block, (kind, params) in blocks.items()
-        },
-        **spelled,
-    }
+    return parts.official_config(llm, dtype, CLASSES, blocks, spelled)
 
 
 def _projector(depth: int, width: int, to: int) -> dict[str, Any]:
     return {"depth": depth, "input_dim": width, "n_embed": to, "projector_type": "mlp_gelu"}
 
 
-def _released_tower(vision: JanusVisionConfig) -> tuple[str, dict[str, Any]]:
-    sizes = (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size)
-    for name, (*known, ratio) in TOWERS.items():
-        if sizes == tuple(known) and vision.mlp_ratio == ratio and name.endswith(f"_{vision.image_size}"):
-            return name, {}
-    spelled = dict(zip(("width", "layers", "heads", "patch_size"), sizes, strict=True))
-    return "siglip_large_patch16_384", {"small_vision_tower": {**spelled, "mlp_ratio": vision.mlp_ratio}}
+def write(config: JanusConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
+    """Everything but the weights."""
+    write_official(official_config(config, dtype), processor, folder)
+
+
+LAYOUT = Layout(
+    "official",
+    lambda raw, files: is_official_janus(raw),
+    read_config,
+    source=source,
+    write=write,
+    released=True,
+    unused=UNUSED,
+)

@@ -14,7 +14,7 @@ import os
 import pickle
 import pickletools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from janusflow.arguments import shortened
+from janusflow.families.layout import Layout
 from janusflow.offline import first_line
 
 T = TypeVar("T")
@@ -282,6 +283,16 @@ class Stored:
 def is_paddle(file: Path) -> bool:
     """Whether a weight file is one of PaddlePaddle's, whole or a shard."""
     return file.suffix == Path(FILE).suffix
+
+
+def paddle_layout(official: Layout) -> Layout:
+    """The layout in which Paddle keeps a family's released weights: the official one in other files, only read."""
+    return replace(
+        official,
+        name="paddle",
+        detect=lambda raw, files: any(map(is_paddle, files[:1])) and official.detect(raw, files),
+        write=None,
+    )
 
 
 def read_pdparams(file: Path) -> dict[str, Stored]:

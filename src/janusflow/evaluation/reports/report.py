@@ -116,7 +116,7 @@ def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
     """
     folder = find_folder(model).absolute()
     found = [file for pattern in WEIGHTS for file in folder.rglob(pattern)]
-    if draws and vae is None and not (folder / "vae").is_dir() and open_checkpoint(folder).family == "JanusFlow":
+    if draws and vae is None and not (folder / "vae").is_dir() and open_checkpoint(folder).family.separate_vae:
         vae = DEFAULT_VAE
     return sorted({*found, *(vae_weights(vae) if draws and vae else ())})
 

@@ -176,8 +176,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
 def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
     """Every argument that outputs are made with, those that nobody told among them, and where they are made."""
     from janusflow.engine.understanding import Decoding
-    from janusflow.pipelines.janus import Janus
-    from janusflow.pipelines.janusflow import JanusFlow
+    from janusflow.pipelines.base import pipeline_of
 
     try:
         checkpoint = open_checkpoint(request.model)
@@ -185,7 +184,7 @@ def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     if benchmark.draws:
-        drawing = signature((Janus if checkpoint.family == "Janus" else JanusFlow).generate).parameters
+        drawing = signature(pipeline_of(checkpoint.family).generate).parameters
         found |= {name: one.default for name, one in drawing.items() if name not in RESERVED}
     if benchmark.asks or not benchmark.draws:
         found |= {field.name: field.default for field in fields(Decoding)}

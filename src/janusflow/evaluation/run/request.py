@@ -129,10 +129,10 @@ def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
         ValueError: naming the first of them, and what there is.
     """
     from janusflow.engine.understanding import Decoding
-    from janusflow.pipelines.janus import Janus
-    from janusflow.pipelines.janusflow import JanusFlow
+    from janusflow.families import families
+    from janusflow.pipelines.base import pipeline_of
 
-    drawing = {**signature(JanusFlow.generate).parameters, **signature(Janus.generate).parameters}
+    drawing = {name: None for one in families().values() for name in signature(pipeline_of(one).generate).parameters}
     known = [name for name in drawing if name not in RESERVED] if kind.draws else []
     known += Decoding.__dataclass_fields__ if kind.asks or not kind.draws else []
     unknown = next((name for name in options if name not in known), None)

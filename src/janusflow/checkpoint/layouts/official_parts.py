@@ -1,0 +1,191 @@
+"""What the official layouts of JanusFlow and Janus have in common: LLM, SigLIP tower, names, the processor's files.
+
+A released checkpoint names its SigLIP tower; the small golden ones spell its sizes out in `small_vision_tower`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig
+
+from janusflow.folders import read_json
+from janusflow.processing.processor import JanusFlowProcessor
+
+TOWERS = {  # model_name -> width, depth, heads, patch size, MLP ratio
+    "siglip_large_patch16_384": (1024, 24, 16, 16, 4.0),
+    "siglip_large_patch16_256": (1024, 24, 16, 16, 4.0),
+    "siglip_so400m_patch14_384": (1152, 27, 16, 14, 3.7362),
+    "siglip_so400m_patch14_224": (1152, 27, 16, 14, 3.7362),
+}
+LLM_FIELDS = (  # of `language_config` in released files
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
+THIRDS = {".self_attn.q_proj.": 0, ".self_attn.k_proj.": 1, ".self_attn.v_proj.": 2}
+
+
+def check_classes(raw: dict[str, Any], classes: dict[str, str], family: str) -> None:
+    """Compare the class that each block of `config.json` names with the family's.
+
+    Raises:
+        ValueError: naming the block and what it holds.
+    """
+    for block, known in classes.items():
+        found = raw.get(block, {}).get("cls")
+        if found is None or known not in str(found):
+            raise ValueError(f"{block}.cls is {found!r}; {family} has {known!r}")
+
+
+def check_same(found: Sequence[tuple[str, Any, Any]]) -> None:
+    """Compare values of the file, (name, value, what the other parts need), with what the network takes for granted.
+
+    Raises:
+        ValueError: for the first that differs.
+    """
+    for name, value, wanted in found:
+        if value != wanted:
+            raise ValueError(f"{name} amounts to {value!r}; the network's other parts need {wanted!r}")
+
+
+def read_tower(raw: dict[str, Any], block: str) -> tuple[int, int, int, int, float, int]:
+    """Width, depth, heads, patch size, MLP ratio and picture size of the SigLIP tower in a block of `config.json`.
+
+    Raises:
+        ValueError: for a tower of an unknown name.
+    """
+    params, small = raw[block]["params"], raw.get("small_vision_tower")
+    name = params.get("model_name")
+    if small is not None:
+        width, depth, heads = small["width"], small["layers"], small["heads"]
+        patch, ratio = small["patch_size"], small.get("mlp_ratio", 4)
+    elif name in TOWERS:
+        width, depth, heads, patch, ratio = TOWERS[name]
+    else:
+        raise ValueError(f"{block} names the tower {name!r}; known are {', '.join(TOWERS)}")
+    select = params.get("select_layer", -1)
+    depth = min(depth, depth + select + 1) if select <= 0 else min(depth, select)
+    return width, depth, heads, patch, ratio, params.get("image_size", 384)
+
+
+def official_tower(vision: Any, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters of a tower in `config.json`, and its sizes spelled out where no released one has them."""
+    sizes = (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size)
+    name, spelled = (
+        "siglip_large_patch16_384",
+        dict(zip(("width", "layers", "heads", "patch_size"), sizes, strict=True)),
+    )
+    more = {"small_vision_tower": {**spelled, "mlp_ratio": int(ratio) if ratio == int(ratio) else ratio}}
+    for known, (*released, width) in TOWERS.items():
+        same = int(sizes[0] * width) == round(sizes[0] * ratio)
+        if sizes == tuple(released) and same and known.endswith(f"_{vision.image_size}"):
+            name, more = known, {}
+    return {"image_size": vision.image_size, "model_name": name, "select_feature": "same", "select_layer": -1}, more
+
+
+def official_config(
+    llm: LlamaConfig,
+    dtype: str,
+    classes: dict[str, str],
+    blocks: dict[str, tuple[str, dict[str, Any]]],
+    spelled: dict[str, Any],
+) -> dict[str, Any]:
+    """The released form of `config.json`.
+
+    Args:
+        llm: the language model.
+        dtype: of the weights.
+        classes: of the blocks.
+        blocks: name to model type and parameters.
+        spelled: what has no released name.
+    """
+    fields = {field: getattr(llm, field) for field in LLM_FIELDS}
+    return {
+        "architectures": ["MultiModalityCausalLM"],
+        "model_type": "multi_modality",
+        "torch_dtype": dtype,
+        "language_config": {"model_type": "llama", **fields, "torch_dtype": dtype, **_extras(llm)},
+        **{
+            block: {"cls": classes[block], "model_type": kind, "params": params}
+            for block, (kind, params) in blocks.items()
+        },
+        **spelled,
+    }
+
+
+def _extras(llm: LlamaConfig) -> dict[str, Any]:
+    """What the LLM has beside the released fields, where it differs from their defaults."""
+    extras: dict[str, Any] = {}
+    if llm.rms_norm_eps != 1e-6:
+        extras["rms_norm_eps"] = llm.rms_norm_eps
+    if llm.tie_word_embeddings:
+        extras["tie_word_embeddings"] = True
+    if llm.head_dim != llm.hidden_size // llm.num_attention_heads:
+        extras["head_dim"] = llm.head_dim
+    rope = llm.rope_parameters or {}
+    if rope.get("rope_theta", 10000.0) != 10000.0:
+        extras["rope_theta"] = rope["rope_theta"]
+    return extras
+
+
+def renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
+    """A name with the first prefix that fits replaced.
+
+    Raises:
+        KeyError: if none does.
+    """
+    for ours, theirs in prefixes:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise KeyError(name)
+
+
+def write_official(raw: dict[str, Any], processor: JanusFlowProcessor, folder: Path) -> None:
+    """`config.json`, and the processor's files with the fields of released ones.
+
+    The tokenizer's class is one of older transformers.
+    """
+    text, image = processor.text, processor.image
+    processor.save_pretrained(folder)
+    text_fields = {
+        "add_special_token": False,
+        "ignore_id": -100,
+        "image_tag": text.image_tag,
+        "image_start_tag": text.image_start_tag,
+        "image_end_tag": text.image_end_tag,
+        "mask_prompt": True,
+        "num_image_tokens": text.num_image_tokens,
+        "processor_class": "VLChatProcessor",
+        "sft_format": text.sft_format,
+        "system_prompt": text.system_prompt,
+    }
+    image_fields = {
+        "background_color": list(image.background),
+        "do_normalize": image.do_normalize,
+        "image_mean": list(image.image_mean),
+        "image_processor_type": "VLMImageProcessor",
+        "image_size": image.image_size,
+        "image_std": list(image.image_std),
+        "min_size": image.min_size,
+        "processor_class": "VLChatProcessor",
+        "rescale_factor": image.rescale_factor,
+    }
+    special = dict(processor.tokenizer.special_tokens_map)
+    tokenizer = {**read_json(folder / "tokenizer_config.json"), **special, "tokenizer_class": "LlamaTokenizerFast"}
+    files = {
+        "config.json": raw,
+        "processor_config.json": text_fields,
+        "preprocessor_config.json": image_fields,
+        "special_tokens_map.json": special,
+        "tokenizer_config.json": tokenizer,
+    }
+    for name, values in files.items():
+        (folder / name).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

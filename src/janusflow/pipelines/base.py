@@ -1,0 +1,174 @@
+"""What the public face of every family has: opening, describing and uploading a model, and talking with it.
+
+model = Pipeline.from_pretrained("tiny")  # gives a JanusFlow, because the checkpoint is one
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from janusflow.arguments import checked_names, quoted
+from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint, quantization
+from janusflow.checkpoint.hub import push_to_hub
+from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
+from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
+from janusflow.families import Family, family_of
+from janusflow.pipelines.conversation import Conversational
+from janusflow.processing.processor import JanusFlowProcessor
+from janusflow.progress import progress_bar
+
+
+class Pipeline(Conversational):
+    """A network with its processor.
+
+    A family's own class adds `generate`, and overrides what is different there.
+
+    Args:
+        network: the weights.
+        processor: tokenizer, templates and picture preprocessing.
+    """
+
+    network: Any
+    takes_adapters: ClassVar = False
+    sampling: ClassVar[
+        tuple[str, ...]
+    ] = ()  # arguments of `generate` that a picture depends on, beside prompt and seed
+
+    def __init__(self, network: Any, processor: JanusFlowProcessor) -> None:
+        self.network, self.processor = network, processor
+        self.origin: Checkpoint | None = None
+        self.quantized = False
+
+    @classmethod
+    @checked_names
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path = "tiny",
+        *,
+        vae: str | Path | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        adapter: str | Path | None = None,
+        sft_format: str | None = None,
+        quantize: str | None = None,
+        progress: bool = True,
+    ) -> Self | Any:
+        """Opens a checkpoint of any family in any of its layouts: ours, the official one, PaddleNLP's, transformers'.
+
+        What it gives is the family's pipeline: a `JanusFlow` for JanusFlow, whichever class is asked, and a
+        `janusflow.pipelines.janus.Janus`, which has the same methods, for Janus and Janus-Pro.
+
+        Args:
+            path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
+            vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, and
+                stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
+            dtype: "auto" (what the checkpoint asks for; bfloat16 with 4 bits), "float32", "bfloat16" or a torch dtype.
+            device: "auto" (the best one here), or a torch device.
+            adapter: a folder or hub id of low-rank adapters to put into the network; see `JanusFlow.load_adapters`.
+            sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
+            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, to run them only; needs torchao.
+            progress: whether to show a bar while large weights load.
+
+        Raises:
+            ValueError: one sentence on what is missing, damaged or unknown.
+        """
+        place = resolve_device(device)
+        checkpoint = open_checkpoint(path_or_id)
+        if vae is not None:
+            try:
+                vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
+            except OSError as error:  # longer than any path
+                raise ValueError(f"vae is {quoted(str(vae))}; {error.strerror}") from error
+        processor = open_processor(checkpoint, sft_format=sft_format)
+        if quantize is not None:
+            quantization.check(quantize)
+            if adapter is not None:
+                raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
+        family, own = checkpoint.family, pipeline_of(checkpoint.family)
+        for name, given, taken in (("vae", vae, family.separate_vae), ("adapter", adapter, own.takes_adapters)):
+            if given is not None and not taken:
+                raise ValueError(f"{checkpoint.folder} is a {family.name} model, which takes no {name}; leave it out")
+        stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow with 4 bits
+        kind = resolve_dtype(dtype, stored)
+        warn_if_slow(kind, place)
+        with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
+            network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
+        network.generation_config = set_special_tokens(network.config, processor)
+        if quantize is not None:
+            quantization.quantize(network, quantize)
+        parts = {"folder": checkpoint.folder, "vae": vae} if family.separate_vae else {}
+        model: Any = (cls if issubclass(cls, own) else own).assemble(network, processor, **parts)
+        model.origin, model.quantized = checkpoint, quantize is not None
+        asked = {"vae": None if vae is None else str(vae)} if family.separate_vae else {}
+        model.opened = {"name": str(path_or_id), **asked, "quantize": quantize}
+        return model if adapter is None else model.load_adapters(adapter)
+
+    @classmethod
+    def assemble(cls, *parts: Any, **vae: Any) -> Self:
+        """A pipeline of opened parts.
+
+        Args:
+            *parts: network and processor.
+            **vae: of families with a separate one: `folder`, the checkpoint's or None, and `vae`, the one asked for.
+        """
+        return cls(*parts, **vae)
+
+    @property
+    def family(self) -> Family:
+        """Of the network."""
+        return family_of(self.network.config)
+
+    @abstractmethod
+    def generate(self, *args: Any, **settings: Any) -> Any:
+        """Generates pictures of prompts; see the family's own class."""
+
+    def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of `generate` for one prompt with every default, checked before anything is made.
+
+        Args:
+            prompt: of a picture.
+            settings: those that are given; None is the default.
+
+        Raises:
+            ValueError: for a value that is not allowed, or a prompt that does not fit into the context.
+        """
+        known = signature(self.generate).parameters
+        names = [name for name in self.sampling if name in known]
+        return {name: known[name].default if settings.get(name) is None else settings[name] for name in names}
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a folder that `from_pretrained` opens."""
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes, and a model card; see `janusflow.checkpoint.hub.push_to_hub`."""
+        return push_to_hub(self, repo_id, **options)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves everything to a device, to stay there."""
+        self._computes_on = None
+        self.network.to(resolve_device(device))
+        return self
+
+    def _part(self, part: str) -> nn.Module:
+        network: nn.Module = self.network
+        return network
+
+    def _check_savable(self) -> None:
+        if self.quantized:
+            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
+
+
+def pipeline_of(family: Family) -> type[Pipeline]:
+    """The pipeline of a family."""
+    found: type[Pipeline] = resolve_name(family.pipeline)
+    return found
