@@ -18,13 +18,15 @@ from torch import nn
 
 from janusflow.arguments import checked_names, quoted
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint, quantization
+from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.hub import push_to_hub
 from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
 from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
 from janusflow.families import Family, family_of
+from janusflow.folders import put_together
 from janusflow.pipelines.conversation import Conversational
 from janusflow.processing.processor import JanusFlowProcessor
-from janusflow.progress import progress_bar
+from janusflow.progress import progress_bar, without_others
 
 
 class Pipeline(Conversational):
@@ -145,9 +147,25 @@ class Pipeline(Conversational):
         names = [name for name in self.sampling if name in known]
         return {name: known[name].default if settings.get(name) is None else settings[name] for name in names}
 
-    @abstractmethod
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a folder that `from_pretrained` opens."""
+        """Writes the model as a folder that `from_pretrained` opens.
+
+        It is written beside its place and then put there; other files of an existing folder stay.
+
+        Raises:
+            ValueError: if the weights are quantized, or the place is a file.
+            OSError: if it cannot be written; what was there is untouched.
+        """
+        if self.quantized:
+            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
+        with put_together(Path(folder)) as beside, without_others():
+            self.network.save_pretrained(beside)
+            self._write_parts(beside)
+            keep_licence(beside, self.origin, Path(folder))
+
+    def _write_parts(self, folder: Path) -> None:
+        """What is saved next to the network."""
+        self.processor.save_pretrained(folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads what `save_pretrained` writes, and a model card; see `janusflow.checkpoint.hub.push_to_hub`."""
@@ -162,10 +180,6 @@ class Pipeline(Conversational):
     def _part(self, part: str) -> nn.Module:
         network: nn.Module = self.network
         return network
-
-    def _check_savable(self) -> None:
-        if self.quantized:
-            raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
 
 
 def pipeline_of(family: Family) -> type[Pipeline]:

@@ -19,13 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from janusflow.arguments import UnknownArgumentError, unknown_argument, whole_number
-from janusflow.checkpoint.card import keep_licence
 from janusflow.checkpoint.convert import write_extras
 from janusflow.device import CPU
 from janusflow.engine.generation import as_pictures, check_request, choose_seeds
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd, TokenSettings
 from janusflow.engine.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
-from janusflow.folders import put_together
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import sign
@@ -46,19 +44,10 @@ class Janus(Pipeline):
     network: JanusForConditionalGeneration
     sampling = tuple(TokenSampling.__dataclass_fields__)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the layout of the transformers library, which `from_pretrained` and transformers' own classes open.
-
-        Raises:
-            ValueError: if the place is a file, or the weights are quantized.
-        """
-        self._check_savable()
-        with put_together(Path(folder)) as beside:
-            self.network.save_pretrained(beside)
-            write_transformers_processor(self.processor, beside)
-            keep_licence(beside, self.origin, Path(folder))
-            if self.origin is not None and self.origin.folder.is_dir():
-                write_extras(self.origin, beside)
+    def _write_parts(self, folder: Path) -> None:
+        write_transformers_processor(self.processor, folder)
+        if self.origin is not None and self.origin.folder.is_dir():
+            write_extras(self.origin, folder)
 
     def _part(self, part: str) -> nn.Module:
         return self.network if part == "network" else self.network.model.vqmodel

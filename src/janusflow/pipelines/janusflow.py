@@ -21,19 +21,17 @@ from torch import Tensor, nn
 from janusflow.arguments import checked_names, whole_number
 from janusflow.building import BUILDING
 from janusflow.checkpoint.adapters import open_adapters, remove_adapters
-from janusflow.checkpoint.card import keep_licence
 from janusflow.engine import generation
 from janusflow.engine.generation import Sampling
 from janusflow.engine.inpainting import Kept, KnownPicture, known_picture
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd
 from janusflow.engine.size import Size, check_context, check_size
-from janusflow.folders import put_together
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import input_digests, sign
 from janusflow.processing.images import ImageSource
 from janusflow.processing.processor import JanusFlowProcessor
-from janusflow.progress import progress_bar, without_others
+from janusflow.progress import progress_bar
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
 
@@ -128,25 +126,19 @@ class JanusFlow(Pipeline):
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes network, processor and VAE (if it is a local one) as a folder that `from_pretrained` opens.
-
-        It is written beside its place and then put there; other files of an existing folder stay.
+        """See `Pipeline.save_pretrained`. The VAE is saved too if it is a local one.
 
         Raises:
-            ValueError: if the network has adapters (merge or unload them first) or quantized weights, or the place is
-                a file.
-            OSError: if it cannot be written; what was there is untouched.
+            ValueError: also if the network has adapters (merge or unload them first).
         """
         if self.adapters is not None:
             raise ValueError("the network has adapters; merge or unload them before it is saved")
-        self._check_savable()
-        codec = self.codec if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir() else None
-        with put_together(Path(folder)) as beside, without_others():
-            self.network.save_pretrained(beside)
-            self.processor.save_pretrained(beside)
-            if codec is not None:
-                codec.save_pretrained(beside / "vae")
-            keep_licence(beside, self.origin, Path(folder))
+        super().save_pretrained(folder)
+
+    def _write_parts(self, folder: Path) -> None:
+        super()._write_parts(folder)
+        if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir():
+            self.codec.save_pretrained(folder / "vae")
 
     def to(self, device: str | torch.device) -> Self:
         """Moves everything to a device, to stay there."""
