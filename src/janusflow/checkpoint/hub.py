@@ -33,7 +33,7 @@ def push_to_hub(
     """Writes the model into a temporary folder, with its card, and uploads that.
 
     Args:
-        model: a JanusFlow or Janus.
+        model: of any family.
         repo_id: "owner/name"; made if it is not there.
         private: of a new repository.
         token: by default the one that `hf auth login` stored.

@@ -14,6 +14,7 @@ from torch import nn
 from janusflow.arguments import quoted
 from janusflow.building import BUILDING
 from janusflow.extras import require
+from janusflow.families import family_of
 
 KINDS = ("int8", "int4")
 GROUP = 32  # weights of a row that share a scale, in 4 bits
@@ -23,7 +24,7 @@ def quantize(network: Any, kind: str) -> None:
     """Replaces the linear layers' weights in place.
 
     Args:
-        network: a JanusFlow's or Janus's, on the device where it will run.
+        network: of any family, on the device where it will run.
         kind: "int8": all of them, one scale a row; "int4": the LLM's blocks in groups of `GROUP`, the rest in int8.
 
     Raises:
@@ -65,13 +66,11 @@ def _four_bits(network: Any) -> Any:
     return Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False)
 
 
-def _parts(network: Any) -> tuple[nn.Module, list[nn.Module]]:
+def _parts(network: Any) -> tuple[nn.Module, list[nn.ModuleList]]:
     """The LLM's blocks, and the other modules whose linear layers are quantized."""
-    if hasattr(network, "understanding_encoder"):
-        return network.language_model.layers, [network.understanding_encoder, nn.ModuleList([network.lm_head])]
-    model = network.model
-    others = [model.vision_model, model.aligner, model.generation_head, nn.ModuleList([network.lm_head])]
-    return model.language_model.layers, others
+    family = family_of(network.config)
+    others = [nn.ModuleList([network.get_submodule(name)]) for name in family.quantized]
+    return network.get_submodule(family.blocks), others
 
 
 def _linear(module: nn.Module, name: str) -> bool:

@@ -48,6 +48,8 @@ class Family:
         depths: numbers of layers in a configuration, by dotted name, to the least number of tensors of a layer.
         token_ids: field of the configuration to the processor's attribute with the same id.
         text_generation: `processor -> more arguments` of the network's `GenerationConfig`.
+        blocks: submodule of the network with the LLM's blocks.
+        quantized: other submodules whose linear layers are quantized.
         trainable: parts that training may choose to the prefixes of their parameters; empty if it cannot be trained.
         never_run: in names of parameters that no forward pass reads, which stay frozen.
         presets: name to function that makes the configuration of a new network.
@@ -70,6 +72,8 @@ class Family:
     depths: Mapping[str, int] = field(default_factory=dict)
     token_ids: Mapping[str, str] = field(default_factory=lambda: TOKEN_IDS)
     text_generation: Callable[[Any], dict[str, Any]] = lambda processor: {}
+    blocks: str = "language_model.layers"
+    quantized: tuple[str, ...] = ("lm_head",)
     trainable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     never_run: str = "\0"
     presets: Mapping[str, Callable[[], Any]] = field(default_factory=dict)

@@ -88,6 +88,8 @@ FAMILY = Family(
         "guidance_scale": GUIDANCE,
         "generation_kwargs": {"boi_token_id": processor.image_start_id},
     },
+    blocks="model.language_model.layers",
+    quantized=("model.vision_model", "model.aligner", "model.generation_head", "lm_head"),
     licence=DEEPSEEK,
     all_released=True,
     library="transformers",

@@ -77,6 +77,7 @@ FAMILY = Family(
         "begin_image_token_id": "image_start_id",
         "end_image_token_id": "image_end_id",
     },
+    quantized=("understanding_encoder", "lm_head"),
     trainable={
         "aligner": ("understanding_encoder.aligner.", "understanding_encoder.begin_embedding"),
         "generation": ("generation_encoder.", "generation_decoder."),

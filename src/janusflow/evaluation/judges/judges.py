@@ -22,11 +22,11 @@ from janusflow.evaluation.judges.endpoint import EndpointJudge, EndpointOptions
 from janusflow.evaluation.judges.local import FamilyJudge, LocalJudge, LocalOptions
 from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.evaluation.run.records import ESCAPED
+from janusflow.families import find_layout
 from janusflow.reasoning import final_answer
 
 OPENAI = "https://api.openai.com/v1"
 FORM = "openai:MODEL@https://HOST/v1"
-OURS = ("janusflow", "multi_modality", "janus")  # model_type of checkpoints that `JanusFlow.from_pretrained` opens
 
 
 class Judge(Protocol):
@@ -90,7 +90,7 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
     elif spec:
         local = _checked(LocalOptions, options, spec)
         place = spec.removeprefix("janusflow:")
-        ours = place != spec or spec == "tiny" or _model_type(Path(spec).expanduser()) in OURS
+        ours = place != spec or spec == "tiny" or _is_ours(Path(spec).expanduser())
         judge = FamilyJudge(place, local) if ours else LocalJudge(spec, local)
         shape = {"max_tokens": local.max_tokens, "dtype": local.dtype}
     else:
@@ -242,8 +242,9 @@ def _checked(kind: type[Any], options: Mapping[str, Any], spec: str) -> Any:
         raise ValueError(f"judge {quoted(spec)}: option {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def _model_type(folder: Path) -> str:
+def _is_ours(folder: Path) -> bool:
+    """Whether `JanusFlow.from_pretrained` opens the folder."""
     try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+        return find_layout(json.loads((folder / "config.json").read_text(encoding="utf-8"))) is not None
     except (OSError, ValueError, AttributeError):
-        return ""
+        return False
