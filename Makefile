@@ -1,8 +1,13 @@
-# make demo   paints pictures and answers questions with the shipped model
-# make test   runs the tests
+# make demo            generates pictures and answers questions with the shipped model
+# make test            runs the tests
+# make lint            checks style and types
+# make docs            builds the documentation into site/; fails on a broken link or reference
+# make serve-docs      shows the documentation on http://127.0.0.1:8000 and rebuilds it when a file changes
 # make test-versions   runs tests with the oldest and the newest transformers, diffusers, ... that are allowed
-# make check-install   builds the wheel and runs README's quick start on it with core dependencies only
-# The first two make the environment .venv from requirements.lock when it is not there; afterwards they work offline.
+# make check-install   builds wheel and sdist, runs README's quick start on the wheel with core dependencies only, and
+#                      installs each extra but lmms
+# Targets create the environment .venv from requirements.lock if it does not exist; afterwards all but the last two
+# work offline.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +17,7 @@ QUANTIZE := .venv/quantize
 PIP := python -m pip install --quiet --disable-pip-version-check
 HASHED := uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate
 
-.PHONY: demo test test-versions check-install lint format bench lock clean
+.PHONY: demo test test-versions check-install lint format docs serve-docs bench lock clean
 
 demo: $(READY)
 	$(BIN)/janusflow demo --out demo
@@ -39,6 +44,13 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The variable silences an advertisement for another tool.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+serve-docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 bench: $(READY)
 	$(BIN)/janusflow eval tinyworld --set images=1 --option guidance=1.5 --out evaluated/tinyworld
 	$(BIN)/python benchmarks/loading.py
@@ -62,7 +74,7 @@ $(READY): requirements.lock requirements-torch.lock requirements-quantize.lock p
 lock:
 	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
 	.venv.lock/bin/$(PIP) -r requirements-torch.lock
-	.venv.lock/bin/$(PIP) "setuptools>=77" ".[train,eval,ray,dev]"
+	.venv.lock/bin/$(PIP) "setuptools>=77" ".[train,eval,ray,docs,dev]"
 	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip --exclude torch > .venv.lock/pinned
 	.venv.lock/bin/$(PIP) uv
 	.venv.lock/bin/$(HASHED) .venv.lock/pinned -o requirements.lock
@@ -71,4 +83,4 @@ lock:
 	rm -rf .venv.lock
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo build dist site .pytest_cache .ruff_cache .mypy_cache
