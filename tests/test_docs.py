@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import json
 import math
 import re
@@ -109,3 +110,19 @@ def commands(text: str) -> list[str]:
     shown += [" ".join(found.split()) for found in re.findall(r"(?<!`)`(janusflow [^`]+)`(?!`)", text)]
     lines = [line.split("  #")[0].strip() for line in shown]
     return [line.replace("...", "") for line in lines if line.startswith("janusflow ")]
+
+
+def test_the_page_of_the_command_line_has_every_command() -> None:
+    spec = importlib.util.spec_from_file_location("commands", DOCS / "_hooks" / "commands.py")
+    assert spec is not None and spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = hook.on_page_markdown((DOCS / "reference" / "cli.md").read_text(encoding="utf-8"))
+    titles = re.findall(r"^### `janusflow (.*)`$", page, re.MULTILINE)
+    known = typer.main.get_command(app).commands
+    assert titles == [
+        f"{name} {inner}".removesuffix(" run")
+        for name in known
+        for inner in getattr(known[name], "commands", {"run": None})
+    ]
+    assert "[bold]" not in page and "--num-images" in page

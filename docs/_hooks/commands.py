@@ -12,6 +12,10 @@ from janusflow.cli import app
 
 EXAMPLES = re.compile(r"(?:^ *janusflow .*\n+)+", re.MULTILINE)
 
+GROUPS = re.compile(
+    r"^### [^\n]+\n\n[^\n]+\n\n\*\*Usage\*\*:\n\n```console\n[^\n]+ COMMAND \[ARGS\]\.\.\.\n.*?(?=^####)", re.M | re.S
+)
+
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls this for each page."""
@@ -22,8 +26,9 @@ def _commands() -> str:
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="janusflow")
     text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="janusflow", indent=1)
-    text = text.replace("janusflow eval run", "janusflow eval")  # the default command of `eval`
     text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n", "", text)  # cut off at some 50 characters
+    text = GROUPS.sub("", text).replace("#### ", "### ")
+    text = text.replace("janusflow eval run", "janusflow eval")  # the default command of `eval`
     text = re.sub(r"\[bold\](.*?)\[/bold\]", r"**\1**", text)
     return EXAMPLES.sub(_as_code, text)
 
