@@ -11,6 +11,7 @@ EXTRAS = {
     "matplotlib": "eval",
     "openai": "eval",
     "pyarrow": "eval",
+    "resvg_py": "pictograms",
     "ray": "ray",
     "torchao": "quantize",
 }

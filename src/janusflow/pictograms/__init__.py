@@ -1,0 +1,4 @@
+"""Pictograms: emoji and icons that others drew, as a data set of pictures, captions and conversations.
+
+A plug-in: it uses the core's modules, and no core module imports it.
+"""

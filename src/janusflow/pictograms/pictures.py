@@ -1,0 +1,132 @@
+"""The pictures that a data set is made of: drawings in a style, Phosphor's also in a color."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from janusflow.pictograms.catalogue import NAMES, SOURCES, STYLES, Package, Source, Style
+from janusflow.pictograms.download import Downloads
+from janusflow.pictograms.names import Subject, read_names
+from janusflow.pictograms.readers import WEIGHTS, Drawing, read_drawings
+from janusflow.pictograms.render import TINTS
+
+PHOSPHOR = "phosphor"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawing as it is rendered, apart from the background.
+
+    Attributes:
+        drawing: what is drawn.
+        style: how.
+        source: name of the source.
+        tint: name of the color of a one-color drawing, a key of `TINTS`, or "".
+    """
+
+    drawing: Drawing
+    style: Style
+    source: str
+    tint: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """What it shows."""
+        return self.drawing.subject
+
+    @property
+    def weight(self) -> str:
+        """Of Phosphor's lines, or ""."""
+        return self.drawing.weight
+
+    @property
+    def id(self) -> str:
+        """Unique in a data set, and the same in all data sets: `flat/1f98a`, `phosphor/ph-acorn/bold/green`."""
+        return "/".join(part for part in (self.style.name, self.subject.id, self.weight, self.tint) if part)
+
+
+@dataclass
+class Collection:
+    """All drawings of some sources.
+
+    Attributes:
+        names: emoji by id.
+        drawings: by source.
+        skipped: number of files left out, by source and reason.
+        packages: that were read.
+    """
+
+    names: dict[str, Subject]
+    drawings: dict[str, list[Drawing]] = field(default_factory=dict)
+    skipped: dict[str, Counter[str]] = field(default_factory=dict)
+    packages: list[Package] = field(default_factory=list)
+
+    def pictures(self) -> list[Picture]:
+        """All but Phosphor's, whose colors are chosen in `tinted`."""
+        sources = [source for source in SOURCES if source.name in self.drawings and source.style != PHOSPHOR]
+        return [
+            Picture(drawing, STYLES[source.style], source.name)
+            for source in sources
+            for drawing in self.drawings[source.name]
+        ]
+
+    def icons(self) -> dict[str, dict[str, Drawing]]:
+        """Phosphor's drawings by subject and weight; only subjects that have all weights."""
+        found: dict[str, dict[str, Drawing]] = defaultdict(dict)
+        for drawing in self.drawings.get(PHOSPHOR, []):
+            found[drawing.subject.id][drawing.weight] = drawing
+        return {icon: weights for icon, weights in sorted(found.items()) if len(weights) == len(WEIGHTS)}
+
+
+def collect(styles: Sequence[str], downloads: Downloads) -> Collection:
+    """Reads the packages of some styles.
+
+    Args:
+        styles: names of `STYLES`.
+        downloads: where packages come from.
+
+    Raises:
+        ValueError: if a package cannot be downloaded or read.
+    """
+    collection = Collection(read_names(downloads.fetch(NAMES)), packages=[NAMES])
+    for source in sources_of(styles):
+        skipped = collection.skipped.setdefault(source.name, Counter())
+        file = downloads.fetch(source.package)
+        collection.drawings[source.name] = read_drawings(source.reader, file, collection.names, skipped)
+        collection.packages.append(source.package)
+    return collection
+
+
+def sources_of(styles: Sequence[str]) -> list[Source]:
+    """The sources of some styles, in the order of the catalogue."""
+    return [source for source in SOURCES if source.style in styles]
+
+
+def tinted(
+    icons: dict[str, dict[str, Drawing]], *, number: int, seed: int, wanted: dict[str, tuple[str, str]]
+) -> list[Picture]:
+    """Phosphor's icons in some weights and colors.
+
+    Args:
+        icons: by subject and weight.
+        number: of different weights and colors of each subject.
+        seed: decides which.
+        wanted: weight and color by subject that are held out: the picture itself is among those returned, and the same
+            subject in that weight and in that color too.
+    """
+    found = []
+    for icon, weights in icons.items():
+        rng = Random(f"tints/{seed}/{icon}")
+        pairs = [(weight, tint) for weight in weights for tint in TINTS]
+        chosen = rng.sample(pairs, number)
+        if icon in wanted:
+            weight, tint = wanted[icon]
+            others = [(rng.choice([w for w in WEIGHTS if w != weight]), tint)]
+            others.append((weight, rng.choice([name for name in TINTS if name != tint])))
+            chosen = [wanted[icon], *dict.fromkeys([*others, *(pair for pair in chosen if pair != wanted[icon])])]
+            chosen = chosen[: number + 1]
+        found += [Picture(weights[weight], STYLES[PHOSPHOR], PHOSPHOR, tint) for weight, tint in chosen]
+    return found

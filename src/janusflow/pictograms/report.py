@@ -1,0 +1,155 @@
+"""What a data set holds, as `report.json` and `report.md`, and a sheet of subjects by styles.
+
+The numbers are counted in the files that were written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from janusflow.files import write_text
+from janusflow.images import load_image
+from janusflow.pictograms.catalogue import NAMES, SOURCES, STYLES
+from janusflow.pictograms.pictures import Collection
+from janusflow.pictograms.shards import files_of, read_table, skipped_in
+from janusflow.sheet import save_png
+
+SHEET = "sheet.png"
+SHEET_ROWS, CELL, LABEL, HEAD = 12, 72, 150, 22  # subjects, and pixels of a cell, a label and the heading
+COLUMNS = ("id", "style", "source", "group", "background", "variant")
+
+
+def write_report(out: Path, settings: dict[str, Any], collection: Collection) -> dict[str, Any]:
+    """Counts what is in the files of a data set and writes `report.json` and `report.md`.
+
+    Args:
+        out: folder of the data set.
+        settings: of the build.
+        collection: what was read and left out.
+    """
+    shards, other = files_of(out)
+    counts = {"train": _counted(shards), "held_out": _counted([other])}
+    kinds = Counter(read_table(other, ["held_out"])["held_out"].to_pylist())
+    failed = {name: why for file in [*shards, other] for name, why in skipped_in(file).items()}
+    skipped = {name: {why: n for why, n in found.items() if n} for name, found in collection.skipped.items()}
+    incomplete = len({one.subject.id for one in collection.drawings.get("phosphor", [])}) - len(collection.icons())
+    if incomplete:
+        skipped["phosphor"]["subject without all six weights"] = incomplete
+    report = {
+        "pictures": {split: found["pictures"] for split, found in counts.items()},
+        "rows": {split: found["rows"] for split, found in counts.items()},
+        "bytes": sum(file.stat().st_size for file in [*shards, other]),
+        "shards": len(shards),
+        "pictures by style": {split: found["style"] for split, found in counts.items()},
+        "pictures by source": {split: found["source"] for split, found in counts.items()},
+        "pictures by group": {split: found["group"] for split, found in counts.items()},
+        "rows by background": counts["train"]["background"],
+        "held out": dict(kinds),
+        "left out": {name: found for name, found in skipped.items() if found},
+        "not rendered": failed,
+        "packages": {package.name: f"{package.version} {package.integrity}" for package in collection.packages},
+        "licences": {
+            source.name: {"licence": source.licence, "by": source.holder, "stated in": source.origin}
+            for source in SOURCES
+            if source.name in collection.drawings
+        }
+        | {"names": {"licence": "MIT", "by": "Miles Johnson", "stated in": f"LICENSE of {NAMES.name}"}},
+        "settings": settings,
+    }
+    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "report.md", _as_text(report))
+    return report
+
+
+def _counted(files: list[Path]) -> dict[str, Any]:
+    """Pictures by style, source and group, and rows by background."""
+    rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for file in files:
+        table = read_table(file, COLUMNS)
+        for name in COLUMNS:
+            rows[name] += table[name].to_pylist()
+    first = [number for number, variant in enumerate(rows["variant"]) if not variant]
+    found: dict[str, Any] = {"rows": len(rows["id"]), "pictures": len(first)}
+    for name in ("style", "source", "group"):
+        found[name] = dict(Counter(rows[name][number] for number in first).most_common())
+    return found | {"background": dict(Counter(rows["background"]).most_common())}
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    pictures, rows = report["pictures"], report["rows"]
+    lines = [
+        f"# {pictures['train']:,} pictures in {rows['train']:,} rows for training, {pictures['held_out']:,} held out",
+        "",
+        f"{report['settings']['size']} px, {report['shards']} shards, {report['bytes'] / 1e6:.0f} MB.",
+        "",
+    ]
+    for title, key in (
+        ("style", "pictures by style"),
+        ("source", "pictures by source"),
+        ("group", "pictures by group"),
+    ):
+        train, other = report[key]["train"], report[key]["held_out"]
+        lines += [f"| {title} | training | held out |", "| --- | --- | --- |"]
+        lines += [f"| {name} | {train.get(name, 0)} | {other.get(name, 0)} |" for name in {**train, **other}]
+        lines.append("")
+    lines += ["| background | rows |", "| --- | --- |"]
+    lines += [f"| {name} | {count} |" for name, count in report["rows by background"].items()]
+    lines += ["", "| held out because of | pictures |", "| --- | --- |"]
+    lines += [f"| {name} | {count} |" for name, count in report["held out"].items()]
+    lines += ["", "| source | licence | by | stated in |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {one['licence']} | {one['by']} | {one['stated in']} |" for name, one in report["licences"].items()
+    ]
+    lines += ["", "| source | left out | files |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {why} | {n} |" for name, found in report["left out"].items() for why, n in found.items()]
+    lines += ["", f"Not rendered: {len(report['not rendered'])}."]
+    lines += [f"- {name}: {why}" for name, why in report["not rendered"].items()]
+    lines += ["", "The texts of the licences and a notice to keep with data and weights are in `licences/`."]
+    return "\n".join(lines) + "\n"
+
+
+def write_sheet(out: Path) -> None:
+    """Writes `sheet.png`: subjects by styles, those in most styles, with held-out cells framed; and some icons."""
+    shards, other = files_of(out)
+    cells: dict[str, dict[str, tuple[bytes, bool]]] = defaultdict(dict)
+    labels: dict[str, str] = {}
+    for file in [*shards[:4], other]:
+        table = read_table(file, ["image", "style", "subject", "label", "held_out", "variant", "tones"])
+        for row in table.to_pylist():
+            if not row["variant"] and not row["tones"]:
+                labels[row["subject"]] = row["label"]
+                cells[row["subject"]].setdefault(row["style"], (row["image"]["bytes"], bool(row["held_out"])))
+    styles = [name for name in STYLES if any(name in found for found in cells.values())]
+    shared = sorted(cells, key=lambda one: (-len(cells[one]), not any(held for _, held in cells[one].values()), one))
+    chosen = shared[: SHEET_ROWS - 4]
+    for style in styles:
+        chosen += [one for one in shared if style in cells[one] and one not in chosen][
+            : 4 if len(cells) > SHEET_ROWS else 1
+        ]
+    save_png(_sheet(styles, chosen, cells, labels), out / SHEET, {})
+
+
+def _sheet(
+    styles: list[str], chosen: list[str], cells: dict[str, dict[str, tuple[bytes, bool]]], labels: dict[str, str]
+) -> Image.Image:
+    sheet = Image.new("RGB", (LABEL + CELL * len(styles), HEAD + CELL * len(chosen)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for column, style in enumerate(styles):
+        draw.text((LABEL + column * CELL + 4, 4), style, fill="black", font=font)
+    for line, subject in enumerate(chosen):
+        y = HEAD + line * CELL
+        draw.text((4, y + CELL // 2 - 6), labels[subject][:24], fill="black", font=font)
+        for column, style in enumerate(styles):
+            if style not in cells[subject]:
+                continue
+            data, held = cells[subject][style]
+            x = LABEL + column * CELL
+            sheet.paste(load_image(data).resize((64, 64), Image.Resampling.LANCZOS), (x + 4, y + 4))
+            if held:
+                draw.rectangle((x + 1, y + 1, x + CELL - 2, y + CELL - 2), outline="red", width=2)
+    return sheet

@@ -1,0 +1,176 @@
+"""Files of rendered pictures: Parquet shards that training reads, and a Feather file of what is held out.
+
+The held-out pictures are not in a Parquet file, so that `data=FOLDER` never trains on them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from janusflow.files import temporary_path
+from janusflow.pictograms.captions import style_words
+from janusflow.pictograms.phrases import noun, synonyms
+from janusflow.pictograms.pictures import Picture
+from janusflow.pictograms.questions import Turn
+from janusflow.pictograms.render import encoded, render
+
+HELD_OUT = "held_out.feather"
+DICTIONARY = 32 * 2**20  # bytes of different pictures in a shard; the same picture is stored once
+SKIPPED = b"skipped"  # in a file's metadata: what could not be rendered
+TEXTS = (
+    *("text", "conversations", "id", "source", "style", "style_words", "family", "subject", "label", "group"),
+    *("subgroup", "gender", "role", "color", "shape", "weight", "background", "held_out"),
+)
+LISTS = ("captions", "synonyms", "keywords", "tones")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a data set before rendering.
+
+    Attributes:
+        picture: what is rendered.
+        variant: number of the row among those of its picture.
+        background: key of `BACKGROUNDS`.
+        text: the caption that is trained on.
+        captions: all wordings.
+        talk: the conversation.
+        held_out: the kind of combination that is held out, or "".
+    """
+
+    picture: Picture
+    variant: int
+    background: str
+    text: str
+    captions: tuple[str, ...]
+    talk: Sequence[Turn]
+    held_out: str = ""
+
+    def columns(self) -> dict[str, Any]:
+        """The row without its picture, by column: `TEXTS`, `LISTS` and `variant`."""
+        picture, subject = self.picture, self.picture.subject
+        messages = []
+        for number, (question, answer) in enumerate(self.talk):
+            tag = "" if number else "<image>\n"
+            messages += [{"from": "human", "value": tag + question}, {"from": "gpt", "value": answer}]
+        return {
+            "text": self.text,
+            "conversations": json.dumps(messages, ensure_ascii=False),
+            "id": picture.id,
+            "source": picture.source,
+            "style": picture.style.name,
+            "style_words": style_words(picture),
+            "family": picture.style.family,
+            "subject": subject.id,
+            "label": noun(subject),
+            "group": subject.group,
+            "subgroup": subject.subgroup,
+            "gender": subject.gender,
+            "role": subject.role,
+            "color": picture.tint or subject.colour,
+            "shape": subject.shape,
+            "weight": picture.weight,
+            "background": self.background,
+            "held_out": self.held_out,
+            "captions": list(self.captions),
+            "synonyms": synonyms(subject),
+            "keywords": list(subject.keywords),
+            "tones": list(subject.tones),
+            "variant": self.variant,
+        }
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rendered rows.
+
+    Attributes:
+        rows: by column, each with `image`, the bytes of a file.
+        skipped: why rows of a picture are missing, by the picture's id.
+    """
+
+    rows: list[dict[str, Any]]
+    skipped: dict[str, str]
+
+
+def made_of(rows: Sequence[Row], size: int) -> Shard:
+    """Renders rows; each picture once, and on each background once.
+
+    Args:
+        rows: see `Row`.
+        size: side of the pictures in pixels.
+    """
+    order: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        order.setdefault(row.picture.id, []).append(number)
+    made: dict[int, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for name, numbers in order.items():
+        picture = rows[numbers[0]].picture
+        try:
+            rendered = render(picture.drawing.art, size, tint=picture.tint)
+        except (ValueError, OSError) as error:
+            skipped[name] = str(error)
+            continue
+        grounds = {rows[number].background for number in numbers}
+        files = {ground: encoded(rendered.on(ground)) for ground in sorted(grounds)}
+        for number in numbers:
+            made[number] = {"image": files[rows[number].background], **rows[number].columns()}
+    return Shard([made[number] for number in sorted(made)], skipped)
+
+
+def write_shard(file: Path, shard: Shard) -> None:
+    """Writes a shard next to its place and moves it there: Feather for `held_out.feather`, else Parquet."""
+    import pyarrow as pa
+    from pyarrow import feather, parquet
+
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    fields = [("image", image), *((name, pa.string()) for name in TEXTS)]
+    fields += [*((name, pa.list_(pa.string())) for name in LISTS), ("variant", pa.int64())]
+    rows = [{**row, "image": {"bytes": row["image"], "path": None}} for row in shard.rows]
+    metadata = {b"huggingface": json.dumps(_features()).encode(), SKIPPED: json.dumps(shard.skipped).encode()}
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields, metadata=metadata))
+    with temporary_path(file, tidy=False) as beside:
+        if file.suffix == ".feather":
+            feather.write_feather(table, str(beside), compression="zstd")
+        else:
+            parquet.write_table(table, str(beside), compression="zstd", dictionary_pagesize_limit=DICTIONARY)
+        beside.replace(file)
+
+
+def _features() -> dict[str, Any]:
+    """The columns as Hugging Face's `datasets` describes them, so that `image` opens as a picture."""
+    text = {"dtype": "string", "_type": "Value"}
+    features: dict[str, Any] = {"image": {"_type": "Image"}, **dict.fromkeys(TEXTS, text)}
+    features |= {name: {"feature": text, "_type": "List"} for name in LISTS}
+    return {"info": {"features": features | {"variant": {"dtype": "int64", "_type": "Value"}}}}
+
+
+def read_table(file: Path, columns: Sequence[str] | None = None) -> Any:
+    """A file of rows as a pyarrow table.
+
+    Args:
+        file: of `write_shard`.
+        columns: only those.
+    """
+    from pyarrow import feather, parquet
+
+    names = None if columns is None else list(columns)
+    if file.suffix == ".feather":
+        return feather.read_table(str(file), columns=names)
+    return parquet.read_table(str(file), columns=names)
+
+
+def skipped_in(file: Path) -> dict[str, str]:
+    """What a file lacks because it could not be rendered: why, by id."""
+    found: dict[str, str] = json.loads((read_table(file, ["id"]).schema.metadata or {}).get(SKIPPED, b"{}"))
+    return found
+
+
+def files_of(out: Path) -> tuple[list[Path], Path]:
+    """The shards of a data set, and the file of what is held out."""
+    return sorted(out.glob("shard-*.parquet")), out / HELD_OUT
