@@ -26,10 +26,11 @@ from janusflow.pictograms.catalogue import LICENCES, STYLES
 from janusflow.pictograms.download import Downloads
 from janusflow.pictograms.evaluation import write_evaluation
 from janusflow.pictograms.held_out import HeldOut, read_held_out
+from janusflow.pictograms.overview import write_sheet
 from janusflow.pictograms.pictures import PHOSPHOR, Collection, Picture, collect, tinted
 from janusflow.pictograms.questions import Conversations
 from janusflow.pictograms.render import BACKGROUNDS, TINTS
-from janusflow.pictograms.report import write_report, write_sheet
+from janusflow.pictograms.report import write_report
 from janusflow.pictograms.shards import HELD_OUT, Row, made_of, write_shard
 from janusflow.progress import progress_bar
 from janusflow.sheet import make_folder
@@ -125,7 +126,7 @@ def build(out: Path, config: BuildConfig, downloads: Downloads) -> dict[str, Any
     write_text(out / "held_out.json", held_out.as_json())
     shutil.copytree(LICENCES, out / "licences", dirs_exist_ok=True)
     write_evaluation(out, plan.shards, plan.held_out, seed=config.seed)
-    write_sheet(out)
+    write_sheet(out, seed=config.seed)
     return write_report(out, config.settings(), collection)
 
 

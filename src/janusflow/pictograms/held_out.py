@@ -24,7 +24,8 @@ from janusflow.pictograms.render import TINTS
 FILE = Path(__file__).parent / "held_out.json"
 STYLE, TONE, COLOR, GENDER, TINT = "style", "tone", "color", "gender", "tint"
 COUNTS = {STYLE: 250, TONE: 100, COLOR: 6, GENDER: 10, TINT: 150}
-ALIKE = ("component", "flags")  # groups whose pictures hardly differ between styles
+ALIKE = ("component", "flags", "symbols")  # groups whose pictures hardly differ between styles
+REPEATED = (("red", "heart"), ("red", "circle"))  # other subjects look like them: the heart suit, a hollow circle
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,20 @@ def _tones(subjects: Iterable[Subject], rng: Random, count: int, taken: set[str]
 
 
 def _colours(subjects: Iterable[Subject], rng: Random, count: int) -> list[Pair]:
-    """A color of a shape that other shapes have too; at most one of each color."""
+    """A color of a shape that other shapes have too; at most one of each color.
+
+    Squares that come in several sizes, which are black and white ones, stay.
+    """
     shapes: dict[str, set[str]] = defaultdict(set)
+    fit: dict[str, list[str]] = defaultdict(list)
     for subject in subjects:
         if subject.shape:
             shapes[subject.colour].add(subject.shape)
-    common = sorted(colour for colour, found in shapes.items() if len(found) > 1)
-    chosen = [(colour, rng.choice(sorted(shapes[colour]))) for colour in rng.sample(common, count)]
+        if subject.shape and subject.label == f"{subject.colour} {subject.shape}":
+            fit[subject.colour].append(subject.shape)
+    common = sorted(colour for colour in fit if len(shapes[colour]) > 1)
+    left = {colour: sorted(shape for shape in fit[colour] if (colour, shape) not in REPEATED) for colour in common}
+    chosen = [(colour, rng.choice(left[colour])) for colour in rng.sample(common, count)]
     return [Pair(shape, colour, f"{colour} {shape}") for colour, shape in chosen]
 
 

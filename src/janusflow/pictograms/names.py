@@ -32,6 +32,7 @@ COLOURS = (
 SHAPES = ("heart", "circle", "square")
 GENDERS = {"man": "man", "men": "man", "woman": "woman", "women": "woman"}
 HAIR = ("beard", "red hair", "curly hair", "white hair", "bald", "blond hair")  # no roles
+ICONS = "icons"  # group of what is no emoji
 PEOPLE = "person"  # how the subgroups of people begin
 VARIATION = "fe0f"
 FACING = ": facing right"

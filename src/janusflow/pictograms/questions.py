@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from janusflow.pictograms.captions import PLAIN, prompt, style_words, weight_words
-from janusflow.pictograms.names import Subject
+from janusflow.pictograms.names import ICONS, Subject
 from janusflow.pictograms.phrases import noun, synonyms, tone, with_article
 from janusflow.pictograms.pictures import PHOSPHOR, Picture
 
@@ -41,15 +41,17 @@ class Conversations:
     """
 
     def __init__(self, subjects: Sequence[Subject]) -> None:
-        self.names: dict[str, Subject] = {}
+        self.names: dict[str, Subject] = {}  # by noun
         self.near: dict[str, list[str]] = defaultdict(list)
         for subject in subjects:
             name = noun(subject)
             if name not in self.names:
                 self.names[name] = subject
                 self.near[subject.subgroup].append(name)
-        self.all = list(self.names)
-        self.words = {name: _words(name) for name in self.all}
+        self.others: dict[bool, list[str]] = {True: [], False: []}  # icons, and what is no icon
+        for name, subject in self.names.items():
+            self.others[subject.group == ICONS].append(name)
+        self.words = {name: _words(name) for name in self.names}
 
     def talk(self, picture: Picture, rng: Random, background: str = PLAIN) -> list[Turn]:
         """A conversation of some turns, about different things.
@@ -102,9 +104,11 @@ class Conversations:
     def absent(self, subject: Subject, rng: Random) -> str:
         """The name of a subject that is not in pictures of another one; "" if none is found."""
         own = set(_words(noun(subject))).union(*map(_words, (*subject.keywords, *subject.synonyms)))
-        near = self.near.get(subject.subgroup, [])
+        near, pool = self.near.get(subject.subgroup, []), self.others[subject.group == ICONS]
+        if not pool:
+            return ""
         for _ in range(ABSENT_TRIES):
-            name = rng.choice(near if near and rng.random() < NEAR else self.all)
+            name = rng.choice(near if near and rng.random() < NEAR else pool)
             words, other = self.words[name], self.names[name]
             if words <= own or own <= words or (subject.role and other.role == subject.role):
                 continue

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusflow.pictograms.names import Subject, canonical, slug
+from janusflow.pictograms.names import ICONS, Subject, canonical, slug
 
 WEIGHTS = ("thin", "light", "regular", "bold", "fill", "duotone")
 LARGEST_CLIP = 150_000  # characters of an SVG: larger ones take seconds
@@ -115,7 +115,7 @@ def phosphor(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawin
         elif stem.endswith("-logo") or "-logo-" in stem:
             skipped[BRAND] += 1
         else:
-            subject = Subject(f"ph-{stem}", stem.replace("-", " "), group="icons", subgroup="icon")
+            subject = Subject(f"ph-{stem}", stem.replace("-", " "), group=ICONS, subgroup="icon")
             yield Drawing(subject, svg(icons, name), weight)
 
 

@@ -15,7 +15,7 @@ BACKGROUNDS = {
     "light green": (180, 228, 178),
     "light yellow": (252, 240, 164),
     "light pink": (250, 197, 214),
-    "light gray": (205, 208, 212),
+    "light grey": (205, 208, 212),
     "lavender": (211, 197, 242),
 }
 TINTS = {

@@ -1,4 +1,4 @@
-"""What a data set holds, as `report.json` and `report.md`, and a sheet of subjects by styles.
+"""What a data set holds, as `report.json` and `report.md`.
 
 The numbers are counted in the files that were written.
 """
@@ -6,21 +6,15 @@ The numbers are counted in the files that were written.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
-
 from janusflow.files import write_text
-from janusflow.images import load_image
-from janusflow.pictograms.catalogue import NAMES, SOURCES, STYLES
+from janusflow.pictograms.catalogue import NAMES, SOURCES
 from janusflow.pictograms.pictures import Collection
 from janusflow.pictograms.shards import files_of, read_table, skipped_in
-from janusflow.sheet import save_png
 
-SHEET = "sheet.png"
-SHEET_ROWS, CELL, LABEL, HEAD = 12, 72, 150, 22  # subjects, and pixels of a cell, a label and the heading
 COLUMNS = ("id", "style", "source", "group", "background", "variant")
 
 
@@ -111,45 +105,3 @@ def _as_text(report: dict[str, Any]) -> str:
     lines += [f"- {name}: {why}" for name, why in report["not rendered"].items()]
     lines += ["", "The texts of the licences and a notice to keep with data and weights are in `licences/`."]
     return "\n".join(lines) + "\n"
-
-
-def write_sheet(out: Path) -> None:
-    """Writes `sheet.png`: subjects by styles, those in most styles, with held-out cells framed; and some icons."""
-    shards, other = files_of(out)
-    cells: dict[str, dict[str, tuple[bytes, bool]]] = defaultdict(dict)
-    labels: dict[str, str] = {}
-    for file in [*shards[:4], other]:
-        table = read_table(file, ["image", "style", "subject", "label", "held_out", "variant", "tones"])
-        for row in table.to_pylist():
-            if not row["variant"] and not row["tones"]:
-                labels[row["subject"]] = row["label"]
-                cells[row["subject"]].setdefault(row["style"], (row["image"]["bytes"], bool(row["held_out"])))
-    styles = [name for name in STYLES if any(name in found for found in cells.values())]
-    shared = sorted(cells, key=lambda one: (-len(cells[one]), not any(held for _, held in cells[one].values()), one))
-    chosen = shared[: SHEET_ROWS - 4]
-    for style in styles:
-        chosen += [one for one in shared if style in cells[one] and one not in chosen][
-            : 4 if len(cells) > SHEET_ROWS else 1
-        ]
-    save_png(_sheet(styles, chosen, cells, labels), out / SHEET, {})
-
-
-def _sheet(
-    styles: list[str], chosen: list[str], cells: dict[str, dict[str, tuple[bytes, bool]]], labels: dict[str, str]
-) -> Image.Image:
-    sheet = Image.new("RGB", (LABEL + CELL * len(styles), HEAD + CELL * len(chosen)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for column, style in enumerate(styles):
-        draw.text((LABEL + column * CELL + 4, 4), style, fill="black", font=font)
-    for line, subject in enumerate(chosen):
-        y = HEAD + line * CELL
-        draw.text((4, y + CELL // 2 - 6), labels[subject][:24], fill="black", font=font)
-        for column, style in enumerate(styles):
-            if style not in cells[subject]:
-                continue
-            data, held = cells[subject][style]
-            x = LABEL + column * CELL
-            sheet.paste(load_image(data).resize((64, 64), Image.Resampling.LANCZOS), (x + 4, y + 4))
-            if held:
-                draw.rectangle((x + 1, y + 1, x + CELL - 2, y + CELL - 2), outline="red", width=2)
-    return sheet
