@@ -22,6 +22,7 @@ EXTRAS = (
     "peft",
     "pyarrow",
     "ray",
+    "resvg_py",
     "tensorboard",
     "torchao",
     "wandb",

@@ -112,10 +112,12 @@ def _append(address: str, part: Path) -> None:
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            rest = have and answer.status == 206
-            with part.open("ab" if rest else "wb") as file:
+            left = int(answer.headers.get("Content-Length") or 0)
+            with part.open("ab" if have and answer.status == 206 else "wb") as file:
                 while chunk := answer.read(CHUNK):
-                    file.write(chunk)
+                    left -= file.write(chunk)
+        if left > 0:  # `read` with a size does not report it
+            raise ConnectionError("the connection ended early")
     except urllib.error.HTTPError as error:
         if error.code != 416:  # the file is complete, or longer than it should be: its digest tells
             raise
