@@ -71,7 +71,7 @@ def iconify(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing
     """An Iconify set of emoji: by the code points in `chars.json`, or by names where it has no such file."""
     icons, chars = _icons(file), _member(file, "chars.json")
     if not chars:
-        slugs = {slug(subject_name(subject)): code for code, subject in reversed(names.items())}
+        slugs = {slug(subject_name(subject)): code for code, subject in reversed(list(names.items()))}
         chars = {}
         for name in icons["icons"]:
             today = SINCE_RENAMED.get(name) or _TONE_FIRST.sub(r"\1-\3-\2", name.removeprefix("flag-for-"))
