@@ -2,10 +2,10 @@
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/finetune/both.yaml. In the first, by its defaults, what is not a lesson is anchored: the model learns
-what it said itself before (docs/training.md, Fine-tuning). Rounds of recipes/finetune/round.yaml follow it, with the
-checker as judge of what the tuned model draws of the new. In the next run LoRA takes the place of the whole LLM, and in
-the last ones pictures that the model draws before the run, or nothing, that of anchors.
+Runs of recipes/tiny/finetune_both.yaml. In the first, by its defaults, what is not a lesson is anchored: the model
+learns what it said itself before (docs/training.md, Fine-tuning). Rounds of recipes/tiny/finetune_round.yaml follow it,
+with the checker as judge of what the tuned model draws of the new. In the next run LoRA takes the place of the whole
+LLM, and in the last ones pictures that the model draws before the run, or nothing, that of anchors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from janusflow.tinyworld.scenes import COLORS, RESERVED_COLORS, RESERVED_SHAPES,
 from janusflow.training.config import load_config
 from janusflow.training.trainer import train
 
-RECIPES = Path(__file__).parents[1] / "recipes" / "finetune"
+RECIPES = Path(__file__).parents[1] / "recipes" / "tiny"
 RUNS = {
     "with anchors": [],
     "with anchors, LoRA": ["lora.rank=16", "optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
@@ -112,7 +112,7 @@ def another_round(start: str, model: str, out: Path, new: str, number: int) -> s
         f"data.generation.1.images={ROUND_PROMPTS}",
         "data.generation.1.judge=finetuning:right",
     ]
-    return str(train(load_config(RECIPES / "round.yaml", given)))
+    return str(train(load_config(RECIPES / "finetune_round.yaml", given)))
 
 
 def new_tasks(new: str) -> list[Task]:
@@ -204,7 +204,7 @@ def main(
                 tuned = another_round(tuned, model, out, new, turn)
             else:
                 given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", *changes]
-                tuned = str(train(load_config(RECIPES / "both.yaml", given)))
+                tuned = str(train(load_config(RECIPES / "finetune_both.yaml", given)))
             row = f"{name}, {turn} round{'s' * (turn > 1)}" if turn else name
             drawing = JanusFlow.from_pretrained(tuned, dtype=precision)
             rows[row] = examine(drawing, new, prompts, questions, guidance)

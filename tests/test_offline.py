@@ -18,7 +18,7 @@ from transformers import SiglipVisionModel
 from janusflow import JanusFlow
 from janusflow.checkpoint import find_folder
 from janusflow.checkpoint.adapters import open_adapters
-from janusflow.data.rows import SourceConfig, open_rows
+from janusflow.data.sources import file_config
 from janusflow.evaluation.judges.judges import open_judge
 from janusflow.evaluation.vision.clip import Clip
 from janusflow.evaluation.vision.detection import Detector
@@ -54,7 +54,7 @@ def open_codec() -> Any:
         (lambda: JanusFlow.from_pretrained("some/model"), "model 'some/model' is neither"),
         (open_codec, "vae is 'some/vae'"),
         (lambda: open_adapters(torch.nn.Identity(), "some/adapter"), "adapter 'some/adapter' is neither"),  # type: ignore[arg-type]
-        (lambda: open_rows(SourceConfig("hub", "some/pictures")), "some/pictures cannot be read as hub"),
+        (lambda: file_config("hub", "some/pictures").rows(), "some/pictures cannot be read as hub"),
         (lambda: open_part(SiglipVisionModel, "some/tower", "model.tower"), "model.tower is 'some/tower'"),
         (lambda: Clip.open("some/clip"), "CLIP model 'some/clip'"),
         (lambda: Detector.open("some/detector", []), "detector 'some/detector'"),

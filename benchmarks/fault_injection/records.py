@@ -15,8 +15,7 @@ import yaml
 
 from fault_injection.checkpoints import ROOT, digest, drawing
 from janusflow.data import prepare as preparing
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import kind_of
+from janusflow.data.sources import file_config, kind_of
 from janusflow.evaluation.run.recipes import load_request
 from janusflow.processing.images import load_image
 from janusflow.training.config import load_config
@@ -38,7 +37,7 @@ def read_records(folder: Path, out: Path) -> Any:
     path = str(place)
     counts = []
     for streaming in (False, True):
-        source = SourceConfig(kind_of(path), path, streaming=streaming)
+        source = file_config(kind_of(path), path, streaming=streaming)
         state = preparing.prepare(source, out / f"prepared-{streaming}", PREPARE)
         counts.append(dict(state.counts))
     return counts
@@ -47,7 +46,7 @@ def read_records(folder: Path, out: Path) -> Any:
 def write_recipe(folder: Path) -> None:
     """A training recipe of each kind, one of an evaluation, and a file of TorchUMM's."""
     shutil.copy(ROOT / "recipes" / "paper" / "stage2.yaml", folder / "paper.yaml")
-    shutil.copy(ROOT / "recipes" / "finetune" / "both.yaml", folder / "finetune.yaml")
+    shutil.copy(ROOT / "recipes" / "tiny" / "finetune_both.yaml", folder / "finetune.yaml")
     shutil.copy(ROOT / "recipes" / "eval" / "geneval.yaml", folder / "eval.yaml")
     flow = {"backbone": "janus_flow", "backbone_cfg": {"model_path": "/models/JanusFlow", "seed": 42}}
     geneval = {
@@ -93,7 +92,7 @@ def conversations(folder: Path, *, lines: bool) -> None:
 def use_array(folder: Path, out: Path) -> Any:
     """The records of a JSON array, which is given as a file."""
     path = str(folder / "data" / "rows.json")
-    state = preparing.prepare(SourceConfig(kind_of(path), path), out / "prepared", PREPARE)
+    state = preparing.prepare(file_config(kind_of(path), path), out / "prepared", PREPARE)
     return dict(state.counts)
 
 

@@ -19,7 +19,7 @@ from fault_injection.records import PREPARE, pictures_with_captions
 from janusflow import JanusFlow
 from janusflow.data import prepare as preparing
 from janusflow.data import reflow as reflowing
-from janusflow.data.rows import SourceConfig
+from janusflow.data.sources import file_config
 from janusflow.evaluation.judges.endpoint import EndpointJudge, EndpointOptions
 from janusflow.evaluation.run.evaluate import evaluate
 from janusflow.evaluation.run.request import EvalRequest
@@ -95,7 +95,7 @@ def _prepare(folder: Path, stop: int = 0) -> None:
         return 1.0
 
     with chdir(folder):
-        preparing.prepare(SourceConfig("folder", "raw"), Path("small-out"), PREPARE, scorer=score)
+        preparing.prepare(file_config("folder", "raw"), Path("small-out"), PREPARE, scorer=score)
 
 
 EVALUATION: dict[str, Any] = {"limit": 4, "batch_size": 4, "settings": {"prompts": 1, "images": 1}}

@@ -1,4 +1,4 @@
-"""Functions and classes of a user's own, named as `module:name` on the command line and in recipes."""
+"""Functions and classes of others: named as `module:name` on the command line and in recipes, or entry points."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,25 @@ def load_function(
     if not callable(found):
         raise ValueError(f"{setting} is {quoted(name)}, which is no function but {type(found).__name__}")
     return found
+
+
+def load_plugin(plugin: EntryPoint, what: str) -> Any:
+    """What another package registers.
+
+    Args:
+        plugin: its entry point.
+        what: kind of thing that it is, for messages.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    try:
+        return plugin.load()
+    except Exception as error:  # whatever a package of others raises
+        raise ValueError(
+            f"{what} {plugin.name!r} is registered as {plugin.value}, which does not load "
+            f"({type(error).__name__}: {error}); reinstall or remove that package"
+        ) from error
 
 
 def code_of(function: Callable[..., Any]) -> str:

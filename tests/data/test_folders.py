@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from janusflow.data.folders import other_splits, unused_files
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import FileSource, kind_of, tasks_of
+from janusflow.data.sources import FileSource, file_config, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
 from tests.data.test_sources import png
 
@@ -25,9 +24,9 @@ def pictures(folder: Path, *names: str) -> None:
 
 def texts(path: Path, **options: Any) -> list[str]:
     """By index, and the same as a stream."""
-    source = FileSource(SourceConfig("folder", str(path), **options))
+    source = FileSource(file_config("folder", str(path), **options))
     found = [source.record(number).text for number in range(source.length or 0)]
-    stream = StreamSource(SourceConfig("folder", str(path), streaming=True, **options), 0, 1)
+    stream = StreamSource(file_config("folder", str(path), streaming=True, **options), 0, 1)
     assert [stream.next().text for _ in found] == found
     return found
 
@@ -50,7 +49,7 @@ def test_metadata_of_splits_is_read_and_split_chooses(splits: Path) -> None:
     assert other_splits(splits, "train") == "read split 'train'; 'test' (1 record) is left out"
     assert other_splits(splits, "all") == other_splits(splits / "train", "train") == ""
     with pytest.raises(ValueError, match="has no split 'validation'; its splits are test, train: give split=NAME"):
-        FileSource(SourceConfig("folder", str(splits), split="validation"))
+        FileSource(file_config("folder", str(splits), split="validation"))
     assert tasks_of("folder", str(splits)) == ("understanding", "generation")
 
 
@@ -100,7 +99,7 @@ def test_hidden_files_are_never_data(tmp_path: Path) -> None:
     (tmp_path / "0.txt").write_text("a star")
     assert texts(tmp_path) == ["a star"]
     with pytest.raises(ValueError, match="contains no .jsonl file"):
-        FileSource(SourceConfig("jsonl", str(tmp_path)))
+        FileSource(file_config("jsonl", str(tmp_path)))
 
 
 def test_captions_are_found_whatever_the_case_of_suffixes(tmp_path: Path) -> None:
@@ -125,7 +124,7 @@ def test_every_row_of_a_csv_counts_and_every_caption_is_a_text(tmp_path: Path) -
 def test_a_csv_row_of_another_length_is_one_broken_record(tmp_path: Path) -> None:
     pictures(tmp_path, "0.png", "1.png")
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a star, and a cross\n1.png,a cross\n")
-    source = FileSource(SourceConfig("folder", str(tmp_path)))
+    source = FileSource(file_config("folder", str(tmp_path)))
     with pytest.raises(ValueError, match=r"metadata.csv: 0.png has more or fewer cells than the first line"):
         source.record(0)
     assert source.record(1).text == "a cross"
@@ -139,7 +138,7 @@ def test_metadata_in_other_forms_and_several_folders(tmp_path: Path) -> None:
     datasets.Dataset.from_list([{"file_name": "0.png", "text": 7}]).to_parquet(str(tmp_path / "b" / "metadata.parquet"))
     (tmp_path / "c" / "0.txt").write_text("c")
     assert texts(tmp_path) == ["a", "7", "c"]
-    assert FileSource(SourceConfig("folder", str(tmp_path))).record(0).images == (tmp_path / "a" / "0.png",)
+    assert FileSource(file_config("folder", str(tmp_path))).record(0).images == (tmp_path / "a" / "0.png",)
 
 
 def test_metadata_at_the_root_holds_for_folders_named_after_splits(tmp_path: Path) -> None:
@@ -153,9 +152,9 @@ def test_metadata_without_file_names_is_refused(tmp_path: Path) -> None:
     pictures(tmp_path, "0.png")
     (tmp_path / "metadata.csv").write_text("name,text\n0.png,a star\n")
     with pytest.raises(ValueError, match="metadata.csv has no column file_name; its columns are name, text"):
-        FileSource(SourceConfig("folder", str(tmp_path)))
+        FileSource(file_config("folder", str(tmp_path)))
     (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a star\n,a cross\n")
-    source = FileSource(SourceConfig("folder", str(tmp_path)))
+    source = FileSource(file_config("folder", str(tmp_path)))
     assert source.record(0).text == "a star"
     with pytest.raises(ValueError, match="row 2 has no file_name"):
         source.record(1)

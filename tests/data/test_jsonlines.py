@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from janusflow.data.jsonlines import JsonLines
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import FileSource, kind_of, tasks_of
+from janusflow.data.sources import FileSource, file_config, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
 
 LINES = [
@@ -50,7 +49,7 @@ def names_them(faults: list[str], file: Path) -> bool:
 
 
 def test_a_malformed_line_on_disk_costs_itself(lines: Path) -> None:
-    source = FileSource(SourceConfig("jsonl", str(lines)))
+    source = FileSource(file_config("jsonl", str(lines)))
     texts, faults = [], []
     for index in range(source.length or 0):
         try:
@@ -59,13 +58,13 @@ def test_a_malformed_line_on_disk_costs_itself(lines: Path) -> None:
             faults.append(str(error))
     assert texts == GOOD
     assert names_them(faults, lines)
-    fitting = FileSource(SourceConfig("jsonl", str(lines), fitting=True), "generation")
+    fitting = FileSource(file_config("jsonl", str(lines), fitting=True), "generation")
     assert fitting.length == 1 + len(BROKEN)  # the broken ones are kept, to be told
     assert tasks_of("jsonl", str(lines)) == ("understanding", "generation")
 
 
 def test_a_malformed_line_of_a_stream_costs_itself(lines: Path) -> None:
-    config = SourceConfig("jsonl", str(lines), streaming=True)
+    config = file_config("jsonl", str(lines), streaming=True)
     texts, faults = taken(StreamSource(config, 0, 1), 7)
     assert texts == GOOD
     assert names_them(faults, lines)
@@ -80,7 +79,7 @@ def test_a_malformed_line_of_a_stream_costs_itself(lines: Path) -> None:
 
 
 def test_processes_share_streamed_lines(lines: Path) -> None:
-    config = SourceConfig("jsonl", str(lines), streaming=True)
+    config = file_config("jsonl", str(lines), streaming=True)
     found = [taken(StreamSource(config, rank, 2), 4 - rank) for rank in (0, 1)]
     assert sorted(found[0][0] + found[1][0]) == GOOD
     assert len(found[0][1] + found[1][1]) == len(BROKEN)
@@ -91,7 +90,7 @@ def test_a_malformed_line_of_a_folders_metadata_costs_itself(tmp_path: Path, str
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     rows = ['{"file_name": "a.png", "text": "a red wall"}', "{", '{"file_names": ["a.png"], "text": "one"}']
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
-    config = SourceConfig("folder", str(tmp_path), streaming=streaming)
+    config = file_config("folder", str(tmp_path), streaming=streaming)
     source = StreamSource(config, 0, 1) if streaming else FileSource(config)
     got = iter(source.next, None) if isinstance(source, StreamSource) else map(source.record, range(3))
     first = next(got)
@@ -102,23 +101,23 @@ def test_a_malformed_line_of_a_folders_metadata_costs_itself(tmp_path: Path, str
 
 def test_an_array_in_a_json_file_is_still_read(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"text": "one"}, {"text": "two"}]))
-    source = FileSource(SourceConfig("jsonl", str(tmp_path / "rows.json")))
+    source = FileSource(file_config("jsonl", str(tmp_path / "rows.json")))
     assert [source.record(index).text for index in range(source.length or 0)] == ["one", "two"]
     assert kind_of(str(tmp_path / "rows.json")) == "jsonl"
     for text, words in (('[{"text": "one"}]', "not a JSON object but list"), ("[\n]", "not valid JSON")):
         (tmp_path / "rows.jsonl").write_text(text)
         with pytest.raises(ValueError, match=rf"rows.jsonl:1 is {words}.*; an array is read from a .json file"):
-            FileSource(SourceConfig("jsonl", str(tmp_path / "rows.jsonl"))).record(0)
+            FileSource(file_config("jsonl", str(tmp_path / "rows.jsonl"))).record(0)
 
 
 def test_an_array_is_read_item_by_item_whatever_types_its_columns_have(tmp_path: Path) -> None:
     rows = [{"text": "caf\u00e9 \U0001f600 ]", "id": 1}, {"text": "two", "id": "x"}, {"text": "three", "id": [1]}]
-    file, source = tmp_path / "rows.json", SourceConfig("jsonl", str(tmp_path / "rows.json"))
+    file, source = tmp_path / "rows.json", file_config("jsonl", str(tmp_path / "rows.json"))
     for whole in (json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False).replace("\n", "\r\n")):
         file.write_bytes(whole.encode())
-        for opened in (FileSource(source), FileSource(SourceConfig("jsonl", str(tmp_path / "*.json")))):
+        for opened in (FileSource(source), FileSource(file_config("jsonl", str(tmp_path / "*.json")))):
             assert [opened.record(index).text for index in range(opened.length or 0)] == [row["text"] for row in rows]
-    texts, faults = taken(StreamSource(SourceConfig("jsonl", str(file), streaming=True), 0, 1), 3)
+    texts, faults = taken(StreamSource(file_config("jsonl", str(file), streaming=True), 0, 1), 3)
     assert (texts, faults) == ([row["text"] for row in rows], [])
     for cut in ('[{"text": "one"}, {"text": ', '[{"text": "one"} {"text": "two"}]'):
         file.write_text(cut)

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.data.loader import NO_PICTURE, Data, StepSamples, counted, open_source, steps
+from janusflow.data.loader import NO_PICTURE, Data, StepSamples, counted, steps
 from janusflow.data.mixture import Mixture, Ratio
 from janusflow.data.records import UNANSWERED
-from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
+from janusflow.data.sources import file_config
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def data(model: JanusFlow, folder: Path, *, rank: int = 0, ranks: int = 1, streaming: bool = False) -> Data:
-    sources = {"generation": [SourceConfig("folder", str(folder), streaming=streaming)]}
+    sources = {"generation": [file_config("folder", str(folder), streaming=streaming)]}
     mixture = Mixture([Ratio(0, 1, 0)], {"generation": [1.0]}, batch_size=6, seed=0)
     maker = SampleMaker(model.processor, model.network.config, SampleConfig(prompt_dropout=0.0))
     return Data(sources, mixture, maker, seed=0, rank=rank, ranks=ranks)
@@ -62,7 +62,7 @@ def test_what_is_unusual_about_records_is_noted(small_model: JanusFlow, folder: 
     talk = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a star"}]
     rows = [{"image": "00.png", "conversations": [*talk, talk[0]]}, {"image": "", "conversations": talk}]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sources = {"understanding": [SourceConfig("jsonl", str(folder / "rows.jsonl"))]}
+    sources = {"understanding": [file_config("jsonl", str(folder / "rows.jsonl"))]}
     mixture = Mixture([Ratio(1, 0, 0)], {"understanding": [1.0]}, batch_size=2, seed=0)
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
     found = Data(sources, mixture, maker, seed=0)[0]
@@ -75,7 +75,7 @@ def test_each_source_has_its_own_crop(small_model: JanusFlow, folder: Path) -> N
     (folder / "wide").mkdir()
     Image.new("RGB", (80, 40), "red").save(folder / "wide" / "0.png")
     (folder / "wide" / "0.txt").write_text("a chart")
-    sources = [SourceConfig("folder", str(folder / "wide"), crop=crop) for crop in ("pad", None)]
+    sources = [file_config("folder", str(folder / "wide"), crop=crop) for crop in ("pad", None)]
     mixture = Mixture([Ratio(0, 1, 0)], {"generation": [1.0, 1.0]}, batch_size=2, seed=0)
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
     found = Data({"generation": sources}, mixture, maker, seed=0)[0]
@@ -142,6 +142,6 @@ def test_what_of_a_source_is_not_read_is_reported(small_model: JanusFlow, tmp_pa
         Image.new("RGB", (20, 20)).save(tmp_path / split / "a.png")
         Image.new("RGB", (20, 20)).save(tmp_path / split / "b.png")
         (tmp_path / split / "metadata.csv").write_text("file_name,text\na.png,a star\nb.png,\n")
-    config = SourceConfig("folder", str(tmp_path), fitting=True)
-    told = counted(open_source(config, "generation", 0, 0, 1), "generation")
+    config = file_config("folder", str(tmp_path), fitting=True)
+    told = counted(config.open("generation", 0, 0, 1), "generation")
     assert told.startswith("1 record, 1 without a caption skipped; read split 'train'; 'test' (2 records) is left out")

@@ -16,8 +16,7 @@ from janusflow.cli import app, training
 from janusflow.data import prepare as module
 from janusflow.data.prepare import PrepareConfig, prepare
 from janusflow.data.records import UNANSWERED
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import FileSource
+from janusflow.data.sources import FileSource, file_config
 from janusflow.data.streams import StreamSource
 from janusflow.processing.images import load_image
 from tests.evaluation.judges.test_judges import Handler, Server, reply
@@ -56,7 +55,7 @@ def settings(**changes: object) -> PrepareConfig:
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_what_is_kept_is_what_training_reads(folder: Path, tmp_path: Path, kind: str, streaming: bool) -> None:
-    source = SourceConfig("folder", str(folder), streaming=streaming)
+    source = file_config("folder", str(folder), streaming=streaming)
     state = prepare(source, tmp_path / "out", settings(format=kind))
     assert state.counts == {
         "kept": 20,
@@ -66,7 +65,7 @@ def test_what_is_kept_is_what_training_reads(folder: Path, tmp_path: Path, kind:
         "broken or malformed": 1,
         "no caption": 1,
     }
-    rows = FileSource(SourceConfig(kind, str(tmp_path / "out")))
+    rows = FileSource(file_config(kind, str(tmp_path / "out")))
     assert rows.length == 20
     short = sum(rows.record(index).text == "A plain picture." for index in range(20))
     assert short == state.cut
@@ -91,7 +90,7 @@ def test_a_quarter_of_the_captions_is_cut_to_a_sentence(tmp_path: Path) -> None:
     for number in range(400):
         picture(number).save(tmp_path / "raw" / f"{number}.png")
         (tmp_path / "raw" / f"{number}.txt").write_text(CAPTION)
-    state = prepare(SourceConfig("folder", str(tmp_path / "raw")), tmp_path / "out", PrepareConfig(min_side=32))
+    state = prepare(file_config("folder", str(tmp_path / "raw")), tmp_path / "out", PrepareConfig(min_side=32))
     assert state.counts["kept"] > 380
     assert 0.19 < state.cut / state.counts["kept"] < 0.31
 
@@ -100,7 +99,7 @@ def test_a_quarter_of_the_captions_is_cut_to_a_sentence(tmp_path: Path) -> None:
 def test_a_run_that_was_stopped_anywhere_continues_to_the_same(
     folder: Path, tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = SourceConfig("folder", str(folder), streaming=streaming)
+    source = file_config("folder", str(folder), streaming=streaming)
     prepare(source, tmp_path / "whole", settings())
     for function in ("write_shard", "save_state"):
         for stop in (1, 2, 3):
@@ -123,7 +122,7 @@ def test_a_run_that_was_stopped_anywhere_continues_to_the_same(
 
 
 def test_captions_anew_and_scores(folder: Path, tmp_path: Path) -> None:
-    source = SourceConfig("folder", str(folder))
+    source = file_config("folder", str(folder))
     state = prepare(
         source,
         tmp_path / "out",
@@ -133,12 +132,12 @@ def test_captions_anew_and_scores(folder: Path, tmp_path: Path) -> None:
     )
     assert state.counts["low score"] > 0
     assert state.counts["no caption"] == 0
-    rows = FileSource(SourceConfig("webdataset", str(tmp_path / "out")))
+    rows = FileSource(file_config("webdataset", str(tmp_path / "out")))
     assert {rows.record(index).text for index in range(rows.length or 0)} == {"64 wide"}
 
 
 def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -> None:
-    source = SourceConfig("folder", str(folder))
+    source = file_config("folder", str(folder))
     prepare(source, tmp_path / "out", settings())
     with pytest.raises(ValueError, match="was made with min_side=32; use the same settings or another --out"):
         prepare(source, tmp_path / "out", settings(min_side=33))
@@ -176,7 +175,7 @@ def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -
 def test_a_damaged_state_is_refused_in_one_sentence(
     folder: Path, tmp_path: Path, changes: bytes | dict[str, object], words: str
 ) -> None:
-    source, file = SourceConfig("folder", str(folder)), tmp_path / "state.json"
+    source, file = file_config("folder", str(folder)), tmp_path / "state.json"
     prepare(source, tmp_path, settings())
     before = sorted(tmp_path.iterdir())
     content = json.dumps({**json.loads(file.read_text()), **changes}) if isinstance(changes, dict) else ""
@@ -193,7 +192,7 @@ def test_the_command_captions_with_the_shipped_model(folder: Path, tmp_path: Pat
     result = CliRunner().invoke(app, [*arguments, "--caption", "tiny", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "21 of 25 pictures kept" in result.output
-    rows = FileSource(SourceConfig("webdataset", str(out)))
+    rows = FileSource(file_config("webdataset", str(out)))
     assert all(" on a " in rows.record(index).text for index in range(21))
     shutil.rmtree(out)
     refused = CliRunner().invoke(app, [*arguments, "--caption", "tiny", "--endpoint", "http://x"])
@@ -240,7 +239,7 @@ def talks(folder: Path) -> Path:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_malformed_records_are_counted_and_named(folder: Path, tmp_path: Path, streaming: bool) -> None:
     lines = talks(folder)
-    source = SourceConfig("jsonl", str(lines), streaming=streaming)
+    source = file_config("jsonl", str(lines), streaming=streaming)
     with pytest.warns(UserWarning, match="left out: ") as told:
         state = prepare(source, tmp_path / "out", settings())
     assert state.counts == {"kept": 1, "broken or malformed": 4}
@@ -256,23 +255,23 @@ def test_whatever_a_broken_picture_raises_costs_its_record(
 
     monkeypatch.setattr(module, "load_image", broken)
     with pytest.warns(UserWarning, match="left out"):
-        assert prepare(SourceConfig("folder", str(folder)), tmp_path / "out", settings()).counts.keys() == {
+        assert prepare(file_config("folder", str(folder)), tmp_path / "out", settings()).counts.keys() == {
             "broken or malformed"
         }
 
 
 def test_a_stream_that_breaks_off_is_counted_and_an_empty_one_is_refused(folder: Path, tmp_path: Path) -> None:
-    prepare(SourceConfig("folder", str(folder)), tmp_path / "shards", settings(shard_size=8, short_share=0.0))
+    prepare(file_config("folder", str(folder)), tmp_path / "shards", settings(shard_size=8, short_share=0.0))
     first = min((tmp_path / "shards").glob("*.tar"))
     first.write_bytes(first.read_bytes()[:700])
-    source = SourceConfig("webdataset", str(tmp_path / "shards"), streaming=True)
+    source = file_config("webdataset", str(tmp_path / "shards"), streaming=True)
     with pytest.warns(UserWarning, match=f"{first.name} cannot be read on"):
         state = prepare(source, tmp_path / "out", settings())
     assert state.counts == {"kept": 12, "broken or malformed": 1}
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "rows.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="contains no records"):
-        prepare(SourceConfig("jsonl", str(tmp_path / "none"), streaming=True), tmp_path / "nothing", settings())
+        prepare(file_config("jsonl", str(tmp_path / "none"), streaming=True), tmp_path / "nothing", settings())
 
 
 def test_a_run_is_not_continued_with_another_captioner_or_scorer(
@@ -292,10 +291,10 @@ def test_a_run_is_not_continued_with_another_captioner_or_scorer(
         refused = run({**own, name: "http://other"})
         assert refused.exit_code == 2, name  # type: ignore[attr-defined]
         assert f"was made with {name}=" in " ".join(refused.output.split())  # type: ignore[attr-defined]
-    prepare(SourceConfig("folder", str(folder)), tmp_path / "plain", settings())
+    prepare(file_config("folder", str(folder)), tmp_path / "plain", settings())
     with pytest.raises(ValueError, match="was made with captioner=False;"):
         prepare(
-            SourceConfig("folder", str(folder)),
+            file_config("folder", str(folder)),
             tmp_path / "plain",
             settings(),
             captioner=lambda pictures: ["a caption"] * len(pictures),
@@ -305,7 +304,7 @@ def test_a_run_is_not_continued_with_another_captioner_or_scorer(
 def test_the_last_records_of_a_stream_are_not_counted_twice(folder: Path, tmp_path: Path) -> None:
     (folder / "rows.jsonl").write_text('{broken\n{"image": "good-00.png", "text": "x"}\n')
     with pytest.warns(UserWarning, match="rows.jsonl:1"):
-        state = prepare(SourceConfig("jsonl", str(folder / "rows.jsonl"), streaming=True), tmp_path / "out", settings())
+        state = prepare(file_config("jsonl", str(folder / "rows.jsonl"), streaming=True), tmp_path / "out", settings())
     assert state.counts == {"kept": 1, "broken or malformed": 1}
 
 
@@ -316,11 +315,11 @@ def test_of_two_copies_the_one_with_a_caption_is_kept(tmp_path: Path) -> None:
         picture(1).save(place / f"{name}.png")
     (place / "b.txt").write_text(CAPTION)
     (place / "c.txt").write_text(CAPTION)
-    state = prepare(SourceConfig("folder", str(place)), tmp_path / "out", settings())
+    state = prepare(file_config("folder", str(place)), tmp_path / "out", settings())
     assert state.counts == {"kept": 1, "no caption": 1, "duplicate": 1}
     said = iter(["", "a caption"])
     state = prepare(
-        SourceConfig("folder", str(place)),
+        file_config("folder", str(place)),
         tmp_path / "captioned",
         settings(shard_size=1),
         captioner=lambda pictures: [next(said) for _ in pictures],
@@ -339,13 +338,13 @@ def test_nothing_kept_is_an_error_that_says_why(folder: Path, tmp_path: Path) ->
 def test_captions_do_not_hold_the_thoughts_of_a_model_that_reasons(folder: Path, tmp_path: Path) -> None:
     said = iter(["<think>A picture of a</think>\nA red square.", "<think>I see", *["a caption"] * 50])
     state = prepare(
-        SourceConfig("folder", str(folder)),
+        file_config("folder", str(folder)),
         tmp_path / "out",
         settings(short_share=0.0),
         captioner=lambda pictures: [next(said) for _ in pictures],
     )
     assert state.counts["no caption"] == 1, "thoughts that do not end are no caption"
-    rows = FileSource(SourceConfig("webdataset", str(tmp_path / "out")))
+    rows = FileSource(file_config("webdataset", str(tmp_path / "out")))
     assert {rows.record(index).text for index in range(rows.length or 0)} == {"A red square.", "a caption"}
 
 
@@ -370,7 +369,7 @@ def spoken(folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
 def test_conversations_pass_through_as_they_are(tmp_path: Path, kind: str) -> None:
-    source = SourceConfig("jsonl", str(spoken(tmp_path)))
+    source = file_config("jsonl", str(spoken(tmp_path)))
     out = tmp_path / "out"
     with pytest.warns(UserWarning, match="2 image tags for its 1 picture"):
         state = prepare(source, out, settings(format=kind), captioner=lambda pictures: ["anew"] * len(pictures))
@@ -379,7 +378,7 @@ def test_conversations_pass_through_as_they_are(tmp_path: Path, kind: str) -> No
     before = FileSource(source)
     kept = [before.record(number) for number in (0, 1, 2, 6)]
     for streaming in (False, True):
-        place = SourceConfig(kind, str(out), streaming=streaming)
+        place = file_config(kind, str(out), streaming=streaming)
         stream, file = (StreamSource(place, 0, 1), None) if streaming else (None, FileSource(place))
         after = [stream.next() if stream else file.record(number) for number in range(4)]  # type: ignore[union-attr]
         for old, new in zip(kept, after, strict=True):

@@ -16,22 +16,21 @@ from janusflow.cli import app
 from janusflow.data import reflow as module
 from janusflow.data.records import read_row
 from janusflow.data.reflow import ReflowConfig, judged, read_prompts, reflow, time_shift
-from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
-from janusflow.data.sources import FileSource
+from janusflow.data.sources import FileSource, file_config
 
 PROMPTS = ["a red circle", "two stars", "a blue square"]
 SHORT = ReflowConfig(images=2, steps=1, guidance=1.0, seed=40, batch_size=2, shard_size=4)
 
 
 def pairs(folder: Path) -> list[dict]:
-    return list(FileSource(SourceConfig("parquet", str(folder))).rows)
+    return list(FileSource(file_config("parquet", str(folder))).rows)
 
 
 def test_training_starts_from_the_noise_that_was_drawn_from(tmp_path: Path, small_model: JanusFlow) -> None:
     counts = reflow(small_model, PROMPTS, tmp_path, SHORT)
     assert counts == {"drawn": 6, "kept": 6}
-    source = FileSource(SourceConfig("parquet", str(tmp_path)), "generation")
+    source = FileSource(file_config("parquet", str(tmp_path)), "generation")
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig(prompt_dropout=0.0))
     for number in range(6):
         record = source.record(number)
@@ -65,7 +64,7 @@ def test_a_straight_line_leads_from_the_kept_noise_through_the_models_own_state_
     assert counts == {"drawn": 1, "kept": 1}
     settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "shift": time_shift(config, 0), "progress": False}
     small_model.generate(PROMPTS[0], seed=40, callback_on_step_end=keep, **settings)  # type: ignore[arg-type]
-    source = FileSource(SourceConfig("parquet", str(tmp_path)), "generation")
+    source = FileSource(file_config("parquet", str(tmp_path)), "generation")
     maker = SampleMaker(small_model.processor, small_model.network.config, SampleConfig())
     assert source.length == 4 and source.record(0).noise_seed == 40 and source.record(0).time is None
     first = torch.randn(1, *states[0].shape[1:], generator=torch.Generator().manual_seed(40))
@@ -95,7 +94,7 @@ def test_a_teachers_picture_is_kept_with_the_models_own_states(
     assert [row["reflow_time"] for row in taught] == [row["reflow_time"] for row in own]
 
     def states(name: str, model: JanusFlow) -> list[torch.Tensor]:
-        source = FileSource(SourceConfig("parquet", str(tmp_path / name)), "generation")
+        source = FileSource(file_config("parquet", str(tmp_path / name)), "generation")
         maker = SampleMaker(model.processor, model.network.config, SampleConfig())
         made = [maker.make("generation", source.record(n), Random(0)).drawn for n in range(8) if n % 4]
         return [d.t * model.codec.encode(d.pixels[None])[0] + (1 - d.t) * d.noise for d in made if d is not None]

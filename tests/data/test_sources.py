@@ -6,24 +6,18 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from janusflow.data.records import read_row
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import (
-    FileSource,
-    TinyworldSource,
-    kind_of,
-    tasks_of,
-)
+from janusflow.data.sources import FileConfig, FileSource, file_config, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
 from janusflow.processing.images import load_image
-from janusflow.tinyworld.checker import read
+from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training.config import DataConfig
 
 COUNT = 6
@@ -36,7 +30,7 @@ def png(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def webdataset(folder: Path) -> SourceConfig:
+def webdataset(folder: Path) -> FileConfig:
     for shard in range(2):
         with tarfile.open(folder / f"shard-{shard}.tar", "w") as tar:
             for number in range(shard * COUNT // 2, (shard + 1) * COUNT // 2):
@@ -45,44 +39,44 @@ def webdataset(folder: Path) -> SourceConfig:
                     entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
                     entry.size = len(data)
                     tar.addfile(entry, io.BytesIO(data))
-    return SourceConfig("webdataset", str(folder))
+    return file_config("webdataset", str(folder))
 
 
-def parquet(folder: Path) -> SourceConfig:
+def parquet(folder: Path) -> FileConfig:
     import datasets
 
     rows = [{"image": {"bytes": png(n), "path": None}, "text": f"caption {n}"} for n in range(COUNT)]
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     datasets.Dataset.from_list(rows, features=features).to_parquet(str(folder / "rows.parquet"))
-    return SourceConfig("parquet", str(folder / "rows.parquet"))
+    return file_config("parquet", str(folder / "rows.parquet"))
 
 
-def jsonl(folder: Path) -> SourceConfig:
+def jsonl(folder: Path) -> FileConfig:
     lines = []
     for number in range(COUNT):
         (folder / f"{number}.png").write_bytes(png(number))
         lines.append(json.dumps({"image": f"{number}.png", "text": f"caption {number}"}))
     (folder / "rows.jsonl").write_text("\n".join(lines))
-    return SourceConfig("jsonl", str(folder / "rows.jsonl"))
+    return file_config("jsonl", str(folder / "rows.jsonl"))
 
 
-def sidecars(folder: Path) -> SourceConfig:
+def sidecars(folder: Path) -> FileConfig:
     for number in range(COUNT):
         (folder / f"{number}.png").write_bytes(png(number))
         (folder / f"{number}.txt").write_text(f"caption {number}\n")
-    return SourceConfig("folder", str(folder))
+    return file_config("folder", str(folder))
 
 
-def metadata(folder: Path) -> SourceConfig:
+def metadata(folder: Path) -> FileConfig:
     lines = []
     for number in range(COUNT):
         (folder / f"{number}.png").write_bytes(png(number))
         lines.append(json.dumps({"file_name": f"{number}.png", "text": f"caption {number}"}))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return SourceConfig("folder", str(folder))
+    return file_config("folder", str(folder))
 
 
-def hub(folder: Path) -> SourceConfig:
+def hub(folder: Path) -> FileConfig:
     """Two files in a folder, which `datasets` opens as it opens a repository of the hub."""
     import datasets
 
@@ -92,14 +86,14 @@ def hub(folder: Path) -> SourceConfig:
         rows = [{"image": {"bytes": png(n), "path": None}, "text": f"caption {n}"} for n in numbers]
         table = datasets.Dataset.from_list(rows, features=features)
         table.to_parquet(str(folder / f"train-{part:05d}-of-00002.parquet"))
-    return SourceConfig("hub", str(folder))
+    return file_config("hub", str(folder))
 
 
 KINDS = [webdataset, parquet, jsonl, sidecars, metadata, hub]
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
-def test_pictures_with_captions_of_every_kind(make: Callable[[Path], SourceConfig], tmp_path: Path) -> None:
+def test_pictures_with_captions_of_every_kind(make: Callable[[Path], FileConfig], tmp_path: Path) -> None:
     config = make(tmp_path)
     source = FileSource(config)
     assert source.length == COUNT
@@ -112,8 +106,8 @@ def test_pictures_with_captions_of_every_kind(make: Callable[[Path], SourceConfi
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
-def test_streams_give_the_same_and_continue_exactly(make: Callable[[Path], SourceConfig], tmp_path: Path) -> None:
-    config = SourceConfig(**{**vars(make(tmp_path)), "streaming": True})
+def test_streams_give_the_same_and_continue_exactly(make: Callable[[Path], FileConfig], tmp_path: Path) -> None:
+    config = replace(make(tmp_path), streaming=True)
     whole = StreamSource(config, 0, 1)
     texts = [whole.next().text for _ in range(2 * COUNT + 3)]
     assert sorted(texts[:COUNT]) == [f"caption {number}" for number in range(COUNT)]
@@ -127,8 +121,8 @@ def test_streams_give_the_same_and_continue_exactly(make: Callable[[Path], Sourc
 
 
 @pytest.mark.parametrize("make", [webdataset, jsonl, hub], ids=lambda make: make.__name__)
-def test_processes_share_a_stream_without_overlap(make: Callable[[Path], SourceConfig], tmp_path: Path) -> None:
-    config = SourceConfig(**{**vars(make(tmp_path)), "streaming": True})
+def test_processes_share_a_stream_without_overlap(make: Callable[[Path], FileConfig], tmp_path: Path) -> None:
+    config = replace(make(tmp_path), streaming=True)
     shares = [[StreamSource(config, rank, 2) for rank in (0, 1)][rank] for rank in (0, 1)]
     seen = [[stream.next().text for _ in range(COUNT // 2)] for stream in shares]
     assert sorted(seen[0] + seen[1]) == [f"caption {number}" for number in range(COUNT)]
@@ -249,22 +243,27 @@ def test_malformed_rows(row: dict, words: str) -> None:
 def test_sources_that_are_not_there_or_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for config, words in (
-        (SourceConfig("parquet", str(tmp_path / "missing.parquet")), "contains no .parquet file"),
-        (SourceConfig("webdataset", str(tmp_path / "empty")), "contains no .tar file"),
-        (SourceConfig("folder", str(tmp_path / "missing")), "is not a folder"),
-        (SourceConfig("folder", str(tmp_path / "empty")), "neither a metadata.jsonl nor pictures"),
-        (SourceConfig("csv", str(tmp_path)), "kind of source is 'csv'; known are tinyworld"),
+        (file_config("parquet", str(tmp_path / "missing.parquet")), "contains no .parquet file"),
+        (file_config("webdataset", str(tmp_path / "empty")), "contains no .tar file"),
+        (file_config("folder", str(tmp_path / "missing")), "is not a folder"),
+        (file_config("folder", str(tmp_path / "empty")), "neither a metadata.jsonl nor pictures"),
     ):
         with pytest.raises(ValueError, match=words):
             FileSource(config)
+    for kind, words in (
+        ("csv", "kind of source is 'csv'; known are folder"),
+        ("replay", "one that is read from files"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            file_config(kind, str(tmp_path))
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x"}\n')
-    assert FileSource(SourceConfig("folder", str(tmp_path / "pictures"))).length == 1
+    assert FileSource(file_config("folder", str(tmp_path / "pictures"))).length == 1
     with pytest.raises(ValueError, match="is one set of pictures, without splits; split is 'test'"):
-        FileSource(SourceConfig("folder", str(tmp_path / "pictures"), split="test"))
+        FileSource(file_config("folder", str(tmp_path / "pictures"), split="test"))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match="cannot be read as parquet"):
-        FileSource(SourceConfig("parquet", str(tmp_path / "broken.parquet")))
+        FileSource(file_config("parquet", str(tmp_path / "broken.parquet")))
     for path in (tmp_path / "nowhere", tmp_path / "empty"):
         with pytest.raises(ValueError, match="does not exist|no data of a known form"):
             kind_of(str(path))
@@ -275,7 +274,7 @@ def test_a_damaged_file_costs_itself_and_no_other(tmp_path: Path, suffix: str) -
     made = webdataset(tmp_path) if suffix == "tar" else parquet(tmp_path)
     damaged = tmp_path / f"z-damaged.{suffix}"
     damaged.write_bytes((b"PAR1" if suffix == "parquet" else b"no header") * 300)
-    source = FileSource(SourceConfig(made.kind, str(tmp_path)))
+    source = FileSource(file_config(made.kind, str(tmp_path)))
     sizes = [file.stat().st_size for file in tmp_path.glob(f"*.{suffix}") if file != damaged]
     assert source.length == COUNT + max(round(damaged.stat().st_size * COUNT / sum(sizes)), 1)
     records = [source.record(number) for number in range(COUNT)]
@@ -287,35 +286,7 @@ def test_a_damaged_file_costs_itself_and_no_other(tmp_path: Path, suffix: str) -
         file.write_bytes(damaged.read_bytes())
     damaged.with_stem("another").write_bytes(damaged.read_bytes())
     with pytest.raises(ValueError, match="none of the [234] files of .* can be read; the first: "):
-        FileSource(SourceConfig(made.kind, str(tmp_path)))
-
-
-@pytest.mark.parametrize("task", ["understanding", "generation", "text"])
-def test_tinyworld_is_endless_and_a_function_of_number_and_seed(task: str) -> None:
-    source, same, other = (TinyworldSource(task, {}, seed) for seed in (0, 0, 1))
-    for number in (0, 5, 10**9):
-        record, again = source.record(number), same.record(number)
-        assert (record.text, record.turns) == (again.text, again.turns)
-        assert (record.text, record.turns) != (other.record(number).text, other.record(number).turns)
-        if task != "text":
-            assert read(np.asarray(record.images[0])).scene is not None
-    only = TinyworldSource("generation", {"counting": 1.0}, 0)
-    numbers = ("two", "three", "four")
-    assert all(any(word in only.record(n).text.lower() for word in numbers) for n in range(20))
-    paired = [TinyworldSource("generation", {}, 0, ordered=0.5).record(n) for n in range(40)]
-    assert 10 < sum(bool(record.rewritten) for record in paired) < 30
-    assert all(record.rewritten != record.text for record in paired)
-    unnamed = [TinyworldSource("generation", {}, 0, unnamed=0.5).record(n) for n in range(40)]
-    assert 10 < sum(bool(record.rewritten) for record in unnamed) < 30
-    assert all(("shape" in record.text) == bool(record.rewritten) for record in unnamed)
-    composed = [TinyworldSource("generation", {"single_object": 1}, 0, composed=0.5).record(n) for n in range(60)]
-    scenes = [read(np.asarray(record.images[0])).scene for record in composed]
-    central = [abs(s.shapes[0].x - 32) <= 3 and abs(s.shapes[0].y - 32) <= 3 for s in scenes if s is not None]
-    assert len(central) > 50 and 20 < sum(central) < 45
-    clean, under = (TinyworldSource("understanding", {}, 0, spoiled=share) for share in (0.0, 0.5))
-    pairs = [(clean.record(n), under.record(n)) for n in range(40)]
-    assert all(a.turns == b.turns for a, b in pairs)
-    assert 10 < sum(bool(np.any(np.asarray(a.images[0]) != np.asarray(b.images[0]))) for a, b in pairs) < 30
+        FileSource(file_config(made.kind, str(tmp_path)))
 
 
 def test_only_records_that_serve_a_task_are_taken_where_that_is_asked(tmp_path: Path) -> None:
@@ -328,7 +299,7 @@ def test_only_records_that_serve_a_task_are_taken_where_that_is_asked(tmp_path: 
     ]
     lines = tmp_path / "rows.jsonl"
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = SourceConfig("jsonl", str(lines), fitting=True)
+    config = file_config("jsonl", str(lines), fitting=True)
     lengths = {task: FileSource(config, task).length for task in ("understanding", "generation")}
     assert lengths == {"understanding": 2, "generation": 1}
     assert tasks_of("jsonl", str(lines)) == ("understanding", "generation")
@@ -339,7 +310,7 @@ def test_a_relative_folder_of_pictures_with_texts(tmp_path: Path, monkeypatch: p
     Image.new("RGB", (8, 8), "red").save(tmp_path / "pics" / "a.png")
     (tmp_path / "pics" / "a.txt").write_text("a red wall")
     monkeypatch.chdir(tmp_path)
-    (picture,) = FileSource(SourceConfig("folder", "pics")).record(0).images
+    (picture,) = FileSource(file_config("folder", "pics")).record(0).images
     assert load_image(picture).size == (8, 8)
 
 
@@ -347,7 +318,7 @@ def test_ones_own_conversations_join_understanding_alone(tmp_path: Path) -> None
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     talk = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "conversations": talk}) + "\n")
-    world = SourceConfig("tinyworld")
+    world = TinyworldConfig()
     given = DataConfig(understanding=[world], generation=[world], own=str(tmp_path / "rows.jsonl")).sources()
     assert [len(given[task]) for task in ("understanding", "generation", "text")] == [2, 1, 0]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "text": ""}) + "\n")
@@ -372,7 +343,7 @@ def test_a_caption_in_another_encoding_is_one_broken_record(tmp_path: Path) -> N
     for name, text in (("a", "caf\xe9".encode("latin-1")), ("b", b"a cup")):
         (tmp_path / f"{name}.png").write_bytes(png(1))
         (tmp_path / f"{name}.txt").write_bytes(text)
-    source = FileSource(SourceConfig("folder", str(tmp_path)))
+    source = FileSource(file_config("folder", str(tmp_path)))
     with pytest.raises(ValueError, match=r"a\.txt cannot be read as UTF-8"):
         source.record(0)
     assert source.record(1).text == "a cup"
@@ -396,7 +367,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path, suffix: 
             datasets.Dataset.from_list([row]).to_parquet(str(tmp_path / name / "rows.parquet"))
         else:
             (tmp_path / name / "rows.jsonl").write_text(json.dumps(row))
-    config = SourceConfig(suffix, str(tmp_path), streaming=streaming)
+    config = file_config(suffix, str(tmp_path), streaming=streaming)
     if streaming:
         stream = StreamSource(config, 0, 1)
         records = [stream.next() for _ in range(2)]
@@ -446,7 +417,7 @@ def test_a_malformed_record_alone_serves_no_task(tmp_path: Path) -> None:
     talks.write_text(json.dumps([{"image": "a.png", "conversations": talk}, bad]))
     broken.write_text(json.dumps([bad]))
     assert tasks_of("jsonl", str(talks)) == ("understanding",)
-    config = SourceConfig("jsonl", str(talks), fitting=True)
+    config = file_config("jsonl", str(talks), fitting=True)
     assert FileSource(config, "understanding").length == 2, "it is still counted as broken"
     with pytest.raises(ValueError, match="contains no readable record for generation"):
         FileSource(config, "generation")

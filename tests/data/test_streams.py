@@ -12,16 +12,15 @@ import pytest
 from janusflow import JanusFlow
 from janusflow.data.loader import Data
 from janusflow.data.mixture import Mixture, Ratio
-from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig, SampleMaker
-from janusflow.data.sources import FileSource
+from janusflow.data.sources import FileConfig, FileSource, file_config
 from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 from tests.data.test_sources import COUNT, png, webdataset
 
 SAMPLE = 3 * 1024  # bytes of a sample in a tar: three members, each with its head
 
 
-def tars(folder: Path, cut: int) -> SourceConfig:
+def tars(folder: Path, cut: int) -> FileConfig:
     """Two good tars with `COUNT` records together, and between them one of nine that is cut after some bytes."""
     config = webdataset(folder)
     (folder / "shard-1.tar").rename(folder / "shard-2.tar")
@@ -33,7 +32,7 @@ def tars(folder: Path, cut: int) -> SourceConfig:
                 tar.addfile(entry, io.BytesIO(data))
     whole = (folder / "shard-1.tar").read_bytes()
     (folder / "shard-1.tar").write_bytes(whole[:cut])
-    return SourceConfig("webdataset", config.path, streaming=True)
+    return file_config("webdataset", config.path, streaming=True)
 
 
 def texts(source: StreamSource, count: int) -> list[str]:
@@ -66,7 +65,7 @@ def test_a_tar_that_is_cut_off_costs_its_rest_and_is_named(tmp_path: Path, cut: 
 
 
 def test_processes_that_share_rows_continue_exactly(tmp_path: Path) -> None:
-    config = SourceConfig("webdataset", webdataset(tmp_path).path, streaming=True)
+    config = file_config("webdataset", webdataset(tmp_path).path, streaming=True)
     seen = []
     for rank in range(3):
         whole = texts(StreamSource(config, rank, 3), 5)
@@ -87,7 +86,7 @@ def test_a_corrupt_parquet_file_costs_itself(tmp_path: Path) -> None:
         datasets.Dataset.from_list([{"text": name}]).to_parquet(str(tmp_path / f"{name}.parquet"))
     good = (tmp_path / "b.parquet").read_bytes()
     (tmp_path / "b.parquet").write_bytes(good[: len(good) // 2])
-    found = texts(StreamSource(SourceConfig("parquet", str(tmp_path), streaming=True), 0, 1), 4)
+    found = texts(StreamSource(file_config("parquet", str(tmp_path), streaming=True), 0, 1), 4)
     assert [found[0], found[2], found[3]] == ["a", "c", "a"]
     assert "b.parquet cannot be read on" in found[1]
 
@@ -103,7 +102,7 @@ def test_a_corrupt_row_group_costs_the_rest_of_its_file_and_always_the_same(tmp_
     start = parquet.ParquetFile(tmp_path / "b.parquet").metadata.row_group(2).column(0).data_page_offset
     bad[start : start + 40] = b"\xff" * 40
     (tmp_path / "b.parquet").write_bytes(bytes(bad))
-    config = SourceConfig("parquet", str(tmp_path), streaming=True)
+    config = file_config("parquet", str(tmp_path), streaming=True)
     found = [said.split(" ")[0] for said in texts(StreamSource(config, 0, 1), 40)]
     good = [[f"{name}{number}" for number in range(12)] for name in ("a", "b", "c")]
     assert found == [*good[0], *good[1][:6], str(tmp_path / "b.parquet"), *good[2], *good[0][:9]]
@@ -119,7 +118,7 @@ def test_a_stream_of_nothing_says_so_at_once_and_every_time(tmp_path: Path, smal
     tars(tmp_path, 700)
     for name in ("shard-0.tar", "shard-2.tar"):
         (tmp_path / name).unlink()
-    config = SourceConfig("webdataset", str(tmp_path), streaming=True)
+    config = file_config("webdataset", str(tmp_path), streaming=True)
     source = StreamSource(config, 0, 1)
     with pytest.raises(ValueError, match="shard-1.tar cannot be read on"):
         source.next()
@@ -131,7 +130,7 @@ def test_a_stream_of_nothing_says_so_at_once_and_every_time(tmp_path: Path, smal
     found = Data({"generation": [config]}, mixture, maker, seed=0)[0]
     assert found.failed.startswith(f"{tmp_path} contains no records for this process")
     with pytest.raises(ValueError, match="cannot be read as webdataset"):
-        FileSource(SourceConfig("webdataset", str(tmp_path)))
+        FileSource(file_config("webdataset", str(tmp_path)))
 
 
 def test_a_file_that_breaks_off_counts_for_what_was_lost_with_it(tmp_path: Path, small_model: JanusFlow) -> None:

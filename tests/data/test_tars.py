@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from janusflow.data.records import Record
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import FileSource, kind_of, tasks_of
+from janusflow.data.sources import FileSource, file_config, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
 from janusflow.data.tar_names import grouped
 from tests.data.test_sources import png
@@ -36,8 +35,8 @@ def tar(file: Path, members: dict[str, bytes | str]) -> Path:
 
 def records(path: Path, kind: str = "webdataset") -> list[Record | str]:
     """All records of a data set, or why there is none; by index, and the same as a stream."""
-    source = FileSource(SourceConfig(kind, str(path)))
-    stream = StreamSource(SourceConfig(kind, str(path), streaming=True), 0, 1)
+    source = FileSource(file_config(kind, str(path)))
+    stream = StreamSource(file_config(kind, str(path), streaming=True), 0, 1)
 
     def tried(take: Any, *arguments: int) -> Record | str:
         try:
@@ -83,7 +82,7 @@ def test_an_early_sample_without_a_text_costs_itself(tmp_path: Path) -> None:
     )
     assert [getattr(record, "text", record) for record in records(tmp_path)] == ["", "one", "2"]
     assert tasks_of("webdataset", str(tmp_path)) == ("understanding", "generation")
-    assert FileSource(SourceConfig("webdataset", str(tmp_path), fitting=True), "generation").length == 2
+    assert FileSource(file_config("webdataset", str(tmp_path), fitting=True), "generation").length == 2
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_what_stands_before_a_break_is_read_by_index_too(tmp_path: Path) -> None
     whole = {f"{n}.{suffix}": value for n in range(8) for suffix, value in (("png", png(n)), ("txt", f"caption {n}"))}
     file = tar(tmp_path / "a.tar", whole)
     file.write_bytes(file.read_bytes()[: 5 * 2048 + 700])
-    source = FileSource(SourceConfig("webdataset", str(tmp_path)))
+    source = FileSource(file_config("webdataset", str(tmp_path)))
     assert [source.record(number).text for number in range(5)] == [f"caption {number}" for number in range(5)]
     with pytest.raises(ValueError, match="a.tar cannot be read, its rest is left out: unexpected end of data"):
         source.record(5)
@@ -202,7 +201,7 @@ def test_a_link_in_a_tar_is_named(tmp_path: Path) -> None:
             entry.type, entry.linkname = kind, "x.png"
             opened.addfile(entry, io.BytesIO())
     with pytest.raises(ValueError, match="0.png cannot be read: it is a link to x.png, not a file"):
-        FileSource(SourceConfig("webdataset", str(tmp_path))).record(0)
+        FileSource(file_config("webdataset", str(tmp_path))).record(0)
 
 
 def test_tars_of_the_hub_are_read_by_the_same_rules_and_resume(tmp_path: Path) -> None:
@@ -213,7 +212,7 @@ def test_tars_of_the_hub_are_read_by_the_same_rules_and_resume(tmp_path: Path) -
         tar(tmp_path / f"train-{part:05d}.tar", members)
     found = records(tmp_path, "hub")
     assert [getattr(record, "text", record) for record in found] == [f"caption {n}" for n in range(8)]
-    config = SourceConfig("hub", str(tmp_path), streaming=True)
+    config = file_config("hub", str(tmp_path), streaming=True)
     for rank, ranks in ((0, 1), (0, 2), (1, 2), (2, 3)):
         whole = StreamSource(config, rank, ranks)
         texts = [whole.next().text for _ in range(9)]
@@ -224,7 +223,7 @@ def test_tars_of_the_hub_are_read_by_the_same_rules_and_resume(tmp_path: Path) -
             again.restore(json.loads(json.dumps(first.state())))
             assert before + [again.next().text for _ in range(9 - stop)] == texts
     with pytest.raises(ValueError, match="has no split 'other'; its splits are train"):
-        FileSource(SourceConfig("hub", str(tmp_path), split="other"))
+        FileSource(file_config("hub", str(tmp_path), split="other"))
     assert kind_of(str(tmp_path)) == "webdataset"
 
 
@@ -234,13 +233,13 @@ def test_a_compressed_tar_says_what_it_is_and_a_plain_one_of_any_name_is_read(tm
     renamed = plain.rename(tmp_path / "alone" / "x.tar.gz")
     for place in (renamed, renamed.parent):
         kind = kind_of(str(place))
-        assert (kind, FileSource(SourceConfig(kind, str(place))).record(0).text) == ("webdataset", "a star")
+        assert (kind, FileSource(file_config(kind, str(place))).record(0).text) == ("webdataset", "a star")
     for module, name in ((gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")):
         squeezed = tmp_path / f"{name}.tar"
         squeezed.write_bytes(module.compress(renamed.read_bytes()))
         with pytest.raises(
             ValueError, match=f"{name}.tar cannot be read.*it is compressed with {name}.*run {name} -dc"
         ):
-            FileSource(SourceConfig("webdataset", str(squeezed)))
+            FileSource(file_config("webdataset", str(squeezed)))
         with pytest.raises(ValueError, match=f"it is compressed with {name}"):
-            StreamSource(SourceConfig("webdataset", str(squeezed), streaming=True), 0, 1).take()
+            StreamSource(file_config("webdataset", str(squeezed), streaming=True), 0, 1).take()

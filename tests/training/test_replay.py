@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from janusflow import JanusFlow
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import FileSource
+from janusflow.data.sources import FileSource, file_config
+from janusflow.data.sources.replay import spread
 from janusflow.processing.images import load_image
 from janusflow.tinyworld.checker import check
+from janusflow.tinyworld.source import TinyworldConfig, old_tasks
 from janusflow.training import replay
 from janusflow.training.config import load_config
 from janusflow.training.distributed import join
@@ -36,7 +37,7 @@ def test_prompts_of_ones_own_are_drawn_once_and_trained_on(
     (tmp_path / "prompts.txt").write_text("a red circle\ntwo stars\n")
     config = settings(start, tmp_path / "run", data=data(tmp_path / "prompts.txt", images=3), steps=4)
     quietly(config)
-    rows = FileSource(SourceConfig("parquet", str(tmp_path / "run" / "replay0")), "generation")
+    rows = FileSource(file_config("parquet", str(tmp_path / "run" / "replay0")), "generation")
     records = [rows.record(number) for number in range(rows.length)]
     assert rows.length == 3 * (1 + replay.STATES)
     assert [r.text for r in records if r.noise_seed is not None and r.time is None] == [
@@ -53,11 +54,11 @@ def test_prompts_of_ones_own_are_drawn_once_and_trained_on(
 
 def test_of_the_tiny_worlds_prompts_right_pictures_are_kept(tmp_path: Path, tiny_model: JanusFlow) -> None:
     given = ["model=tiny", f"out={tmp_path}", "data.generation=[{kind: replay, path: tinyworld, images: 14}]"]
-    sources = replay.drawn_sources(load_config(RECIPES / "finetune" / "generation.yaml", given), join("cpu"))
-    assert sources["generation"] == [SourceConfig("parquet", str(tmp_path / "replay0"), images=14)]
+    sources = replay.drawn_sources(load_config(RECIPES / "tiny" / "finetune_generation.yaml", given), join("cpu"))
+    assert sources["generation"] == [file_config("parquet", str(tmp_path / "replay0"))]
     rows = FileSource(sources["generation"][0], "generation")
     pairs = [r for r in map(rows.record, range(rows.length)) if r.noise_seed is not None and r.time is None]
-    tasks = {task.prompt: task for task in replay.old_tasks(replay.SEED, 14)}
+    tasks = {task.prompt: task for task in old_tasks(replay.SEED, 14)}
     assert 8 <= len(pairs) <= 14
     assert len({task.kind for task in tasks.values()}) == 7
     assert all(check(tasks[r.text], np.asarray(load_image(r.images[0]))).passed for r in pairs)
@@ -96,7 +97,7 @@ def test_a_judge_leaves_pictures_out(start: Path, tmp_path: Path, monkeypatch: p
     nowhere = data(tmp_path / "prompts.txt", judge="nosuch")
     with pytest.raises(ValueError, match="a replay's judge is 'nosuch'; expected module:function"):
         replay.drawn_sources(settings(start, tmp_path / "nowhere", data=nowhere), join("cpu"))
-    with pytest.raises(ValueError, match="a replay of the tiny world is judged by its checker; leave judge out"):
+    with pytest.raises(ValueError, match="a replay of tinyworld is judged by tinyworld itself; leave judge out"):
         settings(start, tmp_path, data=data("tinyworld", **judge))
 
 
@@ -121,8 +122,8 @@ def test_a_judge_whose_code_has_changed_does_not_continue(
 
 def test_of_too_many_prompts_evenly_spaced_ones_are_drawn() -> None:
     given = [f"prompt {number}" for number in range(10)]
-    assert replay._spread(given, 5) == given[::2]
-    assert replay._spread(given, 12) == [*given, *given[:2]]
+    assert spread(given, 5) == given[::2]
+    assert spread(given, 12) == [*given, *given[:2]]
 
 
 def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +134,9 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match="cannot be read as prompts"):
         quietly(settings(start, tmp_path / "nowhere", data=data(tmp_path / "missing.txt")))
     for wrong, words in (
-        (data(""), "needs path, a file of prompts or 'tinyworld'"),
-        (data("tinyworld", images=0), "a replay of 0 images with guidance 1; expected 1 or more"),
-        (data("tinyworld", guidance=-1.0), "with guidance -1; expected 1 or more, and 0 or more"),
+        (data(""), "needs path, a file of prompts or a kind of source"),
+        (data("tinyworld", images=0), "images is 0: input should be greater"),
+        (data("tinyworld", guidance=-1.0), "guidance is -1.0: input should be greater"),
     ):
         with pytest.raises(ValueError, match=words):
             settings(start, tmp_path, data=wrong)
@@ -156,10 +157,10 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
         quietly(settings(start, tmp_path / "beside", data=late))
     assert not (tmp_path / "beside").exists(), "told before anything is drawn"
     swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
-    with pytest.raises(ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint draws"):
-        settings(start, tmp_path, data=swapped)
-    monkeypatch.setattr("janusflow.training.start.UNITS", 384)
     with pytest.raises(
-        ValueError, match=r"64 pixels a side and the tiny world of 384; give data.generation.0.path=FILE"
+        ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint generates"
     ):
+        settings(start, tmp_path, data=swapped)
+    monkeypatch.setattr(TinyworldConfig, "image_size", 384)
+    with pytest.raises(ValueError, match=r"64 pixels a side and tinyworld of 384; give data.generation.0.path=FILE"):
         quietly(settings(start, tmp_path / "large", data=data("tinyworld")))

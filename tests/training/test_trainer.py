@@ -31,6 +31,7 @@ from janusflow.checkpoint import open_checkpoint
 from janusflow.checkpoint.card import is_released
 from janusflow.cli import app
 from janusflow.data.loader import Data
+from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training import trainer
 from janusflow.training.config import OptimizerConfig, TrainConfig
 from janusflow.training.distributed import Ema
@@ -234,12 +235,12 @@ def test_the_tiny_world_is_not_mixed_into_models_of_other_pictures(
     start: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_folder(tmp_path / "own")
-    recipe, given = str(RECIPES / "finetune" / f"{name}.yaml"), [f"model={start}", f"data={tmp_path / 'own'}"]
+    recipe, given = str(RECIPES / "tiny" / f"finetune_{name}.yaml"), [f"model={start}", f"data={tmp_path / 'own'}"]
     given += [f"out={tmp_path / 'run'}"]
-    monkeypatch.setattr("janusflow.training.start.UNITS", 48)
+    monkeypatch.setattr(TinyworldConfig, "image_size", 48)
     for more in (["--dry-run"], []):
         refused = CliRunner().invoke(app, ["train", recipe, *given, *more])
-        assert refused.exit_code == 2 and "64 pixels a side and the tiny world of 48; give " in refused.output
+        assert refused.exit_code == 2 and "64 pixels a side and tinyworld of 48; give " in refused.output
     assert CliRunner().invoke(app, ["train", recipe, *given, "data.own_share=1", "--dry-run"]).exit_code == 0
 
 

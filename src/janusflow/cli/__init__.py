@@ -9,6 +9,7 @@ import typer
 from janusflow import __version__
 from janusflow.cli import evaluation, models, training
 from janusflow.cli.options import SuggestingCommand
+from janusflow.cli.plugins import PluginGroup
 from janusflow.cli.streams import open_streams
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -20,6 +21,7 @@ janusflow ask picture.png "what color is the circle?"
 janusflow COMMAND --help"""
 app = typer.Typer(
     name="janusflow",
+    cls=PluginGroup,
     help="JanusFlow: one model that understands and generates images.",
     epilog=EXAMPLES,
     no_args_is_help=True,
@@ -36,7 +38,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-for command in (models.generate, models.ask, models.chat, models.info, models.convert, models.demo, training.train):
+for command in (models.generate, models.ask, models.chat, models.info, models.convert, training.train):
     app.command(cls=SuggestingCommand)(command)
 app.add_typer(evaluation.app, name="eval", help="Measure a model, and compare runs.")
 app.add_typer(training.data, name="data", help="Prepare data for training.")

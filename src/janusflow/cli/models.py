@@ -353,28 +353,6 @@ def convert(
         print(f"note: {note}", file=sys.stderr)
 
 
-@one_sentence
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo"),
-    model: Model = "tiny",
-    seed: Annotated[int, typer.Option(help="Seed of the pictures.")] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    debug: Debug = False,
-) -> None:
-    """Generate one picture of each kind, ask about a generated and a rendered one, and check everything.
-
-    [bold]Example[/bold]
-
-      janusflow demo --out demo
-    """
-    from janusflow.pipelines.sheet import output_folder
-    from janusflow.tinyworld.demo import show
-
-    with output_folder(out):
-        show(_open(model, None, dtype, device), out, seed=seed)
-
-
 def _open(
     model: str,
     vae: str | None,

@@ -46,7 +46,7 @@ def train(
 
       janusflow train recipes/tiny/stage2.yaml model=tiny --dry-run
 
-      janusflow train recipes/finetune/both.yaml model=tiny data=my_pictures out=runs/mine
+      janusflow train recipes/tiny/finetune_both.yaml model=tiny data=my_pictures out=runs/mine
 
       janusflow train --export-only runs/mine
 
@@ -122,12 +122,10 @@ def prepare(
 
       janusflow data prepare my_pictures --out shards --caption deepseek-ai/JanusFlow-1.3B
     """
-    from janusflow.data.folders import other_splits
     from janusflow.data.prepare import PrepareConfig
     from janusflow.data.prepare import prepare as run
     from janusflow.data.prepared import DROPPED, OTHER_FILES, SHEET, cropping
-    from janusflow.data.rows import SourceConfig
-    from janusflow.data.sources import kind_of
+    from janusflow.data.sources import file_config, kind_of
 
     config = PrepareConfig(
         min_side=min_side,
@@ -140,8 +138,8 @@ def prepare(
     kind = kind or kind_of(source, captions=False)
     if split is not None and kind not in ("folder", "hub"):
         raise ValueError(f"--split is for folders of pictures and hub ids; {source} is read as {kind}")
-    place = SourceConfig(kind, source, split=split or "train", streaming=streaming)
-    if kind == "folder" and (unread := other_splits(Path(source).expanduser().absolute(), place.split)):
+    place = file_config(kind, source, split=split or "train", streaming=streaming)
+    if unread := place.unread():
         print(f"{unread}, choose with --split")
     rate: Scorer | None = None if scorer is None else load_function(scorer, "--scorer")
     anew = _captioner(caption, endpoint, endpoint_model, question, device)
@@ -195,7 +193,7 @@ def reflow(
 
       janusflow data reflow prompts.txt --model runs/mine/export --teacher tiny --states 9 --steps 12 --out kept
 
-      janusflow train recipes/finetune/reflow.yaml model=tiny data.generation.0.path=pairs out=runs/straight
+      janusflow train recipes/tiny/finetune_reflow.yaml model=tiny data.generation.0.path=pairs out=runs/straight
     """
     from janusflow.data.reflow import ReflowConfig, judged, read_prompts
     from janusflow.data.reflow import reflow as run

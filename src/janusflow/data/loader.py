@@ -13,9 +13,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from janusflow.data.mixture import TASKS, Mixture, index_of
 from janusflow.data.records import BROKEN, Record
-from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import Crop, Sample, SampleMaker
-from janusflow.data.sources import FileSource, Source, TinyworldSource
+from janusflow.data.sources import FileSource, Source, SourceConfig
 from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 
 OPEN_FILES = 65536
@@ -74,7 +73,7 @@ class Data(Dataset):
     ) -> None:
         self.mixture, self.maker, self.seed, self.rank, self.ranks = mixture, maker, seed, rank, ranks
         self.sources = {
-            task: [open_source(config, task, seed, rank, ranks) for config in sources.get(task, ())] for task in TASKS
+            task: [config.open(task, seed, rank, ranks) for config in sources.get(task, ())] for task in TASKS
         }
         self.names = {task: [config.path or config.kind for config in sources.get(task, ())] for task in TASKS}
         self.crops = {task: [config.crop for config in sources.get(task, ())] for task in TASKS}
@@ -173,28 +172,6 @@ def counted(source: Source | StreamSource, task: str) -> str:
     if isinstance(source, FileSource) and source.unread:
         told += f"; {source.unread}, choose with split=NAME or give the split's folder"
     return told
-
-
-def open_source(config: SourceConfig, task: str, seed: int, rank: int, ranks: int) -> Source | StreamSource:
-    """One source, opened.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    if config.kind == "tinyworld":
-        return TinyworldSource(
-            task,
-            config.shares,
-            seed,
-            questions=config.questions,
-            described=config.described,
-            bold=config.bold,
-            ordered=config.ordered,
-            unnamed=config.unnamed,
-            composed=config.composed,
-            spoiled=config.spoiled,
-        )
-    return StreamSource(config, rank, ranks) if config.streaming else FileSource(config, task)
 
 
 def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepSamples, None, None]:

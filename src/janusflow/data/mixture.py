@@ -67,7 +67,10 @@ class Mixture:
                 raise ValueError(f"the data ratio {ratio} has no positive share")
             for task, share in shares.items():
                 if share > 0 and not self.weights[task]:
-                    raise ValueError(f"the data ratio gives {share:g} to {task}, but no source of {task} is given")
+                    raise ValueError(
+                        f"the data ratio gives {share:g} to {task}, but no source of {task} is given; give data=FOLDER "
+                        f"with records for it, or data.{task}"
+                    )
         untils = [ratio.until for ratio in self.ratios]
         if (
             untils[-1] is not None

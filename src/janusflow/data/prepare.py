@@ -18,12 +18,11 @@ from PIL import Image
 
 from janusflow.arguments import number_from, whole_number
 from janusflow.data.duplicates import Copies, digest_of
-from janusflow.data.folders import other_splits, unused_files
+from janusflow.data.folders import unused_files
 from janusflow.data.prepared import DUPLICATE, SHEET, Drops, State, continued, save_state, write_report
 from janusflow.data.records import BROKEN, MalformedError, Record
-from janusflow.data.rows import SourceConfig
 from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
-from janusflow.data.sources import FileSource
+from janusflow.data.sources import FileConfig, FileSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
 from janusflow.processing.images import ImageSource, load_image
 from janusflow.progress import progress_bar
@@ -73,7 +72,7 @@ class PrepareConfig:
 
 
 def prepare(
-    source: SourceConfig,
+    source: FileConfig,
     out: Path,
     config: PrepareConfig,
     *,
@@ -101,10 +100,9 @@ def prepare(
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
     state = continued(out, {**asdict(config), "source": place, **given, **(names or {})})
-    drops = Drops(out, state)
-    unread = other_splits(Path(source.path).expanduser().absolute(), source.split) if source.kind == "folder" else ""
+    drops, unread = Drops(out, state), source.unread()
     if source.kind == "folder" and not state.next:
-        for file, reason in unused_files(Path(source.path).expanduser().absolute(), source.split):
+        for file, reason in unused_files(source.place, source.split):
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
     records, copies = _Records(source, state), Copies(state.hashes)
@@ -128,7 +126,7 @@ def prepare(
 class _Records:
     """The records of a source one after the other, on disk or streamed, from where a state says."""
 
-    def __init__(self, source: SourceConfig, state: State) -> None:
+    def __init__(self, source: FileConfig, state: State) -> None:
         self.stream = StreamSource(source, 0, 1) if source.streaming else None
         self.file = None if source.streaming else FileSource(source)
         self.total = self.file.length if self.file else None

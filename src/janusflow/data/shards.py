@@ -12,8 +12,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from janusflow.data.records import IMAGE_TAG, LLAVA_TAG, Record
-from janusflow.data.rows import SourceConfig
-from janusflow.data.sources import FileSource
+from janusflow.data.sources import FileSource, file_config
 from janusflow.pipelines.sheet import contact_sheet
 from janusflow.processing.images import load_image
 
@@ -77,7 +76,7 @@ def contact_sheet_of(out: Path, kind: str) -> Image.Image | None:
     files = [files[index] for index in _spaced(len(files), SHOWN)]
     pictures, labels = [], []
     for file in files:
-        source = FileSource(SourceConfig(kind, str(file)))
+        source = FileSource(file_config(kind, str(file)))
         for index in _spaced(source.length or 0, -(-SHOWN // len(files))):
             record = source.record(index)
             if record.images:

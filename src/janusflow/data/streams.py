@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
 from janusflow.data.folders import Listed
 from janusflow.data.records import Record, read_row
-from janusflow.data.rows import SUFFIXES, SourceConfig, files_of, open_rows, remote_tars
 from janusflow.data.tars import Tars, read_remote
 
 Count = Annotated[int, Field(ge=0)]
@@ -57,6 +56,17 @@ class LostRowsError(ValueError):
         self.rows = rows
 
 
+class Parts(Protocol):
+    """What a stream is read from: the settings of a source of files."""
+
+    @property
+    def path(self) -> str: ...
+
+    def parts(self) -> Sequence[Path | str]: ...
+
+    def rows(self, files: Sequence[Path] | None = None) -> tuple[Any, Path]: ...
+
+
 class StreamSource:
     """A data set read from its beginning, again and again.
 
@@ -68,19 +78,11 @@ class StreamSource:
         ValueError: if it is not there.
     """
 
-    def __init__(self, config: SourceConfig, rank: int, ranks: int) -> None:
+    def __init__(self, config: Parts, rank: int, ranks: int) -> None:
         self.config, self.rank, self.ranks, self.name = config, rank, ranks, config.path
-        self.files: Sequence[Path | str] = ()
-        self._whole, self.folder = None, Path()
-        if config.kind in SUFFIXES:
-            self.files = files_of(config)
-        elif config.kind == "hub":
-            self.files = remote_tars(config.path, config.split)
-        if self.files:
-            self.parts = len(self.files)
-        else:
-            self._whole, self.folder = open_rows(config)
-            self.parts = self._whole.num_shards if config.kind == "hub" else 1
+        self.files = config.parts()
+        self._whole, self.folder = (None, Path()) if self.files else config.rows()
+        self.parts = len(self.files) or getattr(self._whole, "num_shards", 1)
         self._own = range(rank, self.parts, ranks) if self.parts >= ranks else range(self.parts)
         self._fault = ""
         self.read = (0, 0)  # parts to their end, and rows in them
@@ -98,12 +100,10 @@ class StreamSource:
         part, taken = self._own[self.part], self.place - self.begun
         # Where processes share parts, each part begins with another one, so that short ones go round.
         first, every = ((self.rank - part) % self.ranks, self.ranks) if self.parts < self.ranks else (0, 1)
-        if self.config.kind == "hub" and self.files:
-            return islice(_remote(str(self.files[part])), first + taken * every, None, every)
+        if self.files and isinstance(file := self.files[part], str):
+            return islice(_remote(file), first + taken * every, None, every)
         if self._whole is None:
-            rows, self.folder = open_rows(self.config, [Path(self.files[part])])
-            if self.config.kind == "parquet" and hasattr(rows, "reshard"):  # older versions of `datasets` have it not
-                rows = rows.reshard()  # by row groups: how much comes before a corrupt one is else left to chance
+            rows, self.folder = self.config.rows([Path(self.files[part])])
         else:
             rows = self._whole if self.parts == 1 else self._whole.shard(self.parts, part)
         if isinstance(rows, Tars):

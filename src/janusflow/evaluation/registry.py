@@ -18,7 +18,7 @@ from typing import Any
 
 from janusflow.arguments import quoted
 from janusflow.evaluation.protocol import Benchmark
-from janusflow.functions import code_of, load_function
+from janusflow.functions import code_of, load_function, load_plugin
 
 GROUP = "janusflow.benchmarks"  # entry points of other packages
 OWN = "MODULE:CLASS"  # a class of the user's own
@@ -70,14 +70,7 @@ def find_benchmark(name: str) -> type[Benchmark]:
         raise ValueError(
             f"there is no benchmark {quoted(name)}; {hint}known are {', '.join(known)}, and {OWN} of your own"
         )
-    try:
-        loaded = plugin.load()
-    except Exception as error:  # whatever a package of others raises
-        raise ValueError(
-            f"benchmark {name!r} is registered as {plugin.value}, which does not load "
-            f"({type(error).__name__}: {error}); reinstall or remove that package"
-        ) from error
-    return _checked(loaded, name)
+    return _checked(load_plugin(plugin, "benchmark"), name)
 
 
 def plugins() -> dict[str, EntryPoint]:

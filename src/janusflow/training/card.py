@@ -8,7 +8,7 @@ from typing import Any
 
 from janusflow import __version__
 from janusflow.data.mixture import TASKS
-from janusflow.data.rows import SourceConfig
+from janusflow.data.sources import SourceConfig
 from janusflow.training.config import TrainConfig
 from janusflow.training.log import read_log
 from janusflow.training.resume import Progress

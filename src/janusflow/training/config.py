@@ -15,20 +15,17 @@ from typing import Any, Literal
 
 from janusflow.arguments import number_from, quoted
 from janusflow.data.mixture import TASKS, Mixture, Ratio
-from janusflow.data.rows import SourceConfig
 from janusflow.data.samples import SampleConfig
-from janusflow.data.sources import kind_of, size_of, tasks_of
+from janusflow.data.sources import SourceConfig, file_config, kind_of, size_of, tasks_of
+from janusflow.data.sources.registry import AnySource, find_kind
 from janusflow.extras import require
 from janusflow.families import families
 from janusflow.files import read_yaml
-from janusflow.tinyworld.captions import KINDS as SCENES
 from janusflow.training.objective import LossConfig
 from janusflow.training.spelling import meant
 from janusflow.training.stages import TAUGHT_BY
 
-TINYWORLD = "tinyworld"
 MOST_REFERENCES = 20  # in a recipe: references to references grow with every level
-KINDS = (TINYWORLD, "webdataset", "parquet", "jsonl", "folder", "hub", "replay")  # of sources
 
 
 @dataclass(frozen=True)
@@ -69,9 +66,9 @@ class DataConfig:
         allow_changes: resume although files of the data were added, removed or replaced since the run was started.
     """
 
-    understanding: list[SourceConfig] = field(default_factory=list)
-    generation: list[SourceConfig] = field(default_factory=list)
-    text: list[SourceConfig] = field(default_factory=list)
+    understanding: list[AnySource] = field(default_factory=list)
+    generation: list[AnySource] = field(default_factory=list)
+    text: list[AnySource] = field(default_factory=list)
     own: str | list[str] | None = None
     own_share: float = 0.5
     ratios: list[Ratio] = field(default_factory=lambda: [Ratio(1, 1, 1)])
@@ -95,7 +92,7 @@ class DataConfig:
                 whole = others * self.own_share / (1 - self.own_share)
             sizes = [size_of(kind, path) if len(own) > 1 else 1 for kind, path in own]
             for (kind, path), size in zip(own, sizes, strict=True):
-                given[task].append(SourceConfig(kind, path, weight=whole * size / sum(sizes), fitting=True))
+                given[task].append(file_config(kind, path, weight=whole * size / sum(sizes), fitting=True))
         return given
 
     def served(self) -> dict[str, list[tuple[str, str]]]:
@@ -128,9 +125,8 @@ class DataConfig:
         return any(source.anchor for given in self.learned().values() for source in given)
 
     def teaches(self) -> bool:
-        """Whether anything asks for what the model does not say already: of anchors rewritten texts alone do."""
-        given = [source for sources in self.learned().values() for source in sources]
-        return any(not s.anchor or s.kind != TINYWORLD or s.ordered or s.unnamed for s in given)
+        """Whether any source can change the model."""
+        return any(source.teaches for given in self.learned().values() for source in given)
 
 
 @dataclass(frozen=True)
@@ -363,67 +359,13 @@ class TrainConfig:
         if self.watch.wandb and importlib.util.find_spec("wandb") is None:
             raise ValueError("watch.wandb is on, but the package wandb is not installed")
         for task, sources in self.data.sources().items():
-            odd = next((source.kind for source in sources if source.kind not in KINDS), None)
-            if odd is not None:
-                raise ValueError(f"data.{task}: kind of source is {quoted(odd)}; known are {', '.join(KINDS)}")
-            if any(source.fitting and source.streaming for source in sources):
-                raise ValueError(f"data.{task}: fitting rows are found before the run, so not in a stream; drop one")
-            if self.model.checkpoint is None and any(source.anchor for source in sources):
-                raise ValueError(f"data.{task}: anchors keep what model.checkpoint can do, and none is given")
             for source in sources:
-                self._check_source(task, source)
-                self._check_replay(task, source)
+                try:
+                    source.check(task, checkpoint=self.model.checkpoint is not None)
+                except ValueError as error:
+                    raise ValueError(f"data.{task}: {error}") from error
         self._check_own()
         Mixture(self.data.ratios, self.weights(), batch_size=self.batch_size, seed=self.seed)
-
-    def _check_source(self, task: str, source: SourceConfig) -> None:
-        if source.kind == TINYWORLD:
-            unknown = [kind for kind in source.shares if kind not in SCENES]
-            if unknown:
-                raise ValueError(
-                    f"data.{task}: tinyworld has no scenes {quoted(unknown[0])}; known are {', '.join(SCENES)}"
-                )
-            shares = source.shares.values()
-            if shares and not (all(0 <= share < math.inf for share in shares) and sum(shares) > 0):
-                raise ValueError(
-                    f"data.{task}: tinyworld's shares are {source.shares}; expected one above 0, none below"
-                )
-            if source.questions < 1:
-                raise ValueError(f"data.{task}: tinyworld has questions {source.questions}; expected 1 or more")
-            for name in ("ordered", "unnamed", "composed"):
-                if getattr(source, name) and task != "generation":
-                    raise ValueError(f"data.{task}: tinyworld's {name} is for pictures to draw, in data.generation")
-            if source.spoiled and task != "understanding":
-                raise ValueError(f"data.{task}: tinyworld's spoiled is for pictures to read, in data.understanding")
-            for name in ("described", "bold", "ordered", "unnamed", "composed", "spoiled"):
-                if not 0 <= getattr(source, name) <= 1:
-                    raise ValueError(
-                        f"data.{task}: tinyworld has {name} {getattr(source, name):g}; expected a share from 0 to 1"
-                    )
-        elif not source.path and source.kind != "replay":
-            raise ValueError(f"data.{task}: a source of {quoted(source.kind)} needs a path")
-
-    def _check_replay(self, task: str, source: SourceConfig) -> None:
-        if source.kind != "replay":
-            if source.judge or source.teacher:
-                raise ValueError(
-                    f"data.{task}: judge and teacher are for a replay, not for a source of {quoted(source.kind)}"
-                )
-            return
-        if source.teacher and source.anchor:
-            raise ValueError(f"data.{task}: an anchor keeps what the model says, so it takes no teacher; drop one")
-        if task != "generation" or self.model.checkpoint is None:
-            raise ValueError(
-                f"data.{task}: a replay is of pictures that model.checkpoint draws, for data.generation alone"
-            )
-        if not source.path:
-            raise ValueError("data.generation: a replay needs path, a file of prompts or 'tinyworld'")
-        if source.images < 1 or not 0 <= source.guidance < math.inf:
-            asked = f"{source.images} images with guidance {source.guidance:g}"
-            raise ValueError(f"data.generation: a replay of {asked}; expected 1 or more, and 0 or more")
-        number_from("data.generation: min_score of a replay", source.min_score)
-        if source.judge and source.path == TINYWORLD:
-            raise ValueError("data.generation: a replay of the tiny world is judged by its checker; leave judge out")
 
     def _check_own(self) -> None:
         own = [self.data.own] if isinstance(self.data.own, str) else self.data.own
@@ -448,7 +390,6 @@ class TrainConfig:
 STRICT = (
     ModelConfig,
     DataConfig,
-    SourceConfig,
     Ratio,
     SampleConfig,
     LossConfig,
@@ -541,10 +482,20 @@ def read_config(values: Any, *, check: bool = True) -> TrainConfig:
         place = ".".join(str(part) for part in first["loc"]) or "the recipe"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise ValueError(f"{place} is no setting of a recipe{meant(TrainConfig, place)}{more}") from error
+            raise ValueError(f"{place} is no setting of a recipe{_meant(values, first['loc'])}{more}") from error
         if first["type"] in ("missing", "missing_argument"):
             raise ValueError(f"{place} is missing{more}") from error
+        if first["type"] == "value_error":
+            raise ValueError(f"{place}: {first['ctx']['error']}{more}") from error
         raise ValueError(f"{place} is {quoted(first['input'])}: {first['msg'].lower()}{more}") from error
     if check:
         config.check()
     return config
+
+
+def _meant(values: Any, place: Sequence[int | str]) -> str:
+    """The end of a sentence about an unknown setting, which may be one of a source's kind."""
+    kinds: dict[str, type] = {}
+    if place[0] == "data" and len(place) == 4 and place[1] in TASKS:
+        kinds[".".join(map(str, place[:3]))] = find_kind(values["data"][place[1]][place[2]]["kind"])
+    return meant(TrainConfig, ".".join(map(str, place)), kinds)

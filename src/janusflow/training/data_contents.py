@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,6 @@ from typing import Annotated
 import xxhash
 from pydantic import Field
 
-from janusflow.data.rows import SUFFIXES, SourceConfig, files_of
 from janusflow.files import checked, read_json, write_text
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
@@ -72,17 +72,11 @@ class _Contents:
 def _contents(config: TrainConfig) -> dict[str, _Contents]:
     """What each local source consists of, by its path."""
     sources = [source for given in config.data.learned().values() for source in given]
-    found = {source.path: _files(source) for source in sources if source.kind in SUFFIXES or source.kind == "folder"}
-    return {path: _described(files) for path, files in found.items()}
+    found = {source.path: source.files() for source in sources}
+    return {path: _described(files) for path, files in found.items() if files}
 
 
-def _files(source: SourceConfig) -> list[Path]:
-    if source.kind in SUFFIXES:
-        return files_of(source)
-    return sorted(file for file in Path(source.path).expanduser().absolute().rglob("*") if file.is_file())
-
-
-def _described(files: list[Path]) -> _Contents:
+def _described(files: Sequence[Path]) -> _Contents:
     digest, sizes = xxhash.xxh3_128(), [file.stat().st_size for file in files]
     above = os.path.commonpath([file.parent for file in files]) if files else ""
     for file, size in zip(files, sizes, strict=True):

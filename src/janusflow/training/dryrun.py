@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from janusflow.config import JanusFlowConfig
-from janusflow.data.rows import check_place
 from janusflow.families import family_of
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
@@ -172,7 +171,7 @@ def _missing(config: TrainConfig) -> list[str]:
     faults = []
     for source in (one for given in config.data.sources().values() for one in given):
         try:
-            check_place(source)
+            source.check_place()
         except ValueError as error:
             faults.append(str(error))
     return list(dict.fromkeys(faults))

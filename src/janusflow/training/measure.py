@@ -13,15 +13,13 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from janusflow.data.loader import StepSamples
-from janusflow.data.rows import SourceConfig, check_place
 from janusflow.device import free_memory, resolve_device
 from janusflow.folders import TINY, find_folder
-from janusflow.tinyworld.scenes import UNITS
-from janusflow.training.config import TINYWORLD, TrainConfig
+from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
 from janusflow.training.dryrun import estimate
 from janusflow.training.replay import replays
-from janusflow.training.start import check_sizes, open_model
+from janusflow.training.start import open_model
 from janusflow.training.step import Run, take_step
 from janusflow.training.trainer import decided, open_data, prepare
 from janusflow.vae import DEFAULT_VAE
@@ -48,8 +46,8 @@ class Measured:
 def measured(config: TrainConfig, *, device: str = "auto") -> str:
     """Says how long a run takes on this machine, or why that cannot be measured here.
 
-    At most about half a minute of steps is run. Nothing is written or fetched, and no replay is drawn: rendered scenes
-    take its place.
+    At most about half a minute of steps is run. Nothing is written or fetched, and no replay is generated: empty
+    pictures take its place.
 
     Args:
         config: from `load_config`.
@@ -93,10 +91,8 @@ def _obstacle(config: TrainConfig, device: torch.device) -> str | None:
     for source in (one for given in config.data.learned().values() for one in given):
         if source.kind == "hub":
             return f"the data set {source.path} is read from the hub"
-        if source.kind == "replay" and check_sizes(config).image_size != UNITS:
-            return "the pictures of the replay are generated only when the run starts"
         try:
-            check_place(source)
+            source.check_place()
         except ValueError as error:
             return str(error)
     return None
@@ -127,12 +123,7 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
     config = replace(config, compile=False, data=replace(config.data, cache=None))
     model = open_model(config, world.device)
     run = prepare(config, world, model)
-    sources = config.data.sources()
-    sources["generation"] = [
-        SourceConfig(TINYWORLD, weight=source.weight) if source.kind == "replay" else source
-        for source in sources["generation"]
-    ]
-    data = open_data(config, world, model, sources)
+    data = open_data(config, world, model, config.data.sources())
     started = clock()
     found = data[0]
     if found.failed:

@@ -8,37 +8,26 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
-from random import Random
-
-import numpy as np
-from PIL import Image
 
 from janusflow.checkpoint import open_checkpoint
-from janusflow.data.loader import open_source
-from janusflow.data.reflow import Correct, ReflowConfig, judged, read_prompts, reflow
-from janusflow.data.rows import SourceConfig
+from janusflow.data.reflow import ReflowConfig, judged, reflow
+from janusflow.data.sources import SourceConfig
+from janusflow.data.sources.parquet import ParquetConfig
+from janusflow.data.sources.replay import ReplayConfig
 from janusflow.functions import code_of, load_function
 from janusflow.pipelines.janusflow import JanusFlow
-from janusflow.tinyworld.captions import KINDS, Task, sample_pair
-from janusflow.tinyworld.checker import check
-from janusflow.training.config import TINYWORLD, TrainConfig
+from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
 
 STEPS, STATES = 12, 9  # states of up to about t = 2/3
 SEED = 60_000_000  # of the noise
 
 
-def old_tasks(seed: int, count: int) -> list[Task]:
-    """Prompts of the tiny world, each kind as often."""
-    return [sample_pair(Random(f"old/{seed}/{n}"), KINDS[n % len(KINDS)])[0] for n in range(count)]
-
-
-def replays(config: TrainConfig) -> list[SourceConfig]:
+def replays(config: TrainConfig) -> list[ReplayConfig]:
     """Those that a run draws."""
     drawing = any(ratio.generation for ratio in config.data.ratios)
-    return [source for source in config.data.sources()["generation"] if drawing and source.kind == "replay"]
+    return [source for source in config.data.sources()["generation"] if drawing and isinstance(source, ReplayConfig)]
 
 
 def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceConfig]]:
@@ -51,11 +40,8 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
             pictures is right.
     """
     sources = config.data.sources()
-    folders = {
-        number: Path(config.out) / f"replay{number}"
-        for number, source in enumerate(sources["generation"])
-        if source.kind == "replay"
-    }
+    found = {number: one for number, one in enumerate(sources["generation"]) if isinstance(one, ReplayConfig)}
+    folders = {number: Path(config.out) / f"replay{number}" for number in found}
     if not replays(config):
         return sources
     failed: Exception | None = None
@@ -64,14 +50,14 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
             if not all(folder.exists() for folder in folders.values()):
                 _check(config, sources, world)
             for number, folder in folders.items():
-                _draw(config, number, folder, world)
+                _draw(config, found[number], number, folder, world)
         except Exception as error:
             failed = error
     if world.largest({"failed": float(failed is not None)})["failed"]:  # all end, or some would wait
         raise failed or ValueError("the first process could not draw the replay; see what that one says")
     for number, folder in folders.items():
-        drawn = replace(sources["generation"][number], kind="parquet", path=str(folder), streaming=False)
-        sources["generation"][number] = drawn
+        weight, anchor, crop = found[number].weight, found[number].anchor, found[number].crop
+        sources["generation"][number] = ParquetConfig(path=str(folder), weight=weight, anchor=anchor, crop=crop)
     return sources
 
 
@@ -79,14 +65,10 @@ def _check(config: TrainConfig, sources: dict[str, list[SourceConfig]], world: W
     """Tells what is wrong with any source now, and not after minutes of drawing."""
     for task, given in sources.items():
         for source in given:
-            if source.kind != "replay":
-                open_source(source, task, config.seed, world.rank, world.ranks)
-                continue
-            if source.path != TINYWORLD:
-                read_prompts(Path(source.path))
-            if source.judge:
+            source.open(task, config.seed, world.rank, world.ranks)
+            if isinstance(source, ReplayConfig) and source.judge:
                 load_function(source.judge, "a replay's judge")
-            if source.teacher:
+            if isinstance(source, ReplayConfig) and source.teacher:
                 try:
                     open_checkpoint(source.teacher)
                 except ValueError as error:
@@ -97,23 +79,18 @@ def _without(config: TrainConfig) -> str:
     return ", or do without it: data.own_share=1" if config.data.own and config.data.own_share < 1 else ""
 
 
-def _draw(config: TrainConfig, number: int, folder: Path, world: World) -> None:
+def _draw(config: TrainConfig, source: ReplayConfig, number: int, folder: Path, world: World) -> None:
     """Draws the replay that is source `number` of generation."""
 
     def opened(name: str) -> JanusFlow:
         return JanusFlow.from_pretrained(name, vae=config.model.vae, dtype=config.precision, device=world.device)
 
-    source, start = config.data.sources()["generation"][number], str(config.model.checkpoint)
+    start = str(config.model.checkpoint)
     model, teacher = opened(start), opened(source.teacher) if source.teacher else None
     names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
     names |= {"vae": config.model.vae}
     seed = SEED + 1_000_000 * config.seed + 100_000 * number
-    correct: Correct | None = None
-    if source.path == TINYWORLD:
-        tasks = old_tasks(seed, source.images)
-        prompts, correct = [task.prompt for task in tasks], right_ones(tasks)
-    else:
-        prompts = _spread(read_prompts(Path(source.path)), source.images)
+    prompts, correct = source.prompts(seed)
     if source.judge:
         judge = load_function(source.judge, "a replay's judge")
         correct = judged(judge, prompts, source.min_score)
@@ -130,21 +107,6 @@ def _draw(config: TrainConfig, number: int, folder: Path, world: World) -> None:
             raise ValueError(f"{source.judge} gave none of {asked} {source.min_score:g} or more")
         raise ValueError(
             f"{painter} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
-            f"give rendered ones with 'data.generation.{number}={{kind: tinyworld}}'{_without(config)}"
+            f"give rendered ones with 'data.generation.{number}={{kind: {source.path}}}'{_without(config)}"
         )
     print(f"replay: {counts['kept']} of {counts['drawn']} pictures that were drawn are learned too", file=sys.stderr)
-
-
-def _spread(prompts: list[str], count: int) -> list[str]:
-    """So many prompts: each again and again, or evenly spaced ones of too many."""
-    total = len(prompts)
-    return [prompts[n % total if count > total else n * total // count] for n in range(count)]
-
-
-def right_ones(tasks: list[Task]) -> Correct:
-    """Leaves out what the checker finds wrong."""
-
-    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
-        return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]
-
-    return correct

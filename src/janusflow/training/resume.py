@@ -24,6 +24,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
+from janusflow.data.mixture import TASKS
+from janusflow.data.sources.registry import without_foreign
 from janusflow.data.streams import Count, Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
@@ -92,7 +94,12 @@ def read_settings(file: Path) -> dict[str, Any]:
         ValueError: if the file is damaged.
         OSError: if it cannot be read.
     """
-    return checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is a setting
+    kept = checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is a setting
+    data = kept.get("data")
+    for task in TASKS if isinstance(data, dict) else ():
+        if isinstance(sources := data.get(task), list):
+            data[task] = [without_foreign(one) for one in sources]
+    return kept
 
 
 def changed_settings(out: Path, config: TrainConfig) -> list[str]:

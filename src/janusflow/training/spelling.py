@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import get_args, get_origin, get_type_hints
 
 
-def meant(config: type, place: str) -> str:
+def meant(config: type, place: str, kinds: Mapping[str, type] | None = None) -> str:
     """Suggests a setting of nearly the same name, of the same name elsewhere, or of these initials.
 
     Args:
         config: the dataclass of the whole recipe.
         place: the unknown key, dotted.
+        kinds: the dataclasses of items of lists whose own `kind` says which it is, by their dotted names.
 
     Returns:
         The end of a sentence, such as "; did you mean optimizer.learning_rate?"; empty if no setting is near.
     """
     above, _, last = place.lower().rpartition(".")
-    known = _settings(config, place.split("."))
+    known = _settings(config, place.split("."), kinds or {})
     siblings = [name for name in known if name.rpartition(".")[0] == above]
     for names, like in ((known, 1.0), (siblings, 0.6), (known, 0.75)):
         spellings = _spellings(names)
@@ -40,7 +41,7 @@ def _spellings(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _settings(part: type, place: Sequence[str], before: str = "") -> list[str]:
+def _settings(part: type, place: Sequence[str], kinds: Mapping[str, type], before: str = "") -> list[str]:
     """Dotted names of all settings; in lists those of the item that `place` is in, else of the first."""
     names, hints = [], get_type_hints(part)
     for each in fields(part):
@@ -53,5 +54,5 @@ def _settings(part: type, place: Sequence[str], before: str = "") -> list[str]:
             above = name.split(".")
             here = list(place[: len(above)]) == above and len(place) > len(above) + 1
             name = f"{name}.{place[len(above)] if here else 0}"
-        names += _settings(inside, place, f"{name}.")
+        names += _settings(kinds.get(name, inside), place, kinds, f"{name}.")
     return names

@@ -22,15 +22,15 @@ from janusflow.checkpoint.card import write_trained_card
 from janusflow.checkpoint.convert import where_vae_is
 from janusflow.checkpoint.export import export as export_to
 from janusflow.config import JanusFlowConfig
+from janusflow.data.sources.replay import ReplayConfig
 from janusflow.families import families, family_of
 from janusflow.files import temporary_path
 from janusflow.offline import cached_if_unreachable, first_line
 from janusflow.pipelines.base import pipeline_of
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
-from janusflow.tinyworld.scenes import UNITS
 from janusflow.training.card import card_text
-from janusflow.training.config import TINYWORLD, ModelConfig, TrainConfig
+from janusflow.training.config import ModelConfig, TrainConfig
 from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.objective import Objective, check_repa
@@ -84,8 +84,8 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
 
     Raises:
         ValueError: if the model cannot be trained, its data cannot change it, REPA is asked of a block that is not
-            there or of unequal grids, or what one's own data is mixed with is the tiny world's, for a model of other
-            pictures.
+            there or of unequal grids, or what one's own data is mixed with is rendered, for a model of
+            pictures of another size.
     """
     sizes = sizes_of(config.model)
     if not config.data.teaches():
@@ -93,19 +93,16 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
     if config.loss.repa:
         check_repa(sizes, config.loss.repa_block)
     for task, sources in config.data.learned().items():
-        for number, source in enumerate(sources if sizes.image_size != UNITS else ()):
-            place = f"data.{task}.{number}"
-            if source.kind == "replay" and source.path == TINYWORLD:
-                other = f"{place}.path=FILE, a prompt in each line"
-            elif source.kind == TINYWORLD and task != "text" and config.data.own:
-                other = f"data of another kind, {place}.kind=jsonl {place}.path=FILE"
-            else:
+        for number, source in enumerate(sources if task != "text" else ()):
+            place, replay = f"data.{task}.{number}", isinstance(source, ReplayConfig)
+            if source.image_size in (None, sizes.image_size) or not (replay or config.data.own):
                 continue
+            other = f"{place}.path=FILE, a prompt in each line" if replay else f"'{place}={{kind: jsonl, path: FILE}}'"
             optional = config.data.own and config.data.own_share < 1
             without = ", or do without: data.own_share=1" if optional else ""
             raise ValueError(
-                f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and the tiny world of "
-                f"{UNITS}; give {other}{without}"
+                f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and "
+                f"{source.path if replay else source.kind} of {source.image_size}; give {other}{without}"
             )
     return sizes
 
@@ -120,8 +117,7 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
         try:
             sizes = read_sizes(start.checkpoint)
         except ValueError as error:
-            made = "; python -m janusflow.tinyworld.recipe.train makes it" if "runs/tiny/" in start.checkpoint else ""
-            raise ValueError(f"model.checkpoint: {error}{made}") from error
+            raise ValueError(f"model.checkpoint: {error}") from error
         if not (family := family_of(sizes)).trainable:
             known = " or ".join(name for name, one in families().items() if one.trainable)
             raise ValueError(f"{start.checkpoint} is a {family.name} model; here {known} is trained")

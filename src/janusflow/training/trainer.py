@@ -24,8 +24,8 @@ from torch import Tensor
 
 from janusflow.data.loader import Data, StepSamples, steps, worker_killed
 from janusflow.data.mixture import Mixture
-from janusflow.data.rows import SourceConfig, check_place
 from janusflow.data.samples import SampleMaker
+from janusflow.data.sources import SourceConfig
 from janusflow.device import resolve_precision
 from janusflow.families import family_of
 from janusflow.model import JanusFlowForConditionalGeneration
@@ -104,7 +104,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     if official:
         family_of(sizes).layout("official")  # is there
     for source in (one for given in config.data.sources().values() for one in given):
-        check_place(source)
+        source.check_place()
     if checkpoints.all():
         check_contents(out, config, world)
     sources = drawn_sources(config, world)

@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, Sig
 
 from janusflow.config import JanusFlowConfig, siglip_config, tiny
 from janusflow.data.samples import SampleConfig, SampleMaker
-from janusflow.data.sources import TinyworldSource
 from janusflow.flow import standard_normal
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
@@ -27,6 +26,7 @@ from janusflow.tinyworld.recipe import samples as samples
 from janusflow.tinyworld.recipe.fit import FitConfig, Losses, fit, step_generator
 from janusflow.tinyworld.recipe.tokenizer import learn_tokenizer
 from janusflow.tinyworld.scenes import COLORS, SHAPES
+from janusflow.tinyworld.source import TinyworldConfig, TinyworldSource
 from janusflow.training.objective import autoregressive_loss
 from janusflow.training.packing import pack
 from janusflow.vae import LatentCodec
@@ -207,7 +207,7 @@ def fit_llm(
     spread(network)
     look_back(network)
 
-    world = TinyworldSource("text", samples.SHARES, recipe.seed, questions=recipe.llm_questions)
+    world = TinyworldSource(TinyworldConfig(shares=samples.SHARES, questions=recipe.llm_questions), "text", recipe.seed)
     maker = SampleMaker(processor, network.config, SampleConfig())
 
     def losses(model: Any, step: int) -> Losses:

@@ -10,10 +10,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from janusflow.data.sources import spelled
 from janusflow.tinyworld.captions import KINDS, describe, sample_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, UNITS, Scene, Wish, render, sample_scene
+from janusflow.tinyworld.source import spelled
 
 FREE_COLORS = 0.25  # of the VAE's pictures: with the ten colours alone it would make one of them of any other
 NOT_BACKGROUND = 0.12  # of [-1, 1]: how far a channel is from the background's at a pixel that shows something

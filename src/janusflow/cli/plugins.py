@@ -1,0 +1,57 @@
+"""Commands that other packages register: a function, or a typer application with commands of its own.
+
+    [project.entry-points."janusflow.commands"]
+    icons = "my_package.cli:app"
+
+They are imported when a command that the package does not have is run, and for `--help`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from janusflow.cli.options import SuggestingCommand, one_sentence
+from janusflow.functions import load_plugin
+
+GROUP = "janusflow.commands"
+
+
+class PluginGroup(TyperGroup):
+    """The commands of the package, and those of other packages after them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *sorted({plugin.name for plugin in entry_points(group=GROUP)} - {*own})]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if (own := super().get_command(ctx, cmd_name)) is not None:
+            return own
+        return next((_command(plugin) for plugin in entry_points(group=GROUP) if plugin.name == cmd_name), None)
+
+
+def _command(plugin: Any) -> Any:
+    """A command of a package; of one that cannot be loaded, a command that says so."""
+    try:
+        found = load_plugin(plugin, "command")
+    except ValueError as error:
+        found = _broken(error)
+    if isinstance(found, typer.Typer):
+        command = get_command(found)
+        command.name = plugin.name
+        return command
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.command(plugin.name, cls=SuggestingCommand)(one_sentence(found))
+    return get_command(app)
+
+
+def _broken(error: ValueError) -> Any:
+    def command() -> None:
+        raise error
+
+    command.__doc__ = f"Not available: {error}."
+    return command

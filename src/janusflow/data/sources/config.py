@@ -1,0 +1,110 @@
+"""What sources of every kind have in common: their settings, and the records that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from janusflow.data.records import Record
+from janusflow.data.reflow import Correct
+from janusflow.data.samples import Crop
+from janusflow.data.streams import StreamSource
+
+
+class Source(Protocol):
+    """Records by number. `length` is None where there is no end."""
+
+    length: int | None
+
+    def record(self, index: int) -> Record:
+        """The record with a number.
+
+        Raises:
+            ValueError: if it is malformed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The settings of a source of data. Each kind has a subclass with its own settings, registered under its name.
+
+    A subclass defines `open`; ranges of its settings are pydantic's constraints.
+
+    Attributes:
+        kind: name of the kind, a key of `registry.kinds`.
+        path: a file, a folder, a pattern, or a hub id.
+        weight: how often it is sampled, relative to the other sources of its task.
+        anchor: train on what the model says of these samples before the run, in place of what they hold, so that
+            nothing that they are about is forgotten. For a picture to generate whose record has a `rewritten` text,
+            on what the model says to that text (`training/anchor.py`).
+        crop: how its pictures to generate become squares; `samples.crop` by default.
+    """
+
+    kind: str
+    path: str = ""
+    weight: float = 1.0
+    anchor: bool = False
+    crop: Crop | None = None
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the pictures that the source renders itself; None for pictures of any size."""
+        return None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether training on the source can change the model."""
+        return True
+
+    def check(self, task: str, *, checkpoint: bool) -> None:
+        """Check what the constraints of single settings do not show; no file is opened.
+
+        Args:
+            task: what the source is for: understanding, generation or text.
+            checkpoint: whether the run starts from a checkpoint.
+
+        Raises:
+            ValueError: for settings that do not go together.
+        """
+        if self.anchor and not checkpoint:
+            raise ValueError("anchors keep what model.checkpoint can do, and none is given")
+
+    def check_place(self) -> None:
+        """Check quickly that the data is where `path` says.
+
+        Raises:
+            ValueError: if it is not.
+        """
+
+    def files(self) -> Sequence[Path]:
+        """The local files that the source reads; a resumed run notices when they have changed.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        return ()
+
+    def open(self, task: str, seed: int, rank: int, ranks: int) -> Source | StreamSource:
+        """Open the source.
+
+        Args:
+            task: what its records are for.
+            seed: of everything random.
+            rank, ranks: this process and how many there are; a stream is divided among them.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        raise NotImplementedError
+
+    def replayed(self, seed: int, count: int) -> tuple[list[str], Correct] | None:
+        """Prompts of what the source shows, and a judge of the pictures generated for them (`replay.py`).
+
+        Returns:
+            None for a kind that makes no prompts.
+        """
+        return None

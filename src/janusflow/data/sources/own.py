@@ -1,0 +1,98 @@
+"""What a folder or file of a user's own is, and which tasks its records serve."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from janusflow.arguments import quoted
+from janusflow.data.folders import METADATA, PICTURES, is_folder_of_pictures, visible_files
+from janusflow.data.jsonlines import is_array
+from janusflow.data.prepared import DROPPED
+from janusflow.data.sources.files import FileConfig, has_suffix, served_by
+from janusflow.data.sources.jsonl import JsonlConfig
+from janusflow.data.sources.parquet import ParquetConfig
+from janusflow.data.sources.registry import find_kind
+from janusflow.data.sources.webdataset import WebdatasetConfig
+
+PICTURE_TASKS = ("understanding", "generation")
+
+
+def file_config(kind: str, path: str, **settings: Any) -> FileConfig:
+    """The settings of a source of files.
+
+    Raises:
+        ValueError: if there is no such kind, or one that is read from something else.
+
+    Example:
+        >>> file_config("folder", "my_pictures").split
+        'train'
+    """
+    found = find_kind(kind)
+    if not issubclass(found, FileConfig):
+        raise ValueError(f"kind of source is {quoted(kind)}; expected one that is read from files, such as folder")
+    return found(kind, path, **settings)
+
+
+def kind_of(path: str, *, captions: bool = True) -> str:
+    """The kind of source that a folder or file is: jsonl, folder, parquet or webdataset.
+
+    Args:
+        path: of the data.
+        captions: without them a folder of pictures alone will do.
+
+    Raises:
+        ValueError: if it is none of them, or pictures without captions next to a file of records.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ValueError(f"{path} does not exist")
+    files = [place] if place.is_file() else visible_files(place)
+    if place.is_dir() and is_folder_of_pictures(place):
+        return "folder"
+    if place.is_dir() and not captions and any(file.suffix.lower() in PICTURES for file in files):
+        talks = [
+            file
+            for file in files
+            if is_array(file) or (has_suffix(file, JsonlConfig.suffixes) and file.name != DROPPED)
+        ]
+        if talks:
+            only = "for the pictures without it, give --kind folder"
+            raise ValueError(f"{path} also contains {talks[0].relative_to(place)}; to read it, give {talks[0]}; {only}")
+        return "folder"
+    if place.is_file() and place.suffix.lower() == ".json":
+        return "jsonl"  # an array of the same rows
+    for kind in (WebdatasetConfig, ParquetConfig, JsonlConfig):
+        if any(has_suffix(file, kind.suffixes) for file in files):
+            return kind.kind
+    forms = f"pictures with a .txt file for each, {', '.join(METADATA)}, or .jsonl, .parquet or .tar files"
+    arrays = [file for file in files if file.suffix.lower() == ".json"]
+    hint = f"; to read {arrays[0].name}, give {arrays[0]}" if arrays else "; a .json array is given as a file"
+    raise ValueError(f"{path} contains no data of a known form: {forms}{hint}")
+
+
+@lru_cache(maxsize=8)
+def tasks_of(kind: str, path: str) -> tuple[str, ...]:
+    """The tasks that some readable record of a data set serves: understanding, generation.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    rows, folder = file_config(kind, path).rows()
+    found: set[str] = set()
+    for row in rows:
+        found |= served_by(row, path, folder) or set()
+        if len(found) == len(PICTURE_TASKS):
+            break
+    return tuple(task for task in PICTURE_TASKS if task in found)
+
+
+@lru_cache(maxsize=8)
+def size_of(kind: str, path: str) -> int:
+    """How many rows a data set has.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    return len(file_config(kind, path).rows()[0])

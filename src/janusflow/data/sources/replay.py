@@ -1,0 +1,87 @@
+"""The kind `replay`: pictures that the model generates before the run (`training/replay.py`) and goes on learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from PIL import Image
+from pydantic import Field
+
+from janusflow.data.records import Record
+from janusflow.data.reflow import Correct, read_prompts
+from janusflow.data.sources.config import Source, SourceConfig
+from janusflow.data.sources.registry import find_kind, kinds
+
+
+@dataclass(frozen=True)
+class ReplayConfig(SourceConfig):
+    """Pictures of prompts.
+
+    Attributes:
+        path: a file of prompts; or the name of a kind of source that makes prompts, such as `tinyworld`, and judges the
+            pictures of them: wrong ones are left out.
+        images, guidance: number of pictures in all, and the weight of their prompts.
+        teacher: another model, whose pictures from the same noise are learned in place of the model's own.
+        judge, min_score: `module:function` of prompt and picture that gives a score; pictures below `min_score` are
+            left out.
+    """
+
+    kind: Literal["replay"] = "replay"
+    images: Annotated[int, Field(ge=1)] = 960
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.5
+    teacher: str = ""
+    judge: str = ""
+    min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.5
+
+    @property
+    def world(self) -> SourceConfig | None:
+        """The source that makes the prompts; None if a file holds them."""
+        return find_kind(self.path)(self.path) if self.path in kinds() and not Path(self.path).is_file() else None
+
+    @property
+    def image_size(self) -> int | None:
+        return self.world and self.world.image_size
+
+    def check(self, task: str, *, checkpoint: bool) -> None:
+        super().check(task, checkpoint=checkpoint)
+        if self.teacher and self.anchor:
+            raise ValueError("an anchor keeps what the model says, so it takes no teacher; drop one")
+        if task != "generation" or not checkpoint:
+            raise ValueError("a replay is of pictures that model.checkpoint generates, for data.generation only")
+        if not self.path:
+            raise ValueError("a replay needs path, a file of prompts or a kind of source such as tinyworld")
+        if self.judge and self.world:
+            raise ValueError(f"a replay of {self.path} is judged by {self.path} itself; leave judge out")
+
+    def prompts(self, seed: int) -> tuple[list[str], Correct | None]:
+        """A prompt for each picture, and the judge that their source brings.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if (world := self.world) is None:
+            return spread(read_prompts(Path(self.path)), self.images), None
+        if (made := world.replayed(seed, self.images)) is None:
+            raise ValueError(f"sources of {self.path} make no prompts; give a replay a file of prompts as path")
+        return made
+
+    def open(self, task: str, seed: int, rank: int, ranks: int) -> Source:
+        """The prompts with empty pictures, which have yet to be generated."""
+        return _Ungenerated(self.prompts(seed)[0])
+
+
+class _Ungenerated:
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.prompts, self.length = prompts, len(prompts)
+
+    def record(self, index: int) -> Record:
+        return Record(f"replay {index}", (Image.new("RGB", (64, 64)),), text=self.prompts[index])
+
+
+def spread(prompts: list[str], count: int) -> list[str]:
+    """So many prompts: each again and again, or evenly spaced ones of too many."""
+    total = len(prompts)
+    return [prompts[n % total if count > total else n * total // count] for n in range(count)]

@@ -1,0 +1,92 @@
+"""Hugging Face `datasets` as a reader of local files: of Parquet, and of JSON that is neither lines nor an array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from janusflow.data.jsonlines import FAULT, FOLDER
+from janusflow.data.sources.files import FileConfig
+from janusflow.offline import first_line
+
+
+def read_tables(builder: str, files: Sequence[Path], config: FileConfig, hint: str = "") -> Any:
+    """The rows of files that a builder of `datasets` reads; of an index, a damaged file costs itself alone.
+
+    Args:
+        builder: its name in `datasets`.
+        files: one or more.
+        config: of the source.
+        hint: for an error, how the files are read otherwise.
+
+    Raises:
+        ValueError: if none can be read.
+    """
+    scattered = len({file.parent for file in files}) > 1 and not config.streaming
+    try:
+        rows = (_readable if scattered else _load)(builder, files, config)
+    except unreadable() as error:
+        if scattered:
+            raise
+        told = f"{config.path} cannot be read as {config.kind}: {first_line(error)}{hint}"
+        if config.streaming:
+            raise ValueError(told) from error
+        if len(files) == 1:
+            raise ValueError(f"{told}; streaming=true reads what comes before the damage") from error
+        rows = _readable(builder, files, config)
+    return undecoded(rows)
+
+
+def undecoded(rows: Any) -> Any:
+    """The rows with their pictures as files have them."""
+    import datasets
+
+    raw = datasets.Image(decode=False)
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(name, raw)
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.List(raw))
+    return rows
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What `datasets` and pyarrow raise for files that they cannot read."""
+    import datasets
+    import pyarrow
+
+    damaged = (LookupError, TypeError, AttributeError, StopIteration, RecursionError)  # of an odd structure
+    return (OSError, ValueError, *damaged, pyarrow.lib.ArrowException, datasets.exceptions.DatasetGenerationError)
+
+
+def _readable(builder: str, files: Sequence[Path], config: FileConfig) -> Any:
+    """The rows of the files that can be read, each with its `FOLDER`. In the place of one that cannot there are as many
+    rows as a readable one of its size has, whose `FAULT` names it: so what is lost counts for what it is.
+
+    Raises:
+        ValueError: if none can.
+    """
+    import datasets
+
+    parts, lost, size = [], [], 0
+    for file in files:
+        try:
+            rows = _load(builder, [file], config)
+        except unreadable() as error:
+            lost.append((file, f"{file} cannot be read, all of it is left out: {first_line(error)}"))
+            continue
+        parts.append(rows.add_column(FOLDER, [str(file.parent)] * len(rows)))
+        size += file.stat().st_size
+    if not parts:
+        raise ValueError(f"none of the {len(files)} files of {config.path} can be read; the first: {lost[0][1]}")
+    each = max(size // max(sum(map(len, parts)), 1), 1)  # bytes of a row
+    faults = [{FAULT: fault} for file, fault in lost for _ in range(max(round(file.stat().st_size / each), 1))]
+    return datasets.concatenate_datasets([*parts, *([datasets.Dataset.from_list(faults)] if faults else [])])
+
+
+def _load(builder: str, files: Sequence[Path], config: FileConfig) -> Any:
+    import datasets
+
+    given = {config.split: [str(file) for file in files]}
+    return datasets.load_dataset(builder, data_files=given, split=config.split, streaming=config.streaming)

@@ -1,0 +1,155 @@
+"""The tiny world as a source of data: endless rendered scenes, with captions, conversations and texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from random import Random
+from typing import Annotated, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from janusflow.arguments import quoted
+from janusflow.data.records import Record
+from janusflow.data.reflow import Correct
+from janusflow.data.sources import SourceConfig
+from janusflow.tinyworld.bold import bold_pair, ordered_pair, unnamed_pair
+from janusflow.tinyworld.captions import KINDS, Task, describe, sample_pair
+from janusflow.tinyworld.checker import check
+from janusflow.tinyworld.composed import composed_pair
+from janusflow.tinyworld.questions import sample_fact, sample_talk
+from janusflow.tinyworld.scenes import UNITS, render
+from janusflow.tinyworld.spoiled import spoil
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class TinyworldConfig(SourceConfig):
+    """What is shown of the tiny world.
+
+    Attributes:
+        shares: of the kinds of scenes; by default all alike.
+        questions: at most so many about one scene, at least half as many; they share its tokens.
+        described: share of the pictures to generate whose text is the full description of the scene.
+        bold: share of the scenes in which what the prompt leaves open is bold (`bold.py`).
+        ordered: share of the pictures to generate that show two objects of which the prompt does not say who stands
+            where, in an order that follows from the first one; with `anchor` the copy is given that order.
+        unnamed: share of the pictures to generate whose prompt says how two objects stand, but in place of what one or
+            both of them are only "shape"; with `anchor` the copy is given what they are.
+        composed: share of the pictures to generate that show what the prompt leaves open where and as whoever takes a
+            picture would (`composed.py`); `described` and `bold` are shares of the others.
+        spoiled: share of the pictures to understand that lie under tiles of random colours, up to nothing else
+            (`spoiled.py`).
+    """
+
+    kind: Literal["tinyworld"] = "tinyworld"
+    shares: dict[str, float] = field(default_factory=dict)
+    questions: Annotated[int, Field(ge=1)] = 4
+    described: Share = 0.0
+    bold: Share = 0.0
+    ordered: Share = 0.0
+    unnamed: Share = 0.0
+    composed: Share = 0.0
+    spoiled: Share = 0.0
+
+    @property
+    def image_size(self) -> int:
+        return UNITS
+
+    @property
+    def teaches(self) -> bool:
+        """Of anchors only rewritten texts ask for what the model does not say already."""
+        return not self.anchor or bool(self.ordered or self.unnamed)
+
+    def check(self, task: str, *, checkpoint: bool) -> None:
+        super().check(task, checkpoint=checkpoint)
+        if unknown := [kind for kind in self.shares if kind not in KINDS]:
+            raise ValueError(f"tinyworld has no scenes {quoted(unknown[0])}; known are {', '.join(KINDS)}")
+        shares = self.shares.values()
+        if shares and not (all(0 <= share < inf for share in shares) and sum(shares) > 0):
+            raise ValueError(f"tinyworld's shares are {self.shares}; expected one above 0, none below")
+        for name in ("ordered", "unnamed", "composed"):
+            if getattr(self, name) and task != "generation":
+                raise ValueError(f"tinyworld's {name} is for pictures to generate, in data.generation")
+        if self.spoiled and task != "understanding":
+            raise ValueError("tinyworld's spoiled is for pictures to understand, in data.understanding")
+
+    def open(self, task: str, seed: int, rank: int, ranks: int) -> TinyworldSource:
+        return TinyworldSource(self, task, seed)
+
+    def replayed(self, seed: int, count: int) -> tuple[list[str], Correct]:
+        tasks = old_tasks(seed, count)
+        return [task.prompt for task in tasks], right_ones(tasks)
+
+
+class TinyworldSource:
+    """Endless scenes of the tiny world: record n is a function of (seed, task, n).
+
+    Args:
+        config: what is shown.
+        task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
+        seed: another one gives another world.
+    """
+
+    length: int | None = None
+
+    def __init__(self, config: TinyworldConfig, task: str, seed: int) -> None:
+        self.config, self.task, self.seed = config, task, seed
+        self.shares = dict(config.shares) or dict.fromkeys(KINDS, 1.0)
+
+    def record(self, index: int) -> Record:
+        rng, config = Random(f"{self.task}/{self.seed}/{index}"), self.config
+        kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
+        name = f"tinyworld {self.task} {index}"
+        if self.task == "text" and rng.random() < 0.1:
+            facts = tuple((fact.text, fact.answer) for fact in (sample_fact(rng) for _ in range(3)))
+            return Record(name, turns=facts)
+        if config.ordered and rng.random() < config.ordered:
+            text, rewritten, scene = ordered_pair(rng)
+            return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
+        if config.unnamed and rng.random() < config.unnamed:
+            text, rewritten, scene = unnamed_pair(rng)
+            return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
+        if config.composed and rng.random() < config.composed:
+            task, scene = composed_pair(rng, kind)
+            return Record(name, (Image.fromarray(render(scene)),), text=task.prompt)
+        bold = config.bold and rng.random() < config.bold
+        task, scene = (bold_pair if bold else sample_pair)(rng, kind)
+        if self.task == "generation":
+            text = describe(scene) if rng.random() < config.described else task.prompt
+            return Record(name, (Image.fromarray(render(scene)),), text=text)
+        if self.task == "text" and rng.random() < 0.1:
+            return Record(name, text=task.prompt)
+        turns = rng.randint(max(config.questions // 2, 1), config.questions)
+        talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, turns)]
+        if self.task == "understanding":
+            seen = render(scene)
+            if config.spoiled and rng.random() < config.spoiled:
+                seen = spoil(rng, seen)
+            return Record(name, (Image.fromarray(seen),), turns=tuple(talk))
+        (first, answer), *rest = talk
+        return Record(name, turns=((f"{describe(scene)}\n{first}", answer), *rest))
+
+
+def spelled(rng: Random, question: str) -> str:
+    """A question in one of the spellings that people use."""
+    if rng.random() < 0.3:
+        question = question.replace("color", "colour")
+    return question[0].upper() + question[1:] if rng.random() < 0.3 else question
+
+
+def old_tasks(seed: int, count: int) -> list[Task]:
+    """Prompts of what the model knows already, each kind as often."""
+    return [sample_pair(Random(f"old/{seed}/{n}"), KINDS[n % len(KINDS)])[0] for n in range(count)]
+
+
+def right_ones(tasks: list[Task]) -> Correct:
+    """Leaves out what the checker finds wrong."""
+
+    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
+        return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]
+
+    return correct
