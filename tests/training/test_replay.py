@@ -136,6 +136,7 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
     for wrong, words in (
         (data(""), "needs path, a file of prompts or a kind of source"),
         (data("tinyworld", images=0), "images is 0: input should be greater"),
+        (data("folder"), "sources of folder make no prompts; give a replay a file"),
         (data("tinyworld", guidance=-1.0), "guidance is -1.0: input should be greater"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -30,7 +30,7 @@ from janusflow.training import trainer
 from janusflow.training.checkpoint_files import SafePlanner, write_checksums
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
-from janusflow.training.resume import Begun, Checkpoints
+from janusflow.training.resume import Begun, Checkpoints, changed_settings, keep_settings, kept_config
 from janusflow.training.step import Run
 from janusflow.training.trainer import RunError
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
@@ -522,6 +522,17 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(
     with pytest.raises(ValueError, match=words) as error:
         quietly(settings(start, run, steps=3), resume=True)
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_settings_of_an_older_version_are_read(start: Path, tmp_path: Path) -> None:
+    """They had every setting of every kind for each source."""
+    config = settings(start, tmp_path)
+    keep_settings(tmp_path, config)
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    for task in TASKS:
+        kept["data"][task] = [{**one, "split": "train", "images": 960, "judge": ""} for one in kept["data"][task]]
+    (tmp_path / "settings.json").write_text(json.dumps(kept))
+    assert kept_config(tmp_path) == config and not changed_settings(tmp_path, config)
 
 
 def test_damaged_lines_of_a_log_are_left_out(start: Path, finished: Path, tmp_path: Path) -> None:

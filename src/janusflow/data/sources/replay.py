@@ -53,6 +53,8 @@ class ReplayConfig(SourceConfig):
             raise ValueError("a replay is of pictures that model.checkpoint generates, for data.generation only")
         if not self.path:
             raise ValueError("a replay needs path, a file of prompts or a kind of source such as tinyworld")
+        if self.world and self.world.replayed(0, 0) is None:
+            raise ValueError(f"sources of {self.path} make no prompts; give a replay a file of prompts as path")
         if self.judge and self.world:
             raise ValueError(f"a replay of {self.path} is judged by {self.path} itself; leave judge out")
 
@@ -62,11 +64,8 @@ class ReplayConfig(SourceConfig):
         Raises:
             ValueError: if there are none.
         """
-        if (world := self.world) is None:
-            return spread(read_prompts(Path(self.path)), self.images), None
-        if (made := world.replayed(seed, self.images)) is None:
-            raise ValueError(f"sources of {self.path} make no prompts; give a replay a file of prompts as path")
-        return made
+        made = self.world and self.world.replayed(seed, self.images)
+        return made or (spread(read_prompts(Path(self.path)), self.images), None)
 
     def open(self, task: str, seed: int, rank: int, ranks: int) -> Source:
         """The prompts with empty pictures, which have yet to be generated."""
