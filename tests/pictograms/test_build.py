@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from janusflow.data.rows import SourceConfig
 from PIL import Image
 from typer.testing import CliRunner
 
-from janusflow.data.rows import SourceConfig
 from janusflow.data.sources import FileSource, kind_of, tasks_of
 from janusflow.pictograms import build as building
 from janusflow.pictograms.build import DEFAULT_STYLES, BuildConfig, build
