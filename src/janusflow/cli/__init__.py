@@ -38,7 +38,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-for command in (models.generate, models.ask, models.chat, models.info, models.convert, training.train):
+for command in (models.generate, models.ask, models.chat, models.info, models.convert):
+    app.command(cls=SuggestingCommand)(command)
+for command in (training.train, training.pretrain):
     app.command(cls=SuggestingCommand)(command)
 app.add_typer(evaluation.app, name="eval", help="Measure a model, and compare runs.")
 app.add_typer(training.data, name="data", help="Prepare data for training.")

@@ -84,6 +84,34 @@ def train(
     _print_once(run(config, resume=resume, device=device, official=export == "official"))
 
 
+@one_sentence
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/pictograms/parts.yaml.")],
+    overrides: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="[KEY=VALUE]...", help="Other values; docs/training.md says where the keys are."),
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Few steps of each part, to see that everything runs.")] = None,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Pretrain small parts on your own data: tokenizer, VAE, SigLIP tower and language model.
+
+    The result is what stage 1 starts from. Stop it at any time; the same command continues.
+
+    [bold]Examples[/bold]
+
+      janusflow pretrain recipes/pictograms/parts.yaml out=runs/parts
+
+      janusflow train recipes/pictograms/stage1.yaml model=runs/parts/export out=runs/stage1
+    """
+    from janusflow.training.parts.config import load_parts
+    from janusflow.training.parts.pretrain import pretrain as run
+
+    config = load_parts(recipe, overrides or [])
+    print(run(config if steps is None else config.shortened(steps), device=device))
+
+
 def _print_once(made: Path) -> None:
     if os.environ.get("RANK", "0") == "0":  # by the first of several processes
         print(made)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from janusflow.arguments import number_from, quoted
 from janusflow.data.mixture import TASKS, Mixture, Ratio
@@ -25,6 +25,7 @@ from janusflow.training.objective import LossConfig
 from janusflow.training.spelling import meant
 from janusflow.training.stages import TAUGHT_BY
 
+Config = TypeVar("Config")
 MOST_REFERENCES = 20  # in a recipe: references to references grow with every level
 
 
@@ -412,6 +413,15 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     Raises:
         ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
     """
+    return read_config(recipe_values(recipe, overrides))
+
+
+def recipe_values(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """The plain values of a recipe with overrides (see `load_config`).
+
+    Raises:
+        ValueError: for an unreadable file or an override that does not fit.
+    """
     require("training", "omegaconf")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -425,7 +435,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
         raise ValueError(f"{named} does not exist") from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{named} cannot be read: {str(error).splitlines()[0]}") from error
-    return read_config(overridden(raw, overrides))
+    return overridden(raw, overrides)
 
 
 def overridden(values: Any, overrides: Sequence[str]) -> Any:
@@ -470,32 +480,48 @@ def read_config(values: Any, *, check: bool = True) -> TrainConfig:
     Raises:
         ValueError: as `load_config`.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    for part in (TrainConfig, *STRICT):
-        setattr(part, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
-    try:
-        # As JSON, where "strict" means that true is no number and "5" neither, but a list can be a tuple.
-        config: TrainConfig = TypeAdapter(TrainConfig).validate_json(json.dumps(values, default=str), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise ValueError(f"{place} is no setting of a recipe{_meant(values, first['loc'])}{more}") from error
-        if first["type"] in ("missing", "missing_argument"):
-            raise ValueError(f"{place} is missing{more}") from error
-        if first["type"] == "value_error":
-            raise ValueError(f"{place}: {first['ctx']['error']}{more}") from error
-        raise ValueError(f"{place} is {quoted(first['input'])}: {first['msg'].lower()}{more}") from error
+    config: TrainConfig = typed_config(TrainConfig, values, STRICT)
     if check:
         config.check()
     return config
 
 
-def _meant(values: Any, place: Sequence[int | str]) -> str:
+def typed_config(kind: type[Config], values: Any, nested: Sequence[type]) -> Config:
+    """Plain values as a dataclass.
+
+    Args:
+        kind: the dataclass.
+        values: nested dictionaries.
+        nested: the dataclasses of its fields, in which unknown keys are errors too.
+
+    Raises:
+        ValueError: for an unknown key or a wrong type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    for part in (kind, *nested):
+        setattr(part, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
+    try:
+        # As JSON, where "strict" means that true is no number and "5" neither, but a list can be a tuple.
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise ValueError(f"{place} is no setting of a recipe{_meant(kind, values, first['loc'])}{more}") from error
+        if first["type"] in ("missing", "missing_argument"):
+            raise ValueError(f"{place} is missing{more}") from error
+        if first["type"] == "value_error":
+            raise ValueError(f"{place}: {first['ctx']['error']}{more}") from error
+        raise ValueError(f"{place} is {quoted(first['input'])}: {first['msg'].lower()}{more}") from error
+
+
+def _meant(config: type, values: Any, place: Sequence[int | str]) -> str:
     """The end of a sentence about an unknown setting, which may be one of a source's kind."""
-    kinds: dict[str, type] = {}
-    if place[0] == "data" and len(place) == 4 and place[1] in TASKS:
-        kinds[".".join(map(str, place[:3]))] = find_kind(values["data"][place[1]][place[2]]["kind"])
-    return meant(TrainConfig, ".".join(map(str, place)), kinds)
+    block = values
+    for part in place[:-1]:
+        block = block[part]
+    kind = block.get("kind")
+    kinds = {".".join(map(str, place[:-1])): find_kind(kind)} if isinstance(kind, str) else {}
+    return meant(config, ".".join(map(str, place)), kinds)

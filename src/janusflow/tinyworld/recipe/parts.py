@@ -23,18 +23,19 @@ from janusflow.model.attention import PACKED
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.tinyworld.recipe import samples as samples
-from janusflow.tinyworld.recipe.fit import FitConfig, Losses, fit, step_generator
-from janusflow.tinyworld.recipe.tokenizer import learn_tokenizer
 from janusflow.tinyworld.scenes import COLORS, SHAPES
 from janusflow.tinyworld.source import TinyworldConfig, TinyworldSource
 from janusflow.training.objective import autoregressive_loss
 from janusflow.training.packing import pack
+from janusflow.training.parts.fit import FitConfig, Losses, fit, step_generator
+from janusflow.training.parts.llm import look_back as look_back
+from janusflow.training.parts.llm import spread as spread
+from janusflow.training.parts.tokenizer import learn_tokenizer
 from janusflow.vae import LatentCodec
 
 VOCABULARY = 1024
 DESCRIPTION_TOKENS = 72
 FIRST_LOG_VARIANCE = -4.0  # of the VAE's posterior
-LOOKING_PAIRS, LOOKING_STRENGTH = 14, 5.4  # of `look_back`: logits of 4 between neighbouring places
 
 
 @dataclass(frozen=True)
@@ -222,53 +223,6 @@ def fit_llm(
         return {"loss": autoregressive_loss(output.logits[0], row.labels) / len(row.labels)}
 
     return fit(network, losses, recipe.llm, folder, title="LLM")
-
-
-@torch.no_grad()
-def spread(network: JanusFlowForConditionalGeneration) -> None:
-    """Initial weights of the LLM with which every layer's outputs have about the size of its inputs.
-
-    Embeddings N(0, 1), matrices N(0, 1 / inputs), and N(0, 1 / (2 layers inputs)) where they add to the
-    residual stream. From N(0, 0.02^2) a model as narrow as this one takes many times the steps to look anything up in
-    a text (docs/log.md).
-    """
-    llm = network.language_model
-    llm.embed_tokens.weight.normal_()
-    for name, matrix in llm.layers.named_parameters():
-        if matrix.ndim == 2:
-            writers = 2 * len(llm.layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
-            matrix.normal_(std=(writers * matrix.shape[1]) ** -0.5)
-
-
-@torch.no_grad()
-def look_back(network: JanusFlowForConditionalGeneration) -> None:
-    """Makes the first two heads of the first three layers see the word before, and the one before that.
-
-    Which word belongs to which ("a red circle and a blue square") is told by words that stand beside each other. From
-    random weights such heads do not arise in the time that this model has; given them, it binds words within 150 steps
-    (docs/log.md). All embeddings get a common direction u of the same norm as the rest. From u alone the head makes a
-    query with the first rotary pairs (f, f + d/2) at angle 0 and a key with them turned by `offset` angles w_f, so
-    its logit at distance n is proportional to sum_f cos(w_f (n - offset)).
-    """
-    llm, config = network.language_model, network.config.text_config
-    embeddings, side = llm.embed_tokens.weight, config.hidden_size**0.5
-    u = torch.randn(config.hidden_size, dtype=embeddings.dtype, device=embeddings.device)
-    u /= u.norm()
-    embeddings += torch.outer(side - embeddings @ u, u)
-    half = config.head_dim // 2
-    angles = llm.rotary_emb.inv_freq[: min(LOOKING_PAIRS, half)]
-    query, key = torch.zeros(2, 2 * half, device=embeddings.device)
-    for layer in llm.layers[:3]:
-        attention = layer.self_attn
-        for head, offset in enumerate((1, 2)):
-            rows = slice(head * 2 * half, (head + 1) * 2 * half)
-            query[: len(angles)] = 1
-            key[: len(angles)] = torch.cos(angles * offset)
-            key[half : half + len(angles)] = torch.sin(angles * offset)
-            for matrix, wanted in ((attention.q_proj.weight, query), (attention.k_proj.weight, key)):
-                # x / rms(x) has u with side / sqrt(2)
-                matrix[rows] = 0.1 * matrix[rows] + LOOKING_STRENGTH * 2**0.5 / side * torch.outer(wanted, u)
-            attention.o_proj.weight[:, rows] *= 4
 
 
 def assemble(tower: SiglipModel, llm: JanusFlowForConditionalGeneration) -> JanusFlowForConditionalGeneration:

@@ -11,23 +11,20 @@ stops and resumes at any time with the same command; the result is a folder that
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from janusflow.data.reflow import ReflowConfig
 from janusflow.device import resolve_device
-from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.tinyworld.recipe.parts import PartsRecipe, pretrain
 from janusflow.tinyworld.recipe.reflow import ON_POLICY, draw_pairs
 from janusflow.training.config import load_config
+from janusflow.training.publish import publish
 from janusflow.training.stop import leave_at_once, on_stop
 from janusflow.training.trainer import train
-from janusflow.vae import LatentCodec
 
 ROUNDS = 6  # of training on the model's own states
 PAIRS = 2688  # drawn for each
@@ -112,24 +109,6 @@ def run(
                 raise SystemExit(0)  # told to stop: the same command continues
         before = str(export)
     return publish(before, out / "model")
-
-
-def publish(trained: str | Path, folder: Path) -> Path:
-    """A trained model with its weights in bfloat16, to ship; it computes in float32. Written beside, then renamed."""
-    model = JanusFlow.from_pretrained(trained, device="cpu")
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    codec = model.codec
-    model.network.to(torch.bfloat16).save_pretrained(beside)
-    model.network.config.dtype = "float32"
-    model.network.config.save_pretrained(beside)
-    model.processor.save_pretrained(beside)
-    LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(beside / "vae")
-    for file in beside.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
-    return folder
 
 
 def main(

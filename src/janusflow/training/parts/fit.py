@@ -44,7 +44,8 @@ class FitConfig:
         ema: constant decay of the average of the weights, kept in float32.
         precision: "bfloat16" runs the matrix products of forward and backward in it (autocast); "auto" does where the
             device multiplies it fast.
-        save_every: steps between checkpoints.
+        save_every: most steps between checkpoints.
+        save_seconds: most seconds between checkpoints.
         optimizer: "adamw" or "muon", see `OptimizerConfig`.
     """
 
@@ -57,6 +58,7 @@ class FitConfig:
     ema: float = 0.999
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     save_every: int = 200
+    save_seconds: float = 45.0
     optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
@@ -64,7 +66,7 @@ class FitConfig:
         return self.updates().rate(step, self.steps)
 
     def updates(self) -> OptimizerConfig:
-        """The same as a training run is told it."""
+        """The same for `make_optimizers`."""
         return OptimizerConfig(
             self.optimizer, self.learning_rate, self.warmup, self.schedule, weight_decay=self.weight_decay
         )
@@ -95,6 +97,7 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     first = _resume(folder / "state.pt", model, average, optimizers)
     told: list[int] = []
+    saved = time.monotonic()
     bar = ProgressBar(title, config.steps, done=first, keep=True)
     with bar, on_stop(lambda number, _: told.append(number)):
         for step in range(first, config.steps):
@@ -104,8 +107,10 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
             average.update_parameters(model)
             _log(folder / "log.jsonl", {"step": step, **terms, "seconds": time.perf_counter() - started})
             bar.update(step + 1, f"{title} loss {terms['loss']:.4f}")
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps or told:
+            late = time.monotonic() - saved >= config.save_seconds
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps or late or told:
                 _save(folder / "state.pt", step + 1, model, average, optimizers)
+                saved = time.monotonic()
             if told:
                 say(f"stopped: saved after step {step + 1}; the same command continues")
                 leave(told[0])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from janusflow.tinyworld.recipe.fit import FitConfig, fit, step_generator
+from janusflow.training.parts.fit import FitConfig, fit, step_generator
 
 CONFIG = FitConfig(steps=12, learning_rate=0.05, warmup=2, ema=0.9, precision="float32", save_every=4)
 
@@ -84,7 +84,7 @@ from pathlib import Path
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)
-from tests.tinyworld.recipe.test_fit import CONFIG, fit, losses, model
+from tests.training.parts.test_fit import CONFIG, fit, losses, model
 fit(model(), losses, replace(CONFIG, steps=300, save_every=1), Path(sys.argv[1]), title="test")
 """
 

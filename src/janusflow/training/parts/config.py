@@ -1,0 +1,175 @@
+"""The settings of a pretraining of parts, read from a YAML recipe as those of `janusflow train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from janusflow.arguments import number_from, quoted
+from janusflow.config import JanusFlowConfig, tiny
+from janusflow.data.sources.registry import AnySource
+from janusflow.training.config import recipe_values, typed_config
+from janusflow.training.parts.fit import FitConfig
+from janusflow.training.parts.tokenizer import SPECIAL_TOKENS
+
+LEAST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # every byte is a token
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The tokenizer.
+
+    Attributes:
+        vocabulary: number of tokens, special ones included.
+        records: records of `pictures` and of `texts` that it is learned from, each.
+    """
+
+    vocabulary: int = 2048
+    records: int = 20_000
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """The VAE, whose loss is |d| + 2 d^2 + edges |grad d| + kl KL, d the difference of the pictures.
+
+    Attributes:
+        fit: see `FitConfig`.
+        batch_size: pictures of a step.
+        channels: of its levels, each with half the side of the one before.
+        layers: residual blocks of a level.
+        edges, kl: weights.
+    """
+
+    fit: FitConfig
+    batch_size: int = 16
+    channels: tuple[int, ...] = (16, 32, 64)
+    layers: int = 1
+    edges: float = 1.0
+    kl: float = 1e-3
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """The SigLIP tower.
+
+    Attributes:
+        fit: see `FitConfig`.
+        batch_size: pairs of a step, each the negatives of the others.
+        text_layers: of the text tower, which is thrown away.
+        text_tokens: tokens of a caption that are read.
+        words, outlines: weights of the auxiliary losses; see `tower.py`.
+    """
+
+    fit: FitConfig
+    batch_size: int = 64
+    text_layers: int = 4
+    text_tokens: int = 72
+    words: float = 0.5
+    outlines: float = 2.0
+
+
+@dataclass(frozen=True)
+class LlmConfig:
+    """The language model.
+
+    Attributes:
+        fit: see `FitConfig`.
+        batch_size: texts of a step.
+        look_back: give the first layers heads that see the two tokens before; see `look_back` in `llm.py`.
+    """
+
+    fit: FitConfig
+    batch_size: int = 32
+    look_back: bool = False
+
+
+@dataclass(frozen=True)
+class PartsConfig:
+    """One pretraining.
+
+    Attributes:
+        out: folder of the run; the model is written into its subfolder `export`.
+        pictures: sources of pictures with a text: for the VAE, the tower and the tokenizer.
+        texts: sources of texts and conversations: for the language model and the tokenizer. The text of a record takes
+            the place of its pictures.
+        vae, tower, llm, tokenizer: see their classes.
+        network: sizes that differ from those of the preset "tiny", as in `config.json`.
+        seed: of everything random.
+    """
+
+    out: str
+    pictures: list[AnySource]
+    texts: list[AnySource]
+    vae: VaeConfig
+    tower: TowerConfig
+    llm: LlmConfig
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    network: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def check(self) -> None:
+        """Checks what types do not show.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        for name, sources in (("pictures", self.pictures), ("texts", self.texts)):
+            if not sources:
+                raise ValueError(f"{name} has no source; expected one or more")
+            for source in sources:
+                if source.kind == "replay":
+                    raise ValueError(f"{name}: kind of source is 'replay', which needs a trained model")
+                if getattr(source, "streaming", False):
+                    raise ValueError(f"{name}: parts are pretrained on data with an index; leave streaming out")
+        number_from("tokenizer.vocabulary", self.tokenizer.vocabulary, LEAST_VOCABULARY)
+        number_from("tokenizer.records", self.tokenizer.records, 1)
+        for part, config in (("vae", self.vae), ("tower", self.tower), ("llm", self.llm)):
+            number_from(f"{part}.batch_size", config.batch_size, 1)
+            number_from(f"{part}.fit.steps", config.fit.steps, 1)
+
+    def sizes(self, vocabulary: int) -> JanusFlowConfig:
+        """The dimensions of the network.
+
+        Raises:
+            ValueError: if a size of `network` is not known.
+        """
+        config = tiny(vocabulary)
+        values = config.to_dict()
+        for name, value in self.network.items():
+            within = value if isinstance(value, dict) else {name: value}
+            known = values.get(name, {}) if isinstance(value, dict) else values
+            for key in within.keys() - known.keys():
+                raise ValueError(f"network has no size {quoted(key)}; known are {', '.join(map(str, known))}")
+            (getattr(config, name) if isinstance(value, dict) else config).update(within)
+        return config
+
+    def shortened(self, steps: int) -> PartsConfig:
+        """The same with few steps of small batches, to see that everything runs."""
+
+        def short(part: Any) -> Any:
+            return replace(part, fit=replace(part.fit, steps=steps, warmup=1), batch_size=4)
+
+        tokenizer = replace(self.tokenizer, records=min(self.tokenizer.records, 100))
+        return replace(self, vae=short(self.vae), tower=short(self.tower), llm=short(self.llm), tokenizer=tokenizer)
+
+
+def load_parts(recipe: str | Path, overrides: Sequence[str] = ()) -> PartsConfig:
+    """A recipe with overrides, checked.
+
+    Args:
+        recipe: a YAML file.
+        overrides: `key=value`; see `load_config`.
+
+    Raises:
+        ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
+
+    Example:
+        >>> load_parts("recipes/pictograms/parts.yaml", ["vae.fit.steps=100"]).vae.fit.steps
+        100
+    """
+    nested = (FitConfig, TokenizerConfig, VaeConfig, TowerConfig, LlmConfig)
+    config: PartsConfig = typed_config(PartsConfig, recipe_values(recipe, overrides), nested)
+    config.check()
+    return config

@@ -1,0 +1,97 @@
+"""Batches of pictures and texts for parts, from the sources of `janusflow train`: a batch is a function of its step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from janusflow.config import JanusFlowConfig
+from janusflow.data.loader import Data
+from janusflow.data.mixture import Mixture, Ratio
+from janusflow.data.records import Record
+from janusflow.data.samples import Crop, Drawn, Sample, SampleConfig, SampleMaker, square
+from janusflow.data.sources import SourceConfig
+from janusflow.data.templates import IGNORE, Tokens
+from janusflow.processing.processor import JanusFlowProcessor
+
+PICTURES, TEXTS = "generation", "text"  # the tasks of `janusflow train` whose records are read
+RATIOS = {PICTURES: Ratio(0, 1, 0), TEXTS: Ratio(0, 0, 1)}
+Batches = Callable[[int], list[Sample]]
+
+
+class PictureMaker(SampleMaker):
+    """Samples of a picture and the tokens of its text, without a template and without noise."""
+
+    def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
+        if len(record.images) != 1 or not record.text:
+            raise ValueError(f"{record.name} is not one picture with a text: {len(record.images)} pictures")
+        pixels = square(record.images[0], self.network.image_size, rng if crop == "random" else None)
+        ids = self.processor.tokenizer.encode(record.text, add_special_tokens=False)
+        return Sample(Tokens(ids, [IGNORE] * len(ids), list(range(len(ids)))), drawn=Drawn(pixels, pixels[:0], 0.0))
+
+
+class TextMaker(SampleMaker):
+    """Samples of texts and conversations. The text of a record takes the place of its pictures."""
+
+    def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
+        return super().make(task, described(record, self.processor.text.image_tag), rng, crop=crop)
+
+
+class Reader(SampleMaker):
+    """Collects the sentences of records, for a tokenizer."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
+        record = described(record, "<image_placeholder>")
+        self.sentences += [f"User: {question}\n\nAssistant: {answer}" for question, answer in record.turns]
+        self.sentences += [f"User: {record.text}\n\nAssistant:"] if task == PICTURES else []
+        self.sentences += [record.text] if record.text else []
+        return Sample(Tokens([], [], []))
+
+
+def described(record: Record, tag: str) -> Record:
+    """A record without pictures, its text in their place in the conversation."""
+    if not record.images:
+        return record
+    turns = [(question.replace(tag, record.text).strip(), answer) for question, answer in record.turns]
+    if turns and record.text and not any(tag in question for question, _ in record.turns):
+        turns[0] = (f"{record.text}\n{turns[0][0]}", turns[0][1])
+    return replace(record, images=(), turns=tuple(turns))
+
+
+def batches(task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, size: int, seed: int) -> Batches:
+    """Gives the samples of a step.
+
+    Args:
+        task: `PICTURES` or `TEXTS`.
+        sources: they take turns by weight.
+        maker: makes samples of records.
+        size: samples of a step.
+        seed: of their order.
+    """
+    mixture = Mixture([RATIOS[task]], {task: [source.weight for source in sources]}, batch_size=size, seed=seed)
+    data = Data({task: sources}, mixture, maker, seed=seed)
+
+    def batch(step: int) -> list[Sample]:
+        found = data[step]
+        if found.failed:
+            raise ValueError(found.failed)
+        return found.samples
+
+    return batch
+
+
+def corpus(pictures: Sequence[SourceConfig], texts: Sequence[SourceConfig], records: int, seed: int) -> list[str]:
+    """Sentences of so many records of pictures and of texts."""
+    reader = Reader()
+    for task, sources in ((PICTURES, pictures), (TEXTS, texts)):
+        batches(task, sources, reader, size=records, seed=seed)(0)
+    return reader.sentences
+
+
+def picture_maker(processor: JanusFlowProcessor, sizes: JanusFlowConfig) -> PictureMaker:
+    """The maker of pictures with texts."""
+    return PictureMaker(processor, sizes, SampleConfig())

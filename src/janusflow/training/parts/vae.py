@@ -1,0 +1,97 @@
+"""A small VAE of factor 4, or of another power of two. Its scaling factor is measured at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from janusflow.config import JanusFlowConfig
+from janusflow.flow import standard_normal
+from janusflow.training.parts.config import VaeConfig
+from janusflow.training.parts.data import Batches
+from janusflow.training.parts.fit import Losses, fit, step_generator
+
+FIRST_LOG_VARIANCE = -4.0  # of the posterior
+MEASURED_STEPS = 32  # whose latents give the scaling factor
+
+
+def new_vae(config: VaeConfig, sizes: JanusFlowConfig) -> AutoencoderKL:
+    """A VAE with random weights.
+
+    Raises:
+        ValueError: if the number of its levels does not give the latents of the network.
+    """
+    levels = len(config.channels)
+    if 2 ** (levels - 1) != sizes.latent_downscale:
+        raise ValueError(f"vae.channels has {levels} levels, but latents are {sizes.latent_downscale} times smaller")
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        latent_channels=sizes.latent_channels,
+        norm_num_groups=8,
+        sample_size=sizes.image_size,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    with torch.no_grad():  # with the noise of random weights nothing is learned at first
+        vae.encoder.conv_out.weight[sizes.latent_channels :] = 0
+        vae.encoder.conv_out.bias[sizes.latent_channels :] = FIRST_LOG_VARIANCE
+    return vae
+
+
+def vae_losses(vae: Any, pixels: Tensor, config: VaeConfig, generator: torch.Generator) -> Losses:
+    """|d| + 2 d^2 + edges |grad d| + kl KL, with d = decode(z) - x, and z a sample of the posterior.
+
+    Args:
+        vae: an `AutoencoderKL`.
+        pixels: x, (B, 3, H, W) in [-1, 1].
+        config: weights.
+        generator: of the sample.
+    """
+    posterior = vae.encode(pixels).latent_dist
+    noise = standard_normal(posterior.mean.shape, generator).to(pixels.device)
+    away = vae.decode(posterior.mean + posterior.std * noise).sample.float() - pixels
+    absolute, squared = away.abs().mean(), away.square().mean()
+    edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
+    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+    loss = absolute + 2 * squared + config.edges * edges + config.kl * kl
+    return {"loss": loss, "absolute": absolute, "squared": squared, "edges": edges, "kl": kl}
+
+
+def fit_vae(
+    config: VaeConfig, sizes: JanusFlowConfig, batch: Batches, folder: Path, *, seed: int, device: torch.device
+) -> AutoencoderKL:
+    """Trains a VAE, or continues there.
+
+    Args:
+        config: see `VaeConfig`.
+        sizes: of the network that it is for.
+        batch: gives pictures.
+        folder: of the run.
+        seed: of its weights and noise.
+        device: where.
+    """
+    torch.manual_seed(seed)
+    vae = new_vae(config, sizes).to(device)
+
+    def losses(model: Any, step: int) -> Losses:
+        return vae_losses(model, pixels_of(batch, step).to(device), config, step_generator(seed, step))
+
+    vae = fit(vae, losses, config.fit, folder, title="VAE")
+    with torch.inference_mode():
+        steps = range(config.fit.steps, config.fit.steps + MEASURED_STEPS)
+        found = [vae.encode(pixels_of(batch, step).to(device)).latent_dist.mean.cpu() for step in steps]
+    latents = torch.cat(found)
+    vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
+    return vae
+
+
+def pixels_of(batch: Batches, step: int) -> Tensor:
+    """The pictures of a step, (B, 3, H, W)."""
+    return torch.stack([sample.drawn.pixels for sample in batch(step) if sample.drawn is not None])
