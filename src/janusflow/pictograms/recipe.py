@@ -1,0 +1,92 @@
+"""The whole life of the shipped model: data, small pretrained parts, the paper's three stages, weights to ship.
+
+    python -m janusflow.pictograms.recipe --out runs/pictograms
+
+Every step is a command that users have: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. Stop it at
+any time; the same command continues. The result, `out/model`, opens with `JanusFlow.from_pretrained`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janusflow.pictograms.build import BuildConfig, build
+from janusflow.pictograms.download import Downloads, default_cache
+from janusflow.training.config import load_config
+from janusflow.training.parts.config import load_parts
+from janusflow.training.parts.pretrain import pretrain
+from janusflow.training.publish import publish
+from janusflow.training.stop import leave_at_once, on_stop
+from janusflow.training.trainer import train
+
+STAGES = ("stage1", "stage2", "stage3")
+FINISHED = "report.json"  # the last file of a data set
+
+
+def run(
+    out: Path,
+    recipes: Path,
+    data: Path,
+    *,
+    downloads: Downloads | None = None,
+    device: str = "auto",
+    steps: int | None = None,
+) -> Path:
+    """Builds the data, pretrains the parts, trains the stages and writes the model, skipping what is done.
+
+    Args:
+        out: folder of the run.
+        recipes: folder of `parts.yaml`, `stage1.yaml`, `stage2.yaml` and `stage3.yaml`, in whose lists of sources the
+            pictograms come first.
+        data: folder of the data set; built if it is not there.
+        downloads: where packages come from.
+        device: where to train.
+        steps: few steps of small batches in each part and stage, to see that everything runs.
+
+    Returns:
+        The folder of the finished model.
+
+    Raises:
+        ValueError: if a recipe or data cannot be read, or a loss is not finite.
+        SystemExit: of status 0, when SIGTERM ended a stage early.
+    """
+    if not (data / FINISHED).is_file():
+        build(data, BuildConfig(), downloads or Downloads(default_cache()))
+    parts = load_parts(
+        recipes / "parts.yaml", [f"out={out / 'parts'}", f"pictures.0.path={data}", f"texts.0.path={data}"]
+    )
+    before = pretrain(parts if steps is None else parts.shortened(steps), device=device)
+    for stage in STAGES:
+        export = out / stage / "export"
+        if not export.is_dir():
+            changes = [f"model={before}", f"out={out / stage}"]
+            changes += [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
+            changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
+            train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
+            if not export.is_dir():
+                raise SystemExit(0)  # stopped by SIGTERM: the same command continues
+        before = export
+    model = publish(before, out / "model")
+    shutil.copytree(data / "licences", model / "licences", dirs_exist_ok=True)
+    return model
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same one continues it.")] = Path("runs/pictograms"),
+    recipes: Annotated[Path, typer.Option(help="Folder of the recipes.")] = Path("recipes/pictograms"),
+    data: Annotated[Path, typer.Option(help="Folder of the data set; built if missing.")] = Path("data/pictograms"),
+    steps: Annotated[int | None, typer.Option(help="Few steps of each part and stage, to try it out.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Train the shipped model from nothing; stop and repeat the command to continue."""
+    with on_stop(leave_at_once):
+        folder = run(out, recipes, data, device=device, steps=steps)
+    print(f"trained: {folder}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
