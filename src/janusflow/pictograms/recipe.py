@@ -2,8 +2,8 @@
 
     python -m janusflow.pictograms.recipe --out runs/pictograms
 
-Every step is a command that users have: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. Stop it at
-any time; the same command continues. The result, `out/model`, opens with `JanusFlow.from_pretrained`.
+Every step is a command that users have: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. Stop it
+at any time; the same command continues. The result, `out/model`, opens with `JanusFlow.from_pretrained`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The parts that the paper takes pretrained, made from your own data: tokenizer, VAE, SigLIP tower and language model."""
+"""The parts that the paper takes pretrained, made from given data: tokenizer, VAE, SigLIP tower and language model."""

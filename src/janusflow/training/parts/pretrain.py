@@ -122,7 +122,9 @@ def _keep_settings(config: PartsConfig, out: Path) -> None:
         before = read_json(file)
         changed = [name for name in settings if not isinstance(before, dict) or before.get(name) != settings[name]]
         if changed:
-            raise ValueError(f"{out} was begun with other {', '.join(changed)}; give these again, or another out=FOLDER")
+            raise ValueError(
+                f"{out} was begun with other {', '.join(changed)}; give these again, or another out=FOLDER"
+            )
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(settings, indent=1) + "\n")

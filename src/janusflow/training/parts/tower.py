@@ -3,8 +3,8 @@
 The real SigLIP has seen billions of pictures. The pairwise loss on its own learns too slowly from thousands of them,
 because it asks for one vector of a picture. So every patch also predicts
 
-- words: those of the caption. The patches together give each token the logit logsumexp_p (W h_p) - log P, and the loss is
-  the cross-entropy with the caption's tokens, each weighted by log(B / captions of the batch that contain it).
+- words: those of the caption. The patches together give each token the logit logsumexp_p (W h_p) - log P, and the
+  loss is the cross-entropy with the caption's tokens, each weighted by log(B / captions of the batch that contain it).
 - outlines: which of its pixels differ from the background, the median color of the picture's border.
 
 Shapes: B pictures, P patches of p x p pixels, W the width, V the vocabulary.
@@ -67,7 +67,7 @@ class TowerLearner(nn.Module):
 
 
 def word_targets(ids: Tensor, counted: Tensor, vocabulary: int) -> Tensor:
-    """The tokens of each caption, weighted by how rare they are in the batch: (B, V), each row adds up to 1, or to 0."""
+    """The tokens of each caption, weighted by how rare they are in the batch, (B, V); rows add up to 1, or to 0."""
     bag = torch.zeros(len(ids), vocabulary + 1, device=ids.device)
     bag.scatter_(1, torch.where(counted, ids, vocabulary), 1.0)  # padding goes into a column that is dropped
     bag = bag[:, :vocabulary]

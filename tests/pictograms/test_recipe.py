@@ -1,0 +1,64 @@
+"""The recipe of the shipped model: with few steps all of it runs, resumes, and gives a model that opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from janusflow.pictograms.build import BuildConfig, build
+from janusflow.pictograms.download import Downloads
+from janusflow.pictograms.recipe import STAGES, run
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.training.config import load_config
+from janusflow.training.parts.config import load_parts
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "pictograms"
+LARGEST = 30e6  # bytes of what is shipped
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, downloads: Downloads) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    build(folder, BuildConfig(shard_size=100, tints=1, workers=1), downloads)
+    return folder
+
+
+def test_the_whole_recipe_gives_a_small_model_that_opens_and_resumes(tmp_path: Path, data: Path) -> None:
+    folder = run(tmp_path, RECIPES, data, device="cpu", steps=2)
+    assert (folder / "licences" / "NOTICE.md").is_file()
+    model = JanusFlow.from_pretrained(folder, device="cpu")
+    assert model.network.dtype == torch.float32
+    picture = model.generate("a fox in flat style", num_inference_steps=2)[0]
+    assert picture.size == (64, 64) and isinstance(model.ask("What is this?", picture, max_new_tokens=4), str)
+    before = (folder / "model.safetensors").read_bytes()
+    assert (run(tmp_path, RECIPES, data, device="cpu", steps=2) / "model.safetensors").read_bytes() == before
+    for stage in STAGES:
+        assert (tmp_path / stage / "export" / "model.safetensors").is_file()
+
+
+def test_the_model_of_the_recipe_fits_into_the_package() -> None:
+    from janusflow.model import JanusFlowForConditionalGeneration
+    from janusflow.training.parts.vae import new_vae
+
+    parts = load_parts(RECIPES / "parts.yaml")
+    sizes = parts.sizes(parts.tokenizer.vocabulary)
+    with torch.device("meta"):
+        networks = [JanusFlowForConditionalGeneration(sizes)]
+    networks.append(new_vae(parts.vae, sizes))
+    assert 2 * sum(p.numel() for network in networks for p in network.parameters()) <= LARGEST - 3e5  # files of text
+
+
+def test_the_stages_are_those_of_the_paper() -> None:
+    found = [load_config(RECIPES / f"{stage}.yaml", [f"out=runs/{stage}"]) for stage in STAGES]
+    assert [set(config.parts) for config in found] == [
+        {"aligner", "generation"},
+        {"aligner", "generation", "llm"},
+        {"aligner", "generation", "llm", "tower"},
+    ]
+    for config in found:
+        assert config.samples.prompt_dropout == 0.1 and (config.samples.time_mean, config.samples.time_scale) == (0, 1)
+        for source in (one for given in config.data.sources().values() for one in given):
+            assert source.kind in ("parquet", "tinyworld") and not source.anchor
+            assert not (source.bold or source.composed or source.ordered or source.unnamed or source.spoiled)

@@ -1,0 +1,112 @@
+"""Parts: what their data and losses are, and that a run continues and its result opens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from janusflow.data.records import Record
+from janusflow.data.rows import SourceConfig
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.training.parts.config import LlmConfig, PartsConfig, TokenizerConfig, TowerConfig, VaeConfig, load_parts
+from janusflow.training.parts.data import corpus, described
+from janusflow.training.parts.fit import FitConfig
+from janusflow.training.parts.pretrain import pretrain
+from janusflow.training.parts.tower import outlines, word_targets
+
+FIT = FitConfig(steps=2, learning_rate=1e-3, warmup=1, precision="float32")
+NETWORK = {
+    "text_config": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3},
+    "vision_config": {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+}
+TAG = "<image_placeholder>"
+
+
+def small(out: Path) -> PartsConfig:
+    return PartsConfig(
+        str(out),
+        pictures=[SourceConfig("tinyworld", described=1.0)],
+        texts=[SourceConfig("tinyworld", questions=2)],
+        vae=VaeConfig(FIT, batch_size=2, channels=(8, 8, 8)),
+        tower=TowerConfig(FIT, batch_size=3, text_layers=1, text_tokens=24),
+        llm=LlmConfig(FIT, batch_size=2),
+        tokenizer=TokenizerConfig(vocabulary=300, records=20),
+        network=NETWORK,
+    )
+
+
+def test_parts_are_made_once_and_open_as_a_model(tmp_path: Path) -> None:
+    export = pretrain(small(tmp_path / "parts"), device="cpu")
+    model = JanusFlow.from_pretrained(export, device="cpu")
+    assert len(model.processor.tokenizer) == 300
+    assert model.generate("a star", num_inference_steps=1)[0].size == (64, 64)
+    assert model.codec.vae.config.scaling_factor > 0
+    changed = (export / "model.safetensors").stat().st_mtime_ns
+    assert pretrain(small(tmp_path / "parts"), device="cpu") == export
+    assert (export / "model.safetensors").stat().st_mtime_ns == changed
+
+
+def test_a_run_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    pretrain(small(tmp_path), device="cpu")
+    other = replace(small(tmp_path), seed=1, llm=LlmConfig(FIT, batch_size=3))
+    with pytest.raises(ValueError, match="begun with other llm, seed"):
+        pretrain(other, device="cpu")
+
+
+def test_the_text_of_a_record_takes_the_place_of_its_picture() -> None:
+    tagged = Record("a", (b"",), "a red fox", ((f"{TAG}\nWhat is this?", "a fox"), ("Which color?", "red")))
+    assert described(tagged, TAG).turns == (("a red fox\nWhat is this?", "a fox"), ("Which color?", "red"))
+    untagged = Record("b", (b"",), "a red fox", (("What is this?", "a fox"),))
+    assert described(untagged, TAG).turns == (("a red fox\nWhat is this?", "a fox"),)
+    assert not described(tagged, TAG).images and not described(untagged, TAG).images
+
+
+def test_a_tokenizer_reads_captions_questions_and_answers() -> None:
+    sentences = corpus([SourceConfig("tinyworld")], [SourceConfig("tinyworld")], 50, 0)
+    assert any(text.endswith("Assistant:") for text in sentences)
+    assert any("?" in text and "Assistant: " in text for text in sentences)
+    assert corpus([SourceConfig("tinyworld")], [SourceConfig("tinyworld")], 50, 0) == sentences
+
+
+def test_words_that_every_caption_has_are_not_predicted() -> None:
+    ids = torch.tensor([[1, 2, 0], [1, 3, 3], [1, 2, 4]])
+    counted = torch.tensor([[True, True, False], [True, True, True], [True, True, True]])
+    found = word_targets(ids, counted, 5)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(3))
+    assert not found[:, :2].any()  # 0 pads, and 1 is in every caption
+    assert found[0].tolist() == [0, 0, 1, 0, 0] and found[1].tolist() == [0, 0, 0, 1, 0]
+    assert found[2, 4] > found[2, 2] > 0  # 4 is rarer
+
+
+def test_outlines_are_pixels_unlike_the_border() -> None:
+    pixels = torch.full((1, 3, 8, 8), 0.5)
+    pixels[:, 1, 4:6, 4:7] = -0.5
+    pixels[:, :, 0, 2] = -1  # a spot on the border does not change the background
+    found = outlines(pixels, 2)
+    assert found.shape == (1, 4, 16)
+    assert found.sum(dim=2).tolist() == [[1, 0, 0, 6]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("pictures.0.kind=pictures", "kind of source is 'pictures'"),
+        ("texts.0.streaming=true", "leave streaming out"),
+        ("texts=[]", "texts has no source"),
+        ("tokenizer.vocabulary=100", "tokenizer.vocabulary is 100"),
+        ("vae.fit.rate=1", "vae.fit.rate is no setting"),
+        ("llm.fit.steps=0", "llm.fit.steps is 0"),
+    ],
+)
+def test_impossible_settings_are_refused_in_one_sentence(change: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_parts(Path(__file__).parents[3] / "recipes" / "pictograms" / "parts.yaml", [change])
+
+
+def test_an_unknown_size_of_the_network_is_refused(tmp_path: Path) -> None:
+    config = replace(small(tmp_path), network={"text_config": {"hidden": 3}})
+    with pytest.raises(ValueError, match="network has no size 'hidden'"):
+        config.sizes(300)
