@@ -9,7 +9,7 @@ import torch
 
 from janusflow.pictograms.build import BuildConfig, build
 from janusflow.pictograms.download import Downloads
-from janusflow.pictograms.recipe import STAGES, run
+from janusflow.pictograms.recipe import STAGES, by_recipe, run
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.config import load_config
 from janusflow.training.parts.config import load_parts
@@ -62,3 +62,10 @@ def test_the_stages_are_those_of_the_paper() -> None:
         for source in (one for given in config.data.sources().values() for one in given):
             assert source.kind in ("parquet", "tinyworld") and not source.anchor
             assert not (source.bold or source.composed or source.ordered or source.unnamed or source.spoiled)
+
+
+def test_an_override_names_its_recipe() -> None:
+    found = by_recipe(["stage2.steps=9", "parts.vae.fit.steps=3"])
+    assert found["stage2"] == ["steps=9"] and found["parts"] == ["vae.fit.steps=3"] and not found["stage1"]
+    with pytest.raises(ValueError, match="begin it with one of parts, stage1, stage2, stage3"):
+        by_recipe(["steps=9"])

@@ -2,6 +2,8 @@
 
     python -m janusflow.pictograms.recipe --out runs/pictograms
 
+    python -m janusflow.pictograms.recipe --out runs/pictograms stage2.steps=24000 parts.vae.fit.steps=3000
+
 Every step is a command that users have: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. Stop it
 at any time; the same command continues. The result, `out/model`, opens with `JanusFlow.from_pretrained`.
 """
@@ -9,11 +11,13 @@ at any time; the same command continues. The result, `out/model`, opens with `Ja
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from janusflow.arguments import quoted
 from janusflow.pictograms.build import BuildConfig, build
 from janusflow.pictograms.download import Downloads, default_cache
 from janusflow.training.config import load_config
@@ -32,6 +36,7 @@ def run(
     recipes: Path,
     data: Path,
     *,
+    overrides: Sequence[str] = (),
     downloads: Downloads | None = None,
     device: str = "auto",
     steps: int | None = None,
@@ -43,6 +48,7 @@ def run(
         recipes: folder of `parts.yaml`, `stage1.yaml`, `stage2.yaml` and `stage3.yaml`, in whose lists of sources the
             pictograms come first.
         data: folder of the data set; built if it is not there.
+        overrides: `RECIPE.key=value` for settings of the recipes, such as `stage2.steps=24000`.
         downloads: where packages come from.
         device: where to train.
         steps: few steps of small batches in each part and stage, to see that everything runs.
@@ -54,17 +60,18 @@ def run(
         ValueError: if a recipe or data cannot be read, or a loss is not finite.
         SystemExit: of status 0, when SIGTERM ended a stage early.
     """
+    given = by_recipe(overrides)
     if not (data / FINISHED).is_file():
         build(data, BuildConfig(), downloads or Downloads(default_cache()))
-    parts = load_parts(
-        recipes / "parts.yaml", [f"out={out / 'parts'}", f"pictures.0.path={data}", f"texts.0.path={data}"]
-    )
+    places = [f"out={out / 'parts'}", f"pictures.0.path={data}", f"texts.0.path={data}"]
+    parts = load_parts(recipes / "parts.yaml", [*places, *given["parts"]])
     before = pretrain(parts if steps is None else parts.shortened(steps), device=device)
     for stage in STAGES:
         export = out / stage / "export"
         if not export.is_dir():
             changes = [f"model={before}", f"out={out / stage}"]
             changes += [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
+            changes += given[stage]
             changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
             train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
             if not export.is_dir():
@@ -75,7 +82,25 @@ def run(
     return model
 
 
+def by_recipe(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Overrides without their first word, by that word.
+
+    Raises:
+        ValueError: if it names no recipe.
+    """
+    found: dict[str, list[str]] = {name: [] for name in ("parts", *STAGES)}
+    for override in overrides:
+        recipe, _, change = override.partition(".")
+        if recipe not in found:
+            raise ValueError(f"override {quoted(override)} names no recipe; begin it with one of {', '.join(found)}")
+        found[recipe].append(change)
+    return found
+
+
 def main(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE.KEY=VALUE]...", help="Other values, as stage2.steps=24000.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run; the same one continues it.")] = Path("runs/pictograms"),
     recipes: Annotated[Path, typer.Option(help="Folder of the recipes.")] = Path("recipes/pictograms"),
     data: Annotated[Path, typer.Option(help="Folder of the data set; built if missing.")] = Path("data/pictograms"),
@@ -84,7 +109,7 @@ def main(
 ) -> None:
     """Train the shipped model from nothing; stop and repeat the command to continue."""
     with on_stop(leave_at_once):
-        folder = run(out, recipes, data, device=device, steps=steps)
+        folder = run(out, recipes, data, overrides=overrides or (), device=device, steps=steps)
     print(f"trained: {folder}")
 
 
