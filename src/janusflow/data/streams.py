@@ -81,7 +81,10 @@ class StreamSource:
     def __init__(self, config: Parts, rank: int, ranks: int) -> None:
         self.config, self.rank, self.ranks, self.name = config, rank, ranks, config.path
         self.files = config.parts()
-        self._whole, self.folder = (None, Path()) if self.files else config.rows()
+        self._whole: Any = None
+        self.folder = Path()
+        if not self.files:
+            self._whole, self.folder = config.rows()
         self.parts = len(self.files) or getattr(self._whole, "num_shards", 1)
         self._own = range(rank, self.parts, ranks) if self.parts >= ranks else range(self.parts)
         self._fault = ""

@@ -95,10 +95,8 @@ def read_settings(file: Path) -> dict[str, Any]:
         OSError: if it cannot be read.
     """
     kept = checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is a setting
-    data = kept.get("data")
-    for task in TASKS if isinstance(data, dict) else ():
-        if isinstance(sources := data.get(task), list):
-            data[task] = [without_foreign(one) for one in sources]
+    if isinstance(data := kept.get("data"), dict):
+        data |= {task: [*map(without_foreign, data[task])] for task in TASKS if isinstance(data.get(task), list)}
     return kept
 
 

@@ -43,7 +43,7 @@ class ReplayConfig(SourceConfig):
 
     @property
     def image_size(self) -> int | None:
-        return self.world and self.world.image_size
+        return self.world.image_size if self.world else None
 
     def check(self, task: str, *, checkpoint: bool) -> None:
         super().check(task, checkpoint=checkpoint)
@@ -74,7 +74,8 @@ class ReplayConfig(SourceConfig):
 
 class _Ungenerated:
     def __init__(self, prompts: Sequence[str]) -> None:
-        self.prompts, self.length = prompts, len(prompts)
+        self.prompts = prompts
+        self.length: int | None = len(prompts)
 
     def record(self, index: int) -> Record:
         return Record(f"replay {index}", (Image.new("RGB", (64, 64)),), text=self.prompts[index])
