@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from janusflow.data.rows import SourceConfig
 from PIL import Image
 from typer.testing import CliRunner
 
 from janusflow.data.sources import FileSource, kind_of, tasks_of
+from janusflow.data.sources.parquet import ParquetConfig
 from janusflow.pictograms import build as building
 from janusflow.pictograms.build import DEFAULT_STYLES, BuildConfig, build
 from janusflow.pictograms.cli import app
@@ -38,7 +38,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 def test_training_reads_it_for_generation_and_understanding(made: tuple[Path, dict[str, Any]]) -> None:
     out, report = made
     assert kind_of(str(out)) == "parquet" and tasks_of("parquet", str(out)) == ("understanding", "generation")
-    source = FileSource(SourceConfig("parquet", str(out)))
+    source = FileSource(ParquetConfig(path=str(out)))
     assert source.length == report["rows"]["train"] == len(rows_of(out))
     record = source.record(0)
     assert len(record.images) == 1 and record.text and record.turns[0][0].startswith("<image_placeholder>\n")

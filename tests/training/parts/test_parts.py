@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from janusflow.data.records import Record
-from janusflow.data.rows import SourceConfig
 from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training.parts.config import LlmConfig, PartsConfig, TokenizerConfig, TowerConfig, VaeConfig, load_parts
 from janusflow.training.parts.data import corpus, described
 from janusflow.training.parts.fit import FitConfig
@@ -28,8 +28,8 @@ TAG = "<image_placeholder>"
 def small(out: Path) -> PartsConfig:
     return PartsConfig(
         str(out),
-        pictures=[SourceConfig("tinyworld", described=1.0)],
-        texts=[SourceConfig("tinyworld", questions=2)],
+        pictures=[TinyworldConfig(described=1.0)],
+        texts=[TinyworldConfig(questions=2)],
         vae=VaeConfig(FIT, batch_size=2, channels=(8, 8, 8)),
         tower=TowerConfig(FIT, batch_size=3, text_layers=1, text_tokens=24),
         llm=LlmConfig(FIT, batch_size=2),
@@ -65,10 +65,10 @@ def test_the_text_of_a_record_takes_the_place_of_its_picture() -> None:
 
 
 def test_a_tokenizer_reads_captions_questions_and_answers() -> None:
-    sentences = corpus([SourceConfig("tinyworld")], [SourceConfig("tinyworld")], 50, 0)
+    sentences = corpus([TinyworldConfig()], [TinyworldConfig()], 50, 0)
     assert any(text.endswith("Assistant:") for text in sentences)
     assert any("?" in text and "Assistant: " in text for text in sentences)
-    assert corpus([SourceConfig("tinyworld")], [SourceConfig("tinyworld")], 50, 0) == sentences
+    assert corpus([TinyworldConfig()], [TinyworldConfig()], 50, 0) == sentences
 
 
 def test_words_that_every_caption_has_are_not_predicted() -> None:
