@@ -32,8 +32,8 @@ from janusflow.pictograms.questions import Conversations
 from janusflow.pictograms.render import BACKGROUNDS, TINTS
 from janusflow.pictograms.report import write_report
 from janusflow.pictograms.shards import HELD_OUT, Row, made_of, write_shard
+from janusflow.pipelines.sheet import make_folder
 from janusflow.progress import progress_bar
-from janusflow.sheet import make_folder
 
 SIZES = (64, 128)
 DEFAULT_STYLES = tuple(name for name in STYLES if name != "openclipart")

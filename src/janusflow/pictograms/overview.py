@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from janusflow.images import load_image
 from janusflow.pictograms.catalogue import STYLES
 from janusflow.pictograms.pictures import PHOSPHOR
 from janusflow.pictograms.shards import files_of, read_table
-from janusflow.sheet import contact_sheet, save_png
+from janusflow.pipelines.sheet import contact_sheet, save_png
+from janusflow.processing.images import load_image
 
 SHEET = "sheet.png"
 SUBJECTS, EXAMPLES, ACROSS = 16, 40, 8  # rows of the table, and pictures below it
