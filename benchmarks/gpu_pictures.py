@@ -35,7 +35,7 @@ USED = 0.92  # of the minutes, for steps; the rest is for starting and saving
 SLACK = 1.05  # of the minutes, after which the run is stopped
 LARGEST_RATE = 3.0e-3
 BATCHES = (64, 256, 512, 1024, 2048)
-LAST = 10**9  # more steps than are ever timed
+LAST = 100_000  # more steps than are ever timed
 
 
 def configured(recipe: Path, start: str, data: Path, out: Path, batch: int, changes: list[str]) -> TrainConfig:
