@@ -157,3 +157,16 @@ def test_a_signal_saves_and_ends(tmp_path: Path, number: int, end: type[BaseExce
     again = fit(model(), losses, CONFIG, tmp_path / "parts", title="test")
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_fit_saves_after_some_seconds_too(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    def interrupted(m: nn.Module, step: int) -> dict[str, Tensor]:
+        if step == 3:
+            raise KeyboardInterrupt
+        return losses(m, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(), interrupted, replace(CONFIG, save_every=100, save_seconds=0.0), tmp_path, title="test")
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
