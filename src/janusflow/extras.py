@@ -8,6 +8,7 @@ EXTRAS = {
     "datasets": "train",
     "omegaconf": "train",
     "peft": "train",
+    "efficientnet_lite_pytorch": "eval",
     "matplotlib": "eval",
     "openai": "eval",
     "pyarrow": "eval",

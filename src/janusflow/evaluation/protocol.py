@@ -341,6 +341,10 @@ class Benchmark(ABC):
         """Further scores by name, without intervals: distances between whole sets, reckoned once."""
         return {}
 
+    def intervals_of_all(self, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+        """95 % intervals of scores of `scores_of_all`, where the benchmark can estimate them."""
+        return {}
+
     def write_official(self, rows: Sequence[Row]) -> None:
         """Writes the outputs under `self.out` in the layout that the official scorer reads, beside what is there.
 

@@ -36,6 +36,8 @@ def intervals(
     """
     found = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}
     found = {name: (low, high) for name, (low, high) in found.items() if high > low}
+    if rows:
+        found |= benchmark.intervals_of_all(rows)
     shares = {name: sample for name, sample in samples.items() if name in scores and is_share(sample, scores[name])}
     return {name: wilson(shares[name]) if name in shares else found[name] for name in scores if name in found | shares}
 

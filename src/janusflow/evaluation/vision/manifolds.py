@@ -1,0 +1,115 @@
+"""Comparisons of two sets of feature vectors beyond their Gaussians: kernel distance, recall and coverage.
+
+All are over any features (N, D); float64 inside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from janusflow.arguments import whole_number
+
+NEAREST = 3  # k of recall and coverage
+SUBSETS = 100
+Z = 1.959964  # of a normal distribution's 95 %
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Unbiased squared MMD with the kernel (x.y / D + 1)^3: the KID (arXiv 1801.01401, its equation 4). 0 on average
+    for two sets of one distribution, and then also negative.
+
+    Args:
+        a, b: (N, D) and (M, D), at least two each.
+
+    Raises:
+        ValueError: if a set is too small or their widths differ.
+    """
+    return _distance(*_kernels(a, b))
+
+
+def kernel_interval(
+    a: np.ndarray, b: np.ndarray, *, subsets: int = SUBSETS, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """The KID of two sets and its 95 % interval by the delete-half jackknife.
+
+    The spread of the distance over random halves of both sets, drawn without replacement, is its standard error: a half
+    of N items varies around the whole as the whole varies around the truth.
+
+    Args:
+        a, b: (N, D) and (M, D), at least four each.
+        subsets: number of halves.
+        seed: chooses them.
+
+    Returns:
+        The distance, and its interval.
+    """
+    inside_a, inside_b, across = _kernels(a, b)
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(subsets):
+        rows = rng.choice(len(a), len(a) // 2, replace=False)
+        columns = rng.choice(len(b), len(b) // 2, replace=False)
+        parts = inside_a[np.ix_(rows, rows)], inside_b[np.ix_(columns, columns)], across[np.ix_(rows, columns)]
+        found.append(_distance(*parts))
+    value, half = _distance(inside_a, inside_b, across), Z * float(np.std(found))
+    return value, (value - half, value + half)
+
+
+def recall(real: np.ndarray, made: np.ndarray, *, k: int = NEAREST) -> float:
+    """Share of real vectors within the made set's manifold (arXiv 1904.06991): nearer to some made vector than that
+    one's k-th nearest made neighbour.
+
+    Args:
+        real, made: (N, D) and (M, D), more than k each.
+        k: see above.
+    """
+    return float((_distances(real, made) <= _radii(made, k)[None, :]).any(1).mean())
+
+
+def coverage(real: np.ndarray, made: np.ndarray, *, k: int = NEAREST) -> float:
+    """Share of real vectors with a made one nearer than their k-th nearest real neighbour (arXiv 2002.09797).
+
+    Args:
+        real, made: (N, D) and (M, D), more than k of the first.
+        k: see above.
+    """
+    return float((_distances(real, made).min(1) <= _radii(real, k)).mean())
+
+
+def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The kernel's values within a, within b, and between both."""
+    _checked(a, b, 2)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    inside_a, inside_b, across = ((one @ other.T / a.shape[1] + 1) ** 3 for one, other in ((a, a), (b, b), (a, b)))
+    return inside_a, inside_b, across
+
+
+def _distance(inside_a: np.ndarray, inside_b: np.ndarray, across: np.ndarray) -> float:
+    """Means without the diagonals, which makes the estimate unbiased."""
+    n, m = across.shape
+    within = (inside_a.sum() - np.trace(inside_a)) / (n * (n - 1)) + (inside_b.sum() - np.trace(inside_b)) / (
+        m * (m - 1)
+    )
+    return float(within - 2 * across.mean())
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared distances (N, M)."""
+    _checked(a, b, 1)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    squares: np.ndarray = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
+    return squares.clip(0)
+
+
+def _radii(vectors: np.ndarray, k: int) -> np.ndarray:
+    """Squared distance of each vector to its k-th nearest other one."""
+    whole_number("k", k)
+    _checked(vectors, vectors, k + 1)
+    distances = _distances(vectors, vectors)
+    np.fill_diagonal(distances, 0)
+    radii: np.ndarray = np.partition(distances, k, axis=1)[:, k]
+    return radii
+
+
+def _checked(a: np.ndarray, b: np.ndarray, least: int) -> None:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < least:
+        raise ValueError(f"features have shapes {a.shape} and {b.shape}; expected {least} rows or more of one width")

@@ -1,0 +1,344 @@
+"""Icons in styles and combinations seen and unseen, their spread, and names of real ones: --data FOLDER of `build`.
+
+The judge is in `judge.py`, what is generated and asked in `tasks.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import ImageColor
+
+from janusflow.engine.generation import as_pictures
+from janusflow.engine.understanding import Decoding
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.spread import total_variation
+from janusflow.evaluation.vision.manifolds import coverage, kernel_interval, recall
+from janusflow.files import loads, temporary_path
+from janusflow.pictograms.answers import judged_name, judged_style
+from janusflow.pictograms.evaluation import TUNING
+from janusflow.pictograms.features import EfficientNetFeatures, Features
+from janusflow.pictograms.held_out import TINT
+from janusflow.pictograms.judge import Judge, look_at, open_judge
+from janusflow.pictograms.nearest import COPY, SHOWN, Near, Training, nearest_sheet
+from janusflow.pictograms.reading import FACTORS, nearest_color, read
+from janusflow.pictograms.render import TINTS
+from janusflow.pictograms.shards import files_of
+from janusflow.pictograms.targets import Target, read_pictures
+from janusflow.pictograms.tasks import (
+    ASKED,
+    LIKE,
+    NAME,
+    OPEN,
+    QUESTIONS,
+    SEEN,
+    STYLE_ASKED,
+    VAE,
+    PictogramSettings,
+    Tasks,
+)
+from janusflow.pipelines.sheet import save_png
+from janusflow.processing.images import load_image
+
+NAMING = ("subject", "person", "role", "shape")  # targets with ceilings by style, and a top-5
+COMPARED = {LIKE: "generated", VAE: "reconstructions"}
+TINT_COLOURS = {name: ImageColor.getrgb(value)[:3] for name, value in TINTS.items()}
+LEAST = 8  # pictures of a set that is compared
+MAX_NEW_TOKENS = 48
+Whole = tuple[dict[str, float], dict[str, tuple[float, float]]]
+
+
+class Pictograms(Benchmark):
+    """Generated pictograms, named by a judge that was fitted on real pictures of the other styles; "seen, top-1" is the
+    share whose subject it names. Scores "of ceiling" are relative to what it names right of real pictures.
+    """
+
+    name: ClassVar[str] = "pictograms"
+    title: ClassVar[str] = "Pictograms"
+    draws: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
+    Settings: ClassVar[type] = PictogramSettings
+    main: ClassVar[str] = "seen, top-1"
+    judging = (*Benchmark.judging, "subjects")
+    defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": MAX_NEW_TOKENS}
+    swept: ClassVar[str] = "KID, generated"
+    for_sweeps: ClassVar[Mapping[str, Any]] = {"tuning": True}
+    source: ClassVar[str] = "the folder of python -m janusflow.pictograms build"
+
+    def __init__(self, data: Path | None, settings: PictogramSettings) -> None:
+        super().__init__(data, settings)
+        self._wholes: dict[frozenset[str], Whole] = {}
+
+    def items(self) -> list[Item]:
+        tasks = Tasks(self.real, *self.fitted, self.settings)
+        if self.settings.tuning:
+            return list(tasks.like(self._tuning_rows()))
+        parts = tasks.unseen(), tasks.like(), tasks.open(), tasks.reconstructed(), tasks.questions()
+        return [*tasks.seen(self._tuning_rows(needed=False)), *(item for part in parts for item in part)]
+
+    def files(self) -> list[Path]:
+        folder = self._folder
+        shards, held_out = files_of(folder)
+        return [*shards, held_out, *(file for file in [folder / TUNING] if file.is_file())]
+
+    def drawn(self, item: Item) -> bool:
+        return item.data["kind"] not in QUESTIONS
+
+    def also_shown(self, item: Item) -> Any:
+        return None
+
+    def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
+        answering = {name: value for name, value in options.items() if name in Decoding.__dataclass_fields__}
+        if not self.drawn(items[0]):
+            return super().produce(model, items, {**self.defaults, **answering})
+        drawing = {name: value for name, value in options.items() if name not in answering}
+        through_vae = [item for item in items if item.data["kind"] == VAE]
+        others = [item for item in items if item.data["kind"] != VAE]
+        drawn = super().produce(model, others, drawing) if others else []
+        pairs = [*zip(others, drawn, strict=True), *zip(through_vae, reconstructed(model, through_vae), strict=True)]
+        made = {item.key: output for item, output in pairs}
+        return [made[item.key] for item in items]
+
+    def check_models(self) -> None:
+        """Fits the judge, unless the data set's folder has it, before anything is generated."""
+        super().check_models()
+        _ = self.fitted
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        row, kind = item.data, item.data["kind"]
+        if isinstance(output, str):
+            return judged_name(output, row) if kind == NAME else judged_style(output, row)
+        judge, targets = self.fitted
+        look = look_at(self.features, [output])[0]
+        if kind in COMPARED:
+            self._keep_features(item, look.features)
+        found: dict[str, Any] = {}
+        for name in ASKED.get(kind, ()):
+            if name in targets and judge.knows(targets[name], row):
+                ranked, wanted = judge.ranked(targets[name], row, look), targets[name].label(row)
+                found |= {name: float(ranked[0] == wanted), f"{name}, judged": ranked[0]}
+                if name in NAMING:
+                    found[f"{name}, top-5"] = float(wanted in ranked)
+        if kind == TINT:
+            found["color"] = float(nearest_color(output, TINT_COLOURS) == row["color"])
+        if kind == OPEN:
+            style = judge.ranked(targets["style"], row, look, 1)[0]
+            found["bins"] = {**{name: getattr(read(output), name) for name in FACTORS}, "style": style}
+        if kind == LIKE:
+            found["background"] = float(read(output).background == row["background"])
+        if kind not in (OPEN, VAE):
+            near = self.training.nearest(output)
+            found["nearest"] = [[one.id, round(one.distance, 4)] for one in near]
+        found["score"] = next((found[name] for name in ASKED.get(kind, ()) if name in found), 0.0)
+        return found
+
+    # --- scores -----------------------------------------------------------------------------------------------------
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        found = {name: sum(sample.values) / sample.n for name, sample in self._shares(rows).items()}
+        for name, (hits, ceilings) in self._relative(rows).items():
+            if hits and sum(ceilings):
+                found[f"{name} of ceiling"] = sum(hits) / sum(ceilings)
+        opened = [row for row in rows if row.item.data["kind"] == OPEN]
+        for factor in (*FACTORS, "style") if opened else ():
+            wanted: dict[str, float] = defaultdict(float)
+            for row in opened:
+                for value, share in row.item.data["wanted"][factor].items():
+                    wanted[value] += share
+            found[f"spread, {factor}"] = total_variation((row.verdict["bins"][factor] for row in opened), wanted)
+        distances = [row.verdict["nearest"][0][1] for row in rows if row.verdict.get("nearest")]
+        if distances:
+            found["nearest training picture, median distance"] = float(np.median(distances))
+        return found
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        found = dict(self._shares(rows)) | self._ceilings(rows)
+        for name, (hits, _) in self._relative(rows).items():
+            found[f"{name} of ceiling"] = Sample(hits, [str(n) for n in range(len(hits))])
+        opened = [row for row in rows if row.item.data["kind"] == OPEN]
+        found |= {f"spread, {factor}": over(opened, lambda row: 0.0) for factor in (*FACTORS, "style") if opened}
+        near = [row for row in rows if row.verdict.get("nearest")]
+        found["nearest training picture, median distance"] = over(near, lambda row: row.verdict["nearest"][0][1])
+        for kind, words in COMPARED.items():
+            compared = over(row for row in rows if row.item.data["kind"] == kind)
+            found |= {f"{score}, {words}": compared for score in ("KID", "recall", "coverage")}
+        return found
+
+    def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
+        return self._whole(rows)[0]
+
+    def intervals_of_all(self, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+        return self._whole(rows)[1]
+
+    def write_judged(self, rows: Sequence[Row]) -> None:
+        """`nearest.png`: samples next to the training pictures that are nearest."""
+        near = [row for row in rows if row.verdict.get("nearest")]
+        chosen = Random(f"nearest/{self.settings.seed}").sample(near, min(SHOWN, len(near)))
+        samples = [
+            (load_image(self.out / row.output), row.item.prompt, [Near(*one) for one in row.verdict["nearest"]])
+            for row in chosen
+        ]
+        if samples:
+            save_png(nearest_sheet(samples, self.real), self.out / "nearest.png", {})
+
+    def _shares(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        """Scores that are shares of right pictures or answers."""
+        values: dict[str, list[tuple[Row, float]]] = defaultdict(list)
+        for row in rows:
+            kind, verdict = row.item.data["kind"], row.verdict
+            for name, value in verdict.items():
+                if kind == VAE or not isinstance(value, float) or name == "score":
+                    continue
+                label = _label(kind, name)
+                values[label].append((row, value))
+                if kind == SEEN and name.startswith("subject"):
+                    values[_label(f"{SEEN}, {row.item.data['style']}", name)].append((row, value))
+            if verdict.get("nearest"):
+                values["copies of training pictures"].append((row, float(verdict["nearest"][0][1] < COPY)))
+        return {
+            name: Sample([value for _, value in found], [row.item.group or row.item.key for row, _ in found], 1.0)
+            for name, found in sorted(values.items())
+        }
+
+    def _relative(self, rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
+        """Hits of named pictures and what the judge gets right of real ones in the same style, by score."""
+        judge, targets = self.fitted
+        known: dict[tuple[str, str, int], float] = {}
+        found: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+        for row in rows:
+            kind = row.item.data["kind"]
+            for target in NAMING:
+                for top, verdict in ((1, target), (5, f"{target}, top-5")):
+                    if verdict not in row.verdict or kind == LIKE:
+                        continue
+                    part = targets[target].apart(row.item.data)
+                    if (target, part, top) not in known:
+                        ceiling = judge.ceiling(target, [part], top)
+                        known[target, part, top] = sum(ceiling) / len(ceiling) if ceiling else 0.0
+                    names = [_label(kind, verdict)]
+                    names += [_label(f"{SEEN}, {part}", verdict)] if kind == SEEN else []
+                    for name in names:
+                        found[name][0].append(row.verdict[verdict])
+                        found[name][1].append(known[target, part, top])
+        return found
+
+    def _ceilings(self, rows: Sequence[Row]) -> dict[str, Sample]:
+        """What the judge gets right of real pictures, for the targets that judged these rows."""
+        if not any(row.verdict.keys() & {name for names in ASKED.values() for name in names} for row in rows):
+            return {}
+        judge, found = self.fitted[0], {}
+        for target, parts in judge.ceilings.items():
+            for part in [None, *parts] if target == "subject" else [None]:
+                for top in (1, 5) if target in NAMING else (1,):
+                    values = judge.ceiling(target, None if part is None else [part], top)
+                    if values:
+                        words = ", ".join(["ceiling", target, *([part] if part else []), f"top-{top}"])
+                        found[words] = Sample(values, [str(n) for n in range(len(values))], 1.0)
+        return found
+
+    def _whole(self, rows: Sequence[Row]) -> Whole:
+        """Ceilings, and KID, recall and coverage with KID's intervals; made once for the same rows."""
+        key = frozenset(row.item.key for row in rows)
+        if key not in self._wholes:
+            scores = {name: sum(one.values) / one.n for name, one in self._ceilings(rows).items()}
+            spans = {}
+            for kind, words in COMPARED.items():
+                made = [self._features_of(row.item) for row in rows if row.item.data["kind"] == kind]
+                reference = self.fitted[0].reference if made else np.empty((0, 0))
+                if min(len(made), len(reference)) < LEAST:
+                    continue
+                vectors = np.stack(made)
+                scores[f"KID, {words}"], spans[f"KID, {words}"] = kernel_interval(reference, vectors)
+                scores[f"recall, {words}"] = recall(reference, vectors)
+                scores[f"coverage, {words}"] = coverage(reference, vectors)
+                order = np.random.default_rng(0).permutation(len(reference))
+                halves = reference[order[: len(order) // 2]], reference[order[len(order) // 2 :]]
+                scores["KID, real"], spans["KID, real"] = kernel_interval(*halves)
+                scores["recall, real"], scores["coverage, real"] = recall(*halves), coverage(*halves)
+            self._wholes[key] = scores, spans
+        return self._wholes[key]
+
+    # --- what is judged with -----------------------------------------------------------------------------------
+
+    def _tuning_rows(self, *, needed: bool = True) -> list[dict[str, Any]]:
+        file = self._folder / TUNING
+        if not file.is_file():
+            if needed:
+                raise ValueError(f"{file} does not exist; expected {self.source}")
+            return []
+        return [{"background": "", **loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]
+
+    @cached_property
+    def features(self) -> Features:
+        """The network; any other may be assigned before the judge is first needed."""
+        return EfficientNetFeatures()
+
+    @cached_property
+    def real(self) -> list[dict[str, Any]]:
+        """The first row of each picture of the data set."""
+        return read_pictures(self._folder)
+
+    @cached_property
+    def training(self) -> Training:
+        """All pictures that training sees."""
+        return Training(self.real)
+
+    @cached_property
+    def fitted(self) -> tuple[Judge, dict[str, Target]]:
+        """The judge and what it can be asked."""
+        options = self.settings
+        return open_judge(
+            self._folder,
+            self.features,
+            self.real,
+            subjects=options.subjects,
+            reference=options.pictures,
+            seed=options.seed,
+        )
+
+    @property
+    def _folder(self) -> Path:
+        if self.data is None or not self.data.is_dir():
+            raise ValueError(f"--data is {self.data or 'not given'}; expected {self.source}")
+        return self.data
+
+    def _keep_features(self, item: Item, vector: np.ndarray) -> None:
+        file = self.out / "features" / f"{item.key}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_path(file, tidy=False) as beside:
+            with beside.open("wb") as stream:
+                np.save(stream, vector)
+            beside.replace(file)
+
+    def _features_of(self, item: Item) -> np.ndarray:
+        file = self.out / "features" / f"{item.key}.npy"
+        try:
+            found: np.ndarray = np.load(file)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{file} is missing or damaged; delete the run's verdicts to judge again") from error
+        return found
+
+
+def reconstructed(model: Any, items: Sequence[Item]) -> list[Output]:
+    """Pictures after the model's VAE, at their own size."""
+    if not items:
+        return []
+    arrays = [np.asarray(load_image(item.images[0]).convert("RGB"), np.float32) for item in items]
+    pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1  # (B, 3, H, W)
+    return list(as_pictures(model.codec.decode(model.codec.encode(pixels)), "pil"))
+
+
+def _label(kind: str, name: str) -> str:
+    """A score's name: "seen, top-1", "unseen tone, tone", "naming, exact"."""
+    target, _, top = name.partition(", ")
+    words = f"top-{top.removeprefix('top-') or 1}" if target in NAMING else name
+    where = {LIKE: "as in training", NAME: "naming", STYLE_ASKED: "naming"}.get(kind)
+    return f"{where or (kind if kind.startswith(SEEN) else f'unseen {kind}')}, {words}"

@@ -1,0 +1,248 @@
+"""The judge: ridge classifiers on features of a public network, proven on real pictures before they judge others.
+
+Each classifier is fitted once for every part of the real pictures, on the rest (`targets.py`), and tested on that part.
+What it gets right there is the ceiling that scores of generated pictures stand next to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from janusflow.files import temporary_path
+from janusflow.pictograms.features import BATCH, Features, digest_of
+from janusflow.pictograms.reading import histogram
+from janusflow.pictograms.shards import files_of
+from janusflow.pictograms.targets import FEATURES, HISTOGRAM, Columns, Target, chosen, chosen_subjects, targets
+from janusflow.processing.images import load_image
+from janusflow.progress import progress_bar, say
+
+CACHE = "judge.safetensors"  # in the data set's folder
+FORMAT = 1
+PENALTY = 0.3  # of the ridge, on vectors of length 1
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Look:
+    """One picture as classifiers see it.
+
+    Attributes:
+        features: (D,) float32 of the network.
+        histogram: (216,) float32 of colors.
+    """
+
+    features: np.ndarray
+    histogram: np.ndarray
+
+    def of(self, inputs: str) -> np.ndarray:
+        """What a target sees."""
+        return {FEATURES: self.features, HISTOGRAM: self.histogram}[inputs]
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """One fitted classifier.
+
+    Attributes:
+        mean: (D,) of the roots of the inputs.
+        weight: (D, L), L labels.
+    """
+
+    mean: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def fit(cls, inputs: np.ndarray, labels: np.ndarray, count: int, penalty: float = PENALTY) -> Ridge:
+        """The least squares to centred one-hot targets, in the dual form.
+
+        Args:
+            inputs: (N, D), none below 0.
+            labels: (N,) integers below `count`.
+            count: number of labels.
+            penalty: of the squared weights.
+        """
+        mean = np.sqrt(inputs).mean(0)
+        rows = _scaled(inputs, mean)
+        wanted = np.eye(count)[labels]
+        dual = np.linalg.solve(rows @ rows.T + penalty * np.eye(len(rows)), wanted - wanted.mean(0))
+        return cls(mean.astype(np.float32), (rows.T @ dual).astype(np.float32))
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """(N, L) scores, the best the highest."""
+        scores: np.ndarray = _scaled(inputs, self.mean) @ self.weight
+        return scores
+
+
+def _scaled(inputs: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    centred = np.sqrt(inputs.astype(np.float64)) - mean
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+
+
+@dataclass
+class Judge:
+    """Fitted classifiers and how good they are.
+
+    Attributes:
+        labels: of each target.
+        ridges: by target and part.
+        ceilings: for real pictures of each target and part, the place of the right label among all (0 is the first).
+        reference: (N, D) float32 features of real training pictures at random.
+        names: ids of the reference's pictures.
+    """
+
+    labels: dict[str, list[str]]
+    ridges: dict[tuple[str, str], Ridge]
+    ceilings: dict[str, dict[str, list[int]]]
+    reference: np.ndarray
+    names: list[str] = field(default_factory=list)
+
+    def knows(self, target: Target, row: Columns) -> bool:
+        """Whether a picture of this kind can be judged: it has a label that was tested in its part."""
+        return target.label(row) in self.labels.get(target.name, ()) and (target.name, target.apart(row)) in self.ridges
+
+    def ranked(self, target: Target, row: Columns, look: Look, count: int = TOP) -> list[str]:
+        """The best labels, the first the best.
+
+        Args:
+            target: what is asked.
+            row: what the picture should be; it decides which part's classifier is asked.
+            look: of the picture.
+            count: number of labels.
+        """
+        scores = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0]
+        return [self.labels[target.name][number] for number in np.argsort(-scores, kind="stable")[:count]]
+
+    def ceiling(self, target: str, parts: Sequence[str] | None = None, top: int = 1) -> list[float]:
+        """1 or 0 for each real picture that was tested: whether the right label was among the first `top`.
+
+        Args:
+            target: name.
+            parts: only these; all if None.
+            top: see above.
+        """
+        found = self.ceilings.get(target, {})
+        return [float(place < top) for part in (found if parts is None else parts) for place in found.get(part, ())]
+
+
+def open_judge(
+    folder: Path, features: Features, pictures: Sequence[Columns], *, subjects: int, reference: int, seed: int
+) -> tuple[Judge, dict[str, Target]]:
+    """The judge of a data set: from its cache, or fitted and kept there.
+
+    Args:
+        folder: of the data set; `judge.safetensors` is written there.
+        features: the network.
+        pictures: of `read_pictures`.
+        subjects: number of subjects to name.
+        reference: number of training pictures whose features are kept for comparisons.
+        seed: of what is chosen at random.
+
+    Returns:
+        The judge, and its targets by name.
+    """
+    asked = targets(pictures, chosen_subjects(pictures, subjects, seed))
+    digest = hashlib.sha256(json.dumps([FORMAT, PENALTY, subjects, reference, seed, digest_of(features)]).encode())
+    for file in (*files_of(folder)[0], files_of(folder)[1]):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    file, key = folder / CACHE, digest.hexdigest()
+    judge = _read(file, key)
+    if judge is None:
+        judge = _fit(asked, features, pictures, reference, seed)
+        try:
+            _write(file, judge, key)
+        except OSError as error:
+            say(f"the judge is not kept, {file} cannot be written: {error}")
+    return judge, asked
+
+
+def look_at(features: Features, images: Sequence[Image.Image]) -> list[Look]:
+    """Pictures as classifiers see them."""
+    vectors = features(images).clip(0)
+    return [Look(vector, histogram(image)) for vector, image in zip(vectors, images, strict=True)]
+
+
+def _fit(
+    asked: Mapping[str, Target], features: Features, pictures: Sequence[Columns], reference: int, seed: int
+) -> Judge:
+    used = {name: chosen(target, pictures, seed) for name, target in asked.items()}
+    training = [number for number, row in enumerate(pictures) if not row["held_out"]]
+    kept = sorted(Random(f"reference/{seed}").sample(training, min(reference, len(training))))
+    needed = sorted({*kept, *(number for numbers in used.values() for number in numbers)})
+    looks = dict(zip(needed, _looked(features, [pictures[number] for number in needed]), strict=True))
+    judge = Judge({}, {}, {}, np.stack([looks[number].features for number in kept]))
+    judge.names = [str(pictures[number]["id"]) for number in kept]
+    for name, target in asked.items():
+        if used[name]:
+            inputs = np.stack([looks[number].of(target.inputs) for number in used[name]])
+            _fit_target(judge, target, [pictures[number] for number in used[name]], inputs)
+    return judge
+
+
+def _looked(features: Features, pictures: Sequence[Columns]) -> Iterator[Look]:
+    with progress_bar("looking at real pictures", len(pictures)) as advance:
+        for first in range(0, len(pictures), BATCH):
+            part = pictures[first : first + BATCH]
+            for look in look_at(features, [load_image(row["image"]["bytes"]) for row in part]):
+                yield look
+                advance()
+
+
+def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: np.ndarray) -> None:
+    """Fits a target once for each part, on the others, and tests it there; a label that the others lack is not."""
+    names = np.array([target.label(row) for row in rows])
+    parts = np.array([target.apart(row) for row in rows])
+    labels = sorted(set(names))
+    numbers = np.searchsorted(labels, names)
+    for part in sorted(set(parts)):
+        others, tested = parts != part, np.flatnonzero(parts == part)
+        known = set(numbers[others])
+        if len(known) < 2:
+            continue
+        ridge = Ridge.fit(inputs[others], numbers[others], len(labels))
+        judge.ridges[target.name, part] = ridge
+        scores = ridge(inputs[tested])
+        places = [int((row > row[numbers[n]]).sum()) for n, row in zip(tested, scores, strict=True)]
+        fair = [place for n, place in zip(tested, places, strict=True) if numbers[n] in known]
+        judge.ceilings.setdefault(target.name, {})[str(part)] = fair
+    judge.labels[target.name] = [str(label) for label in labels]
+
+
+def _write(file: Path, judge: Judge, key: str) -> None:
+    tensors = {"reference": judge.reference}
+    for (name, part), ridge in judge.ridges.items():
+        tensors |= {f"{name}/{part}/mean": ridge.mean, f"{name}/{part}/weight": ridge.weight}
+    kept = {"labels": judge.labels, "ceilings": judge.ceilings, "names": judge.names}
+    with temporary_path(file, tidy=False) as beside:
+        save_file(tensors, beside, metadata={"inputs_sha256": key, "judge": json.dumps(kept)})
+        beside.replace(file)
+
+
+def _read(file: Path, key: str) -> Judge | None:
+    """The judge of a cache; None if there is none, or it is of other inputs or damaged."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="np") as opened:
+            metadata = opened.metadata() or {}
+            if metadata.get("inputs_sha256") != key:
+                return None
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        kept: dict[str, Any] = json.loads(metadata["judge"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+    ridges = {}
+    for name in (name.removesuffix("/mean") for name in tensors if name.endswith("/mean")):
+        target, _, part = name.partition("/")
+        ridges[target, part] = Ridge(tensors[f"{name}/mean"], tensors[f"{name}/weight"])
+    return Judge(kept["labels"], ridges, kept["ceilings"], tensors["reference"], kept["names"])

@@ -1,0 +1,126 @@
+"""What pixels say of a picture without any network: its background, and the color, place and size of what is on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from janusflow.evaluation.spread import OTHER
+from janusflow.pictograms.render import BACKGROUNDS
+
+SIDE = 64  # pixels that are measured
+RIM = 2  # pixels of the border that show the background
+BACKGROUND_DISTANCE = 22.0  # RGB distance within which a border has a background's name; the nearest two are 51 apart
+FOREGROUND_DISTANCE = 30.0  # RGB distance from the border's color from which a pixel is drawn
+LEAST = 16  # drawn pixels, or the picture is empty
+COLOURS = {
+    "red": (214, 40, 44),
+    "orange": (243, 134, 32),
+    "yellow": (250, 206, 60),
+    "green": (84, 160, 60),
+    "blue": (52, 120, 214),
+    "purple": (132, 74, 190),
+    "pink": (240, 120, 170),
+    "brown": (132, 84, 56),
+    "black": (32, 32, 36),
+    "grey": (140, 146, 152),
+    "white": (246, 246, 246),
+}
+OFFSET = 1 / 32  # of the side: farther from the middle is not "center"
+SIZES = {"small": 0.55, "medium": 0.75, "large": 1.01}  # below these shares of the picture, by the bounding box
+CELLS = 6  # of a histogram, each side
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was measured, each a bin or `OTHER`.
+
+    Attributes:
+        background: key of `BACKGROUNDS`, the nearest to the median of the border.
+        color: key of `COLOURS` that is nearest for most drawn pixels.
+        place: where the middle of the bounding box is: "center", "left", "top right", ...
+        size: key of `SIZES`, by the area of the bounding box.
+    """
+
+    background: str = OTHER
+    color: str = OTHER
+    place: str = OTHER
+    size: str = OTHER
+
+
+FACTORS = ("color", "place", "size", "background")
+
+
+def read(picture: Image.Image) -> Reading:
+    """What a picture shows."""
+    image = _array(picture)
+    drawn, background = _drawn(image)
+    if drawn.sum() < LEAST:
+        return Reading(background)
+    names = list(COLOURS)
+    palette = np.array([COLOURS[name] for name in names], np.float32)
+    nearest = np.linalg.norm(image[drawn][:, None] - palette, axis=-1).argmin(1)
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    share = (bottom - top) * (right - left) / SIDE**2
+    size = next(name for name, most in SIZES.items() if share < most)
+    place = f"{_side(top + bottom, 'top', 'bottom')} {_side(left + right, 'left', 'right')}".strip() or "center"
+    return Reading(background, names[int(np.bincount(nearest).argmax())], place, size)
+
+
+def nearest_color(picture: Image.Image, palette: dict[str, tuple[int, int, int]]) -> str:
+    """The color of a palette that a drawing in one color has: nearest to the median of what is drawn most strongly."""
+    image = _array(picture)
+    drawn, _ = _drawn(image)
+    if drawn.sum() < LEAST:
+        return OTHER
+    distance = np.linalg.norm(image - _border(image), axis=-1)
+    inner = drawn & (distance >= 0.8 * np.percentile(distance[drawn], 90))
+    color = np.median(image[inner], axis=0)
+    return min(palette, key=lambda name: float(np.linalg.norm(color - np.array(palette[name], np.float32))))
+
+
+def histogram(picture: Image.Image) -> np.ndarray:
+    """Shares of drawn pixels by color (216,), each pixel spread over the eight nearest of 6 x 6 x 6 cells."""
+    image = _array(picture)
+    drawn, _ = _drawn(image)
+    found = np.zeros((CELLS,) * 3, np.float32)
+    if drawn.any():
+        places = image[drawn] / 255 * (CELLS - 1)
+        low = np.minimum(places.astype(int), CELLS - 2)
+        part = places - low
+        for corner in np.ndindex(2, 2, 2):
+            weights = np.where(corner, part, 1 - part).prod(1)
+            np.add.at(found, tuple((low + corner).T), weights)
+        found /= found.sum()
+    return found.ravel()
+
+
+def _array(picture: Image.Image) -> np.ndarray:
+    picture = picture.convert("RGB")
+    if picture.size != (SIDE, SIDE):
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(picture, np.float32)
+
+
+def _border(image: np.ndarray) -> np.ndarray:
+    rim = np.ones(image.shape[:2], bool)
+    rim[RIM:-RIM, RIM:-RIM] = False
+    color: np.ndarray = np.median(image[rim], axis=0)
+    return color
+
+
+def _drawn(image: np.ndarray) -> tuple[np.ndarray, str]:
+    """Which pixels differ from the border, and the name of the border's color."""
+    border = _border(image)
+    distances = {name: float(np.linalg.norm(border - np.array(rgb))) for name, rgb in BACKGROUNDS.items()}
+    name = min(distances, key=lambda one: distances[one])
+    drawn = np.linalg.norm(image - border, axis=-1) > FOREGROUND_DISTANCE
+    return drawn, name if distances[name] <= BACKGROUND_DISTANCE else OTHER
+
+
+def _side(twice: int, low: str, high: str) -> str:
+    offset = twice / 2 / SIDE - 0.5
+    return low if offset < -OFFSET else high if offset > OFFSET else ""

@@ -1,0 +1,141 @@
+"""What the judge reads from a picture: which pictures each classifier is fitted on, and which it is tested on.
+
+A classifier is fitted on pictures that stand apart from the ones it is used on: names on those of the other styles, all
+others (style, tone, gender, weight) on those of other subjects.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from janusflow.pictograms.held_out import ALIKE, STYLE, TONE
+from janusflow.pictograms.pictures import PHOSPHOR
+from janusflow.pictograms.shards import files_of, read_table
+
+Columns = Mapping[str, Any]  # of a picture, as in a shard or a list of prompts
+FOLDS = 5
+FEATURES, HISTOGRAM = "features", "histogram"
+COLUMNS = (
+    *("id", "style", "family", "subject", "label", "group", "subgroup", "tones", "gender", "role", "color", "shape"),
+    *("weight", "background", "held_out", "synonyms", "keywords", "captions", "variant", "image"),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One classifier.
+
+    Attributes:
+        name: short.
+        label: what a picture is, or "" if the question does not arise.
+        apart: pictures with the same value are tested together, by a classifier that was fitted on all others.
+        inputs: what it sees, `FEATURES` or `HISTOGRAM`.
+        most: number of pictures, at random.
+    """
+
+    name: str
+    label: Callable[[Columns], str]
+    apart: Callable[[Columns], str]
+    inputs: str = FEATURES
+    most: int = 1500
+
+
+def read_pictures(folder: Path) -> list[dict[str, Any]]:
+    """The first row of every picture of a data set, those held out among them, in the order of ids.
+
+    Raises:
+        ValueError: if the folder holds none.
+    """
+    shards, other = files_of(folder)
+    if not shards or not other.is_file():
+        raise ValueError(
+            f"{folder} has no pictograms; make them with python -m janusflow.pictograms build --out {folder}"
+        )
+    rows = [row for file in [*shards, other] for row in read_table(file, COLUMNS).to_pylist() if not row["variant"]]
+    return sorted(rows, key=lambda row: str(row["id"]))
+
+
+def chosen_subjects(pictures: Sequence[Columns], count: int, seed: int) -> set[str]:
+    """Ids of subjects to name: ones that every emoji style has, and first those of which a style is held out.
+
+    Half of them at most are of the second kind. No skin tones, no groups whose pictures hardly differ.
+
+    Args:
+        pictures: of `read_pictures`.
+        count: at most.
+        seed: chooses among them.
+    """
+    styles: dict[str, set[str]] = defaultdict(set)
+    held: set[str] = set()
+    for row in pictures:
+        if row["style"] != PHOSPHOR and not row["tones"] and row["group"] not in ALIKE:
+            styles[row["subject"]].add(row["style"])
+            held |= {row["subject"]} if row["held_out"] == STYLE else set()
+    every = max(map(len, styles.values()), default=0)
+    fit = sorted(subject for subject, found in styles.items() if len(found) == every)
+    Random(f"subjects/{seed}").shuffle(fit)
+    first = [subject for subject in fit if subject in held][: count // 2]
+    rest = [subject for subject in fit if subject not in held]
+    return {*first, *rest[: count - len(first)]}
+
+
+def targets(pictures: Sequence[Columns], subjects: set[str]) -> dict[str, Target]:
+    """All classifiers, by name.
+
+    Args:
+        pictures: of `read_pictures`.
+        subjects: that "subject" names.
+    """
+    emoji = [row for row in pictures if row["style"] != PHOSPHOR]
+    persons = {row["label"] for row in emoji if row["held_out"] == TONE}
+
+    def person(row: Columns) -> str:
+        return str(row["label"]) if row["label"] in persons and _one_tone(row) else ""
+
+    found = (
+        Target("subject", lambda row: row["subject"] if row["subject"] in subjects else "", _style),
+        Target("style", lambda row: row["style"], _fold("subject"), most=1200),
+        Target("tone", lambda row: _one_tone(row) if person(row) else "", _fold("label"), HISTOGRAM),
+        Target("person", person, _style),
+        Target("gender", lambda row: row["gender"] if row["role"] else "", _fold("role")),
+        Target("role", lambda row: row["role"], _style),
+        Target("shape", lambda row: row["shape"], _style),
+        Target("color", lambda row: row["color"] if row["shape"] else "", _style, HISTOGRAM),
+        Target("weight", lambda row: row["weight"], _fold("subject"), most=900),
+    )
+    return {target.name: target for target in found}
+
+
+def chosen(target: Target, pictures: Sequence[Columns], seed: int) -> list[int]:
+    """Indices of the pictures of a target, at most `target.most`, as many of each label as there are if possible.
+
+    Targets shuffle alike, so that they share pictures, which are looked at once.
+    """
+    order_of_all = list(range(len(pictures)))
+    Random(f"judge/{seed}").shuffle(order_of_all)
+    fit = [number for number in order_of_all if target.label(pictures[number])]
+    counts, order = Counter[str](), {}
+    for number in fit:
+        label = target.label(pictures[number])
+        order[number] = counts[label]
+        counts[label] += 1
+    return sorted(sorted(fit, key=lambda number: order[number])[: target.most])
+
+
+def _one_tone(row: Columns) -> str:
+    tones = set(row["tones"])
+    return str(*tones) if len(tones) == 1 and str(row["subgroup"]).startswith("person") else ""
+
+
+def _style(row: Columns) -> str:
+    return str(row["style"])
+
+
+def _fold(column: str) -> Callable[[Columns], str]:
+    return lambda row: f"fold {zlib.crc32(str(row[column]).encode()) % FOLDS}"

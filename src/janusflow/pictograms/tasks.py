@@ -1,0 +1,171 @@
+"""What the pictograms benchmark generates and asks: combinations seen and unseen, pictures as training has them, open
+prompts, reconstructions and questions."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from random import Random
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from janusflow.evaluation.protocol import Item
+from janusflow.pictograms.held_out import COLOR, GENDER, STYLE, TINT, TONE
+from janusflow.pictograms.judge import Judge
+from janusflow.pictograms.pictures import PHOSPHOR
+from janusflow.pictograms.reading import FACTORS, read
+from janusflow.pictograms.targets import Columns, Target
+from janusflow.processing.images import load_image
+
+SEEN, LIKE, VAE, OPEN, NAME, STYLE_ASKED = "seen", "like", "vae", "open", "name", "asked style"
+KINDS = (STYLE, TONE, COLOR, GENDER, TINT)
+ASKED = {  # targets of each kind of picture; the first decides the score
+    SEEN: ("subject", "style"),
+    STYLE: ("subject", "style"),
+    TONE: ("tone", "person", "style"),
+    COLOR: ("color", "shape", "style"),
+    GENDER: ("gender", "role", "style"),
+    TINT: ("weight", "style"),
+    LIKE: ("style",),
+    OPEN: ("style",),
+}
+QUESTIONS = {NAME: "What is this?", STYLE_ASKED: "Which style is this?"}
+KEPT = (
+    *("id", "style", "subject", "label", "group", "subgroup", "tones", "gender", "role", "color", "shape", "weight"),
+    *("background", "held_out"),
+)
+NO_STYLE = 1  # place among a picture's captions of the one without a style
+
+
+@dataclass(frozen=True)
+class PictogramSettings:
+    """How much is generated and asked.
+
+    Attributes:
+        seen: pictures of each style, of combinations that training shows.
+        unseen: pictures of each kind of combination that it does not show; combinations repeat with other seeds.
+        pictures: generated for KID, recall and coverage, and as many reconstructions and real ones; 0 for none.
+        open: prompts that leave the style open, for the spread of what they do not name.
+        open_seeds: pictures of each of them.
+        questions: on pictures of unseen styles and combinations, for the name and for the style each.
+        subjects: number of subjects that the judge names.
+        tuning: choose options of generating on other prompts: only KID, over `prompts_tuning.jsonl`.
+        seed: of what is chosen, and of noise.
+    """
+
+    seen: Annotated[int, Interval(ge=0, le=10_000)] = 40
+    unseen: Annotated[int, Interval(ge=0, le=10_000)] = 100
+    pictures: Annotated[int, Interval(ge=0, le=100_000)] = 2000
+    open: Annotated[int, Interval(ge=0, le=10_000)] = 50
+    open_seeds: Annotated[int, Interval(ge=1, le=1000)] = 20
+    questions: Annotated[int, Interval(ge=0, le=10_000)] = 200
+    subjects: Annotated[int, Interval(ge=2, le=10_000)] = 300
+    tuning: bool = False
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Makes the items.
+
+    Attributes:
+        real: of `read_pictures`.
+        judge: what is asked about is what it knows.
+        targets: its targets.
+        settings: how many.
+    """
+
+    real: Sequence[Columns]
+    judge: Judge
+    targets: Mapping[str, Target]
+    settings: PictogramSettings
+
+    def seen(self, tuning: Sequence[Columns]) -> Iterator[Item]:
+        """Combinations that training shows, other ones than options are chosen on."""
+        left_out = {row["id"] for row in tuning}
+        by_style: dict[str, list[Columns]] = defaultdict(list)
+        for row in self.real:
+            if not row["held_out"] and row["id"] not in left_out and self.judge.knows(self.targets["subject"], row):
+                by_style[row["style"]].append(row)
+        for style, rows in sorted(by_style.items()):
+            for number, row in enumerate(self._rng(f"{SEEN}/{style}").sample(rows, min(self.settings.seen, len(rows)))):
+                yield self._drawn(f"{SEEN}/{style}/{number:04d}", SEEN, row, number)
+
+    def unseen(self) -> Iterator[Item]:
+        """Combinations that training does not show, of each kind."""
+        for kind in KINDS:
+            asked = [self.targets[name] for name in ASKED[kind][:2]]
+            rows = [row for row in self.real if row["held_out"] == kind]
+            rows = [row for row in rows if any(self.judge.knows(target, row) for target in asked)]
+            self._rng(f"unseen/{kind}").shuffle(rows)
+            for number, row in enumerate(islice(cycle(rows), self.settings.unseen)):
+                key, group = f"unseen/{kind}/{number:04d}", f"unseen/{kind}/{row['id']}"
+                yield self._drawn(key, kind, row, number, group)
+
+    def like(self, rows: Sequence[Columns] | None = None) -> Iterator[Item]:
+        """Pictures as training has them, or of other rows, which then repeat with other seeds."""
+        for number, row in enumerate(islice(cycle(self._others() if rows is None else rows), self.settings.pictures)):
+            yield self._drawn(f"{LIKE}/{number:05d}", LIKE, row, number)
+
+    def reconstructed(self) -> Iterator[Item]:
+        """The real pictures of `like`, to go through the VAE."""
+        for number, row in enumerate(self._others()[: self.settings.pictures]):
+            data = {**_kept(row), "kind": VAE}
+            picture = load_image(row["image"]["bytes"])
+            yield Item(f"{VAE}/{number:05d}", row["captions"][0], images=(picture,), data=data)
+
+    def open(self) -> Iterator[Item]:
+        """Prompts without a style, with the shares that real training pictures of their subjects have."""
+        by_subject: dict[str, list[Columns]] = defaultdict(list)
+        subjects = set(self.judge.labels.get("subject", ()))
+        for row in self.real:
+            if row["subject"] in subjects and not row["held_out"]:
+                by_subject[row["subject"]].append(row)
+        order = sorted(by_subject)
+        self._rng(OPEN).shuffle(order)
+        for number, subject in enumerate(order[: self.settings.open]):
+            rows = by_subject[subject]
+            data = {**_kept(rows[0]), "kind": OPEN, "wanted": shares(rows)}
+            for seed in range(self.settings.open_seeds):
+                noise = self.settings.seed + number * self.settings.open_seeds + seed
+                key, group = f"{OPEN}/{number:04d}-{seed:03d}", f"{OPEN}/{number:04d}"
+                yield Item(key, rows[0]["captions"][NO_STYLE], seed=noise, group=group, data=data)
+
+    def questions(self) -> Iterator[Item]:
+        """What emoji of unseen combinations are, and in which style."""
+        rows = [row for row in self.real if row["held_out"] and row["style"] != PHOSPHOR]
+        self._rng("questions").shuffle(rows)
+        for kind, question in QUESTIONS.items():
+            for number, row in enumerate(rows[: self.settings.questions]):
+                data = {**_kept(row), "synonyms": row["synonyms"], "keywords": row["keywords"], "kind": kind}
+                picture, key = load_image(row["image"]["bytes"]), f"ask/{kind.replace(' ', '-')}/{number:04d}"
+                yield Item(key, question, (picture,), group=f"ask/{row['id']}", system=None, data=data)
+
+    def _others(self) -> list[Columns]:
+        """Training pictures that are not in the judge's reference, in a fixed random order."""
+        reference = set(self.judge.names)
+        rows = [row for row in self.real if not row["held_out"] and row["id"] not in reference]
+        self._rng(LIKE).shuffle(rows)
+        return rows
+
+    def _drawn(self, key: str, kind: str, row: Columns, number: int, group: str = "") -> Item:
+        prompt = row["prompt"] if "prompt" in row else row["captions"][0]
+        return Item(key, prompt, seed=self.settings.seed + number, group=group, data={**_kept(row), "kind": kind})
+
+    def _rng(self, name: str) -> Random:
+        return Random(f"{name}/{self.settings.seed}")
+
+
+def shares(rows: Sequence[Columns]) -> dict[str, dict[str, float]]:
+    """How pictures are spread over the bins of each factor, style among them."""
+    readings = [read(load_image(row["image"]["bytes"])) for row in rows]
+    found = {factor: Counter(getattr(one, factor) for one in readings) for factor in FACTORS}
+    found["style"] = Counter(row["style"] for row in rows)
+    return {factor: {name: n / len(rows) for name, n in counts.items()} for factor, counts in found.items()}
+
+
+def _kept(row: Columns) -> dict[str, Any]:
+    return {name: row[name] for name in KEPT}
