@@ -6,16 +6,21 @@ import base64
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
 
 from janusflow.pictograms import catalogue, pictures
-from janusflow.pictograms.build import DEFAULT_STYLES
+from janusflow.pictograms.build import DEFAULT_STYLES, BuildConfig, build
 from janusflow.pictograms.catalogue import Package
 from janusflow.pictograms.download import Downloads
+from janusflow.pictograms.features import pixels
 from janusflow.pictograms.pictures import Collection, collect
 
 DATA = Path(__file__).parents[1] / "data" / "pictograms"
@@ -74,3 +79,31 @@ def downloads(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Downl
 def collection(downloads: Downloads) -> Collection:
     """All that the small packages hold."""
     return collect(DEFAULT_STYLES, downloads)
+
+
+@pytest.fixture(scope="package")
+def data(downloads: Downloads, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of all small packages."""
+    out = tmp_path_factory.mktemp("built") / "data"
+    build(out, BuildConfig(shard_size=60, workers=1), downloads)
+    return out
+
+
+class RandomFeatures:
+    """Stands for the network: one convolution with random weights, pooled over quarters of the picture."""
+
+    def __init__(self) -> None:
+        weights = torch.randn(24, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+        self.weights, self.looked = weights / 5, 0
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        self.looked += len(pictures)
+        maps = F.conv2d(pixels(pictures, 32), self.weights, stride=2).relu()
+        found: np.ndarray = F.adaptive_avg_pool2d(maps, 2).flatten(1).numpy()
+        return found
+
+
+@pytest.fixture
+def features() -> RandomFeatures:
+    """A small network in place of EfficientNet."""
+    return RandomFeatures()

@@ -24,13 +24,15 @@ from janusflow.evaluation.spread import total_variation
 from janusflow.evaluation.vision.manifolds import coverage, kernel_interval, recall
 from janusflow.files import loads, temporary_path
 from janusflow.pictograms.answers import judged_name, judged_style
+from janusflow.pictograms.captions import PLAIN
 from janusflow.pictograms.evaluation import TUNING
 from janusflow.pictograms.features import EfficientNetFeatures, Features
 from janusflow.pictograms.held_out import TINT
 from janusflow.pictograms.judge import Judge, look_at, open_judge
-from janusflow.pictograms.nearest import COPY, SHOWN, Near, Training, nearest_sheet
+from janusflow.pictograms.nearest import SHOWN, Near, Training, nearest_sheet
 from janusflow.pictograms.reading import FACTORS, nearest_color, read
 from janusflow.pictograms.render import TINTS
+from janusflow.pictograms.scores import NAMING, ceilings, relative, shares
 from janusflow.pictograms.shards import files_of
 from janusflow.pictograms.targets import Target, read_pictures
 from janusflow.pictograms.tasks import (
@@ -39,8 +41,6 @@ from janusflow.pictograms.tasks import (
     NAME,
     OPEN,
     QUESTIONS,
-    SEEN,
-    STYLE_ASKED,
     VAE,
     PictogramSettings,
     Tasks,
@@ -48,7 +48,6 @@ from janusflow.pictograms.tasks import (
 from janusflow.pipelines.sheet import save_png
 from janusflow.processing.images import load_image
 
-NAMING = ("subject", "person", "role", "shape")  # targets with ceilings by style, and a top-5
 COMPARED = {LIKE: "generated", VAE: "reconstructions"}
 TINT_COLOURS = {name: ImageColor.getrgb(value)[:3] for name, value in TINTS.items()}
 LEAST = 8  # pictures of a set that is compared
@@ -67,7 +66,6 @@ class Pictograms(Benchmark):
     asks: ClassVar[bool] = True
     Settings: ClassVar[type] = PictogramSettings
     main: ClassVar[str] = "seen, top-1"
-    judging = (*Benchmark.judging, "subjects")
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": MAX_NEW_TOKENS}
     swept: ClassVar[str] = "KID, generated"
     for_sweeps: ClassVar[Mapping[str, Any]] = {"tuning": True}
@@ -143,8 +141,8 @@ class Pictograms(Benchmark):
     # --- scores -----------------------------------------------------------------------------------------------------
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        found = {name: sum(sample.values) / sample.n for name, sample in self._shares(rows).items()}
-        for name, (hits, ceilings) in self._relative(rows).items():
+        found = {name: sum(sample.values) / sample.n for name, sample in shares(rows).items()}
+        for name, (hits, ceilings) in relative(rows, *self.fitted).items():
             if hits and sum(ceilings):
                 found[f"{name} of ceiling"] = sum(hits) / sum(ceilings)
         opened = [row for row in rows if row.item.data["kind"] == OPEN]
@@ -160,8 +158,8 @@ class Pictograms(Benchmark):
         return found
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        found = dict(self._shares(rows)) | self._ceilings(rows)
-        for name, (hits, _) in self._relative(rows).items():
+        found = dict(shares(rows)) | ceilings(rows, self.fitted[0])
+        for name, (hits, _) in relative(rows, *self.fitted).items():
             found[f"{name} of ceiling"] = Sample(hits, [str(n) for n in range(len(hits))])
         opened = [row for row in rows if row.item.data["kind"] == OPEN]
         found |= {f"spread, {factor}": over(opened, lambda row: 0.0) for factor in (*FACTORS, "style") if opened}
@@ -189,84 +187,28 @@ class Pictograms(Benchmark):
         if samples:
             save_png(nearest_sheet(samples, self.real), self.out / "nearest.png", {})
 
-    def _shares(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        """Scores that are shares of right pictures or answers."""
-        values: dict[str, list[tuple[Row, float]]] = defaultdict(list)
-        for row in rows:
-            kind, verdict = row.item.data["kind"], row.verdict
-            for name, value in verdict.items():
-                if kind == VAE or not isinstance(value, float) or name == "score":
-                    continue
-                label = _label(kind, name)
-                values[label].append((row, value))
-                if kind == SEEN and name.startswith("subject"):
-                    values[_label(f"{SEEN}, {row.item.data['style']}", name)].append((row, value))
-            if verdict.get("nearest"):
-                values["copies of training pictures"].append((row, float(verdict["nearest"][0][1] < COPY)))
-        return {
-            name: Sample([value for _, value in found], [row.item.group or row.item.key for row, _ in found], 1.0)
-            for name, found in sorted(values.items())
-        }
-
-    def _relative(self, rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
-        """Hits of named pictures and what the judge gets right of real ones in the same style, by score."""
-        judge, targets = self.fitted
-        known: dict[tuple[str, str, int], float] = {}
-        found: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-        for row in rows:
-            kind = row.item.data["kind"]
-            for target in NAMING:
-                for top, verdict in ((1, target), (5, f"{target}, top-5")):
-                    if verdict not in row.verdict or kind == LIKE:
-                        continue
-                    part = targets[target].apart(row.item.data)
-                    if (target, part, top) not in known:
-                        ceiling = judge.ceiling(target, [part], top)
-                        known[target, part, top] = sum(ceiling) / len(ceiling) if ceiling else 0.0
-                    names = [_label(kind, verdict)]
-                    names += [_label(f"{SEEN}, {part}", verdict)] if kind == SEEN else []
-                    for name in names:
-                        found[name][0].append(row.verdict[verdict])
-                        found[name][1].append(known[target, part, top])
-        return found
-
-    def _ceilings(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        """What the judge gets right of real pictures, for the targets that judged these rows."""
-        if not any(row.verdict.keys() & {name for names in ASKED.values() for name in names} for row in rows):
-            return {}
-        judge, found = self.fitted[0], {}
-        for target, parts in judge.ceilings.items():
-            for part in [None, *parts] if target == "subject" else [None]:
-                for top in (1, 5) if target in NAMING else (1,):
-                    values = judge.ceiling(target, None if part is None else [part], top)
-                    if values:
-                        words = ", ".join(["ceiling", target, *([part] if part else []), f"top-{top}"])
-                        found[words] = Sample(values, [str(n) for n in range(len(values))], 1.0)
-        return found
-
     def _whole(self, rows: Sequence[Row]) -> Whole:
         """Ceilings, and KID, recall and coverage with KID's intervals; made once for the same rows."""
         key = frozenset(row.item.key for row in rows)
         if key not in self._wholes:
-            scores = {name: sum(one.values) / one.n for name, one in self._ceilings(rows).items()}
+            scores = {name: sum(one.values) / one.n for name, one in ceilings(rows, self.fitted[0]).items()}
             spans = {}
             for kind, words in COMPARED.items():
                 made = [self._features_of(row.item) for row in rows if row.item.data["kind"] == kind]
-                reference = self.fitted[0].reference if made else np.empty((0, 0))
-                if min(len(made), len(reference)) < LEAST:
+                if len(made) < LEAST:
                     continue
+                reference = self.fitted[0].reference[: len(made)]
                 vectors = np.stack(made)
                 scores[f"KID, {words}"], spans[f"KID, {words}"] = kernel_interval(reference, vectors)
                 scores[f"recall, {words}"] = recall(reference, vectors)
                 scores[f"coverage, {words}"] = coverage(reference, vectors)
-                order = np.random.default_rng(0).permutation(len(reference))
-                halves = reference[order[: len(order) // 2]], reference[order[len(order) // 2 :]]
+                halves = reference[::2], reference[1::2]
                 scores["KID, real"], spans["KID, real"] = kernel_interval(*halves)
                 scores["recall, real"], scores["coverage, real"] = recall(*halves), coverage(*halves)
             self._wholes[key] = scores, spans
         return self._wholes[key]
 
-    # --- what is judged with -----------------------------------------------------------------------------------
+    # --- what is judged with ----------------------------------------------------------------------------------------
 
     def _tuning_rows(self, *, needed: bool = True) -> list[dict[str, Any]]:
         file = self._folder / TUNING
@@ -274,7 +216,7 @@ class Pictograms(Benchmark):
             if needed:
                 raise ValueError(f"{file} does not exist; expected {self.source}")
             return []
-        return [{"background": "", **loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]
+        return [{"background": PLAIN, **loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]
 
     @cached_property
     def features(self) -> Features:
@@ -295,14 +237,7 @@ class Pictograms(Benchmark):
     def fitted(self) -> tuple[Judge, dict[str, Target]]:
         """The judge and what it can be asked."""
         options = self.settings
-        return open_judge(
-            self._folder,
-            self.features,
-            self.real,
-            subjects=options.subjects,
-            reference=options.pictures,
-            seed=options.seed,
-        )
+        return open_judge(self._folder, self.features, self.real, subjects=options.subjects, seed=options.seed)
 
     @property
     def _folder(self) -> Path:
@@ -334,11 +269,3 @@ def reconstructed(model: Any, items: Sequence[Item]) -> list[Output]:
     arrays = [np.asarray(load_image(item.images[0]).convert("RGB"), np.float32) for item in items]
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1  # (B, 3, H, W)
     return list(as_pictures(model.codec.decode(model.codec.encode(pixels)), "pil"))
-
-
-def _label(kind: str, name: str) -> str:
-    """A score's name: "seen, top-1", "unseen tone, tone", "naming, exact"."""
-    target, _, top = name.partition(", ")
-    words = f"top-{top.removeprefix('top-') or 1}" if target in NAMING else name
-    where = {LIKE: "as in training", NAME: "naming", STYLE_ASKED: "naming"}.get(kind)
-    return f"{where or (kind if kind.startswith(SEEN) else f'unseen {kind}')}, {words}"

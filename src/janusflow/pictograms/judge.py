@@ -31,6 +31,7 @@ CACHE = "judge.safetensors"  # in the data set's folder
 FORMAT = 1
 PENALTY = 0.3  # of the ridge, on vectors of length 1
 TOP = 5
+REFERENCE = 2000  # training pictures whose features are kept for comparisons
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Judge:
         labels: of each target.
         ridges: by target and part.
         ceilings: for real pictures of each target and part, the place of the right label among all (0 is the first).
-        reference: (N, D) float32 features of real training pictures at random.
+        reference: (N, D) float32 features of real training pictures, in random order.
         names: ids of the reference's pictures.
     """
 
@@ -136,7 +137,7 @@ class Judge:
 
 
 def open_judge(
-    folder: Path, features: Features, pictures: Sequence[Columns], *, subjects: int, reference: int, seed: int
+    folder: Path, features: Features, pictures: Sequence[Columns], *, subjects: int, seed: int
 ) -> tuple[Judge, dict[str, Target]]:
     """The judge of a data set: from its cache, or fitted and kept there.
 
@@ -145,20 +146,19 @@ def open_judge(
         features: the network.
         pictures: of `read_pictures`.
         subjects: number of subjects to name.
-        reference: number of training pictures whose features are kept for comparisons.
         seed: of what is chosen at random.
 
     Returns:
         The judge, and its targets by name.
     """
     asked = targets(pictures, chosen_subjects(pictures, subjects, seed))
-    digest = hashlib.sha256(json.dumps([FORMAT, PENALTY, subjects, reference, seed, digest_of(features)]).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, PENALTY, subjects, REFERENCE, seed, digest_of(features)]).encode())
     for file in (*files_of(folder)[0], files_of(folder)[1]):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     file, key = folder / CACHE, digest.hexdigest()
     judge = _read(file, key)
     if judge is None:
-        judge = _fit(asked, features, pictures, reference, seed)
+        judge = _fit(asked, features, pictures, seed)
         try:
             _write(file, judge, key)
         except OSError as error:
@@ -172,12 +172,10 @@ def look_at(features: Features, images: Sequence[Image.Image]) -> list[Look]:
     return [Look(vector, histogram(image)) for vector, image in zip(vectors, images, strict=True)]
 
 
-def _fit(
-    asked: Mapping[str, Target], features: Features, pictures: Sequence[Columns], reference: int, seed: int
-) -> Judge:
+def _fit(asked: Mapping[str, Target], features: Features, pictures: Sequence[Columns], seed: int) -> Judge:
     used = {name: chosen(target, pictures, seed) for name, target in asked.items()}
     training = [number for number, row in enumerate(pictures) if not row["held_out"]]
-    kept = sorted(Random(f"reference/{seed}").sample(training, min(reference, len(training))))
+    kept = Random(f"reference/{seed}").sample(training, min(REFERENCE, len(training) // 2))
     needed = sorted({*kept, *(number for numbers in used.values() for number in numbers)})
     looks = dict(zip(needed, _looked(features, [pictures[number] for number in needed]), strict=True))
     judge = Judge({}, {}, {}, np.stack([looks[number].features for number in kept]))
@@ -199,7 +197,10 @@ def _looked(features: Features, pictures: Sequence[Columns]) -> Iterator[Look]:
 
 
 def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: np.ndarray) -> None:
-    """Fits a target once for each part, on the others, and tests it there; a label that the others lack is not."""
+    """Fits a target once for each part, on the others, and tests it there; a label that the others lack is not.
+
+    Of equal scores the right label's counts as the last.
+    """
     names = np.array([target.label(row) for row in rows])
     parts = np.array([target.apart(row) for row in rows])
     labels = sorted(set(names))
@@ -212,7 +213,7 @@ def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: n
         ridge = Ridge.fit(inputs[others], numbers[others], len(labels))
         judge.ridges[target.name, part] = ridge
         scores = ridge(inputs[tested])
-        places = [int((row > row[numbers[n]]).sum()) for n, row in zip(tested, scores, strict=True)]
+        places = [int((row >= row[numbers[n]]).sum()) - 1 for n, row in zip(tested, scores, strict=True)]
         fair = [place for n, place in zip(tested, places, strict=True) if numbers[n] in known]
         judge.ceilings.setdefault(target.name, {})[str(part)] = fair
     judge.labels[target.name] = [str(label) for label in labels]
