@@ -142,9 +142,9 @@ class Pictograms(Benchmark):
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         found = {name: sum(sample.values) / sample.n for name, sample in shares(rows).items()}
-        for name, (hits, ceilings) in relative(rows, *self.fitted).items():
-            if hits and sum(ceilings):
-                found[f"{name} of ceiling"] = sum(hits) / sum(ceilings)
+        for name, (hits, most) in relative(rows, *self.fitted).items():
+            if sum(most):
+                found[f"{name} of ceiling"] = sum(hits) / sum(most)
         opened = [row for row in rows if row.item.data["kind"] == OPEN]
         for factor in (*FACTORS, "style") if opened else ():
             wanted: dict[str, float] = defaultdict(float)

@@ -23,6 +23,7 @@ from janusflow.engine.understanding import Decoding
 from janusflow.evaluation.benchmarks.pope import is_readable, says_yes
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row, conversation
 from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.spread import total_variation
 from janusflow.evaluation.vision.frechet import frechet_distance
 from janusflow.processing.images import load_image
 from janusflow.tinyworld.captions import (
@@ -40,6 +41,7 @@ from janusflow.tinyworld.checker import check, read
 from janusflow.tinyworld.questions import MAKERS, sample_question, sample_talk
 from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
 from janusflow.tinyworld.scores import tasks
+from janusflow.tinyworld.spread import FACTORS, bins, open_tasks, sampled
 
 if TYPE_CHECKING:
     from janusflow.pipelines.janusflow import JanusFlow
@@ -50,6 +52,7 @@ MEANS = {  # scores that are means over kinds
     "drawing": tuple(GENEVAL_KINDS),
     "answering": (*(f"exists, {one}" for one in NEGATIVES), *ASKED, "talk"),
 }
+SPREAD = "open prompts"  # kind of the pictures whose diversity is measured
 TURNS = 3  # of a talk
 MAX_NEW_TOKENS = 96
 FEATURES_BATCH = 64
@@ -66,6 +69,8 @@ class WorldSettings:
         seed: of prompts, scenes and noise.
         all_kinds: whether never seen combinations and dense prompts are drawn beside the six kinds.
         features: whether pictures are compared with rendered ones in the shipped tower's features.
+        spread: pictures of prompts that name a shape only, for the total variation of what they leave open from how
+            scenes are sampled; 0 for none. Each of the four factors is read from all of them.
     """
 
     prompts: Annotated[int, Interval(ge=0, le=100_000)] = 100
@@ -74,6 +79,7 @@ class WorldSettings:
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     all_kinds: bool = True
     features: bool = True
+    spread: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
 
 
 class TinyWorld(Benchmark):
@@ -103,7 +109,7 @@ class TinyWorld(Benchmark):
         self._vectors: dict[tuple[str, bool], np.ndarray] = {}  # by key, and whether of the drawn picture
 
     def items(self) -> list[Item]:
-        return [*self._to_draw(), *self._to_answer()]
+        return [*self._to_draw(), *self._left_open(), *self._to_answer()]
 
     def drawn(self, item: Item) -> bool:
         return item.key.startswith("draw/")
@@ -138,6 +144,8 @@ class TinyWorld(Benchmark):
             unread = sum(not can_be_read(a, b) for a, b in zip(said, wanted, strict=False))
             return {**answered, "unreadable": unread} if unread else answered
         pixels = np.asarray(output.convert("RGB"))
+        if item.data["kind"] == SPREAD:
+            return {"score": float(check(self.tasks[item.key], pixels).passed), "bins": bins(read(pixels).scene)}
         task = self.tasks[item.key]
         verdict = check(task, pixels)
         found: dict[str, Any] = {"score": float(verdict.passed), "problem": verdict.problem}
@@ -155,6 +163,9 @@ class TinyWorld(Benchmark):
         for negatives in NEGATIVES:
             if f"exists, {negatives}" in groups:
                 found[f"exists, {negatives}, F1"] = yes_f1(groups[f"exists, {negatives}"])
+        for factor in FACTORS if SPREAD in groups else ():
+            values = [row.verdict["bins"][factor] for row in groups[SPREAD]]
+            found[f"spread, {factor}"] = total_variation(values, sampled()[factor])
         if "dense" in groups:
             found["dense, all right"] = sum(row.verdict["passed"] for row in groups["dense"]) / len(groups["dense"])
         for name, kinds in MEANS.items():
@@ -190,7 +201,9 @@ class TinyWorld(Benchmark):
         }
         if "dense" in groups:
             found["dense, all right"] = over(groups["dense"], lambda row: row.verdict["passed"], whole=1)
-        drawn = over(row for row in rows if self.drawn(row.item))
+        if SPREAD in groups:
+            found |= {f"spread, {factor}": over(groups[SPREAD]) for factor in FACTORS}
+        drawn = over(self._pictures(rows))
         return {**found, "similarity to renderings": drawn, "Frechet distance to renderings": drawn}
 
     def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
@@ -222,6 +235,14 @@ class TinyWorld(Benchmark):
                             data=data,
                         )
                     )
+        return items
+
+    def _left_open(self) -> list[Item]:
+        items = []
+        for number, task in enumerate(open_tasks(self.settings.spread)):
+            key = f"draw/open/{number:05d}"
+            self.tasks[key] = task
+            items.append(Item(key, task.prompt, seed=self.settings.seed + number, data={"kind": SPREAD}))
         return items
 
     def _to_answer(self) -> list[Item]:
@@ -275,10 +296,14 @@ class TinyWorld(Benchmark):
 
     def _compared(self, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray] | None:
         """Features of the drawn pictures and of renderings of their prompts; None if they are not compared."""
-        drawn = [row for row in rows if self.drawn(row.item)]
+        drawn = self._pictures(rows)
         if not self.settings.features or len(drawn) < 2:
             return None
         return self._features(drawn, True), self._features(drawn, False)
+
+    def _pictures(self, rows: Sequence[Row]) -> list[Row]:
+        """Those that are compared: all but the ones of open prompts."""
+        return [row for row in rows if self.drawn(row.item) and row.item.data["kind"] != SPREAD]
 
     def _features(self, rows: Sequence[Row], painted: bool) -> np.ndarray:
         """The shipped tower's mean features (rows, D) of drawn pictures, or of renderings of their prompts."""
