@@ -22,6 +22,7 @@ EXTRAS = (
     "peft",
     "pyarrow",
     "ray",
+    "efficientnet_lite_pytorch",
     "resvg_py",
     "tensorboard",
     "torchao",
