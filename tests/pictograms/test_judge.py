@@ -16,7 +16,7 @@ from janusflow.pictograms.answers import judged_name, judged_style
 from janusflow.pictograms.features import EfficientNetFeatures, weights_file
 from janusflow.pictograms.judge import CACHE, Judge, Look, Ridge, open_judge
 from janusflow.pictograms.nearest import Training
-from janusflow.pictograms.reading import histogram, nearest_color, read
+from janusflow.pictograms.reading import histogram, nearest_color, read, texture
 from janusflow.pictograms.render import BACKGROUNDS, TINTS
 from janusflow.pictograms.targets import FOLDS, chosen, chosen_subjects, read_pictures, targets
 from janusflow.processing.images import load_image
@@ -115,7 +115,9 @@ def test_a_cached_judge_looks_at_nothing_again(
     looked = features.looked
     again, _ = open_judge(data, features, real, subjects=30, seed=0)
     assert looked > 0 and features.looked == looked
-    look = Look(RNG.random(96).astype(np.float32), RNG.random(216).astype(np.float32))
+    look = Look(
+        RNG.random(96).astype(np.float32), RNG.random(216).astype(np.float32), RNG.random(232).astype(np.float32)
+    )
     rows = [row for row in real if judge.knows(asked["subject"], row)]
     assert rows and all(
         judge.ranked(asked["subject"], row, look) == again.ranked(asked["subject"], row, look) for row in rows
@@ -214,6 +216,15 @@ def test_tints_are_read_through_thin_lines() -> None:
 def test_a_histogram_is_of_what_is_drawn() -> None:
     found = histogram(drawn("black", (10, 10, 20, 20)))
     assert found[0] == pytest.approx(1) and found.sum() == pytest.approx(1) and len(found) == 216
+
+
+def test_texture_is_of_steps_and_of_all_colors() -> None:
+    flat, stripes = drawn("black", (0, 0, 63, 31)), Image.fromarray(np.uint8(np.arange(64)[:, None] % 2 * [[255] * 64]))
+    for picture in (flat, stripes):
+        found = texture(picture)
+        assert found[:16].sum() == pytest.approx(1) and found[16:].sum() == pytest.approx(1)
+        assert found[16] == pytest.approx(0.5) == found[-1]
+    assert texture(flat)[0] > 0.98 and texture(stripes)[15] == pytest.approx(0.5)
 
 
 # --- what is nearest, and answers -----------------------------------------------------------------------------------

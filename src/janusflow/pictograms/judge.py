@@ -21,14 +21,23 @@ from safetensors.numpy import save_file
 
 from janusflow.files import temporary_path
 from janusflow.pictograms.features import BATCH, Features, digest_of
-from janusflow.pictograms.reading import histogram
+from janusflow.pictograms.reading import histogram, texture
 from janusflow.pictograms.shards import files_of
-from janusflow.pictograms.targets import FEATURES, HISTOGRAM, Columns, Target, chosen, chosen_subjects, targets
+from janusflow.pictograms.targets import (
+    EVERYTHING,
+    FEATURES,
+    HISTOGRAM,
+    Columns,
+    Target,
+    chosen,
+    chosen_subjects,
+    targets,
+)
 from janusflow.processing.images import load_image
 from janusflow.progress import progress_bar, say
 
 CACHE = "judge.safetensors"  # in the data set's folder
-FORMAT = 1
+FORMAT = 2
 PENALTY = 0.3  # of the ridge, on vectors of length 1
 TOP = 5
 REFERENCE = 2000  # training pictures whose features are kept for comparisons
@@ -40,14 +49,18 @@ class Look:
 
     Attributes:
         features: (D,) float32 of the network.
-        histogram: (216,) float32 of colors.
+        histogram: (216,) float32 of the colors of what is drawn.
+        texture: (232,) float32 of `reading.texture`.
     """
 
     features: np.ndarray
     histogram: np.ndarray
+    texture: np.ndarray
 
     def of(self, inputs: str) -> np.ndarray:
         """What a target sees."""
+        if inputs == EVERYTHING:  # the network's part weighs as much as each of the texture's two
+            return np.concatenate([self.features / max(self.features.sum(), 1e-9), self.texture])
         return {FEATURES: self.features, HISTOGRAM: self.histogram}[inputs]
 
 
@@ -169,7 +182,7 @@ def open_judge(
 def look_at(features: Features, images: Sequence[Image.Image]) -> list[Look]:
     """Pictures as classifiers see them."""
     vectors = features(images).clip(0)
-    return [Look(vector, histogram(image)) for vector, image in zip(vectors, images, strict=True)]
+    return [Look(vector, histogram(image), texture(image)) for vector, image in zip(vectors, images, strict=True)]
 
 
 def _fit(asked: Mapping[str, Target], features: Features, pictures: Sequence[Columns], seed: int) -> Judge:

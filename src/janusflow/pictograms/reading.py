@@ -31,6 +31,7 @@ COLOURS = {
 OFFSET = 1 / 32  # of the side: farther from the middle is not "center"
 SIZES = {"small": 0.55, "medium": 0.75, "large": 1.01}  # below these shares of the picture, by the bounding box
 CELLS = 6  # of a histogram, each side
+STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # between neighbouring pixels
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,28 @@ def histogram(picture: Image.Image) -> np.ndarray:
     """Shares of drawn pixels by color (216,), each pixel spread over the eight nearest of 6 x 6 x 6 cells."""
     image = _array(picture)
     drawn, _ = _drawn(image)
-    found = np.zeros((CELLS,) * 3, np.float32)
-    if drawn.any():
-        places = image[drawn] / 255 * (CELLS - 1)
-        low = np.minimum(places.astype(int), CELLS - 2)
-        part = places - low
-        for corner in np.ndindex(2, 2, 2):
-            weights = np.where(corner, part, 1 - part).prod(1)
-            np.add.at(found, tuple((low + corner).T), weights)
-        found /= found.sum()
-    return found.ravel()
+    return _spread(image[drawn])
+
+
+def texture(picture: Image.Image) -> np.ndarray:
+    """How a picture is made, whatever it shows (232,): shares of the steps between neighbouring pixels by height (16),
+    and of all pixels by color (216). Each part sums to 1."""
+    image = _array(picture)
+    steps = [np.abs(np.diff(image, axis=axis)).max(2).ravel() for axis in (0, 1)]
+    heights = np.histogram(np.concatenate(steps), bins=STEPS)[0]
+    return np.concatenate([heights / heights.sum(), _spread(image.reshape(-1, 3))]).astype(np.float32)
+
+
+def _spread(colors: np.ndarray) -> np.ndarray:
+    """Shares (216,) of colors (N, 3) over the cells of a cube; zeros if there are none."""
+    places = colors / 255 * (CELLS - 1)
+    low = np.minimum(places.astype(int), CELLS - 2)
+    found = np.zeros(CELLS**3)
+    for corner in np.ndindex(2, 2, 2):
+        weights = np.where(corner, places - low, 1 - places + low).prod(1)
+        cells = np.ravel_multi_index(tuple((low + corner).T), (CELLS,) * 3)
+        found += np.bincount(cells, weights, minlength=CELLS**3)
+    return (found / max(found.sum(), 1e-9)).astype(np.float32)
 
 
 def _array(picture: Image.Image) -> np.ndarray:

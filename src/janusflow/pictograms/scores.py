@@ -13,7 +13,7 @@ from janusflow.pictograms.targets import Target
 from janusflow.pictograms.tasks import ASKED, LIKE, NAME, SEEN, STYLE_ASKED, VAE
 
 NAMING = ("subject", "person", "role", "shape")  # targets with ceilings by style, and a top-5
-WHERE = {LIKE: "as in training", NAME: "naming", STYLE_ASKED: "naming"}
+WHERE = {LIKE: "as in training", VAE: "reconstructions", NAME: "naming", STYLE_ASKED: "naming"}
 
 
 def shares(rows: Sequence[Row]) -> dict[str, Sample]:
@@ -22,7 +22,7 @@ def shares(rows: Sequence[Row]) -> dict[str, Sample]:
     for row in rows:
         kind, verdict = row.item.data["kind"], row.verdict
         for name, value in verdict.items():
-            if kind != VAE and isinstance(value, float) and name != "score":
+            if isinstance(value, float) and name != "score":
                 for where in _places(kind, row.item.data["style"], name):
                     found[where].append((row, value))
         if verdict.get("nearest"):

@@ -20,7 +20,7 @@ from janusflow.pictograms.shards import files_of, read_table
 
 Columns = Mapping[str, Any]  # of a picture, as in a shard or a list of prompts
 FOLDS = 5
-FEATURES, HISTOGRAM = "features", "histogram"
+FEATURES, HISTOGRAM, EVERYTHING = "features", "histogram", "everything"
 COLUMNS = (
     *("id", "style", "family", "subject", "label", "group", "subgroup", "tones", "gender", "role", "color", "shape"),
     *("weight", "background", "held_out", "synonyms", "keywords", "captions", "variant", "image"),
@@ -35,7 +35,7 @@ class Target:
         name: short.
         label: what a picture is, or "" if the question does not arise.
         apart: pictures with the same value are tested together, by a classifier that was fitted on all others.
-        inputs: what it sees, `FEATURES` or `HISTOGRAM`.
+        inputs: what it sees, `FEATURES`, `HISTOGRAM` or `EVERYTHING`.
         most: number of pictures, at random.
     """
 
@@ -100,7 +100,7 @@ def targets(pictures: Sequence[Columns], subjects: set[str]) -> dict[str, Target
 
     found = (
         Target("subject", lambda row: row["subject"] if row["subject"] in subjects else "", _style),
-        Target("style", lambda row: row["style"], _fold("subject"), most=1200),
+        Target("style", lambda row: row["style"], _fold("label"), EVERYTHING, 2400),
         Target("tone", lambda row: _one_tone(row) if person(row) else "", _fold("label"), HISTOGRAM),
         Target("person", person, _style),
         Target("gender", lambda row: row["gender"] if row["role"] else "", _fold("role")),

@@ -30,6 +30,7 @@ ASKED = {  # targets of each kind of picture; the first decides the score
     GENDER: ("gender", "role", "style"),
     TINT: ("weight", "style"),
     LIKE: ("style",),
+    VAE: ("style",),
     OPEN: ("style",),
 }
 QUESTIONS = {NAME: "What is this?", STYLE_ASKED: "Which style is this?"}
