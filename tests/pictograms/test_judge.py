@@ -209,7 +209,7 @@ def test_tints_are_read_through_thin_lines() -> None:
     palette = {name: ImageColor.getrgb(value)[:3] for name, value in TINTS.items()}
     for name, value in TINTS.items():
         picture = Image.new("RGB", (256, 256), "white")
-        ImageDraw.Draw(picture).ellipse((40, 40, 216, 216), outline=value, width=10)
+        ImageDraw.Draw(picture).ellipse((40, 40, 216, 216), outline=value, width=5)
         assert nearest_color(picture.resize((64, 64), Image.Resampling.LANCZOS), palette) == name
 
 
