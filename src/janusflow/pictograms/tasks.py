@@ -38,7 +38,7 @@ KEPT = (
     *("id", "style", "subject", "label", "group", "subgroup", "tones", "gender", "role", "color", "shape", "weight"),
     *("background", "held_out"),
 )
-NO_STYLE = 0  # place among a picture's captions of the one without a style
+NO_STYLE = 1  # place among a picture's captions of the one without a style
 
 
 @dataclass(frozen=True)
