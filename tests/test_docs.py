@@ -86,8 +86,8 @@ def test_commands_on_a_page_have_the_options_they_are_given(page: Path) -> None:
     root = typer.main.get_command(app)
     for command in commands(page.read_text(encoding="utf-8")):
         known, words = root, shlex.split(command)[1:]
-        while words and words[0] in getattr(known, "commands", {}):
-            known = known.commands[words.pop(0)]
+        while words and (inner := inside(known).get(words[0])):
+            known, words = inner, words[1:]
         known = known.commands["run"] if "run" in getattr(known, "commands", {}) else known
         options = {name for parameter in known.params for name in (*parameter.opts, *parameter.secondary_opts)}
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= {*options, "--help"}, command
@@ -102,6 +102,12 @@ def test_python_on_a_page_can_be_parsed_and_its_imports_exist(page: Path) -> Non
             if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "janusflow":
                 module = importlib.import_module(str(node.module))
                 assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
+
+
+def inside(command: Any) -> dict[str, Any]:
+    """The commands of a group by name, those of plug-ins too."""
+    names = command.list_commands(None) if hasattr(command, "list_commands") else []
+    return {name: command.get_command(None, name) for name in names}
 
 
 def commands(text: str) -> list[str]:
@@ -119,10 +125,8 @@ def test_the_page_of_the_command_line_has_every_command() -> None:
     spec.loader.exec_module(hook)
     page = hook.on_page_markdown((DOCS / "reference" / "cli.md").read_text(encoding="utf-8"))
     titles = re.findall(r"^### `janusflow (.*)`$", page, re.MULTILINE)
-    known = typer.main.get_command(app).commands
+    known = inside(typer.main.get_command(app))
     assert titles == [
-        f"{name} {inner}".removesuffix(" run")
-        for name in known
-        for inner in getattr(known[name], "commands", {"run": None})
+        f"{name} {inner}".removesuffix(" run") for name in known for inner in inside(known[name]) or {"run": None}
     ]
     assert "[bold]" not in page and "--num-images" in page
