@@ -69,7 +69,7 @@ class Pictograms(Benchmark):
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": MAX_NEW_TOKENS}
     swept: ClassVar[str] = "KID, generated"
     for_sweeps: ClassVar[Mapping[str, Any]] = {"tuning": True}
-    source: ClassVar[str] = "the folder of python -m janusflow.pictograms build"
+    source: ClassVar[str] = "the folder of janusflow pictograms build"
 
     def __init__(self, data: Path | None, settings: PictogramSettings) -> None:
         super().__init__(data, settings)
