@@ -48,7 +48,7 @@ def configured(recipe: Path, start: str, data: Path, out: Path, batch: int, chan
 
 
 def samples_per_second(config: TrainConfig, device: torch.device, seconds: float) -> float:
-    """Steps with reading of data, for about so many seconds after some to warm up."""
+    """Training samples per second, data loading included, over about this many seconds after a warm-up."""
     world = World(0, 1, device, None)
     config = decided(config, world)
     model = open_model(config, device)

@@ -54,9 +54,7 @@ def read_pictures(folder: Path) -> list[dict[str, Any]]:
     """
     shards, other = files_of(folder)
     if not shards or not other.is_file():
-        raise ValueError(
-            f"{folder} has no pictograms; make them with janusflow pictograms build --out {folder}"
-        )
+        raise ValueError(f"{folder} has no pictograms; make them with janusflow pictograms build --out {folder}")
     rows = [row for file in [*shards, other] for row in read_table(file, COLUMNS).to_pylist() if not row["variant"]]
     return sorted(rows, key=lambda row: str(row["id"]))
 

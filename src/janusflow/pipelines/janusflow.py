@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from janusflow.arguments import checked_names, whole_number
 from janusflow.building import BUILDING
 from janusflow.checkpoint.adapters import open_adapters, remove_adapters
+from janusflow.device import CPU
 from janusflow.engine import generation
 from janusflow.engine.generation import Sampling
 from janusflow.engine.inpainting import Kept, KnownPicture, known_picture
@@ -167,7 +168,7 @@ class JanusFlow(Pipeline):
         return self.vae
 
     def _open_codec(self, source: str | Path) -> LatentCodec:
-        waiting = self.network.device if self._computes_on is None else torch.device("cpu")
+        waiting = self.network.device if self._computes_on is None else CPU
         codec = LatentCodec.from_pretrained(source, dtype=self.network.dtype, device=waiting)
         check_vae(codec, source, self.network.config)
         return codec

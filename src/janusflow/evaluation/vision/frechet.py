@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from janusflow.device import resolve_device
+from janusflow.device import CPU, resolve_device
 
 EVAL_SIZE, INCEPTION_SIZE = 256, 299  # pixels
 MIDDLE = 128.0  # of the pixel values: what Inception takes for 0, and as its unit
@@ -104,7 +104,7 @@ class Features:
         import torch
 
         pixels = np.stack([inception_pixels(square(picture, self.eval_size)) for picture in pictures])
-        device = next((value.device for value in self.model.state_dict().values()), torch.device("cpu"))
+        device = next((value.device for value in self.model.state_dict().values()), CPU)
         values = (torch.from_numpy(pixels).to(device) - MIDDLE) / MIDDLE
         with torch.inference_mode():
             found = getattr(self.model, "layers", self.model)(values)

@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from janusflow.device import resolve_precision
+from janusflow.device import CPU, resolve_precision
 from janusflow.progress import ProgressBar, say
 from janusflow.training.config import OptimizerConfig
 from janusflow.training.optimizers import make_optimizers, set_rate, update
@@ -161,7 +161,7 @@ def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optim
 def _resume(file: Path, model: nn.Module, average: AveragedModel, optimizers: Sequence[Optimizer]) -> int:
     if not file.is_file():
         return 0
-    state = torch.load(file, weights_only=True, map_location="cpu")
+    state = torch.load(file, weights_only=True, map_location=CPU)
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
