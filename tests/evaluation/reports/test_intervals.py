@@ -15,6 +15,11 @@ def sample(*values: float, each: int = 1, whole: float = 100) -> Sample:
     return Sample(values, [str(place // each) for place in range(len(values))], whole)
 
 
+def test_wilson_ends_exactly_where_all_values_are_equal() -> None:
+    for n in range(1, 200):
+        assert wilson(sample(*[0] * n))[0] == 0 and wilson(sample(*[1] * n))[1] == 1
+
+
 @pytest.mark.parametrize(
     ("right", "n", "low", "high"),
     [(1, 1, 20.65, 100), (0, 1, 0, 79.35), (6, 12, 25.38, 74.62), (10, 10, 72.25, 100), (81, 263, 25.53, 36.62)],

@@ -57,7 +57,9 @@ def wilson(sample: Sample) -> Interval:
     share, n = sum(sample.values) / sample.n, effective_number(sample)
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2)
-    return sample.whole * max(0.0, centre - half), sample.whole * min(1.0, centre + half)
+    low = 0.0 if share == 0 else centre - half  # in exact arithmetic these ends are 0 and 1
+    high = 1.0 if share == 1 else centre + half
+    return sample.whole * low, sample.whole * high
 
 
 def effective_number(sample: Sample) -> float:
