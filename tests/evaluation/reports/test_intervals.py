@@ -17,7 +17,7 @@ def sample(*values: float, each: int = 1, whole: float = 100) -> Sample:
 
 def test_wilson_ends_exactly_where_all_values_are_equal() -> None:
     for n in range(1, 200):
-        assert wilson(sample(*[0] * n))[0] == 0 and wilson(sample(*[1] * n))[1] == 1
+        assert wilson(sample(*[0] * n))[0] == 0 and wilson(sample(*[1] * n))[1] == 100
 
 
 @pytest.mark.parametrize(
