@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from janusflow.pictograms import build as building
 from janusflow.pictograms.build import DEFAULT_STYLES, BuildConfig, build
 from janusflow.pictograms.cli import app
 from janusflow.pictograms.download import Downloads
-from janusflow.pictograms.held_out import read_held_out
+from janusflow.pictograms.held_out import HeldOut, Pair, read_held_out
 from janusflow.pictograms.render import BACKGROUNDS
 from janusflow.pictograms.shards import HELD_OUT, read_table
 
@@ -54,6 +55,30 @@ def test_nothing_that_is_held_out_is_trained_on(made: tuple[Path, dict[str, Any]
     assert report["pictures"] == {"train": len(train), "held_out": len(other)}
     assert set(report["held out"]) >= {"style", "tint"}
     assert json.loads((out / "held_out.json").read_text())["seed"] == 0
+
+
+def test_a_drawing_that_is_held_out_under_another_name_is_not_trained_on(
+    downloads: Downloads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = "1f98a"  # the fox; the drawing of the apple becomes the same
+    real = building.collect
+
+    def collected(*given: Any) -> Any:
+        collection = real(*given)
+        art = {one.subject.id: one.art for one in collection.drawings["noto"]}
+        collection.drawings["noto"] = [
+            replace(one, art=art[held]) if one.subject.id == "1f34e" else one for one in collection.drawings["noto"]
+        ]
+        return collection
+
+    monkeypatch.setattr(building, "collect", collected)
+    nothing = {kind: [] for kind in ("tone", "color", "gender", "tint")}
+    fox = HeldOut(0, {**nothing, "style": [Pair(held, "noto", "fox")]})
+    monkeypatch.setattr(building, "read_held_out", lambda: fox)
+    report = build(tmp_path, BuildConfig(styles=("noto",), workers=1), downloads)
+    assert report["held out under another name"] == ["noto/1f34e"] and report["not rendered"] == {}
+    assert "noto/1f34e" not in {row["id"] for row in rows_of(tmp_path)}
+    assert "noto/1f34e" in (tmp_path / "report.md").read_text()
 
 
 def test_a_picture_has_rows_with_different_texts_the_first_on_white(made: tuple[Path, dict[str, Any]]) -> None:

@@ -31,13 +31,13 @@ from janusflow.pictograms.pictures import PHOSPHOR, Collection, Picture, collect
 from janusflow.pictograms.questions import Conversations
 from janusflow.pictograms.render import BACKGROUNDS, TINTS
 from janusflow.pictograms.report import write_report
-from janusflow.pictograms.shards import HELD_OUT, Row, made_of, write_shard
+from janusflow.pictograms.shards import HELD_OUT, Row, digests_of, made_of, write_shard
 from janusflow.pipelines.sheet import make_folder
 from janusflow.progress import progress_bar
 
 SIZES = (64, 128)
 DEFAULT_STYLES = tuple(name for name in STYLES if name != "openclipart")
-FORMAT = 1  # of what is written: another one is not continued
+FORMAT = 2  # of what is written: another one is not continued
 SETTINGS = "build.json"
 
 
@@ -95,10 +95,12 @@ class Plan:
     Attributes:
         shards: rows of training by shard.
         held_out: rows of the pictures that are held out.
+        hidden: all pictures that are held out, also those beyond the limit.
     """
 
     shards: list[list[Row]]
     held_out: list[Row]
+    hidden: list[Picture]
 
 
 def build(out: Path, config: BuildConfig, downloads: Downloads) -> dict[str, Any]:
@@ -139,6 +141,7 @@ def planned(collection: Collection, config: BuildConfig, held_out: HeldOut) -> P
     pictures.sort(key=lambda picture: picture.id)
     talks = Conversations([picture.subject for picture in pictures])
     Random(f"order/{config.seed}").shuffle(pictures)
+    hidden = [picture for picture in pictures if held_out.kind(picture)]
     pictures = pictures[: config.limit]
     train = [picture for picture in pictures if not held_out.kind(picture)]
     parts = [train[start : start + config.shard_size] for start in range(0, len(train), config.shard_size)]
@@ -149,7 +152,7 @@ def planned(collection: Collection, config: BuildConfig, held_out: HeldOut) -> P
         shards.append(rows)
     left = [picture for picture in pictures if held_out.kind(picture)]
     kept = [_row(picture, 0, talks, config, held_out.kind(picture)) for picture in sorted(left, key=lambda one: one.id)]
-    return Plan(shards, kept)
+    return Plan(shards, kept, hidden)
 
 
 def _rows(picture: Picture, talks: Conversations, config: BuildConfig) -> Iterator[Row]:
@@ -192,20 +195,22 @@ def _render(out: Path, plan: Plan, config: BuildConfig) -> None:
     jobs = [(out / f"shard-{number:06d}.parquet", rows) for number, rows in enumerate(plan.shards)]
     jobs.append((out / HELD_OUT, plan.held_out))
     left = [(file, rows) for file, rows in jobs if not file.is_file()]
+    digests = digests_of(plan.hidden, config.size) if left else frozenset()
+    tasks = [(file, rows, config.size, frozenset() if file.name == HELD_OUT else digests) for file, rows in left]
     with ExitStack() as stack:
         advance = stack.enter_context(progress_bar("rendering", len(jobs), done=len(jobs) - len(left)))
         if config.workers == 1 or len(left) < 2:
-            for file, rows in left:
-                write_shard(file, made_of(rows, config.size))
+            for task in tasks:
+                render_shard(*task)
                 advance()
             return
         spawn = get_context("spawn")
         pool = stack.enter_context(ProcessPoolExecutor(min(config.workers, len(left)), mp_context=spawn))
-        for done in as_completed([pool.submit(render_shard, file, rows, config.size) for file, rows in left]):
+        for done in as_completed([pool.submit(render_shard, *task) for task in tasks]):
             done.result()
             advance()
 
 
-def render_shard(file: Path, rows: list[Row], size: int) -> None:
+def render_shard(file: Path, rows: list[Row], size: int, hidden: frozenset[bytes]) -> None:
     """Renders and writes one shard; what the processes run."""
-    write_shard(file, made_of(rows, size))
+    write_shard(file, made_of(rows, size, hidden))

@@ -13,7 +13,7 @@ from typing import Any
 from janusflow.files import write_text
 from janusflow.pictograms.catalogue import NAMES, SOURCES
 from janusflow.pictograms.pictures import Collection
-from janusflow.pictograms.shards import files_of, read_table, skipped_in
+from janusflow.pictograms.shards import TWIN, files_of, read_table, skipped_in
 
 COLUMNS = ("id", "style", "source", "group", "background", "variant")
 
@@ -30,6 +30,7 @@ def write_report(out: Path, settings: dict[str, Any], collection: Collection) ->
     counts = {"train": _counted(shards), "held_out": _counted([other])}
     kinds = Counter(read_table(other, ["held_out"])["held_out"].to_pylist())
     failed = {name: why for file in [*shards, other] for name, why in skipped_in(file).items()}
+    twins = sorted(name for name, why in failed.items() if why == TWIN)
     skipped = {name: {why: n for why, n in found.items() if n} for name, found in collection.skipped.items()}
     incomplete = len({one.subject.id for one in collection.drawings.get("phosphor", [])}) - len(collection.icons())
     if incomplete:
@@ -45,7 +46,8 @@ def write_report(out: Path, settings: dict[str, Any], collection: Collection) ->
         "rows by background": counts["train"]["background"],
         "held out": dict(kinds),
         "left out": {name: found for name, found in skipped.items() if found},
-        "not rendered": failed,
+        "held out under another name": twins,
+        "not rendered": {name: why for name, why in failed.items() if why != TWIN},
         "packages": {package.name: f"{package.version} {package.integrity}" for package in collection.packages},
         "licences": {
             source.name: {"licence": source.licence, "by": source.holder, "stated in": source.origin}
@@ -101,6 +103,9 @@ def _as_text(report: dict[str, Any]) -> str:
     ]
     lines += ["", "| source | left out | files |", "| --- | --- | --- |"]
     lines += [f"| {name} | {why} | {n} |" for name, found in report["left out"].items() for why, n in found.items()]
+    twins = report["held out under another name"]
+    lines += ["", f"Left out of training as the same picture as one held out: {len(twins)}."]
+    lines += [f"- {name}" for name in twins]
     lines += ["", f"Not rendered: {len(report['not rendered'])}."]
     lines += [f"- {name}: {why}" for name, why in report["not rendered"].items()]
     lines += ["", "The texts of the licences and a notice to keep with data and weights are in `licences/`."]

@@ -5,8 +5,10 @@ The held-out pictures are not in a Parquet file, so that `data=FOLDER` never tra
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from janusflow.pictograms.captions import style_words
 from janusflow.pictograms.phrases import noun, synonyms
 from janusflow.pictograms.pictures import Picture
 from janusflow.pictograms.questions import Turn
-from janusflow.pictograms.render import encoded, render
+from janusflow.pictograms.render import Rendered, encoded, render
 
 HELD_OUT = "held_out.feather"
 DICTIONARY = 32 * 2**20  # bytes of different pictures in a shard; the same picture is stored once
 SKIPPED = b"skipped"  # in a file's metadata: what could not be rendered
+TWIN = "the same picture as one held out"
 TEXTS = (
     *("text", "conversations", "id", "source", "style", "style_words", "family", "subject", "label", "group"),
     *("subgroup", "gender", "role", "color", "shape", "weight", "background", "held_out"),
@@ -97,12 +100,23 @@ class Shard:
     skipped: dict[str, str]
 
 
-def made_of(rows: Sequence[Row], size: int) -> Shard:
+def digests_of(pictures: Iterable[Picture], size: int) -> frozenset[bytes]:
+    """Digests of rendered pictures; equal pictures have equal ones, and what cannot be rendered has none."""
+    found = set()
+    for picture in pictures:
+        with suppress(ValueError, OSError):
+            found.add(_digest(render(picture.drawing.art, size, tint=picture.tint)))
+    return frozenset(found)
+
+
+def made_of(rows: Sequence[Row], size: int, hidden: frozenset[bytes] = frozenset()) -> Shard:
     """Renders rows; each picture once, and on each background once.
 
     Args:
         rows: see `Row`.
         size: side of the pictures in pixels.
+        hidden: digests of pictures that are left out. Icon sets use one drawing for several subjects ("man astronaut"
+            and "woman astronaut"): if one of them is held out, training must not see the others.
     """
     order: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
@@ -115,6 +129,9 @@ def made_of(rows: Sequence[Row], size: int) -> Shard:
             rendered = render(picture.drawing.art, size, tint=picture.tint)
         except (ValueError, OSError) as error:
             skipped[name] = str(error)
+            continue
+        if hidden and _digest(rendered) in hidden:
+            skipped[name] = TWIN
             continue
         grounds = {rows[number].background for number in numbers}
         files = {ground: encoded(rendered.on(ground)) for ground in sorted(grounds)}
@@ -142,6 +159,10 @@ def write_shard(file: Path, shard: Shard) -> None:
         beside.replace(file)
 
 
+def _digest(rendered: Rendered) -> bytes:
+    return hashlib.sha256(rendered.on("white").tobytes()).digest()
+
+
 def _features() -> dict[str, Any]:
     """The columns as Hugging Face's `datasets` describes them, so that `image` opens as a picture."""
     text = {"dtype": "string", "_type": "Value"}
@@ -166,7 +187,7 @@ def read_table(file: Path, columns: Sequence[str] | None = None) -> Any:
 
 
 def skipped_in(file: Path) -> dict[str, str]:
-    """What a file lacks because it could not be rendered: why, by id."""
+    """What a file lacks, because it could not be rendered or is held out under another name: why, by id."""
     found: dict[str, str] = json.loads((read_table(file, ["id"]).schema.metadata or {}).get(SKIPPED, b"{}"))
     return found
 
