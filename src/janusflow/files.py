@@ -26,6 +26,7 @@ TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
 NAME_LENGTH = 100  # characters of a file's name in its temporary one: names have at most 255 bytes
 _OPEN: set[str] = set()  # temporary names of this process that are in use
 
+ESCAPED = "backslashreplace"  # how text is written that UTF-8 cannot hold, such as half of a pair of surrogates
 LARGEST_YAML = 256 * 2**10  # bytes of a YAML file, which Python reads slowly
 MOST_VALUES = 100_000  # of a YAML file
 DEEPEST = 50  # levels of a YAML file
@@ -145,9 +146,10 @@ def checked(kind: type[T], value: Any, source: str | Path) -> T:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text next to its place, and move it there."""
+    """Write a text next to its place, and move it there; make its folder, and escape what UTF-8 cannot hold."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(file) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
         beside.replace(file)
 
 

@@ -35,7 +35,7 @@ class MeasureCommand(SuggestingCommand):
         try:
             return super().parse_args(ctx, args)
         except NoSuchOption as error:  # perhaps an argument of generate or ask, by other software's name too
-            from janusflow.evaluation.run.request import OPTIONS, SHORT
+            from janusflow.evaluation.request import OPTIONS, SHORT
 
             name = error.option_name.lstrip("-").replace("-", "_")
             near = [name] if name in SHORT else nearest(name, OPTIONS)
@@ -125,6 +125,7 @@ def evaluate(
       janusflow eval compare runs/before runs/after --out comparison
     """
     from janusflow.evaluation.run.command import listing, run
+    from janusflow.interop.torchumm_config import read_umm
 
     if listed:
         print(listing())
@@ -149,6 +150,7 @@ def evaluate(
             sweep=sweep or [],
             workers=workers,
             ray=ray,
+            foreign=read_umm,
         )
     )
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from janusflow.evaluation.protocol import Benchmark, Item
-from janusflow.evaluation.run.records import ESCAPED
 from janusflow.extras import require
-from janusflow.files import loads, temporary_path
+from janusflow.files import loads
 from janusflow.processing.images import load_image
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
@@ -232,14 +231,6 @@ class Questions(Benchmark):
 def _looks_whole(start: bytes, end: bytes) -> bool:
     """Whether a JPEG or PNG ends as such; of other files nothing is known, they must be decoded."""
     return start in ENDS and end.endswith(ENDS[start])
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a file next to its place and then moves it there; what UTF-8 cannot hold is escaped."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_path(file) as beside:
-        beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
-        beside.replace(file)
 
 
 def read_text(file: Path) -> str:

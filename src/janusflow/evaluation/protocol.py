@@ -13,22 +13,16 @@ from dataclasses import dataclass, field
 from inspect import signature
 from mimetypes import guess_type
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from PIL import Image
 
+from janusflow.evaluation.judges.judge import Judge, NotJudgedError, WithoutThoughts
 from janusflow.evaluation.sample import Sample, over
 from janusflow.offline import cached_if_unreachable
 from janusflow.processing.images import ImageSource
 
-if TYPE_CHECKING:
-    from janusflow.evaluation.judges.judges import Judge
-
 Output = Image.Image | str  # a drawn picture, or an answer
-
-
-class NotJudgedError(ValueError):
-    """A judge could not be asked or gave no verdict; the item counts as not judged and is tried again next time."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +239,7 @@ class Benchmark(ABC):
 
         Any object with `Judge`'s method may be assigned. Replies never hold a model's thoughts.
         """
-        from janusflow.evaluation.judges.judges import open_judge
+        from janusflow.evaluation.judges.judges import open_judge  # which needs torch
 
         if self._judge is None:
             self.check_judge()
@@ -255,8 +249,6 @@ class Benchmark(ABC):
 
     @judge_model.setter
     def judge_model(self, judge: Judge) -> None:
-        from janusflow.evaluation.judges.judges import WithoutThoughts
-
         self._judge = WithoutThoughts(judge)
 
     def no_verdict(self, reply: str, tries: int) -> NotJudgedError:

@@ -43,8 +43,8 @@ from typing import Any
 
 from janusflow.arguments import quoted, whole_number
 from janusflow.evaluation.registry import find_benchmark
-from janusflow.evaluation.run.request import MODES, EvalRequest
-from janusflow.evaluation.run.tree import Keys, read_tree
+from janusflow.evaluation.request import MODES, EvalRequest
+from janusflow.interop.torchumm_file import Keys, read_tree
 
 NAMES = {"dpg_bench": "dpg"} | {
     name: name for name in ("geneval", "wise", "uni_mmmu", "mme", "mmbench", "mmmu", "mmvet")

@@ -23,8 +23,8 @@ from janusflow.evaluation.benchmarks.dpg import (
     zeroed,
 )
 from janusflow.evaluation.protocol import Item, NotJudgedError, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.processing.images import load_image
 from tests.evaluation.benchmarks.test_geneval import Oracle, Painter, paint, run
 

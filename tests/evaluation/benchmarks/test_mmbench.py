@@ -13,8 +13,8 @@ import pytest
 from janusflow.evaluation.benchmarks.mmbench import FILES, TURN, MmBench, MmBenchSettings, choice_question, read_option
 from janusflow.evaluation.judges import judges
 from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_mmvet import Replying
 from tests.evaluation.benchmarks.test_yes_no import Answering, judges_anything, run, save_picture
 

@@ -13,8 +13,8 @@ import pytest
 from janusflow.evaluation.benchmarks.qa import Qa, QaSettings, contains, equal, normalized
 from janusflow.evaluation.judges import judges
 from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_yes_no import Answering, cut, judges_anything, run, save_picture
 
 RECORDS: list[dict[str, Any]] = [

@@ -25,8 +25,8 @@ from janusflow.evaluation.benchmarks.wise import (
 )
 from janusflow.evaluation.judges import judges
 from janusflow.evaluation.protocol import NotJudgedError, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_geneval import Oracle, Painter, run
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))

@@ -20,8 +20,8 @@ from janusflow.evaluation.benchmarks.mmbench import UNSTATED
 from janusflow.evaluation.benchmarks.mme import Mme, MmeQuestion, MmeScore, MmeSettings
 from janusflow.evaluation.benchmarks.pope import Pope, PopeSettings
 from janusflow.evaluation.protocol import Benchmark, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import checked, evaluate
-from janusflow.evaluation.run.request import EvalRequest
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")

@@ -23,13 +23,13 @@ from janusflow.cli import app
 from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.reports.report import notes, number, weights_of
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
 from janusflow.evaluation.run.command import read_pair, read_request, read_sweep
 from janusflow.evaluation.run.command import run as run_command
 from janusflow.evaluation.run.evaluate import evaluate, work
 from janusflow.evaluation.run.manifest import remember
 from janusflow.evaluation.run.records import Records
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.files import _host, locked
 
 

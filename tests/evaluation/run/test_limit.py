@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from janusflow.evaluation.protocol import Item
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import checked
 from janusflow.evaluation.run.limit import limited
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_mmbench import mmbench_folder, rows_of
 from tests.evaluation.benchmarks.test_uni_mmmu import uni_mmmu_folder
 from tests.evaluation.run.test_evaluate import Counting, CountingSettings

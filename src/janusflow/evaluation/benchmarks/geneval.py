@@ -15,18 +15,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.data import read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.vision.clip import Clip, ColorNamer
+from janusflow.evaluation.vision.detection import THRESHOLD, Detection, Detector
 from janusflow.files import loads
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # of a detection's score; above
+COUNTING_THRESHOLD = 0.9  # of a detection's score, in place of THRESHOLD; above
 MOST = 16  # objects of a class, the surest
 SLACK = 0.1  # of both objects' sizes: how much of an offset does not count for a position
 CLEAR = 0.5  # of the direction: above it a relation holds
@@ -59,25 +59,8 @@ class GenEvalTask:
     exclude: tuple[Clause, ...] = ()
 
 
-@dataclass(frozen=True)
-class Detection:
-    """An object found in a picture.
-
-    Attributes:
-        name: its class.
-        score: in [0, 1].
-        box: left, top, right, bottom.
-        mask: (height, width) bool, the object's pixels.
-    """
-
-    name: str
-    score: float
-    box: tuple[float, float, float, float]
-    mask: np.ndarray | None = None
-
-
-ColorNamer = Callable[[Sequence[Detection]], Sequence[str]]
-"""Names the colour of each object of one class, out of `COLORS`."""
+NameColors = Callable[[Sequence[Detection]], Sequence[str]]
+"""Names the colour of each object of one class, out of `clip.COLORS`."""
 
 
 def read_tasks(file: Path) -> list[GenEvalTask]:
@@ -126,7 +109,7 @@ def kept(detections: Iterable[Detection], tag: str) -> dict[str, list[Detection]
     return dict(found)
 
 
-def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: ColorNamer) -> str:
+def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: NameColors) -> str:
     """What a picture lacks for its prompt by the official rules; "" if nothing.
 
     Args:
@@ -148,7 +131,7 @@ def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: Col
     return "; ".join(missing)
 
 
-def _lack(clause: Clause, found: list[Detection], groups: list[list[Detection] | None], name_colors: ColorNamer) -> str:
+def _lack(clause: Clause, found: list[Detection], groups: list[list[Detection] | None], name_colors: NameColors) -> str:
     if len(found) < clause.count:
         return f"expected {clause.name} >= {clause.count}, found {len(found)}"
     if clause.color is not None:
@@ -318,8 +301,6 @@ class GenEval(Benchmark):
     @cached_property
     def detector(self) -> Callable[[Image.Image], Sequence[Detection]]:
         """Finds objects; opened when it is first needed."""
-        from janusflow.evaluation.vision.detection import Detector
-
         names = read_text(self._file("object_names.txt")).splitlines()
         known = [name.strip() for name in names if name.strip()]
         return Detector.open(self.settings.detector, known, device=self.settings.device)
@@ -327,8 +308,6 @@ class GenEval(Benchmark):
     @cached_property
     def color_namer(self) -> Callable[[Image.Image, Sequence[Detection]], Sequence[str]]:
         """Names colours; opened when it is first needed."""
-        from janusflow.evaluation.vision.clip import Clip, ColorNamer
-
         return ColorNamer(Clip.open(self.settings.color_model, device=self.settings.device))
 
     def _file(self, name: str) -> Path:

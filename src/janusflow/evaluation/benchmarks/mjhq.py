@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Interval
@@ -20,12 +20,10 @@ from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.vision.clip import Clip
 from janusflow.evaluation.vision.frechet import EVAL_SIZE, Features, frechet_distance
 from janusflow.files import loads, temporary_path
 from janusflow.processing.images import load_image
-
-if TYPE_CHECKING:
-    from janusflow.evaluation.vision.clip import Clip
 
 DRAWN, CHOSEN = 0, 1  # rows of a picture's file of features
 WANTED = "a JSON object of each picture's prompt and category"
@@ -147,8 +145,6 @@ class Mjhq(Benchmark):
     @cached_property
     def clip(self) -> Clip:
         """The CLIP; opened when it is first needed."""
-        from janusflow.evaluation.vision.clip import Clip
-
         return Clip.open(self.settings.clip, device=self.settings.device)
 
     @property

@@ -17,9 +17,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.data import DataFolder, Questions, mean
 from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 LETTERS = "ABCD"
 TURN = 1_000_000  # between the indices of a question's rotations

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.benchmarks.pope import brief_question
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 PERCEPTION = (
     "existence",

@@ -19,9 +19,10 @@ from annotated_types import Interval
 
 from janusflow.evaluation.benchmarks.mmbench import LETTER_ONLY, choice_question
 from janusflow.evaluation.benchmarks.pope import BRIEFLY
-from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.data import DataFolder, Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 LONG = 5  # words: only longer answers are searched for the text of an option
 MARKS = ",.!?;:'"

@@ -15,9 +15,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 TRIES = 5

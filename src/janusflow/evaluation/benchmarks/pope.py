@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
-from janusflow.files import loads
+from janusflow.files import loads, write_text
 
 NO = ("No", "no", "not")
 SETS = ("random", "popular", "adversarial")

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from janusflow.evaluation.benchmarks.mmbench import NONE, choice_question, read_option
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row, conversation
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor

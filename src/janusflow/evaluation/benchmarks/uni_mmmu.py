@@ -18,9 +18,8 @@ from PIL import Image
 
 from janusflow.evaluation.data import read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.run.records import ESCAPED
 from janusflow.evaluation.sample import Sample, over
-from janusflow.files import loads
+from janusflow.files import ESCAPED, loads
 from janusflow.processing.images import load_image
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")

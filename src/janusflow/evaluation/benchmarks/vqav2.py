@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.benchmarks.pope import brief_question
-from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.data import DataFolder, Questions, mean
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 ENOUGH = 3  # people who give an answer make it wholly right
 MARKS = ';/[]"{}()=+\\_-><@`,?!'

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
@@ -23,11 +23,10 @@ from annotated_types import Interval
 from PIL import Image
 
 from janusflow.arguments import quoted
-from janusflow.evaluation.data import write_text
+from janusflow.evaluation.judges.judge import Judge, NotJudgedError, Query
 from janusflow.evaluation.judges.limited_http import limited_client, within
-from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.extras import require
-from janusflow.files import checked, loads, locked, read_json
+from janusflow.files import checked, loads, locked, read_json, write_text
 
 RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
 FINAL = (401, 402, 403, 404)  # the next request would fare the same
@@ -75,7 +74,7 @@ class Spent:
     tokens: Annotated[int, Interval(ge=0)]
 
 
-class EndpointJudge:
+class EndpointJudge(Judge):
     """A model behind an OpenAI-compatible address; may be asked by several threads at once.
 
     Args:
@@ -106,20 +105,12 @@ class EndpointJudge:
         if self._account is not None:
             self._read_account(self._account)
 
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
+    def answer(self, query: Query) -> str:
         """See `Judge`; failures that pass (429, 5xx, timeouts, broken or empty replies) are tried again."""
-        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in images]
-        content.append({"type": "text", "text": prompt})
-        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": content if images else prompt})
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in query.images]
+        content.append({"type": "text", "text": query.prompt})
+        messages: list[dict[str, Any]] = [{"role": "system", "content": query.system}] if query.system else []
+        messages.append({"role": "user", "content": content if query.images else query.prompt})
         wait, problem = 0.0, ""
         for number in range(self.options.tries):
             if number:
@@ -127,7 +118,7 @@ class EndpointJudge:
             self._count_request()
             backoff = self.options.patience * 2**number * random.uniform(0.75, 1.0)
             try:
-                return self._ask(messages, temperature)
+                return self._ask(messages, query.temperature)
             except _PassingError as error:
                 problem = str(error)
                 wait = min(max(backoff, error.wait), self.options.longest_wait)
@@ -205,7 +196,7 @@ class EndpointJudge:
             with self._lock:
                 yield self._spent
             return
-        self._account.parent.mkdir(parents=True, exist_ok=True)
+        self._account.parent.mkdir(parents=True, exist_ok=True)  # for the lock
         busy = f"another process is using {self._account}; end it and try again"
         try:
             with self._lock, locked(self._account.with_suffix(".lock"), busy, patience=ACCOUNT_PATIENCE):

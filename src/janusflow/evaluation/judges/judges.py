@@ -7,55 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl
 
 from PIL import Image
 
 from janusflow.arguments import quoted
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.judges.endpoint import EndpointJudge, EndpointOptions
+from janusflow.evaluation.judges.judge import Judge, NotJudgedError, Query
 from janusflow.evaluation.judges.local import FamilyJudge, LocalJudge, LocalOptions
-from janusflow.evaluation.protocol import NotJudgedError
-from janusflow.evaluation.run.records import ESCAPED
 from janusflow.families import find_layout
-from janusflow.reasoning import final_answer
+from janusflow.files import ESCAPED, write_text
 
 OPENAI = "https://api.openai.com/v1"
 FORM = "openai:MODEL@https://HOST/v1"
-
-
-class Judge(Protocol):
-    """Whoever reads a prompt, perhaps with pictures, and replies in words."""
-
-    name: str
-
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
-        """The reply to one prompt.
-
-        Args:
-            prompt: the question.
-            images: shown with it.
-            system: system prompt; "" for none.
-            temperature: of the sampling; 0 is greedy.
-            attempt: another number asks anew where a cached reply was of no use.
-
-        Raises:
-            NotJudgedError: if no reply can be had.
-        """
-        ...
 
 
 def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge:
@@ -98,32 +68,6 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
     return judge if folder is None else Cached(judge, folder, shape)
 
 
-class WithoutThoughts:
-    """A judge whose replies hold its answers only: see `reasoning.final_answer`.
-
-    Every benchmark asks its judge through this, whatever the judge is; what `Cached` keeps is the whole reply.
-
-    Args:
-        judge: any judge.
-    """
-
-    def __init__(self, judge: Judge) -> None:
-        self.name, self.judge = judge.name, judge
-
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
-        """See `Judge`; "" where the thoughts do not end."""
-        said = self.judge.reply(prompt, images, system=system, temperature=temperature, attempt=attempt)
-        return final_answer(said)
-
-
 _used: ContextVar[list[Path] | None] = ContextVar("_used", default=None)  # files of this item's replies
 
 
@@ -144,7 +88,7 @@ def forgotten_if_useless() -> Iterator[None]:
         _used.reset(before)
 
 
-class Cached:
+class Cached(Judge):
     """A judge whose replies are kept in files, one each; several processes and threads may share the folder.
 
     Args:
@@ -156,25 +100,17 @@ class Cached:
     def __init__(self, judge: Judge, folder: Path, shape: Mapping[str, Any]) -> None:
         self.name, self.judge, self.folder, self.shape = judge.name, judge, folder.expanduser(), dict(shape)
 
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
+    def answer(self, query: Query) -> str:
         """See `Judge`; what UTF-8 cannot hold of an answer is escaped."""
-        prompt = prompt.encode(errors=ESCAPED).decode()
+        query = replace(query, prompt=query.prompt.encode(errors=ESCAPED).decode())
         asked = {
             "judge": self.name,
             **self.shape,
-            "system": system,
-            "prompt": prompt,
-            "pictures": [_digest(picture) for picture in images],
-            "temperature": float(temperature),
-            "attempt": attempt,
+            "system": query.system,
+            "prompt": query.prompt,
+            "pictures": [_digest(picture) for picture in query.images],
+            "temperature": float(query.temperature),
+            "attempt": query.attempt,
         }
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         file = self.folder / name[:2] / f"{name}.json"
@@ -188,12 +124,11 @@ class Cached:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not there, or damaged: asked anew
         try:
-            said = self.judge.reply(prompt, images, system=system, temperature=temperature, attempt=attempt)
+            said = query.put_to(self.judge)
         except NotJudgedError:
             if used is not None:
                 used.clear()
             raise
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps({**asked, "reply": said}, indent=1))
         return said
 

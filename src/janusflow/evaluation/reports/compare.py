@@ -16,7 +16,7 @@ from typing import Any
 from janusflow.arguments import given, quoted
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.reports.intervals import FEW, bootstrap
-from janusflow.evaluation.run.request import EvalRequest
+from janusflow.evaluation.request import EvalRequest
 from janusflow.files import loads, read_json
 
 UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts

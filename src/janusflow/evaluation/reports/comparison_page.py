@@ -12,11 +12,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.reports.compare import Change, Comparison, Differences, Run
 from janusflow.evaluation.reports.intervals import FEW
 from janusflow.evaluation.reports.markup import csv_cell, one_line, tex_text
 from janusflow.evaluation.reports.report import TEXT, number, thumbnail
+from janusflow.files import write_text
 from janusflow.pipelines.sheet import make_folder
 from janusflow.processing.images import load_image
 

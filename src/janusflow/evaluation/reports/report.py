@@ -20,12 +20,12 @@ from PIL import Image
 
 from janusflow.arguments import counted
 from janusflow.checkpoint.load import open_checkpoint
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.reports.intervals import FEW, intervals
 from janusflow.evaluation.reports.markup import markdown_code, markdown_text, plain_label
-from janusflow.evaluation.run.request import EvalRequest
+from janusflow.evaluation.request import EvalRequest
+from janusflow.files import write_text
 from janusflow.folders import find_folder
 from janusflow.processing.images import load_image
 from janusflow.vae import DEFAULT_VAE, vae_weights

@@ -14,11 +14,12 @@ from janusflow.evaluation.registry import OWN, find_benchmark, summaries
 from janusflow.evaluation.reports.compare import compare_runs
 from janusflow.evaluation.reports.comparison_page import CHANGES, write_comparison
 from janusflow.evaluation.reports.report import summary
+from janusflow.evaluation.request import SHORT, EvalRequest
 from janusflow.evaluation.run.evaluate import check_data, checked, evaluate, open_model
-from janusflow.evaluation.run.request import SHORT, EvalRequest
+from janusflow.evaluation.run.recipes import Reader, load_request
 from janusflow.evaluation.run.sweep import FIELDS, draw_curves, points
-from janusflow.evaluation.run.tree import yaml_value
 from janusflow.folders import find_folder
+from janusflow.recipes import yaml_value
 
 MOST_POINTS = 1000  # of a range of a sweep
 
@@ -33,21 +34,23 @@ def run(
     sweep: Sequence[str] = (),
     workers: int = 1,
     ray: int = 0,
+    foreign: Reader | None = None,
 ) -> str:
     """Runs what the command line says and gives back what it prints.
 
     Args:
         benchmark: its name; not with `config`.
-        config: a recipe of ours or TorchUMM's.
+        config: a recipe, or a file that `foreign` reads.
         changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
         settings, options: "key=value", values in YAML.
         sweep: "key=values": "1,2,4", "1..10", or names; of options, settings, model, vae or dtype.
         workers, ray: see `evaluate`.
+        foreign: see `load_request`.
 
     Raises:
         ValueError: in one sentence.
     """
-    request = read_request(benchmark, config, changes, settings, options)
+    request = read_request(benchmark, config, changes, settings, options, foreign)
     if not sweep:
         report = evaluate(request, workers=workers, ray=ray)
         if report and request.mode == "generate":
@@ -134,6 +137,7 @@ def read_request(
     changes: Mapping[str, Any],
     settings: Sequence[str],
     options: Sequence[str],
+    foreign: Reader | None = None,
 ) -> EvalRequest:
     """The request that the words make.
 
@@ -144,10 +148,7 @@ def read_request(
         raise ValueError(f"give a benchmark ({', '.join(summaries())}, or {OWN} of your own) or --config FILE")
     given = {key: value for key, value in changes.items() if value is not None}
     if config is not None:
-        from janusflow.evaluation.run.recipes import load_request
-
-        request = load_request(config, settings)
-        request = replace(request, **given)
+        request = replace(load_request(config, settings, foreign=foreign), **given)
     else:
         if changes.get("out") is None:
             raise ValueError("give a folder for the run: --out FOLDER")

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.evaluation.protocol import Benchmark, Item
-from janusflow.evaluation.run.records import ESCAPED
+from janusflow.files import ESCAPED
 from janusflow.processing.images import ImageSource
 
 BLOCK = 1 << 22

@@ -20,18 +20,17 @@ from PIL import Image
 
 from janusflow.arguments import quoted
 from janusflow.device import device_of
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.judges.judges import forgotten_if_useless
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.reports.report import write_report
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.digests import asked_digest
 from janusflow.evaluation.run.limit import limited
 from janusflow.evaluation.run.manifest import as_made, remember
 from janusflow.evaluation.run.processes import in_processes, on_ray, together
 from janusflow.evaluation.run.records import VERDICTS, Records
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.evaluation.run.state import digests_of, judged_of, outputs_of, to_do, verdicts_of
-from janusflow.files import locked, remove_leftovers
+from janusflow.files import locked, remove_leftovers, write_text
 from janusflow.pipelines.sheet import make_folder, save_png
 from janusflow.processing.images import load_image
 from janusflow.progress import progress_bar

@@ -15,15 +15,14 @@ from typing import Any
 from janusflow.arguments import counted, quoted
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.device import resolve_device, resolve_dtype
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.reports.report import weights_of
+from janusflow.evaluation.request import RESERVED, EvalRequest
 from janusflow.evaluation.run.digests import hash_of_all, hashes
 from janusflow.evaluation.run.records import OUTPUTS, Records
-from janusflow.evaluation.run.request import RESERVED, EvalRequest
 from janusflow.evaluation.run.state import outputs_of
-from janusflow.files import read_json
+from janusflow.files import read_json, write_text
 
 KINDS: dict[str, Any] = {  # of the fields of `run.json`; pydantic takes no path that is not UTF-8
     "benchmark": str,

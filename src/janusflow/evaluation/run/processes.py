@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from janusflow.device import accelerators
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import parent
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.extras import require
 
 Work: TypeAlias = Callable[[EvalRequest, int, int], None]  # one worker's part: request, rank, ranks

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from janusflow.engine.generation import Sampling
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.reports.markup import plain_label
 from janusflow.evaluation.reports.report import markdown_row, number
-from janusflow.evaluation.run.request import SHORT, EvalRequest, check_options
+from janusflow.evaluation.request import SHORT, EvalRequest, check_options
+from janusflow.files import write_text
 from janusflow.flow import guide, integrate
 
 PATH = r"[^\w.,=+-]+"  # what a folder's name leaves out of a value: the slashes of a model's path

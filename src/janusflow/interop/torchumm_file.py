@@ -1,80 +1,29 @@
-"""A recipe's file as a tree of keys and values, and a block of it whose keys are taken one by one."""
+"""TorchUMM's files as trees of keys and values, and a block of one whose keys are taken one by one."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from janusflow.arguments import quoted
-from janusflow.files import check_yaml, loads, read_yaml
+from janusflow.recipes import overridden, read_recipe, with_environment
 
 
 def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The mapping in a YAML or JSON file, with `${VAR}` expanded and then the overrides "a.b=v" set.
 
-    Raises:
-        ValueError: in one sentence, if the file is missing, damaged or no mapping, or an override has no such form.
-    """
-    import yaml
+    A variable that is not set stays as it is: TorchUMM's files name some that a run may not need.
 
-    if file.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise ValueError(f"{file} is not a .yaml, .yml or .json file")
-    try:
-        text = read_yaml(file)  # which JSON is too
-        told = loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from error
-    if not isinstance(told, dict):
+    Raises:
+        ValueError: in one sentence, if the file is missing, damaged or not a mapping, or an override is malformed.
+    """
+    found = read_recipe(file, feature="evaluation", extra="eval")
+    if not isinstance(found, dict):
         raise ValueError(f"{file} does not contain a mapping of keys and values")
-    tree: dict[str, Any] = _expanded(told)
-    for override in overrides:
-        key, mark, value = override.partition("=")
-        parts = key.strip().split(".")
-        if not mark or not all(parts):
-            raise ValueError(f"{quoted(override)} is not a setting; expected key=value or block.key=value")
-        place = tree
-        for part in parts[:-1]:
-            below = place.setdefault(part, {})
-            if below is None:
-                below = place[part] = {}
-            if not isinstance(below, dict):
-                raise ValueError(f"{quoted(override)} cannot be set in {file}: {part} is not a block there")
-            place = below
-        try:
-            place[parts[-1]] = yaml_value(value)
-        except ValueError as error:
-            raise ValueError(f"{quoted(override)} has a value that is not valid YAML") from error
+    tree: dict[str, Any] = overridden(with_environment(found), overrides, resolve=False)
     return tree
-
-
-def yaml_value(text: str) -> Any:
-    """A value in YAML that stands in a command line.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    import yaml
-
-    check_yaml(text)
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-
-
-def _expanded(value: Any) -> Any:
-    """A tree with each ${VAR} that is set replaced in its strings."""
-    if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), value)
-    if isinstance(value, dict):
-        return {key: _expanded(inner) for key, inner in value.items()}
-    return [_expanded(inner) for inner in value] if isinstance(value, list) else value
 
 
 @dataclass
