@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -143,6 +143,27 @@ def checked(kind: type[T], value: Any, source: str | Path) -> T:
         raise ValueError(f"{source} is damaged: {place + ': ' if place else ''}{first['msg']}{given}") from error
     except (TypeError, ValueError, RecursionError) as error:  # not a value of JSON
         raise ValueError(f"{source} is damaged: {error or 'it is nested too deeply'}") from error
+
+
+def misfit(value: Any, kinds: Mapping[str, Any], *, optional: Collection[str] = ()) -> str:
+    """What is wrong with a mapping of JSON: the first field that is missing or has another type; "" for nothing.
+
+    Pydantic cannot check these: it refuses texts that contain half of a pair of surrogates, as models' answers may.
+
+    Args:
+        value: of any type.
+        kinds: the type, or types, of each field; other fields may have any.
+        optional: fields that may be missing.
+    """
+    if not isinstance(value, dict):
+        return "it is not a mapping"
+    for name, kind in kinds.items():
+        if name not in value:
+            if name not in optional:
+                return f"{name} is missing"
+        elif not isinstance(value[name], kind) or (kind is int and isinstance(value[name], bool)):
+            return f"{name} is {value[name]!r:.80}"
+    return ""
 
 
 def write_text(file: Path, text: str) -> None:

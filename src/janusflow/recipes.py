@@ -1,4 +1,4 @@
-"""Recipes: YAML files with `key=value` overrides, read by OmegaConf. Training and evaluation read theirs through this."""
+"""Recipes: YAML files with `key=value` overrides, read by OmegaConf for training and evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that measure: `janusflow eval BENCHMARK` and `janusflow eval compare`."""
+"""The commands that evaluate: `janusflow eval BENCHMARK` and `janusflow eval compare`."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def evaluate(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run; the same one continues it.")] = None,
     mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
-    limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts alike.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Items drawn or answered together; 16 by default.")] = None,
+    limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts equally.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Items made together; 16 by default.")] = None,
     settings: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; repeatable.")
     ] = None,

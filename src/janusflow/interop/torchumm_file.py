@@ -28,7 +28,7 @@ def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 @dataclass
 class Keys:
-    """A block's values by dotted key, taken one by one; `left` are those that nobody took."""
+    """A block's values by dotted key, taken one by one; `left` are those that are not taken yet."""
 
     name: str
     left: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Keys:
         return cls(name, dict(_leaves(block or {})))
 
     def take(self, *keys: str, default: Any = None) -> Any:
-        """The value of the first of these keys that has one; all of them are done with.
+        """The value of the first of these keys that has one; all of them are taken.
 
         Raises:
             ValueError: if a block that one of them would be in is something else, or one of them is a block.

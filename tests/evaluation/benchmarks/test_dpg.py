@@ -176,7 +176,7 @@ def test_missing_or_damaged_data_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dpg_bench.csv: line"):
         Dpg(data, DpgSettings()).items()
     file.unlink()
-    for folder, said in ((data, "dpg_bench.csv does not exist"), (None, "needs a folder")):
+    for folder, said in ((data, "has no dpg_bench.csv"), (None, "needs a folder")):
         with pytest.raises(ValueError, match=said):
             Dpg(folder, DpgSettings()).items()
     write_csv(tmp_path / "dpg_bench.csv")

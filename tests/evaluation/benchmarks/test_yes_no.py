@@ -127,14 +127,12 @@ def test_how_pope_reads_answers(answer: str, yes: bool) -> None:
 
 def test_pope_scores_by_hand() -> None:
     labels = [True, True, True, False, False]
-    found = pope.score(labels, ["yes", "yes", "no", "yes", "no"])
+    found = pope.score(labels, [True, True, False, True, False])
     assert found.accuracy == pytest.approx(3 / 5) and found.yes_ratio == pytest.approx(3 / 5)
     assert found.precision == pytest.approx(2 / 3) and found.recall == pytest.approx(2 / 3)
     assert found.f1 == pytest.approx(2 / 3)
-    never = pope.score(labels, ["no"] * 5)
+    never = pope.score(labels, [False] * 5)
     assert (never.precision, never.recall, never.f1, never.accuracy) == (0, 0, 0, pytest.approx(2 / 5))
-    with pytest.raises(ValueError, match="4 answers were given to 5"):
-        pope.score(labels, ["yes"] * 4)
 
 
 @official
@@ -144,7 +142,9 @@ def test_pope_reads_both_official_forms() -> None:
     for file in files:
         questions = pope.read_questions(file)
         assert len(questions) in (2910, 3000) and {type(q.label) for q in questions} == {bool}
-        perfect = pope.score([q.label for q in questions], ["Yes" if q.label else "No" for q in questions])
+        perfect = pope.score(
+            [q.label for q in questions], [pope.says_yes("Yes" if q.label else "No") for q in questions]
+        )
         assert perfect.accuracy == perfect.f1 == 1 and 0.4 < perfect.yes_ratio < 0.6
     lines = (OFFICIAL / "pope" / "answer" / "example.json").read_text().splitlines()
     assert all(isinstance(pope.says_yes(json.loads(line)["answer"]), bool) for line in lines)
@@ -254,13 +254,18 @@ def test_how_mme_reads_answers(answer: str, meaning: bool | None) -> None:
     assert mme.reads(answer) is meaning
 
 
+def of_task(questions: Sequence[MmeQuestion], answers: Sequence[str]) -> MmeScore:
+    return mme.score(
+        [(q.image, str(n), mme.reads(a) is q.label) for n, (q, a) in enumerate(zip(questions, answers, strict=True))]
+    )
+
+
 def test_mme_scores_by_hand() -> None:
     questions = [MmeQuestion(image, "?", label) for image in "ab" for label in (True, False)]
-    found = mme.score_task(questions, ["yes", "no", "yes", "yes"])
+    found = of_task(questions, ["yes", "no", "yes", "yes"])
     assert (found.accuracy, found.accuracy_plus, found.score) == (0.75, 0.5, 125)
-    assert mme.score_task(questions, ["perhaps"] * 4).score == 0
-    with pytest.raises(ValueError, match="picture a has 1 questions"):
-        mme.score_task(questions[1:], ["no"] * 3)
+    assert of_task(questions, ["perhaps"] * 4).score == 0
+    assert of_task(questions[1:], ["no"] * 3).accuracy_plus == 0, "a picture with one question is not a pair"
     assert mme.totals({task: MmeScore(1, 1) for task in mme.COGNITION}) == {"cognition": 800}
 
 
@@ -269,7 +274,7 @@ def test_mme_of_lavin_is_what_its_authors_published() -> None:
     scores = {}
     for file in sorted((OFFICIAL / "mme" / "LaVIN").glob("*.txt")):
         questions = mme.read_task(file)
-        scores[file.stem] = mme.score_task(questions, [q.answer or "" for q in questions])
+        scores[file.stem] = of_task(questions, [q.answer or "" for q in questions])
     found = mme.totals(scores)
     assert found["perception"] == pytest.approx(963.61, abs=0.01)
     assert found["cognition"] == pytest.approx(249.64, abs=0.01)

@@ -7,15 +7,14 @@ scorer itself compares strings. Both are given.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.benchmarks.pope import brief_question
-from janusflow.evaluation.data import Questions, mean
+from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part, over
 from janusflow.files import write_text
 
 FILE = "testdev_balanced_questions.json"
@@ -87,17 +86,9 @@ class Gqa(Questions):
     def part(self, item: Item) -> str:
         return str(item.data.get("type", ""))
 
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
-
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        if not rows:
-            return {}
-        kinds: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            kinds[row.item.data.get("type", "")].append(row)
-        found = {"accuracy": over(rows, whole=100), "strict": over(rows, lambda row: row.verdict["strict"], whole=100)}
-        return found | {kind: over(kinds[kind], whole=100) for kind in ("binary", "open") if kind in kinds}
+        found = by_part(rows, lambda row: ("accuracy", *filter(None, [row.item.data.get("type")])), first=("accuracy",))
+        return found | ({"strict": over(rows, lambda row: row.verdict["strict"], whole=100)} if rows else {})
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """`testdev_balanced_predictions.json`: a list of questionId and prediction."""

@@ -7,7 +7,7 @@ with both answers right; perception sums ten tasks (at most 2,000), cognition fo
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,41 +90,18 @@ def reads(answer: str) -> bool | None:
     return True if "yes" in start else False if "no" in start else None
 
 
-def score_task(questions: Sequence[MmeQuestion], answers: Sequence[str]) -> MmeScore:
-    """Scores one task.
+def score(answered: Sequence[tuple[str, str, bool]]) -> MmeScore:
+    """Of one task, from picture, question and whether the answer was right; acc+ is over pictures with both questions.
 
-    Args:
-        questions: of the task.
-        answers: in the same order.
-
-    Raises:
-        ValueError: if their numbers differ, there are none, or a picture has not exactly two questions.
-    """
-    if not questions or len(questions) != len(answers):
-        raise ValueError(f"{len(answers)} answers were given to {len(questions)} questions")
-    told = [
-        (question.image, str(number), reads(answer) is question.label)
-        for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
-    ]
-    counts = Counter(question.image for question in questions)
-    odd = next((name for name, count in counts.items() if count != 2), None)
-    if odd is not None:
-        raise ValueError(f"picture {odd} has {counts[odd]} questions; in MME each has two")
-    return _score(told)
-
-
-def _score(told: Sequence[tuple[str, str, bool]]) -> MmeScore:
-    """From picture, question and whether the answer was right; acc+ is over pictures with both questions there.
-
-    A pair may stand there several times and then counts as often.
+    A pair that is there several times counts that many times.
     """
     pictures: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-    for picture, question, right in told:
+    for picture, question, right in answered:
         pictures[picture].append((question, right))
     pairs = [answers for answers in pictures.values() if len({question for question, _ in answers}) == 2]
     size = sum(map(len, pairs))
     whole = sum(len(answers) for answers in pairs if all(right for _, right in answers))
-    return MmeScore(mean([right for *_, right in told]), whole / size if size else 0.0)
+    return MmeScore(mean([right for *_, right in answered]), whole / size if size else 0.0)
 
 
 def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
@@ -216,7 +193,7 @@ class Mme(Questions):
         for row in rows:
             data = row.item.data
             tasks[data["task"]].append((data["image"], row.item.key, row.score == 1))
-        found = {task: _score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
+        found = {task: score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
         return totals(found) | {task: value.score for task, value in found.items()}
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible address: asked with patience, within a budget, its key kept secret.
+"""A model behind an OpenAI-compatible address: with retries, a budget, and a key that stays secret.
 
 It judges, and captions for `janusflow data prepare`.
 """
@@ -48,10 +48,10 @@ class EndpointOptions:
         tries: of one question.
         patience: seconds before the second try, doubled for every further one.
         longest_wait: seconds between two tries, whatever the endpoint asks for.
-        max_requests: so many requests are sent at most, tries included; None for no limit.
-        reasons: the model thinks before it replies: it takes `max_completion_tokens` for both, and no temperature.
-        empty: an empty reply is one, and not a failure that may pass.
-        max_total_tokens: no request is sent any more once replies and prompts had so many; None for no limit.
+        max_requests: limit of requests, tries included; None for no limit.
+        reasons: the model thinks before it replies: it takes `max_completion_tokens` for both, without a temperature.
+        empty: accept an empty reply; otherwise it is a failure, and the question is asked again.
+        max_total_tokens: limit of tokens of replies and prompts, after which no request is sent; None for no limit.
     """
 
     key_variable: str = "OPENAI_API_KEY"
@@ -106,7 +106,7 @@ class EndpointJudge(Judge):
             self._read_account(self._account)
 
     def answer(self, query: Query) -> str:
-        """See `Judge`; failures that pass (429, 5xx, timeouts, broken or empty replies) are tried again."""
+        """See `Judge`; temporary failures (429, 5xx, timeouts, broken or empty replies) are tried again."""
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in query.images]
         content.append({"type": "text", "text": query.prompt})
         messages: list[dict[str, Any]] = [{"role": "system", "content": query.system}] if query.system else []
@@ -128,7 +128,7 @@ class EndpointJudge(Judge):
         """One request.
 
         Raises:
-            _PassingError: if it may go better next time.
+            _PassingError: if another try may succeed.
             NotJudgedError: if not.
         """
         import openai
@@ -173,7 +173,7 @@ class EndpointJudge(Judge):
         raise NotJudgedError(sentence) from None
 
     def _count_request(self) -> None:
-        """Takes one request from the budget, if nothing speaks against asking."""
+        """Take one request from the budget."""
         options = self.options
         with self._spending() as spent:
             if not self._closed and options.max_requests is not None and spent.requests >= options.max_requests:
@@ -191,7 +191,7 @@ class EndpointJudge(Judge):
 
     @contextmanager
     def _spending(self) -> Iterator[Spent]:
-        """What was sent and used so far, to read and to raise, by one thread of one process at a time."""
+        """What was sent and used so far, to read and to increase, by one thread of one process at a time."""
         if self._account is None:
             with self._lock:
                 yield self._spent
@@ -223,7 +223,7 @@ class EndpointJudge(Judge):
             return Spent(0, 0)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{error}; it counts what {self.name} was asked: write "
+                f"{error}; it counts the requests to {self.name}: write "
                 '{"requests": N, "tokens": N} into it, or delete it to restart the budget'
             ) from error
 
@@ -271,7 +271,7 @@ def _read(content: bytes) -> tuple[str, int]:
 
 
 class _PassingError(Exception):
-    """A failure that may pass; `wait` is how many seconds the endpoint asks to wait."""
+    """A temporary failure; `wait` is how many seconds the endpoint asks to wait."""
 
     def __init__(self, problem: str, wait: float = 0.0) -> None:
         super().__init__(problem)

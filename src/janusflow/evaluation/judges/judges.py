@@ -1,4 +1,4 @@
-"""Models that judge: rules of one's own, a local transformers model, or an OpenAI-compatible endpoint.
+"""Models that judge: your own rules, a local transformers model, or an OpenAI-compatible endpoint.
 
 Benchmarks with their own rules need none of these; the others name one by a word, see `open_judge`.
 """
@@ -37,11 +37,11 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
             - "openai:MODEL@https://HOST/v1", or "openai:MODEL" for OpenAI itself: an OpenAI-compatible endpoint;
             - "https://HOST/v1" with the option `model`: the same;
             - "tiny", or "janusflow:PLACE" or a folder with a checkpoint of this family: asked through `JanusFlow`;
-            - any other folder or hub id: a transformers model, of pictures and text or of text alone.
+            - any other folder or hub id: a transformers model, of pictures and text or only of text.
 
             Options may follow as in an address: "openai:gpt-4o@https://HOST/v1?max_requests=500&key_variable=MY_KEY".
-        cache: folder where replies are kept, so that a rerun asks nothing; also an option of `spec`. A budget is for
-            all that ask with this folder, now and later.
+        cache: folder where replies are kept, so that a rerun asks nothing again; also an option of `spec`. A budget is
+            for all that ask with this folder, now and later.
         **options: of `EndpointOptions` or `LocalOptions`.
 
     Raises:
@@ -73,8 +73,8 @@ _used: ContextVar[list[Path] | None] = ContextVar("_used", default=None)  # file
 
 @contextmanager
 def forgotten_if_useless() -> Iterator[None]:
-    """Around the verdict on one item: if its replies were of no use (`NotJudgedError`), they leave the cache, so that
-    the next run asks anew. Where a judge gave no reply at all, those before stay.
+    """Around the verdict on one item: if its replies were useless (`NotJudgedError`), they leave the cache, so that the
+    next run asks again. Where a judge gave no reply at all, the earlier ones stay.
     """
     used: list[Path] = []
     before = _used.set(used)
@@ -93,8 +93,8 @@ class Cached(Judge):
 
     Args:
         judge: who is asked what is not there.
-        folder: of the files, named by the sha256 of all that shapes a reply.
-        shape: what shapes the judge's replies beside the question.
+        folder: of the files, named by the sha256 of all that affects a reply.
+        shape: what affects the judge's replies besides the question.
     """
 
     def __init__(self, judge: Judge, folder: Path, shape: Mapping[str, Any]) -> None:
@@ -122,7 +122,7 @@ class Cached(Judge):
             if isinstance(kept, str):
                 return kept
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # not there, or damaged: asked anew
+            pass  # missing or damaged: asked again
         try:
             said = query.put_to(self.judge)
         except NotJudgedError:

@@ -38,7 +38,7 @@ class FamilyJudge(Judge):
     """A model of this family, asked through `JanusFlow.ask`; one question at a time.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if the model does not exist.
     """
 
     def __init__(self, place: str, options: LocalOptions) -> None:

@@ -50,17 +50,17 @@ def write_report(
 
     Args:
         benchmark: whose scores.
-        request: what was told.
-        items: all that were to be done.
+        request: of the run.
+        items: all of the run.
         rows: those with a verdict.
         lacking: why the others have none, by key.
-        made: what made the outputs, as in run.json.
+        made: what the outputs were made with, as in run.json.
 
     Returns:
-        What report.json holds.
+        The content of report.json.
     """
     scores = benchmark.scores(rows) | benchmark.scores_of_all(rows) if rows else {}
-    scores = {name: value for name, value in scores.items() if math.isfinite(value)}  # no number is no score
+    scores = {name: value for name, value in scores.items() if math.isfinite(value)}  # NaN is not a score
     samples = benchmark.samples(rows) if rows else {}
     report = {
         "benchmark": request.benchmark,
@@ -104,7 +104,7 @@ def write_report(
 
 
 def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
-    """The weight files of a model, and of its VAE where that stands apart.
+    """The weight files of a model, and of its VAE where that is separate.
 
     Args:
         model: "tiny", a folder or a hub id.
@@ -155,7 +155,7 @@ def table(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def count(report: Mapping[str, Any], name: str) -> str:
-    """How many values a score is over, marked where that is too few to say much; nothing where there is no score."""
+    """How many values a score is over, marked where they are few; empty where there is no score."""
     n = report.get("n", {}).get(name)
     if n is None:
         return "unknown" if name in report["scores"] else ""
@@ -256,7 +256,7 @@ def picked(rows: Sequence[Row], *, best: bool, count: int = GALLERY) -> list[Row
 
 
 def chart(report: Mapping[str, Any]) -> str:
-    """The scores as bars with their intervals, beside the published ones: an SVG, with an axis for each magnitude."""
+    """The scores as bars with their intervals, next to the published ones: an SVG, with an axis for each magnitude."""
     import matplotlib.figure
 
     shown = {name: value for name, value in report["scores"].items() if math.isfinite(value)}
