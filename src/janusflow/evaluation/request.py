@@ -97,29 +97,20 @@ class EvalRequest:
         """
         from pydantic import TypeAdapter, ValidationError
 
+        for name, value in self.settings.items():
+            try:
+                json.dumps(value, default=str, allow_nan=False)
+            except ValueError as error:
+                said = f"setting {name} of {self.benchmark} is {quoted(value)}; expected finite numbers"
+                raise ValueError(said) from error
         try:
-            text = json.dumps(dict(self.settings), default=str, allow_nan=False)
-        except ValueError as error:
-            name = next(name for name, value in self.settings.items() if not _finite(value))
-            raise ValueError(
-                f"setting {name} of {self.benchmark} is {quoted(self.settings[name])}; expected finite numbers"
-            ) from error
-        try:
-            return TypeAdapter(kind.Settings).validate_json(text, strict=True)
+            return TypeAdapter(kind.Settings).validate_json(json.dumps(dict(self.settings), default=str), strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             said = first["msg"].removeprefix("Value error, ")
             given = f" (given: {quoted(first['input'])})"
             raise ValueError(f"setting {place} of {self.benchmark}: {said}{given}" if place else said) from error
-
-
-def _finite(value: Any) -> bool:
-    try:
-        json.dumps(value, default=str, allow_nan=False)
-    except ValueError:
-        return False
-    return True
 
 
 def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import itertools
 import json
@@ -20,6 +19,7 @@ from PIL import Image
 
 from janusflow.arguments import counted
 from janusflow.checkpoint.load import open_checkpoint
+from janusflow.evaluation.judges.endpoint import data_url
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.reports.intervals import FEW, intervals
@@ -142,15 +142,8 @@ def table(report: Mapping[str, Any]) -> list[list[str]]:
     for name in [*names, *(n for n in {n: 0 for row in others.values() for n in row} if n not in names)]:
         low, high = report["intervals_95"].get(name, (None, None))
         between = "" if low is None else f"{number(low)} to {number(high)}"
-        rows.append(
-            [
-                name,
-                number(report["scores"].get(name)),
-                count(report, name),
-                between,
-                *(number(o.get(name)) for o in others.values()),
-            ]
-        )
+        published = [number(scores.get(name)) for scores in others.values()]
+        rows.append([name, number(report["scores"].get(name)), count(report, name), between, *published])
     return rows
 
 
@@ -213,29 +206,22 @@ def markdown_row(cells: Sequence[str]) -> str:
 
 def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """One page: the score, a chart, the table, and the best and the worst items."""
-    from jinja2 import Environment
-
-    page = files("janusflow.evaluation.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True)
-        .from_string(page)
-        .render(
-            report=report,
-            number=number,
-            count=count,
-            notes=notes(report, benchmark.caveat),
-            head=table(report)[0],
-            rows=table(report)[1:],
-            chart=chart(report),
-            galleries=[
-                (title, [_card(benchmark, row) for row in picked(rows, best=title == "Best")])
-                for title in ("Best", "Worst")
-            ],
-            details={
-                k: report[k]
-                for k in ("options", "used", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
-            },
-        )
+    head, *scores = table(report)
+    details = ("options", "used", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
+    return render(
+        "report.html.j2",
+        report=report,
+        number=number,
+        count=count,
+        notes=notes(report, benchmark.caveat),
+        head=head,
+        rows=scores,
+        chart=chart(report),
+        galleries=[
+            (title, [_card(benchmark, row) for row in picked(rows, best=title == "Best")])
+            for title in ("Best", "Worst")
+        ],
+        details={name: report[name] for name in details},
     )
 
 
@@ -322,6 +308,12 @@ def thumbnail(picture: Image.Image) -> str:
     """A picture as a data URL, its longer side at most `THUMBNAIL`."""
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
-    stream = io.BytesIO()
-    small.save(stream, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_url(small)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this folder."""
+    from jinja2 import Environment
+
+    text = files("janusflow.evaluation.reports").joinpath(template).read_text(encoding="utf-8")
+    return Environment(autoescape=True).from_string(text).render(values)
