@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -180,10 +180,8 @@ class UniMmmu(Benchmark):
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
         wholes = {"shape_color": 0, "position": 0, "text": 1}
-        parts = {
-            name: over(rows, lambda row, name=name: row.verdict[name], whole=whole) for name, whole in wholes.items()
-        }
-        return {"overall": over(rows), **parts}
+        of = {name: [replace(row, verdict={"score": row.verdict[name]}) for row in rows] for name in wholes}
+        return {"overall": over(rows), **{name: over(of[name], whole=whole) for name, whole in wholes.items()}}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Adds each case's `result.json`; the rest of `outputs/MODEL/code/CASE` is there already."""
