@@ -184,9 +184,8 @@ def test_missing_or_damaged_data_is_named(data: Path, tmp_path: Path) -> None:
         Dpg(tmp_path, DpgSettings()).items()
     with pytest.raises(ValueError, match="setting resolution of dpg: .*greater than or equal to 0"):
         EvalRequest("dpg", tmp_path, settings={"resolution": -1}).open()
-    for wrong in ({"mode": "both"},):
-        with pytest.raises(ValueError, match="expected|allowed"):
-            DpgSettings(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="setting mode of dpg: .*'official' or 'fixed' .given: 'both'"):
+        EvalRequest("dpg", tmp_path, settings={"mode": "both"}).open()
 
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")

@@ -185,7 +185,7 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
         MmBench(mmbench_folder(tmp_path, rows), MmBenchSettings()).items()
     file = mmbench_folder(tmp_path) / FILES[0]
     file.write_bytes(file.read_bytes()[:-12])
-    with pytest.raises(ValueError, match="is damaged: row 5 has not 12 columns; expected"):
+    with pytest.raises(ValueError, match="is damaged: row 5 does not have 12 columns; expected"):
         MmBench(tmp_path, MmBenchSettings()).items()
 
 

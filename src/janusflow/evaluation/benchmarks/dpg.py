@@ -194,9 +194,8 @@ class Dpg(Benchmark):
         picture, questions = self._cell(output), _questions(item)
         answers, unread = {}, 0
         for question in questions:
-            reply = self.judge_model.reply(QUESTION.format(question=question.text), [picture])
-            if not reply.strip():
-                raise self.no_verdict(reply, 1)
+            asked = QUESTION.format(question=question.text)
+            _, reply = self.ask_judge(asked, [picture], read=lambda reply: reply.strip() or None, tries=1)
             answers[question.number] = int(says_yes(reply))
             unread += not is_readable(reply)
         values = zeroed(questions, answers).values()
