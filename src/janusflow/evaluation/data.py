@@ -195,7 +195,9 @@ class Questions(Benchmark):
     _folder: DataFolder | None = None
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        """The means of the samples."""
+        """The means of the samples; a subclass defines `samples`, or other scores."""
+        if type(self).samples is Benchmark.samples:
+            raise NotImplementedError(f"{type(self).__name__} defines neither scores nor samples")
         return {name: sample.whole * mean(sample.values) for name, sample in self.samples(rows).items()}
 
     def open_folder(self) -> DataFolder:
