@@ -95,7 +95,7 @@ class Benchmark(Judged, ABC):
             not known how it was computed); the paper's first.
         source: where its data comes from and what files are expected, for messages.
         bootstrap: whether intervals come from resampled items (not for distances between whole sets).
-        lower_is_better: whether this holds for `main`.
+        lower_is_better: whether a lower value of `main` is better.
         defaults: decoding arguments that are used unless others are given.
         official_items: how many items the whole official set has; 0 where that is not known, or depends on settings.
         caveat: what a reader must know before comparing a report with published figures.

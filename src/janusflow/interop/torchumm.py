@@ -30,7 +30,7 @@ class InferenceRequest:
 
     Attributes:
         backbone: the pipeline's.
-        task: "generation" or "understanding"; "editing" exists and is answered with an error.
+        task: "generation" or "understanding"; "editing" always raises an error.
         prompt: of the picture to generate, or the question; without one, a picture is described.
         images: paths of the pictures that are asked about.
         videos: none; no model of the family reads them.
@@ -174,10 +174,10 @@ def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[l
 
 
 def install() -> bool:
-    """Makes `umm.inference.pipeline` and `umm.inference.multimodal_inputs` importable where TorchUMM is not installed.
+    """Make `umm.inference.pipeline` and `umm.inference.multimodal_inputs` importable where TorchUMM is not installed.
 
     Returns:
-        whether they lead here; False if there is a `umm` already, which stays as it is.
+        whether they lead here; False if a `umm` exists already, which is not changed.
     """
     present = sys.modules.get("umm")
     if present is not None:
@@ -205,7 +205,7 @@ def install() -> bool:
 
 
 def register() -> list[str]:
-    """Puts our backbones into an installed TorchUMM, in the place of its own of the same names.
+    """Register our backbones with an installed TorchUMM, in place of its own of the same names.
 
     Returns:
         their names.

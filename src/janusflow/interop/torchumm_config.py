@@ -79,7 +79,7 @@ REASONS = {  # why a key is ignored, by its last part
 
 
 def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
-    """What a file of TorchUMM's asks for.
+    """The request in a file of TorchUMM's.
 
     Args:
         file: YAML or JSON.

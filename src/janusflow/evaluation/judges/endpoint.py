@@ -287,5 +287,5 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # whatever it makes of an odd date
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # that are raised for malformed dates
         return 0.0

@@ -65,7 +65,7 @@ class Judge(ABC):
 
 
 class WithoutThoughts(Judge):
-    """A judge whose replies hold its answers only: see `reasoning.final_answer`.
+    """A judge whose replies are only its answers, without thoughts: see `reasoning.final_answer`.
 
     Every benchmark asks its judge through this, whatever the judge is; what `Cached` keeps is the whole reply.
 

@@ -29,7 +29,7 @@ FORM = "openai:MODEL@https://HOST/v1"
 
 
 def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge:
-    """Opens a judge; a local model's weights are read when it is first asked.
+    """Open a judge; a local model's weights are read when it is first asked.
 
     Args:
         spec: one of
@@ -101,7 +101,7 @@ class Cached(Judge):
         self.name, self.judge, self.folder, self.shape = judge.name, judge, folder.expanduser(), dict(shape)
 
     def answer(self, query: Query) -> str:
-        """See `Judge`; what UTF-8 cannot hold of an answer is escaped."""
+        """See `Judge`; what UTF-8 cannot contain is escaped."""
         query = replace(query, prompt=query.prompt.encode(errors=ESCAPED).decode())
         asked = {
             "judge": self.name,
@@ -145,7 +145,7 @@ def _model_and_address(spec: str, model: str) -> tuple[str, str]:
     """The model's name and the base address of an endpoint.
 
     Raises:
-        ValueError: if one of them is missing, or the address holds a name and password.
+        ValueError: if one of them is missing, or the address contains a name and password.
     """
     address = spec
     if spec.startswith("openai:"):

@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data: bool = False) -> Comparison:
-    """Compares finished runs of one benchmark with the first of them.
+    """Compare finished runs of one benchmark with the first of them.
 
     Args:
         folders: of the runs, at least two.

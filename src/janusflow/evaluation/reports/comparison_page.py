@@ -23,7 +23,7 @@ CHANGES = 30  # items shown with their pictures
 
 
 def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGES) -> Path:
-    """Writes compare.html, compare.csv, compare.tex and changed.csv.
+    """Write compare.html, compare.csv, compare.tex and changed.csv.
 
     Args:
         comparison: from `compare_runs`.

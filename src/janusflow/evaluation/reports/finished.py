@@ -112,7 +112,7 @@ def _result(line: bytes, damaged: str) -> dict[str, Any]:
 
 
 def _row(line: Mapping[str, Any], item: Item | None) -> Row:
-    """A judged item; with its pictures, if the data still holds this item."""
+    """A judged item; with its pictures, if the data still has this item."""
     if item is None or item.prompt != line["prompt"] or plain(item.data) != line["data"]:
         item = Item(line["key"], line["prompt"], seed=line["seed"], group=line["group"], data=line["data"])
     return Row(item, line["output"], line["verdict"])

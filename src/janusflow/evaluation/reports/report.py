@@ -43,17 +43,17 @@ def write_report(
     request: EvalRequest,
     items: Sequence[Item],
     rows: Sequence[Row],
-    lacking: Mapping[str, str],
+    missing: Mapping[str, str],
     made: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes report.json, report.md and report.html into the run's folder.
+    """Write report.json, report.md and report.html into the run's folder.
 
     Args:
         benchmark: whose scores.
         request: of the run.
         items: all of the run.
         rows: those with a verdict.
-        lacking: why the others have none, by key.
+        missing: why the others have none, by key.
         made: what the outputs were made with, as in run.json.
 
     Returns:
@@ -77,7 +77,7 @@ def write_report(
         "limit": request.limit,
         "data": None if request.data is None else str(request.data.resolve()),
         "judged": len(rows),
-        "not_judged": dict(list(lacking.items())[:100]),
+        "not_judged": dict(list(missing.items())[:100]),
         **{name: made[name] for name in ("model", "vae", "dtype", "options", "weights_sha256", "data_sha256")},
         "used": made.get("used", {}),
         "settings": vars(benchmark.settings),
@@ -175,8 +175,8 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
             f"Unreadable answers: {unread:,}, {where}. They are scored by the benchmark's rule, as if they were read."
         )
     if report["not_judged"]:
-        lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
-        found.append(f"Without a verdict: {lacking}, for example: {' '.join(first.split())}")
+        missing, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
+        found.append(f"Without a verdict: {missing}, for example: {' '.join(first.split())}")
     if report["judged"] and report["score"] is None:
         found.append(f"There is no score {report['main']!r} for these items.")
     return [*found, caveat] if caveat and report["published"] else found

@@ -34,7 +34,7 @@ PATIENCE = 10.0  # seconds in which the workers of a killed run end, with room t
 
 
 def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: int = 0) -> dict[str, Any]:
-    """Does what is left of a run and reports.
+    """Run a benchmark, or continue a run, and report.
 
     Args:
         request: what to run.
@@ -130,7 +130,7 @@ def _alone_in(out: Path) -> Iterator[None]:
     """Keep other runs out of a folder; wait for workers of a killed run, and remove the temporary files that it left.
 
     Raises:
-        ValueError: if another run holds the folder, or such a worker does not end.
+        ValueError: if another run uses the folder, or such a worker does not end.
     """
     make_folder(out)
     with locked(out / LOCK, f"another run is writing into {out}; wait for it, or give another --out"):

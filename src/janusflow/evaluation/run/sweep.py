@@ -107,7 +107,7 @@ def draw_curves(
     shown: str,
     lower_is_better: bool = False,
 ) -> str:
-    """Writes sweep.json and sweep.svg into `out`: a panel for each number that varies, and one for network evaluations
+    """Write sweep.json and sweep.svg into `out`: a panel for each number that varies, and one for network evaluations
     where all runs generate with a solver. There is no figure without a panel.
 
     A line is one combination of the other options (solvers, say). Where several points of it share a place, because
