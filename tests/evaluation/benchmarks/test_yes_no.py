@@ -17,8 +17,8 @@ from PIL import Image
 
 from janusflow.evaluation.benchmarks import mme, pope
 from janusflow.evaluation.benchmarks.mmbench import UNSTATED
-from janusflow.evaluation.benchmarks.mme import Mme, MmeQuestion, MmeScore, MmeSettings
-from janusflow.evaluation.benchmarks.pope import Pope, PopeSettings
+from janusflow.evaluation.benchmarks.mme import Mme, MmeQuestion, MmeScore
+from janusflow.evaluation.benchmarks.pope import BriefSettings, Pope, PopeSettings
 from janusflow.evaluation.protocol import Benchmark, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import checked, evaluate
@@ -291,7 +291,7 @@ def test_mme_of_lavin_goes_through_the_benchmark_too(tmp_path: Path) -> None:
             if not picture.exists():
                 picture.parent.mkdir(exist_ok=True)
                 picture.write_bytes(b"\xff\xd8\xff\xd9")
-    benchmark = Mme(tmp_path, MmeSettings())
+    benchmark = Mme(tmp_path, BriefSettings())
     rows = []
     for item in benchmark.items():
         answer = answers[item.data["task"], item.data["image"], item.data["question"]]
@@ -320,7 +320,7 @@ def mme_folder(folder: Path) -> Path:
 
 
 def test_mme_from_files_to_scores(tmp_path: Path) -> None:
-    benchmark = Mme(mme_folder(tmp_path), MmeSettings())
+    benchmark = Mme(mme_folder(tmp_path), BriefSettings())
 
     def says(text: str) -> str:
         return "perhaps\tso\n" if "Is b No" in text else "Yes" if "Yes?" in text else "no, it\nis not"
@@ -338,18 +338,18 @@ def test_mme_from_files_to_scores(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_mme_without_its_second_question_counts_in_the_accuracy_alone(tmp_path: Path) -> None:
-    benchmark = Mme(mme_folder(tmp_path), MmeSettings())
+    benchmark = Mme(mme_folder(tmp_path), BriefSettings())
     rows, _, _ = run(benchmark, lambda text: "Yes" if "Yes?" in text else "No", tmp_path / "run")
     assert benchmark.scores(rows[:3]) == {"existence": 200}
     assert benchmark.scores(rows[2:3]) == {"existence": 100}
 
 
 def test_mme_judges_anything(tmp_path: Path) -> None:
-    judges_anything(Mme(mme_folder(tmp_path), MmeSettings()))
+    judges_anything(Mme(mme_folder(tmp_path), BriefSettings()))
 
 
 def test_mme_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
-    benchmark = Mme(mme_folder(tmp_path), MmeSettings())
+    benchmark = Mme(mme_folder(tmp_path), BriefSettings())
     cut(tmp_path / "scene" / "images" / "b.jpg")
     with pytest.raises(ValueError, match="b.jpg' is damaged or cut off.*; expected"):
         benchmark.items()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from janusflow.evaluation.benchmarks.pope import brief_question
+from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, by_part, over
@@ -25,17 +24,6 @@ def prepared(answer: str) -> str:
     return answer.strip().rstrip(".").strip().lower()
 
 
-@dataclass(frozen=True)
-class GqaSettings:
-    """Options of GQA.
-
-    Attributes:
-        prompt: see `pope.brief_question`.
-    """
-
-    prompt: Literal["wrapper", "plain"] = "wrapper"
-
-
 class Gqa(Questions):
     """GQA over a folder with `testdev_balanced_questions.json` and its pictures in `images/`.
 
@@ -45,7 +33,7 @@ class Gqa(Questions):
     name = "gqa"
     title = "GQA test-dev"
     official_items = 12578
-    Settings = GqaSettings
+    Settings = BriefSettings
     main = "accuracy"
     published: ClassVar = {
         "JanusFlow 384 (paper)": {"accuracy": 60.3},
@@ -56,7 +44,7 @@ class Gqa(Questions):
         f"{FILE} from questions1.2.zip, with the pictures of images.zip in images/ (both from GQA's page at "
         "cs.stanford.edu)"
     )
-    settings: GqaSettings
+    settings: BriefSettings
 
     def items(self) -> list[Item]:
         folder = self.open_folder()

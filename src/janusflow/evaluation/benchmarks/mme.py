@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from janusflow.evaluation.benchmarks.pope import brief_question
+from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
@@ -117,17 +117,6 @@ def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
 # --- the benchmark --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class MmeSettings:
-    """Options of MME.
-
-    Attributes:
-        prompt: see `pope.brief_question`; the questions themselves end in "Please answer yes or no."
-    """
-
-    prompt: Literal["wrapper", "plain"] = "wrapper"
-
-
 class Mme(Questions):
     """MME over a folder with the fourteen lists of `eval_tool/Your_Results/` and the release's pictures.
 
@@ -138,7 +127,7 @@ class Mme(Questions):
     name = "mme"
     title = "MME"
     official_items = 2374
-    Settings = MmeSettings
+    Settings = BriefSettings
     main = "perception"
     whole_groups = True
     published: ClassVar = {
@@ -152,7 +141,7 @@ class Mme(Questions):
         "BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation) and the pictures of "
         "MME_Benchmark_release_version.zip, which its authors send, as TASK/NAME or TASK/images/NAME"
     )
-    settings: MmeSettings
+    settings: BriefSettings
 
     def items(self) -> list[Item]:
         folder = self.open_folder()

@@ -144,15 +144,24 @@ def brief_question(question: str, prompt: str) -> tuple[str, str | None]:
 
 
 @dataclass(frozen=True)
-class PopeSettings:
-    """Options of POPE.
+class BriefSettings:
+    """Options of a benchmark whose questions are answered in a word.
 
     Attributes:
         prompt: see `brief_question`.
-        pictures: which sets: the paper's over "coco", or the repository's over "aokvqa" or "gqa".
     """
 
     prompt: Literal["wrapper", "plain"] = "wrapper"
+
+
+@dataclass(frozen=True)
+class PopeSettings(BriefSettings):
+    """Options of POPE.
+
+    Attributes:
+        pictures: which sets: the paper's over "coco", or the repository's over "aokvqa" or "gqa".
+    """
+
     pictures: Literal["coco", "aokvqa", "gqa"] = "coco"
 
 

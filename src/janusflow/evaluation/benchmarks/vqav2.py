@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from janusflow.evaluation.benchmarks.pope import brief_question
+from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
 from janusflow.evaluation.sample import Sample, by_part
@@ -89,16 +89,14 @@ def _plain(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class VqaV2Settings:
+class VqaV2Settings(BriefSettings):
     """Options of VQAv2.
 
     Attributes:
-        prompt: see `pope.brief_question`.
         split: "val" has answers; those of "test" and "test-dev" are with EvalAI, which scores the file that is written.
         prepare: whether the model's answers are normalised before they are scored and written.
     """
 
-    prompt: Literal["wrapper", "plain"] = "wrapper"
     split: Literal["val", "test", "test-dev"] = "val"
     prepare: bool = True
 
