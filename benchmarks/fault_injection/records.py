@@ -17,6 +17,7 @@ from fault_injection.checkpoints import ROOT, digest, drawing
 from janusflow.data import prepare as preparing
 from janusflow.data.sources import file_config, kind_of
 from janusflow.evaluation.run.recipes import load_request
+from janusflow.interop.torchumm_config import read_umm
 from janusflow.processing.images import load_image
 from janusflow.training.config import load_config
 
@@ -62,7 +63,7 @@ def write_recipe(folder: Path) -> None:
 def use_recipes(folder: Path, _out: Path) -> Any:
     """The settings of all recipes."""
     trained = [repr(load_config(folder / f"{name}.yaml")) for name in ("paper", "finetune")]
-    requests = [load_request(folder / f"{name}.yaml") for name in ("eval", "umm")]
+    requests = [load_request(folder / f"{name}.yaml", foreign=read_umm) for name in ("eval", "umm")]
     for request in requests:
         request.open()
     return [*trained, *map(repr, requests)]

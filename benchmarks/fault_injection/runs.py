@@ -21,8 +21,8 @@ from janusflow.data import prepare as preparing
 from janusflow.data import reflow as reflowing
 from janusflow.data.sources import file_config
 from janusflow.evaluation.judges.endpoint import EndpointJudge, EndpointOptions
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.training.config import read_config
 from janusflow.training.trainer import train
 

@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -26,6 +26,7 @@ TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
 NAME_LENGTH = 100  # characters of a file's name in its temporary one: names have at most 255 bytes
 _OPEN: set[str] = set()  # temporary names of this process that are in use
 
+ESCAPED = "backslashreplace"  # how text is written that UTF-8 cannot hold, such as half of a pair of surrogates
 LARGEST_YAML = 256 * 2**10  # bytes of a YAML file, which Python reads slowly
 MOST_VALUES = 100_000  # of a YAML file
 DEEPEST = 50  # levels of a YAML file
@@ -144,10 +145,32 @@ def checked(kind: type[T], value: Any, source: str | Path) -> T:
         raise ValueError(f"{source} is damaged: {error or 'it is nested too deeply'}") from error
 
 
+def misfit(value: Any, kinds: Mapping[str, Any], *, optional: Collection[str] = ()) -> str:
+    """What is wrong with a mapping of JSON: the first field that is missing or has another type; "" for nothing.
+
+    Pydantic cannot check these: it refuses texts that contain half of a pair of surrogates, as models' answers may.
+
+    Args:
+        value: of any type.
+        kinds: the type, or types, of each field; other fields may have any.
+        optional: fields that may be missing.
+    """
+    if not isinstance(value, dict):
+        return "it is not a mapping"
+    for name, kind in kinds.items():
+        if name not in value:
+            if name not in optional:
+                return f"{name} is missing"
+        elif not isinstance(value[name], kind) or (kind is int and isinstance(value[name], bool)):
+            return f"{name} is {value[name]!r:.80}"
+    return ""
+
+
 def write_text(file: Path, text: str) -> None:
-    """Write a text next to its place, and move it there."""
+    """Write a text next to its place, and move it there; make its folder, and escape what UTF-8 cannot hold."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(file) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
         beside.replace(file)
 
 

@@ -20,7 +20,6 @@ MOVED = {
     "evaluation.endpoint_judge": "evaluation.judges.endpoint",
     "evaluation.lmms": "interop.lmms",
     "evaluation.recipes": "evaluation.run.recipes",
-    "evaluation.request": "evaluation.run.request",
     "generation": "engine.generation",
     "hub": "checkpoint.hub",
     "images": "processing.images",

@@ -13,8 +13,8 @@ import pytest
 from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark, plugin_code, summaries
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.reports.test_compare import Says
 
 PLUGIN = """

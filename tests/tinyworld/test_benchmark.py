@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from janusflow.evaluation.protocol import Item, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
 from janusflow.evaluation.run.command import _for_sweep
 from janusflow.evaluation.run.command import run as command
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.tinyworld import benchmark as world
 from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.benchmark import TURNS, TinyWorld, WorldSettings, yes_f1

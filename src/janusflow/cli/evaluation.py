@@ -1,4 +1,4 @@
-"""The commands that measure: `janusflow eval BENCHMARK` and `janusflow eval compare`."""
+"""The commands that evaluate: `janusflow eval BENCHMARK` and `janusflow eval compare`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MeasureCommand(SuggestingCommand):
         try:
             return super().parse_args(ctx, args)
         except NoSuchOption as error:  # perhaps an argument of generate or ask, by other software's name too
-            from janusflow.evaluation.run.request import OPTIONS, SHORT
+            from janusflow.evaluation.request import OPTIONS, SHORT
 
             name = error.option_name.lstrip("-").replace("-", "_")
             near = [name] if name in SHORT else nearest(name, OPTIONS)
@@ -79,8 +79,8 @@ def evaluate(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run; the same one continues it.")] = None,
     mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
-    limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts alike.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Items drawn or answered together; 16 by default.")] = None,
+    limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts equally.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Items made together; 16 by default.")] = None,
     settings: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; repeatable.")
     ] = None,
@@ -125,6 +125,7 @@ def evaluate(
       janusflow eval compare runs/before runs/after --out comparison
     """
     from janusflow.evaluation.run.command import listing, run
+    from janusflow.interop.torchumm_config import read_umm
 
     if listed:
         print(listing())
@@ -149,6 +150,7 @@ def evaluate(
             sweep=sweep or [],
             workers=workers,
             ray=ray,
+            foreign=read_umm,
         )
     )
 

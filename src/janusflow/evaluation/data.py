@@ -1,23 +1,20 @@
 """Files of the understanding benchmarks: JSON, TSV and parquet, and the pictures that they name or hold.
 
-Whatever is missing or damaged is told in one sentence: the file, what is wrong, and where it comes from.
+An error about a missing or damaged file is one sentence: the file, what is wrong, and where it comes from.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from janusflow.evaluation.protocol import Benchmark, Item
-from janusflow.evaluation.run.records import ESCAPED
+from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.extras import require
-from janusflow.files import loads, temporary_path
+from janusflow.files import loads
 from janusflow.processing.images import load_image
 
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
@@ -29,8 +26,8 @@ class DataFolder:
 
     Args:
         path: of the folder.
-        source: what is expected in it, and where that comes from; ends every message.
-        unchecked: whether `picture` and `held_picture` leave it to `check` to look at the pictures.
+        source: what is expected in it, and where that comes from; every error ends with it.
+        unchecked: whether `picture` and `held_picture` leave looking at the pictures to `check`.
 
     Attributes:
         read: the files that were read, without the pictures.
@@ -99,7 +96,7 @@ class DataFolder:
                 for number, row in enumerate(rows, start=1):
                     if None in row or None in row.values():
                         raise self.refusal(
-                            file, f"is damaged: row {number} has not {len(rows.fieldnames or ())} columns"
+                            file, f"is damaged: row {number} does not have {len(rows.fieldnames or ())} columns"
                         )
                     yield number, row
         except (UnicodeDecodeError, csv.Error) as error:
@@ -163,21 +160,20 @@ class DataFolder:
             where: which picture of which file, for the message.
 
         Raises:
-            ValueError: if it is cut off or no picture; not if pictures are left unchecked.
+            ValueError: if it is cut off or not a picture; not if pictures are left unchecked.
         """
-        if self.unchecked:
-            with suppress(binascii.Error, ValueError):
-                return base64.b64decode(content, validate=True) if isinstance(content, str) else content
-            return b""
         try:
             found = base64.b64decode(content, validate=True) if isinstance(content, str) else content
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:
+            if self.unchecked:
+                return b""
             raise ValueError(f"{where} is not base64 ({error}); expected {self.source}") from error
-        self.check_held(found, where)
+        if not self.unchecked:
+            self.check_held(found, where)
         return found
 
     def check_held(self, picture: bytes, where: str) -> None:
-        """Refuse bytes that are no whole picture.
+        """Refuse bytes that are not a whole picture.
 
         Raises:
             ValueError: naming `where`.
@@ -197,6 +193,12 @@ class Questions(Benchmark):
 
     draws = False
     _folder: DataFolder | None = None
+
+    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+        """The means of the samples; a subclass defines `samples`, or other scores."""
+        if type(self).samples is Benchmark.samples:
+            raise NotImplementedError(f"{type(self).__name__} defines neither scores nor samples")
+        return {name: sample.whole * mean(sample.values) for name, sample in self.samples(rows).items()}
 
     def open_folder(self) -> DataFolder:
         """The folder that `items` reads.
@@ -230,16 +232,22 @@ class Questions(Benchmark):
 
 
 def _looks_whole(start: bytes, end: bytes) -> bool:
-    """Whether a JPEG or PNG ends as such; of other files nothing is known, they must be decoded."""
+    """Whether a JPEG or PNG ends as such; other files must be decoded."""
     return start in ENDS and end.endswith(ENDS[start])
 
 
-def write_text(file: Path, text: str) -> None:
-    """Writes a file next to its place and then moves it there; what UTF-8 cannot hold is escaped."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_path(file) as beside:
-        beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
-        beside.replace(file)
+def find_file(benchmark: Benchmark, *names: str) -> Path:
+    """The first of these files that is in a benchmark's folder.
+
+    Raises:
+        ValueError: if there is no folder, or none of them in it.
+    """
+    if benchmark.data is None:
+        raise ValueError(f"{benchmark.title} needs a folder with its files: {benchmark.source}")
+    file = next((file for name in names if (file := benchmark.data / name).is_file()), None)
+    if file is None:
+        raise ValueError(f"{benchmark.data} has no {names[0]}; expected {benchmark.source}")
+    return file
 
 
 def read_text(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a benchmark is: items to draw or to answer, a verdict on each output, and scores from all verdicts.
+"""What a benchmark is: items to generate or to answer, a verdict on each output, and scores from all verdicts.
 
 A benchmark is one file of `benchmarks/` with a subclass of `Benchmark`, named in `evaluation/registry.py`. It knows its
 data and its rules; generating, asking, resuming and sharding are in `evaluation/run/`, reporting
@@ -13,35 +13,29 @@ from dataclasses import dataclass, field
 from inspect import signature
 from mimetypes import guess_type
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from PIL import Image
 
+from janusflow.evaluation.judges.judge import NotJudgedError as NotJudgedError
+from janusflow.evaluation.judges.judged import Judged
 from janusflow.evaluation.sample import Sample, over
-from janusflow.offline import cached_if_unreachable
 from janusflow.processing.images import ImageSource
 
-if TYPE_CHECKING:
-    from janusflow.evaluation.judges.judges import Judge
-
-Output = Image.Image | str  # a drawn picture, or an answer
-
-
-class NotJudgedError(ValueError):
-    """A judge could not be asked or gave no verdict; the item counts as not judged and is tried again next time."""
+Output = Image.Image | str  # a generated picture, or an answer
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to do: a picture to draw, or a question to answer.
+    """One thing to do: a picture to generate, or a question to answer.
 
     Attributes:
         key: unique and of characters that a file's name may have ("/" makes folders); names the output.
-        prompt: what is drawn, or asked.
-        images: to look at, in the order of the question; paths or pictures.
-        seed: of the noise of a picture to draw.
+        prompt: what is generated, or asked.
+        images: of the question, in its order; paths or pictures.
+        seed: of the noise of a picture to generate.
         group: items of one group (the pictures of a prompt, both questions of an MME picture) stay together when the
-            bootstrap draws; "" for an item of its own.
+            bootstrap samples; "" for an item of its own.
         system: system prompt of a question; None for the model's own.
         data: what the verdict needs, as JSON; it is not shown to the model.
     """
@@ -62,7 +56,7 @@ class Row:
     Attributes:
         item: what was done.
         output: the answer, or the picture's path under the run's folder.
-        verdict: what the judge said, as JSON: "score" (a number, the more the better), and whatever explains it.
+        verdict: of the judge, as JSON: "score" (a number, the higher the better), and what explains it.
     """
 
     item: Item
@@ -80,7 +74,7 @@ class NoSettings:
     """Of a benchmark that has none."""
 
 
-class Benchmark(ABC):
+class Benchmark(Judged, ABC):
     """A benchmark over data on disk.
 
     Args:
@@ -90,26 +84,27 @@ class Benchmark(ABC):
     Attributes:
         name: on the command line.
         title: in reports.
-        draws: whether its items are pictures to draw; else they are questions.
-        asks: whether some are questions beside pictures to draw.
+        draws: whether its items are pictures to generate; otherwise they are questions.
+        asks: whether some are questions and others pictures to generate.
         Settings: a frozen dataclass of its options (`--set key=value`), every field with a default.
         judged_by: what kind of model `Settings.judge` must name; "" where none is needed.
-        judging: names of settings that shape verdicts alone: a run may be judged anew with others. The outputs stay.
+        judging: names of settings that only affect verdicts: with others a run keeps its outputs and is judged again.
         judging_models: names of settings that are transformers models, as folders or names on the hub; "" is none.
         main: name of the score that is quoted.
-        published: scores that others report, by model, with the names of `scores` (another name where nobody knows
-            how it was reckoned); the paper's first.
+        published: scores that others report, by model, with the names of `scores` (another name where it is
+            not known how it was computed); the paper's first.
         source: where its data comes from and what files are expected, for messages.
-        bootstrap: whether intervals are drawn from resampled items (not for distances between whole sets).
-        lower_is_better: whether this holds for `main`.
-        defaults: decoding arguments that are used unless others are told.
+        bootstrap: whether intervals come from resampled items (not for distances between whole sets).
+        lower_is_better: whether a lower value of `main` is better.
+        defaults: decoding arguments that are used unless others are given.
         official_items: how many items the whole official set has; 0 where that is not known, or depends on settings.
-        caveat: what a reader must know of the figures beside which a report puts its own.
-        swept: name of the score that a sweep over options of drawing shows; "" for `main`.
-        for_sweeps: settings of such a sweep, where the user gives none: what does not depend on drawing is left out.
+        caveat: what a reader must know before comparing a report with published figures.
+        swept: name of the score that a sweep over options of generating shows; "" for `main`.
+        for_sweeps: settings of such a sweep, where the user gives none: they leave out what does not depend on
+            generating.
         whole_groups: whether `--limit` keeps the items of a group together.
         threads: how many verdicts are asked for at once.
-        limited: whether only some items are chosen; `items` then leaves it to `check_items` to look for their pictures.
+        limited: whether only some items are chosen; `items` then leaves looking for their pictures to `check_items`.
         out: folder of the run; set before anything is made, judged or scored.
     """
 
@@ -118,9 +113,7 @@ class Benchmark(ABC):
     draws: ClassVar[bool]
     asks: ClassVar[bool] = False
     Settings: ClassVar[type] = NoSettings
-    judged_by: ClassVar[str] = ""
     judging: ClassVar[tuple[str, ...]] = ("judge", "threads", "device")
-    judging_models: ClassVar[tuple[str, ...]] = ()
     main: ClassVar[str] = "overall"
     published: ClassVar[Mapping[str, Mapping[str, float]]] = {}
     source: ClassVar[str] = ""
@@ -132,13 +125,13 @@ class Benchmark(ABC):
     swept: ClassVar[str] = ""
     for_sweeps: ClassVar[Mapping[str, Any]] = {}
     whole_groups: ClassVar[bool] = False
-    threads: int = 1
+    threads: int
     limited: bool = False
     out: Path
-    _judge: Judge | None = None
 
     def __init__(self, data: Path | None, settings: Any) -> None:
         self.data, self.settings = data, settings
+        self.threads = getattr(settings, "threads", 1)
 
     @abstractmethod
     def items(self) -> list[Item]:
@@ -157,7 +150,7 @@ class Benchmark(ABC):
         return [file for file in self._under_data() if not is_picture(file)]
 
     def pictures(self) -> list[Path]:
-        """The pictures that were found beside them, for one hash over all of them.
+        """The pictures that were found next to them, for one hash over all of them.
 
         By default those under `self.data`, if `files` is the default too.
         """
@@ -193,7 +186,7 @@ class Benchmark(ABC):
         return item.key.rpartition("/")[0]
 
     def parts_of(self, score: str) -> tuple[str, ...]:
-        """The parts without which there is no such score; by default any items suffice."""
+        """The parts that this score needs; by default any items suffice."""
         return ()
 
     def check_items(self, items: Sequence[Item]) -> None:
@@ -207,7 +200,7 @@ class Benchmark(ABC):
                 raise ValueError(f"{file} does not exist; expected {self.source}")
 
     def drawn(self, item: Item) -> bool:
-        """Whether this item is a picture to draw; a benchmark with both kinds decides by item."""
+        """Whether this item is a picture to generate; a benchmark with both kinds decides by item."""
         return self.draws
 
     def place(self, item: Item) -> str:
@@ -215,15 +208,15 @@ class Benchmark(ABC):
         return f"images/{item.key}.png"
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
-        """Draws or answers several items in one batch.
+        """Generate or answer several items in one batch.
 
         Args:
             model: a `JanusFlow` or `Janus` pipeline.
-            items: some of `items()`, all to draw or all to answer.
+            items: some of `items()`, all to generate or all to answer.
             options: arguments of `model.generate`, or decoding arguments of `model.chat_batch`.
 
         Raises:
-            ValueError: for an option that this model does not draw with.
+            ValueError: for an option that this model does not generate with.
         """
         if self.drawn(items[0]):
             unknown = set(options) - set(known := signature(model.generate).parameters)
@@ -239,76 +232,6 @@ class Benchmark(ABC):
             return list(drawn)
         return list(model.chat_batch([conversation(model, item) for item in items], **options))
 
-    @property
-    def judge_model(self) -> Judge:
-        """The model that `Settings.judge` names, opened when it is first asked; replies are kept in `self.out`.
-
-        Any object with `Judge`'s method may be assigned. Replies never hold a model's thoughts.
-        """
-        from janusflow.evaluation.judges.judges import open_judge
-
-        if self._judge is None:
-            self.check_judge()
-            self.judge_model = open_judge(self.settings.judge, cache=self.out / "replies")
-        assert self._judge is not None
-        return self._judge
-
-    @judge_model.setter
-    def judge_model(self, judge: Judge) -> None:
-        from janusflow.evaluation.judges.judges import WithoutThoughts
-
-        self._judge = WithoutThoughts(judge)
-
-    def no_verdict(self, reply: str, tries: int) -> NotJudgedError:
-        """The error for a judge whose replies could not be read.
-
-        Args:
-            reply: the last of them.
-            tries: how many there were.
-        """
-        name = self.judge_model.name
-        if not reply.strip():
-            return NotJudgedError(
-                f"judge {name} said nothing in {tries} tries: its reply is empty, or is cut off before its thoughts "
-                "end; give it more tokens with --set judge=...?max_tokens=4096"
-            )
-        return NotJudgedError(f"judge {name} gave no score in {tries} tries, in the end {reply[:200]!r}")
-
-    def check_judge(self) -> None:
-        """Refuses to begin what nobody could judge.
-
-        Raises:
-            ValueError: if a model is needed and none is named.
-        """
-        if self.judged_by and not self.settings.judge:
-            raise ValueError(f"{self.title} needs {self.judged_by}; name one with --set judge=...")
-
-    def check_models(self) -> None:
-        """Refuses to draw, perhaps for hours, what a model that cannot be opened should judge afterwards.
-
-        Weights are not read or fetched.
-
-        Raises:
-            ValueError: naming the setting.
-        """
-        from transformers import AutoConfig
-
-        if getattr(self.settings, "judge", ""):
-            _ = self.judge_model  # opened, without its weights
-        for setting in self.judging_models:
-            name = getattr(self.settings, setting)
-            if not name:
-                continue
-            why = ""
-            try:
-                with cached_if_unreachable(name) as why:
-                    AutoConfig.from_pretrained(name)
-            except (OSError, ValueError, KeyError) as error:
-                raise ValueError(
-                    f"{setting} {name!r}, which judges {self.title}, cannot be opened{why and f' ({why})'}; give its "
-                    f"folder with --set {setting}=FOLDER, or only generate, with --mode generate"
-                ) from error
-
     @abstractmethod
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         """The verdict on one output: JSON with "score"; answers of any kind get one.
@@ -322,7 +245,7 @@ class Benchmark(ABC):
         """All scores by name, `main` among them if the rows suffice for it.
 
         Args:
-            rows: judged items; in the bootstrap some stand there several times and others not at all.
+            rows: judged items; in the bootstrap some occur several times and others not at all.
         """
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
@@ -338,7 +261,7 @@ class Benchmark(ABC):
         return {self.main: over(rows, whole=whole if whole in (1, 100) else 0)}
 
     def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Further scores by name, without intervals: distances between whole sets, reckoned once."""
+        """Further scores by name, without intervals: distances between whole sets, computed once."""
         return {}
 
     def intervals_of_all(self, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
@@ -346,7 +269,7 @@ class Benchmark(ABC):
         return {}
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """Writes the outputs under `self.out` in the layout that the official scorer reads, beside what is there.
+        """Write the outputs under `self.out` in the layout that the official scorer reads.
 
         Args:
             rows: all that is made, in every mode; their verdicts are empty.
@@ -354,7 +277,7 @@ class Benchmark(ABC):
         return
 
     def write_judged(self, rows: Sequence[Row]) -> None:
-        """Writes what the official scorer reads and what takes verdicts; after judging alone.
+        """Write what the official scorer reads and what needs verdicts; only after judging.
 
         Args:
             rows: judged items.

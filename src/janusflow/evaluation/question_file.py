@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusflow.evaluation.data import DataFolder
+from janusflow.evaluation.data import DataFolder, read_text
 from janusflow.evaluation.protocol import Item
 from janusflow.processing.images import ImageSource
 from janusflow.processing.messages import flatten
@@ -79,10 +79,7 @@ class QuestionFile:
     def _records(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         """Records with where they stand, for messages, and their number from 1."""
         self.folder.read.append(self.file)
-        try:
-            text = self.file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.file} is not UTF-8 text ({error})") from error
+        text = read_text(self.file)
         unit, found = "record", self._whole(text)
         if found is None:
             unit, found = "line", self._lines(text)

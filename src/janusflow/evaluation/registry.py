@@ -79,7 +79,7 @@ def plugins() -> dict[str, EntryPoint]:
 
 
 def plugin_code(benchmark: Benchmark) -> str:
-    """A digest of the file that holds a plug-in: its verdicts are out of date when its rules have changed.
+    """A digest of a plug-in's file: its verdicts are out of date when its rules have changed.
 
     Returns:
         "" for a benchmark of the package.
@@ -110,11 +110,11 @@ def _checked(found: Any, name: str) -> type[Benchmark]:
     """A plug-in's class, if it can be used.
 
     Raises:
-        ValueError: naming what it lacks.
+        ValueError: naming what it does not define.
     """
     if not isinstance(found, type) or not issubclass(found, Benchmark):
         raise ValueError(f"{name} is not a benchmark; expected a subclass of janusflow.evaluation.protocol.Benchmark")
-    lacking = [*sorted(getattr(found, "__abstractmethods__", ())), *(x for x in REQUIRED if not hasattr(found, x))]
-    if lacking:
-        raise ValueError(f"benchmark {name} does not define {', '.join(lacking)}; see docs/evaluation.md")
+    missing = [*sorted(getattr(found, "__abstractmethods__", ())), *(x for x in REQUIRED if not hasattr(found, x))]
+    if missing:
+        raise ValueError(f"benchmark {name} does not define {', '.join(missing)}; see docs/evaluation.md")
     return found

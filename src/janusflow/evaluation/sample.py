@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,3 +48,26 @@ def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, wh
     rows = list(rows)
     values = [row.score if value is None else float(value(row)) for row in rows]
     return Sample(values, [row.item.group or row.item.key for row in rows], whole)
+
+
+def by_part(
+    rows: Iterable[Row],
+    parts: Callable[[Row], Iterable[str]],
+    *,
+    whole: float = 100,
+    first: Sequence[str] = ("overall",),
+) -> dict[str, Sample]:
+    """A sample of scores for each part of a benchmark.
+
+    Args:
+        rows: judged items.
+        parts: names of the parts that a row belongs to.
+        whole: see `Sample`.
+        first: names that come first, in this order; the others follow sorted.
+    """
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        for part in dict.fromkeys(parts(row)):
+            found[part].append(row)
+    names = [*(name for name in first if name in found), *sorted(found.keys() - set(first))]
+    return {name: over(found[name], whole=whole) for name in names}

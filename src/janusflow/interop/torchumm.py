@@ -6,7 +6,7 @@ or, for a program that is not to be changed, `janusflow.interop.torchumm.install
 TorchUMM itself is installed, `register()` puts these backbones into it.
 
 What differs: `run_many` runs requests of one kind as one batch, with the results of one after the other; all pictures
-of a question are read, not the first alone; noise comes from a generator of the pipeline, not from torch's global one.
+of a question are read, not only the first; noise comes from a generator of the pipeline, not from torch's global one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class InferenceRequest:
 
     Attributes:
         backbone: the pipeline's.
-        task: "generation" or "understanding"; "editing" exists and is answered with an error.
-        prompt: what to paint, or the question; without one, a picture is described.
+        task: "generation" or "understanding"; "editing" always raises an error.
+        prompt: of the picture to generate, or the question; without one, a picture is described.
         images: paths of the pictures that are asked about.
         videos: none; no model of the family reads them.
-        params: keys of `generation_cfg` or `understanding_cfg`, for this request alone.
+        params: keys of `generation_cfg` or `understanding_cfg`, only for this request.
         metadata: the caller's own.
         output_path: where pictures are saved; several get _0, _1, ... before the suffix.
     """
@@ -49,7 +49,7 @@ class InferenceRequest:
     output_path: str | None = None
 
     def to_batch(self) -> dict[str, Any]:
-        """What is asked, without how: prompt, images, videos, and metadata if there are any."""
+        """The request without its settings: prompt, images, videos, and metadata if there are any."""
         asked = {name: getattr(self, name) for name in ("prompt", "images", "videos")}
         return {**asked, "metadata": self.metadata} if self.metadata else asked
 
@@ -74,7 +74,7 @@ class InferencePipeline:
         self.backbone.load(self.backbone_cfg)
 
     def run(self, payload: InferenceRequest | Mapping[str, Any]) -> dict[str, Any]:
-        """Answers one request.
+        """Answer one request.
 
         Args:
             payload: an `InferenceRequest`, or a mapping with its fields.
@@ -114,7 +114,7 @@ class InferencePipeline:
         return request
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Release the model."""
         self.backbone.close()
 
     def __enter__(self) -> InferencePipeline:
@@ -142,7 +142,7 @@ def normalize_request(payload: InferenceRequest | Mapping[str, Any]) -> Inferenc
 
 
 def validate_request(request: InferenceRequest) -> None:
-    """Refuses a malformed request.
+    """Check a request.
 
     Raises:
         ValueError: for an unknown task, no backbone, or a task without what it needs.
@@ -174,10 +174,10 @@ def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[l
 
 
 def install() -> bool:
-    """Makes `umm.inference.pipeline` and `umm.inference.multimodal_inputs` importable where TorchUMM is not installed.
+    """Make `umm.inference.pipeline` and `umm.inference.multimodal_inputs` importable where TorchUMM is not installed.
 
     Returns:
-        whether they lead here; False if there is a `umm` already, which stays as it is.
+        whether they lead here; False if a `umm` exists already, which is not changed.
     """
     present = sys.modules.get("umm")
     if present is not None:
@@ -205,7 +205,7 @@ def install() -> bool:
 
 
 def register() -> list[str]:
-    """Puts our backbones into an installed TorchUMM, in the place of its own of the same names.
+    """Register our backbones with an installed TorchUMM, in place of its own of the same names.
 
     Returns:
         their names.

@@ -62,9 +62,9 @@ class Backbone:
         Raises:
             ValueError: if the model cannot be opened or is not of the backbone's family.
         """
-        cfg = _told(cfg)
-        self.generation_cfg.update(_told(cfg.get("generation_cfg", {})))
-        self.understanding_cfg.update(_told(cfg.get("understanding_cfg", {})))
+        cfg = _given(cfg)
+        self.generation_cfg.update(_given(cfg.get("generation_cfg", {})))
+        self.understanding_cfg.update(_given(cfg.get("understanding_cfg", {})))
         self.generator.manual_seed(int(cfg.get("seed", 42)))
         dtype = str(cfg.get("torch_dtype", "bfloat16")).lower().removeprefix("torch.")
         options: dict[str, Any] = {"dtype": DTYPES.get(dtype, dtype), "device": cfg.get("device", "auto")}
@@ -85,13 +85,13 @@ class Backbone:
     def generate_many(
         self, wanted: Sequence[tuple[str | None, str | None]], generation_cfg: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Pictures of several prompts in one batch, with the noise that one after the other would have drawn.
+        """Pictures of several prompts in one batch, with the same noise as one after the other.
 
         Args:
             wanted: (prompt, output path) of each.
             generation_cfg: of all of them.
         """
-        config = {**self.generation_cfg, **_told(generation_cfg)}
+        config = {**self.generation_cfg, **_given(generation_cfg)}
         for prompt, _ in wanted:
             if not isinstance(prompt, str) or not prompt:
                 raise ValueError("`prompt` is required for task `generation`.")
@@ -99,7 +99,7 @@ class Backbone:
         if not 1 <= size <= LARGEST_SIZE:
             raise ValueError(f"img_size is {size}; allowed are 1 to {LARGEST_SIZE}")
         prompts = [str(prompt) for prompt, _ in wanted]
-        pictures = self._paint(prompts, each, config)
+        pictures = self._generate(prompts, each, config)
         resized = [picture.resize((size, size), Image.Resampling.LANCZOS) for picture in pictures]
         results = []
         for number, (_, path) in enumerate(wanted):
@@ -107,7 +107,7 @@ class Backbone:
             results.append({"image": own[0], "images": own, "saved_paths": _save(own, path)})
         return results
 
-    def _paint(self, prompts: list[str], each: int, config: Mapping[str, Any]) -> list[Image.Image]:
+    def _generate(self, prompts: list[str], each: int, config: Mapping[str, Any]) -> list[Image.Image]:
         model, count = self._loaded(), len(prompts) * each
         options: dict[str, Any] = {
             "num_images_per_prompt": each,
@@ -123,11 +123,11 @@ class Backbone:
             shape = (each, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
             noises = [standard_normal(shape, self._seeded(config)) for _ in prompts]
             options.update(latents=torch.cat(noises), num_inference_steps=int(config["num_inference_steps"]))
-        painted: list[Image.Image] = model.generate(prompts, **options)
-        return painted
+        pictures: list[Image.Image] = model.generate(prompts, **options)
+        return pictures
 
     def _seeded(self, config: Mapping[str, Any]) -> torch.Generator:
-        """The backbone's generator; a request with a seed sets it anew, as if it ran alone."""
+        """The backbone's generator; a request with a seed sets it again, as if it were the only one."""
         return self.generator.manual_seed(int(config["seed"])) if "seed" in config else self.generator
 
     def _chance(self, config: Mapping[str, Any], count: int) -> list[int]:
@@ -169,7 +169,7 @@ class Backbone:
             paths = [str(Path(path).expanduser()) for path in images]
             content = model.processor.question(prompt or "Describe the image.", len(paths))
             talks.append([{"role": "user", "content": content, "images": paths}])
-        config = {**self.understanding_cfg, **_told(understanding_cfg)}
+        config = {**self.understanding_cfg, **_given(understanding_cfg)}
         options = decoding(config)
         if options.get("do_sample"):
             answers = [model.chat_batch([t], **{**options, "seed": self._chance(config, 1)[0]})[0] for t in talks]
@@ -187,7 +187,7 @@ class Backbone:
         raise NotImplementedError(f"{self.name} does not edit pictures; its released weights were not trained for it.")
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Release the model."""
         self.model = None
 
     def _loaded(self) -> Pipeline:
@@ -197,17 +197,17 @@ class Backbone:
         return self.model
 
 
-def _told(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A None says nothing."""
+def _given(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping without the values that are None."""
     return {name: value for name, value in config.items() if value is not None}
 
 
 def decoding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers' `generate` would take of it: a None is not told, and temperature 0 is greedy."""
-    told = {name: config[name] for name in DECODING if config.get(name) is not None}
-    if told.get("do_sample") and told.get("temperature") == 0:
-        told["do_sample"] = False
-    return told if told.get("do_sample") else {k: v for k, v in told.items() if k not in SAMPLING}
+    """What transformers' `generate` would take of it: without None, and temperature 0 is greedy."""
+    given = {name: config[name] for name in DECODING if config.get(name) is not None}
+    if given.get("do_sample") and given.get("temperature") == 0:
+        given["do_sample"] = False
+    return given if given.get("do_sample") else {k: v for k, v in given.items() if k not in SAMPLING}
 
 
 def _save(pictures: Sequence[Image.Image], output_path: str | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 `${VAR}` is expanded from the environment (an unset one stays as it is); overrides `a.b=v` then set keys, v in YAML.
 The benchmark is named by `eval.benchmark`, else by a block of its name. Relative paths start at the repository's root:
-the folder above `configs` that the file lies in, or the current one. What nobody uses is warned about, each key once.
+the folder above `configs` that the file lies in, or the current one. Each key that is not used gives a warning.
 
 | in the file | here |
 | --- | --- |
@@ -10,8 +10,8 @@ the folder above `configs` that the file lies in, or the current one. What nobod
 | `inference.infer_config` (or in `dpg_bench`) | another file, whose `inference` is read first |
 | `inference.backbone` janus_flow, janus_pro, janus (= janus_pro) | `model`, if there is no model_path |
 | `inference.backbone_cfg.model_path`, `vae_path`, `torch_dtype` | `model`, `vae`, `dtype` |
-| `inference.backbone_cfg.seed` | setting `seed` of what is drawn; `seed` of sampled answers |
-| `generation_cfg.cfg_weight`, `num_inference_steps`, `temperature` | `guidance_scale` and the same, of what is drawn |
+| `inference.backbone_cfg.seed` | setting `seed` of generated pictures; `seed` of sampled answers |
+| `generation_cfg.cfg_weight`, `num_inference_steps`, `temperature` | `guidance_scale` and the same, of generating |
 | `generation_cfg.img_size` | `height` and `width`, of JanusFlow |
 | `generation_cfg.parallel_size` | `batch_size` (there: pictures made, of which one is kept) |
 | `understanding_cfg.max_new_tokens`, `do_sample`, `temperature`, `top_p`, ... | the same, of answers |
@@ -43,8 +43,8 @@ from typing import Any
 
 from janusflow.arguments import quoted, whole_number
 from janusflow.evaluation.registry import find_benchmark
-from janusflow.evaluation.run.request import MODES, EvalRequest
-from janusflow.evaluation.run.tree import Keys, read_tree
+from janusflow.evaluation.request import MODES, EvalRequest
+from janusflow.interop.torchumm_file import Keys, read_tree
 
 NAMES = {"dpg_bench": "dpg"} | {
     name: name for name in ("geneval", "wise", "uni_mmmu", "mme", "mmbench", "mmmu", "mmvet")
@@ -79,7 +79,7 @@ REASONS = {  # why a key is ignored, by its last part
 
 
 def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
-    """What a file of TorchUMM's asks for.
+    """The request in a file of TorchUMM's.
 
     Args:
         file: YAML or JSON.
@@ -90,10 +90,10 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     """
     name = _benchmark(file, read_tree(file, [one for one in overrides if "." in one.partition("=")[0]]))
     overrides = [one if "." in one.partition("=")[0] else f"{name}.{one}" for one in overrides]
-    told = read_tree(file, overrides)
-    block = Keys.of(told.get(name), name)
+    found = read_tree(file, overrides)
+    block = Keys.of(found.get(name), name)
     root = _root(file)
-    inference = _inference(told, block, root, overrides)
+    inference = _inference(found, block, root, overrides)
     ours, settings = NAMES[name], dict[str, Any]()
     kind: Any = find_benchmark(ours)
     mode = _mode(file, name, block)
@@ -130,7 +130,7 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     for key in [key for key in block.left if key in kind.Settings.__dataclass_fields__]:
         settings[key] = block.take(key)
     _drop_defaults(block)
-    strange = {key: told[key] for key in told if key not in (*NAMES, *FOREIGN, "eval", "inference", "benchmark")}
+    strange = {key: found[key] for key in found if key not in (*NAMES, *FOREIGN, "eval", "inference", "benchmark")}
     for place, value in {**block.unused(), **inference.unused(), **strange}.items():
         reason = REASONS.get(place.rpartition(".")[2], "nothing here uses it")
         warnings.warn(f"{file}: {place} ({quoted(value)}) is ignored: {reason}", stacklevel=2)
@@ -147,7 +147,7 @@ def _path(root: Path, value: Any) -> Path | None:
     if value in (None, ""):
         return None
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"{quoted(value)} stands where a path is expected")
+        raise ValueError(f"{quoted(value)} is given where a path is expected")
     return root / Path(value).expanduser()
 
 
@@ -168,21 +168,21 @@ def _text(file: Path, name: str, value: Any) -> str:
     return value
 
 
-# --- what every file says -------------------------------------------------------------------------------------------
+# --- what every file has ---------------------------------------------------------------------------------------------
 
 
-def _benchmark(file: Path, told: Mapping[str, Any]) -> str:
-    named = Keys.of(told.get("eval"), "eval").take("benchmark") or told.get("benchmark")
-    name = str(named or next((name for name in (*NAMES, *FOREIGN) if name in told), "")).strip().lower()
+def _benchmark(file: Path, found: Mapping[str, Any]) -> str:
+    named = Keys.of(found.get("eval"), "eval").take("benchmark") or found.get("benchmark")
+    name = str(named or next((name for name in (*NAMES, *FOREIGN) if name in found), "")).strip().lower()
     if name not in NAMES:
         asked = f"asks for {name}" if name else "names no benchmark in eval.benchmark"
         raise ValueError(f"{file} {asked}; of TorchUMM's benchmarks these can be run: {', '.join(NAMES)}")
     return name
 
 
-def _inference(told: Mapping[str, Any], block: Keys, root: Path, overrides: Sequence[str]) -> Keys:
+def _inference(found: Mapping[str, Any], block: Keys, root: Path, overrides: Sequence[str]) -> Keys:
     """The block `inference`, over that of the file that it may refer to."""
-    own = Keys.of(told.get("inference"), "inference")
+    own = Keys.of(found.get("inference"), "inference")
     other = _path(root, own.take("infer_config") or block.take("infer_config"))
     if other is not None:
         there = read_tree(other, [override for override in overrides if override.startswith("inference.")])
@@ -216,7 +216,7 @@ def _mode(file: Path, name: str, block: Keys) -> str:
 
 
 def _options(file: Path, inference: Keys, backbone: str, *, draws: bool) -> tuple[dict[str, Any], int | None]:
-    """Arguments of drawing or of answering in our names, and the batch size."""
+    """Arguments of generating or answering in our names, and the batch size."""
     options: dict[str, Any] = {}
     size = inference.take_from("generation_cfg", "parallel_size")
     if draws:
@@ -235,7 +235,7 @@ def _options(file: Path, inference: Keys, backbone: str, *, draws: bool) -> tupl
 
 
 def _drop_defaults(block: Keys) -> None:
-    """Takes switches that say what is done anyway."""
+    """Take switches whose value is what happens anyway."""
     for key, usual in {"resume": True, "overwrite": False, "run_calculate": True}.items():
         if block.left.get(key) is usual:
             block.take(key)
@@ -305,8 +305,8 @@ def _mmbench(block: Keys, root: Path) -> Found:
         name: _path(root, block.take(f"dataset_paths.{name}")) or DATASETS / "mmbench" / f"{name}.tsv" for name in names
     }
     if len(names) > 1:
-        told = f"mmbench.datasets: only {names[0]} is run; name another with --set mmbench.datasets=NAME"
-        warnings.warn(told, stacklevel=4)
+        found = f"mmbench.datasets: only {names[0]} is run; name another with --set mmbench.datasets=NAME"
+        warnings.warn(found, stacklevel=4)
     settings = {"file": files[names[0]].name}
     judge = block.take("llm_extract.model_path")
     return files[names[0]].parent, settings | ({} if judge is None else {"judge": judge})

@@ -18,15 +18,14 @@ from janusflow.data.mixture import TASKS, Mixture, Ratio
 from janusflow.data.samples import SampleConfig
 from janusflow.data.sources import SourceConfig, file_config, kind_of, size_of, tasks_of
 from janusflow.data.sources.registry import AnySource, find_kind
-from janusflow.extras import require
 from janusflow.families import families
-from janusflow.files import read_yaml
+from janusflow.recipes import overridden, read_recipe
 from janusflow.training.objective import LossConfig
 from janusflow.training.spelling import meant
 from janusflow.training.stages import TAUGHT_BY
 
 Config = TypeVar("Config")
-MOST_REFERENCES = 20  # in a recipe: references to references grow with every level
+SHORT = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}  # names of overrides
 
 
 @dataclass(frozen=True)
@@ -422,52 +421,7 @@ def recipe_values(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
     Raises:
         ValueError: for an unreadable file or an override that does not fit.
     """
-    require("training", "omegaconf")
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    named = f"recipe {quoted(str(recipe))}"
-    try:
-        text = read_yaml(Path(recipe))
-        raw = OmegaConf.create(text) if text.strip() else OmegaConf.create()
-    except FileNotFoundError as error:
-        raise ValueError(f"{named} does not exist") from error
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{named} cannot be read: {str(error).splitlines()[0]}") from error
-    return overridden(raw, overrides)
-
-
-def overridden(values: Any, overrides: Sequence[str]) -> Any:
-    """Plain values with overrides (see `load_config`).
-
-    Raises:
-        ValueError: for an override that is not `key=value` or does not fit.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    raw = OmegaConf.create(values)
-    for override in overrides:
-        key, sign, value = override.partition("=")
-        if not sign or not key:
-            raise ValueError(f"override {quoted(override)} is not of the form key=value")
-        key = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}.get(key, key)
-        try:
-            OmegaConf.update(raw, key, OmegaConf.create(f"x: {value}").x, merge=False, force_add=True)
-        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError, RecursionError) as error:
-            said = "it has no such item" if isinstance(error, IndexError) else str(error).splitlines()[0]
-            raise ValueError(f"override {quoted(override)} does not fit the recipe: {said}") from error
-    references = str(OmegaConf.to_container(raw, resolve=False)).count("${")
-    if references > MOST_REFERENCES:
-        raise ValueError(
-            f"the recipe has {references} references such as ${{name}}; at most {MOST_REFERENCES} are read"
-        )
-    try:
-        return OmegaConf.to_container(raw, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"the recipe has a reference that cannot be read: {str(error).splitlines()[0]}") from error
+    return overridden(read_recipe(Path(recipe)), overrides, short=SHORT)
 
 
 def read_config(values: Any, *, check: bool = True) -> TrainConfig:

@@ -28,8 +28,9 @@ from janusflow.data.mixture import TASKS
 from janusflow.data.sources.registry import without_foreign
 from janusflow.data.streams import Count, Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
+from janusflow.recipes import overridden
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
-from janusflow.training.config import TrainConfig, overridden, read_config
+from janusflow.training.config import SHORT, TrainConfig, read_config
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
 
@@ -82,7 +83,7 @@ def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     except OSError as error:
         raise ValueError(f"{out} contains no run of `janusflow train`: its {SETTINGS} cannot be read") from error
     try:
-        return replace(read_config(overridden(kept, overrides), check=False), out=str(out))
+        return replace(read_config(overridden(kept, overrides, short=SHORT), check=False), out=str(out))
     except ValueError as error:
         raise ValueError(f"{out / SETTINGS}: {error}") from error
 

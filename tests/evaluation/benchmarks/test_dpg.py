@@ -23,8 +23,8 @@ from janusflow.evaluation.benchmarks.dpg import (
     zeroed,
 )
 from janusflow.evaluation.protocol import Item, NotJudgedError, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.processing.images import load_image
 from tests.evaluation.benchmarks.test_geneval import Oracle, Painter, paint, run
 
@@ -176,7 +176,7 @@ def test_missing_or_damaged_data_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dpg_bench.csv: line"):
         Dpg(data, DpgSettings()).items()
     file.unlink()
-    for folder, said in ((data, "dpg_bench.csv does not exist"), (None, "needs a folder")):
+    for folder, said in ((data, "has no dpg_bench.csv"), (None, "needs a folder")):
         with pytest.raises(ValueError, match=said):
             Dpg(folder, DpgSettings()).items()
     write_csv(tmp_path / "dpg_bench.csv")
@@ -184,9 +184,8 @@ def test_missing_or_damaged_data_is_named(data: Path, tmp_path: Path) -> None:
         Dpg(tmp_path, DpgSettings()).items()
     with pytest.raises(ValueError, match="setting resolution of dpg: .*greater than or equal to 0"):
         EvalRequest("dpg", tmp_path, settings={"resolution": -1}).open()
-    for wrong in ({"mode": "both"},):
-        with pytest.raises(ValueError, match="expected|allowed"):
-            DpgSettings(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="setting mode of dpg: .*'official' or 'fixed' .given: 'both'"):
+        EvalRequest("dpg", tmp_path, settings={"mode": "both"}).open()
 
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")

@@ -14,8 +14,8 @@ from janusflow import JanusFlow
 from janusflow.evaluation.benchmarks.geneval import GenEval
 from janusflow.evaluation.judges import judges
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_dpg import dpg_folder
 from tests.evaluation.benchmarks.test_geneval import Oracle, at, geneval_folder
 from tests.evaluation.benchmarks.test_gqa import gqa_folder

@@ -27,8 +27,8 @@ from janusflow.evaluation.benchmarks.geneval import (
     relations,
 )
 from janusflow.evaluation.protocol import Benchmark, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 

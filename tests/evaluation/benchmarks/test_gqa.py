@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from janusflow.evaluation.benchmarks.gqa import FILE, Gqa, GqaSettings
+from janusflow.evaluation.benchmarks.gqa import FILE, Gqa
+from janusflow.evaluation.benchmarks.pope import BriefSettings
 from tests.evaluation.benchmarks.test_yes_no import cut, judges_anything, run, save_picture
 
 
@@ -26,7 +27,7 @@ def gqa_folder(folder: Path) -> Path:
 
 def test_from_files_to_scores(tmp_path: Path) -> None:
     says = {"What": " Dog.", "Is it": "no", "Who": "a man"}
-    benchmark = Gqa(gqa_folder(tmp_path), GqaSettings())
+    benchmark = Gqa(gqa_folder(tmp_path), BriefSettings())
     rows, scores, model = run(
         benchmark, lambda text: next(said for asked, said in says.items() if asked in text), tmp_path / "run"
     )
@@ -44,16 +45,16 @@ def test_from_files_to_scores(tmp_path: Path) -> None:
     [("dog", 1, 1), ("Dog", 1, 0), ("dog.", 1, 0), ("dog\n", 1, 0), ("dogs", 0, 0), ("a dog", 0, 0), ("do.g", 0, 0)],
 )
 def test_exact_match(tmp_path: Path, answer: str, score: float, strict: float) -> None:
-    benchmark = Gqa(gqa_folder(tmp_path), GqaSettings())
+    benchmark = Gqa(gqa_folder(tmp_path), BriefSettings())
     assert benchmark.judge(benchmark.items()[0], answer) == {"score": score, "strict": strict}
 
 
 def test_it_judges_anything(tmp_path: Path) -> None:
-    judges_anything(Gqa(gqa_folder(tmp_path), GqaSettings()))
+    judges_anything(Gqa(gqa_folder(tmp_path), BriefSettings()))
 
 
 def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
-    benchmark = Gqa(gqa_folder(tmp_path), GqaSettings())
+    benchmark = Gqa(gqa_folder(tmp_path), BriefSettings())
     cut(tmp_path / "images" / "n2.jpg")
     with pytest.raises(ValueError, match="n2.jpg' is damaged or cut off.*; expected"):
         benchmark.items()

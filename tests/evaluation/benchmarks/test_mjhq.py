@@ -100,6 +100,6 @@ def test_missing_or_damaged_data_is_named(data: Path, tmp_path: Path) -> None:
         (data / "meta_data.json").write_bytes(content)
         with pytest.raises(ValueError, match="meta_data.json.*expected a JSON object"):
             Mjhq(data, MjhqSettings()).items()
-    for nowhere in (None, tmp_path):
-        with pytest.raises(ValueError, match="has no meta_data.json"):
+    for nowhere, said in ((None, "MJHQ-30k needs a folder with its files"), (tmp_path, "has no meta_data.json")):
+        with pytest.raises(ValueError, match=said):
             Mjhq(nowhere, MjhqSettings()).items()

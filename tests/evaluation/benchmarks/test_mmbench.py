@@ -13,8 +13,8 @@ import pytest
 from janusflow.evaluation.benchmarks.mmbench import FILES, TURN, MmBench, MmBenchSettings, choice_question, read_option
 from janusflow.evaluation.judges import judges
 from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_mmvet import Replying
 from tests.evaluation.benchmarks.test_yes_no import Answering, judges_anything, run, save_picture
 
@@ -185,7 +185,7 @@ def test_it_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
         MmBench(mmbench_folder(tmp_path, rows), MmBenchSettings()).items()
     file = mmbench_folder(tmp_path) / FILES[0]
     file.write_bytes(file.read_bytes()[:-12])
-    with pytest.raises(ValueError, match="is damaged: row 5 has not 12 columns; expected"):
+    with pytest.raises(ValueError, match="is damaged: row 5 does not have 12 columns; expected"):
         MmBench(tmp_path, MmBenchSettings()).items()
 
 

@@ -13,8 +13,8 @@ import pytest
 from janusflow.evaluation.benchmarks.qa import Qa, QaSettings, contains, equal, normalized
 from janusflow.evaluation.judges import judges
 from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_yes_no import Answering, cut, judges_anything, run, save_picture
 
 RECORDS: list[dict[str, Any]] = [
@@ -175,7 +175,7 @@ def test_a_judge_decides_with_the_answer_or_with_the_picture(tmp_path: Path, mon
     assert benchmark.judge(first, "a kitty")["score"] == 1 and benchmark.judge(second, "blue")["score"] == 0
     assert "Correct answer: cat or kitten" in asked[0][0] and "a kitty" in asked[0][0] and asked[0][1] == 0
     assert "Correct answer" not in asked[1][0] and "about the pictures shown" in asked[1][0] and asked[1][1] == 1
-    with pytest.raises(NotJudgedError, match="replied neither yes nor no in 3 tries"):
+    with pytest.raises(NotJudgedError, match="gave no score in 3 tries"):
         benchmark.judge(third, "so")
     assert opened(qa_file(tmp_path)).check_judge() is None, "no question needs one"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from janusflow.evaluation.benchmarks.vqav2 import VqaV2, VqaV2Settings, accuracy, normal
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_yes_no import Answering, cut, judges_anything, run, save_picture
 
 

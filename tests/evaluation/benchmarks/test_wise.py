@@ -25,8 +25,8 @@ from janusflow.evaluation.benchmarks.wise import (
 )
 from janusflow.evaluation.judges import judges
 from janusflow.evaluation.protocol import NotJudgedError, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_geneval import Oracle, Painter, run
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
@@ -220,8 +220,8 @@ def test_missing_or_mixed_data_is_named(tmp_path: Path) -> None:
     for folder, said in ((data, "has no natural_science.json"), (None, "needs a folder")):
         with pytest.raises(ValueError, match=said):
             Wise(folder, WiseSettings()).items()
-    with pytest.raises(ValueError, match="protocol is 'both'"):
-        WiseSettings(protocol="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="setting protocol of wise: .*'legacy' or 'verified' .given: 'both'"):
+        EvalRequest("wise", tmp_path, settings={"protocol": "both"}).open()
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

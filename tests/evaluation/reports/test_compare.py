@@ -17,9 +17,9 @@ from janusflow.cli import app
 from janusflow.evaluation import registry
 from janusflow.evaluation.reports.compare import Comparison, compare_runs
 from janusflow.evaluation.reports.comparison_page import difference_cell, is_clear, latex, page, write_comparison
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
 from janusflow.evaluation.run.limit import limited
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_qa import qa_file
 from tests.evaluation.benchmarks.test_yes_no import Answering
 from tests.evaluation.run import test_evaluate as test_run

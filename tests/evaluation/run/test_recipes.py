@@ -11,6 +11,7 @@ from janusflow import JanusFlow
 from janusflow.engine.understanding import Decoding
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.run.recipes import load_request
+from janusflow.interop.torchumm_config import read_umm
 
 RECIPES = Path(__file__).parents[3] / "recipes" / "eval"
 FILES = sorted(RECIPES.glob("*.yaml"))
@@ -51,15 +52,20 @@ def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("EVAL_DATA", "/elsewhere")
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
     file = tmp_path / "mine.json"
-    file.write_text('{"benchmark": "pope", "data": "${EVAL_DATA}/pope", "out": "${NO_SUCH_VARIABLE}/pope"}')
+    file.write_text('{"benchmark": "pope", "data": "${EVAL_DATA}/pope", "out": "runs/${benchmark}"}')
     request = load_request(file)
-    assert (request.data, request.out) == (Path("/elsewhere/pope"), Path("${NO_SUCH_VARIABLE}/pope"))
+    assert (request.data, request.out) == (Path("/elsewhere/pope"), Path("runs/pope"))
+    file.write_text('{"benchmark": "pope", "data": "${NO_SUCH_VARIABLE}/pope"}')
+    with pytest.raises(ValueError, match="a reference that cannot be read: .*NO_SUCH_VARIABLE"):
+        load_request(file)
 
 
 def test_a_file_with_an_inference_block_is_torchumms(tmp_path: Path) -> None:
     file = tmp_path / "theirs.yaml"
     file.write_text("benchmark: wise\ninference: {backbone: janus_flow}\nwise: {data_root: wise}\n")
-    request = load_request(file, ["wise.judge=tiny"])
+    with pytest.raises(ValueError, match="has no key benchmark, or is TorchUMM's"):
+        load_request(file)
+    request = load_request(file, ["wise.judge=tiny"], foreign=read_umm)
     assert request.settings == {"protocol": "legacy", "judge": "tiny"}
     assert request.model == "deepseek-ai/JanusFlow-1.3B"
 
@@ -71,9 +77,9 @@ def test_a_file_with_an_inference_block_is_torchumms(tmp_path: Path) -> None:
         ("benchmark: geneval\nlimit: many\n", "mine.yaml is damaged: limit: "),
         ("benchmark: geneval\nmode: draw\n", "mine.yaml is damaged: mode: "),
         ("benchmark: geneval\noptions: [1]\n", "mine.yaml is damaged: options"),
-        ("benchmark: [\n", "is damaged"),
+        ("benchmark: [\n", "cannot be read"),
         ("- benchmark\n", "does not contain a mapping"),
-        ("", "does not contain a mapping"),
+        ("", "has no key benchmark"),
     ],
 )
 def test_other_files_are_refused_in_one_sentence(tmp_path: Path, content: str, said: str) -> None:
@@ -82,7 +88,7 @@ def test_other_files_are_refused_in_one_sentence(tmp_path: Path, content: str, s
     with pytest.raises(ValueError, match=said) as caught:
         load_request(file)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="missing.yaml cannot be read"):
+    with pytest.raises(ValueError, match="missing.yaml' does not exist"):
         load_request(tmp_path / "missing.yaml")
     with pytest.raises(ValueError, match=r"is not a \.yaml, \.yml or \.json file"):
         load_request(tmp_path / "mine.txt")

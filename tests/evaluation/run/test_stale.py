@@ -15,8 +15,8 @@ from PIL import Image
 
 from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
 from tests.evaluation.benchmarks.test_geneval import Oracle, Painter
 from tests.evaluation.benchmarks.test_mjhq import mjhq_folder
 from tests.evaluation.benchmarks.test_uni_mmmu import scored, uni_mmmu_folder

@@ -26,11 +26,11 @@ from transformers import (
     SwinConfig,
 )
 
-from janusflow.evaluation.benchmarks.geneval import COLORS, MOST, Detection, GenEval, GenEvalSettings, kept
+from janusflow.evaluation.benchmarks.geneval import MOST, GenEval, GenEvalSettings, kept
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.evaluation.run.request import EvalRequest
-from janusflow.evaluation.vision.clip import TEMPLATES, Clip, ColorNamer, object_crop
-from janusflow.evaluation.vision.detection import Detector, objects
+from janusflow.evaluation.vision.clip import COLORS, TEMPLATES, Clip, ColorNamer, object_crop
+from janusflow.evaluation.vision.detection import Detection, Detector, objects
 from tests.evaluation.benchmarks.test_geneval import RECORDS, Painter, run
 
 NAMES = ("cat", "dog")

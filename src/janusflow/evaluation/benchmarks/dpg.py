@@ -1,7 +1,7 @@
 """DPG-Bench (ELLA, arXiv 2403.05135): 1,065 dense prompts, each with yes/no questions about its pictures.
 
-A question's parents are asked too: where one is no, the question counts as no, in the order of the file, so that a no
-goes down the line. The score is the mean over a picture's questions, a prompt's four pictures, and prompts, times 100.
+A question's parents are asked too: if one is "no", the question counts as "no", in the order of the file, so that
+a "no" is inherited. The score is the mean over a picture's questions, a prompt's four pictures, and prompts, times 100.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Interval
 from PIL import Image
 
-from janusflow.evaluation.data import read_text
+from janusflow.evaluation.data import find_file, read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample
 from janusflow.pipelines.sheet import save_png
@@ -107,7 +107,7 @@ def is_readable(reply: str) -> bool:
 
 
 def says_yes(reply: str) -> bool:
-    """Whether a reply's first word is yes; anything else is no."""
+    """Whether a reply's first word is yes; anything else counts as no."""
     return re.match(r"\W*yes\b", reply, re.IGNORECASE) is not None
 
 
@@ -127,12 +127,12 @@ class DpgSettings:
     Attributes:
         judge: a model that answers questions about pictures, as `judges.open_judge` takes it. Published figures come
             from mPLUG-large; others are not comparable with them.
-        mode: "official" scores with both faults of the published scorer: categories take the last picture's answers
-            alone, before zeroing; the first row of the file is lost, and a prompt that then lacks a parent is left out.
-            "fixed" has neither.
+        mode: "official" scores with both faults of the published scorer: categories only take the last picture's
+            answers, before zeroing; the first row of the file is lost, and a prompt that then lacks a parent is left
+            out. "fixed" has neither.
         resolution: side of a picture in the official grid, and as it is judged; 0 for the pictures' own.
         seed: of each prompt's first picture; the next have the next.
-        threads: questions of so many pictures are asked at once.
+        threads: how many pictures are judged at once.
     """
 
     judge: str = ""
@@ -140,10 +140,6 @@ class DpgSettings:
     resolution: Annotated[int, Interval(ge=0, le=65_536)] = 0
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Interval(ge=1, le=1000)] = 1
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("official", "fixed"):
-            raise ValueError(f"mode is {self.mode!r}; allowed are official and fixed")
 
 
 def _published(*scores: float) -> dict[str, float]:
@@ -172,19 +168,13 @@ class Dpg(Benchmark):
         "JanusFlow 384 (TorchUMM)": {"overall": 72.03},
     }
 
-    def __init__(self, data: Path | None, settings: Any) -> None:
-        super().__init__(data, settings)
-        self.threads = settings.threads
-
     def items(self) -> list[Item]:
         """Four pictures of each prompt, in the order of the questions' file."""
-        prompts = {file.stem: file for file in sorted((self._folder / "prompts").glob("*.txt"))}
+        prompts = {file.stem: file for file in sorted(self._prompts.glob("*.txt"))}
         questions = read_questions(self._csv)
         lacking = next((name for name in prompts if name not in questions), None)
         if lacking is not None or not prompts:
-            missing = (
-                f"{self._csv} has no question on {lacking}" if prompts else f"{self._folder}/prompts has no prompts"
-            )
+            missing = f"{self._csv} has no question on {lacking}" if prompts else f"{self._prompts} has no prompts"
             raise ValueError(f"{missing}; expected {self.source}")
         found = []
         for name in (name for name in questions if name in prompts):
@@ -196,7 +186,7 @@ class Dpg(Benchmark):
         return found
 
     def files(self) -> list[Path]:
-        return [self._csv, *sorted((self._folder / "prompts").glob("*.txt"))]
+        return [self._csv, *sorted(self._prompts.glob("*.txt"))]
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         """All answers, 1 for yes, by the question's number; the score is their mean after zeroing."""
@@ -204,9 +194,8 @@ class Dpg(Benchmark):
         picture, questions = self._cell(output), _questions(item)
         answers, unread = {}, 0
         for question in questions:
-            reply = self.judge_model.reply(QUESTION.format(question=question.text), [picture])
-            if not reply.strip():
-                raise self.no_verdict(reply, 1)
+            asked = QUESTION.format(question=question.text)
+            _, reply = self.ask_judge(asked, [picture], read=lambda reply: reply.strip() or None, tries=1)
             answers[question.number] = int(says_yes(reply))
             unread += not is_readable(reply)
         values = zeroed(questions, answers).values()
@@ -266,17 +255,12 @@ class Dpg(Benchmark):
         return picture if fits else picture.resize((side, side), Image.Resampling.LANCZOS)
 
     @property
-    def _folder(self) -> Path:
-        if self.data is None:
-            raise ValueError(f"DPG-Bench needs a folder with its files: {self.source}")
-        return self.data
+    def _prompts(self) -> Path:
+        return self._csv.parent / "prompts"
 
     @property
     def _csv(self) -> Path:
-        file = self._folder / "dpg_bench.csv"
-        if not file.is_file():
-            raise ValueError(f"{file} does not exist; expected {self.source}")
-        return file
+        return find_file(self, "dpg_bench.csv")
 
 
 def by_prompt(rows: Sequence[Row]) -> list[list[Row]]:

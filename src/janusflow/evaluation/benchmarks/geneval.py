@@ -15,18 +15,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 from annotated_types import Interval
 from PIL import Image
 
-from janusflow.evaluation.data import read_text
+from janusflow.evaluation.data import find_file, read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
-from janusflow.files import loads
+from janusflow.evaluation.sample import Sample, by_part, over
+from janusflow.evaluation.vision.clip import Clip, ColorNamer
+from janusflow.evaluation.vision.detection import THRESHOLD, Detection, Detector
+from janusflow.files import loads, write_text
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # of a detection's score; above
+COUNTING_THRESHOLD = 0.9  # of a detection's score, in place of THRESHOLD; above
 MOST = 16  # objects of a class, the surest
 SLACK = 0.1  # of both objects' sizes: how much of an offset does not count for a position
 CLEAR = 0.5  # of the direction: above it a relation holds
@@ -59,25 +59,8 @@ class GenEvalTask:
     exclude: tuple[Clause, ...] = ()
 
 
-@dataclass(frozen=True)
-class Detection:
-    """An object found in a picture.
-
-    Attributes:
-        name: its class.
-        score: in [0, 1].
-        box: left, top, right, bottom.
-        mask: (height, width) bool, the object's pixels.
-    """
-
-    name: str
-    score: float
-    box: tuple[float, float, float, float]
-    mask: np.ndarray | None = None
-
-
-ColorNamer = Callable[[Sequence[Detection]], Sequence[str]]
-"""Names the colour of each object of one class, out of `COLORS`."""
+NameColors = Callable[[Sequence[Detection]], Sequence[str]]
+"""Names the colour of each object of one class, out of `clip.COLORS`."""
 
 
 def read_tasks(file: Path) -> list[GenEvalTask]:
@@ -126,13 +109,13 @@ def kept(detections: Iterable[Detection], tag: str) -> dict[str, list[Detection]
     return dict(found)
 
 
-def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: ColorNamer) -> str:
+def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: NameColors) -> str:
     """What a picture lacks for its prompt by the official rules; "" if nothing.
 
     Args:
         task: what is asked for.
         detections: all that the detector found.
-        name_colors: is called for clauses with a colour alone.
+        name_colors: is only called for clauses with a colour.
     """
     objects, missing = kept(detections, task.tag), []
     groups: list[list[Detection] | None] = []
@@ -148,7 +131,7 @@ def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: Col
     return "; ".join(missing)
 
 
-def _lack(clause: Clause, found: list[Detection], groups: list[list[Detection] | None], name_colors: ColorNamer) -> str:
+def _lack(clause: Clause, found: list[Detection], groups: list[list[Detection] | None], name_colors: NameColors) -> str:
     if len(found) < clause.count:
         return f"expected {clause.name} >= {clause.count}, found {len(found)}"
     if clause.color is not None:
@@ -192,7 +175,7 @@ def overall(results: Iterable[tuple[str, bool]]) -> dict[str, float]:
         results: (tag, whether it is right) of each picture.
 
     Raises:
-        ValueError: for an unknown tag. "overall" lacks if a tag has no picture.
+        ValueError: for an unknown tag. "overall" is left out if a tag has no picture.
     """
     counts: dict[str, list[bool]] = {tag: [] for tag in TAGS}
     for tag, right in results:
@@ -230,7 +213,7 @@ def _published(*scores: float) -> dict[str, float]:
 
 
 class GenEval(Benchmark):
-    """553 prompts, four pictures each. Beside the six kinds and their mean: shares of right pictures ("images") and of
+    """553 prompts, four pictures each. Besides the six kinds and their mean: shares of right pictures ("images") and of
     prompts with any right picture ("prompts"). Detector and CLIP are transformers' ports, not the official scorer's
     builds: compare with published figures only after calibrating on its folder, which `write_official` completes.
     """
@@ -240,7 +223,7 @@ class GenEval(Benchmark):
     whole_groups = True
     caveat = (
         "Detector and CLIP are transformers' models, other weights than the official scorer's: run that on this folder "
-        "before a comparison to the point."
+        "before comparing decimals."
     )
     draws = True
     Settings = GenEvalSettings
@@ -299,27 +282,20 @@ class GenEval(Benchmark):
         return str(item.data["tag"])
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        tags: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            tags[row.item.data["tag"]].append(row)
         right = {row.item.group for row in rows if row.score}
         groups = list(dict.fromkeys(row.item.group for row in rows))
         prompts = Sample([float(group in right) for group in groups], groups, 1)
         whole = {name: over(rows, whole=1) for name in ("overall", "images")}
-        return {**{tag: over(own, whole=1) for tag, own in tags.items()}, **whole, "prompts": prompts}
+        return {**by_part(rows, lambda row: [row.item.data["tag"]], whole=1), **whole, "prompts": prompts}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Adds each prompt's `metadata.jsonl`; the pictures lie where the official scorer looks under `images`."""
         for row in rows:
-            file = self.out / "images" / row.item.group / "metadata.jsonl"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(dict(row.item.data)) + "\n", encoding="utf-8")
+            write_text(self.out / "images" / row.item.group / "metadata.jsonl", json.dumps(dict(row.item.data)) + "\n")
 
     @cached_property
     def detector(self) -> Callable[[Image.Image], Sequence[Detection]]:
         """Finds objects; opened when it is first needed."""
-        from janusflow.evaluation.vision.detection import Detector
-
         names = read_text(self._file("object_names.txt")).splitlines()
         known = [name.strip() for name in names if name.strip()]
         return Detector.open(self.settings.detector, known, device=self.settings.device)
@@ -327,14 +303,7 @@ class GenEval(Benchmark):
     @cached_property
     def color_namer(self) -> Callable[[Image.Image, Sequence[Detection]], Sequence[str]]:
         """Names colours; opened when it is first needed."""
-        from janusflow.evaluation.vision.clip import Clip, ColorNamer
-
         return ColorNamer(Clip.open(self.settings.color_model, device=self.settings.device))
 
     def _file(self, name: str) -> Path:
-        if self.data is None:
-            raise ValueError(f"GenEval needs a folder with its files: {self.source}")
-        for file in (self.data / name, self.data / "prompts" / name):
-            if file.is_file():
-                return file
-        raise ValueError(f"{self.data} has no {name}; expected {self.source}")
+        return find_file(self, name, f"prompts/{name}")

@@ -7,15 +7,14 @@ scorer itself compares strings. Both are given.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from janusflow.evaluation.benchmarks.pope import brief_question
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
+from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part, over
+from janusflow.files import write_text
 
 FILE = "testdev_balanced_questions.json"
 
@@ -23,17 +22,6 @@ FILE = "testdev_balanced_questions.json"
 def prepared(answer: str) -> str:
     """An answer as it is handed to the scorer: stripped, lower-cased, without full stops at its end."""
     return answer.strip().rstrip(".").strip().lower()
-
-
-@dataclass(frozen=True)
-class GqaSettings:
-    """Options of GQA.
-
-    Attributes:
-        prompt: see `pope.brief_question`.
-    """
-
-    prompt: Literal["wrapper", "plain"] = "wrapper"
 
 
 class Gqa(Questions):
@@ -45,7 +33,7 @@ class Gqa(Questions):
     name = "gqa"
     title = "GQA test-dev"
     official_items = 12578
-    Settings = GqaSettings
+    Settings = BriefSettings
     main = "accuracy"
     published: ClassVar = {
         "JanusFlow 384 (paper)": {"accuracy": 60.3},
@@ -56,7 +44,7 @@ class Gqa(Questions):
         f"{FILE} from questions1.2.zip, with the pictures of images.zip in images/ (both from GQA's page at "
         "cs.stanford.edu)"
     )
-    settings: GqaSettings
+    settings: BriefSettings
 
     def items(self) -> list[Item]:
         folder = self.open_folder()
@@ -86,17 +74,9 @@ class Gqa(Questions):
     def part(self, item: Item) -> str:
         return str(item.data.get("type", ""))
 
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
-
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        if not rows:
-            return {}
-        kinds: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            kinds[row.item.data.get("type", "")].append(row)
-        found = {"accuracy": over(rows, whole=100), "strict": over(rows, lambda row: row.verdict["strict"], whole=100)}
-        return found | {kind: over(kinds[kind], whole=100) for kind in ("binary", "open") if kind in kinds}
+        found = by_part(rows, lambda row: ("accuracy", *filter(None, [row.item.data.get("type")])), first=("accuracy",))
+        return found | ({"strict": over(rows, lambda row: row.verdict["strict"], whole=100)} if rows else {})
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """`testdev_balanced_predictions.json`: a list of questionId and prediction."""

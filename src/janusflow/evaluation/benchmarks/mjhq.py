@@ -1,4 +1,4 @@
-"""MJHQ-30k (arXiv 2402.17245): pictures from 30,000 prompts against as many chosen ones: FID, and CLIP's likeness.
+"""MJHQ-30k (arXiv 2402.17245): pictures from 30,000 prompts against chosen ones: FID and CLIP similarity.
 
 Ten categories of 3,000. The paper: FID of all at guidance 2 and 30 steps; in its ablation of 1,000 a category
 (`per_category=1000`) at guidance 7.5, there with CLIP ViT-L/14.
@@ -12,20 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Interval
 from PIL import Image
 
+from janusflow.evaluation.data import find_file
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.vision.clip import Clip
 from janusflow.evaluation.vision.frechet import EVAL_SIZE, Features, frechet_distance
 from janusflow.files import loads, temporary_path
 from janusflow.processing.images import load_image
-
-if TYPE_CHECKING:
-    from janusflow.evaluation.vision.clip import Clip
 
 DRAWN, CHOSEN = 0, 1  # rows of a picture's file of features
 WANTED = "a JSON object of each picture's prompt and category"
@@ -39,7 +38,7 @@ class MjhqSettings:
         inception: Inception-v3 as a TorchScript file; "" leaves the FID out.
         clip: a CLIP as a folder or a name on the hub; "" leaves the likeness out.
         clip_prefix: stands before each prompt for CLIP (some add "A photo depicts").
-        per_category: only so many prompts of each category, the first; 0 for all.
+        per_category: how many prompts of each category, the first ones; 0 for all.
         eval_size: side in pixels that both sets are brought to before Inception's own size.
         seed: of the first picture; the next have the next.
         device: where both models run.
@@ -59,7 +58,7 @@ class MjhqSettings:
 
 
 class Mjhq(Benchmark):
-    """FID between drawn and chosen pictures of the judged prompts (main; the lower the better), and 100 times the mean
+    """FID between generated and chosen pictures of the judged prompts (main; lower is better), and 100 times the mean
     cosine between CLIP's vectors of picture and prompt (the higher the better). Both sets are those of the judged
     items, so a part of the run compares like with like, but its FID is higher than that of all.
     """
@@ -147,15 +146,11 @@ class Mjhq(Benchmark):
     @cached_property
     def clip(self) -> Clip:
         """The CLIP; opened when it is first needed."""
-        from janusflow.evaluation.vision.clip import Clip
-
         return Clip.open(self.settings.clip, device=self.settings.device)
 
     @property
     def _file(self) -> Path:
-        if self.data is None or not (self.data / "meta_data.json").is_file():
-            raise ValueError(f"{self.data or 'MJHQ-30k'} has no meta_data.json; expected a folder with {self.source}")
-        return self.data / "meta_data.json"
+        return find_file(self, "meta_data.json")
 
     def _records(self) -> Mapping[str, Mapping[str, str]]:
         try:
@@ -178,8 +173,8 @@ class Mjhq(Benchmark):
         return file
 
     def _features_of(self, item: Item) -> Path:
-        told = f"{self.settings.inception} {self.settings.eval_size}"
-        return self.out / f"features-{hashlib.sha256(told.encode()).hexdigest()[:8]}" / f"{item.key}.npy"
+        known = f"{self.settings.inception} {self.settings.eval_size}"
+        return self.out / f"features-{hashlib.sha256(known.encode()).hexdigest()[:8]}" / f"{item.key}.npy"
 
     def _load_features(self, item: Item) -> np.ndarray:
         file = self._features_of(item)

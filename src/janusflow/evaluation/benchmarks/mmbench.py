@@ -17,9 +17,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 LETTERS = "ABCD"
 TURN = 1_000_000  # between the indices of a question's rotations
@@ -37,7 +38,6 @@ REFUSALS = (
     "Cannot determine the answer",
 )
 REFERENCE = 64  # characters: a shorter image column is the index of the row that holds the picture
-TRIES = 3
 LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 NONE = "Z"
 MATCHING = """\
@@ -63,7 +63,7 @@ Letter:"""
 
 
 def read_option(answer: str, options: Mapping[str, str]) -> str | None:
-    """The option that an answer means, by rule; None if it cannot be told.
+    """The option that an answer means, by rule; None if that is unclear.
 
     A letter: the only one of the options' that stands as a word, first among the answer's last four words. Else a
     text: the only option whose text stands in the answer, if that is not more than twice as long as all options.
@@ -111,7 +111,7 @@ class MmBenchSettings:
     Attributes:
         prompt: see `choice_question`.
         judge: a model that reads what the rules cannot, as `judges.open_judge` takes it; "" for none.
-        threads: so many answers are read at once.
+        threads: how many answers are read at once.
         file: name of the TSV file; "" for the English dev set under one of its official names.
     """
 
@@ -124,8 +124,8 @@ class MmBenchSettings:
 class MmBench(Questions):
     """MMBench over a folder with its English dev set, `MMBench_DEV_EN.tsv` (pictures in base64 are in it).
 
-    Scores are in percent: circular and vanilla, and circular by ability ("l2-category") and "category". If the file
-    holds no rotations, there is no circular score; if it has no answers, as the test set, there is no score at all.
+    Scores are in percent: circular and vanilla, and circular by ability ("l2-category") and "category". Without
+    rotations in the file there is no circular score; without answers, as in the test set, there is no score at all.
     Published figures do not say which of the two they are.
     """
 
@@ -142,10 +142,6 @@ class MmBench(Questions):
     }
     source = f"{FILES[0]} (the English dev set with its rotations, as OpenCompass hands it out)"
     settings: MmBenchSettings
-
-    def __init__(self, data: Path | None, settings: Any) -> None:
-        super().__init__(data, settings)
-        self.threads = settings.threads
 
     def items(self) -> list[Item]:
         folder = self.open_folder()
@@ -210,20 +206,11 @@ class MmBench(Questions):
 
     def _match(self, question: str, options: Mapping[str, str], answer: str) -> str | None:
         prompt = MATCHING.format(question=question, options=listed(options), reply=answer)
-        for attempt in range(TRIES):
-            reply = self.judge_model.reply(prompt, attempt=attempt, temperature=0.5 * attempt)
-            words = reply.translate(MARKS).split()
-            if words and (words[0] in options or words[0] == NONE):
-                return None if words[0] == NONE else words[0]
-        if not reply.strip():  # the judge's answer is missing, not the model's
-            raise self.no_verdict(reply, TRIES)
-        return None
+        letter, _ = self.ask_judge(prompt, read=lambda reply: _first_letter(reply, (*options, NONE)))
+        return None if letter == NONE else letter
 
     def part(self, item: Item) -> str:
         return str(item.data.get("category", ""))
-
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
         turns: dict[int, dict[int, bool]] = defaultdict(dict)
@@ -262,6 +249,12 @@ class MmBench(Questions):
     @property
     def _file(self) -> str:
         return self.settings.file or FILES[0]
+
+
+def _first_letter(reply: str, letters: Sequence[str]) -> str | None:
+    """A reply's first word, if it is one of the letters."""
+    words = reply.translate(MARKS).split()
+    return words[0] if words and words[0] in letters else None
 
 
 def _options(row: Mapping[str, str]) -> dict[str, str]:

@@ -7,16 +7,17 @@ with both answers right; perception sums ten tasks (at most 2,000), cognition fo
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from janusflow.evaluation.benchmarks.pope import brief_question
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
+from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
+from janusflow.files import write_text
 
 PERCEPTION = (
     "existence",
@@ -89,41 +90,18 @@ def reads(answer: str) -> bool | None:
     return True if "yes" in start else False if "no" in start else None
 
 
-def score_task(questions: Sequence[MmeQuestion], answers: Sequence[str]) -> MmeScore:
-    """Scores one task.
+def score(answered: Sequence[tuple[str, str, bool]]) -> MmeScore:
+    """Of one task, from picture, question and whether the answer was right; acc+ is over pictures with both questions.
 
-    Args:
-        questions: of the task.
-        answers: in the same order.
-
-    Raises:
-        ValueError: if their numbers differ, there are none, or a picture has not exactly two questions.
-    """
-    if not questions or len(questions) != len(answers):
-        raise ValueError(f"{len(answers)} answers were given to {len(questions)} questions")
-    told = [
-        (question.image, str(number), reads(answer) is question.label)
-        for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
-    ]
-    counts = Counter(question.image for question in questions)
-    odd = next((name for name, count in counts.items() if count != 2), None)
-    if odd is not None:
-        raise ValueError(f"picture {odd} has {counts[odd]} questions; in MME each has two")
-    return _score(told)
-
-
-def _score(told: Sequence[tuple[str, str, bool]]) -> MmeScore:
-    """From picture, question and whether the answer was right; acc+ is over pictures with both questions there.
-
-    A pair may stand there several times and then counts as often.
+    A pair that is there several times counts that many times.
     """
     pictures: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-    for picture, question, right in told:
+    for picture, question, right in answered:
         pictures[picture].append((question, right))
     pairs = [answers for answers in pictures.values() if len({question for question, _ in answers}) == 2]
     size = sum(map(len, pairs))
     whole = sum(len(answers) for answers in pairs if all(right for _, right in answers))
-    return MmeScore(mean([right for *_, right in told]), whole / size if size else 0.0)
+    return MmeScore(mean([right for *_, right in answered]), whole / size if size else 0.0)
 
 
 def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
@@ -139,17 +117,6 @@ def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
 # --- the benchmark --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class MmeSettings:
-    """Options of MME.
-
-    Attributes:
-        prompt: see `pope.brief_question`; the questions themselves end in "Please answer yes or no."
-    """
-
-    prompt: Literal["wrapper", "plain"] = "wrapper"
-
-
 class Mme(Questions):
     """MME over a folder with the fourteen lists of `eval_tool/Your_Results/` and the release's pictures.
 
@@ -160,7 +127,7 @@ class Mme(Questions):
     name = "mme"
     title = "MME"
     official_items = 2374
-    Settings = MmeSettings
+    Settings = BriefSettings
     main = "perception"
     whole_groups = True
     published: ClassVar = {
@@ -174,7 +141,7 @@ class Mme(Questions):
         "BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation) and the pictures of "
         "MME_Benchmark_release_version.zip, which its authors send, as TASK/NAME or TASK/images/NAME"
     )
-    settings: MmeSettings
+    settings: BriefSettings
 
     def items(self) -> list[Item]:
         folder = self.open_folder()
@@ -215,7 +182,7 @@ class Mme(Questions):
         for row in rows:
             data = row.item.data
             tasks[data["task"]].append((data["image"], row.item.key, row.score == 1))
-        found = {task: _score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
+        found = {task: score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
         return totals(found) | {task: value.score for task, value in found.items()}
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:

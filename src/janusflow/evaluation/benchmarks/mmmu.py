@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ from annotated_types import Interval
 
 from janusflow.evaluation.benchmarks.mmbench import LETTER_ONLY, choice_question
 from janusflow.evaluation.benchmarks.pope import BRIEFLY
-from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part
+from janusflow.files import write_text
 
 LONG = 5  # words: only longer answers are searched for the text of an option
 MARKS = ",.!?;:'"
@@ -51,21 +51,6 @@ DOMAINS = {
 }
 DOMAIN = {subject: domain for domain, subjects in DOMAINS.items() for subject in subjects.split()}
 Value = float | str
-
-
-@dataclass(frozen=True)
-class MmmuQuestion:
-    """One question.
-
-    Attributes:
-        name: its id; the subject stands in it.
-        options: text of each option by its letter; none for an open question.
-        answers: the right letter, or the right answers of an open question.
-    """
-
-    name: str
-    options: Mapping[str, str]
-    answers: tuple[str, ...]
 
 
 def read_choice(response: str, options: Mapping[str, str], rng: Random) -> str:
@@ -115,28 +100,6 @@ def open_is_right(candidates: Sequence[Value], answers: Sequence[str]) -> bool:
     return False
 
 
-def score(questions: Sequence[MmmuQuestion], responses: Sequence[str], *, seed: int = 42) -> float:
-    """Share of right answers over all questions (micro).
-
-    Args:
-        questions: with options or open.
-        responses: what the model said, in the same order.
-        seed: of the choices by chance.
-
-    Raises:
-        ValueError: if their numbers differ or there are none.
-    """
-    if not questions or len(questions) != len(responses):
-        raise ValueError(f"{len(responses)} answers were given to {len(questions)} questions")
-    rng, right = Random(seed), 0
-    for question, response in zip(questions, responses, strict=True):
-        if question.options:
-            right += read_choice(response, question.options, rng) in question.answers
-        else:
-            right += open_is_right(read_open(response), question.answers)
-    return right / len(questions)
-
-
 def _key_phrases(response: str) -> list[str]:
     """The shortest tail after an indicator in each sentence; the whole response if no sentence has one."""
     response = response.strip().strip(".").lower()
@@ -179,7 +142,7 @@ class MmmuSettings:
     Attributes:
         prompt: "wrapper" as the authors' evaluation asks (see `mmbench.choice_question`): all pictures first, and the
             marks <image 1> as they stand; "interleaved" the same text with each picture in the place of its mark;
-            "official" as MMMU's own run of LLaVA asks, pictures first; "plain" question and options alone, interleaved.
+            "official" as MMMU's own run of LLaVA asks, pictures first; "plain" only question and options, interleaved.
         seed: of the choices by chance, which depend on the question too.
     """
 
@@ -249,17 +212,12 @@ class Mmmu(Questions):
     def part(self, item: Item) -> str:
         return str(item.data["subject"])
 
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
-
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        parts: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
+        def parts(row: Row) -> Sequence[str]:
             subject = row.item.data["subject"]
-            for part in ("overall", f"domain/{DOMAIN.get(subject, 'other')}", f"subject/{subject}"):
-                parts[part].append(row)
-        first = ["overall", *sorted(part for part in parts if part != "overall")]
-        return {part: over(parts[part], whole=100) for part in first if part in parts}
+            return "overall", f"domain/{DOMAIN.get(subject, 'other')}", f"subject/{subject}"
+
+        return by_part(rows, parts)
 
     def write_judged(self, rows: Sequence[Row]) -> None:
         """`total_val_output.json`: by question the letter that was read, or the answer to an open question."""

@@ -7,21 +7,19 @@ so scores are not exactly comparable with published ones even with that judge.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part
+from janusflow.files import write_text
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 TRIES = 5
-WARMER = 0.5  # each further try's temperature
 STEPS = (
     "You are a helpful assistant. Please answer truthfully and write out your thinking step by step to be sure you get "
     "the right answer."
@@ -67,7 +65,7 @@ class MmVetSettings:
         judge: the model that grades, as `judges.open_judge` takes it.
         prompt: "wrapper" puts a system prompt before that asks to think step by step, as VLMEvalKit's wrapper of Janus
             does; "plain" has the model's own.
-        threads: so many answers are graded at once.
+        threads: how many answers are graded at once.
     """
 
     judge: str = ""
@@ -94,10 +92,6 @@ class MmVet(Questions):
     }
     source = "mm-vet.json and images/, both in mm-vet.zip of the releases of the repository yuweihao/MM-Vet"
     settings: MmVetSettings
-
-    def __init__(self, data: Path | None, settings: Any) -> None:
-        super().__init__(data, settings)
-        self.threads = settings.threads
 
     def items(self) -> list[Item]:
         folder = self.open_folder()
@@ -127,30 +121,18 @@ class MmVet(Questions):
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
         truth = item.data["answer"].replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
         prompt = "\n".join((GRADING, " | ".join((item.data["question"], truth, str(output), ""))))
-        for attempt in range(TRIES):
-            asked = prompt + AGAIN if attempt else prompt
-            reply = self.judge_model.reply(asked, temperature=WARMER * attempt, attempt=attempt)
-            grade = read_grade(reply)
-            if grade is not None:
-                return {"score": grade, "reply": reply}
-        if not reply.strip():  # no answer at all is no grade
-            raise self.no_verdict(reply, TRIES)
+        grade, reply = self.ask_judge(prompt, read=read_grade, tries=TRIES, again=AGAIN)
+        if grade is not None:
+            return {"score": grade, "reply": reply}
         problem = f"no number from 0 to 1 in {TRIES} replies"
         return {"score": 0.0, "unreadable": True, "reply": reply, "problem": problem}
 
     def part(self, item: Item) -> str:
         return "+".join(item.data["capability"])
 
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
-
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        parts: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            for part in ("overall", *dict.fromkeys(row.item.data["capability"])):
-                parts[part].append(row)
-        known = [part for part in ("overall", *CAPABILITIES) if part in parts]
-        return {part: over(parts[part], whole=100) for part in [*known, *sorted(set(parts) - set(known))]}
+        first = ("overall", *CAPABILITIES)
+        return by_part(rows, lambda row: ("overall", *row.item.data["capability"]), first=first)
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """`results/janusflow.json`: answers by question id."""

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.sample import Sample, over
-from janusflow.files import loads
+from janusflow.files import loads, write_text
 
 NO = ("No", "no", "not")
 SETS = ("random", "popular", "adversarial")
@@ -87,7 +87,7 @@ def read_questions(file: Path) -> list[PopeQuestion]:
 def says_yes(answer: str) -> bool:
     """The official reading: an answer is "yes" unless its first sentence has the word No, no or not.
 
-    Commas are dropped and the sentence is split at spaces, so "nothing" and "NO" are no such words.
+    Commas are dropped and the sentence is split at spaces, so "nothing" and "NO" do not count.
     """
     sentence = answer.split(".")[0].replace(",", "")
     return not any(word in NO for word in sentence.split(" "))
@@ -99,22 +99,8 @@ def is_readable(answer: str) -> bool:
     return not says_yes(answer) or re.search(r"\byes\b", sentence, re.IGNORECASE) is not None
 
 
-def score(labels: Sequence[bool], answers: Sequence[str]) -> PopeScore:
-    """Scores answers as the official evaluation does.
-
-    Args:
-        labels: whether yes is right.
-        answers: what the model said, in the same order.
-
-    Raises:
-        ValueError: if their numbers differ or there are none.
-    """
-    if not labels or len(labels) != len(answers):
-        raise ValueError(f"{len(answers)} answers were given to {len(labels)} questions")
-    return _score(labels, [says_yes(answer) for answer in answers])
-
-
-def _score(labels: Sequence[bool], said: Sequence[bool]) -> PopeScore:
+def score(labels: Sequence[bool], said: Sequence[bool]) -> PopeScore:
+    """Of answers as they were read, in the order of the labels; True is yes."""
     pairs = list(zip(labels, said, strict=True))
     hits = sum(label and yes for label, yes in pairs)
     precision, recall = _share(hits, sum(said)), _share(hits, sum(labels))
@@ -152,21 +138,30 @@ def brief_question(question: str, prompt: str) -> tuple[str, str | None]:
     Args:
         question: of the benchmark.
         prompt: "wrapper" as the authors' evaluation asks (VLMEvalKit's wrapper of Janus): an instruction after the
-            question, and no system prompt; "plain" for the question alone.
+            question, and no system prompt; "plain" for only the question.
     """
     return (f"{question}\n{BRIEFLY}", "") if prompt == "wrapper" else (question, None)
 
 
 @dataclass(frozen=True)
-class PopeSettings:
-    """Options of POPE.
+class BriefSettings:
+    """Options of a benchmark whose questions are answered in a word.
 
     Attributes:
         prompt: see `brief_question`.
-        pictures: which sets: the paper's over "coco", or the repository's over "aokvqa" or "gqa".
     """
 
     prompt: Literal["wrapper", "plain"] = "wrapper"
+
+
+@dataclass(frozen=True)
+class PopeSettings(BriefSettings):
+    """Options of POPE.
+
+    Attributes:
+        pictures: which sets: the paper's over "coco", or the repository's over "aokvqa" or "gqa".
+    """
+
     pictures: Literal["coco", "aokvqa", "gqa"] = "coco"
 
 
@@ -227,7 +222,7 @@ class Pope(Questions):
         for row in rows:
             sets[row.item.data["set"]].append(row)
         found = {
-            kind: asdict(_score([row.item.data["label"] for row in own], [row.verdict["said"] == "yes" for row in own]))
+            kind: asdict(score([row.item.data["label"] for row in own], [row.verdict["said"] == "yes" for row in own]))
             for kind, own in sorted(sets.items(), key=lambda pair: SETS.index(pair[0]))
         }
         names = list(PopeScore.__dataclass_fields__)

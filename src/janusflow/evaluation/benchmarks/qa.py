@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 from annotated_types import Interval
 
 from janusflow.evaluation.benchmarks.vqav2 import normal
-from janusflow.evaluation.data import Questions, mean
-from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.data import Questions
+from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.question_file import PLACEHOLDER, QuestionFile
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part
 from janusflow.processing.images import load_image
 
 Rule: TypeAlias = Literal["exact", "contains", "any-of", "judge"]
 MINUS = re.compile(r"(?<![\w)])[-−](?=\.?\d)")
-TRIES = 3
-WARMER = 0.5  # temperature that each further try adds
 WITH_ANSWER = """\
 Decide whether an answer to a question is correct.
 
@@ -109,10 +106,10 @@ class Qa(Questions):
     judging = (*Benchmark.judging, "rule")
     source = "a JSON or JSON Lines file with questions and answers (--data FILE), see docs/evaluation.md"
     settings: QaSettings
+    _asks_judge: bool | None = None  # once the items are read
 
     def __init__(self, data: Path | None, settings: Any) -> None:
         super().__init__(data, settings)
-        self.threads = settings.threads
         if data is not None:
             self.title = f"{type(self).title} of {data.name}"  # type: ignore[misc]
 
@@ -120,6 +117,7 @@ class Qa(Questions):
         file = QuestionFile(self.data, self.source, rules=(*RULES, "judge"), rule=self.settings.rule)
         items = file.items()
         self._folder = file.folder
+        self._asks_judge = any(item.data["rule"] == "judge" for item in items)
         return items
 
     def check_judge(self) -> None:
@@ -128,7 +126,9 @@ class Qa(Questions):
         Raises:
             ValueError: saying how to name one.
         """
-        if not self.settings.judge and any(item.data["rule"] == "judge" for item in self.items()):
+        if self._asks_judge is None:
+            self.items()
+        if self._asks_judge and not self.settings.judge:
             raise ValueError(
                 f"{self.data} has questions with the rule 'judge'; name a model that judges with --set judge=..."
             )
@@ -151,31 +151,23 @@ class Qa(Questions):
             pictures = [load_image(picture) for picture in item.images]
             about = " about the pictures shown" if pictures else ""
             prompt = WITHOUT_ANSWER.format(**known, pictures=about)
-        reply = ""
-        for attempt in range(TRIES):
-            reply = self.judge_model.reply(prompt, pictures, temperature=WARMER * attempt, attempt=attempt)
-            words = re.findall(r"\w+", reply.lower())
-            if words and words[0] in ("yes", "no"):
-                return {"score": float(words[0] == "yes"), "rule": rule, "accepted": list(answers), "reply": reply}
-        raise NotJudgedError(
-            f"judge {self.judge_model.name} replied neither yes nor no in {TRIES} tries, the last time {reply[:200]!r}"
-        )
-
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        parts: dict[str, list[float]] = defaultdict(list)
-        for row in rows:
-            parts["overall"].append(row.score)
-            if row.item.data["category"]:
-                parts[f"category/{row.item.data['category']}"].append(row.score)
-        return {part: 100 * mean(parts[part]) for part in sorted(parts, key=lambda part: (part != "overall", part))}
+        yes, reply = self.ask_judge(prompt, pictures, read=_yes_or_no)
+        if yes is None:
+            raise self.no_verdict(reply)
+        return {"score": float(yes), "rule": rule, "accepted": list(answers), "reply": reply}
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        parts: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            parts["overall"].append(row)
-            if row.item.data["category"]:
-                parts[f"category/{row.item.data['category']}"].append(row)
-        return {part: over(found, whole=100) for part, found in parts.items()}
+        def parts(row: Row) -> Sequence[str]:
+            category = row.item.data["category"]
+            return ("overall", f"category/{category}") if category else ("overall",)
+
+        return by_part(rows, parts)
+
+
+def _yes_or_no(reply: str) -> bool | None:
+    """Whether a reply's first word is yes; None if it is neither yes nor no."""
+    word = next(iter(re.findall(r"\w+", reply.lower())), "")
+    return word == "yes" if word in ("yes", "no") else None
 
 
 def _talk(model: Any, item: Item) -> list[dict[str, Any]]:

@@ -7,15 +7,15 @@ official code does: the choice whose text has the lowest mean loss after the que
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from janusflow.evaluation.benchmarks.mmbench import NONE, choice_question, read_option
-from janusflow.evaluation.data import Questions, mean, write_text
+from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row, conversation
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part
+from janusflow.files import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,14 +73,14 @@ def choice_losses(model: Any, talks: Sequence[Sequence[Mapping[str, Any]]], choi
         cache = read.past_key_values
         cache.batch_repeat_interleave(count)
         seen = mask.repeat_interleave(count, 0)
-        told = network(
+        after = network(
             inputs_embeds=network.get_input_embeddings()(ids),
             attention_mask=torch.cat([seen, real], dim=1),
             position_ids=seen.sum(1, keepdim=True) + torch.arange(longest, device=device),
             past_key_values=cache,
             use_cache=True,
         )
-        logits = torch.cat([read.logits[:, -1:].repeat_interleave(count, 0), told.logits[:, :-1]], dim=1)
+        logits = torch.cat([read.logits[:, -1:].repeat_interleave(count, 0), after.logits[:, :-1]], dim=1)
         losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")
         return ((losses * real).sum(1) / real.sum(1)).view(len(talks), count)
 
@@ -90,8 +90,8 @@ class SeedBenchSettings:
     """Options of SEED-Bench.
 
     Attributes:
-        prompt: of the letter mode, see `mmbench.choice_question`; in the likelihood mode the question stands alone, and
-            "wrapper" leaves the system prompt away.
+        prompt: of the letter mode, see `mmbench.choice_question`; the likelihood mode asks only the question, and
+            "wrapper" leaves the system prompt out.
         mode: "letter" or "likelihood".
     """
 
@@ -173,26 +173,12 @@ class SeedBench(Questions):
     def part(self, item: Item) -> str:
         return str(item.data["type"])
 
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
-
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        types: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            types["overall"].append(row)
-            types[row.item.data["type"]].append(row)
-        return {kind: over(types[kind], whole=100) for kind in ("overall", *TYPES) if kind in types}
+        return by_part(rows, lambda row: ("overall", row.item.data["type"]), first=("overall", *TYPES))
 
     def write_judged(self, rows: Sequence[Row]) -> None:
         """`results.jsonl` with question_id, prediction and gt_answer, as results are handed in."""
-        lines = [
-            json.dumps(
-                {
-                    "question_id": row.item.key,
-                    "prediction": row.verdict["said"],
-                    "gt_answer": row.item.data["answer"],
-                }
-            )
-            for row in rows
-        ]
-        write_text(self.official / "results.jsonl", "".join(f"{line}\n" for line in lines))
+        names = ("question_id", "prediction", "gt_answer")
+        found = [(row.item.key, row.verdict["said"], row.item.data["answer"]) for row in rows]
+        lines = [json.dumps(dict(zip(names, one, strict=True))) + "\n" for one in found]
+        write_text(self.official / "results.jsonl", "".join(lines))

@@ -1,4 +1,4 @@
-"""Uni-MMMU (github.com/Vchitect/Uni-MMMU), its code task: read SVG code, say what it draws, and draw it.
+"""Uni-MMMU (github.com/Vchitect/Uni-MMMU), its code task: read SVG code, describe what it shows, and generate it.
 
 The description is asked for first and stands in the prompt of the picture. A judge compares both with the rendered
 code: shapes and colours from 0 to 5, positions from 0 to 5, and whether the words match.
@@ -16,16 +16,14 @@ from typing import Annotated, Any
 from annotated_types import Interval
 from PIL import Image
 
-from janusflow.evaluation.data import read_text
+from janusflow.evaluation.data import find_file, read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.run.records import ESCAPED
 from janusflow.evaluation.sample import Sample, over
-from janusflow.files import loads
+from janusflow.files import loads, write_text
 from janusflow.processing.images import load_image
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")
 TOP = 5  # of a picture's scores
-TRIES = 3  # of a judge whose reply cannot be read
 PICTURE, TEXT = "model_image_01.png", "model_text.txt"
 WANTED = "a JSON object whose samples have id, difficulty, svg and png"
 
@@ -67,12 +65,12 @@ class UniMmmuSettings:
     """How Uni-MMMU is run.
 
     Attributes:
-        task: only "code" can be done by a model that draws from text alone.
+        task: only "code" can be done by a model that generates only from text.
         judge: a model that sees two pictures, as `judges.open_judge` takes it (officially Qwen2.5-VL-72B).
         model_name: names the folder of the outputs.
         max_new_tokens: of a description.
         seed: of the noise of the first case; the next have the next.
-        threads: so many cases are judged at once.
+        threads: how many cases are judged at once.
     """
 
     task: str = "code"
@@ -95,7 +93,7 @@ class UniMmmuSettings:
 
 
 class UniMmmu(Benchmark):
-    """The code task. "overall" is the mean of the three parts in percent, each part's own scale being kept beside it:
+    """The code task. "overall" is the mean of the three parts in percent, next to the parts on their own scales:
     "shape_color" and "position" from 0 to 5, "text" in [0, 1].
     """
 
@@ -105,10 +103,6 @@ class UniMmmu(Benchmark):
     Settings = UniMmmuSettings
     judged_by = "a model that compares pictures"
     source = "svg/metadata.json and the SVG and PNG files that it names, from Uni-MMMU's data on the hub"
-
-    def __init__(self, data: Path | None, settings: Any) -> None:
-        super().__init__(data, settings)
-        self.threads = settings.threads
 
     def items(self) -> list[Item]:
         """In the file's order; keys are the official folders of the cases, prompts the SVG source."""
@@ -150,9 +144,7 @@ class UniMmmu(Benchmark):
         asked = [[{"role": "user", "content": DESCRIBE.format(svg=item.prompt)}] for item in items]
         said = [text.strip() for text in model.chat_batch(asked, max_new_tokens=self.settings.max_new_tokens)]
         for item, text in zip(items, said, strict=True):
-            file = self.out / self._case(item) / TEXT
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8", errors=ESCAPED)
+            write_text(self.out / self._case(item) / TEXT, text)
         drawn = model.generate(
             [DRAW.format(svg=item.prompt, description=text) for item, text in zip(items, said, strict=True)],
             seed=[item.seed for item in items],
@@ -188,11 +180,8 @@ class UniMmmu(Benchmark):
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
         wholes = {"shape_color": 0, "position": 0, "text": 1}
-        found = {"overall": over(rows)}
-        for name, whole in wholes.items():
-            parts = [replace(row, verdict={"score": row.verdict[name]}) for row in rows]
-            found[name] = over(parts, whole=whole)
-        return found
+        of = {name: [replace(row, verdict={"score": row.verdict[name]}) for row in rows] for name in wholes}
+        return {"overall": over(rows), **{name: over(of[name], whole=whole) for name, whole in wholes.items()}}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Adds each case's `result.json`; the rest of `outputs/MODEL/code/CASE` is there already."""
@@ -209,29 +198,20 @@ class UniMmmu(Benchmark):
                 "images_saved": [row.output],
                 "errors": [],
             }
-            (self.out / case).mkdir(parents=True, exist_ok=True)
-            (self.out / case / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            write_text(self.out / case / "result.json", json.dumps(record, indent=2) + "\n")
 
     def _ask(self, prompt: str, pictures: Sequence[Image.Image], wanted: Mapping[str, int]) -> dict[str, int]:
-        reply = ""
-        for attempt in range(TRIES):
-            reply = self.judge_model.reply(prompt, pictures, temperature=0.5 * attempt, attempt=attempt)
-            found = read_numbers(reply, wanted)
-            if found is not None:
-                return found
-        raise self.no_verdict(reply, TRIES)
+        found, reply = self.ask_judge(prompt, pictures, read=lambda reply: read_numbers(reply, wanted))
+        if found is None:
+            raise self.no_verdict(reply)
+        return found
 
     def _case(self, item: Item) -> str:
         return f"outputs/{self.settings.model_name}/code/{item.key}"
 
     @property
     def _file(self) -> Path:
-        if self.data is None:
-            raise ValueError(f"Uni-MMMU needs a folder with its files: {self.source}")
-        for file in (self.data / "svg" / "metadata.json", self.data / "data" / "svg" / "metadata.json"):
-            if file.is_file():
-                return file
-        raise ValueError(f"{self.data} has no svg/metadata.json; expected {self.source}")
+        return find_file(self, "svg/metadata.json", "data/svg/metadata.json")
 
 
 def read_numbers(reply: str, wanted: Mapping[str, int]) -> dict[str, int] | None:

@@ -1,29 +1,30 @@
 """VQAv2 (arXiv 1612.00837): open questions with ten people's answers each, and their soft accuracy.
 
-The official scorer normalises answers only where the ten people differ; where they agree, "Yes" is not "yes". Whoever
-publishes numbers therefore normalises the model's answers before: here `prepare`.
+The official scorer normalises answers only where the ten people differ; where they agree, "Yes" is not "yes".
+Published numbers therefore come from answers that were normalised before: here `prepare`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from janusflow.evaluation.benchmarks.pope import brief_question
-from janusflow.evaluation.data import DataFolder, Questions, mean, write_text
+from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
+from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part
+from janusflow.files import write_text
 
 ENOUGH = 3  # people who give an answer make it wholly right
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 PERIOD = re.compile(r"\.(?!\d)")
-PERIODS = 32  # so many are dropped: the official code passes a flag of that value where the count belongs
+PERIODS = 32  # that many are dropped: the official code passes a flag of that value where the count belongs
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {"none": "0"}
 ARTICLES = ("a", "an", "the")
@@ -51,7 +52,7 @@ SPLITS = {"val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
 def normal(answer: str) -> str:
     """An answer as the official scorer normalises it: punctuation, case, number words, articles, contractions.
 
-    A mark is dropped if it has a space beside it anywhere, or if digits with a comma between them stand anywhere; else
+    A mark is dropped if it has a space next to it anywhere, or if digits with a comma between them stand anywhere; else
     it becomes a space. Periods not before a digit are dropped.
     """
     found, in_number = answer, COMMA_IN_NUMBER.search(answer) is not None
@@ -88,16 +89,14 @@ def _plain(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class VqaV2Settings:
+class VqaV2Settings(BriefSettings):
     """Options of VQAv2.
 
     Attributes:
-        prompt: see `pope.brief_question`.
         split: "val" has answers; those of "test" and "test-dev" are with EvalAI, which scores the file that is written.
         prepare: whether the model's answers are normalised before they are scored and written.
     """
 
-    prompt: Literal["wrapper", "plain"] = "wrapper"
     split: Literal["val", "test", "test-dev"] = "val"
     prepare: bool = True
 
@@ -131,9 +130,9 @@ class VqaV2(Questions):
         folder, split = self.open_folder(), SPLITS[self.settings.split]
         questions = _records(folder, f"v2_OpenEnded_mscoco_{split}_questions.json", "questions")
         file = folder.read[-1]
-        told: dict[Any, dict[str, Any]] = {}
+        annotated: dict[Any, dict[str, Any]] = {}
         if self.settings.split == "val":
-            told = self._annotations(folder, f"v2_mscoco_{split}_annotations.json")
+            annotated = self._annotations(folder, f"v2_mscoco_{split}_annotations.json")
         pictures, items = split.replace("-dev", ""), []
         for record in questions:
             try:
@@ -141,11 +140,11 @@ class VqaV2(Questions):
             except (KeyError, TypeError, ValueError) as error:
                 wanted = "question_id, image_id and question"
                 raise folder.refusal(file, f"is another version: a question lacks {wanted}") from error
-            if self.settings.split == "val" and number not in told:
+            if self.settings.split == "val" and number not in annotated:
                 raise folder.refusal(folder.read[-1], f"is another version: question {number} has no annotation")
             prompt, system = brief_question(question, self.settings.prompt)
             picture = folder.picture(f"{pictures}/COCO_{pictures}_{image:012d}.jpg")
-            data = told.get(number, {})
+            data = annotated.get(number, {})
             items.append(Item(str(number), prompt, (picture,), group=str(image), system=system, data=data))
         return items
 
@@ -177,17 +176,12 @@ class VqaV2(Questions):
     def part(self, item: Item) -> str:
         return str(item.data.get("answer_type", ""))
 
-    def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        return {name: 100 * mean(sample.values) for name, sample in self.samples(rows).items()}
-
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        parts: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
+        def parts(row: Row) -> Sequence[str]:
             data = row.item.data
-            for part in ("overall", data["answer_type"], f"question_type/{data['question_type']}"):
-                parts[part].append(row)
-        first = ["overall", *sorted(part for part in parts if part != "overall")]
-        return {part: over(parts[part], whole=100) for part in first if part in parts}
+            return "overall", data["answer_type"], f"question_type/{data['question_type']}"
+
+        return by_part(rows, parts)
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """The results file of the official scorer and of EvalAI: a list of question_id and answer."""

@@ -1,7 +1,7 @@
 """WISE (arXiv 2503.07265): pictures that need knowledge, judged by a model. Its two protocols, never mixed.
 
 Legacy (the paper's): three scores of 0 to 2, WiScore = (0.7 consistency + 0.2 realism + 0.1 aesthetic) / 2. Verified
-(the repository's since 2026): other prompts, and one score of 0 or 1. A prompt's category is told from its id, and the
+(the repository's since 2026): other prompts, and one score of 0 or 1. A prompt's category follows from its id, and the
 overall score is a weighted sum over categories.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,12 +18,11 @@ from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.sample import Sample, by_part, over
 from janusflow.files import loads
 
 CRITERIA = {"consistency": 0.7, "realism": 0.2, "aesthetic quality": 0.1}
 TOP = 2  # of a criterion
-TRIES = 3  # of a judge whose reply cannot be read
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Protocol:
         """Of a prompt.
 
         Raises:
-            ValueError: for an id that the protocol has not.
+            ValueError: for an id that the protocol does not have.
         """
         if prompt_id >= 1:
             for name, (last, _) in self.categories.items():
@@ -146,7 +145,7 @@ def overall(protocol: Protocol, scores: Iterable[tuple[int, float]]) -> dict[str
         scores: (id of the prompt, score in [0, 1]) of each picture.
 
     Raises:
-        ValueError: for an id that the protocol has not, or a score outside [0, 1].
+        ValueError: for an id that the protocol does not have, or a score outside [0, 1].
     """
     groups: dict[str, list[float]] = defaultdict(list)
     for number, value in scores:
@@ -221,7 +220,7 @@ class WiseSettings:
             Qwen3.5-35B-A3B). Their figures are not comparable, nor are those of different judges.
         judge: a model that sees pictures, as `judges.open_judge` takes it.
         seed: of the noise of the first prompt; the next have the next.
-        threads: so many pictures are judged at once.
+        threads: how many pictures are judged at once.
     """
 
     protocol: Literal["legacy", "verified"] = "legacy"
@@ -229,13 +228,9 @@ class WiseSettings:
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Interval(ge=1, le=1000)] = 1
 
-    def __post_init__(self) -> None:
-        if self.protocol not in FILES:
-            raise ValueError(f"protocol is {self.protocol!r}; allowed are legacy and verified")
-
 
 class Wise(Benchmark):
-    """1,000 prompts, a picture each, with the files, ids, weights and judging of one protocol alone.
+    """1,000 prompts, a picture each, with the files, ids, weights and judging of one protocol.
 
     The pictures lie as `images/ID.png`, which is the official layout.
     """
@@ -251,7 +246,6 @@ class Wise(Benchmark):
 
     def __init__(self, data: Path | None, settings: Any) -> None:
         super().__init__(data, settings)
-        self.threads = settings.threads
         self.protocol = VERIFIED if settings.protocol == "verified" else LEGACY
 
     def items(self) -> list[Item]:
@@ -294,28 +288,20 @@ class Wise(Benchmark):
         """The score in [0, 1], with the legacy protocol's three, and the judge's words."""
         assert isinstance(output, Image.Image)
         form = LEGACY_PROMPT if self.protocol is LEGACY else VERIFIED_PROMPT
-        asked, reply = form.format(prompt=item.prompt, explanation=item.data["explanation"]), ""
-        for attempt in range(TRIES):
-            warmth = 0.5 * attempt
-            reply = self.judge_model.reply(asked, [output], system=SYSTEM, temperature=warmth, attempt=attempt)
-            if self.protocol is LEGACY:
-                criteria = read_legacy(reply)
-                if criteria is not None:
-                    return {"score": wiscore(criteria), "criteria": criteria, "reply": reply}
-            else:
-                score = read_verified(reply)
-                if score is not None:
-                    return {"score": score, "reply": reply}
-        raise self.no_verdict(reply, TRIES)
+        asked = form.format(prompt=item.prompt, explanation=item.data["explanation"])
+        read: Callable[[str], Any] = read_legacy if self.protocol is LEGACY else read_verified
+        found, reply = self.ask_judge(asked, [output], read=read, system=SYSTEM)
+        if found is None:
+            raise self.no_verdict(reply)
+        if self.protocol is LEGACY:
+            return {"score": wiscore(found), "criteria": found, "reply": reply}
+        return {"score": found, "reply": reply}
 
     def part(self, item: Item) -> str:
         return self.protocol.category(int(item.data["prompt_id"]))
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        parts: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            parts[self.part(row.item)].append(row)
-        return {"overall": over(rows), **{name: over(own, whole=1) for name, own in parts.items()}}
+        return {"overall": over(rows), **by_part(rows, lambda row: [self.part(row.item)], whole=1)}
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         return overall(self.protocol, ((int(row.item.data["prompt_id"]), row.score) for row in rows))

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible address: asked with patience, within a budget, its key kept secret.
+"""A model behind an OpenAI-compatible address: with retries, a budget, and a key that stays secret.
 
 It judges, and captions for `janusflow data prepare`.
 """
@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
@@ -23,11 +23,10 @@ from annotated_types import Interval
 from PIL import Image
 
 from janusflow.arguments import quoted
-from janusflow.evaluation.data import write_text
+from janusflow.evaluation.judges.judge import Judge, NotJudgedError, Query
 from janusflow.evaluation.judges.limited_http import limited_client, within
-from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.extras import require
-from janusflow.files import checked, loads, locked, read_json
+from janusflow.files import checked, loads, locked, read_json, write_text
 
 RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
 FINAL = (401, 402, 403, 404)  # the next request would fare the same
@@ -49,10 +48,10 @@ class EndpointOptions:
         tries: of one question.
         patience: seconds before the second try, doubled for every further one.
         longest_wait: seconds between two tries, whatever the endpoint asks for.
-        max_requests: so many requests are sent at most, tries included; None for no limit.
-        reasons: the model thinks before it replies: it takes `max_completion_tokens` for both, and no temperature.
-        empty: an empty reply is one, and not a failure that may pass.
-        max_total_tokens: no request is sent any more once replies and prompts had so many; None for no limit.
+        max_requests: limit of requests, tries included; None for no limit.
+        reasons: the model thinks before it replies: it takes `max_completion_tokens` for both, without a temperature.
+        empty: accept an empty reply; otherwise it is a failure, and the question is asked again.
+        max_total_tokens: limit of tokens of replies and prompts, after which no request is sent; None for no limit.
     """
 
     key_variable: str = "OPENAI_API_KEY"
@@ -75,7 +74,7 @@ class Spent:
     tokens: Annotated[int, Interval(ge=0)]
 
 
-class EndpointJudge:
+class EndpointJudge(Judge):
     """A model behind an OpenAI-compatible address; may be asked by several threads at once.
 
     Args:
@@ -106,20 +105,12 @@ class EndpointJudge:
         if self._account is not None:
             self._read_account(self._account)
 
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
-        """See `Judge`; failures that pass (429, 5xx, timeouts, broken or empty replies) are tried again."""
-        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in images]
-        content.append({"type": "text", "text": prompt})
-        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": content if images else prompt})
+    def answer(self, query: Query) -> str:
+        """See `Judge`; temporary failures (429, 5xx, timeouts, broken or empty replies) are tried again."""
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in query.images]
+        content.append({"type": "text", "text": query.prompt})
+        messages: list[dict[str, Any]] = [{"role": "system", "content": query.system}] if query.system else []
+        messages.append({"role": "user", "content": content if query.images else query.prompt})
         wait, problem = 0.0, ""
         for number in range(self.options.tries):
             if number:
@@ -127,7 +118,7 @@ class EndpointJudge:
             self._count_request()
             backoff = self.options.patience * 2**number * random.uniform(0.75, 1.0)
             try:
-                return self._ask(messages, temperature)
+                return self._ask(messages, query.temperature)
             except _PassingError as error:
                 problem = str(error)
                 wait = min(max(backoff, error.wait), self.options.longest_wait)
@@ -137,7 +128,7 @@ class EndpointJudge:
         """One request.
 
         Raises:
-            _PassingError: if it may go better next time.
+            _PassingError: if another try may succeed.
             NotJudgedError: if not.
         """
         import openai
@@ -182,7 +173,7 @@ class EndpointJudge:
         raise NotJudgedError(sentence) from None
 
     def _count_request(self) -> None:
-        """Takes one request from the budget, if nothing speaks against asking."""
+        """Take one request from the budget."""
         options = self.options
         with self._spending() as spent:
             if not self._closed and options.max_requests is not None and spent.requests >= options.max_requests:
@@ -200,12 +191,12 @@ class EndpointJudge:
 
     @contextmanager
     def _spending(self) -> Iterator[Spent]:
-        """What was sent and used so far, to read and to raise, by one thread of one process at a time."""
+        """What was sent and used so far, to read and to increase, by one thread of one process at a time."""
         if self._account is None:
             with self._lock:
                 yield self._spent
             return
-        self._account.parent.mkdir(parents=True, exist_ok=True)
+        self._account.parent.mkdir(parents=True, exist_ok=True)  # for the lock
         busy = f"another process is using {self._account}; end it and try again"
         try:
             with self._lock, locked(self._account.with_suffix(".lock"), busy, patience=ACCOUNT_PATIENCE):
@@ -232,7 +223,7 @@ class EndpointJudge:
             return Spent(0, 0)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{error}; it counts what {self.name} was asked: write "
+                f"{error}; it counts the requests to {self.name}: write "
                 '{"requests": N, "tokens": N} into it, or delete it to restart the budget'
             ) from error
 
@@ -280,7 +271,7 @@ def _read(content: bytes) -> tuple[str, int]:
 
 
 class _PassingError(Exception):
-    """A failure that may pass; `wait` is how many seconds the endpoint asks to wait."""
+    """A temporary failure; `wait` is how many seconds the endpoint asks to wait."""
 
     def __init__(self, problem: str, wait: float = 0.0) -> None:
         super().__init__(problem)
@@ -296,5 +287,5 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # whatever it makes of an odd date
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # that are raised for malformed dates
         return 0.0

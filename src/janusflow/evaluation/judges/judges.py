@@ -1,4 +1,4 @@
-"""Models that judge: rules of one's own, a local transformers model, or an OpenAI-compatible endpoint.
+"""Models that judge: your own rules, a local transformers model, or an OpenAI-compatible endpoint.
 
 Benchmarks with their own rules need none of these; the others name one by a word, see `open_judge`.
 """
@@ -7,59 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl
 
 from PIL import Image
 
 from janusflow.arguments import quoted
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.judges.endpoint import EndpointJudge, EndpointOptions
+from janusflow.evaluation.judges.judge import Judge, NotJudgedError, Query
 from janusflow.evaluation.judges.local import FamilyJudge, LocalJudge, LocalOptions
-from janusflow.evaluation.protocol import NotJudgedError
-from janusflow.evaluation.run.records import ESCAPED
 from janusflow.families import find_layout
-from janusflow.reasoning import final_answer
+from janusflow.files import ESCAPED, write_text
 
 OPENAI = "https://api.openai.com/v1"
 FORM = "openai:MODEL@https://HOST/v1"
 
 
-class Judge(Protocol):
-    """Whoever reads a prompt, perhaps with pictures, and replies in words."""
-
-    name: str
-
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
-        """The reply to one prompt.
-
-        Args:
-            prompt: the question.
-            images: shown with it.
-            system: system prompt; "" for none.
-            temperature: of the sampling; 0 is greedy.
-            attempt: another number asks anew where a cached reply was of no use.
-
-        Raises:
-            NotJudgedError: if no reply can be had.
-        """
-        ...
-
-
 def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge:
-    """Opens a judge; a local model's weights are read when it is first asked.
+    """Open a judge; a local model's weights are read when it is first asked.
 
     Args:
         spec: one of
@@ -67,11 +37,11 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
             - "openai:MODEL@https://HOST/v1", or "openai:MODEL" for OpenAI itself: an OpenAI-compatible endpoint;
             - "https://HOST/v1" with the option `model`: the same;
             - "tiny", or "janusflow:PLACE" or a folder with a checkpoint of this family: asked through `JanusFlow`;
-            - any other folder or hub id: a transformers model, of pictures and text or of text alone.
+            - any other folder or hub id: a transformers model, of pictures and text or only of text.
 
             Options may follow as in an address: "openai:gpt-4o@https://HOST/v1?max_requests=500&key_variable=MY_KEY".
-        cache: folder where replies are kept, so that a rerun asks nothing; also an option of `spec`. A budget is for
-            all that ask with this folder, now and later.
+        cache: folder where replies are kept, so that a rerun asks nothing again; also an option of `spec`. A budget is
+            for all that ask with this folder, now and later.
         **options: of `EndpointOptions` or `LocalOptions`.
 
     Raises:
@@ -98,39 +68,13 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
     return judge if folder is None else Cached(judge, folder, shape)
 
 
-class WithoutThoughts:
-    """A judge whose replies hold its answers only: see `reasoning.final_answer`.
-
-    Every benchmark asks its judge through this, whatever the judge is; what `Cached` keeps is the whole reply.
-
-    Args:
-        judge: any judge.
-    """
-
-    def __init__(self, judge: Judge) -> None:
-        self.name, self.judge = judge.name, judge
-
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
-        """See `Judge`; "" where the thoughts do not end."""
-        said = self.judge.reply(prompt, images, system=system, temperature=temperature, attempt=attempt)
-        return final_answer(said)
-
-
 _used: ContextVar[list[Path] | None] = ContextVar("_used", default=None)  # files of this item's replies
 
 
 @contextmanager
 def forgotten_if_useless() -> Iterator[None]:
-    """Around the verdict on one item: if its replies were of no use (`NotJudgedError`), they leave the cache, so that
-    the next run asks anew. Where a judge gave no reply at all, those before stay.
+    """Around the verdict on one item: if its replies were useless (`NotJudgedError`), they leave the cache, so that the
+    next run asks again. Where a judge gave no reply at all, the earlier ones stay.
     """
     used: list[Path] = []
     before = _used.set(used)
@@ -144,37 +88,29 @@ def forgotten_if_useless() -> Iterator[None]:
         _used.reset(before)
 
 
-class Cached:
+class Cached(Judge):
     """A judge whose replies are kept in files, one each; several processes and threads may share the folder.
 
     Args:
         judge: who is asked what is not there.
-        folder: of the files, named by the sha256 of all that shapes a reply.
-        shape: what shapes the judge's replies beside the question.
+        folder: of the files, named by the sha256 of all that affects a reply.
+        shape: what affects the judge's replies besides the question.
     """
 
     def __init__(self, judge: Judge, folder: Path, shape: Mapping[str, Any]) -> None:
         self.name, self.judge, self.folder, self.shape = judge.name, judge, folder.expanduser(), dict(shape)
 
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
-        """See `Judge`; what UTF-8 cannot hold of an answer is escaped."""
-        prompt = prompt.encode(errors=ESCAPED).decode()
+    def answer(self, query: Query) -> str:
+        """See `Judge`; what UTF-8 cannot contain is escaped."""
+        query = replace(query, prompt=query.prompt.encode(errors=ESCAPED).decode())
         asked = {
             "judge": self.name,
             **self.shape,
-            "system": system,
-            "prompt": prompt,
-            "pictures": [_digest(picture) for picture in images],
-            "temperature": float(temperature),
-            "attempt": attempt,
+            "system": query.system,
+            "prompt": query.prompt,
+            "pictures": [_digest(picture) for picture in query.images],
+            "temperature": float(query.temperature),
+            "attempt": query.attempt,
         }
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         file = self.folder / name[:2] / f"{name}.json"
@@ -186,14 +122,13 @@ class Cached:
             if isinstance(kept, str):
                 return kept
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # not there, or damaged: asked anew
+            pass  # missing or damaged: asked again
         try:
-            said = self.judge.reply(prompt, images, system=system, temperature=temperature, attempt=attempt)
+            said = query.put_to(self.judge)
         except NotJudgedError:
             if used is not None:
                 used.clear()
             raise
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps({**asked, "reply": said}, indent=1))
         return said
 
@@ -210,7 +145,7 @@ def _model_and_address(spec: str, model: str) -> tuple[str, str]:
     """The model's name and the base address of an endpoint.
 
     Raises:
-        ValueError: if one of them is missing, or the address holds a name and password.
+        ValueError: if one of them is missing, or the address contains a name and password.
     """
     address = spec
     if spec.startswith("openai:"):

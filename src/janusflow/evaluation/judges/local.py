@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.evaluation.judges.judge import Judge, NotJudgedError, Query
 from janusflow.folders import find_folder
 from janusflow.offline import cached_if_unreachable
 
@@ -34,11 +34,11 @@ class LocalOptions:
     device: str = "auto"
 
 
-class FamilyJudge:
+class FamilyJudge(Judge):
     """A model of this family, asked through `JanusFlow.ask`; one question at a time.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if the model does not exist.
     """
 
     def __init__(self, place: str, options: LocalOptions) -> None:
@@ -54,25 +54,19 @@ class FamilyJudge:
         options = self.options
         return JanusFlow.from_pretrained(self.name, dtype=options.dtype, device=options.device, progress=False)
 
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
+    def answer(self, query: Query) -> str:
         """See `Judge`."""
-        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-        sampling = {"do_sample": True, "temperature": temperature, "seed": attempt} if temperature else {}
+        messages: list[dict[str, Any]] = [{"role": "system", "content": query.system}] if query.system else []
+        sampling: dict[str, Any] = {}
+        if query.temperature:
+            sampling = {"do_sample": True, "temperature": query.temperature, "seed": query.attempt}
         with self._lock:
-            text = self._model.processor.question(prompt, len(images))
-            messages.append({"role": "user", "content": text, "images": list(images)})
+            text = self._model.processor.question(query.prompt, len(query.images))
+            messages.append({"role": "user", "content": text, "images": list(query.images)})
             return self._model.chat(messages, max_new_tokens=self.options.max_tokens, **sampling)
 
 
-class LocalJudge:
+class LocalJudge(Judge):
     """A transformers model with a chat template; one question at a time.
 
     Args:
@@ -114,31 +108,23 @@ class LocalJudge:
         except (OSError, ValueError, ImportError) as error:
             raise _refusal(self.name, error) from error
 
-    def reply(
-        self,
-        prompt: str,
-        images: Sequence[Image.Image] = (),
-        *,
-        system: str = "",
-        temperature: float = 0.0,
-        attempt: int = 0,
-    ) -> str:
+    def answer(self, query: Query) -> str:
         """See `Judge`."""
         import torch
 
-        if images and not self.sees:
-            raise NotJudgedError(f"judge {self.name} only reads text, but got {len(images)} pictures")
-        messages: list[dict[str, Any]] = [self._message("system", system)] if system else []
-        messages.append(self._message("user", prompt, images))
+        if query.images and not self.sees:
+            raise NotJudgedError(f"judge {self.name} only reads text, but got {len(query.images)} pictures")
+        messages: list[dict[str, Any]] = [self._message("system", query.system)] if query.system else []
+        messages.append(self._message("user", query.prompt, query.images))
         with self._lock, torch.inference_mode(), torch.random.fork_rng():
-            torch.manual_seed(attempt)
+            torch.manual_seed(query.attempt)
             read = self._processor.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
             )
             device, dtype = self._model.device, self._model.dtype
             inputs = {name: x.to(device, dtype if x.is_floating_point() else x.dtype) for name, x in read.items()}
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-            decoding: dict[str, Any] = sampling if temperature else {"do_sample": False}
+            sampling = {"do_sample": True, "temperature": query.temperature, "top_p": 1.0, "top_k": 0}
+            decoding: dict[str, Any] = sampling if query.temperature else {"do_sample": False}
             ids = self._model.generate(**inputs, max_new_tokens=self.options.max_tokens, **decoding)
         new = ids[0, inputs["input_ids"].shape[1] :]
         return str(self._processor.decode(new, skip_special_tokens=True))

@@ -7,38 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusflow.arguments import given, quoted
+from janusflow.arguments import given
 from janusflow.evaluation.protocol import Benchmark, Item, Row
+from janusflow.evaluation.reports.finished import Run, open_runs, plain
 from janusflow.evaluation.reports.intervals import FEW, bootstrap
-from janusflow.evaluation.run.request import EvalRequest
-from janusflow.files import loads, read_json
 
 UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts
 DIGEST = 12  # characters of a sha256 that are shown
-RESULT = {"key": str, "prompt": str, "seed": int, "group": str, "data": dict, "output": str, "verdict": dict}
-REPORT = {
-    **dict.fromkeys(("benchmark", "title", "main"), str),
-    **dict.fromkeys(("scores", "intervals_95", "settings", "options", "versions"), dict),
-    **dict.fromkeys(("data_sha256", "weights_sha256"), dict),
-    "judged": int,
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its report and its judged items by key."""
-
-    name: str
-    folder: Path
-    report: Mapping[str, Any]
-    rows: Mapping[str, Row]
-    benchmark: Benchmark
 
 
 @dataclass(frozen=True)
@@ -102,7 +82,7 @@ class Comparison:
 
 
 def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data: bool = False) -> Comparison:
-    """Compares finished runs of one benchmark with the first of them.
+    """Compare finished runs of one benchmark with the first of them.
 
     Args:
         folders: of the runs, at least two.
@@ -122,7 +102,7 @@ def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data:
     twice = next((folder for folder in folders if [f.resolve() for f in folders].count(folder.resolve()) > 1), None)
     if twice is not None:
         raise ValueError(f"{twice} was given twice; give the folders of different runs")
-    runs, notes = _open(folders, data)
+    runs, notes = open_runs(folders, data)
     first = runs[0]
     for run in runs[1:]:
         _check_comparable(first, run, any_data=any_data)
@@ -144,126 +124,11 @@ def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data:
     )
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
-def _open(folders: Sequence[Path], data: Path | None) -> tuple[list[Run], list[str]]:
-    runs, notes = [], list[str]()
-    opened: dict[str, tuple[Benchmark, dict[str, Item]]] = {}
-    for name, folder in zip(_names(folders), folders, strict=True):
-        report, lines = _report(folder), _results(folder)
-        if len(lines) != report["judged"]:
-            raise ValueError(
-                f"{folder / 'results.jsonl'} has {len(lines)} items and report.json {report['judged']}; "
-                "run it again with --mode score"
-            )
-        place = data or (report.get("data") and Path(report["data"]))
-        known = json.dumps([report["benchmark"], report["settings"], str(place)], sort_keys=True)
-        if known not in opened:
-            benchmark = EvalRequest(report["benchmark"], folder, data=place, settings=report["settings"]).open()
-            try:
-                opened[known] = benchmark, {item.key: item for item in benchmark.items()}
-            except (ValueError, OSError) as error:  # the data is gone: scores need it no more, pictures of questions do
-                opened[known] = benchmark, {}
-                lacking = f"Pictures of questions are not shown: {error}"
-                notes += [] if all(benchmark.drawn(_row(line, None).item) for line in lines) else [lacking]
-        benchmark, items = opened[known]
-        rows = {line["key"]: _row(line, items.get(line["key"])) for line in lines}
-        runs.append(Run(name, folder, report, rows, benchmark))
-    return runs, notes
-
-
-def _report(folder: Path) -> dict[str, Any]:
-    file = folder / "report.json"
-    try:
-        found = read_json(file)
-        if not isinstance(found, dict):
-            raise ValueError(f"{file} is damaged: it is not a mapping")
-        _check_report(found, file)
-        return found
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{folder} has no report.json; give the folder of a finished run (--out of janusflow eval)"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{error}; run it again with --mode score") from error
-
-
-def _check_report(report: Mapping[str, Any], file: Path) -> None:
-    """Refuse a report that lacks a field that is compared, or has another type in it.
-
-    Raises:
-        ValueError: naming the field.
-    """
-    numbers = (int, float)
-    for name, kind in REPORT.items():
-        if not isinstance(report.get(name), kind):
-            raise ValueError(f"{file} is damaged: {name} is {quoted(report.get(name))}")
-    for name, value in report["scores"].items():
-        if type(value) not in numbers:
-            raise ValueError(f"{file} is damaged: scores.{name} is {quoted(value)}")
-    for name, pair in report["intervals_95"].items():
-        if not isinstance(pair, list) or len(pair) != 2 or any(type(end) not in numbers for end in pair):
-            raise ValueError(f"{file} is damaged: intervals_95.{name} is {quoted(pair)}")
-
-
-def _results(folder: Path) -> list[dict[str, Any]]:
-    file = folder / "results.jsonl"
-    found: list[dict[str, Any]] = []
-    try:
-        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
-            if line:
-                found.append(_result(line, f"{file}: line {number}"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} does not exist; run it again with --mode score") from error
-    except ValueError as error:
-        raise ValueError(f"{error}; run it again with --mode score") from error
-    return found
-
-
-def _result(line: bytes, where: str) -> dict[str, Any]:
-    """A judged item.
-
-    Raises:
-        ValueError: for a line that is not one.
-    """
-    try:
-        found = loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is damaged ({error})") from error
-    wrong = next((n for n, kind in RESULT.items() if not isinstance(found, dict) or type(found.get(n)) is not kind), "")
-    if wrong:
-        raise ValueError(f"{where} is damaged (a field is missing or of another type: {wrong})")
-    if type(found["verdict"].get("score")) not in (bool, int, float):
-        raise ValueError(f"{where} is damaged (its verdict has no score)")
-    return dict(found)
-
-
-def _row(line: Mapping[str, Any], item: Item | None) -> Row:
-    """A judged item; with its pictures, if the data still holds this item."""
-    if item is None or item.prompt != line["prompt"] or _plain(item.data) != line["data"]:
-        item = Item(line["key"], line["prompt"], seed=line["seed"], group=line["group"], data=line["data"])
-    return Row(item, line["output"], line["verdict"])
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """What runs are called: the folder's name, or its path from where the paths part."""
-    whole = [folder.resolve() for folder in folders]
-    if len({folder.name for folder in whole}) == len(whole):
-        return [folder.name for folder in whole]
-    root = Path(os.path.commonpath([folder.parent for folder in whole]))
-    return [str(folder.relative_to(root)) for folder in whole]
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
-
-
 # --- what differs ---------------------------------------------------------------------------------------------------
 
 
 def _check_comparable(first: Run, run: Run, *, any_data: bool) -> None:
-    """Refuses what cannot be compared.
+    """Check that two runs can be compared.
 
     Raises:
         ValueError: for another benchmark, or the same files of data with other content.
@@ -336,7 +201,7 @@ def _pairs(first: Run, run: Run) -> Iterator[Pair]:
     reworded = first.report["settings"] != run.report["settings"]
     for key, row in first.rows.items():
         other = run.rows.get(key)
-        if other is None or _plain(row.item.data) != _plain(other.item.data):
+        if other is None or plain(row.item.data) != plain(other.item.data):
             continue
         if reworded or row.item.prompt == other.item.prompt:
             yield Pair(row.item, row, other)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.reports.compare import Change, Comparison, Differences, Run
 from janusflow.evaluation.reports.intervals import FEW
 from janusflow.evaluation.reports.markup import csv_cell, one_line, tex_text
-from janusflow.evaluation.reports.report import TEXT, number, thumbnail
+from janusflow.evaluation.reports.report import TEXT, number, render, thumbnail
+from janusflow.files import write_text
 from janusflow.pipelines.sheet import make_folder
 from janusflow.processing.images import load_image
 
@@ -24,7 +23,7 @@ CHANGES = 30  # items shown with their pictures
 
 
 def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGES) -> Path:
-    """Writes compare.html, compare.csv, compare.tex and changed.csv.
+    """Write compare.html, compare.csv, compare.tex and changed.csv.
 
     Args:
         comparison: from `compare_runs`.
@@ -141,24 +140,18 @@ def latex(comparison: Comparison) -> str:
 
 def page(comparison: Comparison, *, changes: int) -> str:
     """One page: the table, what differs, and the items that changed with their pictures."""
-    from jinja2 import Environment
-
-    template = files("janusflow.evaluation.reports").joinpath("compare.html.j2").read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            report=comparison.runs[0].report,
-            runs=[run.name for run in comparison.runs],
-            notes=comparison.notes,
-            heads=heads(comparison),
-            rows=[(name, cells(comparison, name)) for name in comparison.scores],
-            lower=comparison.runs[0].benchmark.lower_is_better,
-            differing=comparison.differing,
-            changed=len(comparison.changes),
-            cards=[_card(comparison, change) for change in comparison.changes[:changes]],
-            number=number,
-        )
+    return render(
+        "compare.html.j2",
+        report=comparison.runs[0].report,
+        runs=[run.name for run in comparison.runs],
+        notes=comparison.notes,
+        heads=heads(comparison),
+        rows=[(name, cells(comparison, name)) for name in comparison.scores],
+        lower=comparison.runs[0].benchmark.lower_is_better,
+        differing=comparison.differing,
+        changed=len(comparison.changes),
+        cards=[_card(comparison, change) for change in comparison.changes[:changes]],
+        number=number,
     )
 
 
@@ -205,12 +198,8 @@ def _change_rows(comparison: Comparison) -> Iterator[Sequence[Any]]:
     yield ["key", "prompt", *(f"score: {name}" for name in names), *(f"output: {name}" for name in names)]
     for change in comparison.changes:
         scores = ["" if row is None else row.score for row in change.rows]
-        yield [
-            change.item.key,
-            change.item.prompt,
-            *scores,
-            *("" if row is None else row.output for row in change.rows),
-        ]
+        outputs = ["" if row is None else row.output for row in change.rows]
+        yield [change.item.key, change.item.prompt, *scores, *outputs]
 
 
 def _csv(rows: Sequence[Sequence[Any]]) -> str:

@@ -81,9 +81,10 @@ def effective_number(sample: Sample) -> float:
 
 
 def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of `benchmark.scores`: groups of items drawn with replacement, up to 1,000 times.
+    """95 % percentile intervals of `benchmark.scores`: groups of items sampled with replacement, up to 1,000 times.
 
-    Fewer times, but at least 100, where scoring is slow. Scores that less than half of the draws have are left out.
+    Fewer times, but at least 100, where scoring is slow. Scores that exist in less than half of the samples are left
+    out.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

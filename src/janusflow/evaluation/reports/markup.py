@@ -38,7 +38,7 @@ def markdown_text(text: str) -> str:
 
 
 def markdown_code(text: str) -> str:
-    """A text in one line of Markdown as code: between more backticks than it holds in a row."""
+    """A text in one line of Markdown as code: between more backticks than it has in a row."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{one_line(text)}{space}{fence}"

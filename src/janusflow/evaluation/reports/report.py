@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import itertools
 import json
@@ -20,12 +19,13 @@ from PIL import Image
 
 from janusflow.arguments import counted
 from janusflow.checkpoint.load import open_checkpoint
-from janusflow.evaluation.data import write_text
+from janusflow.evaluation.judges.endpoint import data_url
 from janusflow.evaluation.protocol import Benchmark, Item, Row
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.reports.intervals import FEW, intervals
 from janusflow.evaluation.reports.markup import markdown_code, markdown_text, plain_label
-from janusflow.evaluation.run.request import EvalRequest
+from janusflow.evaluation.request import EvalRequest
+from janusflow.files import write_text
 from janusflow.folders import find_folder
 from janusflow.processing.images import load_image
 from janusflow.vae import DEFAULT_VAE, vae_weights
@@ -43,24 +43,24 @@ def write_report(
     request: EvalRequest,
     items: Sequence[Item],
     rows: Sequence[Row],
-    lacking: Mapping[str, str],
+    missing: Mapping[str, str],
     made: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes report.json, report.md and report.html into the run's folder.
+    """Write report.json, report.md and report.html into the run's folder.
 
     Args:
         benchmark: whose scores.
-        request: what was told.
-        items: all that were to be done.
+        request: of the run.
+        items: all of the run.
         rows: those with a verdict.
-        lacking: why the others have none, by key.
-        made: what made the outputs, as in run.json.
+        missing: why the others have none, by key.
+        made: what the outputs were made with, as in run.json.
 
     Returns:
-        What report.json holds.
+        The content of report.json.
     """
     scores = benchmark.scores(rows) | benchmark.scores_of_all(rows) if rows else {}
-    scores = {name: value for name, value in scores.items() if math.isfinite(value)}  # no number is no score
+    scores = {name: value for name, value in scores.items() if math.isfinite(value)}  # NaN is not a score
     samples = benchmark.samples(rows) if rows else {}
     report = {
         "benchmark": request.benchmark,
@@ -77,7 +77,7 @@ def write_report(
         "limit": request.limit,
         "data": None if request.data is None else str(request.data.resolve()),
         "judged": len(rows),
-        "not_judged": dict(list(lacking.items())[:100]),
+        "not_judged": dict(list(missing.items())[:100]),
         **{name: made[name] for name in ("model", "vae", "dtype", "options", "weights_sha256", "data_sha256")},
         "used": made.get("used", {}),
         "settings": vars(benchmark.settings),
@@ -104,7 +104,7 @@ def write_report(
 
 
 def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
-    """The weight files of a model, and of its VAE where that stands apart.
+    """The weight files of a model, and of its VAE where that is separate.
 
     Args:
         model: "tiny", a folder or a hub id.
@@ -142,20 +142,13 @@ def table(report: Mapping[str, Any]) -> list[list[str]]:
     for name in [*names, *(n for n in {n: 0 for row in others.values() for n in row} if n not in names)]:
         low, high = report["intervals_95"].get(name, (None, None))
         between = "" if low is None else f"{number(low)} to {number(high)}"
-        rows.append(
-            [
-                name,
-                number(report["scores"].get(name)),
-                count(report, name),
-                between,
-                *(number(o.get(name)) for o in others.values()),
-            ]
-        )
+        published = [number(scores.get(name)) for scores in others.values()]
+        rows.append([name, number(report["scores"].get(name)), count(report, name), between, *published])
     return rows
 
 
 def count(report: Mapping[str, Any], name: str) -> str:
-    """How many values a score is over, marked where that is too few to say much; nothing where there is no score."""
+    """How many values a score is over, marked where they are few; empty where there is no score."""
     n = report.get("n", {}).get(name)
     if n is None:
         return "unknown" if name in report["scores"] else ""
@@ -182,8 +175,8 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
             f"Unreadable answers: {unread:,}, {where}. They are scored by the benchmark's rule, as if they were read."
         )
     if report["not_judged"]:
-        lacking, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
-        found.append(f"Without a verdict: {lacking}, for example: {' '.join(first.split())}")
+        missing, first = report["items"] - report["judged"], next(iter(report["not_judged"].values()))
+        found.append(f"Without a verdict: {missing}, for example: {' '.join(first.split())}")
     if report["judged"] and report["score"] is None:
         found.append(f"There is no score {report['main']!r} for these items.")
     return [*found, caveat] if caveat and report["published"] else found
@@ -213,29 +206,22 @@ def markdown_row(cells: Sequence[str]) -> str:
 
 def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """One page: the score, a chart, the table, and the best and the worst items."""
-    from jinja2 import Environment
-
-    page = files("janusflow.evaluation.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True)
-        .from_string(page)
-        .render(
-            report=report,
-            number=number,
-            count=count,
-            notes=notes(report, benchmark.caveat),
-            head=table(report)[0],
-            rows=table(report)[1:],
-            chart=chart(report),
-            galleries=[
-                (title, [_card(benchmark, row) for row in picked(rows, best=title == "Best")])
-                for title in ("Best", "Worst")
-            ],
-            details={
-                k: report[k]
-                for k in ("options", "used", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
-            },
-        )
+    head, *scores = table(report)
+    details = ("options", "used", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
+    return render(
+        "report.html.j2",
+        report=report,
+        number=number,
+        count=count,
+        notes=notes(report, benchmark.caveat),
+        head=head,
+        rows=scores,
+        chart=chart(report),
+        galleries=[
+            (title, [_card(benchmark, row) for row in picked(rows, best=title == "Best")])
+            for title in ("Best", "Worst")
+        ],
+        details={name: report[name] for name in details},
     )
 
 
@@ -256,7 +242,7 @@ def picked(rows: Sequence[Row], *, best: bool, count: int = GALLERY) -> list[Row
 
 
 def chart(report: Mapping[str, Any]) -> str:
-    """The scores as bars with their intervals, beside the published ones: an SVG, with an axis for each magnitude."""
+    """The scores as bars with their intervals, next to the published ones: an SVG, with an axis for each magnitude."""
     import matplotlib.figure
 
     shown = {name: value for name, value in report["scores"].items() if math.isfinite(value)}
@@ -322,6 +308,12 @@ def thumbnail(picture: Image.Image) -> str:
     """A picture as a data URL, its longer side at most `THUMBNAIL`."""
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
-    stream = io.BytesIO()
-    small.save(stream, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_url(small)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this folder."""
+    from jinja2 import Environment
+
+    text = files("janusflow.evaluation.reports").joinpath(template).read_text(encoding="utf-8")
+    return Environment(autoescape=True).from_string(text).render(values)

@@ -1,4 +1,4 @@
-"""`janusflow eval` as functions: words to a request, one run or a sweep, and what is printed."""
+"""`janusflow eval` as functions: from arguments to a request, one run or a sweep, and what is printed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from janusflow.arguments import quoted
-from janusflow.evaluation.protocol import Benchmark, Item
 from janusflow.evaluation.registry import OWN, find_benchmark, summaries
 from janusflow.evaluation.reports.compare import compare_runs
 from janusflow.evaluation.reports.comparison_page import CHANGES, write_comparison
 from janusflow.evaluation.reports.report import summary
-from janusflow.evaluation.run.evaluate import check_data, checked, evaluate, open_model
-from janusflow.evaluation.run.request import SHORT, EvalRequest
+from janusflow.evaluation.request import SHORT, EvalRequest
+from janusflow.evaluation.run.evaluate import checked, evaluate, open_model
+from janusflow.evaluation.run.recipes import Reader, load_request
+from janusflow.evaluation.run.run import Run, check_data
 from janusflow.evaluation.run.sweep import FIELDS, draw_curves, points
-from janusflow.evaluation.run.tree import yaml_value
 from janusflow.folders import find_folder
+from janusflow.recipes import yaml_value
 
 MOST_POINTS = 1000  # of a range of a sweep
 
@@ -33,21 +34,23 @@ def run(
     sweep: Sequence[str] = (),
     workers: int = 1,
     ray: int = 0,
+    foreign: Reader | None = None,
 ) -> str:
-    """Runs what the command line says and gives back what it prints.
+    """Run what the command line asks for, and return what it prints.
 
     Args:
         benchmark: its name; not with `config`.
-        config: a recipe of ours or TorchUMM's.
+        config: a recipe, or a file that `foreign` reads.
         changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
         settings, options: "key=value", values in YAML.
         sweep: "key=values": "1,2,4", "1..10", or names; of options, settings, model, vae or dtype.
         workers, ray: see `evaluate`.
+        foreign: see `load_request`.
 
     Raises:
-        ValueError: in one sentence.
+        ValueError: for an argument or file that cannot be used.
     """
-    request = read_request(benchmark, config, changes, settings, options)
+    request = read_request(benchmark, config, changes, settings, options, foreign)
     if not sweep:
         report = evaluate(request, workers=workers, ray=ray)
         if report and request.mode == "generate":
@@ -72,8 +75,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     for _, one in todo:
         one.open()
     for one in {repr(one.settings): one for _, one in todo}.values():  # judges among them
-        benchmark, items = checked(one)
-        _check_parts(benchmark, items, shown, one.limit)
+        _check_parts(checked(one), shown)
     for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
         find_folder(name)  # before hours are spent on the others
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
@@ -101,14 +103,14 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     return f"{text}{write_comparison(comparison, request.out, changes=max(1, CHANGES // len(folders)))}"
 
 
-def _check_parts(benchmark: Benchmark, items: Sequence[Item], score: str, limit: int | None) -> None:
+def _check_parts(run: Run, score: str) -> None:
     """Refuse a limit that leaves a sweep without the score that it shows.
 
     Raises:
         ValueError: naming the first parts that are left out.
     """
-    present = {benchmark.part(item) for item in items}
-    absent = [part for part in benchmark.parts_of(score) if part not in present]
+    limit, present = run.request.limit, {run.benchmark.part(item) for item in run.items}
+    absent = [part for part in run.benchmark.parts_of(score) if part not in present]
     if limit is not None and absent:
         more = f" and {len(absent) - 3} others" if len(absent) > 3 else ""
         raise ValueError(
@@ -118,7 +120,7 @@ def _check_parts(benchmark: Benchmark, items: Sequence[Item], score: str, limit:
 
 
 def _for_sweep(request: EvalRequest, options: Collection[str]) -> tuple[EvalRequest, str]:
-    """The request of a sweep over these keys, and the score that it shows; only of generating if they concern that."""
+    """The request of a sweep over these keys, without questions if they only affect generating; and its score."""
     from janusflow.engine.understanding import Decoding
 
     kind = find_benchmark(request.benchmark)
@@ -134,8 +136,9 @@ def read_request(
     changes: Mapping[str, Any],
     settings: Sequence[str],
     options: Sequence[str],
+    foreign: Reader | None = None,
 ) -> EvalRequest:
-    """The request that the words make.
+    """The request from the command line's arguments.
 
     Raises:
         ValueError: if neither a benchmark nor a recipe is given, or both; if --out is missing; for a bad pair.
@@ -144,10 +147,7 @@ def read_request(
         raise ValueError(f"give a benchmark ({', '.join(summaries())}, or {OWN} of your own) or --config FILE")
     given = {key: value for key, value in changes.items() if value is not None}
     if config is not None:
-        from janusflow.evaluation.run.recipes import load_request
-
-        request = load_request(config, settings)
-        request = replace(request, **given)
+        request = replace(load_request(config, settings, foreign=foreign), **given)
     else:
         if changes.get("out") is None:
             raise ValueError("give a folder for the run: --out FOLDER")
@@ -166,7 +166,7 @@ def read_pair(text: str) -> tuple[str, Any]:
 
 
 def read_sweep(text: str) -> tuple[str, list[Any]]:
-    """key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are words as they are."""
+    """key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are taken literally."""
     key, _, values = text.partition("=")
     key = key.strip()
     first, dots, last = values.partition("..")

@@ -17,11 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.evaluation.protocol import Benchmark, Item
-from janusflow.evaluation.run.records import ESCAPED
+from janusflow.files import ESCAPED
 from janusflow.processing.images import ImageSource
 
-BLOCK = 1 << 22
-SHORT = 16  # hexadecimal digits of what stands in a record
+SHORT = 16  # hexadecimal digits of a digest in a record
 
 
 def asked_digest(benchmark: Benchmark, item: Item) -> str:
@@ -33,16 +32,17 @@ def asked_digest(benchmark: Benchmark, item: Item) -> str:
     return hashlib.sha256(json.dumps(shown, default=str).encode()).hexdigest()[:SHORT]
 
 
-def judged_digest(benchmark: Benchmark, item: Item, output: bytes) -> str:
-    """Of all that shapes a verdict, judges and their settings apart: the output, the item and its reference files.
+def judged_digest(benchmark: Benchmark, item: Item, asked: str, output: bytes) -> str:
+    """Of all that a verdict depends on, except judges and their settings: the output, the item and its reference files.
 
     Args:
         benchmark: whose item.
         item: with its reference answer in `data`.
+        asked: the item's `asked_digest`.
         output: the picture's file, or the answer in UTF-8.
     """
     references = [_content(file) for file in benchmark.references(item)]
-    known = json.dumps([asked_digest(benchmark, item), item.data, references], default=str)
+    known = json.dumps([asked, item.data, references], default=str)
     return hashlib.sha256(known.encode(errors=ESCAPED) + b"\0" + output).hexdigest()[:SHORT]
 
 
@@ -54,11 +54,8 @@ def sha256(file: Path) -> str:
 
 @lru_cache(maxsize=1 << 18)
 def _sha256(file: str, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
     with Path(file).open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hashes(found: Sequence[Path]) -> dict[str, str]:
@@ -78,16 +75,17 @@ def hash_of_all(pictures: Sequence[Path]) -> dict[str, str]:
 
 
 def _content(picture: ImageSource) -> str:
-    """sha256 of a picture's bytes or pixels; of a name that is no file here, of the name."""
+    """sha256 of a picture's bytes or pixels; for a name that is not a file here, of the name."""
     if isinstance(picture, Image.Image):
-        return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).hexdigest()
-    if isinstance(picture, Tensor):
-        picture = picture.detach().cpu().float().numpy()
-    if isinstance(picture, np.ndarray):
-        return hashlib.sha256(f"{picture.dtype}{picture.shape}".encode() + picture.tobytes()).hexdigest()
-    if isinstance(picture, bytes):
-        return hashlib.sha256(picture).hexdigest()
-    name = os.fspath(picture)
-    if not name.startswith("data:") and Path(name).is_file():
-        return sha256(Path(name))
-    return hashlib.sha256(name.encode(errors=ESCAPED)).hexdigest()
+        content = f"{picture.mode}{picture.size}".encode() + picture.tobytes()
+    elif isinstance(picture, (Tensor, np.ndarray)):
+        pixels = picture.detach().cpu().float().numpy() if isinstance(picture, Tensor) else picture
+        content = f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()
+    elif isinstance(picture, bytes):
+        content = picture
+    else:
+        name = os.fspath(picture)
+        if not name.startswith("data:") and Path(name).is_file():
+            return sha256(Path(name))
+        content = name.encode(errors=ESCAPED)
+    return hashlib.sha256(content).hexdigest()

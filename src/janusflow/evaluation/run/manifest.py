@@ -1,5 +1,5 @@
-"""A run's `run.json`: what makes its outputs. A run is continued with the same, except for data that has changed: only
-outputs of changed questions are made again.
+"""A run's `run.json`: what its outputs are made with. A run is continued only with the same. Where data has changed,
+only outputs of changed questions are made again.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from janusflow.arguments import counted, quoted
+from janusflow.arguments import counted
 from janusflow.checkpoint.load import open_checkpoint
 from janusflow.device import resolve_device, resolve_dtype
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.reports.report import weights_of
-from janusflow.evaluation.run.digests import hash_of_all, hashes
-from janusflow.evaluation.run.records import OUTPUTS, Records
-from janusflow.evaluation.run.request import RESERVED, EvalRequest
-from janusflow.evaluation.run.state import outputs_of
-from janusflow.files import read_json
+from janusflow.evaluation.request import RESERVED, EvalRequest
+from janusflow.evaluation.run.digests import hashes
+from janusflow.evaluation.run.run import Run
+from janusflow.files import misfit, read_json, write_text
 
-KINDS: dict[str, Any] = {  # of the fields of `run.json`; pydantic takes no path that is not UTF-8
+KINDS: dict[str, Any] = {  # of the fields of `run.json`
     "benchmark": str,
     "model": str,
     "vae": (str, type(None)),
@@ -38,7 +36,8 @@ KINDS: dict[str, Any] = {  # of the fields of `run.json`; pydantic takes no path
 }
 NAMED = 3  # changed files and items that a warning names
 OPTIONAL = ("data_sha256", "weights_sha256", "used")  # which earlier versions did not write
-SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, beside most settings
+WHERE = ("dtype", "device", "batch_size")  # in what is used: may differ where a run is continued
+SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, like most settings
 
 
 def as_made(request: EvalRequest) -> EvalRequest:
@@ -46,7 +45,7 @@ def as_made(request: EvalRequest) -> EvalRequest:
     file = request.out / "run.json"
     if request.mode != "score" or not file.is_file():
         return request
-    request.open()  # so that a name that does not exist is told
+    request.open()  # which refuses unknown names
     made = read_manifest(file)
     judging = find_benchmark(request.benchmark).judging
     before = {**made.get("used", {}), **made["options"], **made["settings"]}
@@ -60,57 +59,66 @@ def as_made(request: EvalRequest) -> EvalRequest:
     return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
 
 
-def remember(request: EvalRequest, benchmark: Benchmark, *, first: bool = True) -> dict[str, Any]:
-    """Write what makes the run's outputs, its weights and data too, and return it.
+def remember(run: Run, *, first: bool = True) -> dict[str, Any]:
+    """Write what the run's outputs are made with, its weights and data too, and return it.
 
     A run is continued only with the same arguments and weights, except those of its judges. Where its data has
-    changed, a warning says how much of it is kept. What made outputs that come from elsewhere is unknown.
+    changed, a warning reports how much of it is kept. What made outputs that come from elsewhere is unknown.
 
     Args:
-        request: of the run.
-        benchmark: of the run.
+        run: whose folder.
         first: whether this process writes; the others of a run, perhaps on other machines, compare.
 
     Raises:
-        ValueError: if the folder holds another run, or a damaged `run.json`.
+        ValueError: if the folder contains another run, or a damaged `run.json`.
     """
-    told = {name: _plain(getattr(request, name)) for name in SAME}
-    told["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
-    told["data_sha256"] = _data(benchmark)
+    request, benchmark = run.request, run.benchmark
+    now = {name: _plain(getattr(request, name)) for name in SAME}
+    now["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
+    now["data_sha256"] = run.data
     file, scoring = request.out / "run.json", request.mode == "score"
     if scoring and not file.is_file():
-        return {**told, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
-    if outputs_of(benchmark, benchmark.items()) and not file.is_file():
+        return {**now, "model": "unknown", "vae": None, "dtype": "unknown", "options": {}, "weights_sha256": {}}
+    if run.outputs and not file.is_file():
         raise ValueError(
             f"{request.out} contains pictures but no run.json; judge them with --mode score, or give another --out"
         )
     if not scoring:
-        told["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
-    if file.is_file() and (scoring or not first or any(request.out.glob("outputs-*.jsonl"))):
-        before = read_manifest(file)
-        name = next((name for name in told if name != "data_sha256" and before.get(name) != told[name]), None)
-        if name == "weights_sha256":
-            raise ValueError(f"{request.out} contains a run with other weights; give another --out")
-        if name is not None:
-            raise ValueError(
-                f"{request.out} contains a run with {name} {before.get(name)!r}, not {told[name]!r}; give another --out"
-            )
-        now = {**before, "data_sha256": told["data_sha256"]}
-        if changed := _changed(before.get("data_sha256", {}), told["data_sha256"]):
-            files = _first_of(changed)
-            if not first:
-                raise ValueError(f"the data on this machine differs from the first process's: {files}")
-            _check_outputs(request, benchmark, files)
-            write_text(file, json.dumps(now, indent=1) + "\n")
-        return now
-    told["used"] = used(request, benchmark)
-    write_text(file, json.dumps(told, indent=1) + "\n")
-    return told
+        now["weights_sha256"] = hashes(weights_of(request.model, request.vae, draws=benchmark.draws))
+    if not file.is_file() or not (scoring or not first or any(request.out.glob("outputs-*.jsonl"))):
+        return _write(file, {**now, "used": used(request, benchmark)})
+    before = read_manifest(file)
+    name = next((name for name in now if name != "data_sha256" and before.get(name) != now[name]), None)
+    if name == "weights_sha256":
+        raise ValueError(f"{request.out} contains a run with other weights; give another --out")
+    if name is not None:
+        raise ValueError(
+            f"{request.out} contains a run with {name} {before.get(name)!r}, not {now[name]!r}; give another --out"
+        )
+    found = {**before, "data_sha256": now["data_sha256"]}
+    if changed := _changed(before.get("data_sha256", {}), now["data_sha256"]):
+        files = _first_of(changed)
+        if not first:
+            raise ValueError(f"the data on this machine differs from the first process's: {files}")
+        _check_outputs(run, files)
+    if not scoring and "used" in before and run.to_do(run.items):
+        found["used"] = _also_used(before["used"], used(request, benchmark))
+    return _write(file, found) if first and found != before else found
 
 
-def _data(benchmark: Benchmark) -> dict[str, str]:
-    """sha256 of the data that a run depends on."""
-    return {**hashes(benchmark.files()), **hash_of_all(benchmark.pictures())}
+def _write(file: Path, made: dict[str, Any]) -> dict[str, Any]:
+    write_text(file, json.dumps(made, indent=1) + "\n")
+    return made
+
+
+def _also_used(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What the outputs are made with; where a run is continued elsewhere, both values in a list."""
+    found = dict(before)
+    for name in WHERE:
+        values = before[name] if isinstance(before.get(name), list) else [before.get(name)]
+        if before and name in now and now[name] not in values:
+            found[name] = [*values, now[name]]
+    return found
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -124,28 +132,25 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(name for name in (before.keys() | now.keys()) - limits if before.get(name) != now.get(name))
 
 
-def _check_outputs(request: EvalRequest, benchmark: Benchmark, files: str) -> None:
+def _check_outputs(run: Run, files: str) -> None:
     """Warn that data has changed, with the items whose outputs do not count any more.
 
     Raises:
-        ValueError: if an output's record does not say what it was made for.
+        ValueError: if an output's record does not name the question that it was made for.
     """
-    items = benchmark.items()
-    keys, records = {item.key for item in items}, list(Records(request.out, "outputs").all(OUTPUTS))
-    if any(record.get("asked") is None for record in records if record["key"] in keys):
+    out, made = run.request.out, run.recorded
+    if any(None in made.get(item.key, {}) for item in run.all_items):
         raise ValueError(
-            f"{request.out} contains a run with other data ({files}), by a version that did not record what each "
+            f"{out} contains a run with other data ({files}), by a version that did not record what each "
             "output was made for; give another --out"
         )
-    kept = outputs_of(benchmark, items)
-    made = {record["key"] for record in records}
-    stale = [item.key for item in items if item.key in made and item.key not in kept]
-    said = f"{files} changed since {request.out} was made: {counted(len(kept), 'output')} with the same question "
-    said += "and pictures kept"
+    stale = [item.key for item in run.all_items if item.key in made and item.key not in run.outputs]
+    message = f"{files} changed since {out} was made: {counted(len(run.outputs), 'output')} with the same question "
+    message += "and pictures kept"
     if stale:
-        fate = "no longer count (mode full makes them again)" if request.mode == "score" else "made again"
-        said += f", {counted(len(stale), 'output')} {fate}: {_first_of(stale)}"
-    warnings.warn(f"{said}; changed items are judged again", stacklevel=3)
+        fate = "no longer count (mode full makes them again)" if run.request.mode == "score" else "made again"
+        message += f", {counted(len(stale), 'output')} {fate}: {_first_of(stale)}"
+    warnings.warn(f"{message}; changed items are judged again", stacklevel=3)
 
 
 def _first_of(names: Sequence[str]) -> str:
@@ -161,20 +166,15 @@ def read_manifest(file: Path) -> dict[str, Any]:
     """
     try:
         found = read_json(file)
-        if not isinstance(found, dict):
-            raise ValueError(f"{file} is damaged: it is not a mapping")
-        for name, kind in KINDS.items():
-            if name not in found and name not in OPTIONAL:
-                raise ValueError(f"{file} is damaged: {name} is missing")
-            if name in found and not isinstance(found[name], kind):
-                raise ValueError(f"{file} is damaged: {name} is {quoted(found[name])}")
+        if problem := misfit(found, KINDS, optional=OPTIONAL):
+            raise ValueError(f"{file} is damaged: {problem}")
     except ValueError as error:
         raise ValueError(f"{error}; what made the run is unknown, so give another --out") from error
-    return found
+    return dict(found)
 
 
 def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
-    """Every argument that outputs are made with, those that nobody told among them, and where they are made."""
+    """Every argument that outputs are made with, defaults among them, and where they are made."""
     from janusflow.engine.understanding import Decoding
     from janusflow.pipelines.base import pipeline_of
 

@@ -19,7 +19,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 def end_with_parent() -> None:
     """Let this process of `multiprocessing` end with its parent.
 
-    A thread waits for the pipe that the parent holds open; that works on every platform. On Linux the kernel kills the
+    A thread waits for the pipe that the parent keeps open; that works on every platform. On Linux the kernel kills the
     process as well, which needs no Python code to run in time.
     """
     parent = multiprocessing.parent_process()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from janusflow.device import accelerators
+from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import parent
-from janusflow.evaluation.run.request import EvalRequest
 from janusflow.extras import require
 
 Work: TypeAlias = Callable[[EvalRequest, int, int], None]  # one worker's part: request, rank, ranks
@@ -41,7 +41,7 @@ def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
             raise
         except BrokenProcessPool as error:
             raise ValueError(
-                "a worker process died, perhaps for lack of memory; what is done is kept: give the command again"
+                "a worker process died, perhaps because memory ran out; finished items are kept: run the command again"
             ) from error
 
 
@@ -73,7 +73,7 @@ def _work_from(folder: str, work: Work, request: EvalRequest, rank: int, ranks: 
 
 
 def _whole(value: Any) -> Any:
-    """A folder by its whole path, for workers that stand elsewhere; anything else as it is."""
+    """A folder by its whole path, for workers that run in another folder; anything else as it is."""
     return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
 
 

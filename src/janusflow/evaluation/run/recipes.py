@@ -1,10 +1,10 @@
-"""Recipes: evaluations as files. Ours stand in `recipes/eval`; TorchUMM's are read as they are.
+"""Recipes: evaluations as files, as in `recipes/eval`.
 
-    benchmark: geneval                          # a file with this at its top is ours
+    benchmark: geneval
     model: deepseek-ai/JanusFlow-1.3B
     data: data/eval/geneval                     # from the current folder; ${VAR} is expanded
     out: runs/eval/geneval                      # the default: runs/eval/ and the file's name
-    options: {guidance_scale: 2.0, num_inference_steps: 30}   # of drawing or answering
+    options: {guidance_scale: 2.0, num_inference_steps: 30}   # of generating or answering
     settings: {images: 4, seed: 42}             # of the benchmark
 
 The keys are the fields of `EvalRequest`.
@@ -12,47 +12,51 @@ The keys are the fields of `EvalRequest`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from janusflow.arguments import quoted
-from janusflow.evaluation.run.request import EvalRequest
-from janusflow.evaluation.run.tree import read_tree
+from janusflow.evaluation.request import EvalRequest
 from janusflow.files import checked
-from janusflow.interop.torchumm_config import read_umm
+from janusflow.recipes import overridden, read_recipe, with_environment
 
 BLOCKS = ("options", "settings")
+Reader: TypeAlias = Callable[[Path, Sequence[str]], EvalRequest]
 
 
-def load_request(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
-    """An evaluation from a recipe of ours or a file of TorchUMM's.
+def load_request(file: Path, overrides: Sequence[str] = (), *, foreign: Reader | None = None) -> EvalRequest:
+    """An evaluation from a recipe.
 
     Args:
         file: YAML or JSON.
-        overrides: of ours "key=value" for a setting of the benchmark, or "options.key=value"; of TorchUMM's
-            "block.key=value". Values are YAML; an option or setting that is null is left to its default.
+        overrides: "key=value" for a setting of the benchmark, or "options.key=value". Values are YAML; an option or
+            setting that is null has its default.
+        foreign: reads files of another form, such as `interop.torchumm_config.read_umm`.
 
     Raises:
         ValueError: in one sentence, for whatever is missing, damaged or unknown.
     """
-    told = read_tree(file)
-    if "benchmark" not in told or "eval" in told or "inference" in told:
+    if file.suffix.lower() not in (".yaml", ".yml", ".json"):
+        raise ValueError(f"{file} is not a .yaml, .yml or .json file")
+    found = read_recipe(file, feature="evaluation", extra="eval")
+    known = EvalRequest.__dataclass_fields__
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} does not contain a mapping of keys and values")
+    if "benchmark" not in found or "eval" in found or "inference" in found:
+        if foreign is None:
+            raise ValueError(f"{file} has no key benchmark, or is TorchUMM's; a recipe has {', '.join(known)}")
         try:
-            return read_umm(file, overrides)
+            return foreign(file, overrides)
         except ValueError as error:
             raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
     inner = [key if key.split(".")[0] in BLOCKS and "." in key else f"settings.{key}" for key in overrides]
-    return _request(file, read_tree(file, inner))
-
-
-def _request(file: Path, told: dict[str, Any]) -> EvalRequest:
-    known = EvalRequest.__dataclass_fields__
-    unknown = next((key for key in told if key not in known), None)
+    values = overridden(with_environment(found), inner)
+    unknown = next((key for key in values if key not in known), None)
     if unknown is not None:
         raise ValueError(f"{file} has a key {quoted(unknown)}; a recipe has {', '.join(known)}")
     for block in BLOCKS:
-        if isinstance(told.get(block), dict):
-            told[block] = {key: value for key, value in told[block].items() if value is not None}
-    given = {key: value for key, value in told.items() if value is not None}
+        if isinstance(values.get(block), dict):
+            values[block] = {key: value for key, value in values[block].items() if value is not None}
+    given = {key: value for key, value in values.items() if value is not None}
     return checked(EvalRequest, {"out": str(Path("runs/eval") / file.stem), **given}, file)

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from janusflow.files import loads
+from janusflow.files import loads, misfit
 
 OUTPUTS, VERDICTS = ("output",), ("verdict", "error")  # one of which such a record has
-KINDS: dict[str, Any] = {  # of a record's fields; pydantic takes no half of a pair of surrogates
+KINDS: dict[str, Any] = {  # of a record's fields
     "key": str,
     "output": str,
     "asked": (str, type(None)),
@@ -21,8 +21,7 @@ KINDS: dict[str, Any] = {  # of a record's fields; pydantic takes no half of a p
     "verdict": dict,
     "error": str,
 }
-CHECK = "crc32"  # of a record's other fields, which tells damage from another answer or score
-ESCAPED = "backslashreplace"  # how text is written that UTF-8 cannot hold, such as half of a pair of surrogates
+CHECK = "crc32"  # of a record's other fields, which detects another answer or score
 
 
 class Records:
@@ -73,20 +72,17 @@ def _record(line: bytes, one_of: tuple[str, ...]) -> dict[str, Any]:
         ValueError: for anything else.
     """
     record = loads(line)
-    if not isinstance(record, dict) or "key" not in record:
-        raise ValueError("it has no key")
+    if problem := misfit(record, KINDS, optional=KINDS.keys() - {"key"}):
+        raise ValueError(problem)
     if CHECK in record and record.pop(CHECK) != _checksum(record):
         raise ValueError("its checksum differs")
     if one_of and not any(field in record for field in one_of):
         raise ValueError(f"it has no {' or '.join(one_of)}")
-    wrong = next((name for name, kind in KINDS.items() if name in record and not isinstance(record[name], kind)), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong} is of another type")
     if "verdict" in record:
         score = record["verdict"].get("score")
         if not isinstance(score, (int, float)) or not math.isfinite(score):
             raise ValueError("its verdict has no score")
-    return record
+    return dict(record)
 
 
 def _checksum(record: Mapping[str, Any]) -> int:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from janusflow.engine.generation import Sampling
-from janusflow.evaluation.data import write_text
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.evaluation.reports.markup import plain_label
 from janusflow.evaluation.reports.report import markdown_row, number
-from janusflow.evaluation.run.request import SHORT, EvalRequest, check_options
+from janusflow.evaluation.request import SHORT, EvalRequest, check_options
+from janusflow.files import write_text
 from janusflow.flow import guide, integrate
 
 PATH = r"[^\w.,=+-]+"  # what a folder's name leaves out of a value: the slashes of a model's path
@@ -77,12 +77,12 @@ def _varied(request: EvalRequest, kind: type[Benchmark], key: str, value: Any) -
 
 
 def network_evaluations(made: Mapping[str, Any]) -> int | None:
-    """How many rows of the network one picture costs: evaluations of the solver, twice where guidance acts.
+    """How many rows of the network one picture costs: evaluations of the solver, 2x where guidance acts.
 
     They are counted by running the solver itself, on a field without values.
 
     Args:
-        made: arguments of generating; None is given back without a solver among them.
+        made: arguments of generating; without a solver among them the result is None.
     """
     names = [field.name for field in fields(Sampling)]
     if "solver" not in made:
@@ -107,8 +107,8 @@ def draw_curves(
     shown: str,
     lower_is_better: bool = False,
 ) -> str:
-    """Writes sweep.json and sweep.svg into `out`: a panel for each number that varies, and one for network evaluations
-    where all runs generate with a solver. Without any panel there is no figure.
+    """Write sweep.json and sweep.svg into `out`: a panel for each number that varies, and one for network evaluations
+    where all runs generate with a solver. There is no figure without a panel.
 
     A line is one combination of the other options (solvers, say). Where several points of it share a place, because
     other numeric options vary as well, it goes through the best of them.
@@ -151,7 +151,7 @@ def _evaluations(report: Mapping[str, Any]) -> int | None:
 
 
 def named(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
-    """Those of the options whose values are no numbers."""
+    """Those of the options whose values are not numbers."""
     return [key for key in keys if not all(type(row[key]) in (int, float) for row in rows)]
 
 

@@ -13,12 +13,13 @@ from PIL import Image
 
 from janusflow.building import open_complete
 from janusflow.device import resolve_device
-from janusflow.evaluation.benchmarks.geneval import COLORS, Detection
+from janusflow.evaluation.vision.detection import Detection
 from janusflow.offline import cached_if_unreachable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 BACKGROUND = "#999"  # of a crop, outside the object's mask
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 LONGEST = 77  # tokens of a text; the rest is cut off
@@ -90,7 +91,7 @@ class ColorNamer:
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, picture: Image.Image, objects: Sequence[Detection]) -> list[str]:
-        """A colour out of `geneval.COLORS` for each object of one class."""
+        """A colour out of `COLORS` for each object of one class."""
         if not objects:
             return []
         crops = [object_crop(picture, one) for one in objects]

@@ -6,6 +6,7 @@ Shapes: Q queries, C classes, (h, w) of the mask logits, (H, W) of the picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,31 @@ from PIL import Image
 
 from janusflow.building import open_complete
 from janusflow.device import resolve_device
-from janusflow.evaluation.benchmarks.geneval import THRESHOLD, Detection
 from janusflow.offline import cached_if_unreachable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+THRESHOLD = 0.3  # of an object's score; above
 MOST_OBJECTS = 100  # of all classes, the surest
 Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An object found in a picture.
+
+    Attributes:
+        name: its class.
+        score: in [0, 1].
+        box: left, top, right, bottom.
+        mask: (height, width) bool, the object's pixels.
+    """
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    mask: np.ndarray | None = None
 
 
 class Detector:
@@ -99,7 +117,7 @@ def objects(
         size: of the picture.
 
     Returns:
-        Those with a score above `geneval.THRESHOLD` and a mask, the surest first.
+        Those with a score above `THRESHOLD` and a mask, the surest first.
     """
     from torch.nn import functional as F
 

@@ -32,8 +32,8 @@ def kernel_interval(
 ) -> tuple[float, tuple[float, float]]:
     """The KID of two sets and its 95 % interval by the delete-half jackknife.
 
-    The spread of the distance over random halves of both sets, drawn without replacement, is its standard error: a half
-    of N items varies around the whole as the whole varies around the truth.
+    The spread of the distance over random halves of both sets, sampled without replacement, is its standard error: a
+    half of N items varies around the whole as the whole varies around the truth.
 
     Args:
         a, b: (N, D) and (M, D), at least four each.

@@ -1,4 +1,4 @@
-"""What an evaluation is told, whoever says it: the command line, a recipe, or a TorchUMM file."""
+"""The request for an evaluation, from the command line, a recipe or a TorchUMM file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.extras import require
 
-RESERVED = (  # what a run says itself, or what no command line can say
+RESERVED = (  # set by the run, or impossible on a command line
     *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),
     *("num_images_per_prompt", "generator", "latents", "image", "mask"),
 )
@@ -38,9 +38,9 @@ class EvalRequest:
         model, vae: as `JanusFlow.from_pretrained` takes them.
         data: folder of the benchmark's official files, or file of `qa`; None where a benchmark makes its data.
         out: folder of the run; the same one continues it.
-        mode: "generate" draws or answers, "score" judges and reports, "full" does both.
+        mode: "generate" generates or answers, "score" judges and reports, "full" does both.
         limit: how many items, taken from all parts of the benchmark alike; None for all. See `limit.limited`.
-        batch_size: items that are drawn or answered together.
+        batch_size: items that are generated or answered together.
         device, dtype: of the model.
         options: arguments of `model.generate`, or decoding arguments of `model.ask`.
         settings: of the benchmark, see its `Settings`.
@@ -65,7 +65,7 @@ class EvalRequest:
         """The benchmark with its settings.
 
         Raises:
-            ValueError: for an unknown benchmark or setting, a value that cannot be, or if the extra [eval] is not
+            ValueError: for an unknown benchmark or setting, a value out of range, or if the extra [eval] is not
                 installed.
         """
         require("evaluation", "matplotlib", extra="eval")
@@ -90,22 +90,21 @@ class EvalRequest:
         return benchmark
 
     def _settings(self, kind: type[Benchmark]) -> Any:
-        """The settings as the benchmark's dataclass; nothing is guessed: "3" and True are no numbers.
+        """The settings as the benchmark's dataclass; without guessing: "3" and True are not numbers.
 
         Raises:
             ValueError: naming a setting with another type or a value outside its range.
         """
         from pydantic import TypeAdapter, ValidationError
 
+        for name, value in self.settings.items():
+            try:
+                json.dumps(value, default=str, allow_nan=False)
+            except ValueError as error:
+                said = f"setting {name} of {self.benchmark} is {quoted(value)}; expected finite numbers"
+                raise ValueError(said) from error
         try:
-            text = json.dumps(dict(self.settings), default=str, allow_nan=False)
-        except ValueError as error:
-            name = next(name for name, value in self.settings.items() if not _finite(value))
-            raise ValueError(
-                f"setting {name} of {self.benchmark} is {quoted(self.settings[name])}; expected finite numbers"
-            ) from error
-        try:
-            return TypeAdapter(kind.Settings).validate_json(text, strict=True)
+            return TypeAdapter(kind.Settings).validate_json(json.dumps(dict(self.settings), default=str), strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
@@ -114,19 +113,11 @@ class EvalRequest:
             raise ValueError(f"setting {place} of {self.benchmark}: {said}{given}" if place else said) from error
 
 
-def _finite(value: Any) -> bool:
-    try:
-        json.dumps(value, default=str, allow_nan=False)
-    except ValueError:
-        return False
-    return True
-
-
 def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
-    """Refuses names that what a benchmark does, drawing or answering, does not know, before anything is opened.
+    """Refuse options that generating or answering does not have, before anything is opened.
 
     Raises:
-        ValueError: naming the first of them, and what there is.
+        ValueError: naming the first of them, and those that exist.
     """
     from janusflow.engine.understanding import Decoding
     from janusflow.families import families
@@ -161,8 +152,8 @@ def check_values(options: Mapping[str, Any]) -> None:
         for form in (Sampling, TokenSampling, Decoding):
             if name in form.__dataclass_fields__:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # that one option means nothing without another
+                    warnings.simplefilter("ignore")  # an option that has no effect without another
                     try:
                         form(**{name: value})
                     except TypeError as error:
-                        raise ValueError(f"{name} is {quoted(value)}, which has another type") from error
+                        raise ValueError(f"{name} is {quoted(value)}; expected a value of another type") from error

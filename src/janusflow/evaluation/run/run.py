@@ -1,0 +1,177 @@
+"""One run of a benchmark in its folder: items, outputs and verdicts, each read and hashed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from janusflow.evaluation.protocol import Benchmark, Item, Output
+from janusflow.evaluation.registry import plugin_code
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run.digests import asked_digest, hash_of_all, hashes, judged_digest
+from janusflow.evaluation.run.limit import limited
+from janusflow.evaluation.run.records import OUTPUTS, VERDICTS, Records
+from janusflow.files import ESCAPED
+from janusflow.pipelines.sheet import save_png
+
+HOW = ("threads", "device")  # settings that change no verdict
+
+
+class Run:
+    """What a run has to do, and what its folder has of it.
+
+    Args:
+        request: of the run; its folder need not exist.
+        rank: number of this process, which writes its own records.
+
+    Attributes:
+        benchmark: with its settings.
+        all_items: of the benchmark.
+        items: those that the request's limit leaves.
+        outputs: by an item's key: an answer, or a picture's path under the folder. Pictures of any origin count; what
+            was made for another question (prompt, pictures, seed) does not.
+
+    Raises:
+        ValueError: for a wrong name, setting or option, or data that is missing or damaged.
+    """
+
+    outputs: dict[str, str]
+
+    def __init__(self, request: EvalRequest, rank: int = 0) -> None:
+        self.request, self.rank, self.benchmark = request, rank, check_data(request)
+        self.all_items = _items(self.benchmark)
+        self.items = limited(self.benchmark, self.all_items, request.limit)
+        if self.benchmark.limited:
+            self.benchmark.check_items(self.items)
+        self._asked: dict[str, str] = {}  # digests by key
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the records again, after other processes have written theirs."""
+        self.recorded: dict[str, dict[str | None, str]] = defaultdict(dict)  # outputs by key and digest of the question
+        for record in self._output_records.all(OUTPUTS):
+            self.recorded[record["key"]][record.get("asked")] = record["output"]
+        self._verdicts: dict[tuple[str, str | None], dict[str, Any]] = {}
+        for record in self._verdict_records.all(VERDICTS):
+            self._remember(record)
+        self.outputs = {item.key: found for item in self.all_items if (found := self._output(item)) is not None}
+        self._judged: dict[str, str] = {}  # digests by key
+
+    def _output(self, item: Item) -> str | None:
+        made = self.recorded.get(item.key, {})
+        current = asked if made and (asked := self.asked(item)) in made else None  # None: an old version's record
+        if not self.benchmark.drawn(item):
+            return made.get(current)
+        place = self.benchmark.place(item)
+        return place if (current in made or not made) and (self.request.out / place).is_file() else None
+
+    def _remember(self, record: dict[str, Any]) -> None:
+        place = record["key"], record.get("of")
+        if "verdict" in record or "verdict" not in self._verdicts.get(place, {}):
+            self._verdicts[place] = record
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """sha256 of the files that items and verdicts depend on."""
+        return hashes(self.benchmark.files())
+
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """sha256 of the data that the run depends on."""
+        return {**self.files, **hash_of_all(self.benchmark.pictures())}
+
+    @cached_property
+    def _output_records(self) -> Records:
+        return Records(self.request.out, "outputs", self.rank)
+
+    @cached_property
+    def _verdict_records(self) -> Records:
+        """The verdicts by these judges and rules; those by others are in files of other names."""
+        settings, judging = vars(self.benchmark.settings), self.benchmark.judging
+        judged_by = {name: value for name, value in settings.items() if name in judging and name not in HOW}
+        if code := plugin_code(self.benchmark):
+            judged_by["code"] = code
+            if self.files:  # any of which its verdicts may depend on
+                judged_by["data"] = self.files
+        digest = hashlib.sha256(json.dumps(judged_by, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        return Records(self.request.out, f"verdicts-{digest}", self.rank)
+
+    # --- outputs ----------------------------------------------------------------------------------------------------
+
+    def asked(self, item: Item) -> str:
+        """Digest of what a model is shown of an item."""
+        if item.key not in self._asked:
+            self._asked[item.key] = asked_digest(self.benchmark, item)
+        return self._asked[item.key]
+
+    def to_do(self, items: Sequence[Item]) -> list[Item]:
+        """Items without an output, and those whose picture no record names."""
+        return [item for item in items if item.key not in self.recorded or item.key not in self.outputs]
+
+    def keep(self, item: Item, output: Output) -> None:
+        """Write an output and its record.
+
+        Raises:
+            ValueError: if the picture's place is outside the folder.
+        """
+        kept = output if isinstance(output, str) else self.benchmark.place(item)
+        if not isinstance(output, str):
+            out = self.request.out
+            if not (out / kept).resolve().is_relative_to(out.resolve()):
+                raise ValueError(f"the picture of item {item.key!r} would be written outside {out}")
+            (out / kept).parent.mkdir(parents=True, exist_ok=True)
+            save_png(output, out / kept, {"prompt": item.prompt, "seed": item.seed})
+        self._output_records.append({"key": item.key, "output": kept, "asked": self.asked(item)})
+        self.recorded[item.key][self.asked(item)] = self.outputs[item.key] = kept
+        self._judged.pop(item.key, None)
+
+    # --- verdicts ---------------------------------------------------------------------------------------------------
+
+    def judged(self, item: Item) -> dict[str, Any]:
+        """The record of the verdict on an item's output, or of the judge's error; empty where there is none."""
+        if item.key not in self.outputs:
+            return {}
+        return self._verdicts.get((item.key, self._of(item)), {})
+
+    def keep_verdict(self, item: Item, found: dict[str, Any]) -> None:
+        """Write a verdict (`{"verdict": ...}`) or an error (`{"error": ...}`) on an item's output."""
+        record = {"key": item.key, "of": self._of(item), **found}
+        self._verdict_records.append(record)
+        self._remember(record)
+
+    def _of(self, item: Item) -> str:
+        """Digest of what a verdict is on: this output of this item."""
+        if item.key not in self._judged:
+            output, drawn = self.outputs[item.key], self.benchmark.drawn(item)
+            content = (self.request.out / output).read_bytes() if drawn else output.encode(errors=ESCAPED)
+            self._judged[item.key] = judged_digest(self.benchmark, item, self.asked(item), content)
+        return self._judged[item.key]
+
+
+def check_data(request: EvalRequest) -> Benchmark:
+    """A request's benchmark, if the data that the request names is there.
+
+    Raises:
+        ValueError: for a wrong name, setting or option, or a path that does not exist.
+    """
+    benchmark = request.open()
+    if request.data is not None and not request.data.exists():
+        expected = f"; expected {benchmark.source}" if benchmark.source else ""
+        raise ValueError(f"data is {str(request.data)!r}, but there is not a folder or file of that name{expected}")
+    return benchmark
+
+
+def _items(benchmark: Benchmark) -> list[Item]:
+    items = benchmark.items()
+    if not items:
+        raise ValueError(f"{benchmark.data} contains nothing of {benchmark.title}; expected {benchmark.source}")
+    twice = next((key for key, count in Counter(item.key for item in items).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{benchmark.data} contains the key {twice!r} twice; each item needs its own")
+    return items
