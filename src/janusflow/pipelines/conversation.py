@@ -20,7 +20,7 @@ from janusflow.device import resolve_device
 from janusflow.engine import understanding
 from janusflow.engine.understanding import Decoding, Speaker
 from janusflow.pipelines.provenance import weights_digest
-from janusflow.processing.images import ImageSource, load_images
+from janusflow.processing.images import ImageSource, listed
 from janusflow.processing.messages import Message
 from janusflow.processing.processor import JanusFlowProcessor
 
@@ -199,7 +199,7 @@ class Conversational(ABC):
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"question is {quoted(question)}; a question is some text")
-        pictures = load_images(images)
+        pictures = listed(images)  # loaded once, where the batch is made
         return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
 
 
