@@ -142,7 +142,7 @@ def test_chat_shows_draws_answers_forgets_and_survives_errors(run, picture: Path
         "what is it?",
         "/image missing.png",
         "/sing",
-        "/draw a star",
+        "/generate a star",
         "and this?",
         "/reset",
         "hello",
@@ -150,10 +150,10 @@ def test_chat_shows_draws_answers_forgets_and_survives_errors(run, picture: Path
     ]
     result = run("chat", "--max-new-tokens", 3, "--out", tmp_path / "drawn", stdin="\n".join(lines))
     assert result.exit_code == 0, result.output
-    assert "picture 1 will go with your next message" in result.stdout
+    assert "picture 1 will be sent with your next message" in result.stdout
     with Image.open(tmp_path / "drawn" / "chat-001.png") as drawn:
         assert drawn.info["prompt"] == "a star" and int(drawn.info["seed"]) >= 0
-    assert "(forgotten)" in result.stdout
+    assert "(the conversation starts over)" in result.stdout
     assert "missing.png' does not exist" in result.stderr
     assert "/sing is unknown" in result.stderr
 
@@ -164,8 +164,8 @@ def test_info_tells_what_a_checkpoint_is(small_folder: Path) -> None:
     for words in (
         "official",
         "64 px, latent 4x8x8",
-        "16 to see, 16 to draw",
-        "not here; by default stabilityai/sdxl-vae",
+        "16 of a picture to read, 16 to generate",
+        "not in the folder; by default stabilityai/sdxl-vae",
     ):
         assert words in result.stdout
     stored = sum(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,21 @@ def opening_of(made: Provenance) -> dict[str, Any]:
 def merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """What is given, and what was before where nothing is."""
     return {**before, **{name: value for name, value in given.items() if value is not None or name not in before}}
+
+
+def settings_for(model: Pipeline, asked: dict[str, Any]) -> dict[str, Any]:
+    """Complete the settings that were given with the model's own defaults.
+
+    Raises:
+        ValueError: if the model does not take one of them: a Janus has no solver, a JanusFlow no temperature.
+    """
+    known = signature(model.generate).parameters
+    refused = [name for name, value in asked.items() if value is not None and name not in known]
+    if refused:
+        options = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+        named = ", ".join("--" + options.get(name, name).replace("_", "-") for name in refused)
+        raise ValueError(f"{named}: not for a {type(model).__name__} model")
+    return {name: known[name].default if value is None else value for name, value in asked.items() if name in known}
 
 
 def check_again(model: Pipeline, made: Provenance, given: Mapping[str, Any], source: Path) -> None:

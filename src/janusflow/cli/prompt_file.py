@@ -7,11 +7,9 @@ is written before the first picture. A picture that is there and was made with t
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from inspect import signature
 from pathlib import Path
@@ -20,11 +18,11 @@ from typing import Any
 from janusflow.arguments import counted
 from janusflow.cli.pictures import Job, make, say, slug
 from janusflow.cli.prompt_lines import Line, read_lines
-from janusflow.files import checked, loads, write_text
+from janusflow.files import checked, loads, locked, write_text
 from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import input_digests, provenance_of
 
-MANIFEST = "manifest.jsonl"
+MANIFEST, LOCK = "manifest.jsonl", ".manifest.lock"
 SAME_MODEL = ("digest", "dtype", "quantize", "sft_format")  # of a picture that counts as made already
 SEEDS = 2**32  # a random one is below it
 INPUTS = ("image", "mask")
@@ -65,7 +63,8 @@ def from_file(
             resolved.append(model.resolve(line.prompt, {**settings, **line.settings}))
         except ValueError as error:
             raise ValueError(f"line {line.number} of {file}: {error}") from error
-    with _alone(out):
+    busy = f"another process is generating the pictures of a file of prompts in {out}; wait, or give another --out"
+    with locked(out / LOCK, busy):  # the run that writes the manifest last would forget the pictures of another one
         made = _Made(model, out, settings)
         jobs, rows = _plan(lines, resolved, out, made, pictures, seed)
         write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -81,37 +80,6 @@ def from_file(
                 f"stopped: {done} of {counted(len(jobs), 'picture')} {verb} made; the same command continues"
             ) from stopped
     print(f"{counted(len(waiting), 'picture')} made, {before} were there; see {out / MANIFEST}", file=sys.stderr)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Holds a folder's manifest: the run that writes it last would forget the pictures of another one.
-
-    The folder itself is locked, so nothing is left; where the system has no such locks, nothing is held.
-
-    Raises:
-        ValueError: if another process holds it.
-    """
-    try:
-        import fcntl
-
-        held = os.open(out, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another process is generating the pictures of a file of prompts in {out}; wait for its end, or give "
-                "another --out FOLDER"
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(held)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def listed(sources: Any) -> list[Any]:
     if isinstance(sources, (str, bytes, os.PathLike, Image.Image)):
         return [sources]
     if not isinstance(sources, (list, tuple)):
-        raise PictureError(f"images is a {type(sources).__name__}; expected a picture or a list of pictures")
+        raise PictureError(f"images is {quoted(sources)}; expected a picture or a list of pictures")
     arrays = [_as_array(source) for source in sources]
     return [one for a in arrays for one in (a if isinstance(a, np.ndarray) and a.ndim == 4 else [a])]
 
@@ -186,9 +186,7 @@ def _open(source: Any, *, as_picture: bool) -> Any:
         if path.is_file() and path.stat().st_size == 0:
             raise PictureError(f"picture {quoted(str(source))} is empty (0 bytes)")
         return Image.open(path)
-    raise PictureError(
-        f"a picture is a {type(source).__name__}; expected a path, bytes, an array, a tensor or a PIL image"
-    )
+    raise PictureError(f"picture is {quoted(source)}; expected a path, bytes, an array, a tensor or a PIL image")
 
 
 def _upright(image: Image.Image) -> Image.Image:
