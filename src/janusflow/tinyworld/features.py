@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from janusflow.processing.images import ImageSource, load_images
+from janusflow.processing.images import ImageSource
 from janusflow.tinyworld.captions import Task, scene_for
 from janusflow.tinyworld.scenes import render
 
@@ -51,9 +51,7 @@ class Features:
             import torch
 
             group = new[first : first + BATCH]
-            pictures = [
-                self._rendered(row.item.key) if generated is None else load_image(generated(row)) for row in group
-            ]
+            pictures = [self._rendered(row.item.key) if generated is None else generated(row) for row in group]
             pixels = torch.stack([self._model.processor.preprocess(picture) for picture in pictures])
             with torch.inference_mode():
                 features = self._model.network.understanding_encoder.features(pixels).mean(1).double().numpy()
