@@ -39,6 +39,12 @@ class JanusFlowConfig(PreTrainedConfig):
         begin_image_token_id: id of `<begin_of_image>`. In understanding the learned begin-of-understanding embedding
             takes its place; in generation the time token does.
         end_image_token_id: id of `<end_of_image>`.
+
+    Example:
+        >>> from janusflow.config import janusflow_1b
+        >>> config = janusflow_1b()
+        >>> config.image_size, config.latent_size, config.num_generation_tokens
+        (384, 48, 576)
     """
 
     model_type = "janusflow"
@@ -94,6 +100,10 @@ def janusflow_1b(image_size: int = 384) -> JanusFlowConfig:
 
     Raises:
         ValueError: for any other size.
+
+    Example:
+        >>> janusflow_1b(256).num_generation_tokens
+        256
     """
     if image_size not in (256, 384):
         raise ValueError(f"image_size is {image_size}; JanusFlow-1.3B exists at 384 and 256 pixels")
@@ -142,6 +152,10 @@ def tiny(vocab_size: int = 1024) -> JanusFlowConfig:
 
     Args:
         vocab_size: of the tiny world's tokenizer.
+
+    Example:
+        >>> tiny().image_size
+        64
     """
     text = LlamaConfig(
         vocab_size=vocab_size,

@@ -20,6 +20,10 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
     Raises:
         ValueError: if the name is unknown or this machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
     """
     if str(device) == "auto":
         return next((torch.device(kind) for kind in ACCELERATORS if _available(kind)), torch.device("cpu"))

@@ -162,9 +162,10 @@ def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
         tidy: remove what killed processes left in that folder.
 
     Example:
+        >>> file = Path("notes.txt")
         >>> with temporary_path(file) as beside:
-        ...     beside.write_bytes(content)
-        ...     beside.replace(file)
+        ...     _ = beside.write_text("whole or not at all")
+        ...     _ = beside.replace(file)
     """
     if tidy:
         remove_leftovers(target.parent)

@@ -63,6 +63,12 @@ def convert(
 
     Raises:
         ValueError: if the folder exists, or the source cannot be opened or converted. Nothing is left behind then.
+
+    Example:
+        >>> from janusflow import JanusFlow
+        >>> folder = convert("tiny", "official", to="official", progress=False)
+        >>> JanusFlow.from_pretrained(folder).origin.layout.name
+        'official'
     """
     folder = Path(folder).expanduser()
     if folder.exists():

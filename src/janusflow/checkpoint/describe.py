@@ -54,6 +54,11 @@ def describe(path_or_id: str | Path) -> Description:
 
     Raises:
         ValueError: as `open_checkpoint`, or if the weight files do not hold the configuration's network.
+
+    Example:
+        >>> found = describe("tiny")
+        >>> found.image_size, found.image_tokens
+        (64, (64, 64))
     """
     checkpoint = open_checkpoint(path_or_id)
     config, vae = checkpoint.config, checkpoint.folder / "vae"

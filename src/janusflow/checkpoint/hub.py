@@ -45,6 +45,11 @@ def push_to_hub(
 
     Raises:
         ValueError: if the name is none, or the upload fails.
+
+    Example:
+        >>> from janusflow import JanusFlow
+        >>> model = JanusFlow.from_pretrained("runs/mine/export")  # doctest: +SKIP
+        >>> model.push_to_hub("owner/name", private=True)  # doctest: +SKIP
     """
     if repo_id.count("/") != 1:
         raise ValueError(f"repo_id is {quoted(repo_id)}; expected owner/name")

@@ -64,6 +64,11 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
 
     Raises:
         ValueError: if the folder, its `config.json` or its weights are missing, damaged or of an unknown kind.
+
+    Example:
+        >>> checkpoint = open_checkpoint("tiny")
+        >>> checkpoint.family.name, checkpoint.layout.name, checkpoint.config.image_size
+        ('JanusFlow', 'janusflow', 64)
     """
     folder = find_folder(path_or_id)
     raw = read_json(folder / "config.json")

@@ -29,6 +29,10 @@ def quantize(network: Any, kind: str) -> None:
 
     Raises:
         ValueError: for another kind, without torchao, or for 4 bits off the CPU in another dtype than bfloat16.
+
+    Example:
+        >>> from janusflow import JanusFlow
+        >>> model = JanusFlow.from_pretrained("tiny", quantize="int8")  # doctest: +SKIP
     """
     check(kind)
     from torchao.quantization import Int8WeightOnlyConfig, quantize_

@@ -39,7 +39,12 @@ def register(family: Family) -> Family:
 
 
 def families() -> Mapping[str, Family]:
-    """All families by name; their files are imported at the first call."""
+    """All families by name; their files are imported at the first call.
+
+    Example:
+        >>> list(families())
+        ['JanusFlow', 'Janus']
+    """
     if not _found:
         places = [*BUILT_IN, *(found.value for found in entry_points(group=GROUP))]
         _found.update({family.name: family for family in map(resolve_name, places)})
@@ -51,6 +56,11 @@ def family_of(config: Any) -> Family:
 
     Raises:
         ValueError: if it is of none.
+
+    Example:
+        >>> from janusflow.config import tiny
+        >>> family_of(tiny()).name
+        'JanusFlow'
     """
     for family in families().values():
         if isinstance(config, family.config):

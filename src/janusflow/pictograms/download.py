@@ -49,7 +49,7 @@ class Downloads:
         wait: sleeps for some seconds.
 
     Example:
-        >>> Downloads(Path("cache")).fetch(NAMES)
+        >>> Downloads(Path("cache")).fetch(NAMES)  # doctest: +SKIP
         PosixPath('cache/emojibase-data-17.0.0.tgz')
     """
 

@@ -81,6 +81,13 @@ def read(pixels: np.ndarray) -> Reading:
 
     Raises:
         ValueError: for an array of another shape or type.
+
+    Example:
+        >>> from random import Random
+        >>> from janusflow.tinyworld.scenes import render, sample_scene
+        >>> scene = sample_scene(Random(0), [])
+        >>> read(render(scene)).scene.background == scene.background
+        True
     """
     if pixels.ndim != 3 or pixels.shape[0] != pixels.shape[1] or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"the picture is {pixels.shape} {pixels.dtype}; expected a square (S, S, 3) of uint8")
@@ -111,7 +118,17 @@ def read(pixels: np.ndarray) -> Reading:
 
 
 def check(task: Task, pixels: np.ndarray) -> Verdict:
-    """Whether a picture shows exactly what a task says: its shapes, no others, placed and coloured as it says."""
+    """Whether a picture shows exactly what a task says: its shapes, no others, placed and coloured as it says.
+
+    Example:
+        >>> from random import Random
+        >>> from janusflow.tinyworld.captions import sample_task, scene_for
+        >>> from janusflow.tinyworld.scenes import render
+        >>> rng = Random(0)
+        >>> task = sample_task(rng, "single_object")
+        >>> check(task, render(scene_for(rng, task, training=False))).passed
+        True
+    """
     reading = read(pixels)
     return Verdict(False, reading.problem) if reading.scene is None else matches(task, reading.scene)
 

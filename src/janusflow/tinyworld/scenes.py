@@ -298,7 +298,13 @@ def coverage(kind: str, radius: float, dx: float = 0.0, dy: float = 0.0) -> np.n
 
 
 def render(scene: Scene, size: int = UNITS) -> np.ndarray:
-    """The scene as (size, size, 3) uint8 pixels, edges antialiased."""
+    """The scene as (size, size, 3) uint8 pixels, edges antialiased.
+
+    Example:
+        >>> circle = Shape("circle", "red", x=32, y=32, radius=12, rgb=(220, 40, 40))
+        >>> render(Scene((circle,), "gray", (150, 152, 156))).shape
+        (64, 64, 3)
+    """
     canvas = np.empty((size, size, 3), dtype=np.float32)
     canvas[:] = scene.background_rgb
     scale = size / UNITS
