@@ -44,7 +44,7 @@ class JanusFlowProcessor(ProcessorMixin):
         >>> processor = JanusFlowProcessor.from_pretrained("tiny")
         >>> inputs = processor("<image_placeholder> what is it?", images=Image.new("RGB", (64, 64)))
         >>> {name: tuple(value.shape) for name, value in inputs.items()}
-        {'input_ids': (1, 72), 'attention_mask': (1, 72), 'pixel_values': (1, 3, 64, 64)}
+        {'input_ids': (1, 73), 'attention_mask': (1, 73), 'pixel_values': (1, 3, 64, 64)}
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, text: TextSettings, image: ImageSettings) -> None:
