@@ -99,8 +99,10 @@ class Qa(Questions):
     Scores are percentages: "overall", and "category/NAME" where records have a category.
 
     Example:
+        >>> _ = Path("questions.jsonl").write_text('{"image": "scene.png", "question": "what is it?", "answer": "a circle"}')
         >>> benchmark = Qa(Path("questions.jsonl"), QaSettings(rule="contains"))
-        >>> items = benchmark.items()
+        >>> [item.prompt for item in benchmark.items()]
+        ['what is it?']
     """
 
     name = "qa"
