@@ -99,7 +99,8 @@ class Qa(Questions):
     Scores are percentages: "overall", and "category/NAME" where records have a category.
 
     Example:
-        >>> _ = Path("questions.jsonl").write_text('{"image": "scene.png", "question": "what is it?", "answer": "a circle"}')
+        >>> record = '{"image": "scene.png", "question": "what is it?", "answer": "a circle"}'
+        >>> _ = Path("questions.jsonl").write_text(record)
         >>> benchmark = Qa(Path("questions.jsonl"), QaSettings(rule="contains"))
         >>> [item.prompt for item in benchmark.items()]
         ['what is it?']
