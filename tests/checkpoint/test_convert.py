@@ -308,7 +308,7 @@ def test_nothing_is_left_of_one_that_fails(tmp_path: Path) -> None:
     (broken / "config.json").write_text(json.dumps(raw))
     with pytest.raises(ValueError, match=r"misshapen tensors: .*has shape"):
         convert(broken, tmp_path / "new", to="official", progress=False)
-    for refused, words in ((tmp_path / "broken", "exists already"), (tmp_path / "new", "allowed are janusflow")):
+    for refused, words in ((tmp_path / "broken", "already exists"), (tmp_path / "new", "allowed are janusflow")):
         with pytest.raises(ValueError, match=words):
             convert(OFFICIAL, refused, to="other" if words.startswith("allowed") else "official", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]

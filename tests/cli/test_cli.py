@@ -342,7 +342,7 @@ def test_options_of_the_other_family_are_refused(run, tmp_path: Path) -> None:
 def test_the_official_export_says_that_it_needs_a_vae(small_folder: Path, vae_folder: Path, tmp_path: Path) -> None:
     convert = ["convert", str(small_folder), "--to", "official"]
     bare = runner.invoke(app, [*convert, str(tmp_path / "bare")])
-    assert bare.exit_code == 0 and "note: The official layout holds no VAE" in bare.stderr, bare.output
+    assert bare.exit_code == 0 and "note: The official layout contains no VAE" in bare.stderr, bare.output
     whole = runner.invoke(app, [*convert, str(tmp_path / "whole"), "--vae", str(vae_folder)])
     assert whole.exit_code == 0 and "in the folder `vae`" in whole.stderr, whole.output
     ours = runner.invoke(app, ["convert", str(small_folder), str(tmp_path / "ours")])

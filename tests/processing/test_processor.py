@@ -148,7 +148,7 @@ def test_pictures_of_a_message_in_the_forms_of_transformers(small_model: JanusFl
         ("preprocessor_config.json", "image_std", [0.5, 0.0, 0.5], "image_std.1: Input should be greater than"),
         ("preprocessor_config.json", "image_mean", [[], 0.5, 0.5], "image_mean.0: Input should be a valid number"),
         ("preprocessor_config.json", "image_size", 10**9, "image_size: Input should be less than"),
-        ("preprocessor_config.json", "image_size", 128, "makes pictures of 128 pixels; the network takes 64"),
+        ("preprocessor_config.json", "image_size", 128, "makes pictures of 128 pixels; the network expects 64"),
         ("preprocessor_config.json", "min_size", 4000, "min_size is 4000, larger than image_size"),
         ("preprocessor_config.json", "do_normalize", "text", "do_normalize: Input should be a valid boolean"),
         ("tokenizer_config.json", "pad_token", {}, "pad_token"),

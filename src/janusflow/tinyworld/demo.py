@@ -1,4 +1,4 @@
-"""The demonstration: generate a picture of each kind, ask about a generated and a rendered one, and check everything."""
+"""The demonstration: generate pictures, ask about a generated and a rendered one, check everything."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The official layout: how the released `config.json` and parameter names translate into ours.
+"""The official layout of JanusFlow: the released `config.json` and parameter names, translated into ours and back.
 
-In the small golden checkpoints `small_latent_downscale` stands for a VAE of another factor than the SDXL-VAE's 8. The
-released weights stand under the DeepSeek Model License, and so does what is made of them.
+In the small golden checkpoints `small_latent_downscale` is the factor of a VAE other than the SDXL-VAE (8). The
+released weights and their derivatives are under the DeepSeek Model License.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ CLASSES = {
 
 
 def is_official(raw: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of an official JanusFlow (not Janus) checkpoint."""
+    """Return whether a `config.json` is that of an official JanusFlow (not Janus) checkpoint."""
     return raw.get("model_type") == "multi_modality" and "vision_gen_enc_config" in raw
 
 
 def read_config(
     raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None
 ) -> JanusFlowConfig:
-    """Our configuration from an official `config.json`.
+    """Translate an official `config.json` into our configuration.
 
     Args:
         raw: the parsed file.
-        token_ids: ids of the tokenizer's special tokens; the official layout keeps them there alone.
-        names: of the stored tensors, if they are known. SigLIP's unused attention-pool head is kept if it is among
-            them, so that the checkpoint can be written back without loss.
+        token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
+        names: of the stored tensors, if they are known. SigLIP's unused attention-pool head is kept if it is stored, so
+            that the checkpoint can be written back without loss.
 
     Raises:
-        ValueError: naming the block and what it holds, if it is not one that JanusFlow has.
+        ValueError: for a block that JanusFlow does not have; names it and its class.
     """
     check_classes(raw, CLASSES, "JanusFlow")
     encoder, decoder = raw["vision_gen_enc_config"]["params"], raw["vision_gen_dec_config"]["params"]
@@ -83,7 +83,7 @@ def read_config(
 
 
 def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaConfig) -> None:
-    """What our g_enc and g_dec take for granted, checked with the values of the file."""
+    """Check the assumptions of our g_enc and g_dec against the values of the file."""
     check_same(
         [
             ("vision_gen_enc_config.kernel_size", encoder.get("kernel_size", 7), encoder["stride"]),
@@ -100,7 +100,7 @@ def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaCo
 
 
 TOWER = "vision_und_enc_model.vision_tower."
-PREFIXES = (  # ours -> official; the first that fits counts
+PREFIXES = (  # ours -> official; the first match counts
     ("language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("understanding_encoder.begin_embedding", "beg_of_und_embed"),
@@ -138,7 +138,7 @@ GENERATION_PARTS = (
 
 
 def source(name: str) -> Source:
-    """Which official tensors make up our parameter `name`."""
+    """Return the official tensors that our parameter `name` consists of."""
     official = renamed(name, PREFIXES)
     if official.startswith(TOWER):
         return _tower_source(official)
@@ -149,7 +149,7 @@ def source(name: str) -> Source:
 
 
 def _tower_source(official: str) -> Source:
-    """SigLIP: query, key and value are fused; the pool head's query stands apart from its key and value."""
+    """Translate SigLIP: query, key and value are fused; the pool head's query is separate from its key and value."""
     for part, third in THIRDS.items():
         if part in official:
             return Source((official.replace(part, ".attn.qkv."),), third)
@@ -165,7 +165,7 @@ def _tower_source(official: str) -> Source:
 
 
 def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
-    """The released form of `config.json`; a tower that has no released name is spelled out as the golden ones are."""
+    """Return the released form of `config.json`; a tower without a released name is listed by its sizes."""
     llm, vision = config.text_config, config.vision_config
     width, patch = config.generation_encoder_width, config.latent_patch_size
     shared = {
@@ -206,7 +206,7 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
 
 
 def write(config: JanusFlowConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
-    """Everything but the weights."""
+    """Write everything except the weights."""
     write_official(official_config(config, dtype), processor, folder)
 
 

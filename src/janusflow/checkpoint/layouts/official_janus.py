@@ -1,7 +1,7 @@
-"""The official layout of Janus and Janus-Pro: how released `config.json` and names translate into transformers' Janus.
+"""The official layout of Janus and Janus-Pro: the released `config.json` and names as transformers' Janus.
 
 transformers' network has no attention-pool head in SigLIP and no usage statistics in the codebook; both are stored but
-unused, and `UNUSED` names them. The small golden checkpoints spell the codec out in `small_vq`.
+unused, and `UNUSED` names them. The small golden checkpoints list the codec's sizes in `small_vq`.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ RELEASED_VQ = {  # VQ-16 of LlamaGen
 
 
 def is_official_janus(raw: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of an official Janus or Janus-Pro checkpoint."""
+    """Return whether a `config.json` is that of an official Janus or Janus-Pro checkpoint."""
     return raw.get("model_type") == "multi_modality" and "gen_vision_config" in raw
 
 
 def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None) -> JanusConfig:
-    """transformers' configuration from an official `config.json`.
+    """Translate an official `config.json` into transformers' configuration.
 
     Args:
         raw: the parsed file.
-        token_ids: ids of the tokenizer's special tokens; the official layout keeps them there alone.
-        names: of the stored tensors; they do not matter here.
+        token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
+        names: of the stored tensors, which are not used.
 
     Raises:
-        ValueError: naming the block and what it holds, if it is not one that Janus has.
+        ValueError: for a block that Janus does not have; names it and its class.
     """
     check_classes(raw, CLASSES, "Janus")
     llm = LlamaConfig(**{"tie_word_embeddings": False, **raw["language_config"]})
@@ -105,7 +105,7 @@ def _tower(raw: dict[str, Any], aligner: dict[str, Any]) -> dict[str, Any]:
 def _check_shapes(
     aligner: dict[str, Any], gen_aligner: dict[str, Any], head: dict[str, Any], codes: dict[str, Any], llm: LlamaConfig
 ) -> None:
-    """What transformers' network takes for granted, checked with the values of the file."""
+    """Check the assumptions of transformers' network against the values of the file."""
     check_same(
         [
             ("aligner_config.projector_type", aligner.get("projector_type"), "mlp_gelu"),
@@ -124,7 +124,7 @@ def _check_shapes(
 
 TOWER = "vision_model.vision_tower."
 CODEC = "gen_vision_model."
-PREFIXES = (  # transformers -> official; the first that fits counts
+PREFIXES = (  # transformers -> official; the first match counts
     ("lm_head.", "language_model.lm_head."),
     ("model.language_model.", "language_model.model."),
     ("model.vision_model.embeddings.patch_embedding.", TOWER + "patch_embed.proj."),
@@ -153,7 +153,7 @@ CODEC_PARTS = (
 
 
 def source(name: str) -> Source:
-    """Which official tensors make up the parameter `name` of transformers' Janus."""
+    """Return the official tensors that the parameter `name` of transformers' Janus consists of."""
     official = renamed(name, PREFIXES)
     if official.startswith(TOWER):
         for part, third in THIRDS.items():
@@ -166,7 +166,7 @@ def source(name: str) -> Source:
             official = re.sub(pattern, replacement, official)
     elif official.startswith(("aligner.", "gen_aligner.")):
         official = official.replace("aligner.fc1.", "aligner.layers.0.")
-        # Linear layers and GELUs take turns in the official list.
+        # Linear layers and GELUs alternate in the official list.
         official = re.sub(r"hidden_layers\.(\d+)\.", lambda found: f"layers.{2 * int(found[1]) + 2}.", official)
     return Source((official,))
 
@@ -175,7 +175,7 @@ def source(name: str) -> Source:
 
 
 def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
-    """The released form of `config.json`; what has no released name is spelled out as in the golden checkpoints."""
+    """Return the released form of `config.json`; other sizes are listed as in the golden ones."""
     llm, vision, vq = config.text_config, config.vision_config, config.vq_config
     tower, spelled = official_tower(vision, vision.mlp_ratio)
     codec = {
@@ -208,7 +208,7 @@ def _projector(depth: int, width: int, to: int) -> dict[str, Any]:
 
 
 def write(config: JanusConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
-    """Everything but the weights."""
+    """Write everything except the weights."""
     write_official(official_config(config, dtype), processor, folder)
 
 
