@@ -10,42 +10,28 @@ from typing import Annotated, Any, Optional
 import typer
 
 from janusflow.arguments import quoted, whole_text
-from janusflow.cli.options import (
-    PICTURES,
-    Adapter,
-    Debug,
-    Device,
-    Dtype,
-    MaxNewTokens,
-    Model,
-    Quantize,
-    SftFormat,
-    Vae,
-    is_file,
-    one_sentence,
-    open_model,
-)
+from janusflow.cli import options
 
 
-@one_sentence
+@options.one_sentence
 def ask(
     pictures_and_question: Annotated[
         list[str], typer.Argument(metavar="[PICTURE]... QUESTION", help="Any number of pictures, then a question.")
     ],
-    model: Model = "tiny",
+    model: options.Model = "tiny",
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is generated.")] = False,
-    max_new_tokens: MaxNewTokens = 512,
+    max_new_tokens: options.MaxNewTokens = 512,
     temperature: Annotated[
         Optional[float], typer.Option(help="Temperature of sampling; 0, the default, takes the most likely token.")
     ] = None,
     top_p: Annotated[float, typer.Option(help="Top-p of sampling; needs --temperature.")] = 1.0,
     seed: Annotated[Optional[int], typer.Option(help="Seed of sampling; needs --temperature.")] = None,
-    adapter: Adapter = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    sft_format: SftFormat = None,
-    debug: Debug = False,
+    adapter: options.Adapter = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
+    sft_format: options.SftFormat = None,
+    debug: options.Debug = False,
 ) -> None:
     """Ask a question about pictures.
 
@@ -56,10 +42,10 @@ def ask(
       janusflow ask first.png second.png "which one shows a star?" --stream
     """
     *pictures, question = pictures_and_question
-    if is_file(question):
+    if options.is_file(question):
         raise ValueError(f"{quoted(question)} is a file; the question comes last: janusflow ask PICTURE QUESTION")
     question = whole_text("the question", question)
-    if not pictures and Path(question).suffix.lower() in PICTURES and " " not in question:
+    if not pictures and Path(question).suffix.lower() in options.PICTURES and " " not in question:
         raise ValueError(
             f"{quoted(question)} is not a file, and no question follows it: janusflow ask PICTURE QUESTION"
         )
@@ -68,7 +54,9 @@ def ask(
     for picture in pictures:
         if not picture.startswith("data:") and not Path(picture).expanduser().exists():
             raise ValueError(f"picture {quoted(picture)} does not exist")
-    answerer = open_model(model, dtype=dtype, device=device, adapter=adapter, quantize=quantize, sft_format=sft_format)
+    answerer = options.open_model(
+        model, dtype=dtype, device=device, adapter=adapter, quantize=quantize, sft_format=sft_format
+    )
     decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     if temperature:
         decoding.update(do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
@@ -84,18 +72,18 @@ def ask(
         print(answerer.ask(question, pictures, **decoding).strip())
 
 
-@one_sentence
+@options.one_sentence
 def chat(
-    model: Model = "tiny",
-    vae: Vae = None,
+    model: options.Model = "tiny",
+    vae: options.Vae = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures that /generate makes.")] = Path("pictures"),
-    max_new_tokens: MaxNewTokens = 512,
-    adapter: Adapter = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    sft_format: SftFormat = None,
-    debug: Debug = False,
+    max_new_tokens: options.MaxNewTokens = 512,
+    adapter: options.Adapter = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
+    sft_format: options.SftFormat = None,
+    debug: options.Debug = False,
 ) -> None:
     """Talk with a model about pictures, and generate some, over several turns.
 
@@ -108,7 +96,7 @@ def chat(
     """
     from janusflow.cli.talk import Talk
 
-    opened = open_model(
+    opened = options.open_model(
         model, vae=vae, dtype=dtype, device=device, adapter=adapter, quantize=quantize, sft_format=sft_format
     )
     talk = Talk(opened, out, max_new_tokens)

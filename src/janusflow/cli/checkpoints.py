@@ -9,27 +9,18 @@ from typing import Annotated, Optional
 import typer
 
 from janusflow.arguments import quoted
-from janusflow.cli.options import (
-    MODEL_HELP,
-    PICTURES,
-    Debug,
-    Device,
-    Dtype,
-    Model,
-    SftFormat,
-    end_in_order,
-    is_file,
-    one_sentence,
-)
+from janusflow.cli import options
 
 
-@one_sentence
+@options.one_sentence
 def info(
-    place: Annotated[str, typer.Argument(metavar="[MODEL]", help=f"{MODEL_HELP[:-1]}; or a generated PNG.")] = "",
-    model: Model = "tiny",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    debug: Debug = False,
+    place: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help=f"{options.MODEL_HELP[:-1]}; or a generated PNG.")
+    ] = "",
+    model: options.Model = "tiny",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    debug: options.Debug = False,
 ) -> None:
     """Describe a checkpoint without loading its weights, or show how a picture was generated.
 
@@ -41,9 +32,9 @@ def info(
 
       janusflow info pictures/001-three-stars-0.png
     """
-    if Path(place).suffix.lower() in PICTURES and not Path(place).expanduser().exists():
+    if Path(place).suffix.lower() in options.PICTURES and not Path(place).expanduser().exists():
         raise ValueError(f"picture {quoted(place)} does not exist")
-    if is_file(place):
+    if options.is_file(place):
         from janusflow.pipelines.provenance import describe_picture
 
         print("\n".join(f"{name:<20} {value}" for name, value in describe_picture(place)))
@@ -76,17 +67,17 @@ def info(
     Console(soft_wrap=True).print(table)
 
 
-@one_sentence
+@options.one_sentence
 def convert(
     source: Annotated[str, typer.Argument(help="'tiny', a folder, or a hub id, in any layout.")],
     folder: Annotated[Path, typer.Argument(help="The new folder; it must not exist.")],
     to: Annotated[str, typer.Option(help="janusflow, official, or (Janus) transformers.")] = "janusflow",
     dtype: Annotated[str, typer.Option(help="auto (as stored), float32 or bfloat16.")] = "auto",
-    sft_format: SftFormat = None,
+    sft_format: options.SftFormat = None,
     vae: Annotated[
         Optional[str], typer.Option(help="Folder or hub id of a VAE to include; by default the source's, if any.")
     ] = None,
-    debug: Debug = False,
+    debug: options.Debug = False,
 ) -> None:
     """Write a checkpoint in another layout, tensor by tensor. If that fails, nothing is left behind.
 
@@ -99,7 +90,7 @@ def convert(
     from janusflow.checkpoint.convert import convert as run
     from janusflow.checkpoint.convert import where_vae_is
 
-    end_in_order()
+    options.end_in_order()
     print(run(source, folder, to=to, dtype=dtype, sft_format=sft_format, vae=vae))
     if note := where_vae_is(folder.expanduser()):
         print(f"note: {note}", file=sys.stderr)

@@ -8,22 +8,10 @@ from typing import Annotated, Any, Optional
 import typer
 
 from janusflow.arguments import quoted, whole_text
-from janusflow.cli.options import (
-    MODEL_HELP,
-    Adapter,
-    Debug,
-    Device,
-    Dtype,
-    Quantize,
-    SftFormat,
-    Vae,
-    end_in_order,
-    one_sentence,
-    open_model,
-)
+from janusflow.cli import options
 
 
-@one_sentence
+@options.one_sentence
 def generate(
     prompts: Annotated[
         Optional[list[str]], typer.Argument(help="What to generate; several prompts are generated together.")
@@ -33,9 +21,9 @@ def generate(
     ] = None,
     source: Annotated[Optional[Path], typer.Option("--from", help="A generated PNG, to generate it again.")] = None,
     model: Annotated[
-        Optional[str], typer.Option("--model", "-m", help=MODEL_HELP, show_default="tiny, or that of --from")
+        Optional[str], typer.Option("--model", "-m", help=options.MODEL_HELP, show_default="tiny, or that of --from")
     ] = None,
-    vae: Vae = None,
+    vae: options.Vae = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")] = 1,
     steps: Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")] = None,
@@ -63,12 +51,12 @@ def generate(
     top_k: Annotated[Optional[int], typer.Option(help="Top-k for Janus; all codes by default.")] = None,
     top_p: Annotated[Optional[float], typer.Option(help="Top-p for Janus; 1 by default.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures generated at once.")] = 16,
-    adapter: Adapter = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    sft_format: SftFormat = None,
-    debug: Debug = False,
+    adapter: options.Adapter = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
+    sft_format: options.SftFormat = None,
+    debug: options.Debug = False,
 ) -> None:
     """Generate pictures from prompts.
 
@@ -94,7 +82,7 @@ def generate(
 
       janusflow generate --from pictures/001-three-stars-0.png --steps 50
     """
-    end_in_order()
+    options.end_in_order()
     if num_images < 1:
         raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
     if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
@@ -147,7 +135,7 @@ def generate(
     seeds = choose_seeds(first, len(prompts or [""]), num_images)
     opening = {name: value for name, value in opening.items() if value is not None}
     with output_folder(out):
-        opened = open_model(**{"model": "tiny", "device": device} | opening)
+        opened = options.open_model(**{"model": "tiny", "device": device} | opening)
         settings = settings_for(opened, asked)
         if made is not None and source is not None:
             check_again(opened, made, asked, source)

@@ -13,15 +13,6 @@ from typing import Any
 from transformers import LlamaConfig
 
 from janusflow.checkpoint.layouts import official_parts as parts
-from janusflow.checkpoint.layouts.official_parts import (
-    THIRDS,
-    check_classes,
-    check_same,
-    official_tower,
-    read_tower,
-    renamed,
-    write_official,
-)
 from janusflow.config import JanusFlowConfig, siglip_config
 from janusflow.families.layout import Layout, Source
 from janusflow.processing.processor import JanusFlowProcessor
@@ -52,10 +43,10 @@ def read_config(
     Raises:
         ValueError: for a block that JanusFlow does not have; names it and its class.
     """
-    check_classes(raw, CLASSES, "JanusFlow")
+    parts.check_classes(raw, CLASSES, "JanusFlow")
     encoder, decoder = raw["vision_gen_enc_config"]["params"], raw["vision_gen_dec_config"]["params"]
     llm = LlamaConfig(**{k: v for k, v in raw.get("language_config", {}).items() if k != "cls"})
-    width, depth, heads, patch, ratio, size = read_tower(raw, "vision_und_enc_config")
+    width, depth, heads, patch, ratio, size = parts.read_tower(raw, "vision_und_enc_config")
     pool_head = names is None or any("attn_pool" in name for name in names)
     vision = siglip_config(
         width=width, depth=depth, heads=heads, patch_size=patch, image_size=size, mlp_ratio=ratio, pool_head=pool_head
@@ -84,7 +75,7 @@ def read_config(
 
 def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaConfig) -> None:
     """Check the assumptions of our g_enc and g_dec against the values of the file."""
-    check_same(
+    parts.check_same(
         [
             ("vision_gen_enc_config.kernel_size", encoder.get("kernel_size", 7), encoder["stride"]),
             ("vision_gen_enc_config.padding", encoder.get("padding") or 0, 0),
@@ -139,7 +130,7 @@ GENERATION_PARTS = (
 
 def source(name: str) -> Source:
     """Return the official tensors that our parameter `name` consists of."""
-    official = renamed(name, PREFIXES)
+    official = parts.renamed(name, PREFIXES)
     if official.startswith(TOWER):
         return _tower_source(official)
     if official.startswith("vision_gen_"):
@@ -150,7 +141,7 @@ def source(name: str) -> Source:
 
 def _tower_source(official: str) -> Source:
     """Translate SigLIP: query, key and value are fused; the pool head's query is separate from its key and value."""
-    for part, third in THIRDS.items():
+    for part, third in parts.THIRDS.items():
         if part in official:
             return Source((official.replace(part, ".attn.qkv."),), third)
     if "attn_pool.attention.in_proj_" in official:
@@ -194,7 +185,7 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
         "upsamples": patch.bit_length() - 1,
         "use_mid_block": config.generation_decoder_depth > 0,
     }
-    tower, spelled = official_tower(vision, vision.intermediate_size / vision.hidden_size)
+    tower, spelled = parts.official_tower(vision, vision.intermediate_size / vision.hidden_size)
     if config.latent_downscale != 8:
         spelled["small_latent_downscale"] = config.latent_downscale
     blocks = {
@@ -207,7 +198,7 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
 
 def write(config: JanusFlowConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
     """Write everything except the weights."""
-    write_official(official_config(config, dtype), processor, folder)
+    parts.write_official(official_config(config, dtype), processor, folder)
 
 
 LAYOUT = Layout("official", lambda raw, files: is_official(raw), read_config, source=source, write=write, released=True)

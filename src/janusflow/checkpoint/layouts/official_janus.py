@@ -14,15 +14,6 @@ from typing import Any
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
 from janusflow.checkpoint.layouts import official_parts as parts
-from janusflow.checkpoint.layouts.official_parts import (
-    THIRDS,
-    check_classes,
-    check_same,
-    official_tower,
-    read_tower,
-    renamed,
-    write_official,
-)
 from janusflow.families.layout import Layout, Source
 from janusflow.processing.processor import JanusFlowProcessor
 
@@ -58,7 +49,7 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collectio
     Raises:
         ValueError: for a block that Janus does not have; names it and its class.
     """
-    check_classes(raw, CLASSES, "Janus")
+    parts.check_classes(raw, CLASSES, "Janus")
     llm = LlamaConfig(**{"tie_word_embeddings": False, **raw["language_config"]})
     aligner, gen_aligner = raw["aligner_config"]["params"], raw["gen_aligner_config"]["params"]
     head, codes = raw["gen_head_config"]["params"], raw["gen_vision_config"]["params"]
@@ -86,7 +77,7 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collectio
 
 
 def _tower(raw: dict[str, Any], aligner: dict[str, Any]) -> dict[str, Any]:
-    width, depth, heads, patch, ratio, size = read_tower(raw, "vision_config")
+    width, depth, heads, patch, ratio, size = parts.read_tower(raw, "vision_config")
     if aligner["input_dim"] != width:
         raise ValueError(f"aligner_config takes width {aligner['input_dim']}, but the tower has {width}")
     return JanusVisionConfig(
@@ -106,7 +97,7 @@ def _check_shapes(
     aligner: dict[str, Any], gen_aligner: dict[str, Any], head: dict[str, Any], codes: dict[str, Any], llm: LlamaConfig
 ) -> None:
     """Check the assumptions of transformers' network against the values of the file."""
-    check_same(
+    parts.check_same(
         [
             ("aligner_config.projector_type", aligner.get("projector_type"), "mlp_gelu"),
             ("gen_aligner_config.projector_type", gen_aligner.get("projector_type"), "mlp_gelu"),
@@ -154,9 +145,9 @@ CODEC_PARTS = (
 
 def source(name: str) -> Source:
     """Return the official tensors that the parameter `name` of transformers' Janus consists of."""
-    official = renamed(name, PREFIXES)
+    official = parts.renamed(name, PREFIXES)
     if official.startswith(TOWER):
-        for part, third in THIRDS.items():
+        for part, third in parts.THIRDS.items():
             if part in official:
                 return Source((official.replace(part, ".attn.qkv."),), third)
         for ours, theirs in TOWER_PARTS:
@@ -177,7 +168,7 @@ def source(name: str) -> Source:
 def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
     """Return the released form of `config.json`; other sizes are listed as in the golden ones."""
     llm, vision, vq = config.text_config, config.vision_config, config.vq_config
-    tower, spelled = official_tower(vision, vision.mlp_ratio)
+    tower, spelled = parts.official_tower(vision, vision.mlp_ratio)
     codec = {
         "base_channels": vq.base_channels,
         "channel_multiplier": list(vq.channel_multiplier),
@@ -209,7 +200,7 @@ def _projector(depth: int, width: int, to: int) -> dict[str, Any]:
 
 def write(config: JanusConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
     """Write everything except the weights."""
-    write_official(official_config(config, dtype), processor, folder)
+    parts.write_official(official_config(config, dtype), processor, folder)
 
 
 LAYOUT = Layout(
