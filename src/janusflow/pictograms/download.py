@@ -124,7 +124,7 @@ def _append(address: str, part: Path) -> None:
 
 
 def matches(file: Path, integrity: str) -> bool:
-    """Whether a file has a digest, written as in `Package.integrity`."""
+    """Return whether a file has a digest, written as in `Package.integrity`."""
     kind, _, expected = integrity.partition("-")
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, kind)

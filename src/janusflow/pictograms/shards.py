@@ -98,7 +98,7 @@ class Shard:
 
 
 def made_of(rows: Sequence[Row], size: int) -> Shard:
-    """Renders rows; each picture once, and on each background once.
+    """Render rows; each picture once, and on each background once.
 
     Args:
         rows: see `Row`.
@@ -124,7 +124,7 @@ def made_of(rows: Sequence[Row], size: int) -> Shard:
 
 
 def write_shard(file: Path, shard: Shard) -> None:
-    """Writes a shard next to its place and moves it there: Feather for `held_out.feather`, else Parquet."""
+    """Write a shard atomically: Feather for `held_out.feather`, else Parquet."""
     import pyarrow as pa
     from pyarrow import feather, parquet
 

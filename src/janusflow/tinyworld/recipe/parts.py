@@ -245,7 +245,7 @@ def network_config(processor: JanusFlowProcessor) -> JanusFlowConfig:
 
 
 def _write(folder: Path, save: Callable[[Path], object]) -> None:
-    """Writes a folder beside its place and renames it: whole, or not there."""
+    """Write a folder atomically."""
     beside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)
     save(beside)

@@ -78,7 +78,7 @@ def run(
     steps: int | None = None,
     rounds: int = ROUNDS,
 ) -> Path:
-    """Pretrains the parts, trains the stages and writes the model, skipping what is done.
+    """Pretrain the parts, train the stages and write the model, skipping what is done.
 
     Args:
         out: folder of the run.
@@ -119,7 +119,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds of training on the model's own states.")] = ROUNDS,
     device: Annotated[str, typer.Option(help="auto, cpu, ...")] = "auto",
 ) -> None:
-    """Trains the tiny model from nothing; stop and repeat the command to continue."""
+    """Train the tiny model from nothing; stop and repeat the command to continue."""
     with on_stop(leave_at_once):
         folder = run(out, recipes, start=start, device=device, steps=steps, rounds=rounds)
     print(f"trained: {folder}")
