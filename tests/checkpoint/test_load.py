@@ -106,7 +106,7 @@ def test_a_bin_file_opens_and_runs_no_code(folder: Path) -> None:
         (float("nan"), "norm.weight contains NaN or infinite values"),
         (float("-inf"), "norm.weight contains NaN or infinite values"),
         (torch.int32, "norm.weight contains int32 values"),
-        (torch.bool, "norm.weight holds bool values"),
+        (torch.bool, "norm.weight contains bool values"),
     ],
 )
 def test_weights_that_are_not_finite_numbers_are_rejected(
