@@ -334,6 +334,6 @@ def test_weights_that_are_not_finite_numbers_are_not_converted(
     weights[name] = weights[name].to(value) if isinstance(value, torch.dtype) else weights[name] * value
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for to in ("janusflow", "official"):
-        with pytest.raises(ValueError, match=rf"source: tensor {name} holds (NaN or infinite|int32) values"):
+        with pytest.raises(ValueError, match=rf"source: tensor {name} contains (NaN or infinite|int32) values"):
             convert(folder, tmp_path / "out", to=to, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
