@@ -26,7 +26,7 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
         system: the prompt of a conversation that has none.
 
     Raises:
-        ValueError: if the two do not take turns, a message is empty, or there is no message.
+        ValueError: if the two do not alternate, a message is empty, or there is no message.
 
     Example:
         >>> read_turns([{"role": "user", "content": "hi"}], "<image_placeholder>", system="")

@@ -48,7 +48,7 @@ FRAMES = (
     "show me {}",
 )
 BACKGROUND_WORDS = ("{} on a {} background", "{} on {}", "{} in front of a {} background")
-UNNAMED = 0.35  # of prompts that leave out what a shape is leave out the first alone, and as many the second
+UNNAMED = 0.35  # share of the prompts with an unnamed shape in which only the first is unnamed; the same for the second
 LINKS = ("{} and {}", "{} and {}", "{} with {}", "{} together with {}")
 
 
@@ -86,7 +86,7 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
     """Sample a task.
 
     Args:
-        rng: the only source of chance.
+        rng: the only source of randomness.
         kind: one of `KINDS`.
         held_out: for `HELD_OUT_KINDS`, a combination that training never shows; otherwise one that it does.
 

@@ -2,7 +2,7 @@
 
 Reading is analysis by synthesis: the background and the connected patches on it are measured, each patch is fitted with
 every kind of shape, and the scene so found is rendered again. What the rendering does not explain (noise, blur, a shape
-half drawn, something that is no shape) makes the picture unreadable, and an unreadable picture passes no task.
+half rendered, something that is not a shape) makes the picture unreadable, and an unreadable picture passes no task.
 """
 
 from __future__ import annotations
@@ -255,4 +255,4 @@ def _unexplained(image: np.ndarray, explained: np.ndarray, scale: float) -> str:
     if residual.mean() > MEAN_RESIDUAL:
         return f"the picture is noisy or unsharp (mean residual {residual.mean():.1f})"
     worst = ndimage.uniform_filter(residual, max(round(PATCH * scale), 1)).max()
-    return f"something is drawn that is no shape (residual {worst:.0f})" if worst > PATCH_RESIDUAL else ""
+    return f"it shows something that is not a shape (residual {worst:.0f})" if worst > PATCH_RESIDUAL else ""

@@ -29,7 +29,7 @@ from janusflow.tinyworld.scenes import (
 
 STARTS, MOST_STARTS = 24, 200
 MOVES = 260
-SIDE = 16  # pictures are compared at so many pixels
+SIDE = 16  # pixels at which pictures are compared
 STEP = 4.0  # standard deviation of a small move
 IN_ORDER = 0.25  # of nearness, for shapes in the order of the prompt
 BESIDE = 0.4  # of that, where of two shapes the first stands to the left and not above
@@ -52,7 +52,7 @@ def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
     Args:
         task: what the scene shows.
         pixels: (64, 64, 3) uint8.
-        rng: the only source of chance.
+        rng: the only source of randomness.
 
     Returns:
         The scene, never one that is kept from training; None if no scene of the task was found at all.

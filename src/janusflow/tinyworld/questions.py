@@ -27,7 +27,7 @@ def sample_question(rng: Random, scene: Scene, kind: str | None = None) -> Quest
     """Sample a question about a scene with exactly one right answer.
 
     Args:
-        rng: the only source of chance.
+        rng: the only source of randomness.
         scene: what it is about.
         kind: a key of `MAKERS`, or None for any.
 

@@ -179,7 +179,7 @@ def sample_scene(
     """Sample a scene with one shape per wish.
 
     Args:
-        rng: the only source of chance.
+        rng: the only source of randomness.
         wishes: at most `MAX_SHAPES`.
         background: its name, or None for any.
         training: keep what training never shows out of the scene.
