@@ -69,7 +69,7 @@ def train(
     given = overrides or []
     if export_only is not None:
         if resume or dry_run:
-            raise ValueError("--export-only does not train; leave out --resume and --dry-run")
+            raise ValueError("--export-only does not train, so it takes neither --resume nor --dry-run")
         from janusflow.training.export_only import export_only as write
 
         changes = [*([] if recipe is None else [str(recipe)]), *given]

@@ -1,4 +1,4 @@
-"""The benchmark of the shipped model's world: generated pictures and answers. It needs no data.
+"""Generated pictures and questions of the shipped model's world; needs no data.
 
 `items.py` makes the prompts and questions, the checker judges pictures, `verdicts.py` answers.
 """
