@@ -121,7 +121,9 @@ def test_another_system_prompt_survives_the_layout_of_transformers(tmp_path: Pat
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         folder = convert(official, tmp_path / "converted", to="transformers", progress=False)
-    assert any("start the conversation with {'role': 'system', 'content': ''}" in str(one.message) for one in heard) == bool(system)
+    assert any(
+        "start the conversation with {'role': 'system', 'content': ''}" in str(one.message) for one in heard
+    ) == bool(system)
     ours, theirs = JanusFlowProcessor.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     talk = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     assert ours.text.system_prompt == system
