@@ -76,7 +76,7 @@ def test_finite_accepts_floating_point_numbers_only() -> None:
         ("lack", "it describes 24759 weights, and the weight files hold 24471"),
         ("surplus", "hold surplus 1 tensors: decoder.nothing"),
         ("misshapen", "it describes 24759 weights, and the weight files hold 24615"),
-        ("NaN", "hold NaN or infinite values in 1 tensors: decoder.conv_in.weight"),
+        ("NaN", "have NaN or infinite values in 1 tensors: decoder.conv_in.weight"),
     ],
 )
 def test_a_vae_whose_weights_do_not_fill_it_is_rejected(

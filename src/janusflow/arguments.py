@@ -1,4 +1,4 @@
-"""What a caller gave: whole numbers, unknown names, and how an error quotes a value."""
+"""Check arguments: whole numbers, ranges, unknown names, and how an error quotes a value."""
 
 from __future__ import annotations
 
@@ -50,34 +50,39 @@ SYNONYMS = {
     "steps": ("num_inference_steps",),
     "torch_dtype": ("dtype",),
 }
-"""Names that other software has for an argument, and what it is called here (or in the command line's short form)."""
+"""Names of arguments in other software, and their names here (or in the command line's short form)."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class UnknownArgumentError(TypeError, ValueError):
-    """An argument that a function does not have: Python's `TypeError`, and a `ValueError` as every error for users."""
+    """Raised for an unknown argument: a `TypeError` as in Python, and a `ValueError` like all errors for users."""
 
 
 def quoted(value: object) -> str:
-    """`repr(value)` for an error, shortened: no error prints a whole picture."""
+    """Return `repr(value)`, shortened for an error.
+
+    Example:
+        >>> quoted("a star")
+        "'a star'"
+    """
     return shortened(repr(value))
 
 
 def shortened(text: str) -> str:
-    """A text of at most `QUOTED_LENGTH` characters as it is; the start and end of a longer one, and its length."""
+    """Return a text of at most `QUOTED_LENGTH` characters unchanged, and start, end and length of a longer one."""
     if len(text) <= QUOTED_LENGTH:
         return text
     return f"{text[: QUOTED_LENGTH - QUOTED_END]}...{text[-QUOTED_END:]} ({len(text)} characters)"
 
 
 def whole_number(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
-    """A whole number as Python's `int`; NumPy's and other integers (`operator.index`) are accepted, bools are not.
+    """Convert an integer (also NumPy's, by `operator.index`) to `int`; bools are errors.
 
     Args:
         name: of the argument, for the error.
-        value: what was given.
+        value: to check.
         least, most: the allowed range; None is without an upper end.
 
     Raises:
@@ -97,9 +102,9 @@ def whole_number(name: str, value: object, *, least: int = 1, most: int | None =
 
 
 def number_from(name: str, value: object, least: float | None = None, most: float | None = None) -> float:
-    """A finite number in a range, both ends of which belong to it; None is without that end.
+    """Convert a finite number in a closed range to `float`; None is without that end.
 
-    NumPy's numbers, tensors of one value and fractions become Python's `float`; texts and bools are refused.
+    NumPy's numbers, tensors of one value and fractions are accepted; texts and bools are errors.
 
     Raises:
         ValueError: for anything else.
@@ -120,16 +125,16 @@ def number_from(name: str, value: object, least: float | None = None, most: floa
 
 
 def whole_text(name: str, text: str) -> str:
-    """A text that has only whole characters, which every tokenizer and file takes.
+    """Return a text without lone surrogates, which tokenizers and files do not accept.
 
-    Python keeps bytes that it cannot decode, and halves of characters in JSON ("\\ud800"), as lone surrogates.
+    Python represents bytes that it cannot decode, and "\\ud800" in JSON, as lone surrogates.
 
     Args:
         name: of the argument, for the error.
-        text: what was given; bytes of UTF-8 that the system's encoding did not know (`os.fsdecode`) are decoded.
+        text: to check; bytes of UTF-8 that `os.fsdecode` could not decode are decoded.
 
     Raises:
-        ValueError: for text that has others.
+        ValueError: for other surrogates.
     """
     try:
         text.encode()
@@ -142,21 +147,21 @@ def whole_text(name: str, text: str) -> str:
 
 
 def given(number: int, noun: str) -> str:
-    """The start of an error about a wrong number of things: "1 picture was given", "2 pictures were given"."""
+    """Return "1 picture was given", "2 pictures were given" for an error."""
     return f"{counted(number, noun)} {'was' if number == 1 else 'were'} given"
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 picture", "2 pictures"."""
+    """Return "1 picture", "2 pictures"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def nearest(name: str, known: Collection[str]) -> list[str]:
-    """What was probably meant by an unknown name; empty where no known name is near.
+    """Return the known names that an unknown one probably means; an empty list if there is none.
 
     Args:
         name: of an argument, an option or a key; - and _ are the same.
-        known: the names that there are.
+        known: all names.
     """
     plain = name.lstrip("-").replace("-", "_").lower()
     same = {one.lstrip("-").replace("-", "_").lower(): one for one in known}
@@ -165,17 +170,17 @@ def nearest(name: str, known: Collection[str]) -> list[str]:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """`nearest` as the end of an error: "; did you mean ...?", or nothing."""
+    """Return `nearest` as the end of an error: "; did you mean ...?", or an empty text."""
     near = nearest(name, known)
     return f"; did you mean {' and '.join(near)}?" if near else ""
 
 
 def unknown_argument(names: Iterable[str], known: Collection[str], *, of: str) -> UnknownArgumentError:
-    """The error for arguments that a function does not have.
+    """Return the error for unknown arguments.
 
     Args:
         names: at least one.
-        known: the arguments that there are.
+        known: all arguments of the function.
         of: the function's name.
     """
     first = sorted(names)[0]
@@ -184,11 +189,7 @@ def unknown_argument(names: Iterable[str], known: Collection[str], *, of: str) -
 
 
 def checked_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Lets a function refuse arguments that it does not have with the name that was probably meant.
-
-    Raises:
-        UnknownArgumentError: when the function is called with such an argument.
-    """
+    """Make a function raise `UnknownArgumentError`, with the name that was probably meant, for unknown arguments."""
     known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
     @functools.wraps(function)

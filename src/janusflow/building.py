@@ -1,8 +1,7 @@
-"""Building modules: one lock for all threads, and no weight left random or broken.
+"""Build modules under one lock, and check that no weight is missing or not finite.
 
-transformers and diffusers build networks under patches of process-wide state (weight initialization, parameter
-registration) and restore what they found afterwards. Two threads that build at the same time can leave a patch behind,
-after which every later load in the process fails.
+transformers and diffusers patch process-wide state (weight initialization, parameter registration) while they build a
+network. If two threads build at the same time, a patch can remain, and every later load in the process fails.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ import torch
 from torch import Tensor
 
 BUILDING = threading.RLock()
-"""Held while any module is built or changed: `with BUILDING: ...`. The thread that holds it may take it again."""
+"""Held while a module is built or changed: `with BUILDING: ...`. The thread that holds it may take it again."""
 
 NAMED = 3  # names listed in an error about many tensors
 
 
 def open_complete(kind: Any, where: str, *, surplus: bool = True, **options: Any) -> Any:
-    """Open a transformers or diffusers model and require that its files fill all of it.
+    """Open a transformers or diffusers model whose files must contain all of its weights.
 
-    Both libraries leave weights that the files lack at random values and only log it.
+    Both libraries initialize missing weights randomly and only log that.
 
     Args:
         kind: a class with `from_pretrained`.
         where: folder or hub id.
-        surplus: whether tensors that the model has no use for are accepted.
+        surplus: whether tensors that the model does not use are accepted.
         options: passed to `from_pretrained`.
 
     Raises:
@@ -47,7 +46,7 @@ def open_complete(kind: Any, where: str, *, surplus: bool = True, **options: Any
             raise ValueError(f"the weights in {where} {fault} {named(names, 'tensors')}")
     broken = [name for name, value in model.named_parameters() if not finite(value)]
     if broken:
-        raise ValueError(f"the weights in {where} hold NaN or infinite values in {named(broken, 'tensors')}")
+        raise ValueError(f"the weights in {where} have NaN or infinite values in {named(broken, 'tensors')}")
     return model
 
 

@@ -1,7 +1,6 @@
-"""Every dimension of the network that checkpoints differ in lives here, and in no other file as a literal.
+"""The dimensions of a network, and presets. No other file contains them as literals.
 
-`JanusFlowConfig` is what `config.json` of our own layout holds; `checkpoint/layouts/official.py` translates the
-released one.
+`JanusFlowConfig` is `config.json` in our own layout; `checkpoint/layouts/official.py` translates the released one.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ LATENT_DOWNSCALE = 8  # pixels per latent cell of the SDXL-VAE that the released
 class JanusFlowConfig(PreTrainedConfig):
     """Dimensions of one JanusFlow network.
 
-    The LLM (`text_config`) and f_enc (`vision_config`) are described by their own transformers configurations; the
-    fields below describe g_enc, g_dec and how pictures stand in the token sequence.
+    The LLM (`text_config`) and f_enc (`vision_config`) have their own transformers configurations; the fields below
+    describe g_enc, g_dec and the tokens of pictures.
 
     Args:
         text_config: the Llama language model.
@@ -34,11 +33,17 @@ class JanusFlowConfig(PreTrainedConfig):
         generation_decoder_depth: number of g_dec's ConvNeXt blocks.
         generation_norm_eps: epsilon of the RMSNorms inside g_enc and g_dec.
         generation_use_bias: whether the linear and convolution layers of g_enc and g_dec have biases.
-        image_size: side in pixels of the square pictures that the weights draw.
-        image_token_id: id of `<image_placeholder>`: stands for each understanding token of a picture.
+        image_size: side in pixels of the square pictures that the weights were trained to generate.
+        image_token_id: id of `<image_placeholder>`, which marks each understanding token of a picture.
         begin_image_token_id: id of `<begin_of_image>`. In understanding the learned begin-of-understanding embedding
             takes its place; in generation the time token does.
         end_image_token_id: id of `<end_of_image>`.
+
+    Example:
+        >>> from janusflow.config import janusflow_1b
+        >>> config = janusflow_1b()
+        >>> config.image_size, config.latent_size, config.num_generation_tokens
+        (384, 48, 576)
     """
 
     model_type = "janusflow"
@@ -90,10 +95,14 @@ class JanusFlowConfig(PreTrainedConfig):
 
 
 def janusflow_1b(image_size: int = 384) -> JanusFlowConfig:
-    """JanusFlow-1.3B as released (`image_size=384`) or the 256-pixel variant of the paper's appendix A.
+    """Return JanusFlow-1.3B as released (`image_size=384`) or the 256-pixel variant of the paper's appendix A.
 
     Raises:
         ValueError: for any other size.
+
+    Example:
+        >>> janusflow_1b(256).num_generation_tokens
+        256
     """
     if image_size not in (256, 384):
         raise ValueError(f"image_size is {image_size}; JanusFlow-1.3B exists at 384 and 256 pixels")
@@ -123,7 +132,7 @@ def siglip_config(
     mlp_ratio: float = 4,
     pool_head: bool = True,
 ) -> SiglipVisionConfig:
-    """A SigLIP tower with the exact (erf) GELU that the official code uses; transformers' default is the tanh form."""
+    """Return a SigLIP tower with the exact (erf) GELU of the official code; transformers' default is the tanh form."""
     return SiglipVisionConfig(
         hidden_size=width,
         intermediate_size=int(width * mlp_ratio),
@@ -138,10 +147,14 @@ def siglip_config(
 
 
 def tiny(vocab_size: int = 1024) -> JanusFlowConfig:
-    """The network that ships with the package: 64-pixel pictures, 8x8 image tokens on both sides, 13 M parameters.
+    """Return the shipped network: 64-pixel pictures, 8x8 image tokens on both sides, 13 M parameters.
 
     Args:
         vocab_size: of the tiny world's tokenizer.
+
+    Example:
+        >>> tiny().image_size
+        64
     """
     text = LlamaConfig(
         vocab_size=vocab_size,

@@ -1,4 +1,4 @@
-"""The one place that names devices: where and in which dtype a model runs."""
+"""Choose device and dtype of a model. No other file names a device."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import torch
 
 from janusflow.arguments import quoted
 
-CPU = torch.device("cpu")  # where ids, pixels and noise are made, whatever `torch.set_default_device` says
+CPU = torch.device("cpu")  # of ids, pixels and noise, whatever `torch.set_default_device` is
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACCELERATORS = ("cuda", "mps", "xpu", "npu")
-BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16")  # names of what a CPU multiplies it with
+BFLOAT16_UNITS = (
+    "avx512_bf16",
+    "amx_bf16",
+    "bf16",
+    "arm_bf16",
+    "sve_bf16",
+)  # names of CPU features for bfloat16 products
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The device that `device` stands for; "auto" is the first of cuda, mps, xpu, npu that is here, or the CPU.
+    """Return the torch device of a name; "auto" is the first available of cuda, mps, xpu and npu, or the CPU.
 
     Raises:
         ValueError: if the name is unknown or this machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
     """
     if str(device) == "auto":
         return next((torch.device(kind) for kind in ACCELERATORS if _available(kind)), torch.device("cpu"))
@@ -37,7 +47,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def device_of(device: str, rank: int, ranks: int) -> str:
-    """What "auto" is for one of several processes of this machine: they share its accelerators in turn."""
+    """Return the device of one of several processes on this machine, which share its accelerators in turn."""
     count = accelerators()
     if device != "auto" or ranks == 1 or not count:
         return device
@@ -45,13 +55,13 @@ def device_of(device: str, rank: int, ranks: int) -> str:
 
 
 def accelerators() -> int:
-    """How many devices "auto" can take in turn; 0 on a CPU, and with mps, of which a machine has one."""
+    """Return how many accelerators "auto" can distribute; 0 on a CPU and with mps."""
     kind = resolve_device("auto").type
     return 0 if kind in ("cpu", "mps") else int(getattr(torch, kind).device_count())
 
 
 def execution_device(module: torch.nn.Module) -> torch.device:
-    """Where a module computes: its parameters' device, or where accelerate brings offloaded ones (`device_map`)."""
+    """Return where a module computes: its parameters' device, or that of accelerate's hooks for offloaded ones."""
     device = next(module.parameters()).device
     if device.type != "meta":
         return device
@@ -65,7 +75,7 @@ def execution_device(module: torch.nn.Module) -> torch.device:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device, None where it cannot be asked."""
+    """Return the free bytes of a device; None if they are unknown."""
     if device.type == "cpu":
         import psutil
 
@@ -80,10 +90,10 @@ def _available(kind: str) -> bool:
 
 
 def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
-    """The dtype that `dtype` stands for; "auto" is the one that the checkpoint asks for.
+    """Return the torch dtype of a name; "auto" is that of the checkpoint.
 
     Raises:
-        ValueError: for a name that is no floating dtype of ours.
+        ValueError: for another name or dtype.
     """
     if dtype == "auto":
         return stored
@@ -95,10 +105,10 @@ def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """The dtype of matrix products that `precision` stands for; "auto" is bfloat16 where the device multiplies it fast.
+    """Return the dtype of matrix products; "auto" is bfloat16 where it is fast, and float32 elsewhere.
 
-    CPUs and CUDA devices are asked; others get bfloat16.
-    A CPU without units for bfloat16 takes some forty times as long for a product in it as in float32 (docs/log.md).
+    CPUs and CUDA devices report it; others get bfloat16. On a CPU without units for bfloat16 a product takes about 40x
+    as long as in float32 (docs/log.md).
     """
     if precision != "auto":
         return precision
@@ -111,16 +121,16 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def warn_if_slow(dtype: torch.dtype, device: torch.device) -> None:
-    """Says so where matrix products in bfloat16 are slower than in float32 by far."""
+    """Warn if matrix products in bfloat16 are much slower than in float32."""
     if dtype == torch.bfloat16 and resolve_precision("auto", device) == "float32":
         warnings.warn(
-            f"this {device.type} device has no units for bfloat16, and may take forty times as long as in float32; "
-            "where memory allows give dtype='float32' (--dtype float32)",
+            f"this {device.type} device has no units for bfloat16, which may take 40x as long as float32; if memory "
+            "allows, give dtype='float32' (--dtype float32)",
             stacklevel=3,
         )
 
 
 def cast(network: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Casts the weights alone, as opening in that dtype does: rotary frequencies are none, and stay float32."""
+    """Cast the parameters, as opening in that dtype does; rotary frequencies are buffers and stay float32."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -1,4 +1,4 @@
-"""Packages that only some features need: the extras of pyproject.toml, asked for where a feature begins."""
+"""Require the packages of optional features, the extras of pyproject.toml, where a feature starts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EXTRAS = {
 
 
 def require(feature: str, *packages: str, extra: str | None = None) -> None:
-    """Checks that the packages of a feature can be imported.
+    """Check that the packages of a feature can be imported.
 
     Args:
-        feature: what needs them, in words that begin a sentence.
+        feature: what needs them, as the start of a sentence.
         packages: names of modules, keys of `EXTRAS`.
-        extra: the extra to name if another one than that of `EXTRAS` is meant: several hold the same package.
+        extra: the extra to name instead of that in `EXTRAS`, because several contain the same package.
 
     Raises:
         ValueError: for the first that is missing, with the line that installs it.

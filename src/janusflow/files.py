@@ -1,8 +1,7 @@
-"""Files that earlier runs or users wrote, checked before anything uses them; and files that are written whole or not at
-all.
+"""Read JSON and YAML with checks, write files atomically, and hold locks.
 
-What is written lies next to its place under a hidden name (`.NAME.HOST-PID-xxxx.tmp`) until it is complete. The name
-says which process writes it, so that what a killed one left is recognised and removed.
+A file is written next to its target under a hidden name (`.NAME.HOST-PID-xxxx.tmp`) and renamed when complete. The
+name contains the writing process, so that files of killed processes are recognised and removed.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def check_yaml(text: str) -> None:
 
 
 def _values(node: Any, known: dict[int, int], depth: int) -> int:
-    """How many values a YAML node stands for, with those behind aliases as often as they are named."""
+    """Count the values of a YAML node; those of an alias count each time it is used."""
     if depth > DEEPEST or known.get(id(node)) == 0:
         raise ValueError("it is nested too deeply, or holds itself")
     if id(node) not in known:
@@ -122,12 +121,12 @@ def loads(text: str | bytes, *, finite: bool = True) -> Any:
 
 
 def checked(kind: type[T], value: Any, source: str | Path) -> T:
-    """Convert what JSON or YAML holds to a typed value, such as a dataclass, without guessing: "3" is not 3.
+    """Convert values from JSON or YAML to a type, such as a dataclass, in pydantic's strict mode: "3" is not 3.
 
     Args:
         kind: any type that pydantic knows; constraints are `Annotated[int, Field(ge=1)]`.
         value: dictionaries, lists, strings, numbers, booleans and None.
-        source: where it comes from, which the error names.
+        source: where the value comes from, for the error.
 
     Raises:
         ValueError: for the first field that is missing, unknown or of another type.
@@ -176,18 +175,19 @@ def write_text(file: Path, text: str) -> None:
 
 @contextmanager
 def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
-    """Give a path next to a file or folder, which the body writes and moves there.
+    """Yield a new path next to a file or folder; the body writes it and renames it to the target.
 
-    Nothing is there yet. What is there at the end is removed, however the body ends.
+    Anything left at the path is removed at the end, also after an error.
 
     Args:
-        target: where the file or folder goes.
-        tidy: remove what killed processes left in that folder.
+        target: final path of the file or folder.
+        tidy: whether to remove temporary files of killed processes from the folder.
 
     Example:
+        >>> file = Path("notes.txt")
         >>> with temporary_path(file) as beside:
-        ...     beside.write_bytes(content)
-        ...     beside.replace(file)
+        ...     _ = beside.write_text("whole or not at all")
+        ...     _ = beside.replace(file)
     """
     if tidy:
         remove_leftovers(target.parent)
@@ -202,8 +202,8 @@ def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders of processes of this machine that have ended, from one folder."""
-    with suppress(OSError):  # a folder that is not there, or that cannot be listed
+    """Remove the temporary files and folders in a folder whose processes, on this machine, have ended."""
+    with suppress(OSError):  # the folder does not exist or cannot be listed
         for path in list(folder.iterdir()):
             found = TEMPORARY.fullmatch(path.name)
             if found and found[1] == _host() and path.name not in _OPEN and _ended(int(found[2])):
@@ -219,7 +219,7 @@ def _remove(path: Path) -> None:
 
 
 def _ended(process: int) -> bool:
-    """Whether a process has ended; what has this process's own number and is not its own is of an earlier one."""
+    """Return whether a process has ended; an unknown file with this process's id is from an earlier process."""
     if process == os.getpid():
         return True
     if os.name == "nt":  # where signal 0 is Ctrl-C
@@ -250,14 +250,14 @@ def _finite(text: str) -> float:
 
 @contextmanager
 def locked(file: Path, refusal: str, *, patience: float = 0.0) -> Iterator[None]:
-    """Hold a lock while the body runs. The operating system releases it when the process ends, however it ends.
+    """Hold a lock while the body runs. The operating system releases it when the process ends.
 
-    The file stays: where one is deleted, two processes can hold "the same" lock. Where the file system has no locks,
+    The file is kept: if it were deleted, two processes could hold "the same" lock. On a file system without locks,
     nothing is held.
 
     Args:
-        file: of the lock; it has no content.
-        refusal: what is raised if another process holds it.
+        file: of the lock; it is empty.
+        refusal: message of the error if another process holds it.
         patience: seconds to wait for it.
 
     Raises:
@@ -270,7 +270,7 @@ def locked(file: Path, refusal: str, *, patience: float = 0.0) -> Iterator[None]
         lock.acquire()
     except Timeout as error:
         raise ValueError(refusal) from error
-    except NotImplementedError:  # no locks there
+    except NotImplementedError:  # the file system has no locks
         pass
     try:
         yield

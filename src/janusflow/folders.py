@@ -1,4 +1,4 @@
-"""Where a checkpoint's folder is, and its JSON files."""
+"""Find the folder of a checkpoint, read its JSON files, and write one atomically."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HUB_FILES = [*SMALL_FILES, "*.safetensors", "*.bin", "*.pdparams", "vae/*"]
 
 
 def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "model") -> Path:
-    """The local folder of a checkpoint: of the shipped model for "tiny", a folder as it is, or a hub id fetched.
+    """Return the local folder of a checkpoint, and download a hub id.
 
     Args:
-        path_or_id: see above.
-        weights: of a hub id fetch them too, and not its small files alone.
-        what: it is, for error messages.
+        path_or_id: "tiny" (the shipped model), a folder, or a hub id.
+        weights: whether to download the weights of a hub id, or only its small files.
+        what: name of the thing in error messages.
 
     Raises:
         ValueError: if it is none of these, or the hub cannot be reached and nothing is cached.
@@ -44,7 +44,7 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "mo
     if "${" in name:
         raise ValueError(f"{what} is {quoted(name)}, which names a variable of the environment that is not set")
     if folder.is_file():
-        raise ValueError(f"{what} is {quoted(name)}, a file; expected the folder that it lies in")
+        raise ValueError(f"{what} is {quoted(name)}, a file; expected the folder that contains it")
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         expected = "'tiny', a folder, or a hub id (deepseek-ai/JanusFlow-1.3B)"
         raise ValueError(f"{what} is {quoted(name)}; expected {expected}")
@@ -55,19 +55,19 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "mo
     except (HFValidationError, RepositoryNotFoundError) as error:
         reason = "which is neither a folder here nor a repository of the hub"
         raise ValueError(f"{what} is {quoted(name)}, {reason}") from error
-    except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
+    except Exception as error:  # the hub's, the HTTP library's or the system's
         why = why or f"it cannot be fetched: {first_line(error)}"
         raise ValueError(f"{what} {quoted(name)} is neither a folder here nor in the hub's cache, and {why}") from error
 
 
 @contextmanager
 def put_together(folder: Path) -> Iterator[Path]:
-    """A folder beside the wanted one to write into; at the end its files go there, and old weights leave.
+    """Yield a new folder; at the end its files are moved to the target, and old weights there are removed.
 
-    Other files of an existing folder stay, and all of them if anything fails.
+    Other files of an existing folder are kept, and all of them if anything fails.
 
     Raises:
-        ValueError: if the place is a file.
+        ValueError: if the target is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{quoted(str(folder))} is a file; a model is saved as a folder")
@@ -85,17 +85,17 @@ def put_together(folder: Path) -> Iterator[Path]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint.
+    """Read a JSON object from a file of a checkpoint.
 
     Raises:
-        ValueError: if it is missing or no JSON object.
+        ValueError: if it is missing or not a JSON object.
     """
     if not file.is_file():
-        what = "is no checkpoint folder" if file.name == "config.json" else "is an incomplete checkpoint folder"
+        what = "is not a checkpoint folder" if file.name == "config.json" else "is an incomplete checkpoint folder"
         export = file.parent / "export"
         hint = f"; the model that training wrote is {export}" if (export / file.name).is_file() else ""
-        raise ValueError(f"{file.parent} {what}: it holds no {file.name}{hint}")
+        raise ValueError(f"{file.parent} {what}: it has no {file.name}{hint}")
     value = files.read_json(file)
     if not isinstance(value, dict):
-        raise ValueError(f"{file} is damaged: it holds no JSON object")
+        raise ValueError(f"{file} is damaged: it is not a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""Functions and classes of others: named as `module:name` on the command line and in recipes, or entry points."""
+"""Load functions and classes by name: `module:name` from the command line and recipes, and entry points."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from janusflow.arguments import quoted
 def load_function(
     name: str, setting: str, *, form: str = "module:function", example: str = "my_judge:score"
 ) -> Callable[..., Any]:
-    """The function that `module:function` names, of a module in the current folder or an installed one.
+    """Load `module:function` from a module in the current folder or an installed one.
 
     Args:
         name: as the user gave it.
-        setting: what the user gave it for, for messages.
-        form, example: what is expected instead, for messages.
+        setting: name of the option, for errors.
+        form, example: of what is expected, for errors.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if it cannot be loaded or called.
+
+    Example:
+        >>> load_function("math:sqrt", "--judge")(4.0)
+        2.0
     """
     module, _, function = name.partition(":")
     if not module or not function:
@@ -44,11 +48,11 @@ def load_function(
 
 
 def load_plugin(plugin: EntryPoint, what: str) -> Any:
-    """What another package registers.
+    """Load what another package registers.
 
     Args:
         plugin: its entry point.
-        what: kind of thing that it is, for messages.
+        what: kind of plug-in, for errors.
 
     Raises:
         ValueError: if it cannot be loaded.
@@ -63,7 +67,7 @@ def load_plugin(plugin: EntryPoint, what: str) -> Any:
 
 
 def code_of(function: Callable[..., Any]) -> str:
-    """A short digest of the file that holds a function, to tell whether it has changed; empty where there is none."""
+    """Return a short digest of the file that contains a function, to notice changes; empty if there is none."""
     try:
         text = inspect.getsource(inspect.getmodule(function) or function)
     except (OSError, TypeError):

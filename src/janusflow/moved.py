@@ -1,4 +1,4 @@
-"""Documented modules that have moved: their old names still import, with a warning, until version 0.3."""
+"""Import documented modules that have moved under their old names, with a warning, until version 0.3."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLACES = {f"janusflow.{old}": f"janusflow.{new}" for old, new in MOVED.items()}
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a module under its old name. What is imported is the module itself, not a copy."""
+    """Finds a module under its old name; the result is the module itself, not a copy."""
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname not in PLACES:
@@ -55,7 +55,7 @@ class MovedModules(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its own spec back; it has been executed under its new name."""
+        """Restore the module's own spec; it has been executed under its new name."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 
@@ -66,6 +66,6 @@ class MovedModules(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let the old names be found, after everything else."""
+    """Make the old names importable, after all other finders."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(MovedModules())

@@ -1,8 +1,7 @@
-"""One quick look whether the hub can be reached, before anything is fetched from it.
+"""Check quickly whether the hub can be reached before downloading from it.
 
-Without a network the libraries try again for half a minute and print every try. Here one request finds out; what is in
-the cache is then opened from there at once, and anything else fails at once. A connection that works, but badly, keeps
-the libraries' retries.
+Without a network the libraries retry for half a minute and print each attempt. Here one request decides: cached files
+are then opened at once, and anything else fails at once. A slow connection keeps the libraries' retries.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ CONNECTED = ("ReadTimeout", "ReadError", "WriteTimeout", "WriteError", "RemotePr
 
 
 def hub_is_reachable() -> bool:
-    """Whether the hub (`HF_ENDPOINT`) answers at all; False with HF_HUB_OFFLINE=1, without a request."""
+    """Return whether the hub (`HF_ENDPOINT`) answers; False with HF_HUB_OFFLINE=1, without a request."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
@@ -32,15 +31,15 @@ def hub_is_reachable() -> bool:
 
 @contextmanager
 def cached_if_unreachable(path_or_id: str | Path) -> Iterator[str]:
-    """Around a call that opens a folder or hub id: only the cache is read while the hub cannot be reached.
+    """Let the body, which opens a folder or hub id, read only the cache if the hub cannot be reached.
 
-    Other threads fetch nothing in the meantime either; they could not.
+    This holds for other threads too, which could not download either.
 
     Args:
-        path_or_id: what is opened; for a folder that is here the hub is not looked for.
+        path_or_id: what is opened; for an existing folder no request is made.
 
     Yields:
-        Why nothing can be fetched, as the end of a sentence; "" if it can.
+        Why nothing can be downloaded, as the end of a sentence; "" if it can.
     """
     if constants.HF_HUB_OFFLINE:
         yield "HF_HUB_OFFLINE is set"
@@ -55,5 +54,5 @@ def cached_if_unreachable(path_or_id: str | Path) -> Iterator[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where there is none."""
+    """Return the first line of an error's message, or its type if there is none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

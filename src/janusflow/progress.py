@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal or in a notebook, elsewhere a line every 30 seconds.
+"""Show the progress of long jobs: a bar on a terminal or in a notebook, elsewhere a line every 30 seconds.
 
 Lines go to stderr, and to the `janusflow` logger for applications that collect records.
 """
@@ -22,10 +22,10 @@ logger = logging.getLogger("janusflow")
 
 
 def say(text: str, level: int = logging.INFO) -> None:
-    """Prints a line on stderr and logs it to the `janusflow` logger.
+    """Print a line on stderr and log it to the `janusflow` logger.
 
     `logging.getLogger("janusflow").setLevel(logging.WARNING)` silences lines of a lower level. A line that a handler of
-    the application already writes to the console is not printed a second time.
+    the application writes to the console is not printed again.
 
     Args:
         text: the line.
@@ -37,7 +37,7 @@ def say(text: str, level: int = logging.INFO) -> None:
 
 
 def _on_console(level: int) -> bool:
-    """Whether a handler of the application writes records of this level to the console."""
+    """Return whether a handler of the application writes records of this level to the console."""
     console = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     place: logging.Logger | None = logger if logger.isEnabledFor(level) else None
     while place is not None:
@@ -50,7 +50,7 @@ def _on_console(level: int) -> bool:
 
 @contextmanager
 def without_others(*, reads_data: bool = False) -> Iterator[None]:
-    """Hides the bars of transformers and `datasets`, which they also show where there is no terminal.
+    """Hide the bars of transformers and `datasets`, which they also show without a terminal.
 
     Args:
         reads_data: whether the body uses `datasets`, which is an extra; otherwise it is not imported for this.
@@ -78,18 +78,18 @@ def without_others(*, reads_data: bool = False) -> Iterator[None]:
 
 
 class ProgressBar:
-    """Shows how far a job is; a context manager.
+    """Shows the progress of a job; a context manager.
 
-    A bar on a terminal (rich) or in a notebook (tqdm); elsewhere a line every 30 seconds, so that logs of batch jobs
-    stay short, and one at the end if there were any before.
+    It is a bar on a terminal (rich) or in a notebook (tqdm). Elsewhere it prints a line every 30 seconds, and one at
+    the end if there were any before, so that logs stay short.
 
     Args:
-        title: stands before the numbers.
-        total: number of items, None if it is not known.
-        done: items that are done already.
+        title: text before the numbers.
+        total: number of items; None if it is unknown.
+        done: number of items that are already done.
         shown: False shows nothing.
-        keep: leave the bar on the screen, and print the last line in any case.
-        clock: seconds that only grow.
+        keep: whether the bar stays on the screen, and the last line is always printed.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -122,15 +122,15 @@ class ProgressBar:
         self._stack.close()
 
     def advance(self) -> None:
-        """Counts one more item."""
+        """Count one more item."""
         self.update(self.done + 1)
 
     def update(self, done: int, note: str = "") -> None:
-        """Shows this many items as done.
+        """Set the number of items that are done.
 
         Args:
-            done: items, with those of the beginning.
-            note: what else to show, such as losses.
+            done: including those at the start.
+            note: further text, such as losses.
         """
         self.done = done
         if self._show is not None:
@@ -178,14 +178,6 @@ def progress_bar(
     shown: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[], None]]:
-    """A bar on stderr (see `ProgressBar`); the function that it gives advances it by one.
-
-    Args:
-        title: stands before the bar.
-        total: how many advances fill it; None if it is not known.
-        done: how many of them are done already.
-        shown: False shows nothing.
-        clock: seconds that only grow.
-    """
+    """Show a `ProgressBar`, and yield a function that advances it by one; arguments as there."""
     with ProgressBar(title, total, done=done, shown=shown, clock=clock) as bar:
         yield bar.advance

@@ -1,4 +1,4 @@
-"""Replies of models that reason: what they answer, without the thoughts that they write down before it.
+"""Find the answer in replies of models that write down their reasoning first.
 
 Every judge's reply passes through here (`Benchmark.judge_model`), and every caption (`data/prepare.py`).
 """
@@ -13,18 +13,18 @@ CLOSING = re.compile(rf"[<\[◁]\s*/\s*(?:{NAMES})\s*[>\]▷]", re.IGNORECASE)
 
 
 def final_answer(reply: str) -> str:
-    """Return what a reply says after its thoughts.
+    """Return the part of a reply after its reasoning.
 
-    Thoughts stand between `<think>` and `</think>`; `<thinking>`, `<thought>` and `<reasoning>`, `[THINK]` (Mistral)
-    and `◁think▷` (Kimi) count as well. Everything through the last closing tag is dropped, whether or not the opening
-    tag is there: some chat templates put it into the prompt (DeepSeek, Qwen).
+    Reasoning is between `<think>` and `</think>`; `<thinking>`, `<thought>` and `<reasoning>`, `[THINK]` (Mistral)
+    and `◁think▷` (Kimi) count as well. Everything up to the last closing tag is dropped, with or without the opening
+    tag, because some chat templates put that into the prompt (DeepSeek, Qwen).
 
     Args:
         reply: of a model.
 
     Returns:
-        The answer. Empty if the thoughts do not end, because the reply was cut off: then there is no answer. A reply
-        without thoughts is returned as it is.
+        The answer; empty if the reasoning does not end because the reply was cut off. A reply without reasoning is
+        returned unchanged.
 
     Example:
         >>> final_answer("<think>It is red, so ...</think> yes")

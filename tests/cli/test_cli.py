@@ -142,7 +142,7 @@ def test_chat_shows_draws_answers_forgets_and_survives_errors(run, picture: Path
         "what is it?",
         "/image missing.png",
         "/sing",
-        "/draw a star",
+        "/generate a star",
         "and this?",
         "/reset",
         "hello",
@@ -150,10 +150,10 @@ def test_chat_shows_draws_answers_forgets_and_survives_errors(run, picture: Path
     ]
     result = run("chat", "--max-new-tokens", 3, "--out", tmp_path / "drawn", stdin="\n".join(lines))
     assert result.exit_code == 0, result.output
-    assert "picture 1 will go with your next message" in result.stdout
+    assert "picture 1 will be sent with your next message" in result.stdout
     with Image.open(tmp_path / "drawn" / "chat-001.png") as drawn:
         assert drawn.info["prompt"] == "a star" and int(drawn.info["seed"]) >= 0
-    assert "(forgotten)" in result.stdout
+    assert "(the conversation starts over)" in result.stdout
     assert "missing.png' does not exist" in result.stderr
     assert "/sing is unknown" in result.stderr
 
@@ -164,8 +164,8 @@ def test_info_tells_what_a_checkpoint_is(small_folder: Path) -> None:
     for words in (
         "official",
         "64 px, latent 4x8x8",
-        "16 to see, 16 to draw",
-        "not here; by default stabilityai/sdxl-vae",
+        "16 of a picture to read, 16 to generate",
+        "not in the folder; by default stabilityai/sdxl-vae",
     ):
         assert words in result.stdout
     stored = sum(
@@ -342,7 +342,7 @@ def test_options_of_the_other_family_are_refused(run, tmp_path: Path) -> None:
 def test_the_official_export_says_that_it_needs_a_vae(small_folder: Path, vae_folder: Path, tmp_path: Path) -> None:
     convert = ["convert", str(small_folder), "--to", "official"]
     bare = runner.invoke(app, [*convert, str(tmp_path / "bare")])
-    assert bare.exit_code == 0 and "note: The official layout holds no VAE" in bare.stderr, bare.output
+    assert bare.exit_code == 0 and "note: The official layout contains no VAE" in bare.stderr, bare.output
     whole = runner.invoke(app, [*convert, str(tmp_path / "whole"), "--vae", str(vae_folder)])
     assert whole.exit_code == 0 and "in the folder `vae`" in whole.stderr, whole.output
     ours = runner.invoke(app, ["convert", str(small_folder), str(tmp_path / "ours")])

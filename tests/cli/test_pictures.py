@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -17,8 +16,8 @@ from typer.testing import CliRunner, Result
 from janusflow import JanusFlow, settings_of
 from janusflow.checkpoint import find_folder
 from janusflow.cli import app
-from janusflow.cli.prompt_file import MANIFEST
-from janusflow.files import temporary_path
+from janusflow.cli.prompt_file import LOCK, MANIFEST
+from janusflow.files import locked, temporary_path
 from tests.conftest import GOLDEN
 
 Run = Callable[..., Result]
@@ -81,7 +80,7 @@ def test_what_it_began_with_must_be_given_again(run: Run, picture: Path, tmp_pat
     result = run("a star", "--image", picture, "--steps", 2, "--out", tmp_path / "out")
     file = Path(result.stdout.strip())
     said = sentence(run("--from", file, "--out", tmp_path / "again"))
-    assert "was made from an image that is not in it" in said and "--image" in said
+    assert "was generated from an image that it does not contain" in said and "--image" in said
     again = run("--from", file, "--image", picture, "--out", tmp_path / "again")
     assert np.array_equal(pixels(Path(again.stdout.strip())), pixels(file)) and "warning" not in again.stderr
     other = run("--from", file, "--image", file, "--out", tmp_path / "again")
@@ -126,7 +125,7 @@ def test_a_text_file_gives_a_picture_a_line_and_is_resumed(run: Run, tmp_path: P
         (line, prompt) for line, prompt in ((1, "a star"), (3, "two cats"), (4, "a star")) for _ in range(2)
     ]
     assert sorted(row["file"] for row in rows(out)) == sorted(path.name for path in out.glob("*.png"))
-    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name != LOCK}
     planned = (out / MANIFEST).read_text()
     (out / rows(out)[3]["file"]).unlink()
     for left in (".a.png", f".{MANIFEST}"):  # of an earlier process that had this one's number
@@ -134,23 +133,20 @@ def test_a_text_file_gives_a_picture_a_line_and_is_resumed(run: Run, tmp_path: P
             name = f"{beside.name[:-12]}00000000.tmp"
         (out / name).touch()
     again = run("--prompts", file, "-n", 2, "--steps", 1, "--out", out)
-    assert "1 picture made, 5 were there" in again.stderr
+    assert "1 picture generated, 5 existed" in again.stderr
     assert again.stdout.split() == [str(out / rows(out)[3]["file"])]
     assert (out / MANIFEST).read_text() == planned and not list(out.glob("*.tmp"))
-    now = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    now = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name != LOCK}
     assert sum(now[name] == before[name] for name in before) == 5 and now.keys() == before.keys()
 
 
 def test_two_files_of_prompts_are_not_made_into_one_folder_at_once(run: Run, tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl")
     (tmp_path / "prompts.txt").write_text("a star\n")
     out = tmp_path / "out"
     out.mkdir()
-    held = os.open(out, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
     words = ["--prompts", tmp_path / "prompts.txt", "--steps", 1, "--out", out]
-    assert "another process is generating the pictures of a file of prompts" in sentence(run(*words))
-    os.close(held)
+    with locked(out / LOCK, "held"):
+        assert "another process is generating the pictures of a file of prompts" in sentence(run(*words))
     assert run(*words).exit_code == 0
 
 
@@ -192,7 +188,7 @@ def test_other_settings_make_other_pictures_and_overwrite_none(run: Run, tmp_pat
     assert [settings_of(out / name)["num_inference_steps"] for name in names] == [2, 1]
     (out / MANIFEST).unlink()
     result = run("--prompts", file, "--seed", 0, "--steps", 1, "--out", out)
-    assert "0 pictures made, 1 were there" in result.stderr
+    assert "0 pictures generated, 1 existed" in result.stderr
 
 
 def test_inpainting_from_a_file_is_resumed_and_keeps_its_settings(run: Run, picture: Path, tmp_path: Path) -> None:
@@ -202,17 +198,17 @@ def test_inpainting_from_a_file_is_resumed_and_keeps_its_settings(run: Run, pict
     given = ["--prompts", str(tmp_path / "prompts.txt"), "--seed", "1", "--image", str(picture), "--mask", str(mask)]
     for options, pasted in (([], True), (["--no-paste-original"], False)):
         out = tmp_path / f"pasted-{pasted}"
-        assert "1 picture made, 0 were there" in run(*given, *options, "--out", str(out)).stderr
+        assert "1 picture generated, 0 existed" in run(*given, *options, "--out", str(out)).stderr
         (file,) = out.glob("*.png")
         assert settings_of(file)["paste_original"] is pasted
-        assert "0 pictures made, 1 were there" in run(*given, *options, "--out", str(out)).stderr
+        assert "0 pictures generated, 1 existed" in run(*given, *options, "--out", str(out)).stderr
 
 
 def test_pictures_of_another_chat_template_are_not_taken_as_done(run: Run, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a star\n")
     given = ["--prompts", str(tmp_path / "prompts.txt"), "--seed", "1", "--out", str(tmp_path / "out")]
     run(*given)
-    assert "1 picture made, 0 were there" in run(*given, "--sft-format", "deepseek").stderr
+    assert "1 picture generated, 0 existed" in run(*given, "--sft-format", "deepseek").stderr
 
 
 def test_lines_of_json_have_settings_of_their_own(run: Run, small_model: JanusFlow, tmp_path: Path) -> None:
@@ -281,7 +277,7 @@ def test_what_is_made_before_a_failure_is_kept(run: Run, tmp_path: Path, monkeyp
     assert "out of memory" in sentence(run("--prompts", file, "--steps", 1, "--batch-size", 1, "--out", out))
     assert len(list(out.glob("*.png"))) == 2 and len(rows(out)) == 3
     result = run("--prompts", file, "--steps", 1, "--batch-size", 1, "--out", out)
-    assert "1 picture made, 2 were there" in result.stderr and calls[-1] == ["c"]
+    assert "1 picture generated, 2 existed" in result.stderr and calls[-1] == ["c"]
 
 
 def test_an_interrupted_run_says_how_far_it_is_and_is_continued(
@@ -301,8 +297,8 @@ def test_an_interrupted_run_says_how_far_it_is_and_is_continued(
     monkeypatch.setattr(JanusFlow, "generate", interrupt_second)
     stopped = run("--prompts", file, "--steps", 1, "--batch-size", 1, "--out", out)
     assert stopped.exit_code == 130
-    assert "stopped: 1 of 3 pictures are made; the same command continues" in stopped.stderr
-    assert "2 pictures made, 1 were there" in run("--prompts", file, "--steps", 1, "--out", out).stderr
+    assert "stopped: 1 of 3 pictures are done; repeat the command to continue" in stopped.stderr
+    assert "2 pictures generated, 1 existed" in run("--prompts", file, "--steps", 1, "--out", out).stderr
 
 
 def test_a_manifest_of_an_earlier_version_keeps_its_random_seeds(run: Run, tmp_path: Path) -> None:
@@ -312,7 +308,7 @@ def test_a_manifest_of_an_earlier_version_keeps_its_random_seeds(run: Run, tmp_p
     (row,) = rows(out)
     assert row.pop("random_seed") is True
     (out / MANIFEST).write_text(json.dumps({**row, "drawn": True}) + "\n")
-    assert "0 pictures made, 1 were there" in run("--prompts", file, "--steps", 1, "--out", out).stderr
+    assert "0 pictures generated, 1 existed" in run("--prompts", file, "--steps", 1, "--out", out).stderr
 
 
 def test_a_picture_that_a_callback_changed_is_not_generated_again(

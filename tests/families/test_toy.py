@@ -71,7 +71,7 @@ def test_what_it_does_not_have_is_refused(folder: Path) -> None:
         JanusFlow.from_pretrained(folder, vae="somewhere")
     with pytest.raises(ValueError, match="Toy has no layout 'official'; allowed are janusflow, old"):
         convert(folder, folder.with_name("new"), to="official", progress=False)
-    with pytest.raises(ValueError, match="there is a family JanusFlow already"):
+    with pytest.raises(ValueError, match="a family JanusFlow already exists"):
         registry.register(registry.Family(**{**vars(FAMILY), "name": "JanusFlow"}))
 
 

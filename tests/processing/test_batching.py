@@ -26,11 +26,11 @@ def test_nested_pictures_belong_to_their_texts(processor: JanusFlowProcessor, pi
     for images in ([[picture], [picture, picture], []], [[picture], (picture, picture), None]):
         nested = processor(text=texts, images=images)
         assert all(torch.equal(nested[name], flat[name]) for name in flat)
-    with pytest.raises(ValueError, match="text 1 holds 1 <image_placeholder>, but 2 pictures were given for it"):
+    with pytest.raises(ValueError, match="text 1 has 1 <image_placeholder>, but 2 pictures were given for it"):
         processor(texts, [[picture, picture], [picture], []])
     with pytest.raises(ValueError, match="2 lists were given with pictures for 3 texts"):
         processor(texts, [[picture], [picture, picture]])
-    with pytest.raises(ValueError, match="holds 3 <image_placeholder>, but 1 picture was given"):
+    with pytest.raises(ValueError, match="has 3 <image_placeholder>, but 1 picture was given"):
         processor(texts, picture)
 
 
@@ -64,7 +64,7 @@ def test_truncation_cuts_text_and_no_picture(processor: JanusFlowProcessor, pict
     for length in (end, end + 1):
         cut = processor(f"{processor.text.image_tag} what?", picture, truncation=True, max_length=length)
         assert torch.equal(cut["input_ids"], whole[:, :length])
-    with pytest.raises(ValueError, match=f"max_length is {end - 1}, which cuts a picture; it must be at least {end}"):
+    with pytest.raises(ValueError, match=f"max_length is {end - 1}, which cuts a picture; expected at least {end}"):
         processor(f"{processor.text.image_tag} what?", picture, truncation=True, max_length=end - 1)
 
 
@@ -78,9 +78,9 @@ def test_truncation_cuts_text_and_no_picture(processor: JanusFlowProcessor, pict
         ({"max_length": 0, "truncation": True}, "max_length is 0"),
         ({"pad_to_multiple_of": 1.5}, "pad_to_multiple_of is 1.5"),
         ({"return_tensors": "np"}, "return_tensors is 'np'; only PyTorch"),
-        ({"do_resize": False}, "do_resize: unknown to the processor; known are return_tensors, padding,"),
-        ({"text": []}, "text is one string or a list of strings, at least one"),
-        ({"text": [["hi"]]}, "text is one string or a list of strings"),
+        ({"do_resize": False}, "do_resize: not options of the processor, which are return_tensors, padding,"),
+        ({"text": []}, "text must be a string or a list of at least one string"),
+        ({"text": [["hi"]]}, "text must be a string"),
     ],
 )
 def test_what_is_refused(processor: JanusFlowProcessor, options: dict[str, Any], words: str) -> None:
@@ -104,11 +104,11 @@ def test_chat_templates_pass_options_on(processor: JanusFlowProcessor) -> None:
     assert torch.equal(ids[:, 1:], bare)
     assert processor.apply_chat_template(talk, "{{ messages[0]['content'] }}!") == "hi!"
     for unknown in ({"tools": [print]}, {"return_assistant_tokens_mask": True}, {"enable_thinking": True}):
-        with pytest.raises(ValueError, match="unknown to the processor"):
+        with pytest.raises(ValueError, match="not options of the processor"):
             processor.apply_chat_template(talk, **unknown)
 
 
 def test_hub_options_that_would_read_other_files_are_refused(small_folder: Path) -> None:
-    with pytest.raises(ValueError, match="revision='v2': not for a hub id here"):
+    with pytest.raises(ValueError, match="revision='v2' cannot be given with a hub id"):
         JanusFlowProcessor.from_pretrained("some/model", revision="v2")
     assert JanusFlowProcessor.from_pretrained(small_folder, revision="v2", token=None)

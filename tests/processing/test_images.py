@@ -158,7 +158,7 @@ def test_missing_folder_text_and_address(tmp_path: Path) -> None:
         ("https://example.com/cat.png", "is an address"),
         ("data:image/png;base64,@@@", "base64"),
         (b"GIF89a", "damaged|not a readable image"),
-        (7, "a picture is a path"),
+        (7, "picture is 7; expected a path"),
     ):
         with pytest.raises(ValueError, match=words):
             load_image(source)  # type: ignore[arg-type]

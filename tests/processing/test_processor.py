@@ -12,6 +12,7 @@ from PIL import Image
 
 from janusflow import JanusFlow
 from janusflow.checkpoint.convert import convert
+from janusflow.processing import images as loading
 from janusflow.processing.chat_template import SYSTEM_PROMPT
 from janusflow.processing.processor import JanusFlowProcessor
 from tests.conftest import GOLDEN
@@ -72,13 +73,13 @@ def test_placeholders_are_put_before_a_question_unless_it_has_them(processor: Ja
     tag = processor.text.image_tag
     assert processor.question("what?", 2) == f"{tag}\n{tag}\nwhat?"
     assert processor.question(f"is {tag} red?", 1) == f"is {tag} red?"
-    with pytest.raises(ValueError, match="holds 1 <image_placeholder>, but 2 pictures"):
+    with pytest.raises(ValueError, match="has 1 <image_placeholder>, but 2 pictures"):
         processor.question(f"is {tag} red?", 2)
 
 
 def test_pictures_and_placeholders_must_agree(processor: JanusFlowProcessor, picture: Path) -> None:
     tag = processor.text.image_tag
-    for content, images, words in (("what?", [picture], "holds 0 .* 1 pictures"), (tag, [], "holds 1 .* 0 pictures")):
+    for content, images, words in (("what?", [picture], "has 0 .* 1 picture "), (tag, [], "has 1 .* 0 pictures")):
         with pytest.raises(ValueError, match=words):
             processor.encode_conversations([[{"role": "user", "content": content, "images": images}]])
 
@@ -92,7 +93,7 @@ def test_pictures_and_placeholders_must_agree(processor: JanusFlowProcessor, pic
         ([{"role": "assistant", "content": "x"}], "take turns"),
         ([{"role": "user", "content": "x"}, {"role": "user", "content": "y"}], "take turns"),
         ([{"role": "user", "content": "  "}], "message 1 of the conversation is empty"),
-        ([{"role": "user", "content": 5}], "content is a string or a list"),
+        ([{"role": "user", "content": 5}], "content is 5; expected a string or a list"),
         ([{"role": "user", "content": [{"type": "audio"}]}], "type 'audio'"),
         ([{"content": "x"}], "a mapping with role and content"),
         (["x"], "a mapping with role and content"),
@@ -147,7 +148,7 @@ def test_pictures_of_a_message_in_the_forms_of_transformers(small_model: JanusFl
         ("preprocessor_config.json", "image_std", [0.5, 0.0, 0.5], "image_std.1: Input should be greater than"),
         ("preprocessor_config.json", "image_mean", [[], 0.5, 0.5], "image_mean.0: Input should be a valid number"),
         ("preprocessor_config.json", "image_size", 10**9, "image_size: Input should be less than"),
-        ("preprocessor_config.json", "image_size", 128, "makes pictures of 128 pixels; the network takes 64"),
+        ("preprocessor_config.json", "image_size", 128, "makes pictures of 128 pixels; the network expects 64"),
         ("preprocessor_config.json", "min_size", 4000, "min_size is 4000, larger than image_size"),
         ("preprocessor_config.json", "do_normalize", "text", "do_normalize: Input should be a valid boolean"),
         ("tokenizer_config.json", "pad_token", {}, "pad_token"),
@@ -194,3 +195,23 @@ def test_the_processor_of_transformers_is_checked_too(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"chat_template.jinja is damaged: it is not UTF-8"):
         JanusFlowProcessor.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("call", ["ask", "chat", "stream", "encode"])
+def test_a_picture_is_loaded_once(
+    small_model: JanusFlow, picture: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    loaded: list[object] = []
+    read = loading._read
+    monkeypatch.setattr(loading, "_read", lambda source, convert: loaded.append(source) or read(source, convert))
+    if call == "ask":
+        small_model.ask("what is it?", [picture, picture], max_new_tokens=1)
+    elif call == "chat":
+        parts = [{"type": "image", "path": picture}, {"type": "image", "path": picture}]
+        small_model.chat([{"role": "user", "content": [*parts, {"type": "text", "text": "what?"}]}], max_new_tokens=1)
+    elif call == "stream":
+        list(small_model.stream("what is it?", [picture, picture], max_new_tokens=1))
+    else:
+        tag = small_model.processor.text.image_tag
+        small_model.processor(f"{tag}{tag} what?", [picture, picture])
+    assert loaded == [picture, picture]

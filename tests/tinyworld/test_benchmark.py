@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from janusflow.evaluation.protocol import Item, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
 from janusflow.evaluation.run.command import _for_sweep
 from janusflow.evaluation.run.command import run as command
-from janusflow.tinyworld import benchmark as world
 from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.benchmark import TURNS, TinyWorld, WorldSettings, yes_f1
 from tests.evaluation.benchmarks.test_geneval import Painter
@@ -69,25 +66,6 @@ def test_a_new_line_in_an_answer_shifts_no_turn(benchmark: TinyWorld) -> None:
 )
 def test_yes_and_no_are_read_leniently(benchmark: TinyWorld, answer: str, wanted: str, score: float) -> None:
     assert benchmark.judge(asked(wanted, kind="relation"), answer)["score"] == score
-
-
-def test_features_of_many_pictures_are_those_of_each_in_the_rows_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(world, "FEATURES_BATCH", 3)
-
-    found = TinyWorld(None, WorldSettings(prompts=1, images=1, questions=0))
-    found.out = tmp_path
-    rows = [Row(item, f"{n}.png", {"score": 1}) for n, item in enumerate(found.items()) if found.drawn(item)]
-    for number, row in enumerate(rows):
-        Image.effect_noise((64, 64), 4 + 10 * number).convert("RGB").save(tmp_path / row.output)
-    for painted in (True, False):
-        each = [found._features([row], painted) for row in rows]
-        found._vectors.clear()
-        together = found._features(rows, painted)
-        assert np.allclose(together, np.concatenate(each), atol=1e-5)
-        assert np.array_equal(found._features([rows[4], rows[0], rows[4]], painted), together[[4, 0, 4]])
-        assert np.linalg.norm(together[0] - together[1]) > 0.1
 
 
 def test_the_f1_reads_as_the_score_does() -> None:

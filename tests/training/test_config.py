@@ -160,7 +160,7 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ),
         (
             {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "shares": {"counting": -1}}]}},
-            "expected one above 0, none below",
+            "expected none below 0 and at least one above",
         ),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "data.text.0.questions is 0: "),
         (

@@ -1,4 +1,4 @@
-"""Every layout in, ours out: see `load` for opening and `official` for the released names."""
+"""Open checkpoints in any layout (`load.py`, `layouts/`), write, convert and upload them."""
 
 from janusflow.checkpoint.load import Checkpoint, load_network, open_checkpoint, read_sizes
 from janusflow.folders import TINY, find_folder, read_json

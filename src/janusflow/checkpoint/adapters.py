@@ -1,4 +1,4 @@
-"""Low-rank adapters that training wrote, put into a network."""
+"""Load LoRA adapters that training wrote into a network, and remove them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from janusflow.offline import first_line
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LORA = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
-PLAIN = re.compile(r"[\w.]*")  # of names in `rank_pattern` and `alpha_pattern`, which PEFT reads as regular expressions
+PLAIN = re.compile(r"[\w.]*")  # a name in `rank_pattern` and `alpha_pattern`, which PEFT reads as regular expressions
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """What is checked of `adapter_config.json` before PEFT reads it; values that are null are PEFT's defaults."""
+    """Fields of `adapter_config.json` that are checked before PEFT reads it; null stands for PEFT's default."""
 
     r: Annotated[int, Ge(1)] = 8
     lora_alpha: Annotated[float, Gt(0)] = 8
@@ -50,21 +50,21 @@ class _Settings:
 
 
 def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path) -> Any:
-    """Put saved adapters into a network, in place.
+    """Load saved adapters into a network, in place.
 
     The names of the stored tensors decide which modules get adapters; `target_modules` of the configuration, which may
-    be a regular expression, is not evaluated.
+    be a regular expression, is not used.
 
     Args:
-        network: that they were trained in.
-        folder: where they are, or a hub id.
+        network: the network that they were trained in.
+        folder: of the adapters, or a hub id.
 
     Returns:
         PEFT's model around the network.
 
     Raises:
-        ValueError: if PEFT is not installed, the folder holds none, they are damaged, or do not fit the network; the
-            network is then as before.
+        ValueError: if PEFT is not installed, or the adapters are missing, damaged or do not fit the network, which is
+            then unchanged.
     """
     require("an adapter", "peft")
     name = str(folder)
@@ -94,13 +94,13 @@ def _read(file: Path) -> dict[str, Tensor]:
     broken = [name for name, value in tensors.items() if not finite(value)]
     if broken:
         raise ValueError(
-            f"{file} holds values that are not finite floating-point numbers in {named(broken, 'tensors')}"
+            f"{file} contains values that are not finite floating-point numbers in {named(broken, 'tensors')}"
         )
     return tensors
 
 
 def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
-    """PEFT's configuration, with everything that decides on modules and sizes checked against the tensors."""
+    """Read PEFT's configuration, and check what it says about modules and sizes against the tensors."""
     import peft
 
     file = place / CONFIG
@@ -109,7 +109,7 @@ def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
     checked(_Settings, raw, file)
     try:
         config = peft.PeftConfig.from_pretrained(str(place))
-    except Exception as error:  # of many kinds: PEFT hands the fields on as they are
+    except Exception as error:  # PEFT passes the fields on unchecked
         raise ValueError(f"{file} is damaged: {shortened(first_line(error))}") from error
     if not isinstance(config, peft.LoraConfig):
         raise ValueError(f"{file} describes {config.peft_type} adapters; expected LoRA adapters")
@@ -119,7 +119,9 @@ def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
             raise ValueError(f"{file}: {pattern} has names that are regular expressions; expected names of modules")
     if config.layer_replication is not None or config.init_lora_weights not in (True, False, "gaussian"):
         kind = f"layer_replication {config.layer_replication}, init_lora_weights {config.init_lora_weights!r}"
-        raise ValueError(f"{file} describes adapters that change the base weights too ({kind:.100}): not supported")
+        raise ValueError(
+            f"{file} describes adapters that also change the base weights ({kind:.100}), which is not supported"
+        )
     modules = {found[1] for name in tensors if (found := LORA.fullmatch(name))}
     if not modules:
         raise ValueError(f"{place / WEIGHTS} holds no LoRA tensors (names that end in .lora_A.weight)")
@@ -140,13 +142,13 @@ def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # PEFT still asks for it
             adapted = peft.PeftModel(network, config)
-        # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
+        # Embeddings have no adapters; by default PEFT asks the hub whether they were changed.
         wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
         for fault, names in (("lack", wanted - tensors.keys()), ("have surplus", tensors.keys() - wanted)):
             if names:
                 raise ValueError(f"they {fault} {named(names, 'tensors')}")
         set_peft_model_state_dict(adapted, tensors)
-    except Exception as error:  # of many kinds: PEFT runs into whatever does not fit
+    except Exception as error:  # PEFT raises many kinds for what does not fit
         if adapted is not None:
             remove_adapters(adapted)
         reason = shortened(" ".join(first_line(error).split()))
@@ -155,9 +157,9 @@ def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any
 
 
 def remove_adapters(adapted: Any) -> JanusFlowForConditionalGeneration:
-    """The network as it was before, out of PEFT's model around it: parts that were trained whole go back too.
+    """Return the original network from PEFT's model around it, including parts that were trained in full.
 
-    Adapters that are merged are subtracted first: up to rounding.
+    Merged adapters are subtracted first, which is exact up to rounding.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper

@@ -1,4 +1,4 @@
-"""Model cards: where weights came from, and the licence that travels with the released ones."""
+"""Write model cards: where weights come from, and the licence that released weights and their derivatives keep."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from huggingface_hub import ModelCardData
 from janusflow.checkpoint.load import Checkpoint
 from janusflow.families import Licence
 
-OURS = ("Written by `janusflow convert`", "Saved with janusflow")  # how cards begin that are written anew each time
+OURS = ("Written by `janusflow convert`", "Saved with janusflow")  # first words of cards that are rewritten each time
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 CACHED = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots")  # in the path of a folder of the hub's cache
 
 
 def is_released(checkpoint: Checkpoint | None) -> bool:
-    """Whether weights are the released ones, or made of them, as far as can be told.
+    """Return whether weights are released ones or derived from them, as far as the folder shows.
 
-    Some families have released weights only. Of others those are that lie beside a card which names their licence, or
-    in their layout, unless the card declares another licence.
+    Some families have only released weights. In others, weights count as released if the card next to them names the
+    licence, or if they are in the released layout and the card does not declare another licence.
     """
     if checkpoint is None or checkpoint.family.licence is None:
         return False
@@ -33,12 +33,12 @@ def is_released(checkpoint: Checkpoint | None) -> bool:
 
 
 def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:
-    """Puts a card into the folder of saved weights if they are made of released ones, so that the licence stays known.
+    """Write a card into the folder of saved weights that are derived from released ones, to keep their licence known.
 
     Args:
         folder: of the new weights.
-        checkpoint: what they were made of, if it is known.
-        place: where the folder goes; a card that stands there stays, and gets the licence if it does not name it.
+        checkpoint: what they were derived from, if it is known.
+        place: final path of the folder; a card that exists there is kept, and the licence added if it is not named.
     """
     licence = _released_licence(checkpoint)
     if checkpoint is None or licence is None:
@@ -51,22 +51,22 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
         for file in checkpoint.folder.glob("LICENSE*"):
             shutil.copy(file, folder)
         return
-    text = f"Saved with janusflow; the weights began as those of `{checkpoint.folder.name}`."
+    text = f"Saved with janusflow; the weights are derived from `{checkpoint.folder.name}`."
     write_card(folder, checkpoint, title=place.name, text=text)
 
 
 def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text: str, licence: str = "other") -> None:
-    """Puts a model card, and the licence files of the source, into a folder of weights.
+    """Write a model card into a folder of weights, and copy the licence files of the source.
 
-    Released weights, and what is made of them, get the licence of their family. Otherwise a card of the source's folder
-    stays the card, as does one that names that licence already, unless it is one of ours about that folder.
+    Released weights and their derivatives get the licence of their family. The source's own card is copied if the
+    weights are not released or if it names that licence, except for cards that we wrote.
 
     Args:
         folder: of the new weights.
-        checkpoint: what they were made of, if it is known.
+        checkpoint: what they were derived from, if it is known.
         title: of the card.
         text: its first paragraph.
-        licence: of weights that are one's own, as the hub spells it.
+        licence: of your own weights, in the hub's spelling.
     """
     source = None if checkpoint is None else checkpoint.folder
     _copy_licences(folder, checkpoint)
@@ -86,7 +86,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
 def write_trained_card(
     folder: Path, source: Checkpoint | None, *, title: str, text: str, base_model: str | None, adapter: bool = False
 ) -> None:
-    """Puts the card of newly trained weights into their folder, with the licence of what they were trained from.
+    """Write the card of newly trained weights, with the licence of what they were trained from.
 
     Args:
         folder: of the new weights.
@@ -136,19 +136,19 @@ def _words(checkpoint: Checkpoint) -> str:
 
 
 def _fields(card: str) -> dict[str, Any]:
-    """The front matter of a card; nothing where there is none that can be read."""
+    """Return the front matter of a card; an empty dictionary if there is none or it is damaged."""
     found = FRONT_MATTER.match(card)
     try:
         fields = yaml.safe_load(found[1]) if found else {}
-    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that there is not
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as an impossible date
         return {}
     return fields if isinstance(fields, dict) else {}
 
 
 def _hub_id(name: str | None, source: Checkpoint | None, declared: dict[str, Any]) -> str | None:
-    """The hub's name of a model: as it was given, of a folder in the hub's cache, or what its card is based on itself.
+    """Return the hub id of a model: the given name, that of a folder in the hub's cache, or the card's own base model.
 
-    The hub refuses cards whose `base_model` is none of its names, such as a local folder's.
+    The hub rejects cards whose `base_model` is not a hub id, such as the name of a local folder.
     """
     if name is not None and name.count("/") == 1 and not Path(name).expanduser().exists():
         return name

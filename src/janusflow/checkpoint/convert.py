@@ -1,6 +1,6 @@
-"""From any layout into another one of the family, tensor by tensor, never the whole model in memory.
+"""Convert a checkpoint from any layout into another one of its family, tensor by tensor.
 
-Tensors of the source that the network has no use for go into a file of their own, so that the way back is exact.
+Tensors of the source that the network does not use are written to a separate file, so that converting back is exact.
 """
 
 from __future__ import annotations
@@ -45,28 +45,34 @@ def convert(
     vae: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Writes a checkpoint in another layout, beside its place and then renamed.
+    """Write a checkpoint in another layout. The folder is complete or does not exist.
 
     Args:
         source: "tiny", a folder or a hub id, in any layout that `open_checkpoint` knows.
         folder: the new one.
-        to: a layout of the family: "janusflow", "official" or, of a Janus, "transformers", which is also its
-            "janusflow".
-        dtype: of the written weights; "auto" leaves each tensor as it is stored.
+        to: a layout of the family: "janusflow", "official" or, for Janus, "transformers", which is the same as
+            "janusflow" there.
+        dtype: of the written weights; "auto" keeps the dtype of each tensor.
         sft_format: another chat template than the source's.
-        vae: of a JanusFlow, a folder or hub id of its VAE, which becomes the new folder's `vae`; by default the one in
-            the source's folder, if there is one.
+        vae: for JanusFlow, folder or hub id of a VAE to copy to the new folder's `vae`; by default the source's, if it
+            has one.
         progress: whether to show a bar.
 
     Returns:
         The new folder.
 
     Raises:
-        ValueError: if the folder exists, or the source cannot be opened or converted. Nothing is left behind then.
+        ValueError: if the folder exists, or the source cannot be opened or converted. Nothing is left behind.
+
+    Example:
+        >>> from janusflow import JanusFlow
+        >>> folder = convert("tiny", "official", to="official", progress=False)
+        >>> JanusFlow.from_pretrained(folder).origin.layout.name
+        'official'
     """
     folder = Path(folder).expanduser()
     if folder.exists():
-        raise ValueError(f"{quoted(str(folder))} exists already; give a new folder")
+        raise ValueError(f"{quoted(str(folder))} already exists; give a new folder")
     kind = None if dtype == "auto" else resolve_dtype(dtype, torch.float32)
     checkpoint = open_checkpoint(source)
     try:
@@ -104,7 +110,7 @@ def convert(
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor that is going to be written: its place in the file's data is [begin, end)."""
+    """A tensor to be written to the bytes [begin, end) of a file's data."""
 
     name: str
     dtype: torch.dtype
@@ -114,7 +120,7 @@ class Entry:
 
 
 def plan(tensors: Iterable[tuple[str, Tensor]]) -> list[list[Entry]]:
-    """The files that tensors (on the meta device, in the order they will come) are written to, and where in them."""
+    """Assign tensors (on the meta device, in their final order) to files and to places in them."""
     files: list[list[Entry]] = [[]]
     for name, tensor in tensors:
         begin = files[-1][-1].end if files[-1] else 0
@@ -128,10 +134,10 @@ def plan(tensors: Iterable[tuple[str, Tensor]]) -> list[list[Entry]]:
 def write(
     folder: Path, files: list[list[Entry]], tensors: Iterator[tuple[str, Tensor]], alone: str = "model.safetensors"
 ) -> None:
-    """Writes safetensors files, each tensor as it comes, and an index if there are several; `alone` names a single one.
+    """Write safetensors files one tensor at a time, and an index if there are several; `alone` names a single file.
 
-    A tensor of another dtype than its entry's is cast in pieces, so that it is never in memory twice.
-    The safetensors library itself writes a file only from tensors that are all in memory.
+    A tensor with another dtype than its entry is cast in pieces, so that it is never in memory twice.
+    The safetensors library can only write files from tensors that are all in memory.
     """
     home: dict[str, str] = {}
     for number, entries in enumerate(files, start=1):
@@ -150,7 +156,7 @@ def write(
 
 
 def _header(entries: list[Entry]) -> bytes:
-    """The beginning of a safetensors file: the length of the JSON that follows, and that, padded to 8 bytes."""
+    """Return the header of a safetensors file: the length of the JSON, and the JSON padded to 8 bytes."""
     fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     for entry in entries:
         place = [entry.begin, entry.end]
@@ -163,7 +169,7 @@ def _header(entries: list[Entry]) -> bytes:
 def _plan_and_tensors(
     checkpoint: Checkpoint, layout: Layout, kind: torch.dtype | None
 ) -> tuple[list[list[Entry]], Iterator[tuple[str, Tensor]]]:
-    """Where everything goes, and then everything, one tensor at a time."""
+    """Return the plan of the files, and the tensors one at a time."""
     network = empty_network(checkpoint, dtype=torch.float32, device=torch.device("meta"))
     sources = find_sources(checkpoint, network)
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
@@ -184,7 +190,7 @@ def _plan_and_tensors(
 
 
 def _extra_names(checkpoint: Checkpoint) -> list[str]:
-    """Stored tensors that the network has no use for."""
+    """Return the names of stored tensors that the network does not use."""
     return [name for name in checkpoint.tensors if name.startswith(checkpoint.family.unused)]
 
 
@@ -193,7 +199,7 @@ def _meta_of(checkpoint: Checkpoint, name: str, kind: torch.dtype | None) -> Ten
 
 
 def write_extras(checkpoint: Checkpoint, folder: Path, kind: torch.dtype | None = None) -> None:
-    """What the weights of a checkpoint hold beyond its network, as a file of its own."""
+    """Write the tensors of a checkpoint that its network does not use to a separate file."""
     if names := _extra_names(checkpoint):
         entries = plan((name, _meta_of(checkpoint, name, kind)) for name in names)
         write(folder, entries, checkpoint.tensors.read(names), alone=EXTRAS)
@@ -206,7 +212,7 @@ def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None])
 
 
 def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -> None:
-    """The VAE that is asked for, in float32 as it is released; else a copy of the source's, where it has one."""
+    """Write the given VAE in float32, as it is released; otherwise copy the source's, if it has one."""
     if given is not None:
         codec = LatentCodec.from_pretrained(given, dtype=torch.float32, device=torch.device("cpu"))
         check_vae(codec, given, checkpoint.config)
@@ -216,13 +222,13 @@ def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -
 
 
 def where_vae_is(folder: Path) -> str:
-    """Where the VAE of a model in a released layout is, which has no place for one; "" for any other folder."""
+    """Say where the VAE of a model in a released layout is, which does not contain one; "" for other folders."""
     found = find_layout(read_json(folder / "config.json"))
     if found is None or not (found[0].separate_vae and found[1].released):
         return ""
     if (folder / "vae").is_dir():
         return 'Its VAE is in the folder `vae`: `AutoencoderKL.from_pretrained(FOLDER, subfolder="vae")` opens it.'
     return (
-        f"The official layout holds no VAE, which pixels need: official code fetches {DEFAULT_VAE} from the hub; "
+        f"The official layout contains no VAE, which pixels need: the official code downloads {DEFAULT_VAE}; "
         "`janusflow convert --vae FOLDER_OR_ID` includes it."
     )

@@ -1,4 +1,4 @@
-"""What a checkpoint is, told from its configuration and the headers of its files; no weight is read."""
+"""Describe a checkpoint by its configuration and the headers of its files, without reading weights."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Description:
     """One checkpoint at a glance.
 
     Attributes:
-        folder: where it lies.
+        folder: of the checkpoint.
         family: "JanusFlow", "Janus" (which Janus-Pro is too), or another one.
         layout: "janusflow", "official", "paddle", "transformers", or another one of the family.
         sft_format: name of the chat template.
         dtypes: dtype of the stored weights to number of tensors.
-        dtype: in which they are opened unless another is asked for.
+        dtype: in which they are opened by default.
         bytes: size of the weight files.
         parts: name of each part of the network to its number of parameters and what it is.
-        image_size: side of the pictures that it draws, in pixels.
-        drawn: what a picture is drawn as, in words.
+        image_size: side of generated pictures, in pixels.
+        drawn: what a picture is generated as, in words.
         image_tokens: (understanding, generation) tokens per picture.
         context: positions of the LLM.
         separate_vae: whether pixels come from a VAE that is not a part of the network.
-        vae: the folder of the VAE beside the weights, or None if it has to come from elsewhere or there is none.
+        vae: the folder of the VAE next to the weights; None if it is elsewhere or there is none.
     """
 
     folder: Path
@@ -50,10 +50,15 @@ class Description:
 
 
 def describe(path_or_id: str | Path) -> Description:
-    """Describes what `open_checkpoint` opens.
+    """Describe the checkpoint that `open_checkpoint` opens.
 
     Raises:
-        ValueError: as `open_checkpoint`, or if the weight files do not hold the configuration's network.
+        ValueError: as `open_checkpoint`, or if the weight files do not contain the configuration's network.
+
+    Example:
+        >>> found = describe("tiny")
+        >>> found.image_size, found.image_tokens
+        (64, (64, 64))
     """
     checkpoint = open_checkpoint(path_or_id)
     config, vae = checkpoint.config, checkpoint.folder / "vae"

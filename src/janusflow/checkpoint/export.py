@@ -1,6 +1,6 @@
-"""Writes weights in a layout that has names of its own: fused projections, released shapes.
+"""Write weights in a layout with other names, fused projections and the released shapes.
 
-A checkpoint that came from there returns to the bit.
+Converting a checkpoint to our layout and back gives the same bits.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def export(
     *,
     licence: Path | None = None,
 ) -> Path:
-    """Writes a folder in a layout beside its place, and then puts it there.
+    """Write a folder in a layout, complete or not at all.
 
     Args:
         layout: that can be written.
         config: of the network.
         weights: its parameters by our names, in the dtype that is written.
         processor: of the model.
-        folder: where to; older weights leave.
-        licence: a file that travels along.
+        folder: to write; older weights in it are removed.
+        licence: a file to copy into it.
     """
     assert layout.write is not None
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
@@ -52,11 +52,11 @@ def export(
 def stored_tensors(
     names: Iterable[str], read: Callable[[str], Tensor], translate: Callable[[str], Source]
 ) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a layout that a network's parameters make up, one at a time.
+    """Yield the tensors of a layout from a network's parameters, one at a time.
 
     Args:
         names: of all parameters.
-        read: gives one of them.
+        read: returns one of them.
         translate: `Layout.source`.
     """
     places = {name: translate(name) for name in names}

@@ -1,4 +1,4 @@
-"""Uploading a model to the Hugging Face hub, with a card that says what it is and whose licence it stands under."""
+"""Upload a model to the Hugging Face hub with a model card that names its licence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from janusflow.checkpoint.load import Checkpoint
 
 
 class Savable(Protocol):
-    """A model of the family."""
+    """A model that can be uploaded."""
 
     origin: Checkpoint | None
 
@@ -30,21 +30,26 @@ def push_to_hub(
     licence: str = "other",
     message: str = "Upload with janusflow",
 ) -> str:
-    """Writes the model into a temporary folder, with its card, and uploads that.
+    """Upload a model and its card.
 
     Args:
         model: of any family.
-        repo_id: "owner/name"; made if it is not there.
-        private: of a new repository.
+        repo_id: "owner/name"; created if it does not exist.
+        private: whether a new repository is private.
         token: by default the one that `hf auth login` stored.
-        licence: of weights that are one's own, as the hub spells it; released ones keep theirs.
+        licence: of your own weights, in the hub's spelling; released weights keep theirs.
         message: of the commit.
 
     Returns:
-        the address of the commit.
+        The address of the commit.
 
     Raises:
-        ValueError: if the name is none, or the upload fails.
+        ValueError: if `repo_id` is not a hub id, or the upload fails.
+
+    Example:
+        >>> from janusflow import JanusFlow
+        >>> model = JanusFlow.from_pretrained("runs/mine/export")  # doctest: +SKIP
+        >>> model.push_to_hub("owner/name", private=True)  # doctest: +SKIP
     """
     if repo_id.count("/") != 1:
         raise ValueError(f"repo_id is {quoted(repo_id)}; expected owner/name")
@@ -56,6 +61,6 @@ def push_to_hub(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
-        except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
+        except Exception as error:  # the hub's, the HTTP library's or the system's
             raise ValueError(f"{quoted(repo_id)} could not be uploaded: {str(error).splitlines()[0]}") from error
     return str(commit.commit_url)

@@ -1,6 +1,7 @@
-"""Opens a checkpoint: finds the folder, tells its layout, and fills a network tensor by tensor.
+"""Open a checkpoint: find the folder, detect its layout, and fill a network tensor by tensor.
 
-A weight is read, cast and copied into its place, then forgotten: of safetensors files no second copy ever exists.
+Each weight is read, cast, copied to its place and released, so safetensors files are never in memory twice.
+`tensors.py` reads the files, and `families.find_layout` detects the layout.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ IGNORED = ("rotary_emb.inv_freq",)  # a constant that old LLM checkpoints store
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder whose configuration has been read, and whose weights have not.
+    """A checkpoint folder whose configuration has been read, but not its weights.
 
     Attributes:
-        folder: where it lies.
+        folder: of the checkpoint.
         family: of the network.
         layout: how it is stored.
         config: the network's dimensions.
@@ -52,7 +53,7 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that the configuration asks for, else that of the largest part of the stored weights."""
+        """The dtype in the configuration, or else the most frequent one of the stored weights."""
         wanted = self.config.dtype
         if isinstance(wanted, str):
             wanted = getattr(torch, wanted, None)
@@ -60,21 +61,26 @@ class Checkpoint:
 
 
 def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
-    """Reads the configuration and the headers of the weight files.
+    """Read the configuration and the headers of the weight files.
 
     Raises:
         ValueError: if the folder, its `config.json` or its weights are missing, damaged or of an unknown kind.
+
+    Example:
+        >>> checkpoint = open_checkpoint("tiny")
+        >>> checkpoint.family.name, checkpoint.layout.name, checkpoint.config.image_size
+        ('JanusFlow', 'janusflow', 64)
     """
     folder = find_folder(path_or_id)
     raw = read_json(folder / "config.json")
-    _find_layout(folder, raw)  # before the weights, which may be of anything
+    _find_layout(folder, raw)  # fails before unrelated weights are read
     tensors = TensorFiles(folder)
     family, layout = _find_layout(folder, raw, tensors.files)
     return Checkpoint(folder, family, layout, _read_config(family, layout, raw, folder, tensors), tensors)
 
 
 def read_sizes(path_or_id: str | Path) -> Any:
-    """Only the network's configuration: of a hub id no weights are fetched for it.
+    """Read only the network's configuration; the weights of a hub id are not downloaded.
 
     Raises:
         ValueError: as `open_checkpoint` does.
@@ -95,16 +101,16 @@ def _find_layout(folder: Path, raw: dict[str, Any], files: Sequence[Path] = ()) 
 
 
 def _read_config(family: Family, layout: Layout, raw: dict[str, Any], folder: Path, tensors: TensorFiles | None) -> Any:
-    """The configuration of a network, whose sizes have been checked, also against the weight files if they are here.
+    """Read the configuration of a network, and check its sizes, also against the weight files if there are any.
 
     Raises:
-        ValueError: one sentence on what is missing or damaged.
+        ValueError: if something is missing or damaged.
     """
     file = folder / "config.json"
     ids = _special_ids(folder) if layout.released else {}
     try:
         config = layout.read_config(raw, ids, tensors)
-    except Exception as error:  # of many kinds: transformers' configurations run into whatever is damaged
+    except Exception as error:  # transformers' configurations raise many kinds for damaged values
         what = shortened(" ".join(str(error).split()) or type(error).__name__)
         if isinstance(error, KeyError):
             what = f"it lacks {what}"
@@ -129,7 +135,7 @@ class _AddedTokens:
 
 
 def _special_ids(folder: Path) -> dict[str, int]:
-    """Ids of the added tokens of a folder's `tokenizer.json`."""
+    """Return the ids of the added tokens in a folder's `tokenizer.json`."""
     file = folder / "tokenizer.json"
     added = {key: value for key, value in read_json(file).items() if key == "added_tokens"}
     return {token.content: token.id for token in checked(_AddedTokens, added, file).added_tokens}
@@ -142,17 +148,16 @@ def load_network(
     device: torch.device,
     advance: Callable[[], None] = lambda: None,
 ) -> Any:
-    """The network with the checkpoint's weights, in eval mode, without gradients.
+    """Load the network with the checkpoint's weights, in eval mode and without gradients.
 
     Args:
         checkpoint: from `open_checkpoint`.
         dtype: of the parameters.
-        device: where they go; each tensor travels there alone.
+        device: of the parameters; each tensor is moved there on its own.
         advance: called after each parameter.
 
     Raises:
-        ValueError: if tensors are missing, surplus, misshapen or not finite floating-point numbers: one sentence naming
-            the first few.
+        ValueError: if tensors are missing, surplus, misshapen or not finite numbers; names the first few.
     """
     network = empty_network(checkpoint, dtype=dtype, device=device)
     sources = find_sources(checkpoint, network)
@@ -164,10 +169,10 @@ def load_network(
 
 
 def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """The network of a configuration, its parameters not yet filled.
+    """Build the network of a configuration; its parameters are not yet filled.
 
     Raises:
-        ValueError: if the configuration names what does not exist, or sizes that do not go together.
+        ValueError: if the configuration names something unknown, or sizes that do not fit together.
     """
     room = _Room(
         SPARE + 2 * sum(math.prod(shape) for shape in checkpoint.tensors.shapes.values())
@@ -177,7 +182,7 @@ def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
             network = checkpoint.family.network._from_config(
                 copy.deepcopy(checkpoint.config), dtype=dtype
             )  # written into
-    except Exception as error:  # of many kinds: names of functions and sizes that do not go together
+    except Exception as error:  # unknown names of functions, or sizes that do not fit together
         file = checkpoint.folder / "config.json"
         reason = f"{type(error).__name__} {shortened(first_line(error))}"
         raise ValueError(f"{file} describes no network that can be built: {reason}") from error
@@ -186,10 +191,10 @@ def empty_network(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
 
 
 class _Room(TorchFunctionMode):
-    """Refuses to make more values than there is room for, so that no configuration takes more memory than its weights.
+    """Limits how many values are created, so that a configuration cannot take more memory than its weights.
 
     Args:
-        values: that all tensors may have together.
+        values: largest number in all tensors together.
     """
 
     def __init__(self, values: int) -> None:
@@ -208,10 +213,10 @@ class _Room(TorchFunctionMode):
 
 
 def find_sources(checkpoint: Checkpoint, network: nn.Module) -> dict[str, Source]:
-    """Where each parameter of the network lies in the checkpoint.
+    """Find where the checkpoint stores each parameter of the network.
 
     Raises:
-        ValueError: if tensors are missing, surplus or misshapen: one sentence naming the first few.
+        ValueError: if tensors are missing, surplus or misshapen; names the first few.
     """
     sources = {name: checkpoint.layout.source(name) for name, _ in network.named_parameters()}
     _check_names({name for wanted in sources.values() for name in wanted.names}, checkpoint)
@@ -220,24 +225,24 @@ def find_sources(checkpoint: Checkpoint, network: nn.Module) -> dict[str, Source
 
 
 def read_parameter(checkpoint: Checkpoint, wanted: Source, shape: torch.Size) -> Tensor:
-    """One parameter as the checkpoint stores it, in our shape; `find_sources` has seen that it fits.
+    """Read one parameter in our shape; `find_sources` has checked that it fits.
 
     Raises:
-        ValueError: if it does not hold finite floating-point numbers.
+        ValueError: if its values are not finite floating-point numbers.
     """
     pieces = [tensor for _, tensor in checkpoint.tensors.read(wanted.names)]
     value = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
     value = value if wanted.third is None else value.chunk(3)[wanted.third]
-    whole = [piece for piece in pieces if not piece.is_floating_point()]  # joined to floats, they would become some
+    whole = [piece for piece in pieces if not piece.is_floating_point()]  # joining them with floats would convert them
     if whole or not finite(value):
         names, fault = " + ".join(wanted.names), _fault(whole[0] if whole else value)
-        raise ValueError(f"{checkpoint.folder}: tensor {names} holds {fault}; fetch the file again")
+        raise ValueError(f"{checkpoint.folder}: tensor {names} contains {fault}; download the file again")
     return value.reshape(shape)
 
 
 def _fault(value: Tensor) -> str:
     if not value.is_floating_point():
-        return f"{str(value.dtype).removeprefix('torch.')} values where weights are floating-point numbers"
+        return f"{str(value.dtype).removeprefix('torch.')} values; weights are floating-point numbers"
     return "NaN or infinite values"
 
 
@@ -247,14 +252,16 @@ def _check_shapes(checkpoint: Checkpoint, wanted: list[tuple[Source, torch.Size]
         stored = [checkpoint.tensors.shapes[name] for name in source.names]
         if (joined := _joined(stored, source)) is None or _unpadded(joined) != _unpadded(shape):
             found = " + ".join(str(tuple(one)) for one in stored)
-            wrong.append(f"{' + '.join(source.names)} has shape {found} where config.json asks for {tuple(shape)}")
+            wrong.append(f"{' + '.join(source.names)} has shape {found}; config.json expects {tuple(shape)}")
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        raise ValueError(f"{checkpoint.folder} holds {len(wrong)} misshapen tensors: {'; '.join(wrong[:NAMED])}{more}")
+        raise ValueError(
+            f"{checkpoint.folder} contains {len(wrong)} misshapen tensors: {'; '.join(wrong[:NAMED])}{more}"
+        )
 
 
 def _joined(stored: Sequence[Sequence[int]], source: Source) -> list[int] | None:
-    """The shape of what `read_parameter` puts together; None where that is not possible."""
+    """Return the shape that `read_parameter` gives; None if the tensors do not fit together."""
     first, *others = ([*shape] for shape in stored)
     if others and not all(shape and shape[1:] == first[1:] for shape in (first, *others)):
         return None
@@ -266,7 +273,7 @@ def _joined(stored: Sequence[Sequence[int]], source: Source) -> list[int] | None
 
 
 def _unpadded(shape: Sequence[int]) -> list[int]:
-    """A shape without its leading ones: the official position embedding is (1, T, W), ours (T, W)."""
+    """Drop leading ones from a shape: the official position embedding is (1, T, W), ours (T, W)."""
     sizes = list(shape)
     while len(sizes) > 1 and sizes[0] == 1:
         sizes.pop(0)
@@ -276,6 +283,6 @@ def _unpadded(shape: Sequence[int]) -> list[int]:
 def _check_names(expected: set[str], checkpoint: Checkpoint) -> None:
     unused = checkpoint.family.unused
     found = {name for name in checkpoint.tensors if not name.endswith(IGNORED) and not name.startswith(unused)}
-    for kind, names in (("lacks", expected - found), ("holds surplus", found - expected)):
+    for kind, names in (("lacks", expected - found), ("contains surplus", found - expected)):
         if names:
             raise ValueError(f"{checkpoint.folder} {kind} {named(names, 'tensors')}")

@@ -1,7 +1,7 @@
-"""Weights in 8 or 4 bits through torchao: the LLM, its head and the tower; g_enc, g_dec and the VAE stay as they are.
+"""Quantize weights to 8 or 4 bits with torchao: the LLM, its head and the tower, but not g_enc, g_dec and the VAE.
 
-Weights alone are quantized; products are taken in the network's dtype. The velocity's own parts are small and sit next
-to the difference that guidance takes, so nothing is saved on them.
+Only weights are quantized; products are computed in the network's dtype. g_enc and g_dec are small, and guidance
+amplifies their errors, so they keep their precision.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ GROUP = 32  # weights of a row that share a scale, in 4 bits
 
 
 def quantize(network: Any, kind: str) -> None:
-    """Replaces the linear layers' weights in place.
+    """Quantize the weights of the linear layers in place.
 
     Args:
         network: of any family, on the device where it will run.
-        kind: "int8": all of them, one scale a row; "int4": the LLM's blocks in groups of `GROUP`, the rest in int8.
+        kind: "int8" (one scale per row) or "int4" (the LLM's blocks in groups of `GROUP`, the rest in int8).
 
     Raises:
-        ValueError: for another kind, without torchao, or for 4 bits off the CPU in another dtype than bfloat16.
+        ValueError: for another kind, without torchao, or for int4 on an accelerator in another dtype than bfloat16.
+
+    Example:
+        >>> from janusflow import JanusFlow
+        >>> model = JanusFlow.from_pretrained("tiny", quantize="int8")  # doctest: +SKIP
     """
     check(kind)
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -42,7 +46,7 @@ def quantize(network: Any, kind: str) -> None:
 
 
 def check(kind: str) -> None:
-    """Whether weights can be quantized so, before any are read.
+    """Check a kind of quantization before weights are read.
 
     Raises:
         ValueError: for an unknown kind, or without torchao.
@@ -53,7 +57,7 @@ def check(kind: str) -> None:
 
 
 def _four_bits(network: Any) -> Any:
-    """torchao packs 4 bits differently for each device."""
+    """Return torchao's configuration for int4, which depends on the device."""
     if network.device.type == "cpu":
         from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 
@@ -67,7 +71,7 @@ def _four_bits(network: Any) -> Any:
 
 
 def _parts(network: Any) -> tuple[nn.Module, list[nn.ModuleList]]:
-    """The LLM's blocks, and the other modules whose linear layers are quantized."""
+    """Return the LLM's blocks, and the other modules whose linear layers are quantized."""
     family = family_of(network.config)
     others = [nn.ModuleList([network.get_submodule(name)]) for name in family.quantized]
     return network.get_submodule(family.blocks), others
@@ -78,7 +82,7 @@ def _linear(module: nn.Module, name: str) -> bool:
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Memory of a module's parameters, what a quantized tensor holds inside counted."""
+    """Return the memory of a module's parameters, including the parts of quantized tensors."""
     return sum(_bytes(parameter) for parameter in module.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The processor of a checkpoint, and its special tokens in the network: released `config.json` files leave them out."""
+"""Open the processor of a checkpoint, and set the special tokens that released `config.json` files lack."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from janusflow.processing.processor import JanusFlowProcessor
 
 
 def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> JanusFlowProcessor:
-    """The processor in a checkpoint's folder, which must fit the network.
+    """Open the processor in a checkpoint's folder, and check that it fits the network.
 
     Args:
         checkpoint: from `open_checkpoint`.
         sft_format: another chat template than the folder's.
 
     Raises:
-        ValueError: if its files are missing, damaged or for another network; one sentence that names the file.
+        ValueError: if its files are missing, damaged or for another network; names the file.
     """
     folder, config = checkpoint.folder, checkpoint.config
     family, tokens = checkpoint.family, checkpoint.family.seen_tokens(config)
     processor = JanusFlowProcessor.from_pretrained(folder, num_image_tokens=tokens, sft_format=sft_format)
     if (side := processor.image.image_size) != (seen := config.vision_config.image_size):
-        raise ValueError(f"the image processor in {folder} makes pictures of {side} pixels; the network takes {seen}")
+        raise ValueError(f"the image processor in {folder} makes pictures of {side} pixels; the network expects {seen}")
     for name, attribute in family.token_ids.items():
         if getattr(config, name) != (index := getattr(processor, attribute)):
             raise ValueError(
                 f"{folder / 'config.json'} is damaged: {name} is {getattr(config, name)}, and {index} in tokenizer.json"
             )
     if (size := len(processor.tokenizer)) > (vocabulary := config.text_config.vocab_size):
-        raise ValueError(f"{folder / 'tokenizer.json'} has {size} tokens; the network knows {vocabulary}")
+        raise ValueError(f"{folder / 'tokenizer.json'} has {size} tokens; the network has {vocabulary}")
     return processor
 
 
 def set_special_tokens(config: Any, processor: JanusFlowProcessor) -> GenerationConfig:
-    """Puts the ids into a configuration's LLM, and gives what transformers' own `generate` needs to know of them.
+    """Set the ids in a configuration's LLM, and return what transformers' own `generate` needs.
 
     Args:
         config: of a network; changed in place.
         processor: of the same checkpoint.
 
     Returns:
-        With the ids, and what the family adds.
+        The ids and the family's own settings.
     """
     tokenizer = processor.tokenizer
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}

@@ -1,7 +1,8 @@
-"""The tensors of a checkpoint folder, read one at a time whatever files they lie in.
+"""Read the tensors of a checkpoint folder one at a time, in any file format.
 
-Reads `model.safetensors`, `pytorch_model.bin` (with `weights_only=True`) and PaddleNLP's `model_state.pdparams`, each
-whole or in shards that an index lists (`model.safetensors.index.json`). Nothing here runs code from a file.
+The formats are `model.safetensors`, `pytorch_model.bin` (with `weights_only=True`) and PaddleNLP's
+`model_state.pdparams`, each as one file or as shards with an index (`model.safetensors.index.json`). Nothing here runs
+code from a file.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from janusflow.folders import read_json
 from janusflow.offline import first_line
 
 INDEX = ".index.json"
-WEIGHTS = (  # the first that is there counts: pickles may be older ones of the same model
+WEIGHTS = (  # the first that exists is used: pickles may be older files of the same model
     "model.safetensors",
     f"model.safetensors{INDEX}",
     "pytorch_model.bin",
@@ -32,19 +33,19 @@ WEIGHTS = (  # the first that is there counts: pickles may be older ones of the 
     paddle.FILE,
     f"{paddle.FILE}{INDEX}",
 )
-EXTRAS = "official_extras.safetensors"  # of a converted Janus: official tensors that its network has no use for
-SHARED = 2  # times that a pickle may use the same bytes: tied embeddings are stored once
-REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: map files anew after this many bytes
+EXTRAS = "official_extras.safetensors"  # of a converted Janus: official tensors that its network does not use
+SHARED = 2  # how often a pickle may use the same bytes: tied embeddings are stored once
+REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: files are mapped again after this many bytes
 
 
 class TensorFiles:
-    """All tensors of a folder by name, and their shapes, without holding more than one of them.
+    """The names, shapes and dtypes of all tensors of a folder; tensors are read one at a time.
 
     Args:
         folder: the checkpoint's folder.
 
     Raises:
-        ValueError: if there are no weights, a shard is missing, or a file is damaged; one sentence.
+        ValueError: if there are no weights, a shard is missing, or a file is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +62,7 @@ class TensorFiles:
         held = sum(math.prod(shape) * self.dtypes[name].itemsize for name, shape in self.shapes.items())
         stored = sum(file.stat().st_size for file in self.files)
         if held > SHARED * stored:
-            raise ValueError(f"{self.files[0]} is damaged: its tensors have {held} bytes, its files only {stored}")
+            raise ValueError(f"{self.files[0]} is damaged: its tensors have {held} bytes, its files have {stored}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._home
@@ -73,7 +74,7 @@ class TensorFiles:
         return len(self._home)
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of the given names in that order; each is only valid until the next one is asked for."""
+        """Yield the tensors of the given names in that order; each is valid until the next one is read."""
         done = 0
         with ExitStack() as stack:
             opened: dict[Path, safe_open] = {}
@@ -109,24 +110,24 @@ class TensorFiles:
                 for name, tensor in _map_pickle(file).items():
                     plain = type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided
                     if not plain or not isinstance(name, str):
-                        raise TypeError(f"{name!r:.100} is no plain tensor")
+                        raise TypeError(f"{name!r:.100} is not a plain tensor")
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
         except OSError:
             raise
-        except Exception as error:  # of many kinds: PyTorch's loader runs into whatever is damaged
-            if "Unsupported global" in str(error):  # else PyTorch's own words advise to run what is in the file
-                raise ValueError(f"{file} holds other things than tensors, which are not loaded") from error
-            advice = isinstance(error, pickle.UnpicklingError)  # PyTorch's words are many
+        except Exception as error:  # PyTorch's loader raises many kinds for damaged files
+            if "Unsupported global" in str(error):  # PyTorch's message would advise to run the file
+                raise ValueError(f"{file} contains objects that are not tensors, which are not loaded") from error
+            advice = isinstance(error, pickle.UnpicklingError)  # PyTorch's message is long
             reason = "" if advice else f" ({shortened(first_line(error))})"
-            raise ValueError(f"{file} is damaged or not a weights file{reason}; fetch it again") from error
+            raise ValueError(f"{file} is damaged or not a weights file{reason}; download it again") from error
 
     def _from_pickle(self, file: Path, name: str) -> Tensor:
-        """One tensor of a pickle: Paddle's is read, PyTorch's is mapped, anew after `REMAP_BYTES`."""
+        """Read one tensor of a pickle: Paddle's is read, PyTorch's mapped, again after `REMAP_BYTES`."""
         if paddle.is_paddle(file):
             return self._paddle[name].read()
-        far = self._mapped_read > REMAP_BYTES and is_zipfile(file)  # one that is not mapped is in memory anyway
+        far = self._mapped_read > REMAP_BYTES and is_zipfile(file)  # others are in memory anyway
         if self._mapped is None or self._mapped[0] != file or far:
-            self._mapped = None  # let go before the next is mapped
+            self._mapped = None  # released before the next is mapped
             self._mapped, self._mapped_read = (file, _map_pickle(file)), 0
         tensor = self._mapped[1][name]
         self._mapped_read += tensor.nbytes
@@ -137,7 +138,7 @@ class TensorFiles:
 
 
 def _map_pickle(file: Path) -> dict[str, Tensor]:
-    """What PyTorch saved; mapped, unless it is in the form of before 2020, which can only be read whole."""
+    """Map a file of PyTorch; files in the format from before 2020 can only be read as a whole."""
     tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     return tensors
 
@@ -159,12 +160,12 @@ DTYPES = {
 def _weight_files(folder: Path) -> list[Path]:
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
-        raise ValueError(f"{folder} holds no weights: expected one of {', '.join(WEIGHTS)}")
+        raise ValueError(f"{folder} contains no weights: expected one of {', '.join(WEIGHTS)}")
     if not file.name.endswith(INDEX):
         return [file]
     weight_map = read_json(file).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise ValueError(f"{file} is damaged: it holds no weight_map")
+        raise ValueError(f"{file} is damaged: it has no weight_map")
     whole = file.name.removesuffix(INDEX)
     outside = [shard for shard in weight_map.values() if not _is_inside(shard, whole)]
     if outside or not weight_map:
@@ -174,12 +175,12 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         names = shortened(", ".join(missing[:3]))
-        raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}; fetch it again")
+        raise ValueError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {names}; download it again")
     return [folder / shard for shard in shards]
 
 
 def _is_inside(shard: object, whole: str) -> bool:
-    """Whether an entry of an index names a file of the same kind as the whole one, in the folder or below it."""
+    """Return whether an entry of an index names a file of the same kind, in the folder or below it."""
     if not isinstance(shard, str) or "\\" in shard or not shard.endswith(PurePath(whole).suffix):
         return False
     place = PurePath(shard)

@@ -1,4 +1,4 @@
-"""The command line. The commands import what is heavy themselves, so that `--help` is quick."""
+"""The command line, one file per group of commands. Commands import torch only when they run, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from janusflow import __version__
-from janusflow.cli import evaluation, models, training
+from janusflow.cli import ask, checkpoints, evaluation, generate, training
 from janusflow.cli.options import SuggestingCommand
 from janusflow.cli.plugins import PluginGroup
 from janusflow.cli.streams import open_streams
@@ -38,9 +38,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-for command in (models.generate, models.ask, models.chat, models.info, models.convert):
-    app.command(cls=SuggestingCommand)(command)
-for command in (training.train, training.pretrain):
+COMMANDS = (generate.generate, ask.ask, ask.chat, checkpoints.info, checkpoints.convert, training.train)
+for command in (*COMMANDS, training.pretrain):
     app.command(cls=SuggestingCommand)(command)
 app.add_typer(evaluation.app, name="eval", help="Measure a model, and compare runs.")
 app.add_typer(training.data, name="data", help="Prepare data for training.")

@@ -1,29 +1,32 @@
-"""Options that several commands share, and how a user's error is reported."""
+"""What several commands share: options, opening a model, and how errors are reported."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from typer.core import TyperCommand
 
 from janusflow.arguments import nearest, quoted
 
+if TYPE_CHECKING:
+    from janusflow.pipelines.base import Pipeline
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MODEL_HELP = "'tiny' (in the package), a folder, or a hub id."
 Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 Vae = Annotated[Optional[str], typer.Option(help="Folder or hub id of the VAE, if not the model's own.")]
-Adapter = Annotated[Optional[Path], typer.Option(help="Folder of low-rank adapters to put into the model.")]
+Adapter = Annotated[Optional[Path], typer.Option(help="Folder of LoRA adapters to load.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
-Quantize = Annotated[
-    Optional[str], typer.Option(help="int8 or int4: quantize the large matrices to 8 or 4 bits (torchao).")
-]
+Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: quantize the large matrices; needs torchao.")]
 SftFormat = Annotated[
     Optional[str], typer.Option(help="Another chat template than the checkpoint's: deepseek_old, deepseek.")
 ]
@@ -33,14 +36,11 @@ MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
 NoSuchOption: Any = vars(sys.modules[typer.BadParameter.__module__])["NoSuchOption"]
-"""click's error; typer brings a click of its own since 0.26, whose errors are other classes."""
+"""click's error class; typer contains its own copy of click since 0.26."""
 
 
 class SuggestingCommand(TyperCommand):
-    """A command whose error for an unknown option names the one that was probably meant, by other software's name too.
-
-    `--num-inference-steps` is `--steps`.
-    """
+    """A command whose error for an unknown option suggests one: `--steps` for `--num-inference-steps`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = [name for option in self.params for name in option.opts if name.startswith("--")]
@@ -52,10 +52,10 @@ class SuggestingCommand(TyperCommand):
 
 
 def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns a user's error into one sentence on stderr and exit code 2; `--debug` lets it through.
+    """Print a user's error as one sentence on stderr and exit with code 2; with `--debug`, raise it.
 
-    The lines of each paragraph of the command's docstring are joined: typer's help keeps line breaks, and a terminal
-    that is narrower would wrap the text twice.
+    The lines of each paragraph of the command's docstring are joined, because typer's help keeps line breaks and a
+    narrow terminal would wrap the text twice.
     """
 
     @functools.wraps(command)
@@ -78,3 +78,30 @@ def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__doc__ = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.getdoc(command) or "")
     return run
+
+
+def open_model(model: str, **options: Any) -> Pipeline:
+    """Open a model without the messages of transformers and diffusers; options as in `Pipeline.from_pretrained`."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from janusflow.pipelines.base import Pipeline
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    opened: Pipeline = Pipeline.from_pretrained(model, **options)
+    return opened
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end the command as an exception does, so that no file is left half-written."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+
+
+def is_file(text: str) -> bool:
+    """Return whether a text names a file; texts longer than any file's name do not."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False

@@ -1,4 +1,4 @@
-"""What `janusflow generate` makes, batch by batch: each picture is saved before its name is printed."""
+"""Generate the pictures of `janusflow generate` in batches. Each one is saved before its name is printed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ NAME_LENGTH = 40  # characters of a prompt in a file's name
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make.
+    """One picture to generate.
 
     Attributes:
-        prompt: what it shows.
+        prompt: of the picture.
         seed: of its noise.
         settings: further arguments of `generate`.
-        file: where it goes.
-        new: whether the file must be a new one; if the name is taken, the picture gets another.
+        file: to write.
+        new: whether the file must be new; if the name is taken, the picture gets another one.
     """
 
     prompt: str
@@ -43,19 +44,19 @@ class Job:
 
 
 def make(model: Pipeline, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, Image.Image]]:
-    """Makes the pictures batch by batch, with one bar for all, and saves those of a batch before any is given back."""
+    """Generate pictures in batches with one progress bar; those of a batch are saved before the first is yielded."""
     batches = []
     for _, same in groupby(jobs, key=lambda job: job.settings):
         group = list(same)
         batches += [group[first : first + batch_size] for first in range(0, len(group), batch_size)]
-    alone = len(batches) == 1  # whose own bar shows the steps
-    with progress_bar("generating", len(jobs), shown=not alone) as advance:
+    single = len(batches) == 1  # its own bar shows the steps
+    with progress_bar("generating", len(jobs), shown=not single) as advance:
         for batch in batches:
             pictures = model.generate(
                 [job.prompt for job in batch],
                 seed=[job.seed for job in batch],
                 batch_size=batch_size,
-                progress=alone,
+                progress=single,
                 **batch[0].settings,
             )
             saved = [_saved(job, picture) for job, picture in zip(batch, pictures, strict=True)]
@@ -65,7 +66,7 @@ def make(model: Pipeline, jobs: Sequence[Job], batch_size: int) -> Iterator[tupl
 
 
 def _saved(job: Job, picture: Image.Image) -> Job:
-    """The job with the file that its picture is in."""
+    """Save the picture, and return the job with its file."""
     if job.new:
         return replace(job, file=save_new_png(picture, job.file, {}))
     save_png(picture, job.file, {})
@@ -73,20 +74,20 @@ def _saved(job: Job, picture: Image.Image) -> Job:
 
 
 def say(text: object) -> None:
-    """Prints a line; if nobody reads any more, nothing is lost by that."""
+    """Print a line; a closed pipe is ignored, because the pictures are saved."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        with suppress(OSError):  # a stream of its own that is no file
+        with suppress(OSError):  # a stream that is not a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def from_words(
     model: Pipeline, prompts: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any], out: Path, batch: int
 ) -> None:
-    """PNG files under names that are still free, and a contact sheet if there are several.
+    """Write PNG files under free names, and a contact sheet if there are several.
 
-    Other processes may write to the same folder at the same time: none replaces another's pictures.
+    Other processes may write to the same folder; no picture is overwritten.
     """
     first = 1 + max((int(m[1]) for file in out.iterdir() if (m := re.match(r"(\d+)-", file.name))), default=0)
     jobs = [
@@ -104,45 +105,59 @@ def from_words(
 
 
 def slug(prompt: str) -> str:
-    """A prompt as a part of a file's name, of characters that the system has in names."""
+    """Turn a prompt into a part of a file name, with characters that the file system supports."""
     encoding = sys.getfilesystemencoding()
     known = prompt.lower().encode(encoding, "replace").decode(encoding)
     return re.sub(r"\W+", "-", known).strip("-")[:NAME_LENGTH].strip("-") or "picture"
 
 
 def opening_of(made: Provenance) -> dict[str, Any]:
-    """How to open the model that made a picture."""
-    told = made.model
-    kept = {name: told[name] for name in ("vae", "dtype", "adapter", "quantize", "sft_format")}
-    return {"model": told["name"], **kept}
+    """Return the arguments that open the model that generated a picture."""
+    kept = {name: made.model[name] for name in ("vae", "dtype", "adapter", "quantize", "sft_format")}
+    return {"model": made.model["name"], **kept}
 
 
 def merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given, and what was before where nothing is."""
+    """Return the given values, and those of before where none is given."""
     return {**before, **{name: value for name, value in given.items() if value is not None or name not in before}}
 
 
-def check_again(model: Pipeline, made: Provenance, given: Mapping[str, Any], source: Path) -> None:
-    """Whether the model and the pictures that are given are those that a picture was made with.
+def settings_for(model: Pipeline, asked: dict[str, Any]) -> dict[str, Any]:
+    """Complete the settings that were given with the model's own defaults.
 
     Raises:
-        ValueError: if a picture that it began with is not given.
+        ValueError: if the model does not take one of them: a Janus has no solver, a JanusFlow no temperature.
+    """
+    known = signature(model.generate).parameters
+    refused = [name for name, value in asked.items() if value is not None and name not in known]
+    if refused:
+        options = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+        named = ", ".join("--" + options.get(name, name).replace("_", "-") for name in refused)
+        raise ValueError(f"{named}: not for a {type(model).__name__} model")
+    return {name: known[name].default if value is None else value for name, value in asked.items() if name in known}
+
+
+def check_again(model: Pipeline, made: Provenance, given: Mapping[str, Any], source: Path) -> None:
+    """Warn if model or input pictures are not those that a picture was generated with.
+
+    Raises:
+        ValueError: if an input picture is not given.
     """
     for name, digest in made.inputs.items():
         if given.get(name) is None:
             raise ValueError(
-                f"picture {str(source)!r} was made from an {name} that is not in it (digest {digest}); give that again "
-                f"with --{name}"
+                f"picture {str(source)!r} was generated from an {name} that it does not contain (digest {digest}); "
+                f"give it again with --{name}"
             )
         if input_digests(name, given[name])[0] != digest:
-            warnings.warn(f"--{name} {given[name]} is not the one that {source} was made from", stacklevel=2)
+            warnings.warn(f"--{name} {given[name]} is not the one that {source} was generated from", stacklevel=2)
     now = model.identity()
     if made.model.get("digest") != now["digest"]:
-        warnings.warn(f"the weights are not those that made {source}; the picture will be another one", stacklevel=2)
+        warnings.warn(f"the weights are not those that generated {source}; the picture will be different", stacklevel=2)
     changed = [
         f"{name} {made.model[name]} (now {now[name]})"
         for name in ("dtype", "device", "sft_format")
         if made.model.get(name) not in (None, now[name])
     ]
     if changed:
-        warnings.warn(f"{source} was made with {', '.join(changed)}; the picture may differ", stacklevel=2)
+        warnings.warn(f"{source} was generated with {', '.join(changed)}; the picture may be different", stacklevel=2)

@@ -1,9 +1,9 @@
-"""Commands that other packages register: a function, or a typer application with commands of its own.
+"""Find commands that other packages register: a function, or a typer application with its own commands.
 
     [project.entry-points."janusflow.commands"]
     icons = "my_package.cli:app"
 
-They are imported when a command that the package does not have is run, and for `--help`.
+They are imported when such a command is run, and for `--help`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GROUP = "janusflow.commands"
 
 
 class PluginGroup(TyperGroup):
-    """The commands of the package, and those of other packages after them."""
+    """The commands of the package, followed by those of other packages."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
@@ -35,7 +35,7 @@ class PluginGroup(TyperGroup):
 
 
 def _command(plugin: Any) -> Any:
-    """A command of a package; of one that cannot be loaded, a command that says so."""
+    """Return the command of an entry point, or one that raises the error if it cannot be loaded."""
     try:
         found = load_plugin(plugin, "command")
     except ValueError as error:

@@ -1,17 +1,15 @@
-"""The pictures of `janusflow generate --prompts`: checked whole, planned, and generated as far as they are missing.
+"""Generate the pictures of `janusflow generate --prompts`: check the whole file, plan, and generate what is missing.
 
 `manifest.jsonl` in the folder has a row for each requested picture, with its file, line, prompt, seed and settings. It
-is written before the first picture. A picture that is there and was made with these is not made again.
+is written before the first picture. A picture that exists with the same settings is not generated again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from inspect import signature
 from pathlib import Path
@@ -20,11 +18,11 @@ from typing import Any
 from janusflow.arguments import counted
 from janusflow.cli.pictures import Job, make, say, slug
 from janusflow.cli.prompt_lines import Line, read_lines
-from janusflow.files import checked, loads, write_text
+from janusflow.files import checked, loads, locked, write_text
 from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import input_digests, provenance_of
 
-MANIFEST = "manifest.jsonl"
+MANIFEST, LOCK = "manifest.jsonl", ".manifest.lock"
 SAME_MODEL = ("digest", "dtype", "quantize", "sft_format")  # of a picture that counts as made already
 SEEDS = 2**32  # a random one is below it
 INPUTS = ("image", "mask")
@@ -41,22 +39,21 @@ def from_file(
     seed: int | None,
     batch_size: int,
 ) -> None:
-    """Generates the pictures of a file of prompts that are not there yet.
+    """Generate the missing pictures of a file of prompts.
 
     Args:
-        model: makes them.
-        file: of prompts, for errors and its kind.
-        texts: its lines, see `janusflow.cli.prompt_lines.lines_of`.
-        settings: where a line has none of its own.
+        model: to use.
+        file: of prompts, for errors and its format.
+        texts: its lines; see `janusflow.cli.prompt_lines.lines_of`.
+        settings: for lines without their own.
         out: folder of the pictures and the manifest.
-        pictures: of each prompt, where the line does not say.
-        seed: of each prompt's first picture, where the line does not say; with None it is random, and the manifest
-            keeps it.
+        pictures: per prompt, for lines without a number.
+        seed: of each prompt's first picture, for lines without one; None is random, and the manifest keeps it.
         batch_size: pictures generated at once.
 
     Raises:
-        ValueError: naming the line, for what is not allowed.
-        KeyboardInterrupt: saying how many pictures are made, when the command is interrupted.
+        ValueError: for what is not allowed; names the line.
+        KeyboardInterrupt: when the command is interrupted; says how many pictures are done.
     """
     lines = read_lines(file, texts, list(signature(model.generate).parameters))
     resolved = []
@@ -65,7 +62,8 @@ def from_file(
             resolved.append(model.resolve(line.prompt, {**settings, **line.settings}))
         except ValueError as error:
             raise ValueError(f"line {line.number} of {file}: {error}") from error
-    with _alone(out):
+    busy = f"another process is generating the pictures of a file of prompts in {out}; wait, or give another --out"
+    with locked(out / LOCK, busy):  # the run that writes the manifest last would forget the pictures of another one
         made = _Made(model, out, settings)
         jobs, rows = _plan(lines, resolved, out, made, pictures, seed)
         write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -78,40 +76,9 @@ def from_file(
             done = before + sum(job.file.exists() for job in waiting)
             verb = "is" if len(jobs) == 1 else "are"
             raise KeyboardInterrupt(
-                f"stopped: {done} of {counted(len(jobs), 'picture')} {verb} made; the same command continues"
+                f"stopped: {done} of {counted(len(jobs), 'picture')} {verb} done; repeat the command to continue"
             ) from stopped
-    print(f"{counted(len(waiting), 'picture')} made, {before} were there; see {out / MANIFEST}", file=sys.stderr)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Holds a folder's manifest: the run that writes it last would forget the pictures of another one.
-
-    The folder itself is locked, so nothing is left; where the system has no such locks, nothing is held.
-
-    Raises:
-        ValueError: if another process holds it.
-    """
-    try:
-        import fcntl
-
-        held = os.open(out, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another process is generating the pictures of a file of prompts in {out}; wait for its end, or give "
-                "another --out FOLDER"
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(held)
+    print(f"{counted(len(waiting), 'picture')} generated, {before} existed; see {out / MANIFEST}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -123,7 +90,7 @@ class _Row:
 
 
 class _Made:
-    """What is in the folder already: the rows of its manifest, and how its pictures were made."""
+    """What the folder contains: the rows of its manifest, and how its pictures were generated."""
 
     def __init__(self, model: Pipeline, out: Path, settings: Mapping[str, Any]) -> None:
         self.identity = model.identity()
@@ -143,7 +110,7 @@ class _Made:
                 continue  # not a row of ours
 
     def take(self, planned: str, seed: int | None) -> dict[str, Any] | None:
-        """The next row that was planned alike, with this seed if one is given."""
+        """Remove and return the next row with the same plan, and with this seed if one is given."""
         rows = self.rows.get(planned, [])
         found = next((row for row in rows if seed is None or row["seed"] == seed), None)
         if found is not None:
@@ -151,7 +118,7 @@ class _Made:
         return found
 
     def is_there(self, job: Job) -> bool:
-        """Whether a job's file holds the picture that it asks for."""
+        """Return whether a job's file contains the requested picture."""
         try:
             found = provenance_of(job.file)
         except ValueError:
@@ -170,7 +137,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _planned(row: Mapping[str, Any]) -> str:
-    """A row without what may change from run to run: by this a random seed is found again."""
+    """Return a row without what may change from run to run, to find its random seed again."""
     kept = {name: value for name, value in row.items() if name not in ("file", "line", "seed")}
     return json.dumps(kept, sort_keys=True)
 
@@ -178,7 +145,7 @@ def _planned(row: Mapping[str, Any]) -> str:
 def _plan(
     lines: Sequence[Line], resolved: Sequence[dict[str, Any]], out: Path, made: _Made, pictures: int, seed: int | None
 ) -> tuple[list[Job], list[dict[str, Any]]]:
-    """Every picture with its seed and file, and the rows of the manifest."""
+    """Return every picture with its seed and file, and the rows of the manifest."""
     jobs: list[Job] = []
     rows: list[dict[str, Any]] = []
     taken: set[Path] = set()
@@ -201,7 +168,7 @@ def _plan(
 
 
 def _named(job: Job, line: int, out: Path, taken: set[Path], made: _Made) -> Job:
-    """The job with a file that no other picture has: never one that holds another picture."""
+    """Return the job with a file name that no other picture uses."""
     stem = f"{line:05d}-{slug(job.prompt)}-{job.seed}"
     for number in range(1, 1 << 30):
         file = out / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")

@@ -1,4 +1,4 @@
-"""The lines of a file of prompts, read and checked without a model; `janusflow.cli.prompt_file` generates them."""
+"""Read and check the lines of a file of prompts without a model; `prompt_file.py` generates them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a file of prompts: its number, its prompt, how many pictures, from which seed if any, and how."""
+    """One line of a file of prompts; None stands for the command's own option."""
 
     number: int
     prompt: str
@@ -33,10 +33,10 @@ class Line:
 
 
 def lines_of(file: Path) -> list[tuple[int, str]]:
-    """The lines of a UTF-8 file that are not empty, with their numbers from 1.
+    """Return the lines of a UTF-8 file that are not empty, with their numbers from 1.
 
     Raises:
-        ValueError: if it cannot be read, or all of them are empty.
+        ValueError: if it cannot be read, or all lines are empty.
     """
     try:
         text = file.expanduser().read_text(encoding="utf-8-sig")
@@ -46,20 +46,20 @@ def lines_of(file: Path) -> list[tuple[int, str]]:
         raise ValueError(f"--prompts {str(file)!r} cannot be read as UTF-8 text: {error}") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
-        raise ValueError(f"--prompts {str(file)!r} has no prompt; expected one in each line")
+        raise ValueError(f"--prompts {str(file)!r} has no prompt; expected one per line")
     return lines
 
 
 def read_lines(file: Path, texts: Sequence[tuple[int, str]], known: Sequence[str]) -> list[Line]:
-    """The lines of a text file (a prompt each) or of a .jsonl file (an object with `prompt` and settings each).
+    """Read lines of a text file (a prompt each) or a .jsonl file (an object with `prompt` and settings each).
 
     Args:
-        file: its name says which of the two it is.
+        file: its suffix decides which of the two it is.
         texts: see `lines_of`.
-        known: settings that the model takes.
+        known: settings of the model.
 
     Raises:
-        ValueError: naming the line, for what is not allowed.
+        ValueError: for what is not allowed; names the line.
     """
     objects = file.suffix.lower() in (".jsonl", ".ndjson", ".json")
     lines = []
@@ -99,7 +99,7 @@ def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
 
 
 def _size(value: Any) -> dict[str, int]:
-    """{"height", "width"} of 512, "512x384" (width first) or [512, 384]."""
+    """Return height and width of 512, "512x384" (width first) or [512, 384]."""
     if value is None:
         return {}
     sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value) if isinstance(value, str) else None

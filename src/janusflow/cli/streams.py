@@ -1,4 +1,4 @@
-"""The three standard streams, made fit for whatever the command line is started with."""
+"""Prepare the three standard streams for closed files and for terminals that lack characters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 
 
 def open_streams() -> None:
-    """Open closed streams on nothing, and let no character that a terminal does not know end a run.
+    """Open closed streams on `os.devnull`, and replace characters that a terminal cannot show.
 
-    Without this a closed stdout (`>&-`) would lend its number to the next file that is opened, such as a picture, and
-    an ASCII terminal would raise an error after the picture was generated.
+    Otherwise the next file that is opened, such as a picture, would get the number of a closed stdout (`>&-`), and an
+    ASCII terminal would raise an error after the picture was generated.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""A conversation in a terminal: lines in, pieces of text out, pictures shown and generated on the way."""
+"""The state of `janusflow chat`: lines in, pieces of text out, pictures shown and generated in between."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class Talk:
         self.generated = 0
 
     def say(self, line: str) -> Iterator[str]:
-        """What the model says to a line: an answer, or a note about what a command did.
+        """Yield the model's answer to a line, or a note about what a command did.
 
         Raises:
-            ValueError: for an unknown command, an unreadable picture, or a request that the model refuses; the
-                conversation is then as before.
+            ValueError: for an unknown command, an unreadable picture, or a request that is not allowed; the
+                conversation is then unchanged.
         """
         command, _, rest = line.partition(" ")
         if command == "/image":
             self.shown.append(load_image(rest.strip()))
-            yield f"(picture {len(self.shown)} will go with your next message)"
-        elif command == "/draw":
-            yield f"(generated {self._draw(rest.strip())}; it will go with your next message)"
+            yield f"(picture {len(self.shown)} will be sent with your next message)"
+        elif command in ("/generate", "/draw"):  # "/draw": its name up to version 0.1
+            yield f"(generated {self._generate(rest.strip())}; it will be sent with your next message)"
         elif command == "/reset":
             self.messages, self.shown = [], []
-            yield "(forgotten)"
+            yield "(the conversation starts over)"
         elif command.startswith("/"):
-            raise ValueError(f"{command} is unknown; there are /image FILE, /draw PROMPT, /reset and /quit")
+            raise ValueError(f"{command} is unknown; allowed are /image FILE, /generate PROMPT, /reset and /quit")
         elif line:
             yield from self._answer(line)
 
-    def _draw(self, prompt: str) -> Path:
+    def _generate(self, prompt: str) -> Path:
         seed = random.randrange(2**31)
         picture = self.model.generate(prompt, seed=seed)[0]
         make_folder(self.out)

@@ -1,4 +1,4 @@
-"""Commands that train and prepare data."""
+"""The commands that train and prepare data: `janusflow train`, `pretrain` and `data`."""
 
 from __future__ import annotations
 
@@ -25,22 +25,30 @@ def train(
     recipe: Annotated[Optional[Path], typer.Argument(help="A YAML file; see recipes/.")] = None,
     overrides: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[KEY=VALUE]...", help="Other values; docs/training.md says where the keys are."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
-    export: Annotated[str, typer.Option(help="janusflow, or official: the official layout too.")] = "janusflow",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do and how long.")] = False,
+    export: Annotated[
+        str, typer.Option(help="Layout of the export: janusflow, or official to write both.")
+    ] = "janusflow",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the run would do, and estimate its time.")
+    ] = False,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Whether --dry-run times a few steps on this machine.")
+        bool, typer.Option("--measure/--no-measure", help="Whether --dry-run measures a few steps on this machine.")
     ] = True,
     export_only: Annotated[
         Optional[Path],
-        typer.Option("--export-only", metavar="OUT", help="Export the last checkpoint of the run in OUT; no recipe."),
+        typer.Option(
+            "--export-only", metavar="OUT", help="Export the last checkpoint of the run in OUT, without a recipe."
+        ),
     ] = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Train from scratch or fine-tune, on one device or, under torchrun, on many.
+    """Train from scratch or fine-tune on one device, or on many under torchrun.
 
     [bold]Examples[/bold]
 
@@ -61,7 +69,7 @@ def train(
     given = overrides or []
     if export_only is not None:
         if resume or dry_run:
-            raise ValueError("--export-only trains nothing, so it takes neither --resume nor --dry-run")
+            raise ValueError("--export-only does not train, so it takes neither --resume nor --dry-run")
         from janusflow.training.export_only import export_only as write
 
         changes = [*([] if recipe is None else [str(recipe)]), *given]
@@ -89,15 +97,19 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/pictograms/parts.yaml.")],
     overrides: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[KEY=VALUE]...", help="Other values; docs/training.md says where the keys are."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."
+        ),
     ] = None,
-    steps: Annotated[Optional[int], typer.Option(help="Few steps of each part, to see that everything runs.")] = None,
+    steps: Annotated[
+        Optional[int], typer.Option(help="A few steps of each part, to check that everything runs.")
+    ] = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Pretrain small parts on your own data: tokenizer, VAE, SigLIP tower and language model.
 
-    The result is what stage 1 starts from. Stop it at any time; the same command continues.
+    Stage 1 starts from the result. The command can be stopped at any time; repeat it to continue.
 
     [bold]Examples[/bold]
 
@@ -113,7 +125,7 @@ def pretrain(
 
 
 def _print_once(made: Path) -> None:
-    if os.environ.get("RANK", "0") == "0":  # by the first of several processes
+    if os.environ.get("RANK", "0") == "0":  # only the first of several processes prints
         print(made)
 
 
@@ -121,28 +133,29 @@ def _print_once(made: Path) -> None:
 @one_sentence
 def prepare(
     source: Annotated[str, typer.Argument(help="Folder or files with pictures; a hub id with --kind hub.")],
-    out: Annotated[Path, typer.Option(help="Folder for shards and report; the same one continues a run.")],
+    out: Annotated[Path, typer.Option(help="Folder for shards and report; give it again to continue.")],
     kind: Annotated[Optional[str], typer.Option(help="folder, jsonl, parquet, webdataset or hub.")] = None,
-    split: Annotated[
-        Optional[str], typer.Option(help="Split of a folder or hub id, or all; train if not given.")
-    ] = None,
-    streaming: Annotated[bool, typer.Option("--streaming", help="Read without copying or indexing.")] = False,
+    split: Annotated[Optional[str], typer.Option(help="Split of a folder or hub id, or all; train by default.")] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Read without downloading or indexing everything.")
+    ] = False,
     format: Annotated[str, typer.Option(help="webdataset or parquet.")] = "webdataset",
-    min_side: Annotated[int, typer.Option(help="Pixels of the shorter side.")] = 256,
-    max_aspect: Annotated[float, typer.Option(help="Longer side over shorter.")] = 2.0,
-    scorer: Annotated[Optional[str], typer.Option(help="module:function that gives a picture's score.")] = None,
-    min_score: Annotated[float, typer.Option(help="Pictures below it are dropped.")] = 0.0,
-    caption: Annotated[Optional[str], typer.Option(help="Model that captions anew: tiny, a folder, a hub id.")] = None,
-    endpoint: Annotated[Optional[str], typer.Option(help="OpenAI-compatible address that captions anew.")] = None,
-    endpoint_model: Annotated[str, typer.Option(help="The model's name there.")] = "default",
-    question: Annotated[str, typer.Option(help="What the captioner is asked.")] = "Describe the picture.",
+    min_side: Annotated[int, typer.Option(help="Least length of the shorter side, in pixels.")] = 256,
+    max_aspect: Annotated[float, typer.Option(help="Largest ratio of the longer side to the shorter.")] = 2.0,
+    scorer: Annotated[Optional[str], typer.Option(help="module:function that returns a picture's score.")] = None,
+    min_score: Annotated[float, typer.Option(help="Least score of a picture.")] = 0.0,
+    caption: Annotated[Optional[str], typer.Option(help="Model for new captions: tiny, a folder, a hub id.")] = None,
+    endpoint: Annotated[Optional[str], typer.Option(help="OpenAI-compatible endpoint for new captions.")] = None,
+    endpoint_model: Annotated[str, typer.Option(help="The model's name at the endpoint.")] = "default",
+    question: Annotated[str, typer.Option(help="Question to the captioning model.")] = "Describe the picture.",
     short_share: Annotated[float, typer.Option(help="Share of captions cut to their first sentence.")] = 0.25,
-    shard_size: Annotated[int, typer.Option(help="Records of a shard.")] = 1000,
+    shard_size: Annotated[int, typer.Option(help="Records per shard.")] = 1000,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Filter, caption and deduplicate pictures, and write them as shards with a report. Conversations are kept as they
-    are.
+    """Filter, caption and deduplicate pictures, and write them as shards with a report.
+
+    Conversations are kept unchanged.
 
     [bold]Examples[/bold]
 
@@ -175,12 +188,12 @@ def prepare(
     if anew is not None:
         names |= {"--endpoint-model": endpoint_model, "--question": question}
     state = run(place, out, config, captioner=anew, scorer=rate, names=names)
-    told = f"{state.summary()}; see {out / 'report.md'}"
+    summary = f"{state.summary()}; see {out / 'report.md'}"
     if not state.counts["kept"]:
         hint = f" (--min-side is {min_side})" if state.counts["too small"] else ""
         most = next(reason for reason, _ in state.counts.most_common() if reason not in OTHER_FILES)
-        raise ValueError(f"{told}: most are {quoted(most)}{hint}")
-    print(told)
+        raise ValueError(f"{summary}: most are {quoted(most)}{hint}")
+    print(summary)
     print(f"dropped: {state.dropped_in_words()}; each is named in {out / DROPPED}")
     if state.other_files():
         print(f"files that are not records: {state.other_files()}; each is named in {out / DROPPED}")
@@ -194,24 +207,24 @@ def prepare(
 @data.command(cls=SuggestingCommand)
 @one_sentence
 def reflow(
-    prompts: Annotated[Path, typer.Argument(help="A file with a prompt in each line, or .jsonl with `prompt`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pairs; the same one continues a run.")],
+    prompts: Annotated[Path, typer.Argument(help="A file with a prompt per line, or .jsonl with `prompt`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pairs; give it again to continue.")],
     model: Model = "tiny",
-    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures of each prompt.")] = 1,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")] = 1,
     steps: Annotated[int, typer.Option(help="Euler steps from noise to picture.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Weight of the prompt; it is learned from the pairs.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Of the first picture's noise; the others count on.")] = 0,
-    states: Annotated[int, typer.Option(help="Of every path keep so many states to train from, too.")] = 0,
-    teacher: Annotated[Optional[str], typer.Option(help="A model whose pictures are kept in place of its own.")] = None,
-    judge: Annotated[Optional[str], typer.Option(help="module:function(prompt, picture) that gives a score.")] = None,
-    min_score: Annotated[float, typer.Option(help="Pictures below it are left out.")] = 0.5,
-    batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
-    shard_size: Annotated[int, typer.Option(help="Pictures drawn for one file.")] = 1000,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; the model learns it from the pairs.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; the next ones get the following seeds.")] = 0,
+    states: Annotated[int, typer.Option(help="Number of states of each path to also train from.")] = 0,
+    teacher: Annotated[Optional[str], typer.Option(help="Another model whose pictures are kept instead.")] = None,
+    judge: Annotated[Optional[str], typer.Option(help="module:function(prompt, picture) that returns a score.")] = None,
+    min_score: Annotated[float, typer.Option(help="Least score of a picture.")] = 0.5,
+    batch_size: Annotated[int, typer.Option(help="Pictures generated at once.")] = 16,
+    shard_size: Annotated[int, typer.Option(help="Pictures generated per file.")] = 1000,
     device: Device = "auto",
     dtype: Dtype = "auto",
     debug: Debug = False,
 ) -> None:
-    """Draw pictures from known noise, judge them, and write the pairs that Reflow trains on.
+    """Generate pictures from known noise, judge them, and write the pairs that Reflow trains on.
 
     [bold]Examples[/bold]
 

@@ -31,11 +31,14 @@ A picture that a callback changed says so, and `settings_of` refuses it: its set
 An exception that the callback raises ends the generation and is raised by `generate`; the model can be used again.
 
 Example:
+    >>> import threading
+    >>> from janusflow import JanusFlow
     >>> cancelled = threading.Event()  # set by a button, a signal, another thread
     >>> def check(model, step, t, tensors):
     ...     if cancelled.is_set():
     ...         raise InterruptedError("cancelled")
-    >>> model.generate("a red circle", callback_on_step_end=check)
+    >>> model = JanusFlow.from_pretrained("tiny")
+    >>> pictures = model.generate("a red circle", num_inference_steps=2, callback_on_step_end=check)
 """
 
 

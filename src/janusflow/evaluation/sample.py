@@ -42,6 +42,8 @@ def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, wh
         whole: see `Sample`.
 
     Example:
+        >>> from janusflow.evaluation.protocol import Item, Row
+        >>> rows = [Row(Item(f"{n}", "a star"), "", {"score": 50}) for n in range(12)]
         >>> over(rows, whole=100).n  # a share in percent
         12
     """

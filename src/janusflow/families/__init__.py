@@ -1,7 +1,7 @@
-"""The families of models: those of the package, those that other packages register, and those of the user's own.
+"""Find families of models: those of the package, those that other packages register, and your own.
 
-A family is one file with a `Family`, next to its network, layouts and pipeline. Nothing else asks which family a model
-is of: it asks the model's `Family`. Another package registers one in its `pyproject.toml`:
+A family is one file with a `Family` (`family.py`), next to its network, layouts and pipeline. All other code asks the
+`Family` of a model and not which family it belongs to. Another package registers one in its `pyproject.toml`:
 
     [project.entry-points."janusflow.families"]
     Toy = "my_package.toy:FAMILY"
@@ -27,19 +27,24 @@ __all__ = ["Family", "Licence", "families", "family_of", "find_layout", "registe
 
 
 def register(family: Family) -> Family:
-    """Make a family known to this process, and return it.
+    """Register a family in this process, and return it.
 
     Raises:
         ValueError: if another family has its name.
     """
     if families().get(family.name, family) is not family:
-        raise ValueError(f"there is a family {family.name} already; give the new one another name")
+        raise ValueError(f"a family {family.name} already exists; give the new one another name")
     _own[family.name] = family
     return family
 
 
 def families() -> Mapping[str, Family]:
-    """All families by name; their files are imported at the first call."""
+    """Return all families by name; their files are imported at the first call.
+
+    Example:
+        >>> list(families())
+        ['JanusFlow', 'Janus']
+    """
     if not _found:
         places = [*BUILT_IN, *(found.value for found in entry_points(group=GROUP))]
         _found.update({family.name: family for family in map(resolve_name, places)})
@@ -47,19 +52,24 @@ def families() -> Mapping[str, Family]:
 
 
 def family_of(config: Any) -> Family:
-    """The family of a network's configuration.
+    """Return the family of a network's configuration.
 
     Raises:
-        ValueError: if it is of none.
+        ValueError: if it belongs to no family.
+
+    Example:
+        >>> from janusflow.config import tiny
+        >>> family_of(tiny()).name
+        'JanusFlow'
     """
     for family in families().values():
         if isinstance(config, family.config):
             return family
-    raise ValueError(f"a {type(config).__name__} is of no family; known are {', '.join(families())}")
+    raise ValueError(f"a {type(config).__name__} belongs to no family; known are {', '.join(families())}")
 
 
 def find_layout(raw: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Family, Layout] | None:
-    """The family and layout of a folder; None if it is of none.
+    """Return the family and layout of a folder; None if no layout matches.
 
     Args:
         raw: its `config.json`.

@@ -1,4 +1,4 @@
-"""What a family of models is: everything that the rest of the package has to know to open, describe and train one."""
+"""Describe a family of models: all that the package needs to open, describe, quantize and train one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TOKEN_IDS = {"image_token_id": "image_id"}
 
 @dataclass(frozen=True)
 class Licence:
-    """The licence of released weights, and of what is made of them.
+    """The licence of released weights and of their derivatives.
 
     Attributes:
-        title: how model cards name it.
+        title: its name in model cards.
         name: `license_name` in the front matter of a card.
         link: its text.
-        notice: the paragraph of a card.
+        notice: the paragraph in a card.
     """
 
     title: str
@@ -38,24 +38,24 @@ class Family:
         name: of the family.
         config: class of its configuration, with `text_config` and `vision_config`; its `model_type` is the family's.
         network: class of its network, built by `network._from_config(config)`.
-        layouts: how checkpoints are stored, each as `families/layout.py` says. The first is the one of
-            `save_pretrained`; of several that fit a folder the first counts.
+        layouts: how checkpoints are stored; see `families/layout.py`. The first is that of `save_pretrained`; if
+            several match a folder, the first counts.
         pipeline: "module:Class", a `janusflow.pipelines.base.Pipeline`.
-        seen_tokens, drawn_tokens: `configuration -> number` of image tokens of a picture that is seen or generated.
+        seen_tokens, drawn_tokens: `configuration -> number` of image tokens of an input or a generated picture.
         picture: `configuration -> (side in pixels, what a picture is generated as, in words)`.
         parts: submodule of the network to what it is.
-        sizes: dataclass that the values of a configuration must fit; see `families/sizes.py`.
-        depths: numbers of layers in a configuration, by dotted name, to the least number of tensors of a layer.
+        sizes: dataclass that checks the values of a configuration; see `families/sizes.py`.
+        depths: dotted name of a number of layers in a configuration to the least number of tensors per layer.
         token_ids: field of the configuration to the processor's attribute with the same id.
         text_generation: `processor -> more arguments` of the network's `GenerationConfig`.
         blocks: submodule of the network with the LLM's blocks.
         quantized: other submodules whose linear layers are quantized.
-        trainable: parts that training may choose to the prefixes of their parameters; empty if it cannot be trained.
-        never_run: in names of parameters that no forward pass reads, which stay frozen.
-        presets: name to function that makes the configuration of a new network.
-        separate_vae: whether pixels come from a VAE that is stored next to the network.
+        trainable: parts that training may choose, with the prefixes of their parameters; empty if it cannot be trained.
+        never_run: part of the names of parameters that no forward pass reads, which stay frozen.
+        presets: name to function that returns the configuration of a new network.
+        separate_vae: whether pixels need a VAE that is stored next to the network.
         licence: of its released weights.
-        all_released: whether every checkpoint counts as made of released weights.
+        all_released: whether every checkpoint counts as derived from released weights.
         library: `library_name` of its model cards.
     """
 
@@ -84,14 +84,14 @@ class Family:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """How the names of stored tensors begin that the network has no use for."""
+        """Prefixes of stored tensors that the network does not use."""
         return tuple(prefix for layout in self.layouts for prefix in layout.unused)
 
     def layout(self, name: str) -> Layout:
-        """The layout of a name that can be written; "janusflow" is always the one of `save_pretrained`.
+        """Return the layout with a name, if it can be written; "janusflow" is always that of `save_pretrained`.
 
         Raises:
-            ValueError: if there is none, naming those that there are.
+            ValueError: for another name; lists those that are allowed.
         """
         written = {"janusflow": self.layouts[0], **{one.name: one for one in self.layouts if one.write is not None}}
         if name not in written:
@@ -99,7 +99,7 @@ class Family:
         return written[name]
 
     def part_of(self, parameter: str) -> str:
-        """The trainable part that a parameter of the network belongs to.
+        """Return the trainable part that a parameter of the network belongs to.
 
         Raises:
             KeyError: if it belongs to none.

@@ -20,7 +20,7 @@ DEEPSEEK = Licence(
     title="DeepSeek Model License",
     name="deepseek",
     link="https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL",
-    notice="The released weights of the Janus family, and what is made of them, stand under the",
+    notice="The released weights of the Janus family and their derivatives are under the",
 )
 LEAST_TENSORS = 5  # of a layer or block
 

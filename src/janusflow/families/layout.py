@@ -1,4 +1,4 @@
-"""What a layout is: how a folder stores a configuration and weights. Each is a file in `checkpoint/layouts`."""
+"""Describe a layout: how a folder stores a configuration and weights. Each one is a file in `checkpoint/layouts`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from janusflow.processing.processor import JanusFlowProcessor
 
 @dataclass(frozen=True)
 class Source:
-    """Where a parameter of a network lies in a layout.
+    """Where a layout stores a parameter of a network.
 
     Attributes:
         names: stored tensors, concatenated along their first axis.
-        third: which third of the rows is meant (0, 1, 2: query, key, value), or None for all of them.
+        third: which third of the rows it is (0, 1, 2: query, key, value), or None for all of them.
     """
 
     names: tuple[str, ...]
@@ -24,7 +24,7 @@ class Source:
 
 
 def same_name(name: str) -> Source:
-    """The tensor of the parameter's own name."""
+    """Return the tensor with the parameter's own name."""
     return Source((name,))
 
 
@@ -33,15 +33,15 @@ class Layout:
     """One way to store networks of a family.
 
     Attributes:
-        name: as `convert` takes it and `info` shows it.
-        detect: `(config.json, weight files) -> bool`; the files are empty where none were fetched.
+        name: for `convert` and `info`.
+        detect: `(config.json, weight files) -> bool`; the files are empty if none were downloaded.
         read_config: `(config.json, ids of special tokens, names of tensors) -> configuration`. The ids are read from
-            `tokenizer.json` only for released layouts; the names are None where no weights were fetched.
+            `tokenizer.json` only for released layouts; the names are None if no weights were downloaded.
         source: `parameter -> Source`.
         write: `(configuration, processor, folder, dtype)` writes everything but the weights; None if nothing is written
             in this layout.
-        released: whether it is one that released weights have: without ids of special tokens and without a VAE.
-        unused: how the names of tensors begin that it holds and the network has no use for.
+        released: whether released weights have it: without ids of special tokens and without a VAE.
+        unused: prefixes of tensors in it that the network does not use.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Layout:
 
 
 def own_layout(config: type[Any], name: str = "janusflow") -> Layout:
-    """The layout of `save_pretrained`: a configuration's and a processor's own files, parameters by their own names.
+    """Return the layout of `save_pretrained`: configuration and processor save themselves, parameters keep their names.
 
     Args:
-        config: class of the configuration, whose `model_type` tells the layout.
+        config: class of the configuration, whose `model_type` identifies the layout.
         name: of the layout.
     """
 

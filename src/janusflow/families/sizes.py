@@ -1,4 +1,4 @@
-"""What the sizes in a `config.json` may be, checked before a network is built: types, ranges, and the weight files."""
+"""Check the sizes in a `config.json` before a network is built: types, ranges, and the size of the weight files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Llm:
 
 @dataclass(frozen=True)
 class Tower:
-    """`SiglipVisionConfig`, and what others have in common with it."""
+    """`SiglipVisionConfig`, and what other towers share with it."""
 
     hidden_size: Size
     num_hidden_layers: Size
@@ -53,7 +53,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the configuration of every family has."""
+    """Fields that the configuration of every family has."""
 
     text_config: Llm
     vision_config: Tower
@@ -63,22 +63,22 @@ class Sizes:
 
 
 def check_sizes(family: Family, config: Any, file: Path, *, tensors: int | None = None) -> None:
-    """Refuse sizes that no network has, do not go together, or need more layers than there are weights.
+    """Check that sizes are possible, fit together, and have no more layers than the weight files.
 
     Args:
         family: of the network.
-        config: as it was read.
-        file: from which, for the error.
-        tensors: number of tensors in the weight files, if they are known.
+        config: of the network.
+        file: that it was read from, for the error.
+        tensors: number of tensors in the weight files, if it is known.
 
     Raises:
-        ValueError: one sentence that names the file and the field.
+        ValueError: otherwise; names the file and the field.
     """
     sizes = checked(family.sizes, _fields(config, family.sizes), file)
     for name, least in family.depths.items():
         depth = attrgetter(name)(config)
         if tensors is not None and depth * least > tensors:
-            raise ValueError(f"{file} is damaged: {name} is {depth}, but the weight files hold {tensors} tensors")
+            raise ValueError(f"{file} is damaged: {name} is {depth}, but the weight files have {tensors} tensors")
     vocabulary, room = sizes.text_config.vocab_size, sizes.text_config.max_position_embeddings
     for name in family.token_ids:
         if (index := getattr(config, name)) >= vocabulary:
@@ -95,7 +95,7 @@ def check_sizes(family: Family, config: Any, file: Path, *, tensors: int | None 
 
 
 def _fields(config: Any, kind: type) -> dict[str, Any]:
-    """The attributes that a dataclass has fields for, also of configurations within a configuration."""
+    """Return the attributes that a dataclass has fields for, including those of nested configurations."""
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         value = getattr(config, name, None)

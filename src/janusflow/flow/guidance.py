@@ -28,6 +28,13 @@ def guide(
 
     Raises:
         ValueError: for a scale below 1 or not finite, or an interval outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> x = torch.zeros(1, 1)
+        >>> velocity = guide(lambda x, t: x + 1, lambda x, t: torch.tensor([[1.0], [0.0]]), scale=3.0)
+        >>> velocity(x, torch.zeros(1))
+        tensor([[3.]])
     """
     if not math.isfinite(scale) or scale < 1:
         raise ValueError(f"guidance_scale is {scale}; allowed are finite numbers from 1 (no guidance) upwards")

@@ -17,7 +17,13 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
 
 
 def interpolate(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
-    """x_t = t x_1 + (1 - t) x_0. x0, x1: (B, ...), t: (B,)."""
+    """x_t = t x_1 + (1 - t) x_0. x0, x1: (B, ...), t: (B,).
+
+    Example:
+        >>> x0, x1 = torch.zeros(2, 3), torch.ones(2, 3)
+        >>> interpolate(x0, x1, torch.tensor([0.25, 1.0]))[:, 0].tolist()
+        [0.25, 1.0]
+    """
     t = expand(t, x1)
     return t * x1 + (1 - t) * x0
 

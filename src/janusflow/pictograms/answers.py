@@ -13,7 +13,7 @@ TONE = re.compile(r" (?:with|and) [a-z -]+ skin tones?$")
 
 
 def judged_name(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether an answer names what a picture shows.
+    """Return whether an answer names what a picture shows.
 
     Articles, case, full stops and a skin tone at the end are ignored.
 
@@ -34,7 +34,7 @@ def judged_name(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judged_style(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether an answer is a picture's style, with or without the word style."""
+    """Return whether an answer is a picture's style, with or without the word style."""
     said = plain(answer).removesuffix(" style")
     right = float(said == STYLES[row["style"]].words.lower())
     return {"score": right, "style": right}

@@ -106,7 +106,7 @@ class Pictograms(Benchmark):
         return [made[item.key] for item in items]
 
     def check_models(self) -> None:
-        """Fits the judge, unless the data set's folder has it, before anything is generated."""
+        """Fit the judge, unless the data set's folder has it, before anything is generated."""
         super().check_models()
         _ = self.fitted
 

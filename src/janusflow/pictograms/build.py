@@ -104,7 +104,7 @@ class Plan:
 
 
 def build(out: Path, config: BuildConfig, downloads: Downloads) -> dict[str, Any]:
-    """Builds a data set in a folder, or continues there.
+    """Build a data set in a folder, or continue one.
 
     Args:
         out: for `shard-NNNNNN.parquet` (training), `held_out.feather`, `held_out.json`, lists of prompts, licences, a
@@ -173,7 +173,7 @@ def _row(picture: Picture, variant: int, talks: Conversations, config: BuildConf
 
 
 def _continue(out: Path, config: BuildConfig) -> None:
-    """Checks that a folder is new or belongs to a run with these settings.
+    """Check that a folder is new or belongs to a run with these settings.
 
     Raises:
         ValueError: if it has other settings, or shards that no build wrote.
@@ -191,7 +191,7 @@ def _continue(out: Path, config: BuildConfig) -> None:
 
 
 def _render(out: Path, plan: Plan, config: BuildConfig) -> None:
-    """Writes the shards that are not there, in several processes."""
+    """Write the missing shards in several processes."""
     jobs = [(out / f"shard-{number:06d}.parquet", rows) for number, rows in enumerate(plan.shards)]
     jobs.append((out / HELD_OUT, plan.held_out))
     left = [(file, rows) for file, rows in jobs if not file.is_file()]
@@ -212,5 +212,5 @@ def _render(out: Path, plan: Plan, config: BuildConfig) -> None:
 
 
 def render_shard(file: Path, rows: list[Row], size: int, hidden: frozenset[bytes]) -> None:
-    """Renders and writes one shard; what the processes run."""
+    """Render and write one shard; each process runs this."""
     write_shard(file, made_of(rows, size, hidden))

@@ -49,7 +49,7 @@ class Downloads:
         wait: sleeps for some seconds.
 
     Example:
-        >>> Downloads(Path("cache")).fetch(NAMES)
+        >>> Downloads(Path("cache")).fetch(NAMES)  # doctest: +SKIP
         PosixPath('cache/emojibase-data-17.0.0.tgz')
     """
 
@@ -124,7 +124,7 @@ def _append(address: str, part: Path) -> None:
 
 
 def matches(file: Path, integrity: str) -> bool:
-    """Whether a file has a digest, written as in `Package.integrity`."""
+    """Return whether a file has a digest, written as in `Package.integrity`."""
     kind, _, expected = integrity.partition("-")
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, kind)

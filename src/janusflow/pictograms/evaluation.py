@@ -22,7 +22,7 @@ LEFT_OUT = ("text", "conversations", "captions", "variant", "background")
 
 
 def write_evaluation(out: Path, shards: Sequence[Sequence[Row]], held_out: Sequence[Row], *, seed: int) -> None:
-    """Writes the three lists.
+    """Write the three lists.
 
     Args:
         out: folder.

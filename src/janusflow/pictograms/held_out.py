@@ -81,7 +81,7 @@ class HeldOut:
         return found
 
     def as_json(self) -> str:
-        """As `read_held_out` reads it; a line for each combination."""
+        """Return the JSON that `read_held_out` reads, one line per combination."""
         kinds = []
         for kind, found in self.pairs.items():
             rows = ",\n".join(f"  {json.dumps(asdict(pair), ensure_ascii=False)}" for pair in found)
@@ -99,7 +99,7 @@ def read_held_out(file: Path = FILE) -> HeldOut:
 
 
 def choose(collection: Collection, seed: int, counts: dict[str, int] | None = None) -> HeldOut:
-    """Chooses combinations so that every part of each occurs in others that stay.
+    """Choose combinations so that every part of each occurs in others that are kept.
 
     Args:
         collection: with all styles.

@@ -122,7 +122,7 @@ class Judge:
     names: list[str] = field(default_factory=list)
 
     def knows(self, target: Target, row: Columns) -> bool:
-        """Whether a picture of this kind can be judged: it has a label that was tested in its part."""
+        """Return whether a picture of this kind can be judged: it has a label that was tested in its part."""
         return target.label(row) in self.labels.get(target.name, ()) and (target.name, target.apart(row)) in self.ridges
 
     def ranked(self, target: Target, row: Columns, look: Look, count: int = TOP) -> list[str]:
@@ -210,7 +210,7 @@ def _looked(features: Features, pictures: Sequence[Columns]) -> Iterator[Look]:
 
 
 def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: np.ndarray) -> None:
-    """Fits a target once for each part, on the others, and tests it there; a label that the others lack is not.
+    """Fit a target once per part on the other parts, and test it there; labels that the others lack are not tested.
 
     Of equal scores the right label's counts as the last.
     """

@@ -1,7 +1,7 @@
 """What emoji show: labels, synonyms, keywords, groups, skin tones, genders and roles, read from emojibase.
 
 A subject's id is its code points in lower-case hexadecimal with hyphens, without variation selectors (`1f98a`); that of
-an icon that is no emoji is its name (`ph-acorn`).
+an icon that is not an emoji has its name (`ph-acorn`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLOURS = (
 SHAPES = ("heart", "circle", "square")
 GENDERS = {"man": "man", "men": "man", "woman": "woman", "women": "woman"}
 HAIR = ("beard", "red hair", "curly hair", "white hair", "bald", "blond hair")  # no roles
-ICONS = "icons"  # group of what is no emoji
+ICONS = "icons"  # group of icons that are not emoji
 PEOPLE = "person"  # how the subgroups of people begin
 VARIATION = "fe0f"
 FACING = ": facing right"

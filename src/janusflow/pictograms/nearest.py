@@ -1,4 +1,4 @@
-"""The training pictures that are nearest to a generated one: how memorization is told from generation."""
+"""Find the training pictures that are nearest to a generated one, to tell memorization from generation."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Cells = dict[str, dict[str, dict[str, Any]]]
 
 
 def write_sheet(out: Path, *, seed: int) -> None:
-    """Writes `sheet.png` of a data set.
+    """Write `sheet.png` of a data set.
 
     Args:
         out: its folder.

@@ -82,7 +82,7 @@ class Collection:
 
 
 def collect(styles: Sequence[str], downloads: Downloads) -> Collection:
-    """Reads the packages of some styles.
+    """Read the packages of some styles.
 
     Args:
         styles: names of `STYLES`.

@@ -48,7 +48,7 @@ class Conversations:
             if name not in self.names:
                 self.names[name] = subject
                 self.near[subject.subgroup].append(name)
-        self.others: dict[bool, list[str]] = {True: [], False: []}  # icons, and what is no icon
+        self.others: dict[bool, list[str]] = {True: [], False: []}  # icons, and other subjects
         for name, subject in self.names.items():
             self.others[subject.group == ICONS].append(name)
         self.words = {name: _words(name) for name in self.names}

@@ -41,7 +41,7 @@ def run(
     device: str = "auto",
     steps: int | None = None,
 ) -> Path:
-    """Builds the data, pretrains the parts, trains the stages and writes the model, skipping what is done.
+    """Build the data, pretrain the parts, train the stages and write the model, skipping what is done.
 
     Args:
         out: folder of the run.

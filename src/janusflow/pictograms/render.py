@@ -50,7 +50,7 @@ class Rendered:
 
 
 def render(art: str | bytes, size: int, *, tint: str = "") -> Rendered:
-    """Renders a drawing.
+    """Render a drawing.
 
     Args:
         art: an SVG document, or the bytes of a raster file.

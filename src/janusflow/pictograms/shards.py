@@ -110,7 +110,7 @@ def digests_of(pictures: Iterable[Picture], size: int) -> frozenset[bytes]:
 
 
 def made_of(rows: Sequence[Row], size: int, hidden: frozenset[bytes] = frozenset()) -> Shard:
-    """Renders rows; each picture once, and on each background once.
+    """Render rows; each picture once, and on each background once.
 
     Args:
         rows: see `Row`.
@@ -141,7 +141,7 @@ def made_of(rows: Sequence[Row], size: int, hidden: frozenset[bytes] = frozenset
 
 
 def write_shard(file: Path, shard: Shard) -> None:
-    """Writes a shard next to its place and moves it there: Feather for `held_out.feather`, else Parquet."""
+    """Write a shard atomically: Feather for `held_out.feather`, else Parquet."""
     import pyarrow as pa
     from pyarrow import feather, parquet
 

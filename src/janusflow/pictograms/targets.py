@@ -111,7 +111,7 @@ def targets(pictures: Sequence[Columns], subjects: set[str]) -> dict[str, Target
 
 
 def chosen(target: Target, pictures: Sequence[Columns], seed: int) -> list[int]:
-    """Indices of the pictures of a target, at most `target.most`, as many of each label as there are if possible.
+    """Indices of the pictures of a target, at most `target.most`, the same number of each label if possible.
 
     Targets shuffle alike, so that they share pictures, which are looked at once.
     """

@@ -48,7 +48,7 @@ class PictogramSettings:
     Attributes:
         seen: pictures of each style, of combinations that training shows.
         unseen: pictures of each kind of combination that it does not show; combinations repeat with other seeds.
-        pictures: generated for KID, recall and coverage, and as many reconstructions and real ones; 0 for none.
+        pictures: generated for KID, recall and coverage, next to equally many reconstructions and real ones.
         open: prompts that leave the style open, for the spread of what they do not name.
         open_seeds: pictures of each of them.
         questions: on pictures of unseen styles and combinations, for the name and for the style each.

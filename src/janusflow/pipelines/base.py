@@ -82,6 +82,11 @@ class Pipeline(Conversational):
 
         Raises:
             ValueError: one sentence on what is missing, damaged or unknown.
+
+        Example:
+            >>> from janusflow import JanusFlow
+            >>> JanusFlow.from_pretrained("tiny", device="cpu")
+            JanusFlow('tiny', dtype=float32, device=cpu)
         """
         place = resolve_device(device)
         checkpoint = open_checkpoint(path_or_id)
@@ -155,6 +160,12 @@ class Pipeline(Conversational):
         Raises:
             ValueError: if the weights are quantized, or the place is a file.
             OSError: if it cannot be written; what was there is untouched.
+
+        Example:
+            >>> from janusflow import JanusFlow
+            >>> JanusFlow.from_pretrained("tiny").save_pretrained("my_model")
+            >>> JanusFlow.from_pretrained("my_model").family.name
+            'JanusFlow'
         """
         if self.quantized:
             raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")

@@ -20,7 +20,7 @@ from janusflow.device import resolve_device
 from janusflow.engine import understanding
 from janusflow.engine.understanding import Decoding, Speaker
 from janusflow.pipelines.provenance import weights_digest
-from janusflow.processing.images import ImageSource, load_images
+from janusflow.processing.images import ImageSource, listed
 from janusflow.processing.messages import Message
 from janusflow.processing.processor import JanusFlowProcessor
 
@@ -55,6 +55,12 @@ class Conversational(ABC):
         Raises:
             ValueError: for an empty question, an unreadable picture, or a request that does not fit into the context.
             UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
+
+        Example:
+            >>> from janusflow import JanusFlow
+            >>> model = JanusFlow.from_pretrained("tiny")
+            >>> model.ask("what color is the circle?", images="scene.png")
+            'red'
         """
         chosen = _decoding(self.ask, decoding)
         return self._answers([self._question(question, images)], chosen)[0]
@@ -70,10 +76,14 @@ class Conversational(ABC):
             **decoding: as in `ask`.
 
         Example:
-            ```python
-            talk = [{"role": "user", "content": "name three colors."}, {"role": "assistant", "content": "1. red, 2."}]
-            print(talk[-1]["content"] + model.chat(talk))
-            ```
+            >>> from janusflow import JanusFlow
+            >>> model = JanusFlow.from_pretrained("tiny")
+            >>> question = "<image_placeholder>\\nhow many shapes are there?"
+            >>> talk = [{"role": "user", "content": question, "images": ["scene.png"]}]
+            >>> talk.append({"role": "assistant", "content": model.chat(talk)})
+            >>> talk.append({"role": "user", "content": "what color is the circle?"})
+            >>> model.chat(talk)
+            'red'
         """
         chosen = _decoding(self.chat, decoding)
         return self._answers([messages], chosen)[0]
@@ -118,7 +128,15 @@ class Conversational(ABC):
         images: ImageSource | Sequence[ImageSource] | None = None,
         **decoding: Any,
     ) -> Iterator[str]:
-        """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded."""
+        """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded.
+
+        Example:
+            >>> from janusflow import JanusFlow
+            >>> model = JanusFlow.from_pretrained("tiny")
+            >>> for piece in model.stream("what color is the circle?", images="scene.png"):
+            ...     print(piece, end="")
+            red
+        """
         chosen = _decoding(self.stream, decoding)
         messages = self._question(question, images) if isinstance(question, str) else question
         with self._working("network"):
@@ -199,7 +217,7 @@ class Conversational(ABC):
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"question is {quoted(question)}; a question is some text")
-        pictures = load_images(images)
+        pictures = listed(images)  # loaded once, where the batch is made
         return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
 
 

@@ -78,6 +78,10 @@ class JanusFlow(Pipeline):
 
         Raises:
             ValueError: if there are none or they do not fit.
+
+        Example:
+            >>> from janusflow import JanusFlow
+            >>> model = JanusFlow.from_pretrained("tiny").load_adapters("runs/mine/export/adapter")  # doctest: +SKIP
         """
         if self.adapters is not None:
             raise ValueError("the network has adapters already; unload or merge them first")
@@ -261,6 +265,13 @@ class JanusFlow(Pipeline):
         Raises:
             ValueError: for any value that is not allowed, in one sentence.
             UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
+
+        Example:
+            >>> from janusflow import JanusFlow
+            >>> model = JanusFlow.from_pretrained("tiny")
+            >>> (picture,) = model.generate("a red circle above a blue square", seed=0)
+            >>> picture.size
+            (64, 64)
         """
         prompts = generation.check_request(prompts, output_type)
         each = whole_number("num_images_per_prompt", num_images_per_prompt)

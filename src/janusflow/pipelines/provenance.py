@@ -149,8 +149,13 @@ def settings_of(picture: ImageSource) -> dict[str, Any]:
     A picture that a callback changed on the way, or that was edited since, is refused.
 
     Example:
-        >>> model.generate(**settings_of("scene.png"))
-        >>> model.generate(**{**settings_of("scene.png"), "num_inference_steps": 50})  # or a variation of it
+        >>> from janusflow import JanusFlow
+        >>> model = JanusFlow.from_pretrained("tiny")
+        >>> picture = model.generate("a red circle", num_inference_steps=2)[0]  # no seed: a random one is kept
+        >>> picture.save("circle.png")
+        >>> model.generate(**settings_of("circle.png"))[0] == picture
+        True
+        >>> steps = {**settings_of("circle.png"), "num_inference_steps": 4}  # a variation of it
 
     Args:
         picture: a PNG file that was saved from a generated picture, its bytes, or the picture itself.

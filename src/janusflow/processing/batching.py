@@ -1,4 +1,4 @@
-"""Rows of token ids as one batch: the options of transformers' processors for padding and truncation.
+"""Turn rows of token ids into one batch, with the padding and truncation options of transformers' processors.
 
 Shapes: B rows, T tokens of the longest.
 """
@@ -6,10 +6,11 @@ Shapes: B rows, T tokens of the longest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from janusflow.arguments import given, quoted, whole_number
@@ -25,16 +26,16 @@ class Batching:
     """How texts become rows of one length; names and values are transformers'.
 
     Attributes:
-        padding: True or "longest" fills up to the longest row, "max_length" to `max_length`, False refuses rows of
-            different lengths.
+        padding: True or "longest" pads to the longest row, "max_length" to `max_length`; with False rows of different
+            lengths raise an error.
         padding_side: "left", as generation needs it, or "right".
-        truncation: True cuts rows after `max_length` tokens; a row whose pictures would be cut is refused.
-        max_length: in tokens, those of the pictures included.
-        pad_to_multiple_of: round the length of the batch up.
-        add_special_tokens: whether BOS is put before each text.
+        truncation: True cuts rows after `max_length` tokens; cutting a picture raises an error.
+        max_length: in tokens, including those of the pictures.
+        pad_to_multiple_of: rounds the length of the batch up.
+        add_special_tokens: whether each text starts with BOS.
 
     Raises:
-        ValueError: for a value that is not allowed, or one that would have no effect.
+        ValueError: for a value that is not allowed or has no effect.
     """
 
     padding: bool | str = True
@@ -67,25 +68,25 @@ class Batching:
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Batching:
-        """From keyword arguments; None stands for the default.
+        """Read keyword arguments; None is the default.
 
         Raises:
             ValueError: for an unknown one.
         """
         chosen = {name: value for name, value in options.items() if value is not None}
-        known = [field.name for field in fields(cls)]
+        known = [entry.name for entry in fields(cls)]
         unknown = ", ".join(sorted(chosen.keys() - set(known)))
         if unknown:
-            raise ValueError(f"{unknown}: unknown to the processor; known are return_tensors, {', '.join(known)}")
+            raise ValueError(f"{unknown}: not options of the processor, which are return_tensors, {', '.join(known)}")
         return cls(**chosen)
 
     def collate(self, rows: Sequence[list[int]], *, pad: int, image: int) -> tuple[Tensor, Tensor]:
-        """Ids and mask, both (B, T) int64.
+        """Return ids and mask, both (B, T) int64.
 
         Args:
             rows: token ids.
-            pad: the id that fills rows up.
-            image: the id of a picture's tokens, which are never cut.
+            pad: id of padding.
+            image: id of a picture's tokens, which are never cut.
 
         Raises:
             ValueError: if a row does not fit.
@@ -110,18 +111,37 @@ class Batching:
 
     def _cut(self, row: list[int], image: int) -> list[int]:
         cut = row[: self.max_length]
-        end = len(row) - row[::-1].index(image) + 1 if image in row else 0  # of the last picture, <end_of_image> too
+        end = len(row) - row[::-1].index(image) + 1 if image in row else 0  # after the last <end_of_image>
         if len(cut) < end:
-            raise ValueError(f"max_length is {self.max_length}, which cuts a picture; it must be at least {end}")
+            raise ValueError(f"max_length is {self.max_length}, which cuts a picture; expected at least {end}")
         return cut
 
 
-def pictures_of(images: ImageSource | Sequence[Any] | None, placed: Sequence[int], image_tag: str) -> list[ImageSource]:
-    """The pictures of several texts in reading order, from a flat list or one list per text.
+@dataclass
+class UnderstandingInputs:
+    """A batch of B conversations, padded on the left to T tokens.
+
+    Attributes:
+        input_ids: (B, T) int64; `<image_placeholder>` at each understanding token.
+        attention_mask: (B, T) int64, 1 at tokens.
+        pixel_values: (N, 3, S, S) float32, the pictures of all conversations in reading order; None without pictures.
+        text: the prompts as strings, with one placeholder per picture.
+        begun: whether the prompt of each conversation ends within a message of the assistant.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    pixel_values: Tensor | None
+    text: list[str] = field(default_factory=list)
+    begun: list[bool] = field(default_factory=list)
+
+
+def pictures_of(images: ImageSource | Sequence[Any] | None, placed: Sequence[int], image_tag: str) -> list[Image.Image]:
+    """Load the pictures of several texts in reading order, from a flat list or one list per text.
 
     Args:
-        images: none, one, several of all texts, or a list with the pictures of each text.
-        placed: how many placeholders each text has.
+        images: none, one, several for all texts together, or a list with the pictures of each text.
+        placed: number of placeholders in each text.
         image_tag: the placeholder.
 
     Raises:
@@ -133,9 +153,9 @@ def pictures_of(images: ImageSource | Sequence[Any] | None, placed: Sequence[int
         each = [load_images(one) for one in images]
         for index, (count, own) in enumerate(zip(placed, each, strict=True), start=1):
             if count != len(own):
-                raise ValueError(f"text {index} holds {count} {image_tag}, but {given(len(own), 'picture')} for it")
+                raise ValueError(f"text {index} has {count} {image_tag}, but {given(len(own), 'picture')} for it")
         return [picture for own in each for picture in own]
     pictures = load_images(images)
     if sum(placed) != len(pictures):
-        raise ValueError(f"the text holds {sum(placed)} {image_tag}, but {given(len(pictures), 'picture')}")
-    return list(pictures)
+        raise ValueError(f"the text has {sum(placed)} {image_tag}, but {given(len(pictures), 'picture')}")
+    return pictures

@@ -1,9 +1,20 @@
-"""The family's chat templates as Jinja: `apply_chat_template` then gives the strings that the official code makes."""
+"""How conversations become text: the settings of a checkpoint, and the family's chat templates as Jinja.
+
+With these templates `apply_chat_template` gives the same strings as the official code.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from annotated_types import Interval, MinLen
+
+from janusflow.arguments import quoted
+
+Tag: TypeAlias = Annotated[str, MinLen(1)]
 
 ROLE_WORDS = {"deepseek_old": ("User", "Assistant"), "deepseek": ("<|User|>", "<|Assistant|>")}
 SYSTEM_PROMPT = (
@@ -50,21 +61,46 @@ TEMPLATE = """\
 """
 
 
+@dataclass(frozen=True)
+class TextSettings:
+    """How conversations become text; `processor_config.json`.
+
+    Attributes:
+        num_image_tokens: understanding tokens of one picture.
+        sft_format: name of the chat template, a key of `ROLE_WORDS`.
+        system_prompt: stands before an understanding conversation that has none of its own.
+        image_tag: placeholder of one picture in the text.
+        image_start_tag: token before a picture's tokens, and the last token of a generation prompt.
+        image_end_tag: token after a picture's tokens.
+    """
+
+    num_image_tokens: Annotated[int, Interval(ge=1, le=2**20)]
+    sft_format: str = "deepseek_old"
+    system_prompt: str = SYSTEM_PROMPT
+    image_tag: Tag = "<image_placeholder>"
+    image_start_tag: Tag = "<begin_of_image>"
+    image_end_tag: Tag = "<end_of_image>"
+
+    def __post_init__(self) -> None:
+        if self.sft_format not in ROLE_WORDS:
+            raise ValueError(f"sft_format is {quoted(self.sft_format)}; known templates are {', '.join(ROLE_WORDS)}")
+
+
 def chat_template(sft_format: str, system_prompt: str, image_tag: str) -> str:
-    """The template of a checkpoint in Jinja.
+    """Return the template of a checkpoint in Jinja.
 
     Args:
         sft_format: a key of `ROLE_WORDS`.
-        system_prompt: of conversations that bring none; an empty one in a conversation means none at all.
+        system_prompt: of conversations that have none; an empty one in a conversation means none at all.
         image_tag: stands for a picture in the text.
     """
     user, assistant = ROLE_WORDS[sft_format]
-    quoted = "'" + system_prompt.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
-    text = TEMPLATE.replace("SYSTEM", quoted).replace("IMAGE_TAG", image_tag)
+    system = "'" + system_prompt.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+    text = TEMPLATE.replace("SYSTEM", system).replace("IMAGE_TAG", image_tag)
     return text.replace("'USER: '", f"'{user}: '").replace("'ASSISTANT:", f"'{assistant}:")
 
 
 def system_prompt_of(template: str) -> str | None:
-    """The system prompt that `chat_template` put into a template; None for a template of another origin."""
+    """Return the system prompt that `chat_template` put into a template; None for other templates."""
     found = re.search(r"namespace\(text='', system=('(?:[^'\\]|\\.)*')\)", template)
     return None if found is None else str(ast.literal_eval(found[1]))

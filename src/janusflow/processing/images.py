@@ -1,4 +1,7 @@
-"""Pictures and masks from anywhere: upright RGB, and where a mask is bright; or refused in one sentence."""
+"""Load pictures as upright RGB images and masks as arrays, from files, bytes, arrays, tensors or PIL images.
+
+`pixels.py` turns a picture into what f_enc reads; `engine/inpainting.py` uses masks.
+"""
 
 from __future__ import annotations
 
@@ -25,49 +28,57 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Tensor |
 T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
-BACKDROP = (255, 255, 255)  # what shows through transparent pixels
+BACKDROP = (255, 255, 255)  # behind transparent pixels
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in a grey level (ITU-R BT.601, as Pillow's)
 
 
 class PictureError(ValueError):
-    """A picture or mask that is refused, in one sentence; Pillow's readers raise plain `ValueError` too."""
+    """A picture or mask cannot be used; tells our one-sentence errors from the `ValueError`s of Pillow's readers."""
 
 
 def load_image(source: ImageSource) -> Image.Image:
-    """One picture as an RGB image of its own.
+    """Load a picture as a new RGB image.
 
-    EXIF rotation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits, CMYK and palettes are
-    converted, and of an animation the first frame is taken.
+    EXIF rotation is applied, transparent pixels are put on white, 16-bit grey is scaled to 8 bits, CMYK and palettes
+    are converted, and the first frame of an animation is used.
 
     Args:
         source: a file's path, a `data:image/...;base64,` URL, a file's bytes, a PIL image, or an array of shape
-            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8 in [0, 255] or floats in [0, 1]; a torch tensor has its
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with uint8 in [0, 255] or floats in [0, 1]; a torch tensor has its
             channels first.
 
     Raises:
-        ValueError: if it is missing, empty, damaged, no picture, or larger than 50 megapixels.
+        ValueError: if it is missing, empty, damaged, not a picture, or larger than 50 megapixels.
+
+    Example:
+        >>> load_image(np.zeros((2, 3), np.uint8)).size
+        (3, 2)
     """
     return _read(source, _to_rgb)
 
 
 def load_mask(source: ImageSource) -> np.ndarray:
-    """Where a mask is bright and opaque: (H, W) bool.
+    """Return where a mask is bright and opaque, (H, W) bool.
 
     A pixel counts if its grey level times its opacity is at least half of the range, as in diffusers. The range of
-    whole numbers is [0, 1] if there are none above 1 (label images and NumPy masks of 0 and 1), else [0, 255], or
-    [0, 65535] for 16 bits.
+    whole numbers is [0, 1] if none is above 1 (label images and NumPy masks of 0 and 1), else [0, 255], or [0, 65535]
+    for 16 bits.
 
     Args:
-        source: as in `load_image`, and arrays of bools or of any numbers, of shape (H, W) or (H, W, 1 to 4).
+        source: as in `load_image`, or an array of bools or of any numbers, of shape (H, W) or (H, W, 1 to 4).
 
     Raises:
         ValueError: as `load_image`.
+
+    Example:
+        >>> load_mask(np.array([[0, 1], [1, 0]])).tolist()
+        [[False, True], [True, False]]
     """
     return _read(source, _bright)
 
 
 def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
-    """A source opened, checked, turned upright and converted, whatever Pillow makes of it."""
+    """Open, check, rotate and convert a source. Whatever Pillow raises becomes one sentence."""
     name = _name(source)
     try:
         with warnings.catch_warnings():
@@ -96,7 +107,7 @@ def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
         raise PictureError(f"{name} is a folder, not a picture") from error
     except PictureError:
         raise
-    except Exception as error:  # Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, ...
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             raise PictureError(
                 f"{name} is too long for a path; give base64 data as a data:image/...;base64, URL"
@@ -106,21 +117,21 @@ def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
 
 
 def load_images(sources: ImageSource | Sequence[ImageSource] | None) -> list[Image.Image]:
-    """`load_image` for none, one or several; a batch is an array (N, H, W, C) or a tensor (N, C, H, W)."""
-    return [load_image(source) for source in _listed(sources)]
+    """Load none, one or several pictures with `load_image`; an array (N, H, W, C) or tensor (N, C, H, W) is a batch."""
+    return [load_image(source) for source in listed(sources)]
 
 
 def load_masks(sources: ImageSource | Sequence[ImageSource] | None) -> list[np.ndarray]:
-    """`load_mask` for none, one or several; a batch may also be (N, H, W)."""
+    """Load none, one or several masks with `load_mask`; a batch may also be (N, H, W)."""
     masks: list[np.ndarray] = []
-    for source in _listed(sources):
+    for source in listed(sources):
         is_batch = isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] > 4
         masks += [load_mask(one) for one in (source if is_batch else [source])]
     return masks
 
 
-def _listed(sources: Any) -> list[Any]:
-    """One or several sources one by one, tensors as arrays with their channels last."""
+def listed(sources: Any) -> list[Any]:
+    """Return one or several sources as a list, tensors as arrays with their channels last; nothing is loaded."""
     sources = _as_array(sources)
     if sources is None:
         return []
@@ -129,13 +140,13 @@ def _listed(sources: Any) -> list[Any]:
     if isinstance(sources, (str, bytes, os.PathLike, Image.Image)):
         return [sources]
     if not isinstance(sources, (list, tuple)):
-        raise PictureError(f"pictures are given as one or a list of them, not {type(sources).__name__}")
+        raise PictureError(f"images is {quoted(sources)}; expected a picture or a list of pictures")
     arrays = [_as_array(source) for source in sources]
     return [one for a in arrays for one in (a if isinstance(a, np.ndarray) and a.ndim == 4 else [a])]
 
 
 def _as_array(source: Any) -> Any:
-    """A torch tensor (..., C, H, W) as an array (..., H, W, C), one of (N, H, W) as it is; other sources unchanged."""
+    """Turn a torch tensor (..., C, H, W) into an array (..., H, W, C); (N, H, W) and other sources are unchanged."""
     if not hasattr(source, "detach"):
         return source
     tensor = source.detach().cpu()
@@ -151,7 +162,7 @@ def _name(source: ImageSource) -> str:
 
 
 def _open(source: Any, *, as_picture: bool) -> Any:
-    """A PIL image; or an array as it is if it need not become a picture."""
+    """Return a PIL image; with `as_picture=False` an array stays an array."""
     source = _as_array(source)
     if isinstance(source, Image.Image):
         return source
@@ -161,10 +172,10 @@ def _open(source: Any, *, as_picture: bool) -> Any:
         try:
             source = base64.b64decode(source.split(",", 1)[1], validate=True)
         except (IndexError, binascii.Error) as error:
-            raise PictureError("the data URL does not hold base64 data after a comma") from error
+            raise PictureError("the data URL has no base64 data after a comma") from error
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         raise PictureError(
-            f"picture {quoted(source)} is an address; download it and give the file (nothing is fetched here)"
+            f"picture {quoted(source)} is an address, which is not downloaded; download it and give the file"
         )
     if isinstance(source, bytes):
         if not source:
@@ -175,14 +186,14 @@ def _open(source: Any, *, as_picture: bool) -> Any:
         if path.is_file() and path.stat().st_size == 0:
             raise PictureError(f"picture {quoted(str(source))} is empty (0 bytes)")
         return Image.open(path)
-    raise PictureError(f"a picture is a path, bytes, an array, a tensor or a PIL image, not {type(source).__name__}")
+    raise PictureError(f"picture is {quoted(source)}; expected a path, bytes, an array, a tensor or a PIL image")
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF says; as it lies where that is damaged, as viewers show it."""
+    """Rotate a picture as its EXIF data says; if they are damaged, leave it as it is, as viewers do."""
     try:
         return ImageOps.exif_transpose(image)
-    except (ValueError, OSError, SyntaxError, struct.error, LookupError, TypeError):  # all seen of damaged EXIF
+    except (ValueError, OSError, SyntaxError, struct.error, LookupError, TypeError):  # all raised by damaged EXIF data
         return image
 
 
@@ -193,10 +204,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise PictureError(f"the array has shape {array.shape}; allowed are (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise PictureError("the array of floats must hold values in [0, 1]; integers in [0, 255] must be uint8")
+            raise PictureError(
+                "an array of floats must have values in [0, 1]; an array with values in [0, 255] must be uint8"
+            )
         array = np.round(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise PictureError(f"the array holds {array.dtype}; allowed are uint8 in [0, 255] and floats in [0, 1]")
+        raise PictureError(f"the array has dtype {array.dtype}; allowed are uint8 in [0, 255] and floats in [0, 1]")
     return Image.fromarray(array)
 
 
@@ -212,7 +225,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit and float grey levels, which Pillow would clip at 255, scaled to 8 bits."""
+    """Scale 16-bit and float grey levels, which Pillow would clip at 255, to 8 bits."""
     values = np.asarray(image, dtype=np.float64)
     deep = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
     top = 65535.0 if deep else 255.0
@@ -222,7 +235,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _bright(source: Any) -> np.ndarray:
-    """A mask as (H, W) bool, see `load_mask`."""
+    """Return a mask as (H, W) bool; see `load_mask`."""
     if isinstance(source, Image.Image):
         if source.has_transparency_data or source.mode not in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L"):
             source = source.convert("RGBA")
@@ -237,14 +250,12 @@ def _bright(source: Any) -> np.ndarray:
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
-    """Grey levels of any type as float64 in [0, 1]."""
+    """Return grey levels of any type as float64 in [0, 1]."""
     largest = values.max(initial=0)
     top = 1.0 if largest <= 1 else 65535.0 if largest > 255 else 255.0
     if values.dtype == np.uint16 and largest > 1:
         top = 65535.0
     levels = values.astype(np.float64) / top
     if not (np.isfinite(levels).all() and levels.min(initial=0) >= 0 and levels.max(initial=0) <= 1):
-        raise PictureError(
-            "the mask holds values outside of its range; allowed are bools, [0, 1], [0, 255] and 16 bits"
-        )
+        raise PictureError("the mask has values outside of its range; allowed are bools, [0, 1], [0, 255] and 16 bits")
     return levels

@@ -1,4 +1,4 @@
-"""Conversations as lists of messages: the forms that users bring, and whose turn it is."""
+"""Read conversations: the forms of messages that users write, and the turns. The next stop is `chat_template.py`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 
 
 
 def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> tuple[str, list[tuple[int, str]]]:
-    """The system prompt, and the turns as (0 for the user, 1 for the assistant) and content.
+    """Return the system prompt, and the turns as (0 for the user, 1 for the assistant) and content.
 
     Args:
         messages: of `role` (user, assistant, or a system one at the start) and `content`. An empty turn of the
             assistant is added if the last message is a user's.
         image_tag: see `flatten`.
-        system: the prompt of a conversation that brings none.
+        system: the prompt of a conversation that has none.
 
     Raises:
-        ValueError: if the two do not take turns, a message is empty, or there is none.
+        ValueError: if the two do not alternate, a message is empty, or there is no message.
+
+    Example:
+        >>> read_turns([{"role": "user", "content": "hi"}], "<image_placeholder>", system="")
+        ('', [(0, 'hi'), (1, '')])
     """
     plain = [flatten(message, image_tag) for message in messages]
     if plain and plain[0]["role"].lower() == "system":
@@ -43,34 +47,39 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
             raise ValueError(f"message {len(turns) + 1} of the conversation is empty")
         turns.append((role, content))
     if not turns:
-        raise ValueError("the conversation holds no message")
+        raise ValueError("the conversation has no message")
     return system, turns if turns[-1][0] == 1 else [*turns, (1, "")]
 
 
 def ends_begun(messages: Sequence[Message]) -> bool:
-    """Whether a conversation, flattened, ends with a message of the assistant that is not empty."""
+    """Return whether a flattened conversation ends with a message of the assistant that is not empty."""
     return bool(messages) and ROLES.get(messages[-1]["role"].lower()) == 1 and bool(messages[-1]["content"].strip())
 
 
 def flatten(message: Message, image_tag: str) -> dict[str, Any]:
-    """A message with `content` as a string and `images` as a list, from ours, the official or OpenAI's form.
+    """Return a message with `content` as a string and `images` as a list, from our, the official or OpenAI's form.
 
     Args:
-        message: `role`, `content` (a string, or parts of type text, image and image_url), and perhaps `images`.
+        message: `role`, `content` (a string, or parts of type text, image and image_url), and optionally `images`.
         image_tag: what a part that is a picture becomes in the text.
 
     Raises:
-        ValueError: if it is of none of these forms.
+        ValueError: if it has none of these forms.
+
+    Example:
+        >>> parts = [{"type": "image", "path": "scene.png"}, {"type": "text", "text": "what is it?"}]
+        >>> flatten({"role": "user", "content": parts}, "<image_placeholder>")
+        {'role': 'user', 'content': '<image_placeholder>\\nwhat is it?', 'images': ['scene.png']}
     """
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise ValueError(f"a message is a mapping with role and content, not {message!r:.80}")
+        raise ValueError(f"a message is {message!r:.80}; expected a mapping with role and content")
     content, images = message.get("content"), message.get("images") or []
     if isinstance(images, (str, bytes, Path, np.ndarray, Image.Image)):
         images = [images]
     if isinstance(content, str):
         return {"role": message["role"], "content": content, "images": list(images)}
     if not isinstance(content, Sequence):
-        raise ValueError(f"a message's content is a string or a list of parts, not {type(content).__name__}")
+        raise ValueError(f"a message's content is {quoted(content)}; expected a string or a list of parts")
     text, found = "", list(images)
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None

@@ -1,67 +1,50 @@
-"""Text and pictures in, what the network reads out: ids, masks and normalised pixels.
+"""Turn text and pictures into what the network reads: ids, masks and normalised pixels.
 
-The strings are those of the family's chat template; the ids those of the checkpoint's own `tokenizer.json`.
+`messages.py` reads conversations, `chat_template.py` turns them into text, `batching.py` pads the rows, `pixels.py`
+prepares the pictures. The next stop is `model/janusflow.py`, called by `engine/understanding.py` and by the pipelines.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
-from janusflow.arguments import quoted, shortened, whole_text
+from janusflow.arguments import given, quoted, whole_text
 from janusflow.config import JanusFlowConfig
-from janusflow.files import checked
-from janusflow.folders import find_folder, read_json
-from janusflow.offline import first_line
-from janusflow.processing.batching import Batching, pictures_of
-from janusflow.processing.chat_template import chat_template
+from janusflow.folders import find_folder
+from janusflow.processing.batching import Batching, UnderstandingInputs, pictures_of
+from janusflow.processing.chat_template import TextSettings, chat_template
+from janusflow.processing.folder import read_settings, read_tokenizer
 from janusflow.processing.images import ImageSource, load_image, load_images
 from janusflow.processing.messages import Message, ends_begun, flatten, read_turns
-from janusflow.processing.settings import ImageSettings, Tag, TextSettings
-from janusflow.processing.transformers_layout import is_transformers_processor, read_transformers_processor
+from janusflow.processing.pixels import ImageSettings, to_pixels
 
-PADDLE_IMAGES = "image_preprocessor_config.json"
-PAD_TOKEN = "<｜▁pad▁｜>"
 TEMPLATE_OPTIONS = ("tools", "documents", "return_assistant_tokens_mask", "load_audio_from_video")  # none is supported
-ELSEWHERE = ("revision", "subfolder", "cache_dir")  # of a hub id: would read other files than those that are read here
-
-
-@dataclass
-class UnderstandingInputs:
-    """A batch of B conversations, padded on the left to T tokens.
-
-    Attributes:
-        input_ids: (B, T) int64; `<image_placeholder>` at each understanding token.
-        attention_mask: (B, T) int64, 1 at tokens.
-        pixel_values: (N, 3, S, S) float32, the pictures of all conversations in reading order; None if there are none.
-        text: the prompts as strings, before pictures were laid in.
-        begun: of each conversation, whether its prompt ends within a message of the assistant.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    pixel_values: Tensor | None
-    text: list[str] = field(default_factory=list)
-    begun: list[bool] = field(default_factory=list)
+ELSEWHERE = ("revision", "subfolder", "cache_dir")  # of a hub id: they would select files that are not read here
 
 
 class JanusFlowProcessor(ProcessorMixin):
-    """Tokenizer, template and picture preprocessing of one checkpoint.
+    """Tokenizer, chat template and picture preprocessing of one checkpoint.
 
     Args:
         tokenizer: of the checkpoint.
-        text: see `TextSettings`.
-        image: see `ImageSettings`.
+        text: how conversations become text.
+        image: how pictures become pixels.
+
+    Example:
+        >>> from PIL import Image
+        >>> from janusflow import JanusFlowProcessor
+        >>> processor = JanusFlowProcessor.from_pretrained("tiny")
+        >>> inputs = processor("<image_placeholder> what is it?", images=Image.new("RGB", (64, 64)))
+        >>> {name: tuple(value.shape) for name, value in inputs.items()}
+        {'input_ids': (1, 73), 'attention_mask': (1, 73), 'pixel_values': (1, 3, 64, 64)}
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, text: TextSettings, image: ImageSettings) -> None:
@@ -77,54 +60,38 @@ class JanusFlowProcessor(ProcessorMixin):
     def from_pretrained(
         cls, folder: str | Path, *, num_image_tokens: int | None = None, sft_format: str | None = None, **hub: Any
     ) -> JanusFlowProcessor:
-        """Reads the tokenizer and the two JSON files of a checkpoint folder, official or ours.
+        """Read the tokenizer and the settings of a checkpoint folder in any layout; see `processing/folder.py`.
 
         Args:
             folder: of the checkpoint, or a hub id.
-            num_image_tokens: of the network, for layouts that do not say it here.
+            num_image_tokens: of the network, for layouts that do not store it here.
             sft_format: another chat template than the folder's ("deepseek_old" where the layout names none).
-            **hub: what transformers' Auto classes pass on.
+            **hub: what transformers' Auto classes pass.
 
         Raises:
-            ValueError: if one is missing or damaged, or a hub id comes with a revision, subfolder or cache_dir.
+            ValueError: if a file is missing or damaged, or a hub id comes with a revision, subfolder or cache_dir.
         """
         asked = [f"{name}={hub[name]!r}" for name in ELSEWHERE if hub.get(name) not in (None, "", "main")]
         if asked and not Path(folder).expanduser().is_dir():
             raise ValueError(
-                f"{', '.join(asked)}: not for a hub id here; fetch it with huggingface_hub.snapshot_download"
+                f"{', '.join(asked)} cannot be given with a hub id; download it with huggingface_hub.snapshot_download "
+                "and give the folder"
             )
         folder = find_folder(folder)
-        if is_transformers_processor(folder):
-            (text, text_file), (image, image_file) = read_transformers_processor(folder)
-        elif (folder / PADDLE_IMAGES).is_file() and not (folder / "processor_config.json").is_file():
-            text, text_file, image_file = {}, folder / PADDLE_IMAGES, folder / PADDLE_IMAGES
-            image = read_json(image_file)
-        else:
-            text_file, image_file = folder / "processor_config.json", folder / "preprocessor_config.json"
-            text, image = read_json(text_file), read_json(image_file)
-        text = {"num_image_tokens": num_image_tokens, **_known(TextSettings, text)}
-        if sft_format is not None:
-            text["sft_format"] = TextSettings(1, sft_format=sft_format).sft_format  # refuses one that is unknown
-        text_settings = checked(TextSettings, text, text_file)
-        if num_image_tokens not in (None, text_settings.num_image_tokens):
-            raise ValueError(
-                f"{text_file} is damaged: num_image_tokens is {text_settings.num_image_tokens}; the network makes "
-                f"{num_image_tokens} tokens of a picture"
-            )
-        image_settings = checked(ImageSettings, _known(ImageSettings, image), image_file)
+        text, image = read_settings(folder, num_image_tokens=num_image_tokens, sft_format=sft_format)
         try:
-            return cls(_tokenizer(folder), text_settings, image_settings)
+            return cls(read_tokenizer(folder), text, image)
         except ValueError as error:
             if str(folder) in str(error):
                 raise
             raise ValueError(f"{folder}: {error}") from error
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
-        """Writes what `from_pretrained` reads.
+        """Write what `from_pretrained` reads.
 
         Args:
-            folder: made if it does not exist.
-            max_shard_size: of weights, which a processor has none of; `push_to_hub` passes it.
+            folder: created if it does not exist.
+            max_shard_size: has no effect, because a processor has no weights; `push_to_hub` passes it.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,18 +111,18 @@ class JanusFlowProcessor(ProcessorMixin):
         return_tensors: str = "pt",
         **options: Any,
     ) -> BatchFeature:
-        """Rendered texts and their pictures as the network's inputs, as `AutoProcessor`'s users expect it.
+        """Turn rendered texts and their pictures into the network's inputs, as other processors of transformers do.
 
         Args:
             text: one or several, from `apply_chat_template`, with an `<image_placeholder>` for each picture; None for
                 pictures only.
             images: of all texts in reading order, or a list with one list per text.
-            return_tensors: "pt" only.
+            return_tensors: only "pt".
             **options: padding, padding_side, truncation, max_length, pad_to_multiple_of and add_special_tokens; see
                 `janusflow.processing.batching.Batching`.
 
         Returns:
-            input_ids and attention_mask, (B, T) padded on the left, and pixel_values, (N, 3, S, S), if there are any.
+            input_ids and attention_mask, (B, T) padded on the left, and with pictures pixel_values, (N, 3, S, S).
 
         Raises:
             ValueError: if pictures and placeholders differ in number, or for an option that is not allowed.
@@ -164,13 +131,13 @@ class JanusFlowProcessor(ProcessorMixin):
             raise ValueError(f"return_tensors is {quoted(return_tensors)}; only PyTorch tensors ('pt') are supported")
         batching, content = Batching.read(options), {}
         if text is None:
-            pictures: Sequence[ImageSource] = load_images(images)
+            pictures = load_images(images)
             if not pictures:
                 raise ValueError("neither text nor pictures were given")
         else:
             texts = [text] if isinstance(text, str) else list(text)
             if not texts or not all(isinstance(one, str) for one in texts):
-                raise ValueError("text is one string or a list of strings, at least one")
+                raise ValueError("text must be a string or a list of at least one string")
             texts = [whole_text("text", one) for one in texts]
             ids = [self.tokenizer.encode(one, add_special_tokens=batching.add_special_tokens) for one in texts]
             placed = [row.count(self.image_id) for row in ids]
@@ -178,7 +145,7 @@ class JanusFlowProcessor(ProcessorMixin):
             rows = [self.lay_pictures(row, count) for row, count in zip(ids, placed, strict=True)]
             content["input_ids"], content["attention_mask"] = self._collate(rows, batching)
         if pictures:
-            content["pixel_values"] = torch.stack([self.preprocess(picture) for picture in pictures])
+            content["pixel_values"] = torch.stack([to_pixels(picture, self.image) for picture in pictures])
         return BatchFeature(content)
 
     def apply_chat_template(
@@ -193,19 +160,19 @@ class JanusFlowProcessor(ProcessorMixin):
         processor_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """A conversation, or several, through the template of the tokenizer.
+        """Apply the tokenizer's template to one conversation or several.
 
         Args:
-            conversation: messages in transformers' form: `content` a string, or parts of `type` text and image.
+            conversation: messages in transformers' form: `content` is a string, or parts of `type` text and image.
             chat_template: another one, in Jinja.
             add_generation_prompt: whether the assistant's turn is opened.
             continue_final_message: whether the last message stays open, so that the model continues it.
-            tokenize: False for strings; True for the network's inputs, the pictures of the parts among them.
-            return_dict: with `tokenize`, False gives only the input ids.
-            processor_kwargs, **options: of the call of the processor, with `tokenize`.
+            tokenize: False returns strings; True returns the network's inputs, including the pictures of the parts.
+            return_dict: with `tokenize`, False returns only the input ids.
+            processor_kwargs, **options: arguments of `__call__`, used with `tokenize`.
 
         Returns:
-            a string or a list of them; or what a call of the processor gives.
+            A string or a list of them; or what `__call__` returns.
 
         Raises:
             ValueError: for arguments that do not go together, or one that is unknown.
@@ -233,20 +200,6 @@ class JanusFlowProcessor(ProcessorMixin):
         inputs = self(texts, pictures, **options)
         return inputs if return_dict else inputs["input_ids"]
 
-    def decode(self, ids: Any, **options: Any) -> str:
-        """Token ids as text; options are the tokenizer's."""
-        return str(self.tokenizer.decode(ids, **options))
-
-    def batch_decode(self, ids: Any, **options: Any) -> list[str]:
-        """Rows of token ids as texts; options are the tokenizer's."""
-        return list(self.tokenizer.batch_decode(ids, **options))
-
-    def post_process_image_text_to_text(
-        self, ids: Any, *, skip_special_tokens: bool = True, **options: Any
-    ) -> list[str]:
-        """What transformers' pipeline "image-text-to-text" reads from generated ids; options are the tokenizer's."""
-        return self.batch_decode(ids, skip_special_tokens=skip_special_tokens, **options)
-
     @property
     def chat_template(self) -> str:
         """The tokenizer's Jinja template."""
@@ -254,12 +207,12 @@ class JanusFlowProcessor(ProcessorMixin):
 
     @property
     def image_processor(self) -> JanusFlowProcessor:
-        """This object, which prepares pictures too; transformers' pipelines batch only where there is one."""
+        """This object, which also prepares pictures; transformers' pipelines batch only where there is one."""
         return self
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call gives."""
+        """Names of what `__call__` returns."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -269,15 +222,19 @@ class JanusFlowProcessor(ProcessorMixin):
     # --- understanding ----------------------------------------------------------------------------------------------
 
     def render(self, messages: Sequence[Message], *, continue_final_message: bool = False) -> str:
-        """A conversation as the text that the tokenizer gets.
+        """Turn a conversation into the text that the tokenizer reads.
 
-        System prompt, blank line, then `Role: content` turns; a blank line closes a user's turn, the end-of-sentence
-        token an assistant's, and an empty last turn of the assistant is left open for the answer.
+        The text has the system prompt, a blank line, then `Role: content` turns. A blank line closes a user's turn,
+        the end-of-sentence token an assistant's; an empty last turn of the assistant is left open for the answer.
 
         Args:
-            messages: of `role` (user, assistant, or a system one at the start) and `content`. An open assistant turn
-                is added if the last message is a user's.
+            messages: see `janusflow.processing.messages.read_turns`.
             continue_final_message: whether a last message of the assistant stays open, so that the model continues it.
+
+        Example:
+            >>> processor = JanusFlowProcessor.from_pretrained("tiny")
+            >>> processor.render([{"role": "user", "content": "what is it?"}])
+            'User: what is it?\\n\\nAssistant:'
         """
         system, turns = read_turns(messages, self.text.image_tag, system=self.text.system_prompt)
         plain = [{"role": ("user", "assistant")[role], "content": content} for role, content in turns]
@@ -288,11 +245,10 @@ class JanusFlowProcessor(ProcessorMixin):
     def encode_conversations(
         self, conversations: Sequence[Sequence[Message]], *, continue_final_message: bool = False
     ) -> UnderstandingInputs:
-        """Conversations of any lengths, with their pictures, as one batch.
+        """Turn conversations of any lengths, with their pictures, into one batch. Each picture is loaded once.
 
         Args:
-            conversations: each a list of messages; a message's pictures stand under `images`, and one
-                `<image_placeholder>` in its content for each, or both come as a list of parts in OpenAI's form.
+            conversations: each a list of messages, in one of the forms of `janusflow.processing.messages.flatten`.
             continue_final_message: see `render`.
 
         Raises:
@@ -301,65 +257,54 @@ class JanusFlowProcessor(ProcessorMixin):
         plain = [[flatten(message, self.text.image_tag) for message in messages] for messages in conversations]
         texts, rows, pictures = [], [], []
         for messages in plain:
-            text = whole_text("a message", self.render(messages, continue_final_message=continue_final_message))
-            images = [image for message in messages for image in load_images(message.get("images"))]
-            ids = self.lay_pictures(self.tokenizer.encode(text), len(images))
-            texts.append(text)
-            rows.append(ids)
-            pictures.extend(images)
+            texts.append(whole_text("a message", self.render(messages, continue_final_message=continue_final_message)))
+            images = [image for message in messages for image in load_images(message["images"])]
+            rows.append(self.lay_pictures(self.tokenizer.encode(texts[-1]), len(images)))
+            pictures += images
         padded, mask = self._collate(rows, Batching())
-        pixels = torch.stack([self.preprocess(image) for image in pictures]) if pictures else None
+        pixels = torch.stack([to_pixels(image, self.image) for image in pictures]) if pictures else None
         begun = [continue_final_message and ends_begun(messages) for messages in plain]
         return UnderstandingInputs(padded, mask, pixels, texts, begun)
 
     def question(self, question: str, images: int) -> str:
-        """A question with one placeholder and a newline per picture before it, unless it places them itself."""
+        """Put one placeholder and a newline per picture before a question, unless it contains placeholders itself.
+
+        Raises:
+            ValueError: if it contains another number of placeholders.
+
+        Example:
+            >>> JanusFlowProcessor.from_pretrained("tiny").question("what is it?", images=1)
+            '<image_placeholder>\\nwhat is it?'
+        """
         placed = question.count(self.text.image_tag)
         if placed and placed != images:
-            raise ValueError(f"the question holds {placed} {self.text.image_tag}, but {images} pictures were given")
+            raise ValueError(f"the question has {placed} {self.text.image_tag}, but {given(images, 'picture')}")
         return question if placed else f"{self.text.image_tag}\n" * images + question
 
     def preprocess(self, source: ImageSource) -> Tensor:
-        """A picture as f_enc takes it: (3, S, S) float32.
-
-        The long side is resized to S (bicubic, antialiased, sides truncated), the rest padded, centred, with the mean.
-        """
-        image, settings = load_image(source), self.image
-        size, longest = settings.image_size, max(image.size)
-        width, height = (max(int(side / longest * size), settings.min_size) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        square = Image.new("RGB", (max(width, height),) * 2, settings.background)
-        square.paste(image, ((square.width - width) // 2, (square.height - height) // 2))
-        pixels = np.asarray(square, dtype=np.float64) * settings.rescale_factor
-        values = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)
-        if settings.do_normalize:
-            mean, std = (
-                torch.tensor(value, dtype=values.dtype, device=values.device).view(3, 1, 1)
-                for value in (settings.image_mean, settings.image_std)
-            )
-            values = (values - mean) / std
-        return values.contiguous()
+        """Return a picture as f_enc takes it, (3, S, S) float32; see `janusflow.processing.pixels.to_pixels`."""
+        return to_pixels(load_image(source), self.image)
 
     # --- generation -------------------------------------------------------------------------------------------------
 
     def render_prompt(self, prompt: str) -> str:
-        """The text of a generation prompt: one user turn, no system prompt, `<begin_of_image>`."""
+        """Return the text of a generation prompt: one user turn without a system prompt, then `<begin_of_image>`."""
         messages = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
         return self.render(messages) + self.text.image_start_tag
 
     def encode_prompts(
         self, prompts: Sequence[str], *, side: str = "right", keep_last: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Generation prompts as one batch.
+        """Turn generation prompts into one batch.
 
         Args:
             prompts: of any lengths.
             side: where they are padded, "left" or "right".
-            keep_last: whether the last token, `<begin_of_image>`, stays, as Janus reads it; JanusFlow's time token
+            keep_last: whether the last token, `<begin_of_image>`, stays, as Janus needs it; in JanusFlow the time token
                 takes its place.
 
         Returns:
-            ids and mask, both (B, P) int64.
+            Ids and mask, both (B, P) int64.
 
         Raises:
             ValueError: for an empty prompt.
@@ -367,7 +312,7 @@ class JanusFlowProcessor(ProcessorMixin):
         rows = []
         for prompt in prompts:
             if not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(f"prompt is {quoted(prompt)}; a prompt is some text")
+                raise ValueError(f"prompt is {quoted(prompt)}; expected a text that is not empty")
             ids = self.tokenizer.encode(self.render_prompt(whole_text("prompt", prompt)))
             rows.append(ids if keep_last else ids[:-1])
         return self._collate(rows, Batching(padding_side=side))
@@ -381,7 +326,7 @@ class JanusFlowProcessor(ProcessorMixin):
         return int(index)
 
     def lay_pictures(self, ids: list[int], pictures: int) -> list[int]:
-        """Each placeholder replaced by the tokens of a picture.
+        """Replace each placeholder by the tokens of a picture.
 
         Raises:
             ValueError: if there are more or fewer placeholders than pictures.
@@ -389,57 +334,13 @@ class JanusFlowProcessor(ProcessorMixin):
         placeholders = ids.count(self.image_id)
         if placeholders != pictures:
             raise ValueError(
-                f"the conversation holds {placeholders} {self.text.image_tag}, but {pictures} pictures were given"
+                f"the conversation has {placeholders} {self.text.image_tag}, but {given(pictures, 'picture')}"
             )
         tokens = [self.image_start_id, *[self.image_id] * self.text.num_image_tokens, self.image_end_id]
         return [new for old in ids for new in (tokens if old == self.image_id else (old,))]
 
     def _collate(self, rows: Sequence[list[int]], batching: Batching) -> tuple[Tensor, Tensor]:
         return batching.collate(rows, pad=self.tokenizer.pad_token_id, image=self.image_id)
-
-
-def _known(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values that the dataclass has, without nulls; released files hold others beside them."""
-    names = {entry.name for entry in fields(settings)}
-    return {key: value for key, value in values.items() if key in names and value is not None}
-
-
-@dataclass(frozen=True)
-class _AddedToken:
-    content: Tag
-
-
-@dataclass(frozen=True)
-class _TokenizerConfig:
-    """What is read of `tokenizer_config.json`."""
-
-    bos_token: Tag | _AddedToken
-    eos_token: Tag | _AddedToken
-    pad_token: Tag | _AddedToken | None = None
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """`tokenizer.json` as it is: the Llama class that released files name would change the ids in transformers 5."""
-    file, config_file = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    config = checked(_TokenizerConfig, _known(_TokenizerConfig, read_json(config_file)), config_file)
-    if not file.is_file():
-        raise ValueError(f"{folder} holds no tokenizer.json")
-    try:
-        backend = Tokenizer.from_file(str(file))
-    except Exception as error:  # the Rust side raises bare Exception
-        raise ValueError(f"{file} is damaged: {shortened(first_line(error))}") from error
-    bos, eos = (token if isinstance(token, str) else token.content for token in (config.bos_token, config.eos_token))
-    for token in (bos, eos):
-        if backend.token_to_id(token) is None:
-            raise ValueError(f"{config_file} names the token {quoted(token)}, which {file.name} lacks")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-        bos_token=bos,
-        eos_token=eos,
-        pad_token=PAD_TOKEN if backend.token_to_id(PAD_TOKEN) is not None else eos,
-    )
 
 
 AutoProcessor.register(JanusFlowConfig, JanusFlowProcessor, exist_ok=True)  # in the place of `model/auto.py`'s

@@ -1,6 +1,6 @@
-"""The layout in which the transformers library keeps Janus (`deepseek-community/...`): its processor's files.
+"""The files in which transformers stores the processor of a Janus (`deepseek-community/...`), read and written.
 
-Weights and `config.json` are what transformers' own classes write; only the processor is told differently from ours.
+Weights and `config.json` are those of transformers' own classes; only the processor's files differ from ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json
 
 
 def is_transformers_processor(folder: Path) -> bool:
-    """Whether a folder's processor files are those of transformers' Janus."""
+    """Return whether a folder's processor files are those of transformers' Janus."""
     file = folder / "processor_config.json"
     if not file.is_file():
         file = folder / "preprocessor_config.json"
@@ -44,16 +44,16 @@ class _Pictures:
 
 @dataclass(frozen=True)
 class _Whole:
-    """What is read of transformers' `processor_config.json`, beside the settings of both halves."""
+    """What is read of transformers' `processor_config.json` besides the settings of text and pictures."""
 
     image_processor: dict[str, Any] | None = None
     use_default_system_prompt: bool = False
 
 
 def read_transformers_processor(folder: Path) -> tuple[tuple[dict[str, Any], Path], tuple[dict[str, Any], Path]]:
-    """What our two settings need, of the text and of the pictures, each with the file that it is from.
+    """Return the values of our two settings, of text and of pictures, each with the file that they are from.
 
-    Which chat template it is, is seen in the Jinja one: Janus-Pro's has `<|User|>` in it.
+    The Jinja template shows which chat template it is: Janus-Pro's contains `<|User|>`.
 
     Raises:
         ValueError: if a file is missing or damaged.
@@ -86,10 +86,10 @@ def _text(file: Path) -> str:
 
 
 def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) -> None:
-    """The processor as transformers' `JanusProcessor` keeps it, with the chat template in Jinja.
+    """Write the processor as transformers' `JanusProcessor`, with the chat template in Jinja.
 
-    Its default system prompt is the family's, which it puts before texts to answer and not before prompts to generate
-    from; the template itself then has none. Any other one can only stand in the template, for both.
+    That class adds the family's system prompt to questions but not to generation prompts, so the template has none.
+    Another system prompt can only be a part of the template, and is then used for both.
     """
     from transformers import JanusProcessor, PreTrainedTokenizerFast
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
@@ -118,8 +118,8 @@ def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) ->
     default = text.system_prompt == SYSTEM_PROMPT
     if text.system_prompt and not default:
         warnings.warn(
-            "the system prompt is not the family's, so it stands in the chat template; for generation_mode='image' in "
-            "transformers put {'role': 'system', 'content': ''} first in the conversation",
+            "the system prompt is not the family's, so it is a part of the chat template; for generation_mode='image' "
+            "in transformers, start the conversation with {'role': 'system', 'content': ''}",
             stacklevel=2,
         )
     JanusProcessor(

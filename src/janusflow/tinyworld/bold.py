@@ -1,7 +1,7 @@
-"""Bold scenes: what a prompt leaves open is not small, and not of a colour near to the background's.
+"""Bold scenes: shapes are not small, and their colors not close to the background's, unless the prompt says so.
 
-Small pale shapes are the hardest to draw, and nobody asks for them by "a star": as real data sets of pictures to draw
-are filtered for their looks, the tiny world's are bold. Questions are asked about scenes of all kinds.
+Small pale shapes are the hardest to generate, and "a star" does not ask for one. Real data sets for generation are
+filtered by appearance, and those of the tiny world are bold. Questions are about scenes of all kinds.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from janusflow.tinyworld.captions import Clause, Task, reworded, sample_task, sc
 from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene, held_out_relation
 
 CONTRAST = 100.0  # least distance in RGB of a shape's colour from the background
-OPEN_CONTRAST = 150.0  # the same, where a picture is to be as clear as can be
+OPEN_CONTRAST = 150.0  # the same, for colors that the prompt leaves open
 LARGE = ("medium", "large")
-FEW = 2  # shapes that are medium or large; up to `MANY` are medium
+FEW = 2  # up to this number of shapes are medium or large; up to `MANY` are medium
 MANY = 4
-ALIKE = 0.6  # of several shapes without a colour of their own
+ALIKE = 0.6  # share of groups without a named color whose shapes have the same one
 TRIES = 8
 
 
 def bold_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
-    """A training pair as `sample_pair` draws it, with a bold scene."""
+    """Sample a training pair like `sample_pair`, with a bold scene."""
     while True:
         task = sample_task(rng, kind)
         scene = bold_scene(rng, task)
@@ -33,9 +33,9 @@ def bold_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
 
 
 def ordered_pair(rng: Random) -> tuple[str, str, Scene]:
-    """A prompt of two objects that leaves open who stands where, the same with a relation that decides it, and a scene.
+    """Sample a prompt of two objects that leaves their order open, the same prompt with a relation, and a scene.
 
-    The relation follows from the objects' kinds (`first_stands`). Of some objects the colour is named.
+    The relation follows from the objects' kinds (`first_stands`). Some objects have a named color.
     """
     while True:
         task = sample_task(rng, rng.choice(("two_object", "two_object", "color_attr")))
@@ -47,7 +47,7 @@ def ordered_pair(rng: Random) -> tuple[str, str, Scene]:
 
 
 def unnamed_pair(rng: Random) -> tuple[str, str, Scene]:
-    """A prompt that says how two objects stand but not of both what they are, the same with both named, and a scene."""
+    """Sample a prompt that relates two objects but does not name both, the same with both named, and a scene."""
     while True:
         plain, clear = unnamed(rng, sample_task(rng, "position"))
         scene = bold_scene(rng, clear)
@@ -56,19 +56,19 @@ def unnamed_pair(rng: Random) -> tuple[str, str, Scene]:
 
 
 def first_stands(first: str, second: str) -> str:
-    """Where of two objects the first one stands, if a prompt leaves it open: above the second, or to the left of it.
+    """Return where the first of two objects is placed if a prompt leaves it open: above the second, or left of it.
 
-    To the left where training never shows the first above the second, or above most others that it could stand on.
+    It is "left of" if training never shows the first above the second, or above most other kinds.
     """
     kept = [held_out_relation(first, "above", kind) for kind in SHAPES]
     return "left of" if held_out_relation(first, "above", second) or 2 * sum(kept) >= len(SHAPES) else "above"
 
 
 def bold_scene(rng: Random, task: Task) -> Scene | None:
-    """A bold scene that shows exactly the task; None if none was found that training may show.
+    """Sample a bold scene of a task; None if none was found that training may show.
 
-    Sizes that the task leaves open follow the number of shapes (`open_sizes`). The background is one on which the
-    colours that it names stand out, unless it names one, and colours that it leaves open do.
+    Open sizes follow the number of shapes (`open_sizes`). An open background contrasts with the named colors, and open
+    colors contrast with the background.
     """
     clauses = [clause for clause in task.clauses for _ in range(clause.count)]
     sizes = open_sizes(clauses)
@@ -87,18 +87,18 @@ def bold_scene(rng: Random, task: Task) -> Scene | None:
 
 
 def _colors(rng: Random, clause: Clause, open_colors: Sequence[str]) -> list[str]:
-    """Of each of the clause's shapes; several are mostly alike."""
+    """Choose the colors of a clause's shapes; several are mostly the same."""
     alike = clause.color or (rng.choice(open_colors) if rng.random() < ALIKE else None)
     return [alike or rng.choice(open_colors) for _ in range(clause.count)]
 
 
 def open_sizes(clauses: Sequence[Clause]) -> tuple[str, ...]:
-    """What a shape may be, of so many (one clause each), whose size is left open."""
+    """Return the allowed open sizes for this number of shapes (one clause each)."""
     return LARGE if len(clauses) <= FEW else LARGE[:1] if len(clauses) <= MANY else tuple(SIZES)
 
 
 def backgrounds(clauses: Sequence[Clause]) -> list[str]:
-    """Those on which the colours that are named stand out, or stand out most."""
+    """Return the backgrounds that contrast with the named colors, or those that contrast most."""
     named = [clause.color for clause in clauses if clause.color]
     least = {name: min((contrast(color, name) for color in named), default=CONTRAST) for name in BACKGROUNDS}
     enough = min(CONTRAST, max(least.values()))
@@ -106,10 +106,10 @@ def backgrounds(clauses: Sequence[Clause]) -> list[str]:
 
 
 def standing_out(background: str, least: float = OPEN_CONTRAST) -> list[str]:
-    """The colours that are at least so far from a background in RGB."""
+    """Return the colors with at least this distance from a background in RGB."""
     return [color for color in COLORS if contrast(color, background) >= least]
 
 
 def contrast(color: str, background: str) -> float:
-    """Distance in RGB of a colour of `COLORS` from a background."""
+    """Return the distance of a color of `COLORS` from a background in RGB."""
     return math.dist(COLORS[color], BACKGROUNDS[background])

@@ -1,4 +1,4 @@
-"""What a picture must show, as a sentence and as a specification: GenEval's six kinds of task, and dense captions.
+"""Sample tasks, each a prompt and a specification of its picture: GenEval's six kinds, and dense captions.
 
 A task is drawn first; `scene_for` then draws a scene that shows exactly what it says and leaves the rest to chance.
 """
@@ -48,13 +48,13 @@ FRAMES = (
     "show me {}",
 )
 BACKGROUND_WORDS = ("{} on a {} background", "{} on {}", "{} in front of a {} background")
-UNNAMED = 0.35  # of prompts that leave out what a shape is leave out the first alone, and as many the second
+UNNAMED = 0.35  # share of the prompts with an unnamed shape in which only the first is unnamed; the same for the second
 LINKS = ("{} and {}", "{} and {}", "{} with {}", "{} together with {}")
 
 
 @dataclass(frozen=True)
 class Clause:
-    """`count` shapes of one kind; colour, size and region only where they are not None."""
+    """`count` shapes of one kind; color, size and region are open if they are None."""
 
     kind: str
     count: int = 1
@@ -65,7 +65,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and what exactly a picture of it shows: these shapes and no others.
+    """A prompt, and the exact content of its picture: these shapes and no others.
 
     Attributes:
         kind: one of `KINDS`.
@@ -83,10 +83,10 @@ class Task:
 
 
 def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
-    """A random task.
+    """Sample a task.
 
     Args:
-        rng: the only source of chance.
+        rng: the only source of randomness.
         kind: one of `KINDS`.
         held_out: for `HELD_OUT_KINDS`, a combination that training never shows; otherwise one that it does.
 
@@ -110,7 +110,7 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
 
 
 def reworded(rng: Random, task: Task, relation: str) -> tuple[Task, Task]:
-    """A task of two clauses in new words, and in the same words one that says how the two stand to each other."""
+    """Word a task of two clauses anew, and return it without and with a relation."""
     words, frames = [noun_phrase(clause) for clause in task.clauses], rng.getrandbits(64)
     plain = replace(task, prompt=rng.choice(LINKS).format(*words))
     clear = replace(task, kind="position", prompt=_related(rng, words, relation), relation=relation)
@@ -118,7 +118,7 @@ def reworded(rng: Random, task: Task, relation: str) -> tuple[Task, Task]:
 
 
 def unnamed(rng: Random, task: Task) -> tuple[Task, Task]:
-    """A position task in new words: once with "shape" in the place of one kind or of both, and once with all named."""
+    """Word a position task anew: once with "shape" for one kind or both, and once with both kinds."""
     assert task.relation is not None
     frames, joint, chance = rng.getrandbits(64), rng.getrandbits(64), rng.random()
     left_out = (chance < UNNAMED or chance >= 2 * UNNAMED, chance >= UNNAMED)
@@ -130,7 +130,7 @@ def unnamed(rng: Random, task: Task) -> tuple[Task, Task]:
 
 
 def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None:
-    """A scene that shows exactly the task; None if no place was found or, in training, it may not be shown."""
+    """Sample a scene that shows exactly the task; None if no place was found or training may not show it."""
     wishes = []
     same = rng.choice(tuple(COLORS)) if rng.random() < 0.6 else None  # colour of shapes that are only counted
     for index, clause in enumerate(task.clauses):
@@ -143,7 +143,7 @@ def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None
 
 
 def sample_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
-    """A training pair: a task of the given kind, and a scene of it that holds nothing kept from training."""
+    """Sample a training pair: a task of the given kind, and a scene of it that training may show."""
     while True:
         task = sample_task(rng, kind)
         scene = scene_for(rng, task)
@@ -152,7 +152,7 @@ def sample_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
 
 
 def describe(scene: Scene) -> str:
-    """The whole scene in one fixed wording, shapes in reading order: what "describe the picture" is answered with."""
+    """Describe the whole scene in one fixed wording, shapes in reading order: the answer to "describe the picture"."""
     shapes = sorted(scene.shapes, key=lambda s: (REGIONS.index(s.region), s.x, s.y))
     phrases = [f"{noun_phrase(Clause(s.kind, 1, s.color, s.size))} {place(s.region)}" for s in shapes]
     return f"{listed(phrases)} on a {scene.background} background"
@@ -205,7 +205,7 @@ def _clauses(rng: Random, kind: str, held_out: bool) -> tuple[tuple[Clause, ...]
 
 
 def _dense(rng: Random) -> Task:
-    """Two to four clauses with colours, sizes and places, each mentioned or not."""
+    """Sample two to four clauses with optional colors, sizes and places."""
     clauses: list[Clause] = []
     regions = rng.sample(REGIONS, 4)
     for region in regions[: rng.randint(2, 4)]:
@@ -233,7 +233,7 @@ def _related(rng: Random, words: list[str], relation: str) -> str:
 
 
 def _framed(rng: Random, task: Task) -> Task:
-    """The task with its sentence put into one of many wordings."""
+    """Put the task's sentence into one of many wordings."""
     text = task.prompt
     if task.background:
         words = rng.choice(BACKGROUND_WORDS) if task.kind != "dense" else BACKGROUND_WORDS[0]

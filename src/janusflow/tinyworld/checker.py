@@ -1,8 +1,8 @@
-"""Reads a picture back into a scene, and says whether it shows what a prompt asks for.
+"""Read a picture back into a scene, and check whether it shows what a prompt asks for.
 
 Reading is analysis by synthesis: the background and the connected patches on it are measured, each patch is fitted with
 every kind of shape, and the scene so found is rendered again. What the rendering does not explain (noise, blur, a shape
-half drawn, something that is no shape) makes the picture unreadable, and an unreadable picture passes no task.
+half rendered, something that is not a shape) makes the picture unreadable, and an unreadable picture passes no task.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a picture shows a task; `problem` says what is wrong and is empty if nothing is."""
+    """Whether a picture shows a task; `problem` is empty if it does."""
 
     passed: bool
     problem: str = ""
@@ -74,13 +74,20 @@ class _Fit:
 
 
 def read(pixels: np.ndarray) -> Reading:
-    """The scene that a picture shows.
+    """Return the scene that a picture shows.
 
     Args:
         pixels: (S, S, 3) uint8, any S.
 
     Raises:
         ValueError: for an array of another shape or type.
+
+    Example:
+        >>> from random import Random
+        >>> from janusflow.tinyworld.scenes import render, sample_scene
+        >>> scene = sample_scene(Random(0), [])
+        >>> read(render(scene)).scene.background == scene.background
+        True
     """
     if pixels.ndim != 3 or pixels.shape[0] != pixels.shape[1] or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"the picture is {pixels.shape} {pixels.dtype}; expected a square (S, S, 3) of uint8")
@@ -111,13 +118,23 @@ def read(pixels: np.ndarray) -> Reading:
 
 
 def check(task: Task, pixels: np.ndarray) -> Verdict:
-    """Whether a picture shows exactly what a task says: its shapes, no others, placed and coloured as it says."""
+    """Check whether a picture shows exactly the shapes of a task, in the places and colors that it names.
+
+    Example:
+        >>> from random import Random
+        >>> from janusflow.tinyworld.captions import sample_task, scene_for
+        >>> from janusflow.tinyworld.scenes import render
+        >>> rng = Random(0)
+        >>> task = sample_task(rng, "single_object")
+        >>> check(task, render(scene_for(rng, task, training=False))).passed
+        True
+    """
     reading = read(pixels)
     return Verdict(False, reading.problem) if reading.scene is None else matches(task, reading.scene)
 
 
 def matches(task: Task, scene: Scene) -> Verdict:
-    """Whether a scene is exactly what a task says."""
+    """Check whether a scene shows exactly what a task says."""
     wanted = [clause for clause in task.clauses for _ in range(clause.count)]
     found = scene.shapes
     if len(found) != len(wanted):
@@ -143,14 +160,14 @@ def _fits(clause: Clause, shape: Shape) -> bool:
 
 
 def _lies_in(region: str, shape: Shape) -> bool:
-    """Whether a shape lies in a ninth of the picture, or at most `PLACE_SLACK` beside it."""
+    """Return whether a shape is in a ninth of the picture, or at most `PLACE_SLACK` outside it."""
     steps = (-PLACE_SLACK, 0, PLACE_SLACK)
     moved = (Shape(shape.kind, shape.color, shape.x + dx, shape.y + dy, 0, shape.rgb) for dx in steps for dy in steps)
     return any(other.region == region for other in moved)
 
 
 def _background(image: np.ndarray) -> tuple[str, np.ndarray, float]:
-    """Name, colour (3,) and share of the background that most pixels have."""
+    """Return name, color (3,) and share of the most frequent background."""
     names = list(BACKGROUNDS)
     distances = np.stack([np.linalg.norm(image - np.array(BACKGROUNDS[name], np.float32), axis=-1) for name in names])
     nearest = np.where(distances.min(axis=0) < BACKGROUND_DISTANCE, distances.argmin(axis=0), -1)
@@ -170,7 +187,7 @@ def _read_patch(
     scale: float,
     explained: np.ndarray,
 ) -> Shape | str:
-    """One patch as a shape, drawn into `explained`; or why it is none."""
+    """Read one patch as a shape and render it into `explained`, or return why it is not a shape."""
     inner = mask & (distance[window] >= 0.8 * np.percentile(distance[window][mask], 90))
     rgb = np.median(image[window][inner], axis=0)
     color = min(PALETTE, key=lambda name: float(np.linalg.norm(rgb - np.array(PALETTE[name], np.float32))))
@@ -200,14 +217,14 @@ def _on_canvas(mask: np.ndarray, window: tuple[slice, slice], image: np.ndarray)
 
 @cache
 def _unit(kind: str) -> tuple[float, float]:
-    """Area of a shape of radius 1, and how far below its drawn centre its centre of mass lies."""
+    """Return the area of a shape of radius 1, and how far its center of mass is below its center."""
     mask = coverage(kind, 32.0)
     rows = np.arange(mask.shape[0]) + 0.5 - mask.shape[0] / 2
     return float(mask.sum()) / 32**2, float((mask.sum(axis=1) * rows).sum() / mask.sum()) / 32
 
 
 def _fit(kind: str, alpha: np.ndarray, scale: float) -> _Fit:
-    """The best placed shape of one kind: radius from the area, centre from the centre of mass, then the overlap."""
+    """Fit a shape of one kind: radius from the area, center from the center of mass, then the overlap."""
     area, drop = _unit(kind)
     total = float(alpha.sum())
     radius = max(round((total / area) ** 0.5 * QUANTUM) / QUANTUM, 1.0)
@@ -222,7 +239,7 @@ def _fit(kind: str, alpha: np.ndarray, scale: float) -> _Fit:
 
 
 def _drawn(fit: _Fit, size: int) -> np.ndarray:
-    """(size, size) coverage of a fitted shape."""
+    """Return the (size, size) coverage of a fitted shape."""
     canvas = np.zeros((size, size), dtype=np.float32)
     left, top = int(np.floor(fit.x)), int(np.floor(fit.y))
     mask = coverage(fit.kind, fit.radius, fit.x - left, fit.y - top)
@@ -238,4 +255,4 @@ def _unexplained(image: np.ndarray, explained: np.ndarray, scale: float) -> str:
     if residual.mean() > MEAN_RESIDUAL:
         return f"the picture is noisy or unsharp (mean residual {residual.mean():.1f})"
     worst = ndimage.uniform_filter(residual, max(round(PATCH * scale), 1)).max()
-    return f"something is drawn that is no shape (residual {worst:.0f})" if worst > PATCH_RESIDUAL else ""
+    return f"it shows something that is not a shape (residual {worst:.0f})" if worst > PATCH_RESIDUAL else ""

@@ -1,9 +1,9 @@
-"""Composed scenes: what a short prompt leaves open is decided as whoever takes a picture decides it.
+"""Composed scenes: what a short prompt leaves open is arranged as in a photograph.
 
-A subject stands large and in the middle, two stand one above the other, what is counted stands in rows and is of one
-colour. Of pictures that may show the same words in thousands of ways a flow learns a mean at first, and a small model
-stays with it for long; of composed ones it learns what the words say within hours (docs/log.md). Places, sizes and
-colours that a prompt names are as it names them, and full descriptions have scenes of all kinds.
+One subject is large and in the middle, two are one above the other, and counted shapes are in rows and have one color.
+If a prompt can be shown in thousands of ways, a flow first learns their mean, and a small model stays there for long;
+with composed scenes it learns the words within hours (docs/log.md). Places, sizes and colors that a prompt names are
+kept, and full descriptions have scenes of all kinds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from janusflow.tinyworld.scenes import (
     tinted,
 )
 
-MIDDLE, ASIDE = UNITS // 2, 14  # units; how far from the middle several shapes stand
+MIDDLE, ASIDE = UNITS // 2, 14  # units; distance of several shapes from the middle
 PLACES = {
     "above": ((0, -1), (0, 1)),
     "below": ((0, 1), (0, -1)),
@@ -37,7 +37,7 @@ TRIES = 12
 
 
 def composed_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
-    """A training pair as `sample_pair` draws it, with a composed scene; a bold one of dense prompts."""
+    """Sample a training pair like `sample_pair`, with a composed scene, or a bold one for dense prompts."""
     while True:
         task = sample_task(rng, kind)
         scene = bold_scene(rng, task) if kind == "dense" else composed_scene(rng, task)
@@ -46,14 +46,14 @@ def composed_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
 
 
 def composed_scene(rng: Random, task: Task) -> Scene | None:
-    """A composed scene that shows exactly a task of up to four shapes; None if training may show none that was found.
+    """Sample a composed scene of a task of up to four shapes; None if none was found that training may show.
 
     Raises:
         ValueError: for a task that names places or has more shapes.
     """
     clauses = [clause for clause in task.clauses for _ in range(clause.count)]
     if len(clauses) not in ROWS or any(clause.region for clause in clauses):
-        raise ValueError(f"{task.prompt!r} names places, or not 1 to {max(ROWS)} shapes; no scene of it is composed")
+        raise ValueError(f"{task.prompt!r} names places, or not 1 to {max(ROWS)} shapes, so it cannot be composed")
     places = ROWS[len(clauses)]
     if len(task.clauses) == 2:
         first, second = task.clauses

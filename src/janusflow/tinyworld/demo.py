@@ -1,4 +1,4 @@
-"""The demonstration: a generated picture of each kind, questions about a generated and a rendered one, all checked."""
+"""The demonstration: generate pictures, ask about a generated and a rendered one, check everything."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ STEPS = 30
 
 
 def show(model: Pipeline, out: Path, *, seed: int = 0) -> None:
-    """Runs the demonstration and leaves its pictures and `sheet.png` in a folder.
+    """Run the demonstration, and write its pictures and `sheet.png` into a folder.
 
     Args:
-        model: the shipped one, or any other trained on the tiny world.
+        model: the shipped one, or another one trained on the tiny world.
         out: folder for the pictures.
         seed: of the noise and of the rendered scene.
     """
@@ -68,7 +68,7 @@ def show(model: Pipeline, out: Path, *, seed: int = 0) -> None:
     else:
         for question in UNJUDGED:
             print(f"generated {question} {model.ask(question, picture).strip()} (not judged: no clear shapes)")
-    sheet = contact_sheet([*generated, rendered], [*prompts, "(rendered, not generated)"])
+    sheet = contact_sheet([*generated, rendered], [*prompts, "(rendered, to ask about)"])
     save_png(sheet, out / "sheet.png", {"seed": seed, "guidance_scale": GUIDANCE, "num_inference_steps": STEPS})
     print(
         f"{right} of {len(TASKS)} pictures as asked, {sum(answers)} of {len(answers)} answers right, "
@@ -77,7 +77,7 @@ def show(model: Pipeline, out: Path, *, seed: int = 0) -> None:
 
 
 def _ask(model: Pipeline, name: str, picture: Image.Image, scene: Scene, seed: int) -> list[bool]:
-    """Asks one question of each kind that the scene allows; which answers were right."""
+    """Ask one question of each kind that the scene allows, and return which answers were right."""
     rng, right = Random(f"questions-{seed}"), []
     for kind in ASKED:
         question = sample_question(rng, scene, kind)

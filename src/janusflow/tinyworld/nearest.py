@@ -1,4 +1,4 @@
-"""The scene that a picture comes nearest to, of all that show a task: what the picture should have been."""
+"""Find the scene of a task that a generated picture is closest to: what the picture should have been."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from janusflow.tinyworld.scenes import (
 
 STARTS, MOST_STARTS = 24, 200
 MOVES = 260
-SIDE = 16  # pictures are compared at so many pixels
+SIDE = 16  # pixels at which pictures are compared
 STEP = 4.0  # standard deviation of a small move
 IN_ORDER = 0.25  # of nearness, for shapes in the order of the prompt
 BESIDE = 0.4  # of that, where of two shapes the first stands to the left and not above
 
 
 def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
-    """A bold scene that shows the task exactly and looks much like a picture, found by a random search.
+    """Search randomly for a bold scene that shows the task exactly and looks similar to a picture.
 
     What the picture has right stays where it is; what it has wrong is changed, moved or left out. Bold: what the task
     leaves open is not small and not of a colour near to the background's. Such shapes differ least from a picture that
@@ -52,7 +52,7 @@ def nearest_scene(task: Task, pixels: np.ndarray, rng: Random) -> Scene | None:
     Args:
         task: what the scene shows.
         pixels: (64, 64, 3) uint8.
-        rng: the only source of chance.
+        rng: the only source of randomness.
 
     Returns:
         The scene, never one that is kept from training; None if no scene of the task was found at all.
@@ -89,7 +89,7 @@ def _radii(clause: Clause, clauses: list[Clause]) -> list[int]:
 
 
 def _background(task: Task, pixels: np.ndarray) -> str:
-    """The task's, or the one nearest to the picture's on which the task's colours stand out."""
+    """Return the task's background, or the closest to the picture's that contrasts with the task's colors."""
     if task.background:
         return task.background
     median = np.median(pixels.reshape(-1, 3), axis=0)
@@ -97,7 +97,7 @@ def _background(task: Task, pixels: np.ndarray) -> str:
 
 
 def _starts(task: Task, clauses: list[Clause], pixels: np.ndarray, shown: Scene | None, rng: Random) -> Iterator[Scene]:
-    """Scenes on the picture's own background: with shapes where the picture has some, and at random."""
+    """Yield scenes on the picture's background: with shapes where the picture has some, and random ones."""
     background = _background(task, pixels)
     orders = permutations(shown.shapes, len(clauses)) if shown else ()
     drawn: list[Scene] = []
@@ -129,7 +129,7 @@ def _fitted(clause: Clause, shape: Shape, radii: list[int], colors: list[str]) -
 
 
 def _moved(scene: Scene, clauses: list[Clause], rng: Random) -> Scene:
-    """The scene with one shape moved, resized or recoloured, or two of them exchanged."""
+    """Return the scene with one shape moved, resized or recolored, or two exchanged."""
     index = rng.randrange(len(scene.shapes))
     shape, clause, chance = scene.shapes[index], clauses[index], rng.random()
     shapes = list(scene.shapes)
@@ -151,7 +151,7 @@ def _moved(scene: Scene, clauses: list[Clause], rng: Random) -> Scene:
 
 
 def _in_order(clauses: list[Clause], scene: Scene) -> float:
-    """Of neighbours of different clauses, the share whose first stands above or to the left, by the larger distance."""
+    """Return the share of neighbors of different clauses whose first is above or left, by the larger distance."""
     left = BESIDE if len(clauses) == 2 else 1.0
     held = []
     for (first, second), (a, b) in zip(pairwise(clauses), pairwise(scene.shapes), strict=True):
@@ -162,7 +162,7 @@ def _in_order(clauses: list[Clause], scene: Scene) -> float:
 
 
 def _shows(task: Task, clauses: list[Clause], scene: Scene) -> bool:
-    """Whether the shapes are those of the clauses, in their order, and the scene is one that training may show."""
+    """Return whether the shapes are those of the clauses, in their order, and training may show the scene."""
     for clause, shape in zip(clauses, scene.shapes, strict=True):
         wanted = (clause.kind, clause.color or shape.color, clause.size or shape.size, clause.region or shape.region)
         if wanted != (shape.kind, shape.color, shape.size, shape.region):
@@ -173,6 +173,6 @@ def _shows(task: Task, clauses: list[Clause], scene: Scene) -> bool:
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:
-    """(64, 64, 3) to means of cells, (16, 16, 3) float32."""
+    """Reduce (64, 64, 3) to means of cells, (16, 16, 3) float32."""
     cell = UNITS // SIDE
     return pixels.reshape(SIDE, cell, SIDE, cell, 3).astype(np.float32).mean(axis=(1, 3))

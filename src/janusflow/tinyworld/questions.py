@@ -1,4 +1,4 @@
-"""Questions about a scene with exact answers, talks of several turns, and facts that need no picture."""
+"""Sample questions about a scene with exact answers, talks of several turns, and facts without a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN = 2  # a shape nearer than this to the border of a ninth of the picture i
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its one right answer, and its kind (a key of `MAKERS`)."""
+    """A question, its right answer, and its kind (a key of `MAKERS`)."""
 
     kind: str
     text: str
@@ -24,10 +24,10 @@ class Question:
 
 
 def sample_question(rng: Random, scene: Scene, kind: str | None = None) -> Question | None:
-    """A random question about a scene that has exactly one right answer.
+    """Sample a question about a scene with exactly one right answer.
 
     Args:
-        rng: the only source of chance.
+        rng: the only source of randomness.
         scene: what it is about.
         kind: a key of `MAKERS`, or None for any.
 
@@ -43,7 +43,7 @@ def sample_question(rng: Random, scene: Scene, kind: str | None = None) -> Quest
 
 
 def sample_talk(rng: Random, scene: Scene, turns: int) -> list[Question]:
-    """Different questions about one scene."""
+    """Sample different questions about one scene."""
     asked: dict[str, Question] = {}
     while len(asked) < turns:
         question = sample_question(rng, scene)
@@ -53,7 +53,7 @@ def sample_talk(rng: Random, scene: Scene, turns: int) -> list[Question]:
 
 
 def sample_fact(rng: Random) -> Question:
-    """A question that needs no picture: corners of shapes, opposites, small sums, what is a colour and what a shape."""
+    """Sample a question without a picture: corners of shapes, opposites, small sums, colors and shapes."""
     choice = rng.randrange(5)
     if choice == 0:
         kind = rng.choice(SHAPES)
@@ -109,7 +109,7 @@ def _place(rng: Random, scene: Scene) -> Question | None:
 
 
 def _exists(rng: Random, scene: Scene) -> Question:
-    """Half of the answers are no; half of those name a colour and a shape that are there, but not together."""
+    """Half of the answers are "no"; half of those name a color and a shape that are there, but not together."""
     present = {(shape.color, shape.kind) for shape in scene.shapes}
     if rng.random() < 0.5:
         color, kind = rng.choice(sorted(present))
@@ -168,7 +168,7 @@ YES_NO_KINDS = ("exists", "relation")  # kinds all of whose answers are yes or n
 
 
 def _unique(rng: Random, scene: Scene, feature: Callable[[Shape], str]) -> Shape | None:
-    """A random shape whose feature no other shape shares."""
+    """Choose a shape whose feature no other shape has."""
     counts = Counter(feature(shape) for shape in scene.shapes)
     unique = [shape for shape in scene.shapes if counts[feature(shape)] == 1]
     return rng.choice(unique) if unique else None

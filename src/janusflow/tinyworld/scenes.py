@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes: what the tiny world consists of, how a scene is drawn at random, and how it is rendered.
+"""Sample and render scenes of colored shapes, the content of the tiny world.
 
 Coordinates and radii are in 64ths of the picture's side, x to the right and y downwards, at any pixel size.
 """
@@ -30,7 +30,7 @@ COLORS = {  # GenEval's
     "black": (16, 16, 18),
     "white": (252, 252, 252),
 }
-RESERVED_COLORS = {"cyan": (40, 200, 220)}  # of the recipe's training only the VAE sees them, among all others
+RESERVED_COLORS = {"cyan": (40, 200, 220)}  # in training only the VAE sees them
 PALETTE = COLORS | RESERVED_COLORS
 BACKGROUNDS = {"gray": (150, 152, 156), "beige": (224, 204, 166), "mint": (164, 214, 190), "slate": (78, 92, 110)}
 SIZES = {"small": (6, 7), "medium": (9, 10), "large": (12, 13)}  # radii
@@ -39,7 +39,7 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 MAX_SHAPES = 5
 GAP = 3  # free units between two shapes
 MARGIN = 3  # free units between a shape and the picture's rim
-TINT = 4  # colours vary by at most this much per channel
+TINT = 4  # colors vary by at most this much per channel
 PLACE_TRIES = 60
 SUPERSAMPLING = 8
 
@@ -51,9 +51,9 @@ class Shape:
     Attributes:
         kind: a name from `SHAPES` or `RESERVED_SHAPES`.
         color: a name from `PALETTE`.
-        x, y: its centre.
-        radius: of the circle that it is drawn in; the shapes are scaled to look about equally large.
-        rgb: the colour as rendered.
+        x, y: its center.
+        radius: of the circle around it; shapes are scaled to look about equally large.
+        rgb: the color as rendered.
     """
 
     kind: str
@@ -65,12 +65,12 @@ class Shape:
 
     @property
     def size(self) -> str:
-        """small, medium or large: the class whose radii are nearest."""
+        """small, medium or large: the class with the nearest radii."""
         return min(SIZES, key=lambda name: abs(self.radius - sum(SIZES[name]) / 2))
 
     @property
     def region(self) -> str:
-        """Which ninth of the picture holds the centre: "top left", "top", ..., "center", ..., "bottom right"."""
+        """The ninth of the picture with the center: "top left", "top", ..., "center", ..., "bottom right"."""
         row = ("top", "", "bottom")[min(3 * self.y // UNITS, 2)]
         column = ("left", "", "right")[min(3 * self.x // UNITS, 2)]
         return f"{row} {column}".strip() or "center"
@@ -92,7 +92,7 @@ class Scene:
 
 
 def relations(a: Shape, b: Shape) -> set[str]:
-    """Where a lies seen from b, by GenEval's rule: centre offsets shortened by a tenth of both sizes, then by angle."""
+    """Return where a is relative to b by GenEval's rule: offset shortened by a tenth of both sizes, then the angle."""
     offset = (a.x - b.x, a.y - b.y)
     slack = 0.1 * 2 * (a.radius + b.radius)
     dx, dy = (math.copysign(max(abs(o) - slack, 0), o) for o in offset)
@@ -108,20 +108,20 @@ def relations(a: Shape, b: Shape) -> set[str]:
 
 
 def _share(share: float, *parts: object) -> bool:
-    """A fixed pseudo-random choice of about `share` of all arguments."""
+    """Choose a fixed pseudo-random share of all arguments."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
 @cache
 def held_out_pair(first: str, second: str) -> bool:
-    """Whether two kinds of shape never stand in one training scene: 2 of 15 pairs."""
+    """Return whether no training scene shows both kinds of shape: 2 of 15 pairs."""
     return {first, second} in ({"triangle", "cross"}, {"circle", "star"})
 
 
 @cache
 def held_out_relation(first: str, relation: str, second: str) -> bool:
-    """Whether training never shows `first` in `relation` to `second`: about an eighth of the ordered kinds."""
+    """Return whether training never shows `first` in `relation` to `second`: about an eighth of the ordered pairs."""
     if relation in ("right of", "below"):
         first, relation, second = second, OPPOSITE[relation], first
     return first != second and not held_out_pair(first, second) and _share(0.12, "relation", first, relation, second)
@@ -129,14 +129,14 @@ def held_out_relation(first: str, relation: str, second: str) -> bool:
 
 @cache
 def held_out_attribution(first: tuple[str, str], second: tuple[str, str]) -> bool:
-    """Whether two (colour, kind) never stand in one training scene: about a tenth of those with two kinds."""
+    """Return whether no training scene shows both (color, kind): about a tenth of those with two kinds."""
     if first[1] == second[1] or held_out_pair(first[1], second[1]):
         return False
     return _share(0.1, "attribution", *sorted((first, second)))
 
 
 def held_out(a: Shape, b: Shape) -> bool:
-    """Whether training never shows these two shapes together as they stand."""
+    """Return whether training never shows these two shapes in this arrangement."""
     return (
         held_out_pair(a.kind, b.kind)
         or held_out_attribution((a.color, a.kind), (b.color, b.kind))
@@ -145,12 +145,12 @@ def held_out(a: Shape, b: Shape) -> bool:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether a scene shows any combination that is kept from training."""
+    """Return whether a scene shows a combination that training never shows."""
     return any(held_out(a, b) for a, b in combinations(scene.shapes, 2))
 
 
 def held_out_pairs() -> list[tuple[str, str]]:
-    """All unordered pairs of kinds that training never shows together."""
+    """Return all unordered pairs of kinds that training never shows together."""
     return [pair for pair in combinations_with_replacement(SHAPES, 2) if held_out_pair(*pair)]
 
 
@@ -159,7 +159,7 @@ def held_out_pairs() -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a shape must be; None leaves it to chance.
+    """Properties that a shape must have; None is random.
 
     Attributes:
         kind, color, size, region: as in `Shape`.
@@ -176,10 +176,10 @@ class Wish:
 def sample_scene(
     rng: Random, wishes: list[Wish], *, background: str | None = None, training: bool = True
 ) -> Scene | None:
-    """A random scene with one shape per wish.
+    """Sample a scene with one shape per wish.
 
     Args:
-        rng: the only source of chance.
+        rng: the only source of randomness.
         wishes: at most `MAX_SHAPES`.
         background: its name, or None for any.
         training: keep what training never shows out of the scene.
@@ -209,7 +209,7 @@ def _sample_shape(rng: Random, wish: Wish) -> Shape:
 
 
 def tinted(rng: Random, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
-    """A colour as one scene shows it, at most `TINT` from `rgb` in each channel."""
+    """Vary a color by at most `TINT` in each channel."""
     red, green, blue = (min(max(value + rng.randint(-TINT, TINT), 0), 255) for value in rgb)
     return red, green, blue
 
@@ -227,7 +227,7 @@ def _touch(a: Shape, b: Shape) -> bool:
 
 
 def clearly(relation: str, a: Shape, b: Shape) -> bool:
-    """Whether a stands so seen from b, and so much more than sideways that nobody would say otherwise."""
+    """Return whether a is clearly in this relation to b, with no other relation close."""
     across, along = abs(a.x - b.x), abs(a.y - b.y)
     if relation in ("left of", "right of"):
         across, along = along, across
@@ -235,7 +235,7 @@ def clearly(relation: str, a: Shape, b: Shape) -> bool:
 
 
 def stand_apart(shapes: Sequence[Shape]) -> bool:
-    """Whether shapes stand as `sample_scene` puts them: inside the picture, and none too near to another."""
+    """Return whether shapes are placed as in `sample_scene`: inside the picture, with a gap between them."""
     inside = all(s.radius + MARGIN <= place <= UNITS - s.radius - MARGIN for s in shapes for place in (s.x, s.y))
     return inside and not any(_touch(a, b) for a, b in combinations(shapes, 2))
 
@@ -246,7 +246,7 @@ REACH = 1.15  # the farthest point of any shape from its centre, in radii
 
 
 def _star_edge(angle: np.ndarray) -> np.ndarray:
-    """Distance of a five-pointed star's edge from its centre, point up, outer radius 1.15 and inner 0.5."""
+    """Return the distance of a star's edge from its center: five points, outer radius 1.15, inner 0.5."""
     outer, inner, half = REACH, 0.5, math.pi / 5
     phi = np.abs((angle + math.pi / 2) % (2 * half) - half)  # 0 at a notch, pi/5 at a point
     phi = half - phi  # 0 at a point, pi/5 at a notch
@@ -254,7 +254,7 @@ def _star_edge(angle: np.ndarray) -> np.ndarray:
 
 
 def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which points (in radii from the centre, v downwards) belong to a shape."""
+    """Return which points (in radii from the center, v downwards) belong to a shape."""
     if kind == "circle":
         return u**2 + v**2 <= 1
     if kind == "ring":
@@ -277,7 +277,7 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def coverage(kind: str, radius: float, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
-    """How much of each pixel a shape covers.
+    """Return how much of each pixel a shape covers.
 
     Args:
         kind: of the shape.
@@ -298,7 +298,13 @@ def coverage(kind: str, radius: float, dx: float = 0.0, dy: float = 0.0) -> np.n
 
 
 def render(scene: Scene, size: int = UNITS) -> np.ndarray:
-    """The scene as (size, size, 3) uint8 pixels, edges antialiased."""
+    """Render a scene as (size, size, 3) uint8 pixels with antialiased edges.
+
+    Example:
+        >>> circle = Shape("circle", "red", x=32, y=32, radius=12, rgb=(220, 40, 40))
+        >>> render(Scene((circle,), "gray", (150, 152, 156))).shape
+        (64, 64, 3)
+    """
     canvas = np.empty((size, size, 3), dtype=np.float32)
     canvas[:] = scene.background_rgb
     scale = size / UNITS

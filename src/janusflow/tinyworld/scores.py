@@ -1,6 +1,7 @@
-"""The tiny world as a benchmark: painted pictures judged by the checker, answers by the scene that was asked about.
+"""Score a model in the tiny world without writing a run: pictures by the checker, answers by the scene.
 
-No prompt's scene and no question's scene was ever trained on: their random sources have names of their own.
+No prompt's scene and no question's scene was ever trained on: their random generators have their own names.
+`benchmark.py` is `janusflow eval tinyworld`, which resumes and reports.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Score:
-    """How many of a kind were right.
+    """Number of right ones of a kind.
 
     Attributes:
         kind: of the task or question; ", never seen" marks combinations that training never shows.
@@ -40,7 +41,7 @@ class Score:
 
     @property
     def share(self) -> float:
-        """right / total, or 0 of nothing."""
+        """right / total, or 0 for a total of 0."""
         return self.right / self.total if self.total else 0.0
 
     @property
@@ -51,7 +52,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Painted:
-    """One picture of a task and what the checker says of it."""
+    """One picture of a task, and the problem that the checker found."""
 
     kind: str
     task: Task
@@ -61,7 +62,7 @@ class Painted:
 
 
 def tasks(kind: str, count: int, *, held_out: bool, seed: int = 0) -> list[Task]:
-    """Up to `count` tasks with distinct prompts."""
+    """Return up to `count` tasks with distinct prompts."""
     rng = Random(f"evaluation-{seed}-{kind}-{held_out}")
     found: dict[str, Task] = {}
     for _ in range(50 * count):
@@ -81,14 +82,14 @@ def paint(
     steps: int = 30,
     seed: int = 0,
 ) -> Iterator[Painted]:
-    """Paints the six kinds, seen combinations and never seen ones, and checks each picture.
+    """Generate pictures of the six kinds, with seen and unseen combinations, and check each one.
 
     Args:
         model: a pipeline.
-        prompts: most of each kind.
-        images: pictures of each prompt.
-        guidance_scale, steps: of the sampling, which is Euler's.
-        seed: of prompts and noise; every picture of a kind has noise of its own.
+        prompts: largest number per kind.
+        images: pictures per prompt.
+        guidance_scale, steps: of Euler's method.
+        seed: of prompts and noise; every picture of a kind has different noise.
 
     Raises:
         ValueError: for a negative number of prompts, or less than one picture of each.
@@ -101,7 +102,7 @@ def paint(
         for number, task in enumerate(tasks(kind, prompts, held_out=held, seed=seed))
         for image in range(images)
     ]
-    with progress_bar("painting", len(todo)) as advance:
+    with progress_bar("generating", len(todo)) as advance:
         for start in range(0, len(todo), BATCH):
             part = todo[start : start + BATCH]
             pictures = model.generate(
@@ -118,7 +119,7 @@ def paint(
 
 
 def questions(count: int, *, seed: int = 0) -> list[tuple[Scene, Question]]:
-    """Questions about scenes of all kinds, held-out combinations among them."""
+    """Return questions about scenes of all kinds, including held-out combinations."""
     found: list[tuple[Scene, Question]] = []
     for index in range(count):
         rng, scene = Random(f"questions-{seed}-{index}"), None
@@ -131,7 +132,7 @@ def questions(count: int, *, seed: int = 0) -> list[tuple[Scene, Question]]:
 
 
 def answer(model: JanusFlow, *, count: int = 1000, seed: int = 0) -> Iterator[tuple[Question, str]]:
-    """Asks held-out questions; gives each with the model's answer."""
+    """Ask held-out questions, and yield each with the model's answer."""
     todo = questions(whole_number("count", count, least=0), seed=seed)
     with progress_bar("answering", len(todo)) as advance:
         for start in range(0, len(todo), BATCH):
@@ -144,7 +145,7 @@ def answer(model: JanusFlow, *, count: int = 1000, seed: int = 0) -> Iterator[tu
 
 
 def painting_scores(painted: list[Painted]) -> list[Score]:
-    """Scores by kind, then the mean of the six kinds as trained ("overall")."""
+    """Return scores by kind, then the mean of the six kinds with trained combinations ("overall")."""
     scores = _scores([(one.kind, not one.problem) for one in painted])
     six = [score.share for score in scores if score.kind in GENEVAL_KINDS]
     total = sum(score.total for score in scores if score.kind in GENEVAL_KINDS)
@@ -152,7 +153,7 @@ def painting_scores(painted: list[Painted]) -> list[Score]:
 
 
 def answer_scores(answered: list[tuple[Question, str]]) -> list[Score]:
-    """Scores by kind of question (exact match), of all yes/no questions, and of all."""
+    """Return scores by kind of question (exact match), of all yes/no questions, and of all."""
     rows = [(question.kind, said == question.answer) for question, said in answered]
     both = [("yes/no", right) for kind, right in rows if kind in YES_NO_KINDS]
     return _scores([*rows, *both, *(("all", right) for _, right in rows)])

@@ -1,4 +1,4 @@
-"""The tiny world as a source of data: endless rendered scenes, with captions, conversations and texts."""
+"""A source of data that renders scenes without end, with captions, conversations and texts."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class TinyworldConfig(SourceConfig):
-    """What is shown of the tiny world.
+    """Which scenes of the tiny world are shown.
 
     Attributes:
-        shares: of the kinds of scenes; by default all alike.
-        questions: at most so many about one scene, at least half as many; they share its tokens.
+        shares: of the kinds of scenes; by default equal.
+        questions: largest number per scene, and at least half of it; they share the scene's tokens.
         described: share of the pictures to generate whose text is the full description of the scene.
         bold: share of the scenes in which what the prompt leaves open is bold (`bold.py`).
-        ordered: share of the pictures to generate that show two objects of which the prompt does not say who stands
-            where, in an order that follows from the first one; with `anchor` the copy is given that order.
-        unnamed: share of the pictures to generate whose prompt says how two objects stand, but in place of what one or
-            both of them are only "shape"; with `anchor` the copy is given what they are.
-        composed: share of the pictures to generate that show what the prompt leaves open where and as whoever takes a
-            picture would (`composed.py`); `described` and `bold` are shares of the others.
-        spoiled: share of the pictures to understand that lie under tiles of random colours, up to nothing else
-            (`spoiled.py`).
+        ordered: share of the pictures to generate with two objects whose order the prompt leaves open and the kind of
+            the first object decides; with `anchor` the rewritten text states the order.
+        unnamed: share of the pictures to generate whose prompt states how two objects are placed but calls one or both
+            of them only "shape"; with `anchor` the rewritten text names them.
+        composed: share of the pictures to generate in which what the prompt leaves open is composed as in a photograph
+            (`composed.py`); `described` and `bold` are shares of the others.
+        spoiled: share of the pictures to understand that are covered by tiles of random colors (`spoiled.py`).
     """
 
     kind: Literal["tinyworld"] = "tinyworld"
@@ -61,7 +60,7 @@ class TinyworldConfig(SourceConfig):
 
     @property
     def teaches(self) -> bool:
-        """Of anchors only rewritten texts ask for what the model does not say already."""
+        """With anchors, only rewritten texts teach something new."""
         return not self.anchor or bool(self.ordered or self.unnamed)
 
     def check(self, task: str, *, checkpoint: bool) -> None:
@@ -70,7 +69,7 @@ class TinyworldConfig(SourceConfig):
             raise ValueError(f"tinyworld has no scenes {quoted(unknown[0])}; known are {', '.join(KINDS)}")
         shares = self.shares.values()
         if shares and not (all(0 <= share < inf for share in shares) and sum(shares) > 0):
-            raise ValueError(f"tinyworld's shares are {self.shares}; expected one above 0, none below")
+            raise ValueError(f"tinyworld's shares are {self.shares}; expected none below 0 and at least one above")
         for name in ("ordered", "unnamed", "composed"):
             if getattr(self, name) and task != "generation":
                 raise ValueError(f"tinyworld's {name} is for pictures to generate, in data.generation")
@@ -89,9 +88,9 @@ class TinyworldSource:
     """Endless scenes of the tiny world: record n is a function of (seed, task, n).
 
     Args:
-        config: what is shown.
+        config: which scenes are shown.
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
-        seed: another one gives another world.
+        seed: of everything random.
     """
 
     length: int | None = None
@@ -135,19 +134,19 @@ class TinyworldSource:
 
 
 def spelled(rng: Random, question: str) -> str:
-    """A question in one of the spellings that people use."""
+    """Vary the spelling of a question as people do."""
     if rng.random() < 0.3:
         question = question.replace("color", "colour")
     return question[0].upper() + question[1:] if rng.random() < 0.3 else question
 
 
 def old_tasks(seed: int, count: int) -> list[Task]:
-    """Prompts of what the model knows already, each kind as often."""
+    """Return prompts of what the model has learned, with the same number of each kind."""
     return [sample_pair(Random(f"old/{seed}/{n}"), KINDS[n % len(KINDS)])[0] for n in range(count)]
 
 
 def right_ones(tasks: list[Task]) -> Correct:
-    """Leaves out what the checker finds wrong."""
+    """Return a function that drops the pictures that the checker rejects."""
 
     def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
         return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]

@@ -1,8 +1,8 @@
-"""Spoiled pictures: a scene seen through tiles of random colours, from a breath of them to nothing else.
+"""Spoiled pictures: a scene under tiles of random colors, from nearly transparent to opaque.
 
-What they are said to show stays the scene's. So a model reads through them as far as can be, and where nothing of a
-scene is left it still speaks as of scenes, to an end: a small one that has only seen clean pictures says the same word
-for ever of any other (docs/log.md).
+Their texts remain those of the scene. A model then learns to read through the tiles where possible, and to give a
+complete answer where it is not: a small model that has only seen clean pictures repeats one word for any other
+(docs/log.md).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-TILES = (2, 24)  # of them in a row and in a column, at least and at most
+TILES = (2, 24)  # least and largest number per row and column
 
 
 def spoil(rng: Random, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture under tiles of random colours, as strong as chance has it; tiles alone in a third of them.
+    """Cover a picture with tiles of random colors and random strength, in a third of the cases completely.
 
     Args:
-        rng: the only source of chance.
+        rng: the only source of randomness.
         picture: (H, W, 3).
     """
     height, width = picture.shape[:2]

@@ -1,4 +1,4 @@
-"""Diversity of the tiny world: what prompts leave open, against the distribution that scenes are sampled from.
+"""Measure diversity: compare what prompts leave open with the distribution that scenes are sampled from.
 
 Prompts name one shape and nothing else ("a star"), so its color, place, size and the background are free. Bins: the ten
 colors, the nine parts of the picture, the three sizes, the four backgrounds; and `OTHER` for pictures that cannot be
@@ -19,13 +19,13 @@ FACTORS = ("color", "place", "size", "background")
 
 
 def open_tasks(count: int) -> list[Task]:
-    """Prompts that leave every factor open, each shape as often as the others."""
+    """Return prompts that leave every factor open, with the same number of each shape."""
     clauses = [Clause(SHAPES[number % len(SHAPES)]) for number in range(count)]
     return [Task("single_object", noun_phrase(clause), (clause,)) for clause in clauses]
 
 
 def bins(scene: Scene | None) -> dict[str, str]:
-    """The bin of each factor.
+    """Return the bin of each factor.
 
     Args:
         scene: as the checker reads it; None if it cannot be read.
@@ -39,7 +39,7 @@ def bins(scene: Scene | None) -> dict[str, str]:
 
 @cache
 def sampled() -> dict[str, dict[str, float]]:
-    """How `sample_scene` spreads one shape over the bins of each factor, exactly.
+    """Return the exact distribution of one shape in `sample_scene` over the bins of each factor.
 
     Color, size, radius and background are uniform. The center is uniform over where the shape fits, so that larger ones
     are nearer to the middle.

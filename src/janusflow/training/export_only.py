@@ -34,7 +34,7 @@ def export_only(
         OSError: if the export cannot be written.
 
     Example:
-        >>> export_only("runs/mine")
+        >>> export_only("runs/mine")  # doctest: +SKIP
         PosixPath('runs/mine/export')
     """
     out, world = Path(out).expanduser(), join(device)

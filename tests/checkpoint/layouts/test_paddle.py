@@ -87,7 +87,7 @@ def test_an_index_that_does_not_fit_is_one_sentence_and_leads_nowhere_else(tmp_p
         open_checkpoint(folder)
     index.write_text(json.dumps({"weight_map": whole}))
     (folder / second).unlink()
-    with pytest.raises(ValueError, match=f"lacks 1 of 2 weight files: {second}; fetch it again"):
+    with pytest.raises(ValueError, match=f"lacks 1 of 2 weight files: {second}; download it again"):
         open_checkpoint(folder)
 
 
@@ -227,5 +227,5 @@ def test_a_large_memo_index_takes_no_memory(tmp_path: Path) -> None:
 
 def test_a_shape_of_huge_numbers_is_refused_before_they_are_multiplied(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(pickle.dumps({"a": Shaped((1 << 400_000,) * 30)}, protocol=4))
-    with pytest.raises(ValueError, match="an array's shape is none"):
+    with pytest.raises(ValueError, match="an array's shape is invalid"):
         read_pdparams(tmp_path / FILE)

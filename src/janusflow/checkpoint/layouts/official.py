@@ -1,7 +1,7 @@
-"""The official layout: how the released `config.json` and parameter names translate into ours.
+"""The official layout of JanusFlow: the released `config.json` and parameter names, translated into ours and back.
 
-In the small golden checkpoints `small_latent_downscale` stands for a VAE of another factor than the SDXL-VAE's 8. The
-released weights stand under the DeepSeek Model License, and so does what is made of them.
+In the small golden checkpoints `small_latent_downscale` is the factor of a VAE other than the SDXL-VAE (8). The
+released weights and their derivatives are under the DeepSeek Model License.
 """
 
 from __future__ import annotations
@@ -13,15 +13,6 @@ from typing import Any
 from transformers import LlamaConfig
 
 from janusflow.checkpoint.layouts import official_parts as parts
-from janusflow.checkpoint.layouts.official_parts import (
-    THIRDS,
-    check_classes,
-    check_same,
-    official_tower,
-    read_tower,
-    renamed,
-    write_official,
-)
 from janusflow.config import JanusFlowConfig, siglip_config
 from janusflow.families.layout import Layout, Source
 from janusflow.processing.processor import JanusFlowProcessor
@@ -34,28 +25,28 @@ CLASSES = {
 
 
 def is_official(raw: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of an official JanusFlow (not Janus) checkpoint."""
+    """Return whether a `config.json` is that of an official JanusFlow (not Janus) checkpoint."""
     return raw.get("model_type") == "multi_modality" and "vision_gen_enc_config" in raw
 
 
 def read_config(
     raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None
 ) -> JanusFlowConfig:
-    """Our configuration from an official `config.json`.
+    """Translate an official `config.json` into our configuration.
 
     Args:
         raw: the parsed file.
-        token_ids: ids of the tokenizer's special tokens; the official layout keeps them there alone.
-        names: of the stored tensors, if they are known. SigLIP's unused attention-pool head is kept if it is among
-            them, so that the checkpoint can be written back without loss.
+        token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
+        names: of the stored tensors, if they are known. SigLIP's unused attention-pool head is kept if it is stored, so
+            that the checkpoint can be written back without loss.
 
     Raises:
-        ValueError: naming the block and what it holds, if it is not one that JanusFlow has.
+        ValueError: for a block that JanusFlow does not have; names it and its class.
     """
-    check_classes(raw, CLASSES, "JanusFlow")
+    parts.check_classes(raw, CLASSES, "JanusFlow")
     encoder, decoder = raw["vision_gen_enc_config"]["params"], raw["vision_gen_dec_config"]["params"]
     llm = LlamaConfig(**{k: v for k, v in raw.get("language_config", {}).items() if k != "cls"})
-    width, depth, heads, patch, ratio, size = read_tower(raw, "vision_und_enc_config")
+    width, depth, heads, patch, ratio, size = parts.read_tower(raw, "vision_und_enc_config")
     pool_head = names is None or any("attn_pool" in name for name in names)
     vision = siglip_config(
         width=width, depth=depth, heads=heads, patch_size=patch, image_size=size, mlp_ratio=ratio, pool_head=pool_head
@@ -83,8 +74,8 @@ def read_config(
 
 
 def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaConfig) -> None:
-    """What our g_enc and g_dec take for granted, checked with the values of the file."""
-    check_same(
+    """Check the assumptions of our g_enc and g_dec against the values of the file."""
+    parts.check_same(
         [
             ("vision_gen_enc_config.kernel_size", encoder.get("kernel_size", 7), encoder["stride"]),
             ("vision_gen_enc_config.padding", encoder.get("padding") or 0, 0),
@@ -100,7 +91,7 @@ def _check_shapes(encoder: dict[str, Any], decoder: dict[str, Any], llm: LlamaCo
 
 
 TOWER = "vision_und_enc_model.vision_tower."
-PREFIXES = (  # ours -> official; the first that fits counts
+PREFIXES = (  # ours -> official; the first match counts
     ("language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("understanding_encoder.begin_embedding", "beg_of_und_embed"),
@@ -138,8 +129,8 @@ GENERATION_PARTS = (
 
 
 def source(name: str) -> Source:
-    """Which official tensors make up our parameter `name`."""
-    official = renamed(name, PREFIXES)
+    """Return the official tensors that our parameter `name` consists of."""
+    official = parts.renamed(name, PREFIXES)
     if official.startswith(TOWER):
         return _tower_source(official)
     if official.startswith("vision_gen_"):
@@ -149,8 +140,8 @@ def source(name: str) -> Source:
 
 
 def _tower_source(official: str) -> Source:
-    """SigLIP: query, key and value are fused; the pool head's query stands apart from its key and value."""
-    for part, third in THIRDS.items():
+    """Translate SigLIP: query, key and value are fused; the pool head's query is separate from its key and value."""
+    for part, third in parts.THIRDS.items():
         if part in official:
             return Source((official.replace(part, ".attn.qkv."),), third)
     if "attn_pool.attention.in_proj_" in official:
@@ -165,7 +156,7 @@ def _tower_source(official: str) -> Source:
 
 
 def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
-    """The released form of `config.json`; a tower that has no released name is spelled out as the golden ones are."""
+    """Return the released form of `config.json`; a tower without a released name is listed by its sizes."""
     llm, vision = config.text_config, config.vision_config
     width, patch = config.generation_encoder_width, config.latent_patch_size
     shared = {
@@ -194,7 +185,7 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
         "upsamples": patch.bit_length() - 1,
         "use_mid_block": config.generation_decoder_depth > 0,
     }
-    tower, spelled = official_tower(vision, vision.intermediate_size / vision.hidden_size)
+    tower, spelled = parts.official_tower(vision, vision.intermediate_size / vision.hidden_size)
     if config.latent_downscale != 8:
         spelled["small_latent_downscale"] = config.latent_downscale
     blocks = {
@@ -206,8 +197,8 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
 
 
 def write(config: JanusFlowConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
-    """Everything but the weights."""
-    write_official(official_config(config, dtype), processor, folder)
+    """Write everything except the weights."""
+    parts.write_official(official_config(config, dtype), processor, folder)
 
 
 LAYOUT = Layout("official", lambda raw, files: is_official(raw), read_config, source=source, write=write, released=True)

@@ -1,7 +1,7 @@
-"""The official layout of Janus and Janus-Pro: how released `config.json` and names translate into transformers' Janus.
+"""The official layout of Janus and Janus-Pro: the released `config.json` and names as transformers' Janus.
 
 transformers' network has no attention-pool head in SigLIP and no usage statistics in the codebook; both are stored but
-unused, and `UNUSED` names them. The small golden checkpoints spell the codec out in `small_vq`.
+unused, and `UNUSED` names them. The small golden checkpoints list the codec's sizes in `small_vq`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,6 @@ from typing import Any
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
 from janusflow.checkpoint.layouts import official_parts as parts
-from janusflow.checkpoint.layouts.official_parts import (
-    THIRDS,
-    check_classes,
-    check_same,
-    official_tower,
-    read_tower,
-    renamed,
-    write_official,
-)
 from janusflow.families.layout import Layout, Source
 from janusflow.processing.processor import JanusFlowProcessor
 
@@ -43,22 +34,22 @@ RELEASED_VQ = {  # VQ-16 of LlamaGen
 
 
 def is_official_janus(raw: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of an official Janus or Janus-Pro checkpoint."""
+    """Return whether a `config.json` is that of an official Janus or Janus-Pro checkpoint."""
     return raw.get("model_type") == "multi_modality" and "gen_vision_config" in raw
 
 
 def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None) -> JanusConfig:
-    """transformers' configuration from an official `config.json`.
+    """Translate an official `config.json` into transformers' configuration.
 
     Args:
         raw: the parsed file.
-        token_ids: ids of the tokenizer's special tokens; the official layout keeps them there alone.
-        names: of the stored tensors; they do not matter here.
+        token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
+        names: of the stored tensors, which are not used.
 
     Raises:
-        ValueError: naming the block and what it holds, if it is not one that Janus has.
+        ValueError: for a block that Janus does not have; names it and its class.
     """
-    check_classes(raw, CLASSES, "Janus")
+    parts.check_classes(raw, CLASSES, "Janus")
     llm = LlamaConfig(**{"tie_word_embeddings": False, **raw["language_config"]})
     aligner, gen_aligner = raw["aligner_config"]["params"], raw["gen_aligner_config"]["params"]
     head, codes = raw["gen_head_config"]["params"], raw["gen_vision_config"]["params"]
@@ -86,7 +77,7 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collectio
 
 
 def _tower(raw: dict[str, Any], aligner: dict[str, Any]) -> dict[str, Any]:
-    width, depth, heads, patch, ratio, size = read_tower(raw, "vision_config")
+    width, depth, heads, patch, ratio, size = parts.read_tower(raw, "vision_config")
     if aligner["input_dim"] != width:
         raise ValueError(f"aligner_config takes width {aligner['input_dim']}, but the tower has {width}")
     return JanusVisionConfig(
@@ -105,8 +96,8 @@ def _tower(raw: dict[str, Any], aligner: dict[str, Any]) -> dict[str, Any]:
 def _check_shapes(
     aligner: dict[str, Any], gen_aligner: dict[str, Any], head: dict[str, Any], codes: dict[str, Any], llm: LlamaConfig
 ) -> None:
-    """What transformers' network takes for granted, checked with the values of the file."""
-    check_same(
+    """Check the assumptions of transformers' network against the values of the file."""
+    parts.check_same(
         [
             ("aligner_config.projector_type", aligner.get("projector_type"), "mlp_gelu"),
             ("gen_aligner_config.projector_type", gen_aligner.get("projector_type"), "mlp_gelu"),
@@ -124,7 +115,7 @@ def _check_shapes(
 
 TOWER = "vision_model.vision_tower."
 CODEC = "gen_vision_model."
-PREFIXES = (  # transformers -> official; the first that fits counts
+PREFIXES = (  # transformers -> official; the first match counts
     ("lm_head.", "language_model.lm_head."),
     ("model.language_model.", "language_model.model."),
     ("model.vision_model.embeddings.patch_embedding.", TOWER + "patch_embed.proj."),
@@ -153,10 +144,10 @@ CODEC_PARTS = (
 
 
 def source(name: str) -> Source:
-    """Which official tensors make up the parameter `name` of transformers' Janus."""
-    official = renamed(name, PREFIXES)
+    """Return the official tensors that the parameter `name` of transformers' Janus consists of."""
+    official = parts.renamed(name, PREFIXES)
     if official.startswith(TOWER):
-        for part, third in THIRDS.items():
+        for part, third in parts.THIRDS.items():
             if part in official:
                 return Source((official.replace(part, ".attn.qkv."),), third)
         for ours, theirs in TOWER_PARTS:
@@ -166,7 +157,7 @@ def source(name: str) -> Source:
             official = re.sub(pattern, replacement, official)
     elif official.startswith(("aligner.", "gen_aligner.")):
         official = official.replace("aligner.fc1.", "aligner.layers.0.")
-        # Linear layers and GELUs take turns in the official list.
+        # Linear layers and GELUs alternate in the official list.
         official = re.sub(r"hidden_layers\.(\d+)\.", lambda found: f"layers.{2 * int(found[1]) + 2}.", official)
     return Source((official,))
 
@@ -175,9 +166,9 @@ def source(name: str) -> Source:
 
 
 def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
-    """The released form of `config.json`; what has no released name is spelled out as in the golden checkpoints."""
+    """Return the released form of `config.json`; other sizes are listed as in the golden ones."""
     llm, vision, vq = config.text_config, config.vision_config, config.vq_config
-    tower, spelled = official_tower(vision, vision.mlp_ratio)
+    tower, spelled = parts.official_tower(vision, vision.mlp_ratio)
     codec = {
         "base_channels": vq.base_channels,
         "channel_multiplier": list(vq.channel_multiplier),
@@ -208,8 +199,8 @@ def _projector(depth: int, width: int, to: int) -> dict[str, Any]:
 
 
 def write(config: JanusConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
-    """Everything but the weights."""
-    write_official(official_config(config, dtype), processor, folder)
+    """Write everything except the weights."""
+    parts.write_official(official_config(config, dtype), processor, folder)
 
 
 LAYOUT = Layout(

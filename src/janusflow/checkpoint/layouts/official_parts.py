@@ -1,6 +1,6 @@
-"""What the official layouts of JanusFlow and Janus have in common: LLM, SigLIP tower, names, the processor's files.
+"""What the official layouts of JanusFlow and Janus share: LLM, SigLIP tower, names, the processor's files.
 
-A released checkpoint names its SigLIP tower; the small golden ones spell its sizes out in `small_vision_tower`.
+Released checkpoints name their SigLIP tower; the small golden ones list its sizes in `small_vision_tower`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ THIRDS = {".self_attn.q_proj.": 0, ".self_attn.k_proj.": 1, ".self_attn.v_proj."
 
 
 def check_classes(raw: dict[str, Any], classes: dict[str, str], family: str) -> None:
-    """Compare the class that each block of `config.json` names with the family's.
+    """Check the class of each block of `config.json`.
 
     Raises:
-        ValueError: naming the block and what it holds.
+        ValueError: for another class; names the block.
     """
     for block, known in classes.items():
         found = raw.get(block, {}).get("cls")
@@ -46,18 +46,18 @@ def check_classes(raw: dict[str, Any], classes: dict[str, str], family: str) -> 
 
 
 def check_same(found: Sequence[tuple[str, Any, Any]]) -> None:
-    """Compare values of the file, (name, value, what the other parts need), with what the network takes for granted.
+    """Check values of the file, given as (name, value, what the other parts need).
 
     Raises:
         ValueError: for the first that differs.
     """
     for name, value, wanted in found:
         if value != wanted:
-            raise ValueError(f"{name} amounts to {value!r}; the network's other parts need {wanted!r}")
+            raise ValueError(f"{name} is {value!r}; the network's other parts need {wanted!r}")
 
 
 def read_tower(raw: dict[str, Any], block: str) -> tuple[int, int, int, int, float, int]:
-    """Width, depth, heads, patch size, MLP ratio and picture size of the SigLIP tower in a block of `config.json`.
+    """Return width, depth, heads, patch size, MLP ratio and picture size of the SigLIP tower in a block.
 
     Raises:
         ValueError: for a tower of an unknown name.
@@ -77,7 +77,7 @@ def read_tower(raw: dict[str, Any], block: str) -> tuple[int, int, int, int, flo
 
 
 def official_tower(vision: Any, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters of a tower in `config.json`, and its sizes spelled out where no released one has them."""
+    """Return the parameters of a tower in `config.json`, and its sizes if no released tower has them."""
     sizes = (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size)
     name, spelled = (
         "siglip_large_patch16_384",
@@ -98,14 +98,14 @@ def official_config(
     blocks: dict[str, tuple[str, dict[str, Any]]],
     spelled: dict[str, Any],
 ) -> dict[str, Any]:
-    """The released form of `config.json`.
+    """Return the released form of `config.json`.
 
     Args:
         llm: the language model.
         dtype: of the weights.
         classes: of the blocks.
         blocks: name to model type and parameters.
-        spelled: what has no released name.
+        spelled: values without a released name.
     """
     fields = {field: getattr(llm, field) for field in LLM_FIELDS}
     return {
@@ -122,7 +122,7 @@ def official_config(
 
 
 def _extras(llm: LlamaConfig) -> dict[str, Any]:
-    """What the LLM has beside the released fields, where it differs from their defaults."""
+    """Return other fields of the LLM that differ from their defaults."""
     extras: dict[str, Any] = {}
     if llm.rms_norm_eps != 1e-6:
         extras["rms_norm_eps"] = llm.rms_norm_eps
@@ -137,10 +137,10 @@ def _extras(llm: LlamaConfig) -> dict[str, Any]:
 
 
 def renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
-    """A name with the first prefix that fits replaced.
+    """Replace the first matching prefix of a name.
 
     Raises:
-        KeyError: if none does.
+        KeyError: if none matches.
     """
     for ours, theirs in prefixes:
         if name.startswith(ours):
@@ -149,9 +149,9 @@ def renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
 
 
 def write_official(raw: dict[str, Any], processor: JanusFlowProcessor, folder: Path) -> None:
-    """`config.json`, and the processor's files with the fields of released ones.
+    """Write `config.json`, and the processor's files with the fields of released ones.
 
-    The tokenizer's class is one of older transformers.
+    The tokenizer's class is that of older versions of transformers.
     """
     text, image = processor.text, processor.image
     processor.save_pretrained(folder)

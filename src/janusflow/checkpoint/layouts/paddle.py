@@ -1,10 +1,9 @@
-"""PaddleNLP's layout: `model_state.pdparams`, or shards (`model_state-00001-of-00002.pdparams`) and an index of them.
-Pickles of arrays, read without running anything from them.
+"""Read PaddleNLP's layout: `model_state.pdparams`, or shards (`model_state-00001-of-00002.pdparams`) with an index.
 
-Python's own parser splits a file into instructions, and the few that weights need are followed here: a file can build
-plain containers, strings, numbers and the arrays below, and call nothing. The bytes of large arrays are stepped over
-and read when they are asked for, so the content of a file is known without reading it, and costs no more memory than
-its instructions. Names and shapes come out as in the official layout.
+The files are pickles of arrays, and nothing in them is run. Python's own parser splits a file into instructions, of
+which only those that weights need are executed here: a file can build plain containers, strings, numbers and the arrays
+below, and call nothing. The bytes of large arrays are skipped and read on demand, so that listing the content of a file
+needs little memory. Names and shapes are those of the official layout.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ T = TypeVar("T")
 FILE = "model_state.pdparams"
 DTYPES = {"f2": np.float16, "f4": np.float32, "f8": np.float64, "u2": np.uint16, "i4": np.int32, "i8": np.int64}
 TENSORS = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i4": torch.int32, "i8": torch.int64}
-NAMES = "StructuredToParameterName@@"  # an entry that is no tensor: Paddle's own names
-EMBEDDINGS = ("embed_tokens.weight", "gen_embed.weight", "embedding.weight")  # two-dimensional, but no linear layers'
-LARGE = 1 << 16  # bytes from which on a piece is stepped over
-MOST_SIDES = 32  # of an array, as numpy once had it
+NAMES = "StructuredToParameterName@@"  # an entry with Paddle's own names, not a tensor
+EMBEDDINGS = ("embed_tokens.weight", "gen_embed.weight", "embedding.weight")  # two-dimensional, but not linear layers
+LARGE = 1 << 16  # bytes from which a piece is skipped
+MOST_SIDES = 32  # of an array, as in older versions of numpy
 
 
 class _Skipped:
-    """Bytes of a file that were stepped over.
+    """Bytes of a file that were skipped.
 
     Args:
         place: where they begin in the file.
@@ -53,7 +52,7 @@ class _Skipped:
 
 
 class _Stream:
-    """A file that is read piece by piece: large pieces are stepped over, and none may reach past the end."""
+    """A file read in pieces: large pieces are skipped, and a piece that reaches past the end is an error."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.readline, self.tell = file.readline, file.tell
@@ -79,16 +78,16 @@ class _Dtype:
         self.name: str = arguments[0]
 
     def build(self, state: Any) -> None:
-        """Take the state that numpy pickled."""
+        """Apply the state that numpy pickled."""
         if state[1] != "<" or any(part is not None for part in state[2:5]):
             raise pickle.UnpicklingError("an array's dtype is not a plain little-endian one")
 
 
 class _Array:
-    """A `numpy.ndarray`: where its bytes are, taken only if shape and dtype account for all of them.
+    """A `numpy.ndarray`: where its bytes are, accepted only if shape and dtype account for all of them.
 
     Args:
-        arguments: of numpy's function that makes an empty array.
+        arguments: of numpy's function that creates an empty array.
     """
 
     shape: tuple[int, ...] | None = None
@@ -100,15 +99,15 @@ class _Array:
             raise pickle.UnpicklingError("an array is malformed")
 
     def build(self, state: Any) -> None:
-        """Take the state that numpy pickled."""
+        """Apply the state that numpy pickled."""
         _version, shape, dtype, self.fortran, data = state
         if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, _Skipped)):
             raise pickle.UnpicklingError("an array is malformed")
         sides = shape if isinstance(shape, tuple) and len(shape) <= MOST_SIDES else (None,)
         if any(type(side) is not int or not 0 <= side <= sys.maxsize for side in sides):
-            raise pickle.UnpicklingError("an array's shape is none")
+            raise pickle.UnpicklingError("an array's shape is invalid")
         if math.prod(shape) * np.dtype(DTYPES[dtype.name]).itemsize != len(data):
-            raise pickle.UnpicklingError("an array's bytes do not fill its shape")
+            raise pickle.UnpicklingError("an array's bytes do not match its shape")
         self.shape, self.letters = shape, dtype.name
         if isinstance(data, _Skipped):
             self.place = data.place
@@ -118,14 +117,14 @@ class _Array:
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that a pickle gives; nothing is imported."""
+    """A name in a pickle; nothing is imported."""
 
     module: str
     name: str
 
 
 NDARRAY = _Name("numpy", "ndarray")
-CALLS = {  # what a pickle may call, and what stands for it
+CALLS = {  # what a pickle may call, and what is called instead
     _Name("numpy", "dtype"): _Dtype,
     _Name("numpy.core.multiarray", "_reconstruct"): _Array,
     _Name("numpy._core.multiarray", "_reconstruct"): _Array,
@@ -139,7 +138,7 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Machine:
-    """What a pickle builds out of plain containers, strings, numbers and arrays; it has no other instructions."""
+    """Builds plain containers, strings, numbers and arrays from a pickle; other instructions are errors."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -147,7 +146,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, stream: _Stream) -> Any:
-        """Follow the instructions of a pickle; returns what it builds."""
+        """Execute the instructions of a pickle, and return what it builds."""
         value: Any
         for instruction, value, _ in pickletools.genops(stream):  # type: ignore[arg-type]
             name = instruction.name
@@ -168,7 +167,7 @@ class _Machine:
             elif (method := getattr(self, f"_{name.lower()}", None)) is not None:
                 method()
             elif name not in ("PROTO", "FRAME"):
-                raise pickle.UnpicklingError(f"it has an instruction {name}, which weights never need")
+                raise pickle.UnpicklingError(f"it contains the instruction {name}, which weights do not need")
         raise pickle.UnpicklingError("it has no end")
 
     def _pop_to_mark(self) -> list[Any]:
@@ -225,24 +224,24 @@ class _Machine:
     def _reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, _Name) or function not in CALLS:
-            raise pickle.UnpicklingError("it calls what weights never need")
+            raise pickle.UnpicklingError("it calls a function that weights do not need")
         self.stack.append(CALLS[function](arguments))
 
     def _build(self) -> None:
         state, made = self.stack.pop(), self.stack[-1]
         if not isinstance(made, (_Array, _Dtype)):
-            raise pickle.UnpicklingError("it changes what is no array")
+            raise pickle.UnpicklingError("it changes an object that is not an array")
         made.build(state)
 
     def _last(self, kind: type[T]) -> T:
         if type(self.stack[-1]) is not kind:
-            raise pickle.UnpicklingError(f"it fills what is no {kind.__name__}")
+            raise pickle.UnpicklingError(f"it fills an object that is not a {kind.__name__}")
         return self.stack[-1]
 
 
 def _known(module: Any, name: Any) -> _Name:
     if not (isinstance(module, str) and isinstance(name, str)) or _Name(module, name) not in NAMES_KNOWN:
-        raise pickle.UnpicklingError(f"it asks for {module!s:.100}.{name!s:.100}, which weights never need")
+        raise pickle.UnpicklingError(f"it names {module!s:.100}.{name!s:.100}, which weights do not need")
     return _Name(module, name)
 
 
@@ -254,7 +253,7 @@ class Stored:
         file: the file.
         array: where and what it is.
         shape, dtype: in the official layout.
-        transposed: whether the file has it the other way round, as it has the weights of linear layers.
+        transposed: whether the file stores the transpose, as it does for linear layers.
     """
 
     file: Path
@@ -264,7 +263,7 @@ class Stored:
     transposed: bool
 
     def read(self) -> Tensor:
-        """The tensor. bfloat16, which Paddle stores as uint16, is that again."""
+        """Read the tensor; Paddle stores bfloat16 as uint16."""
         array, kind = self.array, np.dtype(DTYPES[self.array.letters])
         assert array.shape is not None
         if array.content is None:
@@ -281,12 +280,12 @@ class Stored:
 
 
 def is_paddle(file: Path) -> bool:
-    """Whether a weight file is one of PaddlePaddle's, whole or a shard."""
+    """Return whether a weight file is one of PaddlePaddle's, whole or a shard."""
     return file.suffix == Path(FILE).suffix
 
 
 def paddle_layout(official: Layout) -> Layout:
-    """The layout in which Paddle keeps a family's released weights: the official one in other files, only read."""
+    """Return Paddle's layout of a family: the official one in other files, which cannot be written."""
     return replace(
         official,
         name="paddle",
@@ -296,22 +295,22 @@ def paddle_layout(official: Layout) -> Layout:
 
 
 def read_pdparams(file: Path) -> dict[str, Stored]:
-    """What a `.pdparams` file holds, under official names.
+    """List the content of a `.pdparams` file under official names.
 
     Raises:
-        ValueError: if the file is damaged, cut off, or holds anything but arrays; nothing of it has been run.
+        ValueError: if the file is damaged, cut off, or contains anything but arrays. Nothing in it is run.
     """
     try:
         with file.open("rb") as stream:
             content = _Machine().run(_Stream(stream))
         if not isinstance(content, dict):
-            raise pickle.UnpicklingError("it holds no dictionary of arrays")
+            raise pickle.UnpicklingError("it is not a dictionary of arrays")
         return {_name(key): _stored(file, key, value) for key, value in content.items() if key != NAMES}
     except OSError:
         raise
-    except Exception as error:  # of many kinds: every instruction may lack what it needs
+    except Exception as error:  # any instruction may lack what it needs
         raise ValueError(
-            f"{file} is damaged or not a weights file ({shortened(first_line(error))}); fetch it again"
+            f"{file} is damaged or not a weights file ({shortened(first_line(error))}); download it again"
         ) from error
 
 
@@ -323,7 +322,7 @@ def _name(name: Any) -> str:
 
 def _stored(file: Path, name: str, value: Any) -> Stored:
     if not isinstance(value, _Array) or value.shape is None:
-        raise pickle.UnpicklingError(f"{shortened(name)} is no array")
+        raise pickle.UnpicklingError(f"{shortened(name)} is not an array")
     linear = len(value.shape) == 2 and name.endswith(".weight") and not name.endswith(EMBEDDINGS)
     shape = value.shape[::-1] if linear else value.shape
     return Stored(file, value, shape, TENSORS.get(value.letters, torch.bfloat16), linear)

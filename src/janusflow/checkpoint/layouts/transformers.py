@@ -1,4 +1,4 @@
-"""The layout in which transformers keeps Janus (`deepseek-community/...`); see `processing/transformers_layout.py`."""
+"""The layout of Janus in transformers (`deepseek-community/...`); see also `processing/transformers_layout.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from janusflow.processing.transformers_layout import write_transformers_processo
 
 
 def read_config(raw: dict[str, Any], ids: dict[str, int], names: Collection[str] | None) -> JanusConfig:
-    """The configuration as it is; a head that is stored is not tied, whatever default the file leaves open."""
+    """Read the configuration; a head that is stored is not tied, whatever the default is."""
     config: JanusConfig = JanusConfig.from_dict(raw)
     if names is not None:
         config.tie_word_embeddings = config.text_config.tie_word_embeddings = "lm_head.weight" not in names
@@ -23,7 +23,7 @@ def read_config(raw: dict[str, Any], ids: dict[str, int], names: Collection[str]
 
 
 def write(config: JanusConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
-    """Everything but the weights."""
+    """Write everything except the weights."""
     write_transformers_processor(processor, folder)
     config.dtype = dtype
     config.save_pretrained(folder)

@@ -96,8 +96,11 @@ class Qa(Questions):
     Scores are percentages: "overall", and "category/NAME" where records have a category.
 
     Example:
+        >>> record = '{"image": "scene.png", "question": "what is it?", "answer": "a circle"}'
+        >>> _ = Path("questions.jsonl").write_text(record)
         >>> benchmark = Qa(Path("questions.jsonl"), QaSettings(rule="contains"))
-        >>> items = benchmark.items()
+        >>> [item.prompt for item in benchmark.items()]
+        ['what is it?']
     """
 
     name = "qa"

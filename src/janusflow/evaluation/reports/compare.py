@@ -94,8 +94,8 @@ def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data:
             no item in common.
 
     Example:
-        >>> found = compare_runs([Path("runs/before"), Path("runs/after")])
-        >>> found.differences[0].values["overall"]
+        >>> found = compare_runs([Path("runs/before"), Path("runs/after")])  # doctest: +SKIP
+        >>> found.differences[0].values["overall"]  # doctest: +SKIP
     """
     if len(folders) < 2:
         raise ValueError(f"{given(len(folders), 'run')}; give two or more folders")

@@ -65,7 +65,7 @@ class PartsRecipe:
     seed: int = 0
 
     def shortened(self, steps: int) -> PartsRecipe:
-        """The same with at most so many steps in each part, to see that everything runs."""
+        """Return a copy with at most this number of steps per part, to check that everything runs."""
         parts = {name: replace(getattr(self, name), steps=steps, warmup=1) for name in ("vae", "tower", "llm")}
         return replace(self, **parts, vae_batch=4, tower_batch=4, llm_batch=4)
 
@@ -137,8 +137,8 @@ def fit_vae(recipe: PartsRecipe, folder: Path, device: torch.device) -> Autoenco
 class LabelledSiglip(nn.Module):
     """SigLIP with linear heads on its patches: which pixels are not background, and the shape's kind and colour.
 
-    The real SigLIP knows shapes from billions of pictures. Here the pairwise loss alone does not find them in hours,
-    nor do kinds as labels alone; with the outlines to predict beside them, it takes minutes (docs/log.md).
+    The real SigLIP knows shapes from billions of pictures. Here the pairwise loss does not find them in hours,
+    nor do labels of kinds; if the outlines are predicted as well, it takes minutes (docs/log.md).
     """
 
     def __init__(self, config: SiglipConfig) -> None:
@@ -149,7 +149,7 @@ class LabelledSiglip(nn.Module):
         self.mask = nn.Linear(width, patch**2)
 
     def patch_losses(self, patches: Tensor, scenes: samples.Described) -> Losses:
-        """Of the heads, for the tower's last states (B, P, W), and how many shown patches are told right."""
+        """Return the heads' loss for the tower's last states (B, P, W), and the share of patches that are right."""
         kinds, colors = self.kind(patches).float(), self.color(patches).float()
         shown = scenes.shown.to(patches.device)
         there = shown[..., 0] > 0
@@ -163,7 +163,7 @@ class LabelledSiglip(nn.Module):
 
 
 def fit_tower(recipe: PartsRecipe, processor: JanusFlowProcessor, folder: Path, device: torch.device) -> SiglipModel:
-    """SigLIP's pairwise loss between scenes and descriptions, with a small text tower beside, and patches' labels."""
+    """SigLIP's pairwise loss between scenes and descriptions with a small text tower, and the labels of patches."""
     tower = siglip_config(width=192, depth=6, heads=3, patch_size=8, image_size=tiny().image_size)
     text = SiglipTextConfig(
         vocab_size=len(processor.tokenizer),
@@ -198,7 +198,7 @@ def fit_tower(recipe: PartsRecipe, processor: JanusFlowProcessor, folder: Path, 
 def fit_llm(
     recipe: PartsRecipe, processor: JanusFlowProcessor, folder: Path, device: torch.device
 ) -> JanusFlowForConditionalGeneration:
-    """The language model on text alone; the other parts of the network stay at their initial values."""
+    """Train the language model on text; the other parts of the network keep their initial values."""
     torch.manual_seed(recipe.seed)
     network = JanusFlowForConditionalGeneration(network_config(processor)).to(device)
     network.set_attn_implementation({"text_config": PACKED})
@@ -245,7 +245,7 @@ def network_config(processor: JanusFlowProcessor) -> JanusFlowConfig:
 
 
 def _write(folder: Path, save: Callable[[Path], object]) -> None:
-    """Writes a folder beside its place and renames it: whole, or not there."""
+    """Write a folder atomically."""
     beside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)
     save(beside)

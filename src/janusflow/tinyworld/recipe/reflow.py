@@ -60,7 +60,7 @@ def described(scene: Scene) -> Task:
 def draw_pairs(
     model: str | Path, folder: Path, draws: Sequence[ReflowConfig], count: int, *, device: str = "auto"
 ) -> None:
-    """Draws the pairs of a round, with their states, into folders in `folder`; one that was stopped goes on.
+    """Generate the pairs of a round, with their states, into folders in `folder`; a stopped round continues.
 
     Args:
         model: that draws.

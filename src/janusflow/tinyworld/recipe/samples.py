@@ -15,7 +15,7 @@ from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import COLORS, RESERVED_SHAPES, SHAPES, UNITS, Scene, Wish, render, sample_scene
 from janusflow.tinyworld.source import spelled
 
-FREE_COLORS = 0.25  # of the VAE's pictures: with the ten colours alone it would make one of them of any other
+FREE_COLORS = 0.25  # of the VAE's pictures: with only the ten colors it would turn any other into one of them
 NOT_BACKGROUND = 0.12  # of [-1, 1]: how far a channel is from the background's at a pixel that shows something
 SHARES = {  # of each kind of scene
     "single_object": 0.05,
@@ -29,7 +29,7 @@ SHARES = {  # of each kind of scene
 
 
 def sample_rng(part: str, seed: int, step: int, index: int) -> Random:
-    """The source of chance of one sample."""
+    """Return the random generator of one sample."""
     return Random(f"{part}/{seed}/{step}/{index}")
 
 

@@ -51,7 +51,7 @@ class Stage:
 
 
 def stages(rounds: int = ROUNDS) -> list[Stage]:
-    """All stages, with so many rounds on the model's own states."""
+    """Return all stages, with this number of rounds on the model's own states."""
 
     def own_states(name: str, recipe: str, number: int) -> Stage:
         draws = tuple(replace(one, seed=one.seed + 100_000 * number) for one in ON_POLICY)
@@ -78,14 +78,14 @@ def run(
     steps: int | None = None,
     rounds: int = ROUNDS,
 ) -> Path:
-    """Pretrains the parts, trains the stages and writes the model, skipping what is done.
+    """Pretrain the parts, train the stages and write the model, skipping what is done.
 
     Args:
         out: folder of the run.
         recipes: folder of the stages' recipes.
         start: a trained model to go on from with rounds on its own states, stage 3, order, words and reading.
         device: where.
-        steps: at most so many in each part and stage, to try it out.
+        steps: largest number per part and stage, to try it out.
         rounds: on the model's own states.
 
     Returns:
@@ -106,7 +106,7 @@ def run(
                 changes += [f"data.generation.0.path={pairs}"]
             train(load_config(recipes / f"{stage.recipe}.yaml", changes), resume=True, device=device)
             if not export.is_dir():
-                raise SystemExit(0)  # told to stop: the same command continues
+                raise SystemExit(0)  # stopped: repeat the command to continue
         before = str(export)
     return publish(before, out / "model")
 
@@ -115,11 +115,11 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same one continues it.")] = Path("runs/tiny"),
     recipes: Annotated[Path, typer.Option(help="Folder of the stages' recipes.")] = Path("recipes/tiny"),
     start: Annotated[str | None, typer.Option(help="Go on from a trained model: 'tiny' or a folder.")] = None,
-    steps: Annotated[int | None, typer.Option(help="At most so many in each part and stage, to try it out.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Largest number per part and stage, to try it out.")] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of training on the model's own states.")] = ROUNDS,
     device: Annotated[str, typer.Option(help="auto, cpu, ...")] = "auto",
 ) -> None:
-    """Trains the tiny model from nothing; stop and repeat the command to continue."""
+    """Train the tiny model from nothing; stop and repeat the command to continue."""
     with on_stop(leave_at_once):
         folder = run(out, recipes, start=start, device=device, steps=steps, rounds=rounds)
     print(f"trained: {folder}")

@@ -1,0 +1,146 @@
+"""The command `janusflow generate`. The next stops are `pictures.py` and, with --prompts, `prompt_file.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from janusflow.arguments import quoted, whole_text
+from janusflow.cli import options
+
+
+@options.one_sentence
+def generate(
+    prompts: Annotated[
+        Optional[list[str]], typer.Argument(help="What to generate; several prompts are generated together.")
+    ] = None,
+    prompt_file: Annotated[
+        Optional[Path], typer.Option("--prompts", help="File with a prompt in each line, or .jsonl; can be resumed.")
+    ] = None,
+    source: Annotated[Optional[Path], typer.Option("--from", help="A generated PNG, to generate it again.")] = None,
+    model: Annotated[
+        Optional[str], typer.Option("--model", "-m", help=options.MODEL_HELP, show_default="tiny, or that of --from")
+    ] = None,
+    vae: options.Vae = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")] = 1,
+    steps: Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")] = None,
+    guidance: Annotated[
+        Optional[float], typer.Option(help="Guidance scale; 1 is without. By default 2, and 5 for Janus.")
+    ] = None,
+    seed: Annotated[
+        Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")
+    ] = None,
+    solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
+    shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
+    height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
+    width: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
+    image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
+    mask: Annotated[
+        Optional[Path], typer.Option(help="With --image: what is bright and opaque in it is generated; any size.")
+    ] = None,
+    paste_original: Annotated[
+        bool, typer.Option(help="With --mask: keep the other pixels exactly as they are in --image.")
+    ] = True,
+    strength: Annotated[
+        Optional[float], typer.Option(help="With --image: how much may change, above 0 and at most 1.")
+    ] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="Temperature for Janus; 1 by default.")] = None,
+    top_k: Annotated[Optional[int], typer.Option(help="Top-k for Janus; all codes by default.")] = None,
+    top_p: Annotated[Optional[float], typer.Option(help="Top-p for Janus; 1 by default.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures generated at once.")] = 16,
+    adapter: options.Adapter = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
+    sft_format: options.SftFormat = None,
+    debug: options.Debug = False,
+) -> None:
+    """Generate pictures from prompts.
+
+    The PNG files contain prompt, seed and settings. Each is written as soon as it is generated. Several pictures also
+    get a contact sheet, except with --prompts.
+
+    With --prompts FILE every line is a prompt or, in a .jsonl file, an object such as {"prompt": "a star", "seed": 7,
+    "steps": 30, "guidance": 2, "size": 512, "n": 4}. To resume a run that was stopped, repeat the command: pictures
+    that exist with the same settings are kept, and manifest.jsonl lists every requested picture.
+
+    With --from PICTURE the model, prompt, seed and settings are those of that picture; the options that you give
+    replace them.
+
+    [bold]Examples[/bold]
+
+      janusflow generate "a red circle above a blue square"
+
+      janusflow generate "three stars" "a green cross" --num-images 4 --steps 30 --guidance 2 --seed 0 --out pictures
+
+      janusflow generate "a yellow star" --image scene.png --mask mask.png
+
+      janusflow generate --prompts prompts.txt --num-images 2 --out pictures
+
+      janusflow generate --from pictures/001-three-stars-0.png --steps 50
+    """
+    options.end_in_order()
+    if num_images < 1:
+        raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
+    if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
+        raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (which may have another prompt)")
+    prompts = [whole_text("the prompt", prompt) for prompt in prompts or []]
+    from janusflow.cli.prompt_lines import lines_of  # files are checked before torch is imported, which takes seconds
+    from janusflow.pipelines.provenance import provenance_of, settings_of
+
+    texts = None if prompt_file is None else lines_of(prompt_file)
+    made = None if source is None else provenance_of(source)
+    before = None if source is None else settings_of(source)
+    for given in (image, mask):
+        if given is not None and not given.expanduser().exists():
+            raise ValueError(f"picture {quoted(str(given))} does not exist")
+
+    from janusflow.cli.pictures import check_again, from_words, merged, opening_of, settings_for
+    from janusflow.cli.prompt_file import from_file
+    from janusflow.engine.generation import choose_seeds
+    from janusflow.pipelines.sheet import output_folder
+
+    asked: dict[str, Any] = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "solver": solver,
+        "shift": shift,
+        "height": height,
+        "width": width,
+        "image": image,
+        "mask": mask,
+        "paste_original": None if paste_original else False,
+        "strength": strength,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
+    opening: dict[str, Any] = {
+        "model": model,
+        "vae": vae,
+        "dtype": None if dtype == "auto" else dtype,
+        "adapter": adapter,
+        "quantize": quantize,
+        "sft_format": sft_format,
+    }
+    if made is not None and before is not None:
+        asked, opening = merged(before, asked), merged(opening_of(made), opening)
+        prompts = prompts or [made.settings["prompts"]]
+        del asked["prompts"]
+    first = asked.pop("seed")
+    seeds = choose_seeds(first, len(prompts or [""]), num_images)
+    opening = {name: value for name, value in opening.items() if value is not None}
+    with output_folder(out):
+        opened = options.open_model(**{"model": "tiny", "device": device} | opening)
+        settings = settings_for(opened, asked)
+        if made is not None and source is not None:
+            check_again(opened, made, asked, source)
+        if prompt_file is not None and texts is not None:
+            from_file(opened, prompt_file, texts, settings, out, pictures=num_images, seed=first, batch_size=batch_size)
+        else:
+            named = [prompt for prompt in prompts for _ in range(num_images)]
+            from_words(opened, named, seeds, settings, out, batch_size)

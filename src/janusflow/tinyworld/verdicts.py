@@ -1,0 +1,56 @@
+"""How answers and dense prompts of the tiny world are judged. `benchmark.py` turns verdicts into scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from janusflow.evaluation.benchmarks.pope import is_readable, says_yes
+from janusflow.evaluation.protocol import Row
+from janusflow.tinyworld.captions import Task, noun_phrase, place
+from janusflow.tinyworld.scenes import Scene
+
+
+def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
+    """Answer questions about each clause of a dense prompt, as in DPG-Bench: what depends on a "no" is "no".
+
+    The questions of a clause: is the kind there, in that color, in that size, at that place, in that number? One more
+    question asks for the background.
+    """
+    answers: dict[str, bool] = {}
+    for number, clause in enumerate(task.clauses, start=1):
+        found = [] if scene is None else [shape for shape in scene.shapes if shape.kind == clause.kind]
+        answers[f"{number}: {clause.kind}?"] = bool(found)
+        for name, wanted in (("color", clause.color), ("size", clause.size)):
+            if wanted:
+                found = [shape for shape in found if getattr(shape, name) == wanted]
+                answers[f"{number}: {clause.kind} {wanted}?"] = bool(found)
+        if clause.region:
+            answers[f"{number}: {clause.kind} {place(clause.region)}?"] = any(
+                shape.region == clause.region for shape in found
+            )
+        if clause.count > 1:
+            answers[f"{number}: {noun_phrase(clause)}?"] = len(found) == clause.count
+    if task.background:
+        answers["background?"] = scene is not None and scene.background == task.background
+    return answers
+
+
+def as_read(answer: str, wanted: str) -> str:
+    """Return an answer as it is compared: where yes or no is right, POPE's rule decides, ignoring case."""
+    if wanted not in ("yes", "no") or not answer.strip():
+        return answer
+    return "yes" if says_yes(answer.lower()) else "no"
+
+
+def can_be_read(answer: str, wanted: str) -> bool:
+    """Return whether an answer is not empty and, where yes or no is right, contains one of them."""
+    return bool(answer.strip()) and (wanted not in ("yes", "no") or is_readable(answer.lower()))
+
+
+def yes_f1(rows: Sequence[Row]) -> float:
+    """Return the F1 score with "yes" as the positive answer."""
+    said = [as_read(row.output, "yes") == "yes" for row in rows]
+    wanted = [row.item.data["answers"] == ["yes"] for row in rows]
+    hits = sum(a and b for a, b in zip(said, wanted, strict=True))
+    total = sum(said) + sum(wanted)
+    return 2 * hits / total if total else 0.0
