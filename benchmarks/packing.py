@@ -28,7 +28,10 @@ from janusflow.device import resolve_device, resolve_precision
 from janusflow.flow import interpolate
 from janusflow.model.attention import PACKED
 from janusflow.training.config import TrainConfig, load_config
-from janusflow.training.objective import LossConfig, Objective, autoregressive_loss, rectified_flow_loss
+from janusflow.training.losses import LossConfig
+from janusflow.training.losses.autoregressive import autoregressive_loss
+from janusflow.training.losses.rectified_flow import rectified_flow_loss
+from janusflow.training.objective import Objective
 from janusflow.training.packing import fill, pack
 
 COUNTS = {"ar": 1.0, "flow": 1.0}

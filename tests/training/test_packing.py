@@ -16,7 +16,7 @@ from janusflow.data.templates import IGNORE, Tokens, conversation, drawing, plai
 from janusflow.model.attention import PACKED, Documents, packed_attention
 from janusflow.training.config import load_config
 from janusflow.training.objective import LossConfig, Objective
-from janusflow.training.packing import fill, pack
+from janusflow.training.packing import fill, pack, packed_forward
 
 CPU = torch.device("cpu")
 
@@ -120,8 +120,10 @@ def test_a_dropped_prompt_is_what_guidance_masks(
     x, t = torch.randn(1, 4, 8, 8), torch.tensor([0.3])
     prefix = network.encode_prompts(*processor.encode_prompts(["a red circle"]))
     masked = network.velocity(x, t, prefix.unconditional())
-    row = pack([Sample(drawing(processor, "a red circle", 16, dropped=True))], CPU)
-    output = network(input_ids=row.input_ids, position_ids=row.position_ids, latents=x, t=t, documents=row.documents)
+    drawn = Drawn(torch.zeros(3, 64, 64), x[0], 0.3)
+    row = pack([Sample(drawing(processor, "a red circle", 16, dropped=True), drawn=drawn)], CPU)
+    output = packed_forward(network, row, latents=x)
+    assert output.velocity is not None
     torch.testing.assert_close(output.velocity, masked, atol=1e-5, rtol=1e-5)
 
 

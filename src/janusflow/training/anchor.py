@@ -26,7 +26,7 @@ from janusflow.device import CPU
 from janusflow.flow import interpolate
 from janusflow.flow.path import expand
 from janusflow.model import JanusFlowForConditionalGeneration
-from janusflow.training.packing import Pack, labelled, pack
+from janusflow.training.packing import Pack, labelled, pack, packed_forward
 
 
 class Anchor:
@@ -65,17 +65,10 @@ class Anchor:
         if latents is not None and drawn.any():
             assert kept.noise is not None and kept.t is not None
             noisy = interpolate(kept.noise, latents[drawn], kept.t)
-        answer = self.network(
-            input_ids=kept.input_ids,
-            pixel_values=kept.seen,
-            position_ids=kept.position_ids,
-            latents=noisy,
-            t=kept.t,
-            documents=kept.documents,
-            logits_at=kept.predicted_at,
-        )
+        answer = packed_forward(self.network, kept, latents=noisy)
         if noisy is not None:
             assert latents is not None and row.noise is not None and kept.t is not None
+            assert answer.velocity is not None
             t, velocity = expand(kept.t, noisy), answer.velocity.float()
             noise, latents = row.noise.clone(), latents.clone()
             noise[drawn], latents[drawn] = noisy - t * velocity, noisy + (1 - t) * velocity

@@ -11,10 +11,10 @@ from janusflow.data.mixture import TASKS
 from janusflow.data.sources import SourceConfig
 from janusflow.training.config import TrainConfig
 from janusflow.training.log import read_log
+from janusflow.training.losses import terms
 from janusflow.training.resume import Progress
 
 ENDS = 20  # steps at each end of a run whose mean losses are given, at most a tenth of the run
-LOSSES = {"ar": "L_AR", "flow": "L_RF", "repa": "L_REPA"}
 MODEL = """## Use
 
 ```python
@@ -107,7 +107,9 @@ def _losses(config: TrainConfig, progress: Progress, log: Path) -> str:
     count = max(1, min(ENDS, len(rows) // 10))
     first, last = rows[:count], rows[-count:]
     given = [
-        (title, _mean(first, name), _mean(last, name)) for name, title in LOSSES.items() if getattr(config.loss, name)
+        (term.title, _mean(first, name), _mean(last, name))
+        for name, term in terms().items()
+        if config.loss.weight(name)
     ]
     steps = "first step", "last step"
     if count > 1:

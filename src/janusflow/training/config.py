@@ -21,7 +21,7 @@ from janusflow.data.sources.registry import AnySource, find_kind
 from janusflow.extras import require
 from janusflow.families import families
 from janusflow.files import read_yaml
-from janusflow.training.objective import LossConfig
+from janusflow.training.losses import LossConfig, terms
 from janusflow.training.spelling import meant
 from janusflow.training.stages import TAUGHT_BY
 
@@ -318,8 +318,7 @@ class TrainConfig:
             number_from(name, share, 0, top)
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed is {self.seed}; expected a whole number of 64 bits")
-        if not any((self.loss.ar, self.loss.flow, self.loss.repa)):
-            raise ValueError("loss.ar, loss.flow and loss.repa are all 0, so there is nothing to learn")
+        self._check_losses()
         if not (0 < self.samples.time_scale < math.inf and math.isfinite(self.samples.time_mean)):
             times = f"{self.samples.time_mean} and {self.samples.time_scale}"
             raise ValueError(f"samples.time_mean and time_scale are {times}; expected a number, and one above 0")
@@ -367,6 +366,15 @@ class TrainConfig:
                     raise ValueError(f"data.{task}: {error}") from error
         self._check_own()
         Mixture(self.data.ratios, self.weights(), batch_size=self.batch_size, seed=self.seed)
+
+    def _check_losses(self) -> None:
+        for name in self.loss.weights:
+            if hasattr(self.loss, name):
+                raise ValueError(f"loss.weights has {quoted(name)}, whose weight is loss.{name}")
+            if name not in terms():
+                raise ValueError(f"loss.weights has {quoted(name)}; known terms are {', '.join(terms())}")
+        if not any(self.loss.weight(name) for name in terms()):
+            raise ValueError(f"the weights of {', '.join(terms())} in loss are all 0, so there is nothing to learn")
 
     def _check_own(self) -> None:
         own = [self.data.own] if isinstance(self.data.own, str) else self.data.own

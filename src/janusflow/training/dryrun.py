@@ -10,6 +10,7 @@ from janusflow.config import JanusFlowConfig
 from janusflow.families import family_of
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
+from janusflow.training.losses import active
 from janusflow.training.lora import WHOLE, add_adapters
 from janusflow.training.replay import replays
 from janusflow.training.start import check_sizes
@@ -30,7 +31,7 @@ class Estimate:
     """What one step takes.
 
     Attributes:
-        learning, frozen: parameters by part; the REPA head counts as "repa", low-rank adapters as "adapters".
+        learning, frozen: parameters by part; the head of a loss has its name, low-rank adapters are "adapters".
         tokens: of a step, by task.
         flops: of a step, forward and backward, without the VAE's encoding and anchors' own forward pass.
         state: bytes of weights, gradients, moments and average, over all processes.
@@ -75,9 +76,9 @@ def estimate(config: TrainConfig) -> Estimate:
         part = family.part_of(name)
         chosen = learning if part in whole and family.never_run not in name else frozen
         chosen[part] += parameter.numel()
-    if config.loss.repa:
-        width, features = sizes.text_config.hidden_size, sizes.vision_config.hidden_size
-        learning["repa"] = 2 * width * (width + 1) + features * (width + 1)
+    with torch.device("meta"):
+        heads = {name: term.head(sizes) for name, term in active(config.loss).items()}
+    learning |= {name: sum(p.numel() for p in head.parameters()) for name, head in heads.items() if head is not None}
     blocks = sum(p.numel() for p in network.language_model.layers.parameters())
     gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
     gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))

@@ -24,11 +24,11 @@ from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves
 from janusflow.training.distributed import Ema, World
 from janusflow.training.log import read_log
+from janusflow.training.losses import terms
 from janusflow.training.objective import Objective
 from janusflow.training.resume import Progress
 from janusflow.training.start import averaged_model
 
-SHOWN = ("ar", "flow", "repa")
 LARGE_SHARE = 0.1  # of the starting weights in an export
 CROPPED = 0.05  # mean share of a picture's area from which on cropping is worth a word
 NAMED = 5  # broken records named on the terminal per step
@@ -123,9 +123,9 @@ class Report:
         for name, value in shown.items():
             for write in self._writers:
                 write(name, value, step)
-        terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))
+        means = " ".join(f"{name} {losses[name]:.3f}" for name in terms() if losses.get(name))
         rate = f"{losses['tokens'] / took:,.0f} tokens/s, {waited / took:.0%} waiting"
-        self.bar.update(step, f"{terms} | {rate}")
+        self.bar.update(step, f"{means} | {rate}")
 
     def skipped(self, step: int, broken: list[str], notes: Sequence[tuple[str, str]] = (), **known: float) -> None:
         """Names the records that a step skipped, each once, and the first of every note; the log has all, and what else

@@ -111,8 +111,8 @@ def changed_settings(out: Path, config: TrainConfig) -> list[str]:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of nested settings by their dotted names."""
-    if not isinstance(value, dict | list) or not value:
+    """The leaves of nested settings by their dotted names; empty lists and mappings have none."""
+    if not isinstance(value, dict | list):
         return {name: value}
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     flat: dict[str, Any] = {}

@@ -39,13 +39,14 @@ from janusflow.training.data_contents import check_contents, keep_contents
 from janusflow.training.distributed import Ema, World, join, leave, shard
 from janusflow.training.lock import alone_in
 from janusflow.training.lora import add_adapters
+from janusflow.training.losses import watched_loss
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress, changed_settings, keep_settings
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import check_sizes, export, open_model, take_head
+from janusflow.training.start import check_sizes, export, open_model, take_heads
 from janusflow.training.step import Encoder, Run, autocast, take_step
 from janusflow.training.stop import leave_at_once, on_stop
 
@@ -185,7 +186,7 @@ def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalG
     if config.activation_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
     objective = Objective(network, config.loss)
-    take_head(objective, config.model.checkpoint)
+    take_heads(objective, config.model.checkpoint)
     objective.to(world.device)
     if config.compile:
         _compile(network, world)
@@ -284,7 +285,7 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
     """
     config, progress = run.config, run.progress
     number = found.step + 1
-    loss = config.loss.ar * losses["ar"] + config.loss.flow * losses["flow"]  # L_REPA, below zero, would cancel it
+    loss = watched_loss(config.loss, losses)
     if not (math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"])):
         values = f"loss {losses['loss']}, gradient {losses['gradient']}"
         raise RunError(f"step {number}: {values}")

@@ -10,8 +10,8 @@ import torch
 from janusflow.config import JanusFlowConfig
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
-from janusflow.training.objective import autoregressive_loss
-from janusflow.training.packing import pack
+from janusflow.training.losses.autoregressive import autoregressive_loss
+from janusflow.training.packing import pack, packed_forward
 from janusflow.training.parts.config import LlmConfig
 from janusflow.training.parts.data import Batches
 from janusflow.training.parts.fit import Losses, fit
@@ -44,13 +44,8 @@ def fit_llm(
 
     def losses(model: Any, step: int) -> Losses:
         row = pack(batch(step), device)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
-            documents=row.documents,
-            logits_at=row.predicted_at,
-        )
-        return {"loss": autoregressive_loss(output.logits[0], row.labels) / len(row.labels)}
+        logits = packed_forward(model, row).logits[0]
+        return {"loss": autoregressive_loss(logits, row.labels) / len(row.labels)}
 
     network = fit(network, losses, config.fit, folder, title="LLM")
     network.set_attn_implementation("sdpa")
