@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from janusflow.data.constraints import Count, FromZero
 from janusflow.data.folders import OUTSIDE
-from janusflow.data.streams import Count, Place
+from janusflow.data.streams import Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*(:[0-9a-f]*)?$")]  # of `duplicates.digest_of`
@@ -50,7 +51,7 @@ class State:
     words: Count = 0
     cut: Count = 0
     talks: Count = 0
-    cropped: Annotated[float, Field(ge=0)] = 0.0
+    cropped: FromZero = 0.0
     notes: Counter[str] = field(default_factory=Counter)
     dropped: Count = 0
     stream: dict[str, Any] = field(default_factory=dict)

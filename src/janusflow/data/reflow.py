@@ -31,10 +31,10 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.arguments import number_from, whole_number, whole_text
+from janusflow.data.constraints import Count
 from janusflow.data.jsonlines import FAULT, NAME, parse
 from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
-from janusflow.data.streams import Count
 from janusflow.engine.generation import LARGEST_SEED
 from janusflow.extras import require
 from janusflow.files import checked, read_json, remove_leftovers, temporary_path, write_text

@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from pydantic import Field
 from torch import Tensor
 
 from janusflow.config import JanusFlowConfig
+from janusflow.data.constraints import FromOne, Share
 from janusflow.data.records import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
 from janusflow.flow import logit_normal, standard_normal
@@ -87,12 +89,12 @@ class SampleConfig:
     """
 
     template: Template = "chat"
-    prompt_dropout: float = 0.1
+    prompt_dropout: Share = 0.1
     time: Literal["logit_normal", "uniform"] = "logit_normal"
-    time_mean: float = 0.0
-    time_scale: float = 1.0
+    time_mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    time_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     crop: Crop = "random"
-    longest: int = 4096
+    longest: FromOne = 4096
 
 
 class SampleMaker:

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import Field
-
+from janusflow.data.constraints import Count
 from janusflow.data.folders import Listed
 from janusflow.data.records import Record, read_row
 from janusflow.data.tars import Tars, read_remote
-
-Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)

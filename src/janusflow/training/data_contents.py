@@ -11,13 +11,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import xxhash
-from pydantic import Field
 
+from janusflow.data.constraints import Count
 from janusflow.files import checked, read_json, write_text
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import learned
 from janusflow.training.distributed import World
 
 CONTENTS = "data.json"
@@ -61,8 +61,8 @@ def _changes(out: Path, config: TrainConfig) -> list[str]:
 class _Contents:
     """Number, size and digest of the names and sizes of a source's files."""
 
-    files: Annotated[int, Field(ge=0)]
-    bytes: Annotated[int, Field(ge=0)]
+    files: Count
+    bytes: Count
     digest: str
 
     def __str__(self) -> str:
@@ -71,8 +71,7 @@ class _Contents:
 
 def _contents(config: TrainConfig) -> dict[str, _Contents]:
     """What each local source consists of, by its path."""
-    sources = [source for given in config.data.learned().values() for source in given]
-    found = {source.path: source.files() for source in sources}
+    found = {source.path: source.files() for *_, source in learned(config.data)}
     return {path: _described(files) for path, files in found.items() if files}
 
 

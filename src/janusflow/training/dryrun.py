@@ -10,8 +10,9 @@ from janusflow.config import JanusFlowConfig
 from janusflow.families import family_of
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
-from janusflow.training.losses import active
+from janusflow.training.config.sources import anchored, sources_of
 from janusflow.training.lora import WHOLE, add_adapters
+from janusflow.training.losses import active
 from janusflow.training.replay import replays
 from janusflow.training.start import check_sizes
 
@@ -82,7 +83,7 @@ def estimate(config: TrainConfig) -> Estimate:
     blocks = sum(p.numel() for p in network.language_model.layers.parameters())
     gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
     gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))
-    copied = BYTES * sum(p.numel() for p in network.parameters()) if config.data.anchored() else 0
+    copied = BYTES * sum(p.numel() for p in network.parameters()) if anchored(config.data) else 0
     if config.lora.rank:
         with torch.device("meta"):
             adapted = add_adapters(network, config.lora, config.parts)
@@ -170,7 +171,7 @@ def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int])
 def _missing(config: TrainConfig) -> list[str]:
     """What is wrong with the places of the data; the run would refuse it."""
     faults = []
-    for source in (one for given in config.data.sources().values() for one in given):
+    for source in (one for given in sources_of(config.data).values() for one in given):
         try:
             source.check_place()
         except ValueError as error:

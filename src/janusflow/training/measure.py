@@ -16,6 +16,7 @@ from janusflow.data.loader import StepSamples
 from janusflow.device import free_memory, resolve_device
 from janusflow.folders import TINY, find_folder
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import learned, sources_of
 from janusflow.training.distributed import World
 from janusflow.training.dryrun import estimate
 from janusflow.training.replay import replays
@@ -88,7 +89,7 @@ def _obstacle(config: TrainConfig, device: torch.device) -> str | None:
     for name in _names(config):
         if not _is_here(name):
             return f"{name} is not on this machine; the run fetches it first"
-    for source in (one for given in config.data.learned().values() for one in given):
+    for *_, source in learned(config.data):
         if source.kind == "hub":
             return f"the data set {source.path} is read from the hub"
         try:
@@ -123,7 +124,7 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
     config = replace(config, compile=False, data=replace(config.data, cache=None))
     model = open_model(config, world.device)
     run = prepare(config, world, model)
-    data = open_data(config, world, model, config.data.sources())
+    data = open_data(config, world, model, sources_of(config.data))
     started = clock()
     found = data[0]
     if found.failed:

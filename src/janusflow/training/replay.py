@@ -18,6 +18,7 @@ from janusflow.data.sources.replay import ReplayConfig
 from janusflow.functions import code_of, load_function
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import sources_of
 from janusflow.training.distributed import World
 
 STEPS, STATES = 12, 9  # states of up to about t = 2/3
@@ -27,7 +28,7 @@ SEED = 60_000_000  # of the noise
 def replays(config: TrainConfig) -> list[ReplayConfig]:
     """Those that a run draws."""
     drawing = any(ratio.generation for ratio in config.data.ratios)
-    return [source for source in config.data.sources()["generation"] if drawing and isinstance(source, ReplayConfig)]
+    return [source for source in sources_of(config.data)["generation"] if drawing and isinstance(source, ReplayConfig)]
 
 
 def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceConfig]]:
@@ -39,7 +40,7 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
         ValueError: if another source cannot be opened, or a replay's prompts, judge or teacher cannot, or none of its
             pictures is right.
     """
-    sources = config.data.sources()
+    sources = sources_of(config.data)
     found = {number: one for number, one in enumerate(sources["generation"]) if isinstance(one, ReplayConfig)}
     folders = {number: Path(config.out) / f"replay{number}" for number in found}
     if not replays(config):

@@ -15,21 +15,23 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from pydantic import Field
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
+from janusflow.data.constraints import Count, FromOne, Share
 from janusflow.data.mixture import TASKS
 from janusflow.data.sources.registry import without_foreign
-from janusflow.data.streams import Count, Place
+from janusflow.data.streams import Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
+from janusflow.recipes import overridden
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
-from janusflow.training.config import TrainConfig, overridden, read_config
+from janusflow.training.config import TrainConfig, read_config
+from janusflow.training.config.read import SHORT
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
 
@@ -61,8 +63,8 @@ class Progress:
     best: tuple[float, Count] = (float("inf"), 0)
     seen: tuple[Count, Count] = (0, 0)
     streams: dict[str, Any] = field(default_factory=dict)
-    ranks: Annotated[int, Field(ge=1)] = 1
-    start_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    ranks: FromOne = 1
+    start_share: Share | None = None
 
 
 def keep_settings(out: Path, config: TrainConfig) -> None:
@@ -82,7 +84,7 @@ def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     except OSError as error:
         raise ValueError(f"{out} contains no run of `janusflow train`: its {SETTINGS} cannot be read") from error
     try:
-        return replace(read_config(overridden(kept, overrides), check=False), out=str(out))
+        return replace(read_config(overridden(kept, overrides, short=SHORT), check=False), out=str(out))
     except ValueError as error:
         raise ValueError(f"{out / SETTINGS}: {error}") from error
 

@@ -31,6 +31,7 @@ from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.training.card import card_text
 from janusflow.training.config import ModelConfig, TrainConfig
+from janusflow.training.config.sources import learned
 from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
 from janusflow.training.losses import active
@@ -89,22 +90,22 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
             pictures of another size.
     """
     sizes = sizes_of(config.model)
-    if not config.data.teaches():
+    sources = learned(config.data)
+    if not any(source.teaches for *_, source in sources):
         raise ValueError("all data is anchored to what the model says already, so it learns nothing; give data=FOLDER")
     for term in active(config.loss).values():
         term.check(sizes, config.loss)
-    for task, sources in config.data.learned().items():
-        for number, source in enumerate(sources if task != "text" else ()):
-            place, replay = f"data.{task}.{number}", isinstance(source, ReplayConfig)
-            if source.image_size in (None, sizes.image_size) or not (replay or config.data.own):
-                continue
-            other = f"{place}.path=FILE, a prompt in each line" if replay else f"'{place}={{kind: jsonl, path: FILE}}'"
-            optional = config.data.own and config.data.own_share < 1
-            without = ", or do without: data.own_share=1" if optional else ""
-            raise ValueError(
-                f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and "
-                f"{source.path if replay else source.kind} of {source.image_size}; give {other}{without}"
-            )
+    for task, number, source in sources:
+        place, replay = f"data.{task}.{number}", isinstance(source, ReplayConfig)
+        if task == "text" or source.image_size in (None, sizes.image_size) or not (replay or config.data.own):
+            continue
+        other = f"{place}.path=FILE, a prompt in each line" if replay else f"'{place}={{kind: jsonl, path: FILE}}'"
+        optional = config.data.own and config.data.own_share < 1
+        without = ", or do without: data.own_share=1" if optional else ""
+        raise ValueError(
+            f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and "
+            f"{source.path if replay else source.kind} of {source.image_size}; give {other}{without}"
+        )
     return sizes
 
 
@@ -233,8 +234,8 @@ def averaged_model(
 def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) -> Path:
     """Writes the EMA weights as a folder in our layout, under another name and then renamed: it is whole or not there.
 
-    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the heads of losses,
-    with which a run from this folder starts. Each folder has a model card.
+    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the heads of
+    losses, with which a run from this folder starts. Each folder has a model card.
 
     Args:
         run: with the averages; all its processes must ask.

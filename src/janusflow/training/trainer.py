@@ -35,6 +35,7 @@ from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import anchored, sources_of, weights_of
 from janusflow.training.data_contents import check_contents, keep_contents
 from janusflow.training.distributed import Ema, World, join, leave, shard
 from janusflow.training.lock import alone_in
@@ -104,7 +105,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     sizes = check_sizes(config)
     if official:
         family_of(sizes).layout("official")  # is there
-    for source in (one for given in config.data.sources().values() for one in given):
+    for source in (one for given in sources_of(config.data).values() for one in given):
         source.check_place()
     if checkpoints.all():
         check_contents(out, config, world)
@@ -170,7 +171,7 @@ def prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     """The objective with optimizers and EMA, on the device and sharded, at step 0; for a config that is `decided`."""
     latents, features = _frozen_parts(config, world, model)
     model.network.set_attn_implementation({"text_config": PACKED})
-    anchor = Anchor(model.network) if config.data.anchored() else None
+    anchor = Anchor(model.network) if anchored(config.data) else None
     objective, ema = learner(config, world, model.network)
     optimizers = make_optimizers(objective, config.optimizer, precision=config.precision)
     return Run(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
@@ -229,7 +230,7 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
 
 def open_data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str, list[SourceConfig]]) -> Data:
     """The samples of all steps, of these sources, as this process sees them."""
-    mixture = Mixture(config.data.ratios, config.weights(), batch_size=config.batch_size, seed=config.seed)
+    mixture = Mixture(config.data.ratios, weights_of(config.data), batch_size=config.batch_size, seed=config.seed)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
     return Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
 

@@ -97,7 +97,7 @@ def test_outlines_are_pixels_unlike_the_border() -> None:
         ("texts.0.streaming=true", "leave streaming out"),
         ("texts=[]", "texts has no source"),
         ("tokenizer.vocabulary=100", "tokenizer.vocabulary is 100"),
-        ("vae.fit.rate=1", "vae.fit.rate is no setting"),
+        ("vae.fit.rate=1", "vae.fit.rate is not a setting"),
         ("llm.fit.steps=0", "llm.fit.steps is 0"),
     ],
 )

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from janusflow.config import JanusFlowConfig
+from janusflow.data.constraints import FromZero
 from janusflow.data.samples import Sample
 from janusflow.model.janusflow import JanusFlowOutput
 from janusflow.training.packing import Pack
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the losses.
+    """FromZeros of the losses.
 
     Attributes:
         ar, flow, repa: weights of L_AR, L_RF and L_REPA; with a weight of 0 a loss does not train.
@@ -29,15 +27,15 @@ class LossConfig:
         repa_block: the LLM block, from 1, whose states REPA compares.
     """
 
-    ar: Weight = 1.0
-    flow: Weight = 1.0
-    repa: Weight = 1.0
+    ar: FromZero = 1.0
+    flow: FromZero = 1.0
+    repa: FromZero = 1.0
     repa_block: int = 6
-    anchor: Weight = 1.0
-    weights: dict[str, Weight] = field(default_factory=dict)
+    anchor: FromZero = 1.0
+    weights: dict[str, FromZero] = field(default_factory=dict)
 
     def weight(self, name: str) -> float:
-        """Weight of a term."""
+        """FromZero of a term."""
         named = name in {each.name for each in fields(self)}
         return float(getattr(self, name) if named else self.weights.get(name, 0.0))
 

@@ -1,0 +1,107 @@
+"""Recipes: YAML files with `key=value` overrides, read by OmegaConf, for training and evaluation."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from janusflow.arguments import quoted
+from janusflow.extras import require
+from janusflow.files import check_yaml, read_yaml
+
+MOST_REFERENCES = 20  # in a recipe: references to references grow with every level
+
+
+def read_recipe(file: Path, *, feature: str = "training", extra: str | None = None) -> Any:
+    """The plain values of a recipe, with its references `${a.b}` as they stand.
+
+    Args:
+        file: of YAML, or JSON, which YAML contains.
+        feature, extra: what needs OmegaConf, and the extra that has it, for the error where it is missing.
+
+    Raises:
+        ValueError: for a file that is missing, unreadable or not YAML.
+    """
+    require(feature, "omegaconf", extra=extra)
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    named = f"recipe {quoted(str(file))}"
+    try:
+        text = read_yaml(file)
+        return OmegaConf.to_container(OmegaConf.create(text) if text.strip() else OmegaConf.create(), resolve=False)
+    except FileNotFoundError as error:
+        raise ValueError(f"{named} does not exist") from error
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{named} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def overridden(
+    values: Any, overrides: Sequence[str], *, short: Mapping[str, str] | None = None, resolve: bool = True
+) -> Any:
+    """Plain values with overrides, and with references replaced by what they refer to.
+
+    Args:
+        values: nested dictionaries and lists.
+        overrides: `key=value` with dotted keys (`data.0.path=FOLDER`) and values in YAML.
+        short: short names of keys.
+        resolve: whether references are replaced.
+
+    Raises:
+        ValueError: for an override that is not `key=value` or does not fit, or a reference to nothing.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    raw = OmegaConf.create(values)
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign or not key:
+            raise ValueError(f"override {quoted(override)} is not of the form key=value")
+        try:
+            OmegaConf.update(raw, (short or {}).get(key, key), yaml_value(value), merge=False, force_add=True)
+        except (OmegaConfBaseException, YAMLError, ValueError, TypeError, IndexError, RecursionError) as error:
+            said = "it has no such item" if isinstance(error, IndexError) else str(error).splitlines()[0]
+            raise ValueError(f"override {quoted(override)} does not fit the recipe: {said}") from error
+    if not resolve:
+        return OmegaConf.to_container(raw, resolve=False)
+    references = str(OmegaConf.to_container(raw, resolve=False)).count("${")
+    if references > MOST_REFERENCES:
+        raise ValueError(
+            f"the recipe has {references} references such as ${{name}}; at most {MOST_REFERENCES} are read"
+        )
+    try:
+        return OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the recipe has a reference that cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def yaml_value(text: str) -> Any:
+    """A value in YAML, as overrides have it.
+
+    Raises:
+        ValueError: if it is not one.
+    """
+    require("a setting", "omegaconf")
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    check_yaml(text)
+    try:
+        return OmegaConf.to_container(OmegaConf.create(f"x: {text}"), resolve=False)["x"]  # type: ignore[call-overload, index]
+    except YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def with_environment(value: Any) -> Any:
+    """Plain values with each `${VAR}` in their texts replaced by that environment variable, if it is set."""
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), value)
+    if isinstance(value, dict):
+        return {key: with_environment(inner) for key, inner in value.items()}
+    return [with_environment(inner) for inner in value] if isinstance(value, list) else value
