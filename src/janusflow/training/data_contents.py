@@ -30,7 +30,7 @@ def check_contents(out: Path, config: TrainConfig, world: World) -> None:
         ValueError: in all processes, if they differ and `data.allow_changes` is not set.
     """
     changes = [] if config.data.allow_changes or not world.first else _changes(out, config)
-    if world.largest({"changed": float(bool(changes))})["changed"]:
+    if world.any(bool(changes)):
         what = changes[0] if changes else "see the first process"
         raise ValueError(
             f"the data has changed since the run in {out} was started ({what}), so its samples would come in another "

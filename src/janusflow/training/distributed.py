@@ -55,6 +55,10 @@ class World:
         """The largest of each value over all processes."""
         return self._reduce(values, dist.ReduceOp.MAX)
 
+    def any(self, value: bool) -> bool:
+        """Whether it is true in any process."""
+        return bool(self.largest({"any": float(value)})["any"])
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.mesh is not None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from janusflow.files import loads
+from janusflow.files import loads, write_text
 
 NAMES = ("skipped", "notes")  # columns with lists of texts; the others have numbers
+
+
+def begin_log(file: Path, last: int) -> None:
+    """Make a log's folder, and drop the rows behind step `last` that an earlier, killed run wrote."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        write_text(file, "".join(json.dumps(row) + "\n" for row in read_log(file) if row["step"] <= last))
+
+
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Append a row."""
+    with file.open("a") as log:
+        log.write(json.dumps(row) + "\n")
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
                 _draw(config, found[number], number, folder, world)
         except Exception as error:
             failed = error
-    if world.largest({"failed": float(failed is not None)})["failed"]:  # all end, or some would wait
+    if world.any(failed is not None):  # all end, or some would wait
         raise failed or ValueError("the first process could not draw the replay; see what that one says")
     for number, folder in folders.items():
         weight, anchor, crop = found[number].weight, found[number].anchor, found[number].crop

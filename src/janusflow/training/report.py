@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from janusflow.data.loader import StepSamples
-from janusflow.files import write_text
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.pipelines.sheet import contact_sheet
 from janusflow.progress import ProgressBar, say
@@ -23,7 +21,7 @@ from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves
 from janusflow.training.distributed import Ema, World
-from janusflow.training.log import read_log
+from janusflow.training.log import append_row, begin_log
 from janusflow.training.losses import terms
 from janusflow.training.objective import Objective
 from janusflow.training.resume import Progress
@@ -55,7 +53,7 @@ class Report:
         self._named: set[str] = set()
 
     def __enter__(self) -> Report:
-        self._forget_later_steps()
+        begin_log(self.file, self.first)
         if not self.world.first:
             return self
         bar = ProgressBar("step", self.config.steps, done=self.first, shown=self.shown, keep=True)
@@ -145,8 +143,7 @@ class Report:
         row = {"step": step, **finite, **({"broken": len(broken), "skipped": broken} if broken else {})}
         row |= {"notes": [f"{name}: {what}" for name, what in notes]} if notes else {}
         if len(row) > 1:
-            with self.file.open("a") as log:
-                log.write(json.dumps(row) + "\n")
+            append_row(self.file, row)
 
     def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
         """Paints and asks with the averaged weights: `samples/step-N.png` and `.txt`."""
@@ -176,13 +173,6 @@ class Report:
         """Prints and logs a line, once for all processes."""
         if self.world.first:
             say(text, level)
-
-    def _forget_later_steps(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        if not self.file.is_file():
-            return
-        kept = [row for row in read_log(self.file) if row["step"] <= self.first]
-        write_text(self.file, "".join(json.dumps(row) + "\n" for row in kept))
 
     def _use_wandb(self) -> None:
         try:

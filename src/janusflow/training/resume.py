@@ -205,7 +205,7 @@ class Checkpoints:
         Every process must call it: they complete it together, once all have written.
         """
         future = self.begun and self.begun.future
-        if future and not self.world.largest({"writing": float(not future.done())})["writing"]:
+        if future and not self.world.any(not future.done()):
             self.finish()
 
     def finish(self) -> None:
@@ -262,7 +262,7 @@ class Checkpoints:
     def _check(self, found: Sequence[Path]) -> None:
         """Compare the last of these checkpoints with its checksums; the processes share the files."""
         fault = damaged_file(found[-1], lambda index: index % self.world.ranks == self.world.rank)
-        if self.world.largest({"damaged": float(fault is not None)})["damaged"]:
+        if self.world.any(fault is not None):
             what = fault or "another process found a file that differs from its checksum"
             raise ValueError(f"checkpoint {found[-1]} is damaged ({what}); {_without(found)}")
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from janusflow.training.config.sources import anchored, sources_of, weights_of
 from janusflow.training.data_contents import check_contents, keep_contents
 from janusflow.training.distributed import Ema, World, join, leave, shard
 from janusflow.training.lock import alone_in
+from janusflow.training.loop import loop
 from janusflow.training.lora import add_adapters
 from janusflow.training.losses import watched_loss
 from janusflow.training.objective import Objective
@@ -49,7 +50,7 @@ from janusflow.training.resume import Checkpoints, Progress, changed_settings, k
 from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes, export, open_model, take_heads
 from janusflow.training.step import Encoder, Run, autocast, take_step
-from janusflow.training.stop import leave_at_once, on_stop
+from janusflow.training.stop import caught_signals, leave_at_once, on_stop
 
 MEMORY = 0.98  # of the running mean of the loss
 CALM_STEPS = 20  # the first losses are no measure of a spike
@@ -129,11 +130,10 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         before, now = run.progress.ranks, world.ranks
         what = "1 process" if now == 1 else f"{now} processes"
         report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
-    told: list[int] = []
     feed = steps(data, run.progress.step, config.steps, workers=config.data.workers)
-    with report, on_stop(lambda number, _: told.append(number)), closing(feed):
+    with report, caught_signals() as caught, closing(feed):
         try:
-            finished = _loop(run, feed, checkpoints, report, model, told)
+            finished = _loop(run, feed, checkpoints, report, model, lambda: world.any(bool(caught)))
         except RunError as error:
             checkpoints.finish()
             raise RunError(f"{error}; {checkpoints.left()}") from error
@@ -144,8 +144,8 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
                 raise RunError(f"{killed}; {checkpoints.left()}") from error
             raise
         checkpoints.finish()
-    if not finished or world.largest({"stop": float(bool(told))})["stop"]:
-        if signal.SIGINT in told:
+    if not finished or world.any(bool(caught)):
+        if signal.SIGINT in caught:
             raise KeyboardInterrupt
         return out
     return finish(run, model, report, official=official)
@@ -241,41 +241,43 @@ def _loop(
     checkpoints: Checkpoints,
     report: Report,
     model: JanusFlow,
-    told: Sequence[int],
+    stopping: Callable[[], bool],
 ) -> bool:
-    """Steps until the last; False if the run was stopped by a signal."""
+    """Steps until the last; False if a signal stopped the run."""
     config, progress, world = run.config, run.progress, run.world
-    waiting = time.perf_counter()
-    while progress.step < config.steps:
+
+    def step(number: int) -> None:
+        waiting = time.perf_counter()
         samples = next(feed)
-        if world.largest({"failed": float(bool(samples.failed))})["failed"]:  # all end together, or some would wait
+        if world.any(bool(samples.failed)):  # all end together, or some would wait
             report.skipped(samples.step + 1, samples.broken, samples.notes)
-            raise RunError(samples.failed or "the data of another process cannot be read on; see what that one says")
+            raise RunError(samples.failed or "the data of another process cannot be read on; see its message")
         started = time.perf_counter()
         losses = take_step(run, samples)
-        # Before the checkpoint: of a killed run rows may be too many, which resuming drops, but never too few.
+        # Before the checkpoint: a killed run may have too many rows, which resuming drops, but never too few.
         took = time.perf_counter() - waiting
         report.step(losses, samples, waited=started - waiting, took=took)
         _judge(run, samples, losses)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
         checkpoints.settle()
-        stop = bool(world.largest({"stop": float(bool(told))})["stop"])
-        if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
-            if progress.loss < progress.best[0]:
-                progress.best = (progress.loss, progress.step)
-            checkpoints.save(run.objective, run.ema, run.optimizers, progress)
-        waiting = time.perf_counter()
-        if config.watch.every and progress.step % config.watch.every == 0 and not stop:
-            report.watch(progress.step, run.objective, run.ema, model)
-            waiting = time.perf_counter()
-        if stop:
-            report.say(
-                f"stopped: saved after step {progress.step}; continue with --resume, or export this checkpoint with "
-                f"`janusflow train --export-only {config.out}`"
-            )
-            return False
-    return True
+
+    def save(done: int) -> None:
+        if progress.loss < progress.best[0]:
+            progress.best = (progress.loss, done)
+        checkpoints.save(run.objective, run.ema, run.optimizers, progress)
+
+    def watch(done: int) -> None:
+        if config.watch.every and done % config.watch.every == 0:
+            report.watch(done, run.objective, run.ema, model)
+
+    if loop(progress.step, config.steps, step=step, save=save, stopping=stopping, every=config.save.every, watch=watch):
+        return True
+    report.say(
+        f"stopped: saved after step {progress.step}; continue with --resume, or export this checkpoint with "
+        f"`janusflow train --export-only {config.out}`"
+    )
+    return False
 
 
 def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
@@ -311,5 +313,5 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
 def decided(config: TrainConfig, world: World) -> TrainConfig:
     """The same with the precision of matrix products that "auto" stands for, the same on all processes."""
     here = resolve_precision(config.precision, world.device)
-    slow = world.largest({"float32": float(here == "float32")})["float32"]
+    slow = world.any(here == "float32")
     return replace(config, precision="float32" if slow else "bfloat16")
