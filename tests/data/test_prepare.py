@@ -265,7 +265,7 @@ def test_a_stream_that_breaks_off_is_counted_and_an_empty_one_is_refused(folder:
     first = min((tmp_path / "shards").glob("*.tar"))
     first.write_bytes(first.read_bytes()[:700])
     source = file_config("webdataset", str(tmp_path / "shards"), streaming=True)
-    with pytest.warns(UserWarning, match=f"{first.name} cannot be read on"):
+    with pytest.warns(UserWarning, match=f"{first.name} cannot be read further"):
         state = prepare(source, tmp_path / "out", settings())
     assert state.counts == {"kept": 12, "broken or malformed": 1}
     (tmp_path / "none").mkdir()

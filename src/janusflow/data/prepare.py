@@ -1,4 +1,4 @@
-"""What the paper did before training: filter pictures, caption them anew, drop duplicates, write shards and a report.
+"""What the paper did before training: filter pictures, caption them again, drop duplicates, write shards and a report.
 
 Conversations pass through with their pictures. Whatever is dropped is named with its reason in `dropped.jsonl`. Records
 are read one after the other; after every shard the state is written, so that a killed run continues with the same
@@ -41,7 +41,7 @@ Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
 FORMATS = ("webdataset", "parquet")
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
-NAMED = 3  # broken records named while a run goes on
+NAMED = 3  # broken records named while a run continues
 NO_CAPTION = "no caption"
 NONE = ("", "")  # no reason
 

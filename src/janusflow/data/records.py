@@ -33,7 +33,7 @@ UNANSWERED = "conversation ends with a user turn; that turn was dropped"
 
 
 class MalformedError(ValueError):
-    """A row that is no record.
+    """A row that is not a record.
 
     Args:
         text: what is wrong.
@@ -234,7 +234,7 @@ def _key(picture: ImageSource | None) -> str | bytes | None:
 
 
 def _given(value: Any) -> bool:
-    """Whether a column holds anything: an empty path is no picture."""
+    """Whether a column holds anything: an empty path is not a picture."""
     if isinstance(value, Mapping):
         return not value.keys() & {"bytes", "path"} or bool(value.get("bytes") or value.get("path"))
     return value is not None and not (isinstance(value, str | bytes | list | tuple) and len(value) == 0)

@@ -7,7 +7,7 @@ steps suffice. Pairs that a judge refuses are left out, or get the picture that 
 them also raises the share of pictures that are right.
 
 A model that has gone astray is at a state x_t that no straight line of such pairs comes through. With `states` its own
-states, from the noise on, are kept beside each pair, every one to be trained towards the wanted picture,
+states, from the noise on, are kept next to each pair, every one to be trained towards the wanted picture,
 v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et al., arXiv 1011.0686). They are written as the noise from which a
 straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats them as any other sample.
 
@@ -71,7 +71,7 @@ class ReflowConfig:
         seed: of the first picture's noise; the others count on from it.
         batch_size: pictures drawn at once.
         shard_size: pictures drawn for one file.
-        states: the states before so many steps of every path, the noise at t = 0 first, are kept beside the pair.
+        states: number of first states of every path, from the noise at t = 0 on, that are kept next to the pair.
     """
 
     images: int = 1
@@ -118,7 +118,7 @@ def reflow(
         "drawn" and "kept": how many.
 
     Raises:
-        ValueError: if there is no prompt, the teacher draws pictures of another size, or `out` holds a run with other
+        ValueError: if there is no prompt, the teacher's pictures have another size, or `out` contains a run with other
             settings.
     """
     if not prompts:
@@ -127,13 +127,13 @@ def reflow(
     size, teachers = (one and one.network.config.image_size for one in (model, teacher))
     if teachers not in (None, size):
         raise ValueError(
-            f"the teacher draws pictures of {teachers} pixels and the model of {size}; their noise differs"
+            f"the teacher generates pictures of {teachers} pixels and the model of {size}; their noise differs"
         )
     asked = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
     settings = {**asdict(config), "prompts": asked, **(names or {})}
     kept = _continue(out, settings)
     total = len(prompts) * config.images
-    with progress_bar("drawing pairs", total, done=min(len(kept) * config.shard_size, total)) as advance:
+    with progress_bar("generating pairs", total, done=min(len(kept) * config.shard_size, total)) as advance:
         while len(kept) * config.shard_size < total:
             first = len(kept) * config.shard_size
             rows: list[dict[str, Any]] = []
@@ -144,7 +144,7 @@ def reflow(
                     advance()
             if rows:
                 _write(out / f"pairs-{len(kept):06d}.parquet", rows)
-            kept.append(sum(TIME_COLUMN not in row for row in rows))  # pairs; their states are rows beside
+            kept.append(sum(TIME_COLUMN not in row for row in rows))  # pairs; their states are further rows
             _save(out, settings, kept)
     return {"drawn": total, "kept": sum(kept)}
 
@@ -177,10 +177,10 @@ def _prompt_of(row: dict[str, Any], file: Path) -> str:
 
 
 def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
-    """Keeps the pictures whose score is at least so high.
+    """Keep the pictures whose score is at least `least`.
 
     Raises:
-        ValueError: if the least score is not a number; from what is returned, for a score that is no number, or if
+        ValueError: if the least score is not a number; from what is returned, for a score that is not a number, or if
             the judge fails.
     """
     number_from("min_score", least)
@@ -252,7 +252,7 @@ def _pairs(
 def time_shift(config: ReflowConfig, first: int) -> float:
     """The shift of the time grid of the batch that begins with a number: 1, or with states at random around it.
 
-    States of one grid would lie at few times, which a network learns to tell from those between (docs/log.md).
+    States of one grid would lie at few times, which a network learns to distinguish from those between (docs/log.md).
     """
     return 2 ** Random(f"{config.seed}/{first}").uniform(-0.7, 0.7) if config.states else 1.0
 
@@ -304,7 +304,7 @@ def _continue(out: Path, settings: dict[str, Any]) -> list[int]:
         other = [name for name in {**settings, **given} if given.get(name) != settings.get(name)]
         if other:
             names = ", ".join(other)
-            raise ValueError(f"{out} holds pairs of other settings ({names}); use those, or give another folder")
+            raise ValueError(f"{out} contains pairs of other settings ({names}); use those, or give another folder")
         kept = state.kept
         for number, count in enumerate(kept):
             if count and not (out / f"pairs-{number:06d}.parquet").is_file():

@@ -84,8 +84,8 @@ class SampleConfig:
         time_mean, time_scale: of the logit of t.
         crop: how a picture to generate becomes a square: cropped at "random" or in the "center", or whole with white
             bars ("pad"). The last two can be cached. Pictures to understand are always whole.
-        longest: of a plain text so many tokens are taken; another sample with more is refused. The LLM's number of
-            positions is a limit too.
+        longest: most tokens of a sample: of a plain text a part is taken, others are refused. The LLM's number of positions
+            is a limit, too.
     """
 
     template: Template = "chat"
@@ -233,6 +233,6 @@ def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
 
 
 def padded(source: ImageSource, side: int) -> Tensor:
-    """A whole picture to generate: long side to `side`, white bars beside it, (3, side, side) in [-1, 1]."""
+    """A whole picture to generate: long side to `side`, with white bars, (3, side, side) in [-1, 1]."""
     image = ImageOps.pad(load_image(source), (side, side), Image.Resampling.BICUBIC, color=BACKDROP)
     return torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1

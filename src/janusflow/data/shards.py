@@ -132,6 +132,6 @@ def _label(record: Record) -> str:
 
 
 def _spaced(length: int, count: int) -> list[int]:
-    """At most so many evenly spaced numbers below `length`."""
+    """At most `count` evenly spaced numbers below `length`."""
     count = min(length, count)
     return [index * length // count for index in range(count)]

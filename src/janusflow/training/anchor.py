@@ -1,4 +1,4 @@
-"""Anchors: on some samples the network learns to say what it said itself before the run, so that it forgets nothing.
+"""Anchors: on some samples the network learns its own outputs from before the run, so that it forgets nothing.
 
 Learning without forgetting (Li and Hoiem, arXiv 1606.09282), on samples of what is to be kept. The labels and pictures
 of such samples, even its own, are never exactly what a network says, so training on them moves it (docs/log.md). Its

@@ -128,7 +128,7 @@ def _table(title: str, names: Sequence[str], rows: Any) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in per cent, with enough digits to tell a small one from none."""
+    """A share in per cent, with enough digits to distinguish a small one from none."""
     if share is None:
         return "unknown"
     return f"{100 * share:.3g} %" if share >= 1e-5 else "less than 0.001 %"

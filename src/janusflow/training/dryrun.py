@@ -1,4 +1,4 @@
-"""What a recipe would do, without doing it: parts, tokens per step, memory and FLOPs, from the sizes alone."""
+"""What a recipe would do, without doing it: parts, tokens per step, memory and FLOPs, only from the sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from janusflow.training.losses import active
 from janusflow.training.replay import replays
 from janusflow.training.start import check_sizes
 
-PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample beside its picture, where data is not looked at
+PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample without its picture, where data is not read
 BYTES = 4  # of a float32
 MOMENTS = 2  # of AdamW, per learning parameter
 CONVNEXT_BYTES = 70  # that a ConvNeXt block keeps per position and channel: 4 channels wide inside, GRN in float32
@@ -53,7 +53,7 @@ class Estimate:
     steps: int
 
     def memory(self, gpus: int) -> float:
-        """Bytes in one of so many processes, without the VAE and what kernels need for themselves."""
+        """Bytes in one of this number of processes, without the VAE and the kernels' own memory."""
         return self.state / gpus + (self.gathered if gpus > 1 else 0) + self.anchor + self.activations
 
     def days(self, gpus: int) -> float:
@@ -144,8 +144,8 @@ def _flops(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], 
 def _activations(
     config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], pictures: dict[str, float]
 ) -> float:
-    """Of one row in 16 bits: so many bytes per token, width and block of the LLM, of a tower that learns, and of g_enc
-    and g_dec; with checkpointing LLM and tower keep the blocks' inputs alone.
+    """Of one row in 16 bits: bytes per token, width and block of the LLM, of a tower that learns, and of g_enc and
+    g_dec; with checkpointing LLM and tower keep only the blocks' inputs.
     """
     llm, vision = sizes.text_config, sizes.vision_config
     transformer = 2 if config.activation_checkpointing else 34

@@ -25,10 +25,10 @@ def append_row(file: Path, row: dict[str, Any]) -> None:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The rows of a log, in order; none if there is no log.
+    """The rows of a log, in order; empty without a log.
 
-    A line that a killed process did not finish, or that was damaged later, is left out: a log is no part of what a run
-    continues from.
+    A line that a killed process did not finish, or that was damaged later, is left out: resuming does not need
+    the log.
     """
     found = []
     for line in file.read_bytes().splitlines() if file.is_file() else []:

@@ -26,7 +26,7 @@ from janusflow.training.trainer import decided, open_data, prepare
 from janusflow.vae import DEFAULT_VAE
 
 BUDGET = 15.0  # seconds of timed steps
-FEW = 4  # samples of the first step; it and one of twice as many say how long a whole one would take
+FEW = 4  # samples of the first step; it and one of twice that number say how long a whole one would take
 WHOLE_STEPS = 2
 WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
 
@@ -64,7 +64,7 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
         return f"not measured on this machine: {reason}"
     left_out = ["checkpoints and the export"]
     left_out += ["sheets"] if config.watch.every else []
-    left_out += ["drawing the replay"] if replays(config) else []
+    left_out += ["generating the replay"] if replays(config) else []
     left_out += ["compiling"] if config.compile else []
     try:
         found = _time_steps(config, world)

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, `log.jsonl`, TensorBoard or W&B, and sheets of pictures and answers on the way."""
+"""What a run reports: a progress bar, `log.jsonl`, TensorBoard or W&B, and sheets of pictures and answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMED = 5  # broken records named on the terminal per step
 
 
 class Report:
-    """The reports of one run; a context manager. Of all but the first process only broken records are told, in files of
+    """The reports of one run; a context manager. Processes other than the first report only broken records, in files of
     their own (`skipped-RANK.jsonl`).
 
     Args:
@@ -62,7 +62,7 @@ class Report:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                self.say("TensorBoard is not installed: log.jsonl alone is written")
+                self.say("TensorBoard is not installed: only log.jsonl is written")
             else:
                 writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.first + 1)
                 self._stack.callback(writer.close)
@@ -146,12 +146,12 @@ class Report:
             append_row(self.file, row)
 
     def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
-        """Paints and asks with the averaged weights: `samples/step-N.png` and `.txt`."""
-        painter = averaged_model(objective, ema, model, self.world, self.config)
-        if painter is None:
+        """Generate pictures and answers with the averaged weights: `samples/step-N.png` and `.txt`."""
+        averaged = averaged_model(objective, ema, model, self.world, self.config)
+        if averaged is None:
             return
         watch = self.config.watch
-        pictures = painter.generate(
+        pictures = averaged.generate(
             watch.prompts,
             seed=0,
             guidance_scale=watch.guidance_scale,
@@ -163,7 +163,7 @@ class Report:
         sheet = contact_sheet(pictures, watch.prompts)
         sheet.save(folder / f"step-{step:07d}.png")
         answers = "\n".join(
-            f"{question} {painter.ask(question, pictures[-1], max_new_tokens=64)}" for question in watch.questions
+            f"{question} {averaged.ask(question, pictures[-1], max_new_tokens=64)}" for question in watch.questions
         )
         (folder / f"step-{step:07d}.txt").write_text(answers + "\n", encoding="utf-8")
         for show in self._galleries:

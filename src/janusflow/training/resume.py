@@ -46,7 +46,7 @@ UNFIT = ("Missing key", "mismatch", "Unexpected key")  # what it says of a check
 
 @dataclass
 class Progress:
-    """What a checkpoint knows beside tensors.
+    """What a checkpoint contains next to tensors.
 
     Attributes:
         step: steps done.
@@ -134,8 +134,8 @@ class Begun:
 
 
 class Checkpoints:
-    """The checkpoints of one run, which holds its folder alone. One that a killed run had written and not named yet is
-    completed; what is half written goes.
+    """The checkpoints of one run, which holds the lock of its folder. One that a killed run had written and not
+    named yet is completed; what is half written is removed.
 
     Args:
         folder: theirs.
@@ -233,14 +233,14 @@ class Checkpoints:
     def _intact(self, begun: Begun) -> Iterator[None]:
         try:
             yield
-        except (Exception, CheckpointException) as error:  # the latter, a full disk's, is no Exception
+        except (Exception, CheckpointException) as error:  # the latter, for a full disk, is not an Exception
             self.begun = None
             if self.world.first:
                 shutil.rmtree(begun.beside, ignore_errors=True)
             raise OSError(f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}") from error
 
     def _group(self) -> dist.ProcessGroup | None:
-        """Processes talk about a checkpoint in a group of its own, beside the training's."""
+        """The processes coordinate checkpoints in a group of their own, not in that of training."""
         if self.group is None and self.world.mesh is not None:
             self.group = dist.new_group(backend="gloo")
         return self.group
@@ -291,10 +291,10 @@ class Checkpoints:
         except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
             reason = _reason(error)
             if any(word in reason for word in UNFIT):
-                told = "does not fit this run: its parts, losses or sizes are others than the recipe's"
+                fault = "does not fit this run: its parts, losses or sizes differ from the recipe's"
             else:
-                told = f"cannot be read; {_without(found)}"
-            raise ValueError(f"checkpoint {found[-1]} {told} ({reason})") from error
+                fault = f"cannot be read; {_without(found)}"
+            raise ValueError(f"checkpoint {found[-1]} {fault} ({reason})") from error
         for optimizer, groups in zip(optimizers, given, strict=True):
             for group, own in zip(optimizer.param_groups, groups, strict=True):
                 group.update({name: value for name, value in own.items() if name != "params"})

@@ -1,4 +1,4 @@
-"""What a run starts from and what it leaves: opening or making the network, and exporting the EMA weights."""
+"""What a run starts from and what it writes: opening or making the network, and exporting the EMA weights."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
 
     Raises:
         ValueError: if the model cannot be trained, its data cannot change it, REPA is asked of a block that is not
-            there or of unequal grids, or what one's own data is mixed with is rendered, for a model of
-            pictures of another size.
+            there or of unequal grids, or a user's own data is mixed with data that is rendered in another
+            size than the model's pictures.
     """
     sizes = sizes_of(config.model)
     sources = learned(config.data)
@@ -101,7 +101,7 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
             continue
         other = f"{place}.path=FILE, a prompt in each line" if replay else f"'{place}={{kind: jsonl, path: FILE}}'"
         optional = config.data.own and config.data.own_share < 1
-        without = ", or do without: data.own_share=1" if optional else ""
+        without = ", or train without it: data.own_share=1" if optional else ""
         raise ValueError(
             f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and "
             f"{source.path if replay else source.kind} of {source.image_size}; give {other}{without}"

@@ -1,4 +1,4 @@
-"""The loop: data, step, report, save. Alone or under torchrun, with the same code.
+"""The loop: data, step, report, save. In one process or under torchrun, with the same code.
 
 janusflow train recipes/tiny/stage2.yaml
 torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage2.yaml model=... data.generation.0.path=...
@@ -53,12 +53,12 @@ from janusflow.training.step import Encoder, Run, autocast, take_step
 from janusflow.training.stop import caught_signals, leave_at_once, on_stop
 
 MEMORY = 0.98  # of the running mean of the loss
-CALM_STEPS = 20  # the first losses are no measure of a spike
+CALM_STEPS = 20  # the first losses say nothing about a spike
 ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
 
 
 class RunError(ValueError):
-    """The run cannot go on, in any of its processes; the message says why, and the last checkpoint is intact."""
+    """The run cannot continue, in any of its processes; the message says why, and the last checkpoint is intact."""
 
 
 def train(
@@ -69,12 +69,12 @@ def train(
     official: bool = False,
     progress_bar: bool = True,
 ) -> Path:
-    """Trains, and exports the EMA weights as a folder that `JanusFlow.from_pretrained` opens.
+    """Train, and export the EMA weights as a folder that `JanusFlow.from_pretrained` opens.
 
     Args:
         config: from `load_config`.
         resume: continue the run in `config.out`; without it a folder with checkpoints is refused.
-        device: alone, where to train.
+        device: of a single process.
         official: export in the official layout too, as `export-official`.
         progress_bar: whether to show one.
 
@@ -102,7 +102,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     out = Path(config.out)
     checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
     if checkpoints.all() and not resume:
-        raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
+        raise ValueError(f"{out} contains a run already; continue it with --resume, or give another out=FOLDER")
     sizes = check_sizes(config)
     if official:
         family_of(sizes).layout("official")  # is there
@@ -118,18 +118,20 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     report = Report(out, config, world, first=run.progress.step, shown=shown)
     report.say(f"data: {data.described()}")
     if run.progress.step and (changed := changed_settings(out, config)):
-        report.say(f"settings changed since the run was last begun, its course may be another: {', '.join(changed)}")
+        report.say(
+            f"settings have changed since the run was last started, so it may train differently: {', '.join(changed)}"
+        )
     if world.first:
         keep_settings(out, config)
         keep_contents(out, config)
     if resume and not run.progress.step:
-        report.say(f"{out} holds no checkpoint yet: the run begins")
+        report.say(f"{out} contains no checkpoint yet: the run starts from the beginning")
     if run.progress.ranks == world.ranks:
         data.restore(run.progress.streams.get(str(world.rank), {}))
     elif run.progress.step and data.streams():
         before, now = run.progress.ranks, world.ranks
         what = "1 process" if now == 1 else f"{now} processes"
-        report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
+        report.say(f"{what} instead of {before}: streams start again, so rows that were seen are repeated")
     feed = steps(data, run.progress.step, config.steps, workers=config.data.workers)
     with report, caught_signals() as caught, closing(feed):
         try:
@@ -161,7 +163,7 @@ def finish(run: Run, model: JanusFlow, report: Report, *, official: bool) -> Pat
         run.progress.start_share = run.config.start_share(run.progress.step)
     try:
         folder = export(run, model, Path(run.config.out) / "export", official=official)
-    except (OSError, SafetensorError) as error:  # the latter, a full disk's, is no OSError
+    except (OSError, SafetensorError) as error:  # the latter, for a full disk, is not an OSError
         raise OSError(f"the export could not be written ({error}); --resume writes it again") from error
     report.exported(run.progress)
     return folder
@@ -198,7 +200,7 @@ def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalG
 def _compile(network: JanusFlowForConditionalGeneration, world: World) -> None:
     """The blocks of LLM, f_enc, g_enc and g_dec; on a CPU a C++ compiler is needed, and nothing happens without one."""
     if world.device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        warnings.warn("no C++ compiler is there, so nothing is compiled; steps take longer", stacklevel=2)
+        warnings.warn("no C++ compiler was found, so nothing is compiled; steps take longer", stacklevel=2)
         return
     blocks = [*network.language_model.layers, *network.understanding_encoder.tower.encoder.layers]
     blocks += [module for module in network.modules() if isinstance(module, ConvNextBlock)]
@@ -251,7 +253,7 @@ def _loop(
         samples = next(feed)
         if world.any(bool(samples.failed)):  # all end together, or some would wait
             report.skipped(samples.step + 1, samples.broken, samples.notes)
-            raise RunError(samples.failed or "the data of another process cannot be read on; see its message")
+            raise RunError(samples.failed or "the data of another process cannot be read further; see its message")
         started = time.perf_counter()
         losses = take_step(run, samples)
         # Before the checkpoint: a killed run may have too many rows, which resuming drops, but never too few.
@@ -281,7 +283,7 @@ def _loop(
 
 
 def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
-    """Stops a run that has gone wrong.
+    """Stop a run that has gone wrong.
 
     Raises:
         RunError: for a loss that is not finite or jumps, or too many broken records.

@@ -15,10 +15,10 @@ class DataConfig:
 
     Attributes:
         understanding, generation, text: sources of each task.
-        own: a folder or file of one's own, or several, that join the sources of every task they have something for:
-            pictures with texts are generated and, with conversations or texts, understood. Records that do not serve a
+        own: a folder or file of your own, or several, that join the sources of every task that they serve: pictures
+            with texts serve generation and, with conversations or texts, understanding. Records that do not serve a
             task are left out. Several are taken as one data set: each by its number of records.
-        own_share: share of one's own in those tasks; at 1 the other sources are left out.
+        own_share: share of your own data in those tasks; at 1 the other sources are left out.
         ratios: shares of the tasks, one after the other.
         workers: processes that make samples ahead.
         max_broken: the run stops when more than this share of the records was broken.

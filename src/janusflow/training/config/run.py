@@ -23,7 +23,7 @@ class SaveConfig:
     Attributes:
         every: steps between two.
         keep: number of the last ones that are kept; the best one is kept, too.
-        background: write while training goes on; needs memory for a copy of all tensors.
+        background: write while training continues; needs memory for a copy of all tensors.
     """
 
     every: FromOne = 500

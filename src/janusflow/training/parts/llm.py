@@ -72,9 +72,9 @@ def spread(network: JanusFlowForConditionalGeneration) -> None:
 def look_back(network: JanusFlowForConditionalGeneration) -> None:
     """Makes the first two heads of the first three layers see the word before, and the one before that.
 
-    Which word belongs to which ("a red circle and a blue square") is told by words that stand beside each other. From
+    Which word belongs to which ("a red circle and a blue square") shows in words that stand next to each other. From
     random weights such heads do not arise in the time that this model has; given them, it binds words within 150 steps
-    (docs/log.md). All embeddings get a common direction u of the same norm as the rest. From u alone the head makes a
+    (docs/log.md). All embeddings get a common direction u of the same norm as the rest. Only from u the head makes a
     query with the first rotary pairs (f, f + d/2) at angle 0 and a key with them turned by `offset` angles w_f, so
     its logit at distance n is proportional to sum_f cos(w_f (n - offset)).
     """
