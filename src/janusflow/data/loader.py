@@ -1,4 +1,4 @@
-"""The samples of a step for one process: drawn by the plan, made by the sample maker, broken ones replaced."""
+"""The samples of a step for one process: chosen by the plan, made by the sample maker, broken ones replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reflow: what a model draws from known noise becomes what it is trained to draw from that noise.
+"""Reflow: what a model generates from known noise becomes what it is trained to generate from that noise.
 
 Rectified flow's second procedure (Liu et al., arXiv 2209.03003, section 2.2). In the first training any noise x_0 may
 become any picture x_1 of a prompt, and where paths cross, the velocity is their mean. Here the pairs (x_0, x_1) are
@@ -11,8 +11,8 @@ states, from the noise on, are kept next to each pair, every one to be trained t
 v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et al., arXiv 1011.0686). They are written as the noise from which a
 straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats them as any other sample.
 
-With a teacher the picture is the one that the teacher draws from the same noise, and the states are the model's own: so
-a fine-tuned model learns to draw again what it drew before (on-policy distillation, Agarwal et al., arXiv 2306.13649).
+With a teacher the picture is the one that the teacher generates from the same noise, and the states are the model's
+own: so a fine-tuned model learns to generate again what it generated before (on-policy distillation, Agarwal et al., arXiv 2306.13649).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from janusflow.pipelines.janusflow import JanusFlow
 
 Correct = Callable[[list[int], list[Image.Image]], "list[Image.Image | None]"]
-"""Numbers of prompts and the pictures drawn for them -> the pictures to be learned, None to leave one out."""
+"""Numbers of prompts and the pictures generated for them -> the pictures to train on, None to leave one out."""
 
 Judge = Callable[[str, Image.Image], float]
 """Prompt and picture -> score."""
@@ -62,15 +62,15 @@ class _State:
 
 @dataclass(frozen=True)
 class ReflowConfig:
-    """How pairs are drawn.
+    """How pairs are generated.
 
     Attributes:
         images: pictures of each prompt.
         steps: Euler steps from noise to picture.
         guidance: weight of classifier-free guidance; training on the pairs makes it part of the velocity.
         seed: of the first picture's noise; the others count on from it.
-        batch_size: pictures drawn at once.
-        shard_size: pictures drawn for one file.
+        batch_size: pictures generated at once.
+        shard_size: pictures generated for one file.
         states: number of first states of every path, from the noise at t = 0 on, that are kept next to the pair.
     """
 
@@ -101,16 +101,16 @@ def reflow(
     correct: Correct | None = None,
     names: dict[str, Any] | None = None,
 ) -> dict[str, int]:
-    """Draws pictures and writes them as Parquet: image, text, noise_seed and, of states, reflow_noise and reflow_time.
+    """Generate pictures and write them as Parquet: image, text, noise_seed and, of states, reflow_noise and reflow_time.
 
     A run that was stopped continues with the next file; what it gives does not depend on that.
 
     Args:
-        model: draws.
-        prompts: what it draws.
+        model: generates the pictures.
+        prompts: of them.
         out: folder of the files.
         config: see `ReflowConfig`.
-        teacher: draws the pictures that are kept, from the same noise in the same way; the states stay the model's.
+        teacher: generates the pictures that are kept, from the same noise in the same way; the states stay the model's.
         correct: judges or replaces the pictures; by default all are kept as they are.
         names: what else shaped the pairs (model, judge, ...); a run with others is not continued.
 

@@ -84,8 +84,8 @@ class SampleConfig:
         time_mean, time_scale: of the logit of t.
         crop: how a picture to generate becomes a square: cropped at "random" or in the "center", or whole with white
             bars ("pad"). The last two can be cached. Pictures to understand are always whole.
-        longest: most tokens of a sample: of a plain text a part is taken, others are refused. The LLM's number of positions
-            is a limit, too.
+        longest: most tokens of a sample: of a plain text a part is taken, others are refused. The LLM's number of
+            positions is a limit, too.
     """
 
     template: Template = "chat"
@@ -221,7 +221,7 @@ class SampleMaker:
 
 
 def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
-    """A picture to draw: short side to `side`, a square crop at random or in the middle, (3, side, side) in [-1, 1]."""
+    """A picture to generate as a square crop, at random or in the middle: (3, side, side) in [-1, 1]."""
     image = load_image(source)
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)

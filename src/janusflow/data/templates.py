@@ -17,7 +17,7 @@ class Tokens:
     """One sample as a token sequence of length T.
 
     Attributes:
-        ids: token ids; `image_token_id` where a picture is seen and `GENERATION_TOKEN` where one is drawn.
+        ids: token ids; `image_token_id` where a picture is seen and `GENERATION_TOKEN` where one is generated.
         labels: the ids where the next-token loss is taken, `IGNORE` elsewhere.
         positions: position ids.
     """

@@ -5,11 +5,11 @@ of such samples, even its own, are never exactly what a network says, so trainin
 own velocities at the same x_t and its own next-token probabilities ask for no change at first, and later for the way
 back.
 
-A sample to draw may show the copy another text (`Sample.rewritten`): then the network learns to draw for its own text
-what it drew for that one. So a short prompt comes to be drawn as well as a long and clear one (context distillation;
+A picture to generate may show the copy another text (`Sample.rewritten`): then the network learns to generate for its
+own text what it generated for that one. So a short prompt gives pictures as good as a long and clear one (context distillation;
 Askell et al., arXiv 2112.00861, section 2).
 
-Shapes: M pictures drawn in a row, A of them anchored; K labelled tokens, V vocabulary.
+Shapes: M pictures to generate in a row, A of them anchored; K labelled tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Anchor:
         Args:
             samples: of the row, in its order; the copy sees the rewritten text of those that have one.
             row: made of them by `pack`.
-            latents: x_1 of its pictures drawn, (M, C, H, W), or None.
+            latents: x_1 of its pictures to generate, (M, C, H, W), or None.
 
         Returns:
             The row, with `noise` (M, C, H, W) and `kept` set for its anchored pictures, and `soft_at` and `soft_labels`

@@ -1,4 +1,4 @@
-"""`out/curves.png`: the losses, learning rate and gradient norm of a run, drawn from its `log.jsonl`."""
+"""`out/curves.png`: the losses, learning rate and gradient norm of a run, plotted from its `log.jsonl`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from janusflow.device import resolve_device
 from janusflow.training.objective import Objective
 
-PATIENCE = timedelta(hours=2)  # of processes that wait while one of them draws or exports
+PATIENCE = timedelta(hours=2)  # of processes that wait while one of them generates or exports
 
 
 @dataclass(frozen=True)

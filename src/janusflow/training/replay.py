@@ -28,8 +28,10 @@ SEED = 60_000_000  # of the noise
 
 def replays(config: TrainConfig) -> list[ReplayConfig]:
     """The replays that a run generates."""
-    drawing = any(ratio.generation for ratio in config.data.ratios)
-    return [source for source in sources_of(config.data)["generation"] if drawing and isinstance(source, ReplayConfig)]
+    generates = any(ratio.generation for ratio in config.data.ratios)
+    return [
+        source for source in sources_of(config.data)["generation"] if generates and isinstance(source, ReplayConfig)
+    ]
 
 
 def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceConfig]]:

@@ -41,7 +41,7 @@ class WatchConfig:
         questions: about the last picture.
         guidance_scale, num_inference_steps: of the pictures.
         tensorboard, wandb: whether to log there; TensorBoard needs its package, W&B its own.
-        curves: whether to draw losses, learning rate and gradient norm into `out/curves.png` at the end (matplotlib).
+        curves: whether to plot losses, learning rate and gradient norm into `out/curves.png` at the end (matplotlib).
     """
 
     every: Count = 0
