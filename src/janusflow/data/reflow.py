@@ -12,7 +12,8 @@ v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et al., arXiv 1011.0686). They a
 straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats them as any other sample.
 
 With a teacher the picture is the one that the teacher generates from the same noise, and the states are the model's
-own: so a fine-tuned model learns to generate again what it generated before (on-policy distillation, Agarwal et al., arXiv 2306.13649).
+own: so a fine-tuned model learns to generate again what it generated before (on-policy distillation, Agarwal et al.,
+arXiv 2306.13649).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def reflow(
     correct: Correct | None = None,
     names: dict[str, Any] | None = None,
 ) -> dict[str, int]:
-    """Generate pictures and write them as Parquet: image, text, noise_seed and, of states, reflow_noise and reflow_time.
+    """Generate pictures and write Parquet files: image, text, noise_seed and, of states, reflow_noise and reflow_time.
 
     A run that was stopped continues with the next file; what it gives does not depend on that.
 

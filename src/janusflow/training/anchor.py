@@ -6,8 +6,8 @@ own velocities at the same x_t and its own next-token probabilities ask for no c
 back.
 
 A picture to generate may show the copy another text (`Sample.rewritten`): then the network learns to generate for its
-own text what it generated for that one. So a short prompt gives pictures as good as a long and clear one (context distillation;
-Askell et al., arXiv 2112.00861, section 2).
+own text what it generated for that one. So a short prompt gives pictures as good as a long and clear one (context
+distillation; Askell et al., arXiv 2112.00861, section 2).
 
 Shapes: M pictures to generate in a row, A of them anchored; K labelled tokens, V vocabulary.
 """
