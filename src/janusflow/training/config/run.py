@@ -45,8 +45,8 @@ class WatchConfig:
     """
 
     every: Count = 0
-    prompts: list[str] = field(default_factory=lambda: ["a red circle above a blue square", "three stars"])
-    questions: list[str] = field(default_factory=lambda: ["describe the picture."])
+    prompts: list[str] = field(default_factory=lambda: ["a corgi on a red sofa", "a glass of water next to a book"])
+    questions: list[str] = field(default_factory=lambda: ["Describe this image."])
     guidance_scale: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
     num_inference_steps: FromOne = 30
     tensorboard: bool = True
