@@ -8,6 +8,7 @@ Shapes: B rows, T tokens, D width of the LLM, V vocabulary, N pictures, (C, H, W
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -187,27 +188,16 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         Raises:
             ValueError: for arguments that do not go together, or one that is unknown.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if input_ids is None and (pixel_values is not None or latents is not None):
-            raise ValueError("pixel_values and latents need input_ids, whose image tokens they fill, not inputs_embeds")
-        if (latents is None) != (t is None):
-            raise ValueError("give latents and their times t together")
-        unknown = sorted(name for name in kwargs.keys() - KNOWN_KWARGS if kwargs[name] is not None)
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: unknown to forward; leave it out, or correct its name")
+        _check_inputs(input_ids, inputs_embeds, pixel_values, latents, t, kwargs)
         items = kwargs.pop("num_items_in_batch", None)
         encoded = None if latents is None or t is None else self.generation_encoder(latents, t)
+        decoding = past_key_values is not None and past_key_values.get_seq_length() > 0
         if input_ids is None:
             embeds = inputs_embeds
-        elif (
-            past_key_values is not None and past_key_values.get_seq_length() > 0 and pixel_values is None and t is None
-        ):
-            # A later step of decoding: whatever token the model wrote, an image token too, is read as a token.
+        elif decoding and pixel_values is None and t is None:  # whatever token the model wrote is read as a token
             embeds = self.get_input_embeddings()(input_ids)
         else:
             embeds = self.embed(input_ids, pixel_values, encoded)
-        assert embeds is not None
         outputs = self.language_model(
             inputs_embeds=embeds,
             attention_mask=attention_mask,
@@ -279,3 +269,27 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                 use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
             ).last_hidden_state
         return self.generation_decoder(states[:, 1:], encoded.skip, encoded.time).to(x.dtype)
+
+
+def _check_inputs(
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    pixel_values: Tensor | None,
+    latents: Tensor | None,
+    t: Tensor | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Check which arguments of `forward` are given.
+
+    Raises:
+        ValueError: for arguments that do not go together, or one that is unknown.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give exactly one of input_ids and inputs_embeds")
+    if input_ids is None and (pixel_values is not None or latents is not None):
+        raise ValueError("pixel_values and latents need input_ids, whose image tokens they fill, not inputs_embeds")
+    if (latents is None) != (t is None):
+        raise ValueError("give latents and their times t together")
+    unknown = sorted(name for name in options.keys() - KNOWN_KWARGS if options[name] is not None)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: unknown to forward; leave it out, or correct its name")
