@@ -19,16 +19,7 @@ from PIL import Image
 from janusflow.arguments import number_from, whole_number
 from janusflow.data.duplicates import digest_of
 from janusflow.data.folders import unused_files
-from janusflow.data.prepared import (
-    DUPLICATE,
-    SHEET,
-    Drops,
-    KeptDigests,
-    State,
-    continued,
-    save_state,
-    write_report,
-)
+from janusflow.data.prepared import DUPLICATE, SHEET, Drops, KeptDigests, State, continued, save_state, write_report
 from janusflow.data.records import BROKEN, MalformedError, Record
 from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileConfig, FileSource
