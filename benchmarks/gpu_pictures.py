@@ -23,6 +23,7 @@ import typer
 from janusflow.data.loader import steps as samples_of
 from janusflow.device import resolve_device
 from janusflow.training.config import TrainConfig, load_config
+from janusflow.training.config.sources import sources_of
 from janusflow.training.distributed import World
 from janusflow.training.export_only import export_only
 from janusflow.training.start import open_model
@@ -53,7 +54,7 @@ def samples_per_second(config: TrainConfig, device: torch.device, seconds: float
     config = decided(config, world)
     model = open_model(config, device)
     run, count, begun = prepare(config, world, model), 0, 0.0
-    data = open_data(config, world, model, config.data.sources())
+    data = open_data(config, world, model, sources_of(config.data))
     with closing(samples_of(data, 0, LAST, workers=config.data.workers)) as feed:
         for number, samples in enumerate(feed):
             take_step(run, samples)  # reads the losses, so it ends when the device has

@@ -28,7 +28,11 @@ from janusflow.device import resolve_device, resolve_precision
 from janusflow.flow import interpolate
 from janusflow.model.attention import PACKED
 from janusflow.training.config import TrainConfig, load_config
-from janusflow.training.objective import LossConfig, Objective, autoregressive_loss, rectified_flow_loss
+from janusflow.training.config.sources import sources_of, weights_of
+from janusflow.training.losses import LossConfig
+from janusflow.training.losses.autoregressive import autoregressive_loss
+from janusflow.training.losses.rectified_flow import rectified_flow_loss
+from janusflow.training.objective import Objective
 from janusflow.training.packing import fill, pack
 
 COUNTS = {"ar": 1.0, "flow": 1.0}
@@ -36,9 +40,9 @@ COUNTS = {"ar": 1.0, "flow": 1.0}
 
 def tiny_mixture(config: TrainConfig, model: JanusFlow, count: int) -> list[Sample]:
     """Samples as a run draws them."""
-    mixture = Mixture(config.data.ratios, config.weights(), batch_size=count, seed=0)
+    mixture = Mixture(config.data.ratios, weights_of(config.data), batch_size=count, seed=0)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
-    return Data(config.data.sources(), mixture, maker, seed=0)[10_000].samples
+    return Data(sources_of(config.data), mixture, maker, seed=0)[10_000].samples
 
 
 def captions(model: JanusFlow, count: int) -> list[Sample]:

@@ -23,6 +23,7 @@ from janusflow.data.mixture import Mixture
 from janusflow.data.samples import SampleMaker
 from janusflow.device import resolve_device
 from janusflow.training.config import TrainConfig, load_config
+from janusflow.training.config.sources import sources_of, weights_of
 from janusflow.training.distributed import join
 from janusflow.training.dryrun import estimate
 from janusflow.training.start import open_model
@@ -78,9 +79,9 @@ def training(batch: int, steps: int, device: torch.device, *, small: bool, chang
     given += [f"data.{task}={TINYWORLD}" for task in ("understanding", "generation", "text")]
     model = random_model(load_config(RECIPE, given), device, small=small)
     config = load_config(RECIPE, [*given, *changes, "parts=[aligner, generation, llm]"])
-    mixture = Mixture(config.data.ratios, config.weights(), batch_size=batch, seed=0)
+    mixture = Mixture(config.data.ratios, weights_of(config.data), batch_size=batch, seed=0)
     data = Data(
-        config.data.sources(), mixture, SampleMaker(model.processor, model.network.config, config.samples), seed=0
+        sources_of(config.data), mixture, SampleMaker(model.processor, model.network.config, config.samples), seed=0
     )
     found = data[20_000]
     if device.type == "cuda":

@@ -265,7 +265,7 @@ def test_a_stream_that_breaks_off_is_counted_and_an_empty_one_is_refused(folder:
     first = min((tmp_path / "shards").glob("*.tar"))
     first.write_bytes(first.read_bytes()[:700])
     source = file_config("webdataset", str(tmp_path / "shards"), streaming=True)
-    with pytest.warns(UserWarning, match=f"{first.name} cannot be read on"):
+    with pytest.warns(UserWarning, match=f"{first.name} cannot be read further"):
         state = prepare(source, tmp_path / "out", settings())
     assert state.counts == {"kept": 12, "broken or malformed": 1}
     (tmp_path / "none").mkdir()
@@ -439,3 +439,49 @@ def test_the_command_reports_the_splits_that_it_leaves_out(tmp_path: Path) -> No
     assert "Splits: read split 'train'; 'test' (1 record) is left out." in (tmp_path / "train/report.md").read_text()
     done = CliRunner().invoke(app, [*arguments, str(tmp_path / "both"), "--split", "all"])
     assert "2 of 2 pictures kept" in done.output and "left out" not in done.output
+
+
+def test_the_state_does_not_grow_with_the_records(folder: Path, tmp_path: Path) -> None:
+    source = file_config("folder", str(folder))
+    for size in (1, 20):
+        prepare(source, tmp_path / str(size), settings(shard_size=size))
+    sizes = [(tmp_path / str(size) / "state.json").stat().st_size for size in (1, 20)]
+    assert abs(sizes[0] - sizes[1]) < 8
+    assert len((tmp_path / "1" / "digests.log").read_text().splitlines()) == 20
+
+
+def test_a_run_of_an_earlier_version_continues(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had the digests in its state."""
+    source, out, calls = file_config("folder", str(folder)), tmp_path / "out", 0
+
+    def stopped(*args: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        module.write_shard_(*args)  # type: ignore[attr-defined]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "write_shard_", module.write_shard, raising=False)
+        patch.setattr(module, "write_shard", stopped)
+        prepare(source, out, settings())
+    state, log = json.loads((out / "state.json").read_text()), out / "digests.log"
+    state["hashes"] = sorted(log.read_text().splitlines()[:12])
+    del state["digests"]
+    (out / "state.json").write_text(json.dumps(state))
+    log.unlink()
+    prepare(source, out, settings())
+    prepare(source, tmp_path / "whole", settings())
+    assert (out / "report.json").read_bytes() == (tmp_path / "whole" / "report.json").read_bytes()
+    assert sorted(log.read_text().split()) == sorted((tmp_path / "whole" / "digests.log").read_text().split())
+
+
+def test_damaged_digests_are_refused(folder: Path, tmp_path: Path) -> None:
+    prepare(file_config("folder", str(folder)), tmp_path, settings())
+    log = tmp_path / "digests.log"
+    log.write_text(f"?{log.read_text()[1:]}")
+    with pytest.raises(ValueError, match=r"digests.log is damaged: a line is not the digest of a record"):
+        prepare(file_config("folder", str(folder)), tmp_path, settings())
+    log.write_text("")
+    with pytest.raises(ValueError, match=r"digests.log is shorter than the \d+ bytes"):
+        prepare(file_config("folder", str(folder)), tmp_path, settings())

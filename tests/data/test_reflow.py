@@ -105,7 +105,7 @@ def test_a_teachers_picture_is_kept_with_the_models_own_states(
         assert torch.allclose(one, same, atol=5e-3)
         assert torch.equal(same, elsewhere) or not torch.allclose(one, elsewhere, atol=5e-3)
     small = type("Small", (), {"network": type("Network", (), {"config": type("Config", (), {"image_size": 32})})})
-    with pytest.raises(ValueError, match="the teacher draws pictures of 32 pixels and the model of 64"):
+    with pytest.raises(ValueError, match="the teacher generates pictures of 32 pixels and the model of 64"):
         reflow(small_model, PROMPTS, tmp_path / "small", config, teacher=small)  # type: ignore[arg-type]
 
 

@@ -51,7 +51,7 @@ def test_a_tar_that_is_cut_off_costs_its_rest_and_is_named(tmp_path: Path, cut: 
     config = tars(tmp_path, cut)
     epoch = COUNT + within + 1
     found = texts(StreamSource(config, 0, 1), 2 * epoch)
-    (fault,) = {said for said in found if "shard-1.tar cannot be read on" in said}
+    (fault,) = {said for said in found if "shard-1.tar cannot be read further" in said}
     good, inner = ([f"{word} {number}" for number in range(COUNT + within)] for word in ("caption", "within"))
     assert found == 2 * [*good[:3], *inner[:within], fault, *good[3:COUNT]]
     for stop in range(epoch + 2):
@@ -88,7 +88,7 @@ def test_a_corrupt_parquet_file_costs_itself(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_bytes(good[: len(good) // 2])
     found = texts(StreamSource(file_config("parquet", str(tmp_path), streaming=True), 0, 1), 4)
     assert [found[0], found[2], found[3]] == ["a", "c", "a"]
-    assert "b.parquet cannot be read on" in found[1]
+    assert "b.parquet cannot be read further" in found[1]
 
 
 def test_a_corrupt_row_group_costs_the_rest_of_its_file_and_always_the_same(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_stream_of_nothing_says_so_at_once_and_every_time(tmp_path: Path, smal
         (tmp_path / name).unlink()
     config = file_config("webdataset", str(tmp_path), streaming=True)
     source = StreamSource(config, 0, 1)
-    with pytest.raises(ValueError, match="shard-1.tar cannot be read on"):
+    with pytest.raises(ValueError, match="shard-1.tar cannot be read further"):
         source.next()
     for _ in range(2):
         with pytest.raises(EmptyStreamError, match="contains no records for this process. .*shard-1.tar"):

@@ -78,11 +78,8 @@ class ToyNetwork(PicturePrompts, PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         latents: Tensor | None = None,
         t: Tensor | None = None,
-        documents: Any = None,
-        logits_at: Any = None,
         attention_mask: Tensor | None = None,
-        repa_block: int | None = None,
-        repa_pixels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
         **options: Any,
     ) -> JanusFlowOutput:
         cells = None
@@ -92,15 +89,12 @@ class ToyNetwork(PicturePrompts, PreTrainedModel, GenerationMixin):
         if inputs_embeds is None and input_ids is not None:
             inputs_embeds = self.embed(input_ids, pixel_values, cells)
         assert inputs_embeds is not None
-        if documents is not None:
-            options["documents"], attention_mask = documents, inputs_embeds.new_zeros(1, 1, 1, 1)
-        options.pop("logits_to_keep", None)
         output = self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **options)
         states, velocity = output.last_hidden_state, None
         if latents is not None and input_ids is not None:
             velocity = self.writer(states[input_ids == GENERATION_TOKEN]).float()
             velocity = rearrange(velocity, "(n h w) c -> n c h w", n=len(latents), h=latents.shape[2])
-        kept = states if logits_at is None else states.flatten(0, 1)[None, logits_at]
+        kept = states[:, logits_to_keep] if isinstance(logits_to_keep, Tensor) else states
         return JanusFlowOutput(logits=self.lm_head(kept), past_key_values=output.past_key_values, velocity=velocity)
 
 

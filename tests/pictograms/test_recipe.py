@@ -12,6 +12,7 @@ from janusflow.pictograms.download import Downloads
 from janusflow.pictograms.recipe import STAGES, by_recipe, run
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.config import load_config
+from janusflow.training.config.sources import sources_of
 from janusflow.training.parts.config import load_parts
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "pictograms"
@@ -59,7 +60,7 @@ def test_the_stages_are_those_of_the_paper() -> None:
     ]
     for config in found:
         assert config.samples.prompt_dropout == 0.1 and (config.samples.time_mean, config.samples.time_scale) == (0, 1)
-        for source in (one for given in config.data.sources().values() for one in given):
+        for source in (one for given in sources_of(config.data).values() for one in given):
             assert source.kind in ("parquet", "tinyworld") and not source.anchor
             tricks = ("bold", "composed", "ordered", "unnamed", "spoiled")
             assert not any(getattr(source, trick, 0) for trick in tricks)

@@ -30,7 +30,7 @@ def test_steps_are_measured_and_nothing_is_written(start: Path, tmp_path: Path) 
     config = settings(start, tmp_path / "run", data=data, samples={"crop": "center"}, compile=True)
     said = measured(config, device="cpu")
     assert re.match(SAID, said), said
-    assert said.endswith("without checkpoints and the export, drawing the replay, compiling")
+    assert said.endswith("without checkpoints and the export, generating the replay, compiling")
     assert not list(tmp_path.iterdir())
 
 

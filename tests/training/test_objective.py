@@ -11,7 +11,7 @@ from janusflow.data.templates import IGNORE, drawing
 from janusflow.model.attention import PACKED
 from janusflow.model.janusflow import GENERATION_TOKEN
 from janusflow.training.objective import LossConfig, Objective, autoregressive_loss, rectified_flow_loss
-from janusflow.training.packing import pack
+from janusflow.training.packing import pack, packed_forward
 from tests.training.test_packing import made_up, mixed_samples
 
 
@@ -53,14 +53,9 @@ def test_training_predicts_what_sampling_will_ask_for(mutable_model: JanusFlow, 
         beside = drawing(model.processor, "three stars", 16, dropped=False)
         both = [Sample(one, drawn=Drawn(torch.zeros(3, 64, 64), x[0], 0.3)) for one in (beside, tokens)]
         row = pack(both, torch.device("cpu"))
-        found = model.network(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
-            latents=x.expand(2, -1, -1, -1),
-            t=t.expand(2),
-            documents=row.documents,
-            logits_at=row.predicted_at,
-        ).velocity[1:]
+        velocity = packed_forward(model.network, row, latents=x.expand(2, -1, -1, -1)).velocity
+        assert velocity is not None
+        found = velocity[1:]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found, other, atol=1e-3)
 

@@ -15,8 +15,9 @@ from janusflow.data.samples import Drawn, Sample, SampleMaker
 from janusflow.data.templates import IGNORE, Tokens, conversation, drawing, plain_text
 from janusflow.model.attention import PACKED, Documents, packed_attention
 from janusflow.training.config import load_config
+from janusflow.training.config.sources import sources_of, weights_of
 from janusflow.training.objective import LossConfig, Objective
-from janusflow.training.packing import fill, pack
+from janusflow.training.packing import fill, pack, packed_forward
 
 CPU = torch.device("cpu")
 
@@ -120,8 +121,10 @@ def test_a_dropped_prompt_is_what_guidance_masks(
     x, t = torch.randn(1, 4, 8, 8), torch.tensor([0.3])
     prefix = network.encode_prompts(*processor.encode_prompts(["a red circle"]))
     masked = network.velocity(x, t, prefix.unconditional())
-    row = pack([Sample(drawing(processor, "a red circle", 16, dropped=True))], CPU)
-    output = network(input_ids=row.input_ids, position_ids=row.position_ids, latents=x, t=t, documents=row.documents)
+    drawn = Drawn(torch.zeros(3, 64, 64), x[0], 0.3)
+    row = pack([Sample(drawing(processor, "a red circle", 16, dropped=True), drawn=drawn)], CPU)
+    output = packed_forward(network, row, latents=x)
+    assert output.velocity is not None
     torch.testing.assert_close(output.velocity, masked, atol=1e-5, rtol=1e-5)
 
 
@@ -155,9 +158,9 @@ def test_rows_are_full_and_hold_every_sample_once() -> None:
     rng = Random(0)
     config = load_config(Path(__file__).parents[2] / "recipes" / "tiny" / "stage2.yaml", ["data.workers=0"])
     model = JanusFlow.from_pretrained("tiny", device="cpu")
-    mixture = Mixture(config.data.ratios, config.weights(), batch_size=250, seed=0)
+    mixture = Mixture(config.data.ratios, weights_of(config.data), batch_size=250, seed=0)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
-    drawn = Data(config.data.sources(), mixture, maker, seed=0)[1000].samples
+    drawn = Data(sources_of(config.data), mixture, maker, seed=0)[1000].samples
     tiny = [len(sample.tokens) for sample in drawn] * 8
     captions = [min(max(round(rng.lognormvariate(4.1, 0.8)), 4), 1000) for _ in range(2000)]
     for lengths in (tiny, captions):

@@ -92,7 +92,7 @@ def test_a_judge_leaves_pictures_out(start: Path, tmp_path: Path, monkeypatch: p
     assert {record.text for record in others} == {"a red circle", "two stars"}
     assert not {r.noise_seed for r in others if r.noise_seed} & {r.noise_seed for r in records if r.noise_seed}
     strict = data(tmp_path / "prompts.txt", **judge, min_score=0.8)
-    with pytest.raises(ValueError, match=r"judge_of_stars:score gave none of 4 pictures that .* drew 0.8 or more"):
+    with pytest.raises(ValueError, match=r"judge_of_stars:score gave none of 4 pictures by .* a score of 0.8 or more"):
         replay.drawn_sources(settings(start, tmp_path / "strict", data=strict), join("cpu"))
     nowhere = data(tmp_path / "prompts.txt", judge="nosuch")
     with pytest.raises(ValueError, match="a replay's judge is 'nosuch'; expected module:function"):
@@ -128,7 +128,7 @@ def test_of_too_many_prompts_evenly_spaced_ones_are_drawn() -> None:
 
 def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        ValueError, match="drew none of 7 pictures as asked, so there is nothing to be kept; give rendered"
+        ValueError, match="none of 7 pictures by .* shows its prompt, so there is nothing to keep; give rendered"
     ):
         quietly(settings(start, tmp_path / "untaught", data=data("tinyworld", images=7)))
     with pytest.raises(ValueError, match="cannot be read as prompts"):

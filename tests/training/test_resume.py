@@ -56,10 +56,12 @@ def test_a_run_is_not_overwritten_and_resumes_when_asked(
     start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quietly(settings(start, tmp_path / "parts", steps=3))
-    with pytest.raises(ValueError, match="holds a run already; continue it with --resume"):
+    with pytest.raises(ValueError, match="contains a run already; continue it with --resume"):
         quietly(settings(start, tmp_path / "parts"))
     resumed = quietly(settings(start, tmp_path / "parts"), resume=True)
-    assert "settings changed since the run was last begun, its course may be another: steps 3 -> 6" in said(capsys)
+    assert "settings have changed since the run was last started, so it may train differently: steps 3 -> 6" in said(
+        capsys
+    )
     whole = quietly(settings(start, tmp_path / "whole"))
     assert "settings changed" not in said(capsys)
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
@@ -252,8 +254,8 @@ def test_a_checkpoint_in_the_background_is_complete_long_before_the_next(
 
 
 def test_several_processes_complete_a_background_checkpoint_once_all_have_written(tmp_path: Path) -> None:
-    writing = {"writing": 1.0}
-    world = SimpleNamespace(first=True, mesh=object(), largest=lambda mine: writing, wait=lambda: None)
+    writing = {"another": True}
+    world = SimpleNamespace(first=True, mesh=object(), any=lambda mine: writing["another"], wait=lambda: None)
     checkpoints = Checkpoints(tmp_path, world, keep=2, background=True)  # type: ignore[arg-type]
     written: Future[Any] = Future()
     written.set_result(None)
@@ -262,7 +264,7 @@ def test_several_processes_complete_a_background_checkpoint_once_all_have_writte
     checkpoints.begun = Begun(tmp_path / "step-0000001", beside, 1, written)
     checkpoints.settle()
     assert beside.exists(), "another process still writes"
-    writing["writing"] = 0.0
+    writing["another"] = False
     checkpoints.settle()
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
 
@@ -484,7 +486,7 @@ def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(start: Path, tmp_
     half = tmp_path / "run" / "checkpoints" / "step-0000777.tmp"
     half.mkdir(parents=True)
     for resume in (False, True):
-        with pytest.raises(ValueError, match=f"another process is training in {tmp_path / 'run'}; wait for its end"):
+        with pytest.raises(ValueError, match=f"another process is training in {tmp_path / 'run'}; wait until it ends"):
             quietly(config, resume=resume)
     assert half.is_dir()
     os.kill(life.pid or 0, signal.SIGTERM)

@@ -492,7 +492,7 @@ def test_when_one_process_cannot_read_on_all_end_and_the_last_checkpoint_is_whol
         save={"every": 1, "background": True},
     )
     said = sharded(config, tmp_path, fails=True)
-    assert "records in a row are broken" in said and "the data of another process cannot be read on" in said
+    assert "records in a row are broken" in said and "the data of another process cannot be read further" in said
     assert sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())[-1].endswith("2")
 
 
@@ -526,7 +526,7 @@ def test_streams_begin_again_with_another_number_of_processes(
     given = streaming(tmp_path, 0)
     sharded(settings(start, tmp_path / "run", data=given, steps=2), tmp_path)
     quietly(settings(start, tmp_path / "run", data=given, steps=4), resume=True)
-    assert "1 process in place of 2: streams begin again" in " ".join(capsys.readouterr().err.split())
+    assert "1 process instead of 2: streams start again" in " ".join(capsys.readouterr().err.split())
     assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4]
 
 
@@ -626,7 +626,7 @@ def test_compiled_blocks_change_nothing(start: Path, tmp_path: Path, monkeypatch
     assert close(values(tmp_path / "compiled"), values(tmp_path / "plain"))
     compiled.clear()
     monkeypatch.setenv("CXX", "nosuch-compiler")
-    with pytest.warns(UserWarning, match="no C[+][+] compiler is there, so nothing is compiled"):
+    with pytest.warns(UserWarning, match="no C[+][+] compiler was found, so nothing is compiled"):
         quietly(settings(start, tmp_path / "without", steps=1, compile=True))
     assert not compiled
 
@@ -703,7 +703,7 @@ def test_when_the_first_process_cannot_draw_the_others_end_too(start: Path, tmp_
     source = {"kind": "replay", "path": str(tmp_path / "missing.txt"), "images": 1}
     data = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
     said = sharded(settings(start, tmp_path / "run", data=data), tmp_path, fails=True)
-    assert "cannot be read as prompts" in said and "the first process could not draw the replay" in said
+    assert "cannot be read as prompts" in said and "the first process could not generate the replay" in said
 
 
 def test_two_processes_train_on_what_one_of_them_drew(start: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from janusflow.data.records import Record
 SIDE, FINE = 8, 32  # cells of a fingerprint's side, and pixels of a cell's side before they are averaged
 BYTES = 3 * SIDE**2
 NEAR = 5  # of 255: the most by which a cell may differ between copies where all around it is alike
-EDGE = 0.15  # share of the contrast around a cell by which it may differ besides
+EDGE = 0.15  # share of the contrast around a cell by which it may differ in addition
 BUCKET, MOVED = (
     12,
     3,

@@ -82,7 +82,7 @@ def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
 
 
 def is_array(file: Path) -> bool:
-    """Whether a .json file holds one array, by its first byte that is no space."""
+    """Whether a .json file holds one array, by its first byte that is not a space."""
     if file.suffix.lower() != ".json":
         return False
     with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""The samples of a step for one process: drawn by the plan, made by the sample maker, broken ones replaced."""
+"""The samples of a step for one process: chosen by the plan, made by the sample maker, broken ones replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from janusflow.data.sources import FileSource, Source, SourceConfig
 from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
 
 OPEN_FILES = 65536
-REPLACEMENTS = 20  # records tried in the place of a broken one
+REPLACEMENTS = 20  # records tried in place of a broken one
 LACKS = {
     "understanding": "without a conversation or a caption",
     "generation": "without a caption",
@@ -36,7 +36,7 @@ class StepSamples:
         samples: in the order of their numbers.
         broken: names of the records that were skipped, and why.
         notes: names of records that were taken, and what of them was left out or is unusual.
-        lost: records besides that went with a file of a stream that breaks off, as far as other files say.
+        lost: further records that were lost with a file of a stream that breaks off, as far as other files say.
         failed: why there are no samples; empty if there are.
         streams: the places of the streams after this step, for resuming; empty without streams.
     """
@@ -149,11 +149,11 @@ class Data(Dataset):
 
     def described(self) -> str:
         """Which source serves which task, and how many records of it."""
-        told = []
+        parts = []
         for task, sources in self.sources.items():
             each = [f"{name} ({counted(source, task)})" for name, source in zip(self.names[task], sources, strict=True)]
-            told += [f"{task}: {', '.join(each)}"] if each else []
-        return "; ".join(told)
+            parts += [f"{task}: {', '.join(each)}"] if each else []
+        return "; ".join(parts)
 
     def restore(self, streams: Mapping[str, Any]) -> None:
         """Puts the streams where `StepSamples.streams` says they were."""
@@ -166,12 +166,12 @@ def counted(source: Source | StreamSource, task: str) -> str:
     """How many records a source has for a task, and what of it is not read, in words."""
     if isinstance(source, StreamSource):
         return "a stream"
-    told = "endless" if source.length is None else "1 record" if source.length == 1 else f"{source.length:,} records"
+    parts = "endless" if source.length is None else "1 record" if source.length == 1 else f"{source.length:,} records"
     if isinstance(source, FileSource) and source.skipped:
-        told += f", {source.skipped:,} {LACKS[task]} skipped"
+        parts += f", {source.skipped:,} {LACKS[task]} skipped"
     if isinstance(source, FileSource) and source.unread:
-        told += f"; {source.unread}, choose with split=NAME or give the split's folder"
-    return told
+        parts += f"; {source.unread}, choose with split=NAME or give the split's folder"
+    return parts
 
 
 def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepSamples, None, None]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
+from janusflow.data.constraints import FromOne, FromZero
+
 TASKS = ("understanding", "generation", "text")
 ROUNDS = 4  # of the Feistel network that permutes a source
 
@@ -23,10 +25,10 @@ ROUNDS = 4  # of the Feistel network that permutes a source
 class Ratio:
     """Shares of the samples of a step, and the step until which they hold (None: to the end)."""
 
-    understanding: float
-    generation: float
-    text: float
-    until: int | None = None
+    understanding: FromZero
+    generation: FromZero
+    text: FromZero
+    until: FromOne | None = None
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class Mixture:
             raise ValueError("data.ratios are empty; expected the shares of understanding, generation and text")
         self.weights = {task: tuple(weights.get(task, ())) for task in TASKS}
         for task, given in self.weights.items():
-            if given and not (all(0 <= weight < math.inf for weight in given) and any(given)):
-                raise ValueError(f"sources of {task} have weights {list(given)}; expected one above 0, and none below")
+            if given and not any(given):
+                raise ValueError(f"sources of {task} have weights {list(given)}; expected one above 0")
         for ratio in self.ratios:
             shares = _shares(ratio)
-            if not (all(0 <= share < math.inf for share in shares.values()) and sum(shares.values()) > 0):
+            if not any(shares.values()):
                 raise ValueError(f"the data ratio {ratio} has no positive share")
             for task, share in shares.items():
                 if share > 0 and not self.weights[task]:

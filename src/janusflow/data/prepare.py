@@ -1,4 +1,4 @@
-"""What the paper did before training: filter pictures, caption them anew, drop duplicates, write shards and a report.
+"""What the paper did before training: filter pictures, caption them again, drop duplicates, write shards and a report.
 
 Conversations pass through with their pictures. Whatever is dropped is named with its reason in `dropped.jsonl`. Records
 are read one after the other; after every shard the state is written, so that a killed run continues with the same
@@ -17,9 +17,9 @@ from random import Random
 from PIL import Image
 
 from janusflow.arguments import number_from, whole_number
-from janusflow.data.duplicates import Copies, digest_of
+from janusflow.data.duplicates import digest_of
 from janusflow.data.folders import unused_files
-from janusflow.data.prepared import DUPLICATE, SHEET, Drops, State, continued, save_state, write_report
+from janusflow.data.prepared import DUPLICATE, SHEET, Drops, KeptDigests, State, continued, save_state, write_report
 from janusflow.data.records import BROKEN, MalformedError, Record
 from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileConfig, FileSource
@@ -32,7 +32,7 @@ Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
 FORMATS = ("webdataset", "parquet")
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
-NAMED = 3  # broken records named while a run goes on
+NAMED = 3  # broken records named while a run continues
 NO_CAPTION = "no caption"
 NONE = ("", "")  # no reason
 
@@ -105,7 +105,7 @@ def prepare(
         for file, reason in unused_files(source.place, source.split):
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
-    records, copies = _Records(source, state), Copies(state.hashes)
+    records, copies = _Records(source, state), KeptDigests(out, state)
     with progress_bar("preparing", records.total, done=state.next) as advance:
         while not state.finished:
             captioned = captioner is not None
@@ -116,6 +116,7 @@ def prepare(
                 state.shards += 1
             records.note(state)
             drops.write()
+            copies.write()
             save_state(out, state)
     write_report(out, state, unread)
     if sheet := contact_sheet_of(out, config.format):
@@ -154,7 +155,7 @@ class _Records:
 def _shard(
     records: _Records,
     state: State,
-    copies: Copies,
+    copies: KeptDigests,
     config: PrepareConfig,
     scorer: Scorer | None,
     advance: Callable[[], None],
@@ -196,8 +197,7 @@ def _shard(
         else:
             assert record is not None
             full += 1
-            state.hashes.add(digest)
-            copies.add(digest)
+            copies.add_new(digest)
             yield Kept(number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images))
 
 
@@ -235,7 +235,7 @@ def _cropped(images: list[Image.Image]) -> float:
 def _captioned(
     shard: list[Kept],
     state: State,
-    copies: Copies,
+    copies: KeptDigests,
     config: PrepareConfig,
     captioner: Captioner | None,
     drops: Drops,
@@ -252,8 +252,7 @@ def _captioned(
         text = " ".join(captions[kept.number].split())
         if not text and not kept.record.turns:
             drops.add(kept.name, NO_CAPTION)
-            state.hashes.discard(kept.digest)  # a later copy may have one
-            copies.discard(kept.digest)
+            copies.discard(kept.digest)  # a later copy may have one
             continue
         sentences = SENTENCE.split(text)
         random = Random(f"{config.seed}/{kept.number}").random()

@@ -1,8 +1,9 @@
-"""What a preparation keeps in its folder: its state, what was dropped and why, and the report."""
+"""What a preparation writes into its folder next to shards: its state, what was kept, what was dropped, the report."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from janusflow.data.constraints import Count, FromZero
+from janusflow.data.duplicates import Copies
 from janusflow.data.folders import OUTSIDE
-from janusflow.data.streams import Count, Place
+from janusflow.data.streams import Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*(:[0-9a-f]*)?$")]  # of `duplicates.digest_of`
-
-DROPPED, SHEET = "dropped.jsonl", "sheet.jpg"
+DIGEST = r"^[0-9a-f]*(:[0-9a-f]*)?$"  # of `duplicates.digest_of`
+DROPPED, DIGESTS, SHEET = "dropped.jsonl", "digests.log", "sheet.jpg"
 DUPLICATE = "duplicate"
 SAID = ("kept", DUPLICATE)  # counts that a summary names in any case
 OTHER_FILES = ("not a picture", "not in the metadata", OUTSIDE)  # reasons of files that no record comes from
@@ -26,18 +28,18 @@ CROPPED = 0.05  # share of the area from which on cropping is worth a word
 
 @dataclass
 class State:
-    """How far a run is: everything that continuing needs.
+    """How far a run is: what continuing needs besides the files that grow with it, `dropped.jsonl` and `digests.log`.
 
     Attributes:
         next: number of the next record.
         shards: written so far.
         counts: of what became of the records: "kept", and reasons for dropping.
-        hashes: of the pictures kept.
+        hashes: digests of the records kept, where an earlier version wrote them here and not into `digests.log`.
         words: words of all captions kept, and how many were cut.
         talks: conversations kept.
         cropped: share of a picture's area that a square crop leaves out, summed over the captioned pictures kept.
         notes: of what was left out of conversations, and how often.
-        dropped: bytes of `dropped.jsonl` that belong to the records so far.
+        dropped, digests: bytes of `dropped.jsonl` and `digests.log` that belong to the records so far.
         stream: the place in a streamed source.
         finished: whether all records were taken.
         config: of the run; another one cannot continue it.
@@ -46,13 +48,14 @@ class State:
     next: Count = 0
     shards: Count = 0
     counts: Counter[str] = field(default_factory=Counter)
-    hashes: set[Digest] = field(default_factory=set)
+    hashes: list[Annotated[str, Field(pattern=DIGEST)]] = field(default_factory=list)
     words: Count = 0
     cut: Count = 0
     talks: Count = 0
-    cropped: Annotated[float, Field(ge=0)] = 0.0
+    cropped: FromZero = 0.0
     notes: Counter[str] = field(default_factory=Counter)
     dropped: Count = 0
+    digests: Count = 0
     stream: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     config: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +78,67 @@ class State:
         return ", ".join(f"{self.counts[one]} {one}" for one in OTHER_FILES if self.counts[one])
 
 
+class Growing:
+    """Lines of a file that grows with a state: new ones are appended before the state is written, and what a killed run
+    appended after its last state is cut off.
+
+    Args:
+        file: of the lines.
+        size: bytes that belong to the state.
+
+    Raises:
+        ValueError: if the file is shorter.
+    """
+
+    def __init__(self, file: Path, size: int) -> None:
+        self.file, self.new = file, list[str]()
+        file.touch()
+        if file.stat().st_size < size:
+            raise ValueError(f"{file} is shorter than the {size} bytes that its run had written")
+        with file.open("r+b") as opened:
+            opened.truncate(size)
+
+    def write(self) -> int:
+        """Append the new lines; returns the size of the file."""
+        with self.file.open("ab") as opened:
+            opened.write("".join(f"{line}\n" for line in self.new).encode(errors="backslashreplace"))  # odd file names
+            self.new.clear()
+            return opened.tell()
+
+
+class KeptDigests(Copies):
+    """The records that were kept, in memory and in `digests.log`.
+
+    Args:
+        out: folder of the run.
+        state: of the run.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+
+    def __init__(self, out: Path, state: State) -> None:
+        self.log, self.state = Growing(out / DIGESTS, state.digests), state
+        known = self.log.file.read_text(errors="replace").splitlines()
+        if any(not re.match(DIGEST, digest) for digest in known):
+            raise ValueError(f"{self.log.file} is damaged: a line is not the digest of a record")
+        super().__init__([*known, *state.hashes])
+        self.log.new, state.hashes = state.hashes, []
+
+    def add_new(self, digest: str) -> None:
+        """Add a record of this run."""
+        self.add(digest)
+        self.log.new.append(digest)
+
+    def discard(self, digest: str) -> None:
+        super().discard(digest)
+        self.log.new.remove(digest)
+
+    def write(self) -> None:
+        """Append what is new."""
+        self.state.digests = self.log.write()
+
+
 class Drops:
     """What is dropped, counted at once and written with the state, so that a run that was killed names nothing twice.
 
@@ -84,26 +148,17 @@ class Drops:
     """
 
     def __init__(self, out: Path, state: State) -> None:
-        self.file, self.state = out / DROPPED, state
-        self._new: list[str] = []
-        self.file.touch()
-        if self.file.stat().st_size < state.dropped:
-            raise ValueError(f"{self.file} is shorter than the {state.dropped} bytes that its run had written")
-        with self.file.open("r+b") as opened:
-            opened.truncate(state.dropped)
+        self.log, self.state = Growing(out / DROPPED, state.dropped), state
 
     def add(self, name: str, reason: str, detail: str = "") -> None:
-        """Counts a record or a file under a reason; `detail` says more."""
+        """Count a record or a file under a reason; `detail` says more."""
         self.state.counts[reason] += 1
         row = {"record": name, "reason": reason, **({"detail": detail} if detail else {})}
-        self._new.append(json.dumps(row, ensure_ascii=False) + "\n")
+        self.log.new.append(json.dumps(row, ensure_ascii=False))
 
     def write(self) -> None:
-        """Appends what is new."""
-        with self.file.open("ab") as opened:
-            opened.write("".join(self._new).encode(errors="backslashreplace"))  # names that are not UTF-8
-            self.state.dropped = opened.tell()
-        self._new.clear()
+        """Append what is new."""
+        self.state.dropped = self.log.write()
 
 
 def continued(out: Path, settings: dict[str, Any]) -> State:
@@ -141,13 +196,13 @@ def _in_words(value: Any) -> str:
 
 
 def save_state(out: Path, state: State) -> None:
-    """Writes the state next to its place and then renamed."""
-    content = {**vars(state), "counts": dict(state.counts), "notes": dict(state.notes), "hashes": sorted(state.hashes)}
+    """Write the state, whose size does not grow with the records."""
+    content = {**vars(state), "counts": dict(state.counts), "notes": dict(state.notes)}
     write_text(out / "state.json", json.dumps(content))
 
 
 def write_report(out: Path, state: State, unread: str = "") -> None:
-    """Writes `report.json` and `report.md`; `unread` says which splits of a folder were not read."""
+    """Write `report.json` and `report.md`; `unread` says which splits of a folder were not read."""
     kept = state.counts["kept"]
     captions = kept - state.talks
     source = {name: value for name, value in state.config["source"].items() if name in READ}
@@ -165,7 +220,7 @@ def write_report(out: Path, state: State, unread: str = "") -> None:
         "area that square crops leave out": round(state.cropped / max(captions, 1), 4),
         "settings": {**state.config, "source": source},
     }
-    (out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_text(out / "report.json", json.dumps(summary, indent=1) + "\n")
     lines = [
         f"# {state.summary()}, {state.shards} shard{'' if state.shards == 1 else 's'}",
         "",
@@ -183,7 +238,7 @@ def write_report(out: Path, state: State, unread: str = "") -> None:
     lines += [f"{state.talks} of those kept are conversations, which are as they were."] if state.talks else []
     lines += [f"{count} x {note}." for note, count in state.notes.most_common()]
     lines += [cropping(state)] if cropping(state) else []
-    (out / "report.md").write_text("\n".join(lines) + "\n")
+    write_text(out / "report.md", "\n".join(lines) + "\n")
 
 
 def cropping(state: State) -> str:

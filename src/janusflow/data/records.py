@@ -33,7 +33,7 @@ UNANSWERED = "conversation ends with a user turn; that turn was dropped"
 
 
 class MalformedError(ValueError):
-    """A row that is no record.
+    """A row that is not a record.
 
     Args:
         text: what is wrong.
@@ -58,9 +58,9 @@ class Record:
         text: a caption, a prompt or plain text; empty if there is none.
         turns: (user, assistant) messages; an `<image_placeholder>` in the user's for each picture, or nowhere.
         system: the prompt that the conversation brings; None for the model's own.
-        noise_seed: of the noise that the picture is drawn from, where that is not left to chance (Reflow).
+        noise_seed: of the noise that the picture is generated from, where that is not random (Reflow).
         noise: that noise itself, as the bytes of float16 values.
-        time: t, where it is not left to chance.
+        time: t, where it is not random.
         rewritten: the text in clearer words, or empty: an anchored record is learned to be drawn as these are
             (`training/anchor.py`).
         note: what of the row was left out, and why; empty if nothing was.
@@ -234,7 +234,7 @@ def _key(picture: ImageSource | None) -> str | bytes | None:
 
 
 def _given(value: Any) -> bool:
-    """Whether a column holds anything: an empty path is no picture."""
+    """Whether a column holds anything: an empty path is not a picture."""
     if isinstance(value, Mapping):
         return not value.keys() & {"bytes", "path"} or bool(value.get("bytes") or value.get("path"))
     return value is not None and not (isinstance(value, str | bytes | list | tuple) and len(value) == 0)

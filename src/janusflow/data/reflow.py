@@ -1,4 +1,4 @@
-"""Reflow: what a model draws from known noise becomes what it is trained to draw from that noise.
+"""Reflow: what a model generates from known noise becomes what it is trained to generate from that noise.
 
 Rectified flow's second procedure (Liu et al., arXiv 2209.03003, section 2.2). In the first training any noise x_0 may
 become any picture x_1 of a prompt, and where paths cross, the velocity is their mean. Here the pairs (x_0, x_1) are
@@ -7,12 +7,13 @@ steps suffice. Pairs that a judge refuses are left out, or get the picture that 
 them also raises the share of pictures that are right.
 
 A model that has gone astray is at a state x_t that no straight line of such pairs comes through. With `states` its own
-states, from the noise on, are kept beside each pair, every one to be trained towards the wanted picture,
+states, from the noise on, are kept next to each pair, every one to be trained towards the wanted picture,
 v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et al., arXiv 1011.0686). They are written as the noise from which a
 straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats them as any other sample.
 
-With a teacher the picture is the one that the teacher draws from the same noise, and the states are the model's own: so
-a fine-tuned model learns to draw again what it drew before (on-policy distillation, Agarwal et al., arXiv 2306.13649).
+With a teacher the picture is the one that the teacher generates from the same noise, and the states are the model's
+own: so a fine-tuned model learns to generate again what it generated before (on-policy distillation, Agarwal et al.,
+arXiv 2306.13649).
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.arguments import number_from, whole_number, whole_text
+from janusflow.data.constraints import Count
 from janusflow.data.jsonlines import FAULT, NAME, parse
 from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
-from janusflow.data.streams import Count
 from janusflow.engine.generation import LARGEST_SEED
 from janusflow.extras import require
 from janusflow.files import checked, read_json, remove_leftovers, temporary_path, write_text
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from janusflow.pipelines.janusflow import JanusFlow
 
 Correct = Callable[[list[int], list[Image.Image]], "list[Image.Image | None]"]
-"""Numbers of prompts and the pictures drawn for them -> the pictures to be learned, None to leave one out."""
+"""Numbers of prompts and the pictures generated for them -> the pictures to train on, None to leave one out."""
 
 Judge = Callable[[str, Image.Image], float]
 """Prompt and picture -> score."""
@@ -62,16 +63,16 @@ class _State:
 
 @dataclass(frozen=True)
 class ReflowConfig:
-    """How pairs are drawn.
+    """How pairs are generated.
 
     Attributes:
         images: pictures of each prompt.
         steps: Euler steps from noise to picture.
         guidance: weight of classifier-free guidance; training on the pairs makes it part of the velocity.
         seed: of the first picture's noise; the others count on from it.
-        batch_size: pictures drawn at once.
-        shard_size: pictures drawn for one file.
-        states: the states before so many steps of every path, the noise at t = 0 first, are kept beside the pair.
+        batch_size: pictures generated at once.
+        shard_size: pictures generated for one file.
+        states: number of first states of every path, from the noise at t = 0 on, that are kept next to the pair.
     """
 
     images: int = 1
@@ -101,16 +102,16 @@ def reflow(
     correct: Correct | None = None,
     names: dict[str, Any] | None = None,
 ) -> dict[str, int]:
-    """Draws pictures and writes them as Parquet: image, text, noise_seed and, of states, reflow_noise and reflow_time.
+    """Generate pictures and write Parquet files: image, text, noise_seed and, of states, reflow_noise and reflow_time.
 
     A run that was stopped continues with the next file; what it gives does not depend on that.
 
     Args:
-        model: draws.
-        prompts: what it draws.
+        model: generates the pictures.
+        prompts: of them.
         out: folder of the files.
         config: see `ReflowConfig`.
-        teacher: draws the pictures that are kept, from the same noise in the same way; the states stay the model's.
+        teacher: generates the pictures that are kept, from the same noise in the same way; the states stay the model's.
         correct: judges or replaces the pictures; by default all are kept as they are.
         names: what else shaped the pairs (model, judge, ...); a run with others is not continued.
 
@@ -118,7 +119,7 @@ def reflow(
         "drawn" and "kept": how many.
 
     Raises:
-        ValueError: if there is no prompt, the teacher draws pictures of another size, or `out` holds a run with other
+        ValueError: if there is no prompt, the teacher's pictures have another size, or `out` contains a run with other
             settings.
     """
     if not prompts:
@@ -127,13 +128,13 @@ def reflow(
     size, teachers = (one and one.network.config.image_size for one in (model, teacher))
     if teachers not in (None, size):
         raise ValueError(
-            f"the teacher draws pictures of {teachers} pixels and the model of {size}; their noise differs"
+            f"the teacher generates pictures of {teachers} pixels and the model of {size}; their noise differs"
         )
     asked = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
     settings = {**asdict(config), "prompts": asked, **(names or {})}
     kept = _continue(out, settings)
     total = len(prompts) * config.images
-    with progress_bar("drawing pairs", total, done=min(len(kept) * config.shard_size, total)) as advance:
+    with progress_bar("generating pairs", total, done=min(len(kept) * config.shard_size, total)) as advance:
         while len(kept) * config.shard_size < total:
             first = len(kept) * config.shard_size
             rows: list[dict[str, Any]] = []
@@ -144,7 +145,7 @@ def reflow(
                     advance()
             if rows:
                 _write(out / f"pairs-{len(kept):06d}.parquet", rows)
-            kept.append(sum(TIME_COLUMN not in row for row in rows))  # pairs; their states are rows beside
+            kept.append(sum(TIME_COLUMN not in row for row in rows))  # pairs; their states are further rows
             _save(out, settings, kept)
     return {"drawn": total, "kept": sum(kept)}
 
@@ -177,10 +178,10 @@ def _prompt_of(row: dict[str, Any], file: Path) -> str:
 
 
 def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
-    """Keeps the pictures whose score is at least so high.
+    """Keep the pictures whose score is at least `least`.
 
     Raises:
-        ValueError: if the least score is not a number; from what is returned, for a score that is no number, or if
+        ValueError: if the least score is not a number; from what is returned, for a score that is not a number, or if
             the judge fails.
     """
     number_from("min_score", least)
@@ -252,7 +253,7 @@ def _pairs(
 def time_shift(config: ReflowConfig, first: int) -> float:
     """The shift of the time grid of the batch that begins with a number: 1, or with states at random around it.
 
-    States of one grid would lie at few times, which a network learns to tell from those between (docs/log.md).
+    States of one grid would lie at few times, which a network learns to distinguish from those between (docs/log.md).
     """
     return 2 ** Random(f"{config.seed}/{first}").uniform(-0.7, 0.7) if config.states else 1.0
 
@@ -304,7 +305,7 @@ def _continue(out: Path, settings: dict[str, Any]) -> list[int]:
         other = [name for name in {**settings, **given} if given.get(name) != settings.get(name)]
         if other:
             names = ", ".join(other)
-            raise ValueError(f"{out} holds pairs of other settings ({names}); use those, or give another folder")
+            raise ValueError(f"{out} contains pairs of other settings ({names}); use those, or give another folder")
         kept = state.kept
         for number, count in enumerate(kept):
             if count and not (out / f"pairs-{number:06d}.parquet").is_file():

@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from pydantic import Field
 from torch import Tensor
 
 from janusflow.config import JanusFlowConfig
+from janusflow.data.constraints import FromOne, Share
 from janusflow.data.records import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
 from janusflow.flow import logit_normal, standard_normal
@@ -82,17 +84,17 @@ class SampleConfig:
         time_mean, time_scale: of the logit of t.
         crop: how a picture to generate becomes a square: cropped at "random" or in the "center", or whole with white
             bars ("pad"). The last two can be cached. Pictures to understand are always whole.
-        longest: of a plain text so many tokens are taken; another sample with more is refused. The LLM's number of
-            positions is a limit too.
+        longest: most tokens of a sample: of a plain text a part is taken, others are refused. The LLM's number of
+            positions is a limit, too.
     """
 
     template: Template = "chat"
-    prompt_dropout: float = 0.1
+    prompt_dropout: Share = 0.1
     time: Literal["logit_normal", "uniform"] = "logit_normal"
-    time_mean: float = 0.0
-    time_scale: float = 1.0
+    time_mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    time_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     crop: Crop = "random"
-    longest: int = 4096
+    longest: FromOne = 4096
 
 
 class SampleMaker:
@@ -219,7 +221,7 @@ class SampleMaker:
 
 
 def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
-    """A picture to draw: short side to `side`, a square crop at random or in the middle, (3, side, side) in [-1, 1]."""
+    """A picture to generate as a square crop, at random or in the middle: (3, side, side) in [-1, 1]."""
     image = load_image(source)
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
@@ -231,6 +233,6 @@ def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
 
 
 def padded(source: ImageSource, side: int) -> Tensor:
-    """A whole picture to generate: long side to `side`, white bars beside it, (3, side, side) in [-1, 1]."""
+    """A whole picture to generate: long side to `side`, with white bars, (3, side, side) in [-1, 1]."""
     image = ImageOps.pad(load_image(source), (side, side), Image.Resampling.BICUBIC, color=BACKDROP)
     return torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1

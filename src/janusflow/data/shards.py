@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from janusflow.data.records import IMAGE_TAG, LLAVA_TAG, Record
 from janusflow.data.sources import FileSource, file_config
+from janusflow.files import temporary_path
 from janusflow.pipelines.sheet import contact_sheet
 from janusflow.processing.images import load_image
 
@@ -43,7 +44,7 @@ class Kept:
 
 
 def write_shard(out: Path, number: int, shard: list[Kept], kind: str) -> None:
-    """Writes `shard-NNNNNN`, next to its place and then renamed.
+    """Write `shard-NNNNNN`, complete or not at all.
 
     Args:
         out: folder.
@@ -52,22 +53,22 @@ def write_shard(out: Path, number: int, shard: list[Kept], kind: str) -> None:
         kind: webdataset or parquet.
     """
     final = out / f"shard-{number:06d}.{SUFFIXES[kind]}"
-    beside = final.with_suffix(".tmp")
-    if kind == "webdataset":
-        with tarfile.open(beside, "w") as tar:
-            for kept in shard:
-                for ending, data in _members(kept):
-                    entry = tarfile.TarInfo(f"{kept.number:09d}.{ending}")
-                    entry.size = len(data)
-                    tar.addfile(entry, io.BytesIO(data))
-    else:
-        import datasets
+    with temporary_path(final) as beside:
+        if kind == "webdataset":
+            with tarfile.open(beside, "w") as tar:
+                for kept in shard:
+                    for ending, data in _members(kept):
+                        entry = tarfile.TarInfo(f"{kept.number:09d}.{ending}")
+                        entry.size = len(data)
+                        tar.addfile(entry, io.BytesIO(data))
+        else:
+            import datasets
 
-        picture, text = datasets.Image(), datasets.Value("string")
-        features = {"image": picture, "images": datasets.List(picture), "text": text, "conversations": text}
-        rows = [_row(kept) for kept in shard]
-        datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(str(beside))
-    beside.rename(final)
+            picture, text = datasets.Image(), datasets.Value("string")
+            features = {"image": picture, "images": datasets.List(picture), "text": text, "conversations": text}
+            rows = [_row(kept) for kept in shard]
+            datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(str(beside))
+        beside.replace(final)
 
 
 def contact_sheet_of(out: Path, kind: str) -> Image.Image | None:
@@ -131,6 +132,6 @@ def _label(record: Record) -> str:
 
 
 def _spaced(length: int, count: int) -> list[int]:
-    """At most so many evenly spaced numbers below `length`."""
+    """At most `count` evenly spaced numbers below `length`."""
     count = min(length, count)
     return [index * length // count for index in range(count)]

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import Field
-
+from janusflow.data.constraints import Count
 from janusflow.data.folders import Listed
 from janusflow.data.records import Record, read_row
 from janusflow.data.tars import Tars, read_remote
-
-Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Place:
 
 
 class EmptyStreamError(ValueError):
-    """A whole epoch gave no record: there is no use in asking again."""
+    """A whole epoch gave no record, so asking again is useless."""
 
 
 class LostRowsError(ValueError):
@@ -150,7 +147,9 @@ class StreamSource:
                 row = next(self._iterator, None)
             except Exception as error:  # what readers of tars, of Parquet and of the hub raise has no common class
                 said = (str(error) or type(error).__name__).splitlines()[0]
-                self._fault = f"{self._part_name()} cannot be read on, its rest is left out in this epoch: {said}"
+                self._fault = (
+                    f"{self._part_name()} cannot be read further, and the rest is skipped in this epoch: {said}"
+                )
                 mean = round(self.read[1] / self.read[0]) if self.read[0] else 0
                 lost = max(mean - (self.place - self.begun), 1)
                 self._go_to(self.epoch, self.part + 1, self.place)

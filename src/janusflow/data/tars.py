@@ -31,8 +31,8 @@ BLOCK = tarfile.BLOCKSIZE
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar; `offset` is of its header, `read` gives its content. Without a name: bytes that are no member,
-    from `offset` on.
+    """A file in a tar; `offset` is of its header, `read` gives its content. Without a name: bytes from `offset` on that
+    are not a member.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Member:
 class Tars:
     """The samples of tars by number. Only where their members begin is kept in memory.
 
-    What is no tar member amid a file is a row whose `FAULT` names it. A file that breaks off has as many such rows at
-    the end as samples of the mean size fit into what is lost.
+    What is not a tar member inside a file is a row whose `FAULT` names it. A file that breaks off has
+    a number of such rows at the end: of samples of the mean size that fit into what is lost.
 
     Args:
         files: in the order of their rows.
@@ -100,7 +100,7 @@ class Tars:
         return chosen
 
     def in_order(self, first: int, every: int) -> Iterator[dict[str, Any]]:
-        """Every so manyth row from one on, as a stream reads them.
+        """Every `every`-th row from `first` on, as a stream reads them.
 
         Raises:
             OSError: at the end, if a file breaks off.
@@ -263,7 +263,7 @@ def _gap(opened: IO[bytes], start: int, end: int) -> Iterator[Member]:
 
 
 def _member_at(stream: IO[bytes], offset: int) -> Member:
-    """The member whose header begins there, or the nameless one for what is no header."""
+    """The member whose header begins there, or the nameless one for what is not a header."""
     stream.seek(offset)
     try:
         tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (the stream is closed by its owner)

@@ -17,7 +17,7 @@ class Tokens:
     """One sample as a token sequence of length T.
 
     Attributes:
-        ids: token ids; `image_token_id` where a picture is seen and `GENERATION_TOKEN` where one is drawn.
+        ids: token ids; `image_token_id` where a picture is seen and `GENERATION_TOKEN` where one is generated.
         labels: the ids where the next-token loss is taken, `IGNORE` elsewhere.
         positions: position ids.
     """
@@ -49,11 +49,11 @@ def conversation(
     for index, (question, answer) in enumerate(turns):
         before = f"{system}\n\n" if system and index == 0 else ""
         asked = f"{before}{user}: {question.strip()}\n\n{assistant}:"
-        told = f" {answer.strip()}{encode.eos_token}"
+        reply = f" {answer.strip()}{encode.eos_token}"
         new = processor.lay_pictures(encode.encode(asked, add_special_tokens=False), question.count(tag))
         ids += new
         labels += [IGNORE] * len(new)
-        new = encode.encode(told, add_special_tokens=False)
+        new = encode.encode(reply, add_special_tokens=False)
         ids += new
         labels += new
     return Tokens(ids, labels, list(range(len(ids))))
@@ -74,9 +74,9 @@ def captioning(processor: JanusFlowProcessor, instruction: str, caption: str, *,
     tokenizer = processor.tokenizer
     asked = f"{processor.text.image_tag * pictures}\n{instruction}\n"
     before = processor.lay_pictures(tokenizer.encode(asked), pictures)
-    told = tokenizer.encode(caption.strip() + tokenizer.eos_token, add_special_tokens=False)
-    ids = before + told
-    return Tokens(ids, [IGNORE] * len(before) + told, list(range(len(ids))))
+    reply = tokenizer.encode(caption.strip() + tokenizer.eos_token, add_special_tokens=False)
+    ids = before + reply
+    return Tokens(ids, [IGNORE] * len(before) + reply, list(range(len(ids))))
 
 
 def drawing(

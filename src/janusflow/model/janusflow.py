@@ -8,6 +8,7 @@ Shapes: B rows, T tokens, D width of the LLM, V vocabulary, N pictures, (C, H, W
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from janusflow.config import JanusFlowConfig
 from janusflow.device import execution_device
-from janusflow.model.attention import PACKED, Documents
+from janusflow.model.attention import PACKED as PACKED  # registers it
 from janusflow.model.convnext import GlobalResponseNorm
 from janusflow.model.generation_decoder import GenerationDecoder
 from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
@@ -30,7 +31,7 @@ from janusflow.model.prefix import PromptPrefix, RecordingLayer, cache_under_che
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
 GENERATION_TOKEN = -1  # stands in ids for a token of a picture that is drawn; no tokenizer has it
-KNOWN_KWARGS = frozenset(TransformersKwargs.__annotations__)
+KNOWN_KWARGS = frozenset(TransformersKwargs.__annotations__) | {"documents"}  # the latter of the attention `PACKED`
 
 
 @dataclass
@@ -38,14 +39,10 @@ class JanusFlowOutput(CausalLMOutputWithPast):
     """What `forward` gives.
 
     Attributes:
-        velocity: (M, C, H, W) float32 of the latents drawn.
-        image_states: (M, L, D) states after the block that was asked for, at their image tokens.
-        image_features: (M, L, W) f_enc's features of the pictures given for REPA.
+        velocity: (M, C, H, W) float32 of the latents to generate.
     """
 
     velocity: Tensor | None = None
-    image_states: Tensor | None = None
-    image_features: Tensor | None = None
 
 
 class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, GenerationMixin):
@@ -171,13 +168,9 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         logits_to_keep: int | Tensor = 0,
         latents: Tensor | None = None,
         t: Tensor | None = None,
-        documents: Documents | None = None,
-        logits_at: Tensor | None = None,
-        repa_block: int | None = None,
-        repa_pixels: Tensor | None = None,
         **kwargs: Any,
     ) -> JanusFlowOutput:
-        """Next-token logits as transformers' vision-language models give them, and in training velocities beside.
+        """Next-token logits as transformers' vision-language models return them, and velocities of latents.
 
         Args:
             input_ids: (B, T), or `inputs_embeds`: (B, T, D), exactly one of them.
@@ -187,74 +180,39 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             labels: (B, T) target ids, -100 where no loss is taken; gives `loss`, the mean next-token cross-entropy.
                 With `num_items_in_batch`, as transformers' `Trainer` passes it when it accumulates gradients, the sum
                 over this batch divided by that number.
-            latents: (M, C, H, W) x_t of the pictures that `input_ids` draw (runs of `GENERATION_TOKEN`).
+            latents: (M, C, H, W) x_t of the pictures that `input_ids` generate (runs of `GENERATION_TOKEN`).
             t: (M,) their times.
-            documents: the row (B = 1) packs these samples; each sees itself alone. Needs the attention `PACKED`.
-            logits_at: (T',) indices into the flattened tokens: logits are computed there alone, (1, T', V).
-            repa_block: also give the states after this LLM block, from 1, at the image tokens drawn.
-            repa_pixels: (M, 3, S, S), also give f_enc's features of these pictures, without gradients.
-            **kwargs: `num_items_in_batch`, and those of `transformers.utils.TransformersKwargs`.
+            **kwargs: `num_items_in_batch`, those of `transformers.utils.TransformersKwargs`, and `documents` of a
+                packed row (`model/attention.py`).
 
         Raises:
             ValueError: for arguments that do not go together, or one that is unknown.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if input_ids is None and (pixel_values is not None or latents is not None):
-            raise ValueError("pixel_values and latents need input_ids, whose image tokens they fill, not inputs_embeds")
-        if (latents is None) != (t is None):
-            raise ValueError("give latents and their times t together")
-        unknown = sorted(name for name in kwargs.keys() - KNOWN_KWARGS if kwargs[name] is not None)
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: unknown to forward; leave it out, or correct its name")
+        _check_inputs(input_ids, inputs_embeds, pixel_values, latents, t, kwargs)
         items = kwargs.pop("num_items_in_batch", None)
         encoded = None if latents is None or t is None else self.generation_encoder(latents, t)
+        decoding = past_key_values is not None and past_key_values.get_seq_length() > 0
         if input_ids is None:
             embeds = inputs_embeds
-        elif (
-            past_key_values is not None and past_key_values.get_seq_length() > 0 and pixel_values is None and t is None
-        ):
-            # A later step of decoding: whatever token the model wrote, an image token too, is read as a token.
+        elif decoding and pixel_values is None and t is None:  # whatever token the model wrote is read as a token
             embeds = self.get_input_embeddings()(input_ids)
         else:
             embeds = self.embed(input_ids, pixel_values, encoded)
-        assert embeds is not None
-        if documents is not None:
-            if self.config.text_config._attn_implementation != PACKED:
-                raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
-            # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the pack.
-            kwargs["documents"] = documents
-            use_cache = False
-            attention_mask = embeds.new_zeros(1, 1, 1, 1)
         outputs = self.language_model(
             inputs_embeds=embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache,
-            **({"output_hidden_states": True} if repa_block is not None else {}),
             **kwargs,
         )
         states = outputs.last_hidden_state
-        velocity = image_states = None
+        velocity = None
         if encoded is not None and input_ids is not None:
-            drawn = input_ids == GENERATION_TOKEN
-            count = len(encoded.tokens)
-            velocity = self.generation_decoder(
-                rearrange(states[drawn], "(n l) d -> n l d", n=count), encoded.skip, encoded.time
-            )
-            if repa_block is not None:
-                image_states = rearrange(outputs.hidden_states[repa_block][drawn], "(n l) d -> n l d", n=count)
-        if logits_at is not None:
-            kept = states.flatten(0, 1)[None, logits_at]
-        else:
-            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            kept = states[:, keep]
-        logits = self.logits(kept)
-        features = None
-        if repa_pixels is not None:
-            with torch.no_grad():
-                features = self.understanding_encoder.features(repa_pixels.to(embeds.dtype))
+            at_pictures = rearrange(states[input_ids == GENERATION_TOKEN], "(m l) d -> m l d", m=len(encoded.tokens))
+            velocity = self.generation_decoder(at_pictures, encoded.skip, encoded.time)
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.logits(states[:, keep])
         loss = None
         if labels is not None:
             vocabulary = self.config.text_config.vocab_size
@@ -266,8 +224,6 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             velocity=velocity,
-            image_states=image_states,
-            image_features=features,
         )
 
     # --- image out --------------------------------------------------------------------------------------------------
@@ -313,3 +269,27 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                 use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
             ).last_hidden_state
         return self.generation_decoder(states[:, 1:], encoded.skip, encoded.time).to(x.dtype)
+
+
+def _check_inputs(
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    pixel_values: Tensor | None,
+    latents: Tensor | None,
+    t: Tensor | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Check which arguments of `forward` are given.
+
+    Raises:
+        ValueError: for arguments that do not go together, or one that is unknown.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give exactly one of input_ids and inputs_embeds")
+    if input_ids is None and (pixel_values is not None or latents is not None):
+        raise ValueError("pixel_values and latents need input_ids, whose image tokens they fill, not inputs_embeds")
+    if (latents is None) != (t is None):
+        raise ValueError("give latents and their times t together")
+    unknown = sorted(name for name in options.keys() - KNOWN_KWARGS if options[name] is not None)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: unknown to forward; leave it out, or correct its name")

@@ -1,15 +1,15 @@
-"""Anchors: on some samples the network learns to say what it said itself before the run, so that it forgets nothing.
+"""Anchors: on some samples the network learns its own outputs from before the run, so that it forgets nothing.
 
 Learning without forgetting (Li and Hoiem, arXiv 1606.09282), on samples of what is to be kept. The labels and pictures
 of such samples, even its own, are never exactly what a network says, so training on them moves it (docs/log.md). Its
 own velocities at the same x_t and its own next-token probabilities ask for no change at first, and later for the way
 back.
 
-A sample to draw may show the copy another text (`Sample.rewritten`): then the network learns to draw for its own text
-what it drew for that one. So a short prompt comes to be drawn as well as a long and clear one (context distillation;
-Askell et al., arXiv 2112.00861, section 2).
+A picture to generate may show the copy another text (`Sample.rewritten`): then the network learns to generate for its
+own text what it generated for that one. So a short prompt gives pictures as good as a long and clear one (context
+distillation; Askell et al., arXiv 2112.00861, section 2).
 
-Shapes: M pictures drawn in a row, A of them anchored; K labelled tokens, V vocabulary.
+Shapes: M pictures to generate in a row, A of them anchored; K labelled tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from janusflow.device import CPU
 from janusflow.flow import interpolate
 from janusflow.flow.path import expand
 from janusflow.model import JanusFlowForConditionalGeneration
-from janusflow.training.packing import Pack, labelled, pack
+from janusflow.training.packing import Pack, labelled, pack, packed_forward
 
 
 class Anchor:
@@ -49,7 +49,7 @@ class Anchor:
         Args:
             samples: of the row, in its order; the copy sees the rewritten text of those that have one.
             row: made of them by `pack`.
-            latents: x_1 of its pictures drawn, (M, C, H, W), or None.
+            latents: x_1 of its pictures to generate, (M, C, H, W), or None.
 
         Returns:
             The row, with `noise` (M, C, H, W) and `kept` set for its anchored pictures, and `soft_at` and `soft_labels`
@@ -65,17 +65,10 @@ class Anchor:
         if latents is not None and drawn.any():
             assert kept.noise is not None and kept.t is not None
             noisy = interpolate(kept.noise, latents[drawn], kept.t)
-        answer = self.network(
-            input_ids=kept.input_ids,
-            pixel_values=kept.seen,
-            position_ids=kept.position_ids,
-            latents=noisy,
-            t=kept.t,
-            documents=kept.documents,
-            logits_at=kept.predicted_at,
-        )
+        answer = packed_forward(self.network, kept, latents=noisy)
         if noisy is not None:
             assert latents is not None and row.noise is not None and kept.t is not None
+            assert answer.velocity is not None
             t, velocity = expand(kept.t, noisy), answer.velocity.float()
             noise, latents = row.noise.clone(), latents.clone()
             noise[drawn], latents[drawn] = noisy - t * velocity, noisy + (1 - t) * velocity

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from janusflow.files import temporary_path
 
 NAME = "value"
 
@@ -19,7 +20,7 @@ class PictureCache:
     """One tensor per picture, computed once: `folder/<weights of maker>/<pixels>.safetensors`, both as hashes.
 
     Another maker, other pixels (another crop, another size) therefore never meet an old value. A process may share the
-    folder with others: files are written beside and renamed, and one that cannot be read is computed anew. What comes
+    folder with others: files are complete or absent, and one that cannot be read is computed again. What comes
     from the cache was computed in another batch, so it equals a fresh value up to rounding.
 
     Args:
@@ -68,10 +69,9 @@ def _read(file: Path) -> Tensor | None:
 
 def _write(file: Path, value: Tensor) -> None:
     file.parent.mkdir(exist_ok=True)
-    beside = file.with_name(f"{file.name}.{uuid4().hex}")  # of several nodes two processes may have the same number
     try:
-        save_file({NAME: value.contiguous()}, beside)
-        beside.rename(file)
-    except (OSError, SafetensorError) as error:  # the latter, a full disk's, is no OSError
-        beside.unlink(missing_ok=True)
+        with temporary_path(file, tidy=False) as beside:
+            save_file({NAME: value.contiguous()}, beside)
+            beside.replace(file)
+    except (OSError, SafetensorError) as error:  # the latter, for a full disk, is not an OSError
         raise OSError(f"the cache {file} could not be written ({error}); the last checkpoint is intact") from error

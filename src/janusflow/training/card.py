@@ -11,10 +11,10 @@ from janusflow.data.mixture import TASKS
 from janusflow.data.sources import SourceConfig
 from janusflow.training.config import TrainConfig
 from janusflow.training.log import read_log
+from janusflow.training.losses import terms
 from janusflow.training.resume import Progress
 
 ENDS = 20  # steps at each end of a run whose mean losses are given, at most a tenth of the run
-LOSSES = {"ar": "L_AR", "flow": "L_RF", "repa": "L_REPA"}
 MODEL = """## Use
 
 ```python
@@ -107,7 +107,9 @@ def _losses(config: TrainConfig, progress: Progress, log: Path) -> str:
     count = max(1, min(ENDS, len(rows) // 10))
     first, last = rows[:count], rows[-count:]
     given = [
-        (title, _mean(first, name), _mean(last, name)) for name, title in LOSSES.items() if getattr(config.loss, name)
+        (term.title, _mean(first, name), _mean(last, name))
+        for name, term in terms().items()
+        if config.loss.weight(name)
     ]
     steps = "first step", "last step"
     if count > 1:
@@ -126,7 +128,7 @@ def _table(title: str, names: Sequence[str], rows: Any) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in per cent, with enough digits to tell a small one from none."""
+    """A share in per cent, with enough digits to distinguish a small one from none."""
     if share is None:
         return "unknown"
     return f"{100 * share:.3g} %" if share >= 1e-5 else "less than 0.001 %"

@@ -1,4 +1,4 @@
-"""`out/curves.png`: the losses, learning rate and gradient norm of a run, drawn from its `log.jsonl`."""
+"""`out/curves.png`: the losses, learning rate and gradient norm of a run, plotted from its `log.jsonl`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from janusflow.training.log import read_log
+from janusflow.training.losses import terms
 
-PANELS = {
-    "loss": ("loss",),
-    "L_AR": ("ar", "ar_understanding", "ar_text"),
-    "L_RF": ("flow",),
-    "L_REPA": ("repa",),
-    "learning rate": ("rate",),
-    "gradient norm": ("gradient",),
-}
 POINTS = 1000  # of a line: longer runs are averaged over equal numbers of steps
 ACROSS = 3  # panels in a row
 
@@ -38,9 +31,12 @@ def draw_curves(log: Path, file: Path) -> bool:
     import matplotlib.ticker
 
     rows = read_log(log)
-    panels = {title: lines for title, names in PANELS.items() if (lines := _lines(rows, names))}
-    if len(panels.get("L_AR", {})) == len(("ar", "ar_understanding")):  # of one task: the mean is that task's loss
-        panels["L_AR"].pop("ar", None)
+    named = {"loss": ("loss",)} | {term.title: (name, *term.details) for name, term in terms().items()}
+    named |= {"learning rate": ("rate",), "gradient norm": ("gradient",)}
+    panels = {title: lines for title, names in named.items() if (lines := _lines(rows, names))}
+    for lines in panels.values():
+        if len(lines) == 2:  # the mean of a loss and one detail of it, such as that of the only task: they are equal
+            lines.pop(next(iter(lines)))
     if not panels:
         return False
     down = -(-len(panels) // ACROSS)

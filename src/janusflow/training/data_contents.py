@@ -11,13 +11,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import xxhash
-from pydantic import Field
 
+from janusflow.data.constraints import Count
 from janusflow.files import checked, read_json, write_text
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import learned
 from janusflow.training.distributed import World
 
 CONTENTS = "data.json"
@@ -30,7 +30,7 @@ def check_contents(out: Path, config: TrainConfig, world: World) -> None:
         ValueError: in all processes, if they differ and `data.allow_changes` is not set.
     """
     changes = [] if config.data.allow_changes or not world.first else _changes(out, config)
-    if world.largest({"changed": float(bool(changes))})["changed"]:
+    if world.any(bool(changes)):
         what = changes[0] if changes else "see the first process"
         raise ValueError(
             f"the data has changed since the run in {out} was started ({what}), so its samples would come in another "
@@ -61,8 +61,8 @@ def _changes(out: Path, config: TrainConfig) -> list[str]:
 class _Contents:
     """Number, size and digest of the names and sizes of a source's files."""
 
-    files: Annotated[int, Field(ge=0)]
-    bytes: Annotated[int, Field(ge=0)]
+    files: Count
+    bytes: Count
     digest: str
 
     def __str__(self) -> str:
@@ -71,8 +71,7 @@ class _Contents:
 
 def _contents(config: TrainConfig) -> dict[str, _Contents]:
     """What each local source consists of, by its path."""
-    sources = [source for given in config.data.learned().values() for source in given]
-    found = {source.path: source.files() for source in sources}
+    found = {source.path: source.files() for *_, source in learned(config.data)}
     return {path: _described(files) for path, files in found.items() if files}
 
 

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from janusflow.device import resolve_device
 from janusflow.training.objective import Objective
 
-PATIENCE = timedelta(hours=2)  # of processes that wait while one of them draws or exports
+PATIENCE = timedelta(hours=2)  # of processes that wait while one of them generates or exports
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class World:
     Attributes:
         rank, ranks: its number and how many there are.
         device: what it computes on.
-        mesh: of all processes, or None alone.
+        mesh: of all processes; None for a single one.
     """
 
     rank: int
@@ -55,6 +55,10 @@ class World:
         """The largest of each value over all processes."""
         return self._reduce(values, dist.ReduceOp.MAX)
 
+    def any(self, value: bool) -> bool:
+        """Whether it is true in any process."""
+        return bool(self.largest({"any": float(value)})["any"])
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.mesh is not None:
@@ -69,7 +73,7 @@ class World:
 
 
 def join(device: str = "auto") -> World:
-    """Joins the processes that torchrun started, or stands alone."""
+    """Join the processes that torchrun started; without torchrun there is one."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     place = resolve_device(device)
     if ranks == 1:
@@ -101,11 +105,11 @@ def end(status: int) -> NoReturn:
 
 
 def shard(objective: Objective, world: World, *, precision: str) -> None:
-    """Shards every LLM block for itself, and all else together with the root; nothing alone.
+    """Shard every LLM block for itself, and everything else together with the root; nothing in a single process.
 
     The blocks and the root run in every forward pass, the objective's zero gives all else a gradient, and embeddings
     that require one send every row backwards through the blocks, frozen ones too: so the processes never wait for each
-    other in vain, whatever their samples are.
+    other forever, whatever their samples are.
     """
     if world.mesh is None:
         return

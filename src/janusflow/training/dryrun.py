@@ -1,4 +1,4 @@
-"""What a recipe would do, without doing it: parts, tokens per step, memory and FLOPs, from the sizes alone."""
+"""What a recipe would do, without doing it: parts, tokens per step, memory and FLOPs, only from the sizes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from janusflow.config import JanusFlowConfig
 from janusflow.families import family_of
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import anchored, sources_of
 from janusflow.training.lora import WHOLE, add_adapters
+from janusflow.training.losses import active
 from janusflow.training.replay import replays
 from janusflow.training.start import check_sizes
 
-PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample beside its picture, where data is not looked at
+PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample without its picture, where data is not read
 BYTES = 4  # of a float32
 MOMENTS = 2  # of AdamW, per learning parameter
 CONVNEXT_BYTES = 70  # that a ConvNeXt block keeps per position and channel: 4 channels wide inside, GRN in float32
@@ -30,7 +32,7 @@ class Estimate:
     """What one step takes.
 
     Attributes:
-        learning, frozen: parameters by part; the REPA head counts as "repa", low-rank adapters as "adapters".
+        learning, frozen: parameters by part; the head of a loss has its name, low-rank adapters are "adapters".
         tokens: of a step, by task.
         flops: of a step, forward and backward, without the VAE's encoding and anchors' own forward pass.
         state: bytes of weights, gradients, moments and average, over all processes.
@@ -51,7 +53,7 @@ class Estimate:
     steps: int
 
     def memory(self, gpus: int) -> float:
-        """Bytes in one of so many processes, without the VAE and what kernels need for themselves."""
+        """Bytes in one of this number of processes, without the VAE and the kernels' own memory."""
         return self.state / gpus + (self.gathered if gpus > 1 else 0) + self.anchor + self.activations
 
     def days(self, gpus: int) -> float:
@@ -75,13 +77,13 @@ def estimate(config: TrainConfig) -> Estimate:
         part = family.part_of(name)
         chosen = learning if part in whole and family.never_run not in name else frozen
         chosen[part] += parameter.numel()
-    if config.loss.repa:
-        width, features = sizes.text_config.hidden_size, sizes.vision_config.hidden_size
-        learning["repa"] = 2 * width * (width + 1) + features * (width + 1)
+    with torch.device("meta"):
+        heads = {name: term.head(sizes) for name, term in active(config.loss).items()}
+    learning |= {name: sum(p.numel() for p in head.parameters()) for name, head in heads.items() if head is not None}
     blocks = sum(p.numel() for p in network.language_model.layers.parameters())
     gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
     gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))
-    copied = BYTES * sum(p.numel() for p in network.parameters()) if config.data.anchored() else 0
+    copied = BYTES * sum(p.numel() for p in network.parameters()) if anchored(config.data) else 0
     if config.lora.rank:
         with torch.device("meta"):
             adapted = add_adapters(network, config.lora, config.parts)
@@ -142,8 +144,8 @@ def _flops(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], 
 def _activations(
     config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], pictures: dict[str, float]
 ) -> float:
-    """Of one row in 16 bits: so many bytes per token, width and block of the LLM, of a tower that learns, and of g_enc
-    and g_dec; with checkpointing LLM and tower keep the blocks' inputs alone.
+    """Of one row in 16 bits: bytes per token, width and block of the LLM, of a tower that learns, and of g_enc and
+    g_dec; with checkpointing LLM and tower keep only the blocks' inputs.
     """
     llm, vision = sizes.text_config, sizes.vision_config
     transformer = 2 if config.activation_checkpointing else 34
@@ -169,7 +171,7 @@ def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int])
 def _missing(config: TrainConfig) -> list[str]:
     """What is wrong with the places of the data; the run would refuse it."""
     faults = []
-    for source in (one for given in config.data.sources().values() for one in given):
+    for source in (one for given in sources_of(config.data).values() for one in given):
         try:
             source.check_place()
         except ValueError as error:

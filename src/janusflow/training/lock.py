@@ -14,7 +14,7 @@ LOCK = "run.lock"
 
 @contextmanager
 def alone_in(folder: Path, world: World) -> Iterator[None]:
-    """Makes the folder of a run and holds it until the run ends, however it ends; one that stays empty goes again.
+    """Make the folder of a run and hold its lock until the run ends, however it ends; one that stays empty is removed.
 
     Where the file system or the operating system has no locks, nothing is held.
 
@@ -26,8 +26,8 @@ def alone_in(folder: Path, world: World) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         held, taken = _lock(folder / LOCK)
     try:
-        if world.largest({"taken": float(taken)})["taken"]:
-            raise ValueError(f"another process is training in {folder}; wait for its end, or give another out=FOLDER")
+        if world.any(taken):
+            raise ValueError(f"another process is training in {folder}; wait until it ends, or give another out=FOLDER")
         yield
     finally:
         if held is not None:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from janusflow.files import loads
+from janusflow.files import loads, write_text
 
 NAMES = ("skipped", "notes")  # columns with lists of texts; the others have numbers
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The rows of a log, in order; none if there is no log.
+def begin_log(file: Path, last: int) -> None:
+    """Make a log's folder, and drop the rows behind step `last` that an earlier, killed run wrote."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        write_text(file, "".join(json.dumps(row) + "\n" for row in read_log(file) if row["step"] <= last))
 
-    A line that a killed process did not finish, or that was damaged later, is left out: a log is no part of what a run
-    continues from.
+
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Append a row."""
+    with file.open("a") as log:
+        log.write(json.dumps(row) + "\n")
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The rows of a log, in order; empty without a log.
+
+    A line that a killed process did not finish, or that was damaged later, is left out: resuming does not need
+    the log.
     """
     found = []
     for line in file.read_bytes().splitlines() if file.is_file() else []:

@@ -1,4 +1,4 @@
-"""Low-rank adapters on the LLM (and f_enc), through PEFT; g_enc, g_dec and the aligner train whole beside."""
+"""Low-rank adapters on the LLM (and f_enc), through PEFT; g_enc, g_dec and the aligner train whole next to them."""
 
 from __future__ import annotations
 

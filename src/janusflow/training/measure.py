@@ -16,6 +16,7 @@ from janusflow.data.loader import StepSamples
 from janusflow.device import free_memory, resolve_device
 from janusflow.folders import TINY, find_folder
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import learned, sources_of
 from janusflow.training.distributed import World
 from janusflow.training.dryrun import estimate
 from janusflow.training.replay import replays
@@ -25,7 +26,7 @@ from janusflow.training.trainer import decided, open_data, prepare
 from janusflow.vae import DEFAULT_VAE
 
 BUDGET = 15.0  # seconds of timed steps
-FEW = 4  # samples of the first step; it and one of twice as many say how long a whole one would take
+FEW = 4  # samples of the first step; it and one of twice that number say how long a whole one would take
 WHOLE_STEPS = 2
 WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
 
@@ -63,7 +64,7 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
         return f"not measured on this machine: {reason}"
     left_out = ["checkpoints and the export"]
     left_out += ["sheets"] if config.watch.every else []
-    left_out += ["drawing the replay"] if replays(config) else []
+    left_out += ["generating the replay"] if replays(config) else []
     left_out += ["compiling"] if config.compile else []
     try:
         found = _time_steps(config, world)
@@ -88,7 +89,7 @@ def _obstacle(config: TrainConfig, device: torch.device) -> str | None:
     for name in _names(config):
         if not _is_here(name):
             return f"{name} is not on this machine; the run fetches it first"
-    for source in (one for given in config.data.learned().values() for one in given):
+    for *_, source in learned(config.data):
         if source.kind == "hub":
             return f"the data set {source.path} is read from the hub"
         try:
@@ -123,7 +124,7 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
     config = replace(config, compile=False, data=replace(config.data, cache=None))
     model = open_model(config, world.device)
     run = prepare(config, world, model)
-    data = open_data(config, world, model, config.data.sources())
+    data = open_data(config, world, model, sources_of(config.data))
     started = clock()
     found = data[0]
     if found.failed:

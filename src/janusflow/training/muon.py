@@ -45,7 +45,7 @@ class Muon(Optimizer):
         precision: str = "auto",
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.precision = precision  # of this run, not of a checkpoint that it goes on from
+        self.precision = precision  # of this run, not of the checkpoint that it continues
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -1,12 +1,13 @@
-"""Several samples in one row: no padding, and each sample sees itself alone.
+"""Several samples in one row: no padding, and each sample sees only itself.
 
-Shapes: T tokens of the row, K of them labelled, N pictures seen, M drawn.
+Shapes: T tokens of the row, K of them labelled, N pictures seen, M to generate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from torch import Tensor
 from janusflow.data.samples import Sample
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.device import CPU
-from janusflow.model.attention import Documents
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model.attention import PACKED, Documents
+from janusflow.model.janusflow import JanusFlowOutput
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Pack:
         labels: (K,) those successors.
         of_text: (K,) which of them are of samples without any picture.
         seen: (N, 3, S, S) or None.
-        pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures drawn, or None.
+        pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures to generate, or None.
         kept: (M,) which pictures are anchored, or None if none is.
         soft_at, soft_labels: (K,) whether the label is replaced by logits, and those logits, one row each; or None.
     """
@@ -68,6 +71,41 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
         noise=torch.stack([one.noise for one in drawn]).to(device) if drawn else None,
         t=torch.tensor([one.t for one in drawn], dtype=torch.float32, device=device) if drawn else None,
     )
+
+
+def packed_forward(
+    network: JanusFlowForConditionalGeneration, row: Pack, *, latents: Tensor | None = None, **options: Any
+) -> JanusFlowOutput:
+    """The network's forward over a row, whose samples see only themselves; logits only where a label follows.
+
+    Args:
+        network: with the attention `PACKED`.
+        row: the samples.
+        latents: x_t of its pictures to generate at the times `row.t`, (M, C, H, W).
+        **options: of the network's forward.
+
+    Returns:
+        Its output, with logits of shape (1, K, V).
+
+    Raises:
+        ValueError: if the network has another attention, which would mix the samples.
+    """
+    if network.config.text_config._attn_implementation != PACKED:
+        raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
+    output: JanusFlowOutput = network(
+        input_ids=row.input_ids,
+        pixel_values=row.seen,
+        position_ids=row.position_ids,
+        latents=latents,
+        t=None if latents is None else row.t,
+        documents=row.documents,
+        # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the row.
+        attention_mask=row.position_ids.new_zeros(1, 1, 1, 1),
+        use_cache=False,
+        logits_to_keep=row.predicted_at,
+        **options,
+    )
+    return output
 
 
 def labelled(tokens: Tokens) -> list[int]:

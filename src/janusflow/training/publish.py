@@ -1,4 +1,4 @@
-"""The trained model as it is shipped: half the size, and in float32 again when it is opened."""
+"""The trained model as it is shipped: half the size, and float32 when it is opened."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
+from janusflow.files import temporary_path
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.vae import LatentCodec
 
 
 def publish(trained: str | Path, folder: Path) -> Path:
-    """Writes a trained model with its weights in bfloat16, to ship; it computes in float32.
+    """Write a trained model with its weights in bfloat16, to ship; it computes in float32.
 
     Args:
         trained: an export of `janusflow train`.
@@ -23,16 +24,15 @@ def publish(trained: str | Path, folder: Path) -> Path:
         PosixPath('runs/mine/model')
     """
     model = JanusFlow.from_pretrained(trained, device="cpu")
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
     codec = model.codec
-    model.network.to(torch.bfloat16).save_pretrained(beside)
-    model.network.config.dtype = "float32"
-    model.network.config.save_pretrained(beside)
-    model.processor.save_pretrained(beside)
-    LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(beside / "vae")
-    for file in beside.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    with temporary_path(folder) as beside:
+        model.network.to(torch.bfloat16).save_pretrained(beside)
+        model.network.config.dtype = "float32"
+        model.network.config.save_pretrained(beside)
+        model.processor.save_pretrained(beside)
+        LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(beside / "vae")
+        for file in beside.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
     return folder

@@ -1,7 +1,8 @@
-"""Replay against forgetting: before a run the model draws from known noise, and goes on learning these pairs.
+"""Replay against forgetting: before a run the model generates pictures from known noise, and trains on these pairs.
 
-Pictures of others, even good ones, bend the paths of a model that has learned from its own (docs/training.md, Reflow).
-So what a fine-tuned model shall keep drawing is what it draws now, with the states of its paths (`data/reflow.py`).
+Other pictures, even good ones, bend the paths of a model that has learned from its own (docs/training.md, Reflow). So
+what a fine-tuned model should keep generating is what it generates now, with the states of its paths
+(`data/reflow.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from janusflow.data.sources.replay import ReplayConfig
 from janusflow.functions import code_of, load_function
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import sources_of
 from janusflow.training.distributed import World
 
 STEPS, STATES = 12, 9  # states of up to about t = 2/3
@@ -25,21 +27,23 @@ SEED = 60_000_000  # of the noise
 
 
 def replays(config: TrainConfig) -> list[ReplayConfig]:
-    """Those that a run draws."""
-    drawing = any(ratio.generation for ratio in config.data.ratios)
-    return [source for source in config.data.sources()["generation"] if drawing and isinstance(source, ReplayConfig)]
+    """The replays that a run generates."""
+    generates = any(ratio.generation for ratio in config.data.ratios)
+    return [
+        source for source in sources_of(config.data)["generation"] if generates and isinstance(source, ReplayConfig)
+    ]
 
 
 def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceConfig]]:
-    """The sources of a run, its replays drawn into the run's folder, where a run that goes on finds them again.
+    """The sources of a run, its replays generated into the run's folder, where a resumed run finds them.
 
-    One process draws while the others wait.
+    One process generates while the others wait.
 
     Raises:
         ValueError: if another source cannot be opened, or a replay's prompts, judge or teacher cannot, or none of its
             pictures is right.
     """
-    sources = config.data.sources()
+    sources = sources_of(config.data)
     found = {number: one for number, one in enumerate(sources["generation"]) if isinstance(one, ReplayConfig)}
     folders = {number: Path(config.out) / f"replay{number}" for number in found}
     if not replays(config):
@@ -53,8 +57,8 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
                 _draw(config, found[number], number, folder, world)
         except Exception as error:
             failed = error
-    if world.largest({"failed": float(failed is not None)})["failed"]:  # all end, or some would wait
-        raise failed or ValueError("the first process could not draw the replay; see what that one says")
+    if world.any(failed is not None):  # all end, or some would wait
+        raise failed or ValueError("the first process could not generate the replay; see its message")
     for number, folder in folders.items():
         weight, anchor, crop = found[number].weight, found[number].anchor, found[number].crop
         sources["generation"][number] = ParquetConfig(path=str(folder), weight=weight, anchor=anchor, crop=crop)
@@ -62,7 +66,7 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
 
 
 def _check(config: TrainConfig, sources: dict[str, list[SourceConfig]], world: World) -> None:
-    """Tells what is wrong with any source now, and not after minutes of drawing."""
+    """Check every source before minutes of generating."""
     for task, given in sources.items():
         for source in given:
             source.open(task, config.seed, world.rank, world.ranks)
@@ -76,11 +80,11 @@ def _check(config: TrainConfig, sources: dict[str, list[SourceConfig]], world: W
 
 
 def _without(config: TrainConfig) -> str:
-    return ", or do without it: data.own_share=1" if config.data.own and config.data.own_share < 1 else ""
+    return ", or train without it: data.own_share=1" if config.data.own and config.data.own_share < 1 else ""
 
 
 def _draw(config: TrainConfig, source: ReplayConfig, number: int, folder: Path, world: World) -> None:
-    """Draws the replay that is source `number` of generation."""
+    """Generate the replay that is source `number` of generation."""
 
     def opened(name: str) -> JanusFlow:
         return JanusFlow.from_pretrained(name, vae=config.model.vae, dtype=config.precision, device=world.device)
@@ -101,12 +105,12 @@ def _draw(config: TrainConfig, source: ReplayConfig, number: int, folder: Path, 
     counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names)
     if not counts["kept"]:
         shutil.rmtree(folder)
-        painter = source.teacher or start
+        author = source.teacher or start
         if source.judge:
-            asked = f"{counts['drawn']} pictures that {painter} drew"
-            raise ValueError(f"{source.judge} gave none of {asked} {source.min_score:g} or more")
+            asked = f"{counts['drawn']} pictures by {author}"
+            raise ValueError(f"{source.judge} gave none of {asked} a score of {source.min_score:g} or more")
         raise ValueError(
-            f"{painter} drew none of {counts['drawn']} pictures as asked, so there is nothing to be kept; "
+            f"none of {counts['drawn']} pictures by {author} shows its prompt, so there is nothing to keep; "
             f"give rendered ones with 'data.generation.{number}={{kind: {source.path}}}'{_without(config)}"
         )
-    print(f"replay: {counts['kept']} of {counts['drawn']} pictures that were drawn are learned too", file=sys.stderr)
+    print(f"replay: {counts['kept']} of {counts['drawn']} generated pictures are trained on, too", file=sys.stderr)

@@ -1,9 +1,8 @@
-"""What a run tells: a progress bar, `log.jsonl`, TensorBoard or W&B, and sheets of pictures and answers on the way."""
+"""What a run reports: a progress bar, `log.jsonl`, TensorBoard or W&B, and sheets of pictures and answers."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from janusflow.data.loader import StepSamples
-from janusflow.files import write_text
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.pipelines.sheet import contact_sheet
 from janusflow.progress import ProgressBar, say
@@ -23,19 +21,19 @@ from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves
 from janusflow.training.distributed import Ema, World
-from janusflow.training.log import read_log
+from janusflow.training.log import append_row, begin_log
+from janusflow.training.losses import terms
 from janusflow.training.objective import Objective
 from janusflow.training.resume import Progress
 from janusflow.training.start import averaged_model
 
-SHOWN = ("ar", "flow", "repa")
 LARGE_SHARE = 0.1  # of the starting weights in an export
 CROPPED = 0.05  # mean share of a picture's area from which on cropping is worth a word
 NAMED = 5  # broken records named on the terminal per step
 
 
 class Report:
-    """The reports of one run; a context manager. Of all but the first process only broken records are told, in files of
+    """The reports of one run; a context manager. Processes other than the first report only broken records, in files of
     their own (`skipped-RANK.jsonl`).
 
     Args:
@@ -55,7 +53,7 @@ class Report:
         self._named: set[str] = set()
 
     def __enter__(self) -> Report:
-        self._forget_later_steps()
+        begin_log(self.file, self.first)
         if not self.world.first:
             return self
         bar = ProgressBar("step", self.config.steps, done=self.first, shown=self.shown, keep=True)
@@ -64,7 +62,7 @@ class Report:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                self.say("TensorBoard is not installed: log.jsonl alone is written")
+                self.say("TensorBoard is not installed: only log.jsonl is written")
             else:
                 writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.first + 1)
                 self._stack.callback(writer.close)
@@ -123,9 +121,9 @@ class Report:
         for name, value in shown.items():
             for write in self._writers:
                 write(name, value, step)
-        terms = " ".join(f"{name} {losses[name]:.3f}" for name in SHOWN if losses.get(name))
+        means = " ".join(f"{name} {losses[name]:.3f}" for name in terms() if losses.get(name))
         rate = f"{losses['tokens'] / took:,.0f} tokens/s, {waited / took:.0%} waiting"
-        self.bar.update(step, f"{terms} | {rate}")
+        self.bar.update(step, f"{means} | {rate}")
 
     def skipped(self, step: int, broken: list[str], notes: Sequence[tuple[str, str]] = (), **known: float) -> None:
         """Names the records that a step skipped, each once, and the first of every note; the log has all, and what else
@@ -145,16 +143,15 @@ class Report:
         row = {"step": step, **finite, **({"broken": len(broken), "skipped": broken} if broken else {})}
         row |= {"notes": [f"{name}: {what}" for name, what in notes]} if notes else {}
         if len(row) > 1:
-            with self.file.open("a") as log:
-                log.write(json.dumps(row) + "\n")
+            append_row(self.file, row)
 
     def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
-        """Paints and asks with the averaged weights: `samples/step-N.png` and `.txt`."""
-        painter = averaged_model(objective, ema, model, self.world, self.config)
-        if painter is None:
+        """Generate pictures and answers with the averaged weights: `samples/step-N.png` and `.txt`."""
+        averaged = averaged_model(objective, ema, model, self.world, self.config)
+        if averaged is None:
             return
         watch = self.config.watch
-        pictures = painter.generate(
+        pictures = averaged.generate(
             watch.prompts,
             seed=0,
             guidance_scale=watch.guidance_scale,
@@ -166,7 +163,7 @@ class Report:
         sheet = contact_sheet(pictures, watch.prompts)
         sheet.save(folder / f"step-{step:07d}.png")
         answers = "\n".join(
-            f"{question} {painter.ask(question, pictures[-1], max_new_tokens=64)}" for question in watch.questions
+            f"{question} {averaged.ask(question, pictures[-1], max_new_tokens=64)}" for question in watch.questions
         )
         (folder / f"step-{step:07d}.txt").write_text(answers + "\n", encoding="utf-8")
         for show in self._galleries:
@@ -176,13 +173,6 @@ class Report:
         """Prints and logs a line, once for all processes."""
         if self.world.first:
             say(text, level)
-
-    def _forget_later_steps(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        if not self.file.is_file():
-            return
-        kept = [row for row in read_log(self.file) if row["step"] <= self.first]
-        write_text(self.file, "".join(json.dumps(row) + "\n" for row in kept))
 
     def _use_wandb(self) -> None:
         try:

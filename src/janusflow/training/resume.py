@@ -15,22 +15,23 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from pydantic import Field
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
+from janusflow.data.constraints import Count, FromOne, Share
 from janusflow.data.mixture import TASKS
 from janusflow.data.sources.registry import without_foreign
-from janusflow.data.streams import Count, Place
+from janusflow.data.streams import Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
 from janusflow.recipes import overridden
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
-from janusflow.training.config import SHORT, TrainConfig, read_config
+from janusflow.training.config import TrainConfig, read_config
+from janusflow.training.config.read import SHORT
 from janusflow.training.distributed import Ema, World
 from janusflow.training.objective import Objective
 
@@ -45,7 +46,7 @@ UNFIT = ("Missing key", "mismatch", "Unexpected key")  # what it says of a check
 
 @dataclass
 class Progress:
-    """What a checkpoint knows beside tensors.
+    """What a checkpoint contains next to tensors.
 
     Attributes:
         step: steps done.
@@ -62,8 +63,8 @@ class Progress:
     best: tuple[float, Count] = (float("inf"), 0)
     seen: tuple[Count, Count] = (0, 0)
     streams: dict[str, Any] = field(default_factory=dict)
-    ranks: Annotated[int, Field(ge=1)] = 1
-    start_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    ranks: FromOne = 1
+    start_share: Share | None = None
 
 
 def keep_settings(out: Path, config: TrainConfig) -> None:
@@ -112,8 +113,8 @@ def changed_settings(out: Path, config: TrainConfig) -> list[str]:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of nested settings by their dotted names."""
-    if not isinstance(value, dict | list) or not value:
+    """The leaves of nested settings by their dotted names; empty lists and mappings have none."""
+    if not isinstance(value, dict | list):
         return {name: value}
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     flat: dict[str, Any] = {}
@@ -133,8 +134,8 @@ class Begun:
 
 
 class Checkpoints:
-    """The checkpoints of one run, which holds its folder alone. One that a killed run had written and not named yet is
-    completed; what is half written goes.
+    """The checkpoints of one run, which holds the lock of its folder. One that a killed run had written and not
+    named yet is completed; what is half written is removed.
 
     Args:
         folder: theirs.
@@ -204,7 +205,7 @@ class Checkpoints:
         Every process must call it: they complete it together, once all have written.
         """
         future = self.begun and self.begun.future
-        if future and not self.world.largest({"writing": float(not future.done())})["writing"]:
+        if future and not self.world.any(not future.done()):
             self.finish()
 
     def finish(self) -> None:
@@ -232,14 +233,14 @@ class Checkpoints:
     def _intact(self, begun: Begun) -> Iterator[None]:
         try:
             yield
-        except (Exception, CheckpointException) as error:  # the latter, a full disk's, is no Exception
+        except (Exception, CheckpointException) as error:  # the latter, for a full disk, is not an Exception
             self.begun = None
             if self.world.first:
                 shutil.rmtree(begun.beside, ignore_errors=True)
             raise OSError(f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}") from error
 
     def _group(self) -> dist.ProcessGroup | None:
-        """Processes talk about a checkpoint in a group of its own, beside the training's."""
+        """The processes coordinate checkpoints in a group of their own, not in that of training."""
         if self.group is None and self.world.mesh is not None:
             self.group = dist.new_group(backend="gloo")
         return self.group
@@ -261,7 +262,7 @@ class Checkpoints:
     def _check(self, found: Sequence[Path]) -> None:
         """Compare the last of these checkpoints with its checksums; the processes share the files."""
         fault = damaged_file(found[-1], lambda index: index % self.world.ranks == self.world.rank)
-        if self.world.largest({"damaged": float(fault is not None)})["damaged"]:
+        if self.world.any(fault is not None):
             what = fault or "another process found a file that differs from its checksum"
             raise ValueError(f"checkpoint {found[-1]} is damaged ({what}); {_without(found)}")
 
@@ -290,10 +291,10 @@ class Checkpoints:
         except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
             reason = _reason(error)
             if any(word in reason for word in UNFIT):
-                told = "does not fit this run: its parts, losses or sizes are others than the recipe's"
+                fault = "does not fit this run: its parts, losses or sizes differ from the recipe's"
             else:
-                told = f"cannot be read; {_without(found)}"
-            raise ValueError(f"checkpoint {found[-1]} {told} ({reason})") from error
+                fault = f"cannot be read; {_without(found)}"
+            raise ValueError(f"checkpoint {found[-1]} {fault} ({reason})") from error
         for optimizer, groups in zip(optimizers, given, strict=True):
             for group, own in zip(optimizer.param_groups, groups, strict=True):
                 group.update({name: value for name, value in own.items() if name != "params"})

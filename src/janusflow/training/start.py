@@ -1,4 +1,4 @@
-"""What a run starts from and what it leaves: opening or making the network, and exporting the EMA weights."""
+"""What a run starts from and what it writes: opening or making the network, and exporting the EMA weights."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.training.card import card_text
 from janusflow.training.config import ModelConfig, TrainConfig
+from janusflow.training.config.sources import learned
 from janusflow.training.distributed import Ema, World, whole
 from janusflow.training.lora import add_adapters
-from janusflow.training.objective import Objective, check_repa
+from janusflow.training.losses import active
+from janusflow.training.objective import Objective
 from janusflow.training.step import Run
 
-HEAD = "repa_head.safetensors"  # beside a trained model's weights
+HEAD = "{}_head.safetensors"  # of a loss, next to a trained model's weights
 
 
 def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
@@ -84,26 +86,26 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
 
     Raises:
         ValueError: if the model cannot be trained, its data cannot change it, REPA is asked of a block that is not
-            there or of unequal grids, or what one's own data is mixed with is rendered, for a model of
-            pictures of another size.
+            there or of unequal grids, or a user's own data is mixed with data that is rendered in another
+            size than the model's pictures.
     """
     sizes = sizes_of(config.model)
-    if not config.data.teaches():
+    sources = learned(config.data)
+    if not any(source.teaches for *_, source in sources):
         raise ValueError("all data is anchored to what the model says already, so it learns nothing; give data=FOLDER")
-    if config.loss.repa:
-        check_repa(sizes, config.loss.repa_block)
-    for task, sources in config.data.learned().items():
-        for number, source in enumerate(sources if task != "text" else ()):
-            place, replay = f"data.{task}.{number}", isinstance(source, ReplayConfig)
-            if source.image_size in (None, sizes.image_size) or not (replay or config.data.own):
-                continue
-            other = f"{place}.path=FILE, a prompt in each line" if replay else f"'{place}={{kind: jsonl, path: FILE}}'"
-            optional = config.data.own and config.data.own_share < 1
-            without = ", or do without: data.own_share=1" if optional else ""
-            raise ValueError(
-                f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and "
-                f"{source.path if replay else source.kind} of {source.image_size}; give {other}{without}"
-            )
+    for term in active(config.loss).values():
+        term.check(sizes, config.loss)
+    for task, number, source in sources:
+        place, replay = f"data.{task}.{number}", isinstance(source, ReplayConfig)
+        if task == "text" or source.image_size in (None, sizes.image_size) or not (replay or config.data.own):
+            continue
+        other = f"{place}.path=FILE, a prompt in each line" if replay else f"'{place}={{kind: jsonl, path: FILE}}'"
+        optional = config.data.own and config.data.own_share < 1
+        without = ", or train without it: data.own_share=1" if optional else ""
+        raise ValueError(
+            f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and "
+            f"{source.path if replay else source.kind} of {source.image_size}; give {other}{without}"
+        )
     return sizes
 
 
@@ -166,33 +168,40 @@ def _take(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> Non
         raise ValueError(f"{source} does not fit the network: {str(error).splitlines()[1].strip()}") from error
 
 
-def take_head(objective: Objective, checkpoint: str | None) -> None:
-    """Gives the REPA head the weights that the run which made the checkpoint left beside it, if any fit."""
-    if objective.head is None or checkpoint is None or not (file := find_folder(checkpoint) / HEAD).is_file():
-        return
-    try:
-        weights = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged ({first_line(error)}); remove it, and a new REPA head begins") from error
-    if broken := [name for name, value in weights.items() if not finite(value)]:
-        raise ValueError(
-            f"{file} holds values that are not finite floating-point numbers in {named(broken, 'tensors')}; remove it, "
-            "and a new REPA head begins"
-        )
-    try:
-        objective.head.load_state_dict(weights)
-    except RuntimeError as error:  # of a network of other dimensions
-        said = str(error).splitlines()[-1].strip()
-        warnings.warn(f"{file} does not fit, a new REPA head begins: {said}", stacklevel=2)
+def take_heads(objective: Objective, checkpoint: str | None) -> None:
+    """Gives the heads of losses the weights that the run which made the checkpoint saved next to it, if any fit.
+
+    Raises:
+        ValueError: if a file of them is damaged.
+    """
+    for term, attribute in objective.heads.items() if checkpoint is not None else ():
+        if not (file := find_folder(str(checkpoint)) / HEAD.format(term)).is_file():
+            continue
+        what = f"{objective.terms[term].title} starts with a new head"
+        try:
+            weights = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file} is damaged ({first_line(error)}); remove it, and {what}") from error
+        if broken := [name for name, value in weights.items() if not finite(value)]:
+            where = named(broken, "tensors")
+            raise ValueError(
+                f"{file} contains values that are not finite floating-point numbers in {where}; remove it, and {what}"
+            )
+        try:
+            objective.get_submodule(attribute).load_state_dict(weights)
+        except RuntimeError as error:  # of a network of other dimensions
+            said = str(error).splitlines()[-1].strip()
+            warnings.warn(f"{file} does not fit, so {what}: {said}", stacklevel=2)
 
 
-def averaged_head(objective: Objective, ema: Ema) -> dict[str, Tensor]:
-    """The REPA head's averages, gathered from all processes, which must all ask; nothing if there is no head."""
-    if objective.head is None:
-        return {}
+def averaged_heads(objective: Objective, ema: Ema) -> dict[str, dict[str, Tensor]]:
+    """The averages of the heads of losses by term, gathered from all processes, which must all ask."""
     return {
-        name: whole(ema.values[f"head.{name}"].detach()).cpu().contiguous()
-        for name, _ in objective.head.named_parameters()
+        term: {
+            name: whole(ema.values[f"{attribute}.{name}"].detach()).cpu().contiguous()
+            for name, _ in objective.get_submodule(attribute).named_parameters()
+        }
+        for term, attribute in objective.heads.items()
     }
 
 
@@ -225,8 +234,8 @@ def averaged_model(
 def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) -> Path:
     """Writes the EMA weights as a folder in our layout, under another name and then renamed: it is whole or not there.
 
-    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the REPA head, with
-    which a run from this folder begins. Each folder has a model card.
+    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the heads of
+    losses, with which a run from this folder starts. Each folder has a model card.
 
     Args:
         run: with the averages; all its processes must ask.
@@ -239,7 +248,7 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
     """
     config, world = run.config, run.world
     averaged = averaged_model(run.objective, run.ema, model, world, config)
-    head = averaged_head(run.objective, run.ema)
+    heads = averaged_heads(run.objective, run.ema)
     if averaged is not None:
         with temporary_path(folder) as beside:
             beside.mkdir()
@@ -250,8 +259,8 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
                 _write_card(beside / "adapter", run, model, adapter=True)
                 averaged.merge_adapters()
             averaged.save_pretrained(beside)
-            if head:
-                save_file(head, beside / HEAD)
+            for term, head in heads.items():
+                save_file(head, beside / HEAD.format(term))
             _write_card(beside, run, model)
             if official:
                 weights = dict(averaged.network.named_parameters())

@@ -1,9 +1,9 @@
-"""One optimizer step over packed rows, the same alone and under sharding."""
+"""One optimizer step over packed rows, the same in one process and under sharding."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
@@ -21,9 +21,10 @@ from janusflow.families import family_of
 from janusflow.training.anchor import Anchor
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import Ema, World, whole
+from janusflow.training.losses import LossConfig, terms
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import set_rate, update
-from janusflow.training.packing import Pack, fill, labelled, pack
+from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.resume import Progress
 
 Encoder: TypeAlias = Callable[[Tensor], Tensor]
@@ -34,7 +35,7 @@ class Run:
     """Everything that a step works on.
 
     Attributes:
-        latents: the VAE's encoder, from the cache where there is one; None if nothing is drawn.
+        latents: the VAE's encoder, from the cache where there is one; None without pictures to generate.
         features: f_enc through the cache, for REPA; None where the network computes them itself.
         anchor: gives anchored samples their targets; None where there are none.
     """
@@ -61,17 +62,14 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
     filled = fill(found.samples, config.pack_length)
     packs = [pack(row, world.device) for row in filled]
-    tokens = sum(p.input_ids.shape[1] for p in packs)
     mine = {
-        "ar": float(sum(len(p.labels) for p in packs)),
-        "text": float(sum(len(labelled(s.tokens)) for row in filled for s in row if s.of_text)),
-        "flow": float(sum(0 if p.t is None else len(p.t) for p in packs)),
-        "tokens": float(tokens),
-        "repa": float(sum(s.drawn is not None and not s.anchored for row in filled for s in row)),
+        "tokens": float(sum(p.input_ids.shape[1] for p in packs)),
         "rows": float(len(packs)),
-        "drawn": float(sum(s.drawn is not None for s in found.samples)),
+        "pictures": float(sum(s.drawn is not None for s in found.samples)),
         "cropped": sum(s.drawn.cropped for s in found.samples if s.drawn is not None),
     }
+    for term in terms().values():
+        mine |= term.counts(found.samples)
     counts = world.add_up(mine)
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
     packs += [_empty(found, world)] * (rows - len(packs))
@@ -79,7 +77,7 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     objective.train()
     rate = config.optimizer.rate(found.step, config.steps)
     set_rate(run.optimizers, rate)
-    totals = dict.fromkeys(("ar", "text", "flow", "repa"), 0.0)
+    totals = {name: 0.0 for term in terms().values() for name in term.counts(())}
     for samples, row in zip(filled, packs, strict=True):
         with autocast(config, world):
             latents = _encoded(run.latents, row)
@@ -91,19 +89,13 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
         for name in totals.keys() & sums.keys():
             totals[name] += float(sums[name].detach())
     norms = clipped(objective, config.optimizer.clip)
+    losses = measured(config.loss, world.add_up(totals), counts)
+    full = counts["tokens"] / (counts["rows"] * config.pack_length)
+    losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
+    if counts["pictures"]:
+        losses["cropped"] = counts["cropped"] / counts["pictures"]
     share = run.progress.start_share
     share = config.start_share(found.step) if share is None else share  # a new run, or a checkpoint without it
-    totals = world.add_up(totals)
-    losses = {name: totals[name] / max(counts[name], 1) for name in ("ar", "flow", "repa")}
-    seen = counts["ar"] - counts["text"]
-    by_task = {"ar_understanding": (totals["ar"] - totals["text"], seen), "ar_text": (totals["text"], counts["text"])}
-    weights = {"ar": config.loss.ar, "flow": config.loss.flow, "repa": config.loss.repa}
-    losses["loss"] = sum(weights[name] * losses[name] for name in weights)
-    full = counts["tokens"] / (counts["rows"] * config.pack_length)
-    losses.update({name: total / count for name, (total, count) in by_task.items() if count})
-    losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
-    if counts["drawn"]:
-        losses["cropped"] = counts["cropped"] / counts["drawn"]
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
         update(run.optimizers)
         decay = config.ema_decay(found.step)
@@ -114,19 +106,29 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     return losses
 
 
+def measured(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each term, their weighted sum "loss", and what terms say in detail, from a whole step's sums."""
+    losses = {name: totals[name] / max(counts[name], 1) for name in terms()}
+    losses["loss"] = sum(config.weight(name) * losses[name] for name in terms())
+    for term in terms().values():
+        losses |= term.detail(totals, counts)
+    return losses
+
+
 def clipped(objective: Objective, largest: float) -> dict[str, float]:
     """Scales the gradients of all parts together to a norm of at most `largest`.
 
     Returns:
         The norm before, "gradient", and of each part that learns, "gradient_llm" and so on (see `Family.trainable`; the
-        REPA head is "repa").
+        head of a loss has the loss's name).
     """
     parts: dict[str, list[Tensor]] = {}
     family = family_of(objective.network.config)
+    heads = {attribute: name for name, attribute in objective.heads.items()}
     for name, parameter in objective.named_parameters():
         if parameter.grad is not None:
-            inner = name.removeprefix("network.")
-            parts.setdefault("repa" if inner == name else family.part_of(inner), []).append(parameter.grad)
+            above, _, inner = name.partition(".")
+            parts.setdefault(heads.get(above) or family.part_of(inner), []).append(parameter.grad)
     norms = {f"gradient_{part}": whole(get_total_norm(gradients)) for part, gradients in parts.items()}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     clip_grads_with_norm_([p for p in objective.parameters() if p.requires_grad], largest, total)

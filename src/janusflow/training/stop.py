@@ -1,4 +1,4 @@
-"""SIGTERM, with which schedulers announce the end, and Ctrl-C: a run saves and ends, or leaves at once where it may."""
+"""SIGTERM, which schedulers send before they end a job, and Ctrl-C: a run saves and ends, or ends at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ Handle = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and the first SIGINT while the body runs; the next one interrupts."""
+    caught: list[int] = []
+    with on_stop(lambda number, _: caught.append(number)):
+        yield caught
+
+
+@contextmanager
 def on_stop(handle: Handle) -> Iterator[None]:
-    """Does something else than to die, for a while, at SIGTERM and at the first SIGINT; the next one interrupts."""
+    """Call `handle` at SIGTERM and at the first SIGINT while the body runs; the next one interrupts."""
 
     def first(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,7 +40,7 @@ def on_stop(handle: Handle) -> Iterator[None]:
 
 
 def leave(number: int) -> None:
-    """Ends the process for a signal: with status 0 for SIGTERM, as interrupted for SIGINT.
+    """End the process for a signal: with status 0 for SIGTERM, as interrupted for SIGINT.
 
     Raises:
         SystemExit, KeyboardInterrupt: always one of them.
@@ -43,6 +51,6 @@ def leave(number: int) -> None:
 
 
 def leave_at_once(number: int, frame: FrameType | None) -> None:
-    """Ends the process where everything written is whole or not there, and the same command continues."""
+    """End the process where everything written is complete or absent, so that the same command continues."""
     print("stopped: nothing is lost, and the same command continues the run", file=sys.stderr)
     leave(number)

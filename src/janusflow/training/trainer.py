@@ -1,4 +1,4 @@
-"""The loop: data, step, report, save. Alone or under torchrun, with the same code.
+"""The loop: data, step, report, save. In one process or under torchrun, with the same code.
 
 janusflow train recipes/tiny/stage2.yaml
 torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage2.yaml model=... data.generation.0.path=...
@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -35,27 +35,30 @@ from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
+from janusflow.training.config.sources import anchored, sources_of, weights_of
 from janusflow.training.data_contents import check_contents, keep_contents
 from janusflow.training.distributed import Ema, World, join, leave, shard
 from janusflow.training.lock import alone_in
+from janusflow.training.loop import loop
 from janusflow.training.lora import add_adapters
+from janusflow.training.losses import watched_loss
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress, changed_settings, keep_settings
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import check_sizes, export, open_model, take_head
+from janusflow.training.start import check_sizes, export, open_model, take_heads
 from janusflow.training.step import Encoder, Run, autocast, take_step
-from janusflow.training.stop import leave_at_once, on_stop
+from janusflow.training.stop import caught_signals, leave_at_once, on_stop
 
 MEMORY = 0.98  # of the running mean of the loss
-CALM_STEPS = 20  # the first losses are no measure of a spike
+CALM_STEPS = 20  # the first losses say nothing about a spike
 ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
 
 
 class RunError(ValueError):
-    """The run cannot go on, in any of its processes; the message says why, and the last checkpoint is intact."""
+    """The run cannot continue, in any of its processes; the message says why, and the last checkpoint is intact."""
 
 
 def train(
@@ -66,12 +69,12 @@ def train(
     official: bool = False,
     progress_bar: bool = True,
 ) -> Path:
-    """Trains, and exports the EMA weights as a folder that `JanusFlow.from_pretrained` opens.
+    """Train, and export the EMA weights as a folder that `JanusFlow.from_pretrained` opens.
 
     Args:
         config: from `load_config`.
         resume: continue the run in `config.out`; without it a folder with checkpoints is refused.
-        device: alone, where to train.
+        device: of a single process.
         official: export in the official layout too, as `export-official`.
         progress_bar: whether to show one.
 
@@ -99,11 +102,11 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     out = Path(config.out)
     checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
     if checkpoints.all() and not resume:
-        raise ValueError(f"{out} holds a run already; continue it with --resume, or give another out=FOLDER")
+        raise ValueError(f"{out} contains a run already; continue it with --resume, or give another out=FOLDER")
     sizes = check_sizes(config)
     if official:
         family_of(sizes).layout("official")  # is there
-    for source in (one for given in config.data.sources().values() for one in given):
+    for source in (one for given in sources_of(config.data).values() for one in given):
         source.check_place()
     if checkpoints.all():
         check_contents(out, config, world)
@@ -115,23 +118,24 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     report = Report(out, config, world, first=run.progress.step, shown=shown)
     report.say(f"data: {data.described()}")
     if run.progress.step and (changed := changed_settings(out, config)):
-        report.say(f"settings changed since the run was last begun, its course may be another: {', '.join(changed)}")
+        report.say(
+            f"settings have changed since the run was last started, so it may train differently: {', '.join(changed)}"
+        )
     if world.first:
         keep_settings(out, config)
         keep_contents(out, config)
     if resume and not run.progress.step:
-        report.say(f"{out} holds no checkpoint yet: the run begins")
+        report.say(f"{out} contains no checkpoint yet: the run starts from the beginning")
     if run.progress.ranks == world.ranks:
         data.restore(run.progress.streams.get(str(world.rank), {}))
     elif run.progress.step and data.streams():
         before, now = run.progress.ranks, world.ranks
         what = "1 process" if now == 1 else f"{now} processes"
-        report.say(f"{what} in place of {before}: streams begin again, rows that were seen come once more")
-    told: list[int] = []
+        report.say(f"{what} instead of {before}: streams start again, so rows that were seen are repeated")
     feed = steps(data, run.progress.step, config.steps, workers=config.data.workers)
-    with report, on_stop(lambda number, _: told.append(number)), closing(feed):
+    with report, caught_signals() as caught, closing(feed):
         try:
-            finished = _loop(run, feed, checkpoints, report, model, told)
+            finished = _loop(run, feed, checkpoints, report, model, lambda: world.any(bool(caught)))
         except RunError as error:
             checkpoints.finish()
             raise RunError(f"{error}; {checkpoints.left()}") from error
@@ -142,8 +146,8 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
                 raise RunError(f"{killed}; {checkpoints.left()}") from error
             raise
         checkpoints.finish()
-    if not finished or world.largest({"stop": float(bool(told))})["stop"]:
-        if signal.SIGINT in told:
+    if not finished or world.any(bool(caught)):
+        if signal.SIGINT in caught:
             raise KeyboardInterrupt
         return out
     return finish(run, model, report, official=official)
@@ -159,7 +163,7 @@ def finish(run: Run, model: JanusFlow, report: Report, *, official: bool) -> Pat
         run.progress.start_share = run.config.start_share(run.progress.step)
     try:
         folder = export(run, model, Path(run.config.out) / "export", official=official)
-    except (OSError, SafetensorError) as error:  # the latter, a full disk's, is no OSError
+    except (OSError, SafetensorError) as error:  # the latter, for a full disk, is not an OSError
         raise OSError(f"the export could not be written ({error}); --resume writes it again") from error
     report.exported(run.progress)
     return folder
@@ -169,7 +173,7 @@ def prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
     """The objective with optimizers and EMA, on the device and sharded, at step 0; for a config that is `decided`."""
     latents, features = _frozen_parts(config, world, model)
     model.network.set_attn_implementation({"text_config": PACKED})
-    anchor = Anchor(model.network) if config.data.anchored() else None
+    anchor = Anchor(model.network) if anchored(config.data) else None
     objective, ema = learner(config, world, model.network)
     optimizers = make_optimizers(objective, config.optimizer, precision=config.precision)
     return Run(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
@@ -185,7 +189,7 @@ def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalG
     if config.activation_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
     objective = Objective(network, config.loss)
-    take_head(objective, config.model.checkpoint)
+    take_heads(objective, config.model.checkpoint)
     objective.to(world.device)
     if config.compile:
         _compile(network, world)
@@ -196,7 +200,7 @@ def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalG
 def _compile(network: JanusFlowForConditionalGeneration, world: World) -> None:
     """The blocks of LLM, f_enc, g_enc and g_dec; on a CPU a C++ compiler is needed, and nothing happens without one."""
     if world.device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        warnings.warn("no C++ compiler is there, so nothing is compiled; steps take longer", stacklevel=2)
+        warnings.warn("no C++ compiler was found, so nothing is compiled; steps take longer", stacklevel=2)
         return
     blocks = [*network.language_model.layers, *network.understanding_encoder.tower.encoder.layers]
     blocks += [module for module in network.modules() if isinstance(module, ConvNextBlock)]
@@ -228,7 +232,7 @@ def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[
 
 def open_data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str, list[SourceConfig]]) -> Data:
     """The samples of all steps, of these sources, as this process sees them."""
-    mixture = Mixture(config.data.ratios, config.weights(), batch_size=config.batch_size, seed=config.seed)
+    mixture = Mixture(config.data.ratios, weights_of(config.data), batch_size=config.batch_size, seed=config.seed)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
     return Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
 
@@ -239,52 +243,54 @@ def _loop(
     checkpoints: Checkpoints,
     report: Report,
     model: JanusFlow,
-    told: Sequence[int],
+    stopping: Callable[[], bool],
 ) -> bool:
-    """Steps until the last; False if the run was stopped by a signal."""
+    """Steps until the last; False if a signal stopped the run."""
     config, progress, world = run.config, run.progress, run.world
-    waiting = time.perf_counter()
-    while progress.step < config.steps:
+
+    def step(number: int) -> None:
+        waiting = time.perf_counter()
         samples = next(feed)
-        if world.largest({"failed": float(bool(samples.failed))})["failed"]:  # all end together, or some would wait
+        if world.any(bool(samples.failed)):  # all end together, or some would wait
             report.skipped(samples.step + 1, samples.broken, samples.notes)
-            raise RunError(samples.failed or "the data of another process cannot be read on; see what that one says")
+            raise RunError(samples.failed or "the data of another process cannot be read further; see its message")
         started = time.perf_counter()
         losses = take_step(run, samples)
-        # Before the checkpoint: of a killed run rows may be too many, which resuming drops, but never too few.
+        # Before the checkpoint: a killed run may have too many rows, which resuming drops, but never too few.
         took = time.perf_counter() - waiting
         report.step(losses, samples, waited=started - waiting, took=took)
         _judge(run, samples, losses)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
         checkpoints.settle()
-        stop = bool(world.largest({"stop": float(bool(told))})["stop"])
-        if progress.step % config.save.every == 0 or progress.step == config.steps or stop:
-            if progress.loss < progress.best[0]:
-                progress.best = (progress.loss, progress.step)
-            checkpoints.save(run.objective, run.ema, run.optimizers, progress)
-        waiting = time.perf_counter()
-        if config.watch.every and progress.step % config.watch.every == 0 and not stop:
-            report.watch(progress.step, run.objective, run.ema, model)
-            waiting = time.perf_counter()
-        if stop:
-            report.say(
-                f"stopped: saved after step {progress.step}; continue with --resume, or export this checkpoint with "
-                f"`janusflow train --export-only {config.out}`"
-            )
-            return False
-    return True
+
+    def save(done: int) -> None:
+        if progress.loss < progress.best[0]:
+            progress.best = (progress.loss, done)
+        checkpoints.save(run.objective, run.ema, run.optimizers, progress)
+
+    def watch(done: int) -> None:
+        if config.watch.every and done % config.watch.every == 0:
+            report.watch(done, run.objective, run.ema, model)
+
+    if loop(progress.step, config.steps, step=step, save=save, stopping=stopping, every=config.save.every, watch=watch):
+        return True
+    report.say(
+        f"stopped: saved after step {progress.step}; continue with --resume, or export this checkpoint with "
+        f"`janusflow train --export-only {config.out}`"
+    )
+    return False
 
 
 def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
-    """Stops a run that has gone wrong.
+    """Stop a run that has gone wrong.
 
     Raises:
         RunError: for a loss that is not finite or jumps, or too many broken records.
     """
     config, progress = run.config, run.progress
     number = found.step + 1
-    loss = config.loss.ar * losses["ar"] + config.loss.flow * losses["flow"]  # L_REPA, below zero, would cancel it
+    loss = watched_loss(config.loss, losses)
     if not (math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"])):
         values = f"loss {losses['loss']}, gradient {losses['gradient']}"
         raise RunError(f"step {number}: {values}")
@@ -309,5 +315,5 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
 def decided(config: TrainConfig, world: World) -> TrainConfig:
     """The same with the precision of matrix products that "auto" stands for, the same on all processes."""
     here = resolve_precision(config.precision, world.device)
-    slow = world.largest({"float32": float(here == "float32")})["float32"]
+    slow = world.any(here == "float32")
     return replace(config, precision="float32" if slow else "bfloat16")

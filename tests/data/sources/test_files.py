@@ -19,6 +19,7 @@ from janusflow.data.streams import StreamSource
 from janusflow.processing.images import load_image
 from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training.config import DataConfig
+from janusflow.training.config.sources import own_tasks, sources_of
 
 COUNT = 6
 
@@ -319,12 +320,12 @@ def test_ones_own_conversations_join_understanding_alone(tmp_path: Path) -> None
     talk = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "conversations": talk}) + "\n")
     world = TinyworldConfig()
-    given = DataConfig(understanding=[world], generation=[world], own=str(tmp_path / "rows.jsonl")).sources()
+    given = sources_of(DataConfig(understanding=[world], generation=[world], own=str(tmp_path / "rows.jsonl")))
     assert [len(given[task]) for task in ("understanding", "generation", "text")] == [2, 1, 0]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "text": ""}) + "\n")
     tasks_of.cache_clear()
     with pytest.raises(ValueError, match="contains no readable picture with a text or a conversation"):
-        DataConfig(own=str(tmp_path / "rows.jsonl")).sources()
+        sources_of(DataConfig(own=str(tmp_path / "rows.jsonl")))
 
 
 def test_texts_that_are_no_captions_do_not_make_a_folder_of_pictures(tmp_path: Path) -> None:
@@ -422,7 +423,7 @@ def test_a_malformed_record_alone_serves_no_task(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="contains no readable record for generation"):
         FileSource(config, "generation")
     with pytest.warns(UserWarning, match="broken.json contains no readable picture .*continues without it"):
-        assert DataConfig(own=[str(broken), str(talks)]).served() == {"understanding": [("jsonl", str(talks))]}
+        assert own_tasks(DataConfig(own=[str(broken), str(talks)])) == {"understanding": [("jsonl", str(talks))]}
 
 
 def test_pictures_next_to_a_file_of_records_are_not_taken_for_uncaptioned_ones(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_parts_are_made_once_and_open_as_a_model(tmp_path: Path) -> None:
 def test_a_run_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     pretrain(small(tmp_path), device="cpu")
     other = replace(small(tmp_path), seed=1, llm=LlmConfig(FIT, batch_size=3))
-    with pytest.raises(ValueError, match="begun with other llm, seed"):
+    with pytest.raises(ValueError, match="started with other llm, seed"):
         pretrain(other, device="cpu")
 
 
@@ -97,7 +97,7 @@ def test_outlines_are_pixels_unlike_the_border() -> None:
         ("texts.0.streaming=true", "leave streaming out"),
         ("texts=[]", "texts has no source"),
         ("tokenizer.vocabulary=100", "tokenizer.vocabulary is 100"),
-        ("vae.fit.rate=1", "vae.fit.rate is no setting"),
+        ("vae.fit.rate=1", "vae.fit.rate is not a setting"),
         ("llm.fit.steps=0", "llm.fit.steps is 0"),
     ],
 )

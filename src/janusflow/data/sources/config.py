@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from janusflow.data.constraints import FromZero
 from janusflow.data.records import Record
 from janusflow.data.reflow import Correct
 from janusflow.data.samples import Crop
@@ -45,7 +46,7 @@ class SourceConfig:
 
     kind: str
     path: str = ""
-    weight: float = 1.0
+    weight: FromZero = 1.0
     anchor: bool = False
     crop: Crop | None = None
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

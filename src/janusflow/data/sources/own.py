@@ -40,7 +40,7 @@ def kind_of(path: str, *, captions: bool = True) -> str:
 
     Args:
         path: of the data.
-        captions: without them a folder of pictures alone will do.
+        captions: whether pictures need captions.
 
     Raises:
         ValueError: if it is none of them, or pictures without captions next to a file of records.

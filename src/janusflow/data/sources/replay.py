@@ -1,4 +1,4 @@
-"""The kind `replay`: pictures that the model generates before the run (`training/replay.py`) and goes on learning."""
+"""The kind `replay`: pictures that the model generates before the run (`training/replay.py`) and trains on."""
 
 from __future__ import annotations
 
@@ -82,6 +82,6 @@ class _Ungenerated:
 
 
 def spread(prompts: list[str], count: int) -> list[str]:
-    """So many prompts: each again and again, or evenly spaced ones of too many."""
+    """`count` prompts: repeated ones of fewer, or evenly spaced ones of more."""
     total = len(prompts)
     return [prompts[n % total if count > total else n * total // count] for n in range(count)]

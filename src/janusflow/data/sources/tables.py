@@ -12,7 +12,7 @@ from janusflow.offline import first_line
 
 
 def read_tables(builder: str, files: Sequence[Path], config: FileConfig, hint: str = "") -> Any:
-    """The rows of files that a builder of `datasets` reads; of an index, a damaged file costs itself alone.
+    """The rows of files that a builder of `datasets` reads; of an index, a damaged file costs only its own rows.
 
     Args:
         builder: its name in `datasets`.
@@ -29,11 +29,11 @@ def read_tables(builder: str, files: Sequence[Path], config: FileConfig, hint: s
     except unreadable() as error:
         if scattered:
             raise
-        told = f"{config.path} cannot be read as {config.kind}: {first_line(error)}{hint}"
+        fault = f"{config.path} cannot be read as {config.kind}: {first_line(error)}{hint}"
         if config.streaming:
-            raise ValueError(told) from error
+            raise ValueError(fault) from error
         if len(files) == 1:
-            raise ValueError(f"{told}; streaming=true reads what comes before the damage") from error
+            raise ValueError(f"{fault}; streaming=true reads what comes before the damage") from error
         rows = _readable(builder, files, config)
     return undecoded(rows)
 
@@ -61,8 +61,8 @@ def unreadable() -> tuple[type[Exception], ...]:
 
 
 def _readable(builder: str, files: Sequence[Path], config: FileConfig) -> Any:
-    """The rows of the files that can be read, each with its `FOLDER`. In the place of one that cannot there are as many
-    rows as a readable one of its size has, whose `FAULT` names it: so what is lost counts for what it is.
+    """The rows of the files that can be read, each with its `FOLDER`. One that cannot is
+    replaced by the number of rows that a readable one of its size has, whose `FAULT` names it, so that losses count.
 
     Raises:
         ValueError: if none can.

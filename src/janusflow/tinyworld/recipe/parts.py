@@ -25,8 +25,8 @@ from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, Te
 from janusflow.tinyworld.recipe import samples as samples
 from janusflow.tinyworld.scenes import COLORS, SHAPES
 from janusflow.tinyworld.source import TinyworldConfig, TinyworldSource
-from janusflow.training.objective import autoregressive_loss
-from janusflow.training.packing import pack
+from janusflow.training.losses.autoregressive import autoregressive_loss
+from janusflow.training.packing import pack, packed_forward
 from janusflow.training.parts.fit import FitConfig, Losses, fit, step_generator
 from janusflow.training.parts.llm import look_back as look_back
 from janusflow.training.parts.llm import spread as spread
@@ -214,13 +214,8 @@ def fit_llm(
     def losses(model: Any, step: int) -> Losses:
         numbers = range(step * recipe.llm_batch, (step + 1) * recipe.llm_batch)
         row = pack([maker.make("text", world.record(number), Random(number)) for number in numbers], device)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
-            documents=row.documents,
-            logits_at=row.predicted_at,
-        )
-        return {"loss": autoregressive_loss(output.logits[0], row.labels) / len(row.labels)}
+        logits = packed_forward(model, row).logits[0]
+        return {"loss": autoregressive_loss(logits, row.labels) / len(row.labels)}
 
     return fit(network, losses, recipe.llm, folder, title="LLM")
 

@@ -1,14 +1,17 @@
-"""The settings of a pretraining of parts, read from a YAML recipe as those of `janusflow train`."""
+"""The settings of a pretraining of parts, read from a YAML recipe like those of `janusflow train`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from janusflow.arguments import number_from, quoted
+from pydantic import Field
+
+from janusflow.arguments import quoted
 from janusflow.config import JanusFlowConfig, tiny
+from janusflow.data.constraints import FromOne, FromZero
 from janusflow.data.sources.registry import AnySource
 from janusflow.training.config import recipe_values, typed_config
 from janusflow.training.parts.fit import FitConfig
@@ -26,8 +29,8 @@ class TokenizerConfig:
         records: records of `pictures` and of `texts` that it is learned from, each.
     """
 
-    vocabulary: int = 2048
-    records: int = 20_000
+    vocabulary: Annotated[int, Field(ge=LEAST_VOCABULARY)] = 2048
+    records: FromOne = 20_000
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class VaeConfig:
     """
 
     fit: FitConfig
-    batch_size: int = 16
+    batch_size: FromOne = 16
     channels: tuple[int, ...] = (16, 32, 64)
-    layers: int = 1
-    edges: float = 1.0
-    kl: float = 1e-3
+    layers: FromOne = 1
+    edges: FromZero = 1.0
+    kl: FromZero = 1e-3
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,18 @@ class TowerConfig:
 
     Attributes:
         fit: see `FitConfig`.
-        batch_size: pairs of a step, each the negatives of the others.
-        text_layers: of the text tower, which is thrown away.
+        batch_size: pairs of a step; the other pairs are the negatives of each.
+        text_layers: of the text tower, which is discarded.
         text_tokens: tokens of a caption that are read.
         words, outlines: weights of the auxiliary losses; see `tower.py`.
     """
 
     fit: FitConfig
-    batch_size: int = 64
-    text_layers: int = 4
-    text_tokens: int = 72
-    words: float = 0.5
-    outlines: float = 2.0
+    batch_size: FromOne = 64
+    text_layers: FromOne = 4
+    text_tokens: FromOne = 72
+    words: FromZero = 0.5
+    outlines: FromZero = 2.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class LlmConfig:
     """
 
     fit: FitConfig
-    batch_size: int = 32
+    batch_size: FromOne = 32
     look_back: bool = False
 
 
@@ -123,11 +126,6 @@ class PartsConfig:
                     raise ValueError(f"{name}: kind of source is 'replay', which needs a trained model")
                 if getattr(source, "streaming", False):
                     raise ValueError(f"{name}: parts are pretrained on data with an index; leave streaming out")
-        number_from("tokenizer.vocabulary", self.tokenizer.vocabulary, LEAST_VOCABULARY)
-        number_from("tokenizer.records", self.tokenizer.records, 1)
-        for part, config in (("vae", self.vae), ("tower", self.tower), ("llm", self.llm)):
-            number_from(f"{part}.batch_size", config.batch_size, 1)
-            number_from(f"{part}.fit.steps", config.fit.steps, 1)
 
     def sizes(self, vocabulary: int) -> JanusFlowConfig:
         """The dimensions of the network.

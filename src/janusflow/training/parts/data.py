@@ -85,7 +85,7 @@ def batches(task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, s
 
 
 def corpus(pictures: Sequence[SourceConfig], texts: Sequence[SourceConfig], records: int, seed: int) -> list[str]:
-    """Sentences of so many records of pictures and of texts."""
+    """Sentences of this number of records of pictures and of texts."""
     reader = Reader()
     for task, sources in ((PICTURES, pictures), (TEXTS, texts)):
         batches(task, sources, reader, size=records, seed=seed)(0)

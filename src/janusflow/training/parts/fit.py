@@ -1,4 +1,4 @@
-"""The loop: batches that are functions of the step, updates, clipping, EMA, atomic checkpoints, resume.
+"""Fitting one part: batches that are functions of the step, updates, clipping, EMA, checkpoints, resume.
 
 Everything random in a step must be a function of the step (`step_generator` is one), so that a killed run continues as
 if nothing had happened.
@@ -6,24 +6,28 @@ if nothing had happened.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Annotated, Literal, TypeVar, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from janusflow.data.constraints import Count, FromOne, FromZero, Share
 from janusflow.device import CPU, resolve_precision
+from janusflow.files import temporary_path
 from janusflow.progress import ProgressBar, say
 from janusflow.training.config import OptimizerConfig
+from janusflow.training.log import append_row, begin_log
+from janusflow.training.loop import loop
 from janusflow.training.optimizers import make_optimizers, set_rate, update
-from janusflow.training.stop import leave, on_stop
+from janusflow.training.stop import caught_signals, leave
 
 Losses = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
@@ -49,16 +53,16 @@ class FitConfig:
         optimizer: "adamw" or "muon", see `OptimizerConfig`.
     """
 
-    steps: int
-    learning_rate: float
-    warmup: int = 100
+    steps: FromOne
+    learning_rate: FromZero
+    warmup: Count = 100
     schedule: Literal["constant", "cosine", "decay"] = "cosine"
-    clip: float = 1.0
-    weight_decay: float = 0.0
-    ema: float = 0.999
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: FromZero = 0.0
+    ema: Share = 0.999
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    save_every: int = 200
-    save_seconds: float = 45.0
+    save_every: FromOne = 200
+    save_seconds: FromZero = 45.0
     optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
@@ -73,47 +77,56 @@ class FitConfig:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random generator of one step: a function of seed and step and of nothing else."""
+    """The random generator of one step: a function of only seed and step."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
 def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig, folder: Path, *, title: str) -> Model:
-    """Fits `model` and returns its EMA; continues where an earlier, killed call with the same folder stopped.
+    """Fit `model` and return its EMA; continue where an earlier, killed call with the same folder stopped.
 
     Args:
         model: float32 parameters; those without `requires_grad` stay as they are.
         losses: (model, step) to named terms; "loss" is minimised, the others are only shown.
         config: see `FitConfig`.
         folder: gets `state.pt` (everything needed to continue) and `log.jsonl`.
-        title: stands before the progress bar.
+        title: of the progress bar.
 
     Raises:
         ValueError: if the loss or its gradient is not finite; the last checkpoint stays.
         SystemExit, KeyboardInterrupt: at SIGTERM (of status 0) and at SIGINT, after saving.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizers = make_optimizers(model, config.updates(), precision=config.precision)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-    first = _resume(folder / "state.pt", model, average, optimizers)
-    told: list[int] = []
-    saved = time.monotonic()
+    file, log = folder / "state.pt", folder / "log.jsonl"
+    first = _resume(file, model, average, optimizers)
+    begin_log(log, first - 1)
     bar = ProgressBar(title, config.steps, done=first, keep=True)
-    with bar, on_stop(lambda number, _: told.append(number)):
-        for step in range(first, config.steps):
-            started = time.perf_counter()
-            set_rate(optimizers, config.rate(step))
-            terms = _update(model, losses, optimizers, parameters, step, config)
-            average.update_parameters(model)
-            _log(folder / "log.jsonl", {"step": step, **terms, "seconds": time.perf_counter() - started})
-            bar.update(step + 1, f"{title} loss {terms['loss']:.4f}")
-            late = time.monotonic() - saved >= config.save_seconds
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps or late or told:
-                _save(folder / "state.pt", step + 1, model, average, optimizers)
-                saved = time.monotonic()
-            if told:
-                say(f"stopped: saved after step {step + 1}; the same command continues")
-                leave(told[0])
+
+    def step(number: int) -> None:
+        started = time.perf_counter()
+        set_rate(optimizers, config.rate(number))
+        terms = _update(model, losses, optimizers, parameters, number, config)
+        average.update_parameters(model)
+        row = {"step": number, **terms, "seconds": time.perf_counter() - started}
+        append_row(log, {name: round(value, 6) for name, value in row.items()})
+        bar.update(number + 1, f"{title} loss {terms['loss']:.4f}")
+
+    def save(done: int) -> None:
+        _save(file, done, model, average, optimizers)
+
+    with bar, caught_signals() as caught:
+        if not loop(
+            first,
+            config.steps,
+            step=step,
+            save=save,
+            stopping=lambda: bool(caught),
+            every=config.save_every,
+            seconds=config.save_seconds,
+        ):
+            say(f"stopped: saved after step {bar.done}; the same command continues")
+            leave(caught[0])
     return cast(Model, average.module.eval())
 
 
@@ -141,11 +154,6 @@ def _update(
     return {**{name: value.item() for name, value in terms.items()}, "gradient": norm.item()}
 
 
-def _log(file: Path, row: dict[str, float]) -> None:
-    with file.open("a") as handle:
-        handle.write(json.dumps({name: round(value, 6) for name, value in row.items()}) + "\n")
-
-
 def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optimizers: Sequence[Optimizer]) -> None:
     state = {
         "step": step,
@@ -153,9 +161,9 @@ def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optim
         "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
-    beside = file.with_suffix(".tmp")
-    torch.save(state, beside)
-    beside.replace(file)
+    with temporary_path(file) as beside:
+        torch.save(state, beside)
+        beside.replace(file)
 
 
 def _resume(file: Path, model: nn.Module, average: AveragedModel, optimizers: Sequence[Optimizer]) -> int:

@@ -10,8 +10,8 @@ import torch
 from janusflow.config import JanusFlowConfig
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
-from janusflow.training.objective import autoregressive_loss
-from janusflow.training.packing import pack
+from janusflow.training.losses.autoregressive import autoregressive_loss
+from janusflow.training.packing import pack, packed_forward
 from janusflow.training.parts.config import LlmConfig
 from janusflow.training.parts.data import Batches
 from janusflow.training.parts.fit import Losses, fit
@@ -44,13 +44,8 @@ def fit_llm(
 
     def losses(model: Any, step: int) -> Losses:
         row = pack(batch(step), device)
-        output = model(
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
-            documents=row.documents,
-            logits_at=row.predicted_at,
-        )
-        return {"loss": autoregressive_loss(output.logits[0], row.labels) / len(row.labels)}
+        logits = packed_forward(model, row).logits[0]
+        return {"loss": autoregressive_loss(logits, row.labels) / len(row.labels)}
 
     network = fit(network, losses, config.fit, folder, title="LLM")
     network.set_attn_implementation("sdpa")
@@ -77,9 +72,9 @@ def spread(network: JanusFlowForConditionalGeneration) -> None:
 def look_back(network: JanusFlowForConditionalGeneration) -> None:
     """Makes the first two heads of the first three layers see the word before, and the one before that.
 
-    Which word belongs to which ("a red circle and a blue square") is told by words that stand beside each other. From
+    Which word belongs to which ("a red circle and a blue square") shows in words that stand next to each other. From
     random weights such heads do not arise in the time that this model has; given them, it binds words within 150 steps
-    (docs/log.md). All embeddings get a common direction u of the same norm as the rest. From u alone the head makes a
+    (docs/log.md). All embeddings get a common direction u of the same norm as the rest. Only from u the head makes a
     query with the first rotary pairs (f, f + d/2) at angle 0 and a key with them turned by `offset` angles w_f, so
     its logit at distance n is proportional to sum_f cos(w_f (n - offset)).
     """

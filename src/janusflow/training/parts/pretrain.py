@@ -16,6 +16,8 @@ from janusflow.folders import put_together
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
+from janusflow.training.distributed import World
+from janusflow.training.lock import alone_in
 from janusflow.training.parts.config import PartsConfig
 from janusflow.training.parts.data import PICTURES, TEXTS, Batches, TextMaker, batches, corpus, picture_maker
 from janusflow.training.parts.llm import fit_llm
@@ -29,7 +31,7 @@ SETTINGS = "parts.json"
 
 
 def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
-    """Learns tokenizer, VAE, tower and language model, or continues there to the bit.
+    """Train tokenizer, VAE, tower and language model, or continue there to the bit.
 
     Args:
         config: from `load_parts`.
@@ -39,11 +41,12 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
         The folder of a checkpoint with g_enc, g_dec and aligners of random weights, `config.out/export`.
 
     Raises:
-        ValueError: if data cannot be read, the folder belongs to a run with other settings, or a loss is not finite.
+        ValueError: if data cannot be read, the folder belongs to a run with other settings or another process trains in
+            it, or a loss is not finite.
     """
     out, place = Path(config.out), resolve_device(device)
     export = out / "export"
-    with on_stop(leave_at_once):
+    with on_stop(leave_at_once), alone_in(out, World(0, 1, place, None)):
         _keep_settings(config, out)
         if (export / "config.json").is_file():
             return export
@@ -123,7 +126,7 @@ def _keep_settings(config: PartsConfig, out: Path) -> None:
         changed = [name for name in settings if not isinstance(before, dict) or before.get(name) != settings[name]]
         if changed:
             raise ValueError(
-                f"{out} was begun with other {', '.join(changed)}; give these again, or another out=FOLDER"
+                f"{out} was started with other {', '.join(changed)}; give these again, or another out=FOLDER"
             )
     else:
         out.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ class TowerLearner(nn.Module):
         Args:
             pixels: (B, 3, H, W) in [-1, 1].
             ids: tokens of the captions, (B, T), padded.
-            counted: which of them are no padding, (B, T).
+            counted: which of them are not padding, (B, T).
         """
         output = self.siglip(input_ids=ids, pixel_values=pixels, return_loss=True)
         patches = output.vision_model_output.last_hidden_state  # (B, P, W)
@@ -85,7 +85,7 @@ def outlines(pixels: Tensor, side: int) -> Tensor:
 
 
 def captions_of(samples: list[Sample], length: int, pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens of the captions, (B, length) padded on the right, and which of them are no padding."""
+    """Tokens of the captions, (B, length) padded on the right, and which of them are not padding."""
     ids = torch.full((len(samples), length), pad)
     counted = torch.zeros(len(samples), length, dtype=torch.bool)
     for row, sample in enumerate(samples):

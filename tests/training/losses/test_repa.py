@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from janusflow import JanusFlow
+from janusflow.training.losses.repa import RepaHead, repa_loss
 from janusflow.training.objective import LossConfig, Objective
-from janusflow.training.repa import RepaHead, repa_loss
 
 
 def test_repa_loss_token_by_token() -> None:

@@ -1,0 +1,38 @@
+"""What a run is trained on. Which sources that means is read from the files by `training/sources.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from janusflow.data.constraints import Count, Share
+from janusflow.data.mixture import Ratio
+from janusflow.data.sources.registry import AnySource
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What it is trained on.
+
+    Attributes:
+        understanding, generation, text: sources of each task.
+        own: a folder or file of your own, or several, that join the sources of every task that they serve: pictures
+            with texts serve generation and, with conversations or texts, understanding. Records that do not serve a
+            task are left out. Several are taken as one data set: each by its number of records.
+        own_share: share of your own data in those tasks; at 1 the other sources are left out.
+        ratios: shares of the tasks, one after the other.
+        workers: processes that make samples ahead.
+        max_broken: the run stops when more than this share of the records was broken.
+        cache: a folder where latents (and f_enc's features, while the tower is frozen) are kept.
+        allow_changes: resume although files of the data were added, removed or replaced since the run was started.
+    """
+
+    understanding: list[AnySource] = field(default_factory=list)
+    generation: list[AnySource] = field(default_factory=list)
+    text: list[AnySource] = field(default_factory=list)
+    own: str | list[str] | None = None
+    own_share: Share = 0.5
+    ratios: list[Ratio] = field(default_factory=lambda: [Ratio(1, 1, 1)])
+    workers: Count = 2
+    max_broken: Share = 0.05
+    cache: str | None = None
+    allow_changes: bool = False

@@ -1,0 +1,46 @@
+"""What is trained: the network, and adapters in the place of its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from janusflow.data.constraints import Count, FromOne, Share
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained.
+
+    Attributes:
+        checkpoint: "tiny", a folder or a hub id to start from. Without one the network starts from `preset`.
+        preset: "janusflow_1b", "janusflow_1b_256" or "tiny": the dimensions of a new network.
+        llm: a folder or hub id of a Llama causal LM that a new network's language model starts from.
+        tower: the same of a SigLIP vision tower.
+        processor: a checkpoint whose tokenizer and settings a new network takes.
+        vae: a folder or hub id; by default that of the checkpoint.
+    """
+
+    checkpoint: str | None = None
+    preset: Literal["janusflow_1b", "janusflow_1b_256", "tiny"] | None = None
+    llm: str | None = None
+    tower: str | None = None
+    processor: str | None = None
+    vae: str | None = None
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on the LLM in place of its weights (PEFT).
+
+    Attributes:
+        rank: 0 trains the weights themselves.
+        alpha: the adapters' product B A is multiplied by alpha / rank (`lora_alpha` of PEFT).
+        dropout: share of the adapters' inputs that is dropped.
+        tower: put adapters on f_enc too.
+    """
+
+    rank: Count = 0
+    alpha: FromOne = 32
+    dropout: Share = 0.0
+    tower: bool = False

@@ -1,0 +1,122 @@
+"""Recipes become settings; what is wrong with one is an error of one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from janusflow.arguments import quoted
+from janusflow.data.mixture import Ratio
+from janusflow.data.samples import SampleConfig
+from janusflow.data.sources.registry import find_kind
+from janusflow.recipes import overridden, read_recipe
+from janusflow.training.config.check import check_config
+from janusflow.training.config.data import DataConfig
+from janusflow.training.config.model import LoraConfig, ModelConfig
+from janusflow.training.config.optimizer import OptimizerConfig
+from janusflow.training.config.run import SaveConfig, TrainConfig, WatchConfig
+from janusflow.training.config.spelling import meant
+from janusflow.training.losses import LossConfig
+
+Config = TypeVar("Config")
+SHORT = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}  # names of overrides
+STRICT = (
+    ModelConfig,
+    DataConfig,
+    Ratio,
+    SampleConfig,
+    LossConfig,
+    OptimizerConfig,
+    SaveConfig,
+    WatchConfig,
+    LoraConfig,
+)
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a recipe with overrides, and check it.
+
+    Args:
+        recipe: a YAML file.
+        overrides: `key=value`, keys dotted (`optimizer.learning_rate=1e-4`, `data.generation.0.path=FOLDER`), values in
+            YAML. `model=X` is short for `model.checkpoint=X`, `data=X` (or `data=[X,Y]`) for `data.own=X`,
+            and `crop=X` for `samples.crop=X`.
+
+    Raises:
+        ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
+
+    Example:
+        >>> load_config("recipes/paper/stage1.yaml", ["steps=100"]).steps
+        100
+    """
+    return read_config(recipe_values(recipe, overrides))
+
+
+def recipe_values(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """The plain values of a recipe with overrides (see `load_config`).
+
+    Raises:
+        ValueError: for an unreadable file or an override that does not fit.
+    """
+    return overridden(read_recipe(Path(recipe)), overrides, short=SHORT)
+
+
+def read_config(values: Any, *, check: bool = True) -> TrainConfig:
+    """A configuration from plain values, checked.
+
+    Args:
+        values: nested dictionaries.
+        check: also check what only a whole configuration shows, such as data that is not there.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
+    config: TrainConfig = typed_config(TrainConfig, values, STRICT)
+    if check:
+        check_config(config)
+    return config
+
+
+def typed_config(kind: type[Config], values: Any, nested: Sequence[type]) -> Config:
+    """Plain values as a dataclass.
+
+    Args:
+        kind: the dataclass.
+        values: nested dictionaries.
+        nested: the dataclasses of its fields, in which unknown keys are errors too.
+
+    Raises:
+        ValueError: for an unknown key or a wrong type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    for part in (kind, *nested):
+        setattr(part, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
+    try:
+        # As JSON, where "strict" means that neither true nor "5" is a number, but a list can be a tuple.
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise ValueError(
+                f"{place} is not a setting of a recipe{_meant(kind, values, first['loc'])}{more}"
+            ) from error
+        if first["type"] in ("missing", "missing_argument"):
+            raise ValueError(f"{place} is missing{more}") from error
+        if first["type"] == "value_error":
+            raise ValueError(f"{place}: {first['ctx']['error']}{more}") from error
+        raise ValueError(f"{place} is {quoted(first['input'])}: {first['msg'].lower()}{more}") from error
+
+
+def _meant(config: type, values: Any, place: Sequence[int | str]) -> str:
+    """The end of a sentence about an unknown setting, which may be one of a source's kind."""
+    block = values
+    for part in place[:-1]:
+        block = block[part]
+    kind = block.get("kind")
+    kinds = {".".join(map(str, place[:-1])): find_kind(kind)} if isinstance(kind, str) else {}
+    return meant(config, ".".join(map(str, place)), kinds)

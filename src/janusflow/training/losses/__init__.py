@@ -1,0 +1,48 @@
+"""The losses: one file for each term, found in this folder and through entry points.
+
+A term of another package is registered in its `pyproject.toml`:
+
+    [project.entry-points."janusflow.losses"]
+    contrast = "my_package.contrast:TERM"
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from janusflow.functions import load_plugin
+from janusflow.training.losses.term import Forward, LossConfig, Term
+
+__all__ = ["Forward", "LossConfig", "Term", "terms", "watched_loss"]
+
+GROUP = "janusflow.losses"  # entry points of other packages
+
+
+@lru_cache(maxsize=1)
+def terms() -> dict[str, Term]:
+    """All terms by name: the `TERM` of every file in this folder, in the order of their names, then entry points.
+
+    Raises:
+        ValueError: for an entry point that cannot be loaded.
+
+    Example:
+        >>> list(terms())
+        ['ar', 'flow', 'repa']
+    """
+    modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    built_in = [module.TERM for module in modules if hasattr(module, "TERM")]
+    others = [load_plugin(plugin, "loss") for plugin in entry_points(group=GROUP)]
+    return {term.name: term for term in (*built_in, *others)}
+
+
+def active(config: LossConfig) -> dict[str, Term]:
+    """The terms that are computed: all but optional ones whose weight is 0."""
+    return {name: term for name, term in terms().items() if config.weight(name) or not term.optional}
+
+
+def watched_loss(config: LossConfig, losses: dict[str, float]) -> float:
+    """The loss that the check for spikes compares: without terms below zero, which would cancel others."""
+    return sum(config.weight(name) * losses[name] for name, term in terms().items() if not term.signed)
