@@ -34,13 +34,20 @@ def guide(
     low, high = interval
     if not 0 <= low <= high <= 1:
         raise ValueError(f"guidance_interval is {interval}; expected 0 <= from <= to <= 1")
-    if scale == 1:
-        return conditional
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        if (low, high) != (0.0, 1.0) and not low - ROUNDING <= float(t[0]) <= high + ROUNDING:
+        if not guided_at(float(t[0]), scale, interval):
             return conditional(x, t)
-        with_prompt, without = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
-        return scale * with_prompt - (scale - 1) * without
+        return combine(*both(torch.cat([x, x]), torch.cat([t, t])).chunk(2), scale)
 
     return guided
+
+
+def guided_at(t: float, scale: float, interval: tuple[float, float]) -> bool:
+    """Whether guidance acts at t; where it does not, the unconditional velocity is not needed."""
+    return scale != 1 and interval[0] - ROUNDING <= t <= interval[1] + ROUNDING
+
+
+def combine(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """w v(x, t | prompt) + (1 - w) v(x, t | empty)."""
+    return scale * conditional - (scale - 1) * unconditional

@@ -25,8 +25,15 @@ from janusflow.model.attention import PACKED, Documents
 from janusflow.model.convnext import GlobalResponseNorm
 from janusflow.model.generation_decoder import GenerationDecoder
 from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
+from janusflow.model.llama import run_layers, runs_plainly
 from janusflow.model.picture_prompts import PicturePrompts
-from janusflow.model.prefix import PromptPrefix, RecordingLayer, cache_under_checkpointing
+from janusflow.model.prefix import (
+    PromptPrefix,
+    RecordingLayer,
+    attend_after,
+    attend_and_record,
+    cache_under_checkpointing,
+)
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
 GENERATION_TOKEN = -1  # stands in ids for a token of a picture that is drawn; no tokenizer has it
@@ -282,11 +289,17 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                 the right.
             attention_mask: (B, P) 1 at tokens, 0 at padding.
         """
-        layers = [RecordingLayer() for _ in self.language_model.layers]
-        embeds = self.get_input_embeddings()(input_ids)
-        with cache_under_checkpointing(self.language_model):
-            self.language_model(inputs_embeds=embeds, past_key_values=Cache(layers=layers), use_cache=False)
-        read = [(layer.keys, layer.values) for layer in layers]
+        llm, embeds, read = self.language_model, self.get_input_embeddings()(input_ids), []
+        if runs_plainly(llm):
+            rows, tokens = input_ids.shape
+            positions = torch.arange(tokens, device=embeds.device).repeat(rows)
+            nothing = positions[:0]
+            run_layers(llm, embeds.flatten(0, 1), positions, attend_and_record(rows, read), keep=nothing)
+        else:
+            layers = [RecordingLayer() for _ in llm.layers]
+            with cache_under_checkpointing(llm):
+                llm(inputs_embeds=embeds, past_key_values=Cache(layers=layers), use_cache=False)
+            read = [(layer.keys, layer.values) for layer in layers]
         return PromptPrefix(read, visible=attention_mask, lengths=attention_mask.sum(dim=1))
 
     def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix) -> Tensor:
@@ -302,14 +315,17 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         """
         encoded = self.generation_encoder(x, t)
         embeds = torch.cat([encoded.time[:, None], encoded.tokens], dim=1)  # (B, 1 + L, D)
-        new = embeds.shape[1]
-        offsets = torch.arange(new, device=x.device)
-        with cache_under_checkpointing(self.language_model):
-            states = self.language_model(
-                inputs_embeds=embeds,
-                attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(x.shape[0], new)], dim=1),
-                position_ids=prefix.lengths[:, None] + offsets,
-                past_key_values=prefix.cache(),
-                use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
-            ).last_hidden_state
+        llm, new = self.language_model, embeds.shape[1]
+        positions = prefix.lengths[:, None] + torch.arange(new, device=x.device)
+        if runs_plainly(llm):
+            states = run_layers(llm, embeds.flatten(0, 1), positions.flatten(), attend_after(prefix)).view_as(embeds)
+        else:
+            with cache_under_checkpointing(llm):
+                states = llm(
+                    inputs_embeds=embeds,
+                    attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(x.shape[0], new)], dim=1),
+                    position_ids=positions,
+                    past_key_values=prefix.cache(),
+                    use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
+                ).last_hidden_state
         return self.generation_decoder(states[:, 1:], encoded.skip, encoded.time).to(x.dtype)

@@ -25,6 +25,7 @@ from janusflow.device import CPU
 from janusflow.engine import generation
 from janusflow.engine.generation import Sampling
 from janusflow.engine.inpainting import Kept, KnownPicture, known_picture
+from janusflow.engine.jobs import Job, run, start_of_path
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd
 from janusflow.engine.size import Size, check_context, check_size
 from janusflow.model import JanusFlowForConditionalGeneration
@@ -360,16 +361,14 @@ class JanusFlow(Pipeline):
             for rows in batches:
                 part = None if known is None else known.select(rows)
                 if stopped:
-                    made.append(generation.start_of_path(noise[rows], sampling, part))
+                    made.append(start_of_path(noise[rows], sampling, part))
                     altered += [True] * len(rows)
                     continue
                 changed, scale = False, sampling.guidance_scale
                 first, last = int(owner[rows[0]]), int(owner[rows[-1]])
                 read = self.network.encode_prompts(ids[first : last + 1], visible[first : last + 1])
                 own = read.select(owner[rows] - first)
-                made.append(
-                    generation.sample_latents(self.network, own, noise[rows], sampling, known=part, callback=after_step)
-                )
+                made += run(self.network, [Job(own, noise[rows], sampling, known=part, callback=after_step)])
                 altered += [changed] * len(rows)
         return torch.cat(made), altered
 
