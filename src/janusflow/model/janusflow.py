@@ -117,8 +117,19 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         """Image tokens of one seen picture."""
         return self.config.num_understanding_tokens
 
+    def see(self, pixel_values: Tensor) -> Tensor:
+        """What `embed` lays in for pictures: (N, 3, S, S) -> (N, 1 + tokens, D)."""
+        seen = self.understanding_encoder(pixel_values.to(self.understanding_encoder.begin_embedding.dtype))
+        assert isinstance(seen, Tensor)
+        return seen
+
     def embed(
-        self, input_ids: Tensor, pixel_values: Tensor | None = None, encoded: EncodedLatent | None = None
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        encoded: EncodedLatent | None = None,
+        *,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """Input embeddings of text with pictures in it.
 
@@ -127,6 +138,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                 seen, `GENERATION_TOKEN` for one that is drawn.
             pixel_values: (N, 3, S, S), the pictures seen, of all rows in reading order.
             encoded: the latents drawn, likewise.
+            seen: what `see` made of the pictures, in place of `pixel_values`.
 
         Returns:
             (B, T, D): token embeddings; f_enc's output at the tokens of a seen picture and the begin-of-understanding
@@ -136,7 +148,8 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             ValueError: if the ids hold another number of image tokens than the pictures fill.
         """
         embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
-        seen = None if pixel_values is None else self.understanding_encoder(pixel_values.to(embeds.dtype))
+        if pixel_values is not None:
+            seen = self.understanding_encoder(pixel_values.to(embeds.dtype))
         drawn = None if encoded is None else torch.cat([encoded.time[:, None], encoded.tokens], dim=1)
         embeds = self._lay(embeds, input_ids, self.config.image_token_id, seen)
         return self._lay(embeds, input_ids, GENERATION_TOKEN, drawn)
