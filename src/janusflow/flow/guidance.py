@@ -38,7 +38,8 @@ def guide(
     def guided(x: Tensor, t: Tensor) -> Tensor:
         if not guided_at(float(t[0]), scale, interval):
             return conditional(x, t)
-        return combine(*both(torch.cat([x, x]), torch.cat([t, t])).chunk(2), scale)
+        with_prompt, without = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
+        return combine(with_prompt, without, scale)
 
     return guided
 

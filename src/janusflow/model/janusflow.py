@@ -302,7 +302,8 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                 the right.
             attention_mask: (B, P) 1 at tokens, 0 at padding.
         """
-        llm, embeds, read = self.language_model, self.get_input_embeddings()(input_ids), []
+        llm, embeds = self.language_model, self.get_input_embeddings()(input_ids)
+        read: list[tuple[Tensor, Tensor]] = []
         if runs_plainly(llm):
             rows, tokens = input_ids.shape
             positions = torch.arange(tokens, device=embeds.device).repeat(rows)

@@ -11,7 +11,7 @@ Shapes: N tokens, D width, h query heads and g key-value heads of width d, R row
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ def run_layers(
     return _norm(llm.norm, x[: len(x) - padding])
 
 
-def _norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _norm(norm: Any, x: Tensor) -> Tensor:
     """RMSNorm in float32, as `LlamaRMSNorm` rounds it, with fewer passes over memory."""
     wide = x.float()
     scale = torch.rsqrt(
@@ -101,7 +101,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos).addcmul_(halves.to(cos.dtype), sin)
 
 
-def _feed_forward(mlp: nn.Module, x: Tensor) -> Tensor:
+def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
     gate: Tensor = mlp.gate_proj(x)
     gate = F.silu(gate, inplace=True) if isinstance(mlp.act_fn, nn.SiLU) else mlp.act_fn(gate)
     down: Tensor = mlp.down_proj(gate.mul_(mlp.up_proj(x)))
