@@ -169,7 +169,10 @@ def peak(reset: bool) -> int:
 
 
 def main() -> None:
-    """Arguments as JSON: kind, size, grid (image tokens per side), dtype, threads, checkout. Prints a JSON line when ready and after each task."""
+    """Print a JSON line when ready and after each task.
+
+    The argument is JSON: kind, size, grid (image tokens per side), dtype, threads, checkout.
+    """
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     torch.set_default_dtype(getattr(torch, given["dtype"]))

@@ -13,6 +13,7 @@ from janusflow.engine.generation import Sampling
 from janusflow.engine.inpainting import KnownPicture
 from janusflow.engine.jobs import Engine, Job, run
 from janusflow.engine.settings import StepChange
+from janusflow.model import PromptPrefix
 from tests.conftest import TOLERANCE, error
 
 REQUESTS: list[tuple[str, tuple[int, int], Sampling]] = [
@@ -53,17 +54,17 @@ def test_a_picture_is_the_same_alone_and_among_rows_at_other_steps(small_model: 
 def test_one_forward_per_size_with_only_the_rows_that_are_needed(
     small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows: list[tuple[int, int]] = []
+    rows: list[tuple[int, int, int]] = []  # pictures, rows, width
     velocity = small_model.network.velocity
 
-    def counted(x: Tensor, t: Tensor, prefix: Any) -> Tensor:
-        rows.append((len(x), x.shape[-1]))
-        return velocity(x, t, prefix)
+    def counted(x: Tensor, t: Tensor, prefix: PromptPrefix, of: Tensor) -> Tensor:
+        rows.append((len(x), len(prefix.lengths), x.shape[-1]))
+        return velocity(x, t, prefix, of)
 
     jobs = [job(small_model, number) for number in range(len(REQUESTS))]
     monkeypatch.setattr(small_model.network, "velocity", counted)
     Engine(small_model.network).advance(jobs)
-    assert rows == [(7, 8), (1, 12)]  # request 2 has no guidance, and request 3 not at t = 0
+    assert rows == [(4, 7, 8), (1, 1, 12)]  # request 2 has no guidance, and request 3 not at t = 0
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from janusflow.device import CPU
 from janusflow.engine.inpainting import Kept
 from janusflow.engine.settings import OUTPUT_TYPES, OutputType
 from janusflow.engine.size import Size
-from janusflow.flow import METHODS, shifted_times, standard_normal
+from janusflow.flow import METHODS, check_guidance, shifted_times, standard_normal
 
 IMAGE_STRENGTH, MASK_STRENGTH = 0.6, 1.0  # defaults of `strength` with only a picture, and otherwise
 LARGEST_SEED = 2**64 - 1  # of torch's generators
@@ -59,8 +59,7 @@ class Sampling:
             raise ValueError(f"guidance_interval is {quoted(ends)}; expected two numbers in [0, 1], such as (0.0, 0.6)")
         interval = tuple(number_from("guidance_interval", end) for end in ends)
         object.__setattr__(self, "guidance_interval", interval)
-        if self.guidance_scale < 1:
-            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")
+        check_guidance(self.guidance_scale, self.guidance_interval)
         if self.solver not in METHODS:
             raise ValueError(f"solver is {quoted(self.solver)}; known are {', '.join(METHODS)}")
         if not 0 < self.strength <= 1:

@@ -123,18 +123,24 @@ class Engine:
         rows: dict[tuple[tuple[PromptPrefix, bool], ...], PromptPrefix] = {}
         for same in by_size.values():
             guided = [job for job in same if job.guided]
-            batch = [*same, *guided]
-            x = torch.cat([job.x for job in batch])
-            t = torch.cat([job.x.new_full((len(job.x),), job.t) for job in batch])
+            x = torch.cat([job.x for job in same])
+            t = torch.cat([job.x.new_full((len(job.x),), job.t) for job in same])
+            places = dict(zip(map(id, same), torch.arange(len(x), device=x.device).split(sizes_of(same)), strict=True))
+            of = torch.cat([*places.values(), *(places[id(job)] for job in guided)])
             key = tuple((job.prefix, job.guided) for job in same)
             prefix = rows[key] = self._rows.get(key) or PromptPrefix.concatenate(
                 *(job.prefix for job in same), *(job.prefix.unconditional() for job in guided)
             )
-            found = self.network.velocity(x, t, prefix).split([len(job.x) for job in batch])
+            found = self.network.velocity(x, t, prefix, of).split(sizes_of([*same, *guided]))
             without = dict(zip(map(id, guided), found[len(same) :], strict=True))
             for job, v in zip(same, found, strict=False):
                 job.receive(combine(v, without[id(job)], job.scale) if id(job) in without else v)
         self._rows = rows  # of this composition only: the next forward mostly has the same
+
+
+def sizes_of(jobs: Sequence[Job]) -> list[int]:
+    """Pictures of each."""
+    return [len(job.x) for job in jobs]
 
 
 def run(network: JanusFlowForConditionalGeneration, jobs: Sequence[Job]) -> list[Tensor]:

@@ -29,11 +29,7 @@ def guide(
     Raises:
         ValueError: for a scale below 1 or not finite, or an interval outside [0, 1].
     """
-    if not math.isfinite(scale) or scale < 1:
-        raise ValueError(f"guidance_scale is {scale}; allowed are finite numbers from 1 (no guidance) upwards")
-    low, high = interval
-    if not 0 <= low <= high <= 1:
-        raise ValueError(f"guidance_interval is {interval}; expected 0 <= from <= to <= 1")
+    check_guidance(scale, interval)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         if not guided_at(float(t[0]), scale, interval):
@@ -42,6 +38,19 @@ def guide(
         return combine(with_prompt, without, scale)
 
     return guided
+
+
+def check_guidance(scale: float, interval: tuple[float, float]) -> None:
+    """Refuse settings of guidance that `guide` cannot use.
+
+    Raises:
+        ValueError: for a scale below 1 or not finite, or an interval outside [0, 1].
+    """
+    if not math.isfinite(scale) or scale < 1:
+        raise ValueError(f"guidance_scale is {scale}; allowed are finite numbers from 1 (no guidance) upwards")
+    low, high = interval
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"guidance_interval is {interval}; expected 0 <= from <= to <= 1")
 
 
 def guided_at(t: float, scale: float, interval: tuple[float, float]) -> bool:

@@ -316,19 +316,23 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             read = [(layer.keys, layer.values) for layer in layers]
         return PromptPrefix(read, visible=attention_mask, lengths=attention_mask.sum(dim=1))
 
-    def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix, of: Tensor | None = None) -> Tensor:
         """v(x, t | prompt), the velocity of the latent from noise (t = 0) to data (t = 1).
 
         Args:
-            x: (B, C, H, W) latents z_t.
-            t: (B,) in [0, 1].
-            prefix: the prompts of the B rows.
+            x: (N, C, H, W) latents z_t.
+            t: (N,) in [0, 1].
+            prefix: the prompts of B rows.
+            of: (B,) the latent of each row, so that rows that differ only in their prompts share its encoding; None
+                if there is one row per latent.
 
         Returns:
             (B, C, H, W) in x's dtype.
         """
         encoded = self.generation_encoder(x, t)
-        embeds = torch.cat([encoded.time[:, None], encoded.tokens], dim=1)  # (B, 1 + L, D)
+        embeds, time, skip = torch.cat([encoded.time[:, None], encoded.tokens], dim=1), encoded.time, encoded.skip
+        if of is not None:
+            embeds, time, skip = embeds[of], time[of], skip[of]  # (B, 1 + L, D), (B, D), (B, C', h, w)
         llm, new = self.language_model, embeds.shape[1]
         positions = prefix.lengths[:, None] + torch.arange(new, device=x.device)
         if runs_plainly(llm):
@@ -337,9 +341,9 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             with cache_under_checkpointing(llm):
                 states = llm(
                     inputs_embeds=embeds,
-                    attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(x.shape[0], new)], dim=1),
+                    attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(len(embeds), new)], dim=1),
                     position_ids=positions,
                     past_key_values=prefix.cache(),
                     use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
                 ).last_hidden_state
-        return self.generation_decoder(states[:, 1:], encoded.skip, encoded.time).to(x.dtype)
+        return self.generation_decoder(states[:, 1:], skip, time).to(x.dtype)
