@@ -193,7 +193,12 @@ def zero_time_token(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
         return EncodedLatent(encoded.tokens, torch.zeros_like(encoded.time), encoded.skip)
 
     monkeypatch.setattr(encode, "forward", without)
-    monkeypatch.setattr(decode, "forward", lambda s, skip, time: type(decode).forward(decode, s, skip, kept.pop()))
+
+    def shared(states: Tensor, skip: Tensor, time: Tensor) -> Tensor:
+        real = kept.pop()
+        return type(decode).forward(decode, states, skip, real.repeat(len(states) // len(real), 1))
+
+    monkeypatch.setattr(decode, "forward", shared)
 
 
 def unmask_unconditional(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:

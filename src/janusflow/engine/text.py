@@ -33,8 +33,10 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 def plain_llm(network: Any) -> LlamaModel | None:
-    """The network's LLM if our own loop can run it; otherwise transformers' `generate` decodes."""
-    llm = network.get_decoder() if hasattr(network, "get_decoder") else None
+    """The network's LLM if our own loop can run it and pictures can be encoded apart (`see`); otherwise None, and
+    transformers' `generate` decodes.
+    """
+    llm = network.get_decoder() if hasattr(network, "see") else None
     return llm if isinstance(llm, LlamaModel) and runs_plainly(llm) else None
 
 

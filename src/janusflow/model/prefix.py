@@ -125,15 +125,17 @@ class PromptPrefix:
                 (keys[rows[:, None], :, columns].transpose(1, 2), values[rows[:, None], :, columns].transpose(1, 2))
                 for keys, values in self.layers
             ]
-            groups.append(PrefixGroup(rows, layers))
+            first, last = int(rows[0]), int(rows[-1])
+            whole = last - first + 1 == len(rows)  # a slice copies nothing
+            groups.append(PrefixGroup(slice(first, last + 1) if whole else rows, layers))
         return groups
 
 
 @dataclass(frozen=True)
 class PrefixGroup:
-    """Rows, (n,) indices, that see the same number P of prompt tokens; per layer keys and values (n, heads, P, d)."""
+    """The n rows that see the same number P of prompt tokens; per layer keys and values (n, heads, P, d)."""
 
-    rows: Tensor
+    rows: Tensor | slice
     layers: list[tuple[Tensor, Tensor]]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
