@@ -36,7 +36,7 @@ def rows_run(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> dict[str, lis
         original = getattr(JanusFlowForConditionalGeneration, name)
 
         def counted(self: Any, x: Tensor, *args: Any, name: str = name, original: Any = original) -> Any:
-            runs[name].append(len(x))
+            runs[name].append(len(args[1].lengths) if name == "velocity" else len(x))
             return original(self, x, *args)
 
         monkeypatch.setattr(JanusFlowForConditionalGeneration, name, counted)
@@ -171,10 +171,10 @@ def test_image_to_image_starts_on_the_path_of_the_picture(small_model: JanusFlow
     starts: list[Tensor] = []
     original = JanusFlowForConditionalGeneration.velocity
 
-    def note(self: Any, x: Tensor, t: Tensor, prefix: Any) -> Tensor:
+    def note(self: Any, x: Tensor, t: Tensor, *prefix: Any) -> Tensor:
         starts.append(x[:1].clone())
         assert float(t[0]) >= 0.75
-        return original(self, x, t, prefix)
+        return original(self, x, t, *prefix)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JanusFlowForConditionalGeneration, "velocity", note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from janusflow import JanusFlow
-from janusflow.engine.understanding import _TokenStreamer
+from janusflow.engine.understanding import Pieces
 
 
 def test_many_turns_with_pictures_in_each(small_model: JanusFlow, picture: Path) -> None:
@@ -42,61 +41,72 @@ def test_streaming_gives_the_same_text_in_pieces(small_model: JanusFlow, picture
     assert len(pieces) > 1
 
 
-def fed(tokenizer: Any, ids: list[int]) -> _TokenStreamer:
-    """A streamer after an empty prompt and these tokens."""
-    streamer = _TokenStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    streamer.put(torch.zeros(1, 0))
-    for index in ids:
-        streamer.put(torch.tensor([index]))
-    return streamer
-
-
 def test_streaming_gives_every_token_as_it_comes() -> None:
     tokenizer = JanusFlow.from_pretrained("tiny", device="cpu").processor.tokenizer
     text = "a large red circle"
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    streamer = fed(tokenizer, ids)
-    assert streamer.text_queue.qsize() == len(ids) > 3, "none waits for the next"
-    streamer.put(torch.tensor([tokenizer.eos_token_id]))
-    streamer.end()
-    assert "".join(streamer) == text
+    ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    pieces = Pieces(tokenizer)
+    found = [pieces.add(token) for token in ids]
+    assert "".join(found) == text
+    assert len(found) > 4 and all(found[:-1]), "none waits for the next"
 
 
 def test_streaming_waits_for_whole_characters(small_model: JanusFlow) -> None:
     tokenizer = small_model.processor.tokenizer
-    text = "né 图 🙂!"
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    streamer = fed(tokenizer, ids)
-    streamer.end()
-    pieces = list(streamer)
-    assert "".join(pieces) == tokenizer.decode(ids) and not any("\ufffd" in piece for piece in pieces)
+    ids = tokenizer.encode("né 图 🙂!", add_special_tokens=False)
+    pieces = Pieces(tokenizer)
+    found = [pieces.add(token) for token in ids]
+    assert "".join(found) == tokenizer.decode(ids) and not any("\ufffd" in piece for piece in found)
 
 
-def test_closing_a_stream_stops_the_decoding(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
-    original = type(small_model.network).forward
+@pytest.fixture(params=["engine", "transformers"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to decode."""
+    if request.param == "transformers":
+        monkeypatch.setattr("janusflow.engine.understanding.plain_llm", lambda network: None)
+    return str(request.param)
 
-    @functools.wraps(original)
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+
+def test_closing_a_stream_stops_the_decoding(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, either: str
+) -> None:
+    calls, head = 0, small_model.network.lm_head
+    original = head.forward
+
+    def counted(states: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return original(self, *args, **kwargs)
+        return original(states)
 
-    monkeypatch.setattr(type(small_model.network), "forward", counted)
+    monkeypatch.setattr(head, "forward", counted)
     stream = small_model.stream("hi", max_new_tokens=1500)
     next(stream)
     stream.close()
-    assert calls < 1500
+    assert 0 < calls < 1500
 
 
-def test_a_failure_while_streaming_reaches_the_reader(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    @functools.wraps(type(small_model.network).forward)
-    def fail(self: Any, *args: Any, **kwargs: Any) -> Any:
+def test_a_failure_while_streaming_reaches_the_reader(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, either: str
+) -> None:
+    def fail(states: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(type(small_model.network), "forward", fail)
+    monkeypatch.setattr(small_model.network.lm_head, "forward", fail)
     with pytest.raises(RuntimeError, match="broken"):
         list(small_model.stream("hi", max_new_tokens=3))
+
+
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.5}, {"do_sample": True, "seed": [3, 4, 5]}])
+def test_the_engine_says_what_transformers_does(
+    small_model: JanusFlow, picture: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = ["hi", "what is in the picture, and where, and how many of them?", "which is larger?"]
+    images: list[Any] = [None, picture, [picture, picture]]
+    found = small_model.ask_batch(questions, images, max_new_tokens=12, **options)
+    monkeypatch.setattr("janusflow.engine.understanding.plain_llm", lambda network: None)
+    seeds = options.pop("seed", [None] * 3)
+    for question, image, seed, said in zip(questions, images, seeds, found, strict=True):
+        assert small_model.ask(question, image, max_new_tokens=12, seed=seed, **options) == said
 
 
 def test_decoding_stops_at_the_end_token(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:

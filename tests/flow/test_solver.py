@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from janusflow.flow import METHODS, Velocity, integrate, shifted_times, uniform_times
-from janusflow.flow.solver import Slope
+from janusflow.flow import METHODS, Solver, integrate, shifted_times, solve, uniform_times
+from janusflow.flow.solver import Evaluations, Slope
 
 ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "ab2": 2}
-EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2, "ab2": 1}
 
 
 def field(x: Tensor, t: Tensor) -> Tensor:
@@ -65,11 +64,11 @@ def test_adams_bashforth_keeps_its_order_where_steps_alternate() -> None:
 def test_the_weights_of_an_even_grid_would_lose_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above can fail: with 3/2 and -1/2 the method is of first order there."""
 
-    def fixed(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
-        v = velocity(x, torch.full((len(x),), t, dtype=x.dtype))
+    def fixed(x: Tensor, t: float, h: float, memory: Slope | None) -> Evaluations[tuple[Tensor, Slope]]:
+        v = yield x, t
         return x + h * (v if memory is None else 1.5 * v - 0.5 * memory.velocity), Slope(v, h)
 
-    monkeypatch.setitem(METHODS, "fixed", fixed)
+    monkeypatch.setitem(METHODS, "fixed", Solver(fixed, evaluations=1))
     assert observed_order("fixed", uneven_times) == pytest.approx(1, abs=0.15)
 
 
@@ -80,7 +79,7 @@ def test_a_straight_path_is_walked_exactly(method: str) -> None:
     torch.testing.assert_close(x1, x0 + v)
 
 
-@pytest.mark.parametrize("method", ORDER)
+@pytest.mark.parametrize("method", METHODS)
 def test_number_of_evaluations_shape_of_t_and_float32(method: str) -> None:
     seen: list[Tensor] = []
 
@@ -89,10 +88,30 @@ def test_number_of_evaluations_shape_of_t_and_float32(method: str) -> None:
         return torch.zeros_like(x)
 
     x = integrate(velocity, torch.zeros(3, 4, 2, 2), uniform_times(7), method=method)
-    assert len(seen) == 7 * EVALUATIONS[method]
+    assert len(seen) == 7 * METHODS[method].evaluations
     assert all(t.shape == (3,) and t.dtype == torch.float32 for t in seen)
     assert all(float(t.min()) >= 0 and float(t.max()) <= 1 for t in seen)
     assert x.dtype == torch.float32
+
+
+def test_one_loop_drives_solvers_at_different_steps_to_the_same_bits() -> None:
+    starts = {method: torch.randn(2, 3, generator=torch.Generator().manual_seed(i)) for i, method in enumerate(METHODS)}
+    grids = {method: shifted_times(3 + i, 1.0 + i) for i, method in enumerate(METHODS)}
+    running = {method: solve(starts[method], grids[method], method=method) for method in METHODS}
+    asked = {method: next(steps) for method, steps in running.items()}
+    found: dict[str, Tensor] = {}
+    while asked:
+        x = torch.cat([x for x, _ in asked.values()])
+        t = torch.cat([x.new_full((len(x),), t) for x, t in asked.values()])
+        velocities = field(x, t).split(2)
+        for method, v in zip(list(asked), velocities, strict=True):
+            try:
+                asked[method] = running[method].send(v)
+            except StopIteration as ended:
+                found[method] = ended.value
+                del asked[method]
+    for method in METHODS:
+        assert torch.equal(found[method], integrate(field, starts[method], grids[method], method=method))
 
 
 def test_grids() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.activations import ACT2FN
-from transformers.models.llama import modeling_llama
 
 from janusflow import JanusFlow
 from janusflow.model import PromptPrefix
@@ -193,7 +193,12 @@ def zero_time_token(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
         return EncodedLatent(encoded.tokens, torch.zeros_like(encoded.time), encoded.skip)
 
     monkeypatch.setattr(encode, "forward", without)
-    monkeypatch.setattr(decode, "forward", lambda s, skip, time: type(decode).forward(decode, s, skip, kept.pop()))
+
+    def shared(states: Tensor, skip: Tensor, time: Tensor) -> Tensor:
+        real = kept.pop()
+        return type(decode).forward(decode, states, skip, real.repeat(len(states) // len(real), 1))
+
+    monkeypatch.setattr(decode, "forward", shared)
 
 
 def unmask_unconditional(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,17 +214,14 @@ def unmask_unconditional(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def leave_out_guidance(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("janusflow.engine.generation.guide", lambda conditional, both, **settings: conditional)
+    monkeypatch.setattr("janusflow.engine.jobs.combine", lambda conditional, unconditional, scale: conditional)
 
 
 def look_both_ways(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = modeling_llama.create_causal_mask
+    def both_ways(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
 
-    def both_ways(*args: object, **kwargs: object) -> Tensor | None:
-        mask = original(*args, **kwargs)
-        return None if mask is None else mask[:, :, -1:].expand_as(mask).contiguous()
-
-    monkeypatch.setattr(modeling_llama, "create_causal_mask", both_ways)
+    monkeypatch.setattr("janusflow.model.prefix.causal_attention", both_ways)
 
 
 def remove_skip(model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:

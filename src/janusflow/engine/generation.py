@@ -1,4 +1,4 @@
-"""From words to latents: checks a request, draws the noise, reads the prompts once and integrates the velocity.
+"""A request for pictures: its settings, seeds and noise checked, and its result as pictures.
 
 Shapes: N pictures, (C, H, W) a latent, (height, width) = f (H, W) pixels.
 """
@@ -6,9 +6,8 @@ Shapes: N pictures, (C, H, W) a latent, (height, width) = f (H, W) pixels.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -19,16 +18,13 @@ from torch import Tensor
 from janusflow.arguments import counted, given, number_from, quoted, whole_number
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
-from janusflow.engine.inpainting import Kept, KnownPicture
-from janusflow.engine.settings import OUTPUT_TYPES, OutputType, StepChange
+from janusflow.engine.inpainting import Kept
+from janusflow.engine.settings import OUTPUT_TYPES, OutputType
 from janusflow.engine.size import Size
-from janusflow.flow import METHODS, Velocity, guide, integrate, interpolate, shifted_times, standard_normal
-from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
+from janusflow.flow import METHODS, check_guidance, shifted_times, standard_normal
 
 IMAGE_STRENGTH, MASK_STRENGTH = 0.6, 1.0  # defaults of `strength` with only a picture, and otherwise
 LARGEST_SEED = 2**64 - 1  # of torch's generators
-
-StepCallback = Callable[[int, float, Tensor], StepChange]
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,7 @@ class Sampling:
             raise ValueError(f"guidance_interval is {quoted(ends)}; expected two numbers in [0, 1], such as (0.0, 0.6)")
         interval = tuple(number_from("guidance_interval", end) for end in ends)
         object.__setattr__(self, "guidance_interval", interval)
-        if self.guidance_scale < 1:
-            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")
+        check_guidance(self.guidance_scale, self.guidance_interval)
         if self.solver not in METHODS:
             raise ValueError(f"solver is {quoted(self.solver)}; known are {', '.join(METHODS)}")
         if not 0 < self.strength <= 1:
@@ -232,93 +227,3 @@ def check_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
     if not torch.isfinite(latents).all():
         raise ValueError("latents hold values that are not finite")
     return latents.float()
-
-
-def sample_latents(
-    network: JanusFlowForConditionalGeneration,
-    prefix: PromptPrefix,
-    noise: Tensor,
-    sampling: Sampling,
-    *,
-    known: KnownPicture | None = None,
-    callback: StepCallback | None = None,
-) -> Tensor:
-    """x_1 for N pictures.
-
-    Args:
-        network: gives the velocity.
-        prefix: the N rows' prompts, read once.
-        noise: x_0, (N, C, H, W) float32.
-        sampling: see `Sampling`.
-        known: pictures to start from; where nothing is repainted x is put back on their path after every step.
-        callback: called with (step, t, x) after each step; what it asks for is done.
-    """
-    scale = sampling.guidance_scale
-
-    def put_back(x: Tensor, t: float) -> Tensor:
-        if known is None or known.repaint is None:
-            return x
-        path = interpolate(noise, known.latents, noise.new_full((len(noise),), t))
-        return torch.where(known.repaint.bool(), x, path)
-
-    def after_step(index: int, t: float, x: Tensor) -> Tensor:
-        nonlocal scale
-        x = put_back(x, t)
-        change = callback(index, t, x) if callback else StepChange()
-        if change.latents is not None:
-            x = put_back(change.latents, t)
-        if change.guidance_scale is not None:
-            scale = change.guidance_scale
-        if change.stop:
-            raise _StoppedError(x)
-        return x
-
-    velocity = guided_velocity(network, prefix, sampling, lambda: scale)
-    x = start_of_path(noise, sampling, known)
-    try:
-        return integrate(velocity, x, sampling.times(), method=sampling.solver, callback=after_step)
-    except _StoppedError as stopped:
-        return stopped.x
-
-
-class _StoppedError(Exception):
-    """A callback ends the integration at x."""
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__()
-        self.x = x
-
-
-def start_of_path(noise: Tensor, sampling: Sampling, known: KnownPicture | None) -> Tensor:
-    """Where the path starts: the noise, or with pictures x_t = t x_1 + (1 - t) x_0 at t = 1 - strength."""
-    if known is None:
-        return noise
-    return interpolate(noise, known.latents, noise.new_full((len(noise),), sampling.times()[0]))
-
-
-def guided_velocity(
-    network: JanusFlowForConditionalGeneration,
-    prefix: PromptPrefix,
-    sampling: Sampling,
-    scale: Callable[[], float],
-) -> Velocity:
-    """v(x, t) for the rows of a prefix; the unconditional rows run in the same batch, and only where needed.
-
-    Args:
-        network: gives the velocity.
-        prefix: the rows' prompts.
-        sampling: the guidance interval.
-        scale: gives the guidance scale of an evaluation.
-    """
-    both = cache(lambda: PromptPrefix.concatenate(prefix, prefix.unconditional()))
-
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        guided = guide(
-            lambda x, t: network.velocity(x, t, prefix),
-            lambda x, t: network.velocity(x, t, both()),
-            scale=scale(),
-            interval=sampling.guidance_interval,
-        )
-        return guided(x, t)
-
-    return velocity

@@ -36,18 +36,35 @@ def guide(
         >>> velocity(x, torch.zeros(1))
         tensor([[3.]])
     """
+    check_guidance(scale, interval)
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        if not guided_at(float(t[0]), scale, interval):
+            return conditional(x, t)
+        with_prompt, without = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
+        return combine(with_prompt, without, scale)
+
+    return guided
+
+
+def check_guidance(scale: float, interval: tuple[float, float]) -> None:
+    """Refuse settings of guidance that `guide` cannot use.
+
+    Raises:
+        ValueError: for a scale below 1 or not finite, or an interval outside [0, 1].
+    """
     if not math.isfinite(scale) or scale < 1:
         raise ValueError(f"guidance_scale is {scale}; allowed are finite numbers from 1 (no guidance) upwards")
     low, high = interval
     if not 0 <= low <= high <= 1:
         raise ValueError(f"guidance_interval is {interval}; expected 0 <= from <= to <= 1")
-    if scale == 1:
-        return conditional
 
-    def guided(x: Tensor, t: Tensor) -> Tensor:
-        if (low, high) != (0.0, 1.0) and not low - ROUNDING <= float(t[0]) <= high + ROUNDING:
-            return conditional(x, t)
-        with_prompt, without = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
-        return scale * with_prompt - (scale - 1) * without
 
-    return guided
+def guided_at(t: float, scale: float, interval: tuple[float, float]) -> bool:
+    """Whether guidance acts at t; where it does not, the unconditional velocity is not needed."""
+    return scale != 1 and interval[0] - ROUNDING <= t <= interval[1] + ROUNDING
+
+
+def combine(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """w v(x, t | prompt) + (1 - w) v(x, t | empty)."""
+    return scale * conditional - (scale - 1) * unconditional

@@ -2,15 +2,17 @@
 
     x1 = integrate(velocity, x0, uniform_times(30))
 
-A method is a function of one step. All arithmetic is in x's dtype; times are Python floats, so that they are exact.
+A solver is a generator: it yields (x, t), receives v(x, t), and returns x. So one loop can drive pictures at different
+steps with different solvers, and evaluate their velocities together. All arithmetic is in x's dtype; times are Python
+floats, so that they are exact.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +20,12 @@ from torch import Tensor
 from janusflow.arguments import quoted
 from janusflow.flow.guidance import Velocity
 
+Result = TypeVar("Result")
 StepCallback: TypeAlias = Callable[[int, float, Tensor], "Tensor | None"]
-"""Called after a step with (index from 0, the time reached, x); a tensor it gives back takes x's place."""
+"""Called after a step with (index from 0, the time reached, x); a returned tensor takes x's place."""
+
+Evaluations: TypeAlias = Generator[tuple[Tensor, float], Tensor, Result]
+"""Yields (x, t), receives v(x, t), returns a result."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,21 @@ class Slope:
     length: float
 
 
-Method: TypeAlias = Callable[[Velocity, Tensor, float, float, "Slope | None"], "tuple[Tensor, Slope]"]
+Step: TypeAlias = Callable[[Tensor, float, float, "Slope | None"], Evaluations[tuple[Tensor, Slope]]]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One entry of `METHODS`.
+
+    Attributes:
+        step: generator of one step: takes (x, t, length of the step, slope of the step before or None), yields what is
+            to be evaluated, and returns x at the end of the step and the slope at its start.
+        evaluations: velocities that one step needs.
+    """
+
+    step: Step
+    evaluations: int
 
 
 def uniform_times(steps: int, start: float = 0.0) -> list[float]:
@@ -58,18 +78,12 @@ def shifted_times(steps: int, shift: float, start: float = 0.0) -> list[float]:
     return [start + (1 - start) * t for t in times]
 
 
-def integrate(
-    velocity: Velocity,
-    x: Tensor,
-    times: Sequence[float],
-    *,
-    method: str = "euler",
-    callback: StepCallback | None = None,
-) -> Tensor:
-    """x at the last of the times.
+def solve(
+    x: Tensor, times: Sequence[float], *, method: str = "euler", callback: StepCallback | None = None
+) -> Evaluations[Tensor]:
+    """Generator over all steps: yields (x, t), receives v(x, t), and returns x at the last of the times.
 
     Args:
-        velocity: v(x, t).
         x: (B, ...) at the first of the times.
         times: increasing, at least two.
         method: a key of `METHODS`.
@@ -87,49 +101,76 @@ def integrate(
         raise ValueError(f"solver is {quoted(method)}; known are {', '.join(METHODS)}")
     if len(times) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(f"times must increase, and be at least two: {list(times)[:5]}")
-    step, memory = METHODS[method], None
+    step, memory = METHODS[method].step, None
     for index, (t, later) in enumerate(itertools.pairwise(times)):
-        x, memory = step(velocity, x, t, later - t, memory)
+        x, memory = yield from step(x, t, later - t, memory)
         replaced = callback(index, later, x) if callback else None
         if replaced is not None:
             x = replaced
     return x
 
 
-def _at(velocity: Velocity, x: Tensor, t: float) -> Tensor:
-    return velocity(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device))
+def drive(velocity: Velocity, evaluations: Evaluations[Result]) -> Result:
+    """The result of one generator, with one velocity function."""
+    try:
+        x, t = next(evaluations)
+        while True:
+            v = velocity(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device))
+            x, t = evaluations.send(v)
+    except StopIteration as ended:
+        result: Result = ended.value
+        return result
 
 
-def _euler(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
-    """x + h v(x, t). Order 1, one evaluation."""
-    v = _at(velocity, x, t)
+def integrate(
+    velocity: Velocity,
+    x: Tensor,
+    times: Sequence[float],
+    *,
+    method: str = "euler",
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """x at the last of the times; `velocity` is v(x, t), the other arguments are those of `solve`."""
+    return drive(velocity, solve(x, times, method=method, callback=callback))
+
+
+def _euler(x: Tensor, t: float, h: float, memory: Slope | None) -> Evaluations[tuple[Tensor, Slope]]:
+    """x + h v(x, t). Order 1."""
+    v = yield x, t
     return x + h * v, Slope(v, h)
 
 
-def _midpoint(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
-    """x + h v(x + h/2 v(x, t), t + h/2). Order 2, two evaluations."""
-    v = _at(velocity, x, t)
-    return x + h * _at(velocity, x + h / 2 * v, t + h / 2), Slope(v, h)
+def _midpoint(x: Tensor, t: float, h: float, memory: Slope | None) -> Evaluations[tuple[Tensor, Slope]]:
+    """x + h v(x + h/2 v(x, t), t + h/2). Order 2."""
+    v = yield x, t
+    middle = yield x + h / 2 * v, t + h / 2
+    return x + h * middle, Slope(v, h)
 
 
-def _heun(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
-    """x + h/2 (v(x, t) + v(x + h v(x, t), t + h)). Order 2, two evaluations."""
-    v = _at(velocity, x, t)
-    return x + h / 2 * (v + _at(velocity, x + h * v, t + h)), Slope(v, h)
+def _heun(x: Tensor, t: float, h: float, memory: Slope | None) -> Evaluations[tuple[Tensor, Slope]]:
+    """x + h/2 (v(x, t) + v(x + h v(x, t), t + h)). Order 2."""
+    v = yield x, t
+    end = yield x + h * v, t + h
+    return x + h / 2 * (v + end), Slope(v, h)
 
 
-def _adams_bashforth(velocity: Velocity, x: Tensor, t: float, h: float, memory: Slope | None) -> tuple[Tensor, Slope]:
-    """x + h ((1 + r/2) v_k - r/2 v_{k-1}), r = h_k / h_{k-1}; the first step is Euler's. Order 2, one evaluation.
+def _adams_bashforth(x: Tensor, t: float, h: float, memory: Slope | None) -> Evaluations[tuple[Tensor, Slope]]:
+    """x + h ((1 + r/2) v_k - r/2 v_{k-1}), r = h_k / h_{k-1}; the first step is Euler's. Order 2.
 
     The weights integrate the line through the last two slopes, so they hold on uneven grids, where the usual 3/2 and
     -1/2 (r = 1) do not.
     """
-    v = _at(velocity, x, t)
+    v = yield x, t
     if memory is None:
         return x + h * v, Slope(v, h)
     half_ratio = h / memory.length / 2
     return x + h * ((1 + half_ratio) * v - half_ratio * memory.velocity), Slope(v, h)
 
 
-METHODS: dict[str, Method] = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "ab2": _adams_bashforth}
-"""Name to step: euler, midpoint, heun, ab2 (two-step Adams-Bashforth)."""
+METHODS: dict[str, Solver] = {
+    "euler": Solver(_euler, evaluations=1),
+    "midpoint": Solver(_midpoint, evaluations=2),
+    "heun": Solver(_heun, evaluations=2),
+    "ab2": Solver(_adams_bashforth, evaluations=1),
+}
+"""Name to solver; ab2 is the two-step Adams-Bashforth method."""

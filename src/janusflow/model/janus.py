@@ -89,12 +89,20 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         """Image tokens of one seen picture."""
         return int(self.config.vision_config.num_image_tokens)
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None) -> Tensor:
+    def see(self, pixel_values: Tensor) -> Tensor:
+        """What `embed` lays in for pictures: (N, 3, S, S) -> (N, tokens, D)."""
+        pixels = pixel_values.to(self.model.vision_model.embeddings.patch_embedding.weight.dtype)
+        seen = self.model.get_image_features(pixels, return_dict=True).pooler_output
+        assert isinstance(seen, Tensor)
+        return seen
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None, *, seen: Tensor | None = None) -> Tensor:
         """Input embeddings of text with pictures in it.
 
         Args:
             input_ids: (B, T); `image_token_id` at each token of a picture.
             pixel_values: (N, 3, S, S), the pictures of all rows in reading order.
+            seen: what `see` made of them, in place of `pixel_values`.
 
         Returns:
             (B, T, D): token embeddings, and the aligned features of the tower at a picture's tokens.
@@ -104,13 +112,12 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         """
         embeds = self.get_input_embeddings()(input_ids)
         inside = input_ids == self.config.image_token_id
-        count, size = 0 if pixel_values is None else len(pixel_values), self.num_understanding_tokens
+        seen = self.see(pixel_values) if pixel_values is not None and len(pixel_values) else seen
+        count, size = 0 if seen is None else len(seen), self.num_understanding_tokens
         if int(inside.sum()) != count * size:
             raise ValueError(f"input_ids hold {int(inside.sum())} image tokens; {count} pictures of {size} were given")
-        if pixel_values is None or not count:
+        if seen is None:
             return embeds
-        pixels = pixel_values.to(self.model.vision_model.embeddings.patch_embedding.weight.dtype)
-        seen = self.model.get_image_features(pixels, return_dict=True).pooler_output
         return embeds.masked_scatter(inside[..., None].expand_as(embeds), seen.to(embeds.dtype))
 
     @property

@@ -26,8 +26,15 @@ from janusflow.model.attention import PACKED as PACKED  # registers it
 from janusflow.model.convnext import GlobalResponseNorm
 from janusflow.model.generation_decoder import GenerationDecoder
 from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
+from janusflow.model.llama import run_layers, runs_plainly
 from janusflow.model.picture_prompts import PicturePrompts
-from janusflow.model.prefix import PromptPrefix, RecordingLayer, cache_under_checkpointing
+from janusflow.model.prefix import (
+    PromptPrefix,
+    RecordingLayer,
+    attend_after,
+    attend_and_record,
+    cache_under_checkpointing,
+)
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
 GENERATION_TOKEN = -1  # stands in ids for a token of a picture that is drawn; no tokenizer has it
@@ -107,8 +114,19 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         """Image tokens of one seen picture."""
         return self.config.num_understanding_tokens
 
+    def see(self, pixel_values: Tensor) -> Tensor:
+        """What `embed` lays in for pictures: (N, 3, S, S) -> (N, 1 + tokens, D)."""
+        seen = self.understanding_encoder(pixel_values.to(self.understanding_encoder.begin_embedding.dtype))
+        assert isinstance(seen, Tensor)
+        return seen
+
     def embed(
-        self, input_ids: Tensor, pixel_values: Tensor | None = None, encoded: EncodedLatent | None = None
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        encoded: EncodedLatent | None = None,
+        *,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """Input embeddings of text with pictures in it.
 
@@ -117,6 +135,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                 seen, `GENERATION_TOKEN` for one that is drawn.
             pixel_values: (N, 3, S, S), the pictures seen, of all rows in reading order.
             encoded: the latents drawn, likewise.
+            seen: what `see` made of the pictures, in place of `pixel_values`.
 
         Returns:
             (B, T, D): token embeddings; f_enc's output at the tokens of a seen picture and the begin-of-understanding
@@ -126,7 +145,8 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             ValueError: if the ids hold another number of image tokens than the pictures fill.
         """
         embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
-        seen = None if pixel_values is None else self.understanding_encoder(pixel_values.to(embeds.dtype))
+        if pixel_values is not None:
+            seen = self.understanding_encoder(pixel_values.to(embeds.dtype))
         drawn = None if encoded is None else torch.cat([encoded.time[:, None], encoded.tokens], dim=1)
         embeds = self._lay(embeds, input_ids, self.config.image_token_id, seen)
         return self._lay(embeds, input_ids, GENERATION_TOKEN, drawn)
@@ -238,37 +258,51 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                 the right.
             attention_mask: (B, P) 1 at tokens, 0 at padding.
         """
-        layers = [RecordingLayer() for _ in self.language_model.layers]
-        embeds = self.get_input_embeddings()(input_ids)
-        with cache_under_checkpointing(self.language_model):
-            self.language_model(inputs_embeds=embeds, past_key_values=Cache(layers=layers), use_cache=False)
-        read = [(layer.keys, layer.values) for layer in layers]
+        llm, embeds = self.language_model, self.get_input_embeddings()(input_ids)
+        read: list[tuple[Tensor, Tensor]] = []
+        if runs_plainly(llm):
+            rows, tokens = input_ids.shape
+            positions = torch.arange(tokens, device=embeds.device).repeat(rows)
+            nothing = positions[:0]
+            run_layers(llm, embeds.flatten(0, 1), positions, attend_and_record(rows, read), keep=nothing)
+        else:
+            layers = [RecordingLayer() for _ in llm.layers]
+            with cache_under_checkpointing(llm):
+                llm(inputs_embeds=embeds, past_key_values=Cache(layers=layers), use_cache=False)
+            read = [(layer.keys, layer.values) for layer in layers]
         return PromptPrefix(read, visible=attention_mask, lengths=attention_mask.sum(dim=1))
 
-    def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix, of: Tensor | None = None) -> Tensor:
         """v(x, t | prompt), the velocity of the latent from noise (t = 0) to data (t = 1).
 
         Args:
-            x: (B, C, H, W) latents z_t.
-            t: (B,) in [0, 1].
-            prefix: the prompts of the B rows.
+            x: (N, C, H, W) latents z_t.
+            t: (N,) in [0, 1].
+            prefix: the prompts of B rows.
+            of: (B,) the latent of each row, so that rows that differ only in their prompts share its encoding; None
+                if there is one row per latent.
 
         Returns:
             (B, C, H, W) in x's dtype.
         """
         encoded = self.generation_encoder(x, t)
-        embeds = torch.cat([encoded.time[:, None], encoded.tokens], dim=1)  # (B, 1 + L, D)
-        new = embeds.shape[1]
-        offsets = torch.arange(new, device=x.device)
-        with cache_under_checkpointing(self.language_model):
-            states = self.language_model(
-                inputs_embeds=embeds,
-                attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(x.shape[0], new)], dim=1),
-                position_ids=prefix.lengths[:, None] + offsets,
-                past_key_values=prefix.cache(),
-                use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
-            ).last_hidden_state
-        return self.generation_decoder(states[:, 1:], encoded.skip, encoded.time).to(x.dtype)
+        embeds, time, skip = torch.cat([encoded.time[:, None], encoded.tokens], dim=1), encoded.time, encoded.skip
+        if of is not None:
+            embeds, time, skip = embeds[of], time[of], skip[of]  # (B, 1 + L, D), (B, D), (B, C', h, w)
+        llm, new = self.language_model, embeds.shape[1]
+        positions = prefix.lengths[:, None] + torch.arange(new, device=x.device)
+        if runs_plainly(llm):
+            states = run_layers(llm, embeds.flatten(0, 1), positions.flatten(), attend_after(prefix)).view_as(embeds)
+        else:
+            with cache_under_checkpointing(llm):
+                states = llm(
+                    inputs_embeds=embeds,
+                    attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(len(embeds), new)], dim=1),
+                    position_ids=positions,
+                    past_key_values=prefix.cache(),
+                    use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
+                ).last_hidden_state
+        return self.generation_decoder(states[:, 1:], skip, time).to(x.dtype)
 
 
 def _check_inputs(

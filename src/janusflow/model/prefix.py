@@ -5,17 +5,20 @@ Shapes: R rows, P prompt tokens (padded on the right), heads and head width as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, LlamaModel
 from transformers.cache_utils import DynamicLayer
+
+from janusflow.model.llama import Attend, causal_attention
 
 
 class FrozenLayer(DynamicLayer):
@@ -63,7 +66,7 @@ def cache_under_checkpointing(llm: LlamaModel) -> Iterator[None]:
             layer._can_checkpoint_with_cache, layer._gradient_checkpointing_func = allowed, function
 
 
-@dataclass
+@dataclass(eq=False)
 class PromptPrefix:
     """Keys and values of R prompts, and which of them a row may see.
 
@@ -87,21 +90,84 @@ class PromptPrefix:
         return PromptPrefix(layers, self.visible[rows], self.lengths[rows])
 
     def unconditional(self) -> PromptPrefix:
-        """The same rows for the empty prompt: BOS alone stays visible and the positions stay those of the prompt.
+        """The same rows for the empty prompt: only BOS is there, and the positions stay those of the prompt.
 
-        Attention is causal, so the first column of a prompt's keys and values is that of BOS alone; only the mask
-        changes and the tensors are shared.
+        Attention is causal, so the first column of a prompt's keys and values is that of BOS without the rest.
         """
-        visible = torch.zeros_like(self.visible)
-        visible[:, 0] = 1
-        return PromptPrefix(self.layers, visible, self.lengths)
+        layers = [(keys[:, :, :1], values[:, :, :1]) for keys, values in self.layers]
+        return PromptPrefix(layers, torch.ones_like(self.visible[:, :1]), self.lengths)
 
     @staticmethod
-    def concatenate(first: PromptPrefix, second: PromptPrefix) -> PromptPrefix:
-        """Rows of `first`, then rows of `second`; both must be padded to the same P."""
+    def concatenate(*parts: PromptPrefix) -> PromptPrefix:
+        """The rows of all parts, padded on the right to the longest P."""
+        widest = max(part.visible.shape[1] for part in parts)
+
+        def padded(tensors: Sequence[Tensor], *, tokens_from_end: int) -> Tensor:
+            tail = (0, 0) * (tokens_from_end - 1)
+            return torch.cat([F.pad(x, (*tail, 0, widest - x.shape[-tokens_from_end])) for x in tensors])
+
         layers = [
-            (torch.cat([k1, k2]), torch.cat([v1, v2]))
-            for (k1, v1), (k2, v2) in zip(first.layers, second.layers, strict=True)
+            (padded([keys for keys, _ in layer], tokens_from_end=2), padded([v for _, v in layer], tokens_from_end=2))
+            for layer in zip(*(part.layers for part in parts), strict=True)
         ]
-        visible = torch.cat([first.visible, second.visible])
-        return PromptPrefix(layers, visible, torch.cat([first.lengths, second.lengths]))
+        visible = padded([part.visible for part in parts], tokens_from_end=1)
+        return PromptPrefix(layers, visible, torch.cat([part.lengths for part in parts]))
+
+    @cached_property
+    def groups(self) -> list[PrefixGroup]:
+        """The rows by the number of prompt tokens that they see, each without the hidden ones."""
+        counts = self.visible.sum(dim=1)
+        groups = []
+        for count in counts.unique().tolist():
+            rows = (counts == count).nonzero()[:, 0]
+            columns = self.visible[rows].nonzero()[:, 1].view(len(rows), count)
+            layers = [
+                (keys[rows[:, None], :, columns].transpose(1, 2), values[rows[:, None], :, columns].transpose(1, 2))
+                for keys, values in self.layers
+            ]
+            first, last = int(rows[0]), int(rows[-1])
+            whole = last - first + 1 == len(rows)  # a slice copies nothing
+            groups.append(PrefixGroup(slice(first, last + 1) if whole else rows, layers))
+        return groups
+
+
+@dataclass(frozen=True)
+class PrefixGroup:
+    """The n rows that see the same number P of prompt tokens; per layer keys and values (n, heads, P, d)."""
+
+    rows: Tensor | slice
+    layers: list[tuple[Tensor, Tensor]]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of new tokens to the group's prompts and to each other: (n, T, heads, d) each."""
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        keys, values = self.layers[layer]
+        return causal_attention(q, torch.cat([keys, k.to(keys)], 2), torch.cat([values, v], 2)).transpose(1, 2)
+
+
+def attend_after(prefix: PromptPrefix) -> Attend:
+    """Attention of a pass over R rows of T new tokens each, of which every row sees its prompt and its own past."""
+    groups = prefix.groups
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(0, (len(prefix.lengths), -1)) for part in (q, k, v))
+        q = q.to(v.dtype)
+        if len(groups) == 1:
+            return groups[0].attend(layer, q, k, v).flatten(0, 1)
+        out = torch.empty_like(q)
+        for group in groups:
+            out[group.rows] = group.attend(layer, q[group.rows], k[group.rows], v[group.rows])
+        return out.flatten(0, 1)
+
+    return attend
+
+
+def attend_and_record(rows: int, layers: list[tuple[Tensor, Tensor]]) -> Attend:
+    """Causal attention of R rows of T tokens each, with nothing before them; appends each layer's keys and values."""
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(0, (rows, -1)).transpose(1, 2).contiguous() for part in (q, k, v))
+        layers.append((k.to(v.dtype), v))
+        return causal_attention(q.to(v.dtype), *layers[-1]).transpose(1, 2).flatten(0, 1)
+
+    return attend

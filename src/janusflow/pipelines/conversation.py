@@ -18,8 +18,9 @@ from torch import nn
 from janusflow.arguments import given, quoted, unknown_argument
 from janusflow.device import resolve_device
 from janusflow.engine import understanding
+from janusflow.engine.text import Memory
 from janusflow.engine.understanding import Decoding, Speaker
-from janusflow.pipelines.provenance import weights_digest
+from janusflow.pipelines.digests import weights_digest
 from janusflow.processing.images import ImageSource, listed
 from janusflow.processing.messages import Message
 from janusflow.processing.processor import JanusFlowProcessor
@@ -120,7 +121,7 @@ class Conversational(ABC):
         if not conversations:
             return []
         with self._working("network"):
-            return understanding.answer(self.network, self.processor, conversations, decoding)
+            return understanding.answer(self.network, self.processor, conversations, decoding, self._remembered())
 
     def stream(
         self,
@@ -140,8 +141,15 @@ class Conversational(ABC):
         chosen = _decoding(self.stream, decoding)
         messages = self._question(question, images) if isinstance(question, str) else question
         with self._working("network"):
-            pieces = understanding.stream(self.network, self.processor, messages, chosen)
+            pieces = understanding.stream(self.network, self.processor, messages, chosen, self._remembered())
         return self._streamed(pieces)
+
+    def _remembered(self) -> Memory:
+        """What earlier calls left, if the weights are still those."""
+        memory = self.__dict__.setdefault("_memory", Memory())
+        network: Any = self.network
+        memory.hold_for(f"{weights_digest(network)} {network.dtype} {network.device}")
+        return memory
 
     def _streamed(self, pieces: Iterator[str]) -> Iterator[str]:
         with self._working("network"):

@@ -20,23 +20,24 @@ from torch import Tensor, nn
 
 from janusflow.arguments import checked_names, whole_number
 from janusflow.building import BUILDING
-from janusflow.checkpoint.adapters import open_adapters, remove_adapters
 from janusflow.device import CPU
 from janusflow.engine import generation
 from janusflow.engine.generation import Sampling
 from janusflow.engine.inpainting import Kept, KnownPicture, known_picture
+from janusflow.engine.jobs import Job, run, start_of_path
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd
 from janusflow.engine.size import Size, check_context, check_size
 from janusflow.model import JanusFlowForConditionalGeneration
-from janusflow.pipelines.base import Pipeline
-from janusflow.pipelines.provenance import input_digests, sign
+from janusflow.pipelines.adapters import AdaptedPipeline
+from janusflow.pipelines.digests import input_digests
+from janusflow.pipelines.provenance import sign
 from janusflow.processing.images import ImageSource
 from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
 
-class JanusFlow(Pipeline):
+class JanusFlow(AdaptedPipeline):
     """A network with its processor and VAE. Calls may run in several threads at once; see
     `janusflow.pipelines.conversation.Conversational`.
 
@@ -47,7 +48,6 @@ class JanusFlow(Pipeline):
     """
 
     network: JanusFlowForConditionalGeneration
-    takes_adapters = True
     sampling = tuple(Sampling.__dataclass_fields__)
 
     def __init__(
@@ -55,7 +55,6 @@ class JanusFlow(Pipeline):
     ) -> None:
         super().__init__(network, processor)
         self.vae = vae
-        self.adapters: Any = None
         self._warned_of_size = False
 
     # --- files ------------------------------------------------------------------------------------------------------
@@ -72,73 +71,6 @@ class JanusFlow(Pipeline):
         """See `Pipeline.assemble`; by default the VAE is the one in the folder, else the released one."""
         own = None if folder is None else folder / "vae"
         return cls(network, processor, vae or (own if own is not None and own.is_dir() else DEFAULT_VAE))
-
-    def load_adapters(self, folder: str | Path) -> Self:
-        """Puts adapters that `janusflow train` with `lora.rank` wrote (`export/adapter`) into the network.
-
-        Raises:
-            ValueError: if there are none or they do not fit.
-
-        Example:
-            >>> from janusflow import JanusFlow
-            >>> model = JanusFlow.from_pretrained("tiny").load_adapters("runs/mine/export/adapter")  # doctest: +SKIP
-        """
-        if self.adapters is not None:
-            raise ValueError("the network has adapters already; unload or merge them first")
-        self.adapters = open_adapters(self.network, folder)
-        self.opened = {**self.opened, "adapter": str(folder)}
-        return self
-
-    def merge_adapters(self, *, keep: bool = False) -> Self:
-        """Adds the adapters to the weights: nothing is slower than without them.
-
-        Args:
-            keep: the adapters stay known, and `unmerge_adapters` subtracts them again (up to rounding). Otherwise
-                they leave the network, whose weights may then be saved.
-
-        Raises:
-            ValueError: if there are none.
-        """
-        if self.adapters is None:
-            raise ValueError("the network has no adapters")
-        if keep:
-            self.adapters.merge_adapter()
-        else:
-            self.network, self.adapters = self.adapters.merge_and_unload(), None
-        return self
-
-    def unmerge_adapters(self) -> Self:
-        """Takes merged adapters that were kept out of the weights again; they keep working next to them.
-
-        Raises:
-            ValueError: if there are none.
-        """
-        if self.adapters is None:
-            raise ValueError("the network has no adapters")
-        self.adapters.unmerge_adapter()
-        return self
-
-    def unload_adapters(self) -> Self:
-        """Takes the adapters out of the network, whose weights are then as before (merged ones: up to rounding).
-
-        Raises:
-            ValueError: if there are none.
-        """
-        if self.adapters is None:
-            raise ValueError("the network has no adapters")
-        self.network, self.adapters = remove_adapters(self.adapters), None
-        self.opened = {**self.opened, "adapter": None}
-        return self
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """See `Pipeline.save_pretrained`. The VAE is saved too if it is a local one.
-
-        Raises:
-            ValueError: also if the network has adapters (merge or unload them first).
-        """
-        if self.adapters is not None:
-            raise ValueError("the network has adapters; merge or unload them before it is saved")
-        super().save_pretrained(folder)
 
     def _write_parts(self, folder: Path) -> None:
         super()._write_parts(folder)
@@ -371,16 +303,14 @@ class JanusFlow(Pipeline):
             for rows in batches:
                 part = None if known is None else known.select(rows)
                 if stopped:
-                    made.append(generation.start_of_path(noise[rows], sampling, part))
+                    made.append(start_of_path(noise[rows], sampling, part))
                     altered += [True] * len(rows)
                     continue
                 changed, scale = False, sampling.guidance_scale
                 first, last = int(owner[rows[0]]), int(owner[rows[-1]])
                 read = self.network.encode_prompts(ids[first : last + 1], visible[first : last + 1])
                 own = read.select(owner[rows] - first)
-                made.append(
-                    generation.sample_latents(self.network, own, noise[rows], sampling, known=part, callback=after_step)
-                )
+                made += run(self.network, [Job(own, noise[rows], sampling, known=part, callback=after_step)])
                 altered += [changed] * len(rows)
         return torch.cat(made), altered
 

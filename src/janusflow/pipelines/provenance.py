@@ -9,7 +9,6 @@ Reading a file imports no torch, so that the command line answers quickly.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -17,22 +16,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from janusflow import __version__
-from janusflow.processing.images import ImageSource, load_image, load_images, load_masks
-
-if TYPE_CHECKING:
-    from torch import nn
+from janusflow.pipelines.digests import input_digests as input_digests  # also imported from here
+from janusflow.pipelines.digests import pixels_digest
+from janusflow.pipelines.digests import weights_digest as weights_digest
+from janusflow.processing.images import ImageSource, load_image
 
 KEY = "janusflow"  # of the text chunk with all of it, as JSON
-SAMPLED = 256  # values of each tensor that the digest reads
 MAX_TEXT = 1 << 20  # characters of a chunk that is read
 MAX_STEPS, MAX_SIDE = 10_000, 8192  # of settings that a file may ask for
-SOLVERS = ("euler", "heun", "midpoint", "ab2")  # the keys of `janusflow.flow.METHODS`, whose import brings torch
 FOREIGN = "does not say how it was made; expected a PNG (or its picture) that janusflow generated"
 
 
@@ -124,7 +120,7 @@ def sign(
     for number, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True)):
         own = {name: digests[number] for name, digests in inputs.items()}
         asked = {"prompts": prompt, "seed": seed, **settings}
-        made = Provenance(asked, dict(model), own, versions, _pixels(picture), bool(changed) and changed[number])
+        made = Provenance(asked, dict(model), own, versions, pixels_digest(picture), bool(changed) and changed[number])
         kept = GeneratedPicture.__new__(GeneratedPicture)
         kept.__setstate__(picture.__getstate__())
         kept.info = picture.info | made.info()
@@ -173,7 +169,7 @@ def settings_of(picture: ImageSource) -> dict[str, Any]:
         raise ValueError(
             f"{_name(picture)} was changed by a callback during generation, so its settings do not recreate it"
         )
-    if made.pixels is not None and made.pixels != _pixels(load_image(picture)):
+    if made.pixels is not None and made.pixels != pixels_digest(load_image(picture)):
         raise ValueError(f"{_name(picture)} was edited after it was generated, so its settings do not recreate it")
     if made.settings["seed"] is None:
         raise ValueError(
@@ -237,52 +233,6 @@ def _text_of_file(picture: ImageSource, name: str) -> Any:
         raise ValueError(f"{name} is damaged: {error}") from error
 
 
-def weights_digest(*modules: nn.Module) -> str:
-    """A short digest of weights as they are in memory, adapters and all.
-
-    It reads `SAMPLED` values spread over each tensor, so that it takes milliseconds; training changes them all.
-    """
-    from torch import nn
-
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            if type(parameter) is nn.Parameter and not parameter.is_meta:  # others are quantized or not in memory
-                flat = parameter.detach().flatten()
-                digest.update(flat[:: max(1, flat.numel() // SAMPLED)].double().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def input_digests(argument: str, given: ImageSource | Sequence[ImageSource]) -> list[str]:
-    """A short digest of each picture or mask that something is made from.
-
-    Args:
-        argument: "image": of the pixels, from files, bytes, arrays and PIL images alike, or of a tensor's values;
-            "mask": of where it is bright.
-        given: one or several.
-    """
-    if argument == "mask":
-        return [_short(mask.shape, mask) for mask in load_masks(given)]
-    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
-    found = []
-    for one in listed:
-        if hasattr(one, "detach"):  # a tensor
-            found += [_short(one.shape, part.cpu().float().numpy()) for part in (one if one.ndim == 4 else one[None])]
-        else:
-            found += [_short(image.size, np.asarray(image)) for image in load_images(one)]
-    return found
-
-
-def _pixels(picture: Image.Image) -> str:
-    """A short digest of the pixels of an RGB picture, by which edited copies are found."""
-    return _short(picture.size, np.asarray(picture))
-
-
-def _short(shape: Sequence[int], values: np.ndarray) -> str:
-    return hashlib.sha256(f"{tuple(shape)}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
-
-
 # --- reading what anybody may have written ---------------------------------------------------------------------------
 
 
@@ -308,7 +258,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_inference_steps": (_whole(1, MAX_STEPS), f"a whole number from 1 to {MAX_STEPS}"),
     "guidance_scale": (_number(1, 1e6), "a number from 1 upwards"),
     "guidance_interval": (_interval, "two numbers from 0 to 1"),
-    "solver": (lambda value: value in SOLVERS, f"one of {', '.join(SOLVERS)}"),
+    "solver": (lambda value: _text(value) and value.isidentifier(), "the name of a solver"),  # `generate` knows which
     "shift": (_number(1e-6, 1e6), "a positive number"),
     "strength": (_number(1e-6, 1), "a number above 0 and at most 1"),
     "paste_original": (lambda value: type(value) is bool, "true or false"),

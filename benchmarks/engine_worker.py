@@ -1,0 +1,196 @@
+"""One process of `benchmarks/engine.py`: builds a network with random weights, then runs one task per line of input.
+
+It runs under the interpreter and the sources that it is started with: ours, an older build of ours, or the official
+code, which needs transformers 4. So each builds what it has, and nothing of ours is imported for the official code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+PROMPT, READ, SAID = 24, 600, 16  # tokens of a prompt, of a conversation, decoded
+LENGTHS = (12, 24, 48, 96)  # of the prompts of one batch
+Tasks = dict[str, Callable[[], int]]  # each returns what its time is divided by
+
+
+def ids(count: int) -> torch.Tensor:
+    """(1, count) ids."""
+    return torch.arange(count)[None] + 5
+
+
+def official(size: dict[str, int], grid: int, checkout: Path) -> Tasks:
+    """The loop of the official demo, which reads the prompt again in each step, and transformers' cache for text."""
+    import diffusers.models.embeddings  # noqa: F401 (before the stand-ins below, for which it would look)
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    for name in ("torchvision", "torchvision.utils"):  # imported by the official file, and not used
+        sys.modules.setdefault(name, types.ModuleType(name))
+    found = importlib.util.spec_from_file_location("uvit", checkout / "janus" / "janusflow" / "models" / "uvit.py")
+    assert found is not None and found.loader is not None
+    uvit: Any = importlib.util.module_from_spec(found)
+    found.loader.exec_module(uvit)
+    width = size["hidden_size"]
+    llm = LlamaForCausalLM(LlamaConfig(**size, rms_norm_eps=1e-6)).eval()
+    options = {"block_out_channels": [768], "layers_in_middle": 2, "hidden_size": width, "use_bias": False}
+    encoder = uvit.ShallowUViTEncoder(input_channels=4, stride=2, kernel_size=2, padding=0, **options).eval()
+    decoder = uvit.ShallowUViTDecoder(in_channels=768, out_channels=4, upsamples=1, **options).eval()
+    into, norm, out = torch.nn.Linear(768, width), LlamaRMSNorm(width), torch.nn.Linear(width, 768)
+    z, tokens = torch.randn(1, 4, 2 * grid, 2 * grid), ids(PROMPT).repeat(2, 1)
+    mask = torch.ones(2, PROMPT + 1 + grid**2, dtype=torch.int)
+    mask[1, 1:PROMPT] = 0
+
+    def step() -> int:
+        z_emb, t_emb, skip = encoder(torch.cat([z, z]), torch.full((2,), 300.0, dtype=z.dtype))
+        z_emb = into(z_emb.flatten(2).transpose(1, 2))
+        embeds = torch.cat([llm.model.embed_tokens(tokens), t_emb[:, None], z_emb], dim=1)
+        states = llm.model(inputs_embeds=embeds, use_cache=True, attention_mask=mask).last_hidden_state
+        states = out(norm(states[:, -(grid**2) :])).reshape(2, grid, grid, 768).permute(0, 3, 1, 2)
+        conditional, empty = decoder(states, skip, t_emb).chunk(2)
+        _ = z + (2 * conditional - empty) / 30
+        return 1
+
+    def prefill() -> Any:
+        outputs = llm.model(inputs_embeds=llm.model.embed_tokens(ids(READ)), use_cache=True)
+        return llm.lm_head(outputs.last_hidden_state[:, -1:]).argmax(-1), outputs.past_key_values
+
+    read: list[Any] = []
+
+    def decode() -> int:
+        token, cache = read.pop() if read else prefill()
+        for _ in range(SAID):
+            outputs = llm.model(input_ids=token, past_key_values=cache, use_cache=True)
+            token = llm.lm_head(outputs.last_hidden_state).argmax(-1)
+        return SAID
+
+    decode.prepare = lambda: read.append(prefill())  # type: ignore[attr-defined]
+    return {"step": step, "prefill": lambda: prefill() and 1, "decode": decode}
+
+
+def ours(size: dict[str, int], grid: int) -> Tasks:
+    """The engine under `generate` and `chat`; a build without it runs its network as it did."""
+    from janusflow.config import janusflow_1b
+    from janusflow.engine.generation import Sampling
+    from janusflow.model import JanusFlowForConditionalGeneration
+
+    config = janusflow_1b()
+    for name, value in {**size, "head_dim": size["hidden_size"] // size["num_attention_heads"]}.items():
+        setattr(config.text_config, name, value)
+    network = JanusFlowForConditionalGeneration(config).eval()
+    llm = network.language_model
+    noise = torch.randn(1, 4, 2 * grid, 2 * grid, dtype=torch.float32)
+    prefixes = [network.encode_prompts(ids(count), torch.ones_like(ids(count))) for count in (PROMPT, *LENGTHS)]
+    try:
+        from janusflow.engine.jobs import Engine, Job
+        from janusflow.engine.text import Slots
+    except ImportError:
+        return older(network, prefixes[0], noise)
+    engine = Engine(network)
+
+    def advance(count: int) -> Callable[[], int]:
+        chosen = prefixes[:1] if count == 1 else prefixes[1:]
+        jobs = [Job(prefix, noise, Sampling(10_000)) for prefix in chosen]
+
+        def run() -> int:
+            engine.advance(jobs)
+            return count
+
+        return run
+
+    def slots(rows: int) -> Any:
+        return Slots(llm, rows, READ + SAID + 1), [llm.embed_tokens(ids(READ)[0])] * rows
+
+    def prefill() -> int:
+        row, embeds = slots(1)
+        network.lm_head(row.read(embeds)).argmax(-1)
+        return 1
+
+    def decode(rows: int) -> Callable[[], int]:
+        held: list[Any] = []
+
+        def prepare() -> None:
+            row, embeds = slots(rows)
+            held[:] = [row, row.read(embeds)]
+
+        def run() -> int:
+            row, states = held
+            for _ in range(SAID):
+                states = row.step(llm.embed_tokens(network.lm_head(states).argmax(-1)))
+            return SAID * rows
+
+        run.prepare = prepare  # type: ignore[attr-defined]
+        return run
+
+    x = torch.randn(2 * (1 + grid**2), size["hidden_size"])
+    wide = torch.randn(len(x), size["intermediate_size"])
+
+    def linear() -> int:
+        for layer in llm.layers:
+            for part in (layer.self_attn, layer.mlp):
+                for module in (m for m in part.children() if isinstance(m, torch.nn.Linear)):
+                    F.linear(wide if module is layer.mlp.down_proj else x, module.weight)
+        return 1
+
+    tasks: Tasks = {"step": advance(1), "batch": advance(len(LENGTHS)), "linear": linear}
+    return {**tasks, "prefill": prefill, "decode": decode(1), "decode8": decode(8)}
+
+
+def older(network: Any, prefix: Any, noise: torch.Tensor) -> Tasks:
+    """A build before the engine."""
+    both = type(prefix).concatenate(prefix, prefix.unconditional())
+
+    def step() -> int:
+        network.velocity(torch.cat([noise, noise]), torch.full((2,), 0.3, dtype=torch.float32), both)
+        return 1
+
+    def prefill() -> int:
+        network(input_ids=ids(READ), use_cache=True, logits_to_keep=1)
+        return 1
+
+    return {"step": step, "prefill": prefill}
+
+
+def peak(reset: bool) -> int:
+    """Largest resident memory since the last reset, in bytes (Linux)."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def main() -> None:
+    """Print a JSON line when ready and after each task.
+
+    The argument is JSON: kind, size, grid (image tokens per side), dtype, threads, checkout.
+    """
+    given = json.loads(sys.argv[1])
+    torch.set_num_threads(given["threads"])
+    torch.set_default_dtype(getattr(torch, given["dtype"]))
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    answers, sys.stdout = sys.stdout, sys.stderr
+    shape = given["size"], given["grid"]
+    tasks = official(*shape, Path(given["checkout"])) if given["kind"] == "official" else ours(*shape)
+    print(json.dumps({"tasks": list(tasks), "torch": torch.__version__}), file=answers, flush=True)
+    for line in sys.stdin:
+        task = tasks[line.strip()]
+        getattr(task, "prepare", lambda: None)()
+        before = peak(reset=True)
+        started = time.perf_counter()
+        count = task()
+        seconds = (time.perf_counter() - started) / count
+        print(json.dumps({"seconds": seconds, "memory": peak(reset=False) - before}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

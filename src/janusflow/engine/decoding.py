@@ -1,0 +1,121 @@
+"""How text is decoded: the settings of `ask` and `chat`, and sampling with random numbers of each row's own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from janusflow.arguments import counted, given, whole_number
+from janusflow.device import CPU
+from janusflow.engine.generation import check_seed
+from janusflow.engine.token_generation import TokenSampling
+from janusflow.processing.processor import JanusFlowProcessor
+
+SAMPLING = ("temperature", "top_p", "top_k", "seed")  # what greedy decoding ignores
+CALLER = 5  # stacklevel of the line that calls `Conversational.ask`: ask, _decoding and __init__ lie between
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How text is decoded; names and meaning are transformers'.
+
+    Attributes:
+        max_new_tokens: at most; the model's context may end earlier.
+        do_sample: False takes the most likely token, whatever the settings of sampling are; a warning names those that
+            are ignored.
+        temperature, top_p, top_k: of sampling.
+        repetition_penalty: 1 is none.
+        seed: of sampling. One number serves every conversation of a batch, so that an answer is the same whatever else
+            is in the batch (and the same conversation twice gives the same answer twice); or one number each. With
+            None the seeds come from torch's global generator, which a given seed neither reads nor changes.
+    """
+
+    max_new_tokens: int = 512
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}; expected a positive number")
+        seed: Any = self.seed
+        if hasattr(seed, "__len__"):
+            object.__setattr__(self, "seed", tuple(map(check_seed, seed)))
+        elif self.seed is not None:
+            object.__setattr__(self, "seed", check_seed(self.seed))
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; expected a positive number")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
+        idle = [name for name in SAMPLING if getattr(self, name) != getattr(Decoding, name)]
+        if idle and not self.do_sample:
+            listed = f"{idle[0]} is" if len(idle) == 1 else f"{', '.join(idle[:-1])} and {idle[-1]} are"
+            warnings.warn(f"{listed} ignored without do_sample=True", stacklevel=CALLER)
+
+    def config(self, processor: JanusFlowProcessor, room: int) -> GenerationConfig:
+        """transformers' configuration, with the tokenizer's end token and at most `room` new tokens."""
+        tokenizer = processor.tokenizer
+        return GenerationConfig(
+            max_new_tokens=min(self.max_new_tokens, room),
+            do_sample=False,  # the likeliest of what `SeededSampling` leaves
+            repetition_penalty=self.repetition_penalty,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+
+    def sampling(self, conversations: int, steps: int, device: torch.device) -> LogitsProcessorList:
+        """The processor that samples the tokens of a batch, for at most `steps` steps; none for greedy decoding.
+
+        Args:
+            conversations: of the batch.
+            steps: new tokens of each.
+            device: of the logits.
+
+        Raises:
+            ValueError: if there is another number of seeds.
+        """
+        if not self.do_sample:
+            return LogitsProcessorList()
+        if isinstance(self.seed, Sequence):
+            seeds = list(self.seed)
+        elif self.seed is None:
+            seeds = torch.randint(2**63 - 1, (conversations,), dtype=torch.int64, device=CPU).tolist()
+        else:
+            seeds = [self.seed] * conversations
+        if len(seeds) != conversations:
+            raise ValueError(f"{given(len(seeds), 'seed')} for {counted(conversations, 'conversation')}")
+        generators = [torch.Generator(CPU).manual_seed(seed) for seed in seeds]
+        uniform = torch.stack([torch.rand(steps, generator=one, dtype=torch.float32, device=CPU) for one in generators])
+        sampling = TokenSampling(1.0, True, self.temperature, self.top_k, self.top_p)
+        return LogitsProcessorList([SeededSampling(sampling, uniform.to(device))])
+
+
+class SeededSampling(LogitsProcessor):
+    """Leaves one token of each row, chosen by the row's own random numbers: greedy decoding then samples.
+
+    transformers' own sampling reads torch's global generator, which all threads share.
+
+    Args:
+        sampling: temperature, top_k and top_p.
+        uniform: (B, steps) in [0, 1).
+    """
+
+    def __init__(self, sampling: TokenSampling, uniform: Tensor) -> None:
+        self.sampling, self.uniform = sampling, uniform
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) logits -> (B, V), all but the chosen ones -inf. `input_ids`: (B, step), the new tokens so far."""
+        chosen = self.sampling.choose(scores, self.uniform[:, input_ids.shape[1]])
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)

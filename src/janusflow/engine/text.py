@@ -1,0 +1,196 @@
+"""Text, token by token: keys and values in fixed rows, read prompts kept for the next turn, pictures encoded once.
+
+    slots = Slots(llm, rows=2, room=600)
+    states = slots.read(first_embeds, second_embeds)      # prefill, packed
+    states = slots.step(embed(states.argmax(...)))         # one token of every row
+
+Shapes: B conversations, T tokens, D width, g key-value heads of width d, S tokens that fit into a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaModel
+
+from janusflow.model.llama import causal_attention, run_layers, runs_plainly
+
+KEPT_TOKENS = 4096  # of read conversations: 0.8 GB in bfloat16 for the 1.3B model
+KEPT_PICTURES = 16
+PREFILL_TOKENS = 8192  # that run at once
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+def plain_llm(network: Any) -> LlamaModel | None:
+    """The network's LLM if our own loop can run it and pictures can be encoded apart (`see`); otherwise None, and
+    transformers' `generate` decodes.
+    """
+    llm = network.get_decoder() if hasattr(network, "see") else None
+    return llm if isinstance(llm, LlamaModel) and runs_plainly(llm) else None
+
+
+class Slots:
+    """Keys and values of B conversations, each with its own number of tokens.
+
+    Args:
+        llm: reads and continues them.
+        rows: B.
+        room: S, tokens of the longest conversation with its answer.
+    """
+
+    def __init__(self, llm: LlamaModel, rows: int, room: int) -> None:
+        config, weight = llm.config, llm.embed_tokens.weight
+        heads, width = config.num_key_value_heads, llm.layers[0].self_attn.head_dim
+        self.llm, self.lengths = llm, [0] * rows
+        make = weight.new_empty if rows == 1 else weight.new_zeros  # a hidden NaN would spread through the products
+        shape = (rows, heads, room, width)
+        self.layers: Layers = [(make(shape), make(shape)) for _ in range(config.num_hidden_layers)]
+
+    def restore(self, row: int, layers: Layers) -> None:
+        """Puts the keys and values of an empty row's first tokens, (g, T, d) each, in their place."""
+        for (keys, values), (old_keys, old_values) in zip(self.layers, layers, strict=True):
+            self.lengths[row] = old_keys.shape[1]
+            keys[row, :, : self.lengths[row]], values[row, :, : self.lengths[row]] = old_keys, old_values
+
+    def kept(self, row: int) -> Layers:
+        """A copy of a row's keys and values, (g, T, d) each."""
+        length = self.lengths[row]
+        return [(keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self.layers]
+
+    def read(self, embeds: Sequence[Tensor]) -> Tensor:
+        """Reads more tokens of every row, (T, D) each with its own T, and gives the last state of each, (B, D)."""
+        sizes = [len(one) for one in embeds]
+        parts: list[list[int]] = [[]]
+        for row, size in enumerate(sizes):
+            if parts[-1] and sum(sizes[other] for other in parts[-1]) + size > PREFILL_TOKENS:
+                parts.append([])
+            parts[-1].append(row)
+        return torch.cat([self._read(part, [embeds[row] for row in part]) for part in parts])
+
+    def _read(self, rows: list[int], embeds: list[Tensor]) -> Tensor:
+        device, sizes = embeds[0].device, [len(one) for one in embeds]
+        before = [self.lengths[row] for row in rows]
+        positions = torch.cat([torch.arange(n, n + t, device=device) for n, t in zip(before, sizes, strict=True)])
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            all_keys, all_values = self.layers[layer]
+            seen = []
+            spans = zip(rows, before, *(part.to(all_keys.dtype).split(sizes) for part in (q, k, v)), strict=True)
+            for row, start, queries, new_keys, new_values in spans:
+                end = start + len(queries)
+                all_keys[row, :, start:end] = new_keys.transpose(0, 1)
+                all_values[row, :, start:end] = new_values.transpose(0, 1)
+                found = causal_attention(
+                    queries.transpose(0, 1)[None], all_keys[row, None, :, :end], all_values[row, None, :, :end]
+                )
+                seen.append(found[0].transpose(0, 1))
+            return torch.cat(seen)
+
+        last = torch.tensor(list(itertools.accumulate(sizes)), device=device) - 1
+        states = run_layers(self.llm, torch.cat(embeds), positions, attend, keep=last)
+        for row, size in zip(rows, sizes, strict=True):
+            self.lengths[row] += size
+        return states
+
+    def step(self, embeds: Tensor) -> Tensor:
+        """Reads one more token of every row, (B, D), and gives its state, (B, D)."""
+        lengths = torch.tensor(self.lengths, device=embeds.device)
+        longest, rows = max(self.lengths) + 1, torch.arange(len(self.lengths), device=embeds.device)
+        mask = None
+        if len(set(self.lengths)) > 1:
+            mask = (torch.arange(longest, device=embeds.device) <= lengths[:, None])[:, None, None]  # (B, 1, 1, S)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self.layers[layer]
+            keys[rows, :, lengths], values[rows, :, lengths] = k.to(keys.dtype), v.to(keys.dtype)
+            shared = q.shape[1] != keys.shape[1]
+            seen = F.scaled_dot_product_attention(
+                q[:, :, None].to(keys.dtype),
+                keys[:, :, :longest],
+                values[:, :, :longest],
+                attn_mask=mask,
+                enable_gqa=shared,
+            )
+            return seen[:, :, 0]
+
+        states = run_layers(self.llm, embeds, lengths, attend)
+        self.lengths = [length + 1 for length in self.lengths]
+        return states
+
+
+@dataclass
+class Memory:
+    """What one model keeps between calls: conversations that it read and pictures that it encoded.
+
+    Both hold for the weights that they were made with. Several threads may use it at once.
+    """
+
+    weights: str = ""
+    _turns: OrderedDict[bytes, Layers] = field(default_factory=OrderedDict)  # int64 ids, oldest use first
+    _pictures: OrderedDict[bytes, Tensor] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hold_for(self, weights: str) -> None:
+        """Forgets what was made with weights of another digest."""
+        with self._lock:
+            if weights != self.weights:
+                self._turns.clear()
+                self._pictures.clear()
+                self.weights = weights
+
+    def pictures(self, pixel_values: Tensor, encode: Callable[[Tensor], Tensor]) -> tuple[Tensor, list[int]]:
+        """What `encode` makes of (N, 3, S, S) pixels, (N, tokens, D), and a number that stands for each content.
+
+        Only pictures that are not known yet are encoded.
+        """
+        names = [hashlib.sha256(one.cpu().float().numpy().tobytes()).digest() for one in pixel_values]
+        with self._lock:
+            known = {name: self._pictures[name] for name in names if name in self._pictures}
+        fresh = list(dict.fromkeys(name for name in names if name not in known))
+        if fresh:
+            made = encode(pixel_values[[names.index(name) for name in fresh]])
+            known |= dict(zip(fresh, made, strict=True))
+        with self._lock:
+            for name in names:
+                self._pictures[name] = known[name]
+                self._pictures.move_to_end(name)
+            while len(self._pictures) > KEPT_PICTURES:
+                self._pictures.popitem(last=False)
+        numbers = [int.from_bytes(name[:7], "big") for name in names]
+        return torch.stack([known[name] for name in names]), numbers
+
+    def recall(self, ids: np.ndarray) -> Layers | None:
+        """Keys and values of the longest known beginning of a conversation that leaves at least one token to read."""
+        best, length = None, 0
+        with self._lock:
+            for name in self._turns:
+                old = np.frombuffer(name, np.int64)
+                size = min(len(old), len(ids) - 1)
+                differing = np.flatnonzero(old[:size] != ids[:size])
+                same = int(differing[0]) if len(differing) else size
+                if same > length:
+                    best, length = name, same
+            if best is None:
+                return None
+            self._turns.move_to_end(best)
+            return [(keys[:, :length], values[:, :length]) for keys, values in self._turns[best]]
+
+    def keep(self, ids: np.ndarray, layers: Layers) -> None:
+        """Keeps a read conversation; the ones used longest ago go once there are more than `KEPT_TOKENS` tokens."""
+        with self._lock:
+            for name in [name for name in self._turns if ids.tobytes().startswith(name)]:
+                del self._turns[name]
+            self._turns[ids.tobytes()] = layers
+            while sum(len(name) // 8 for name in self._turns) > KEPT_TOKENS:
+                self._turns.popitem(last=False)
