@@ -10,6 +10,7 @@ from janusflow import __version__
 from janusflow.cli import evaluation, models, training
 from janusflow.cli.options import SuggestingCommand
 from janusflow.cli.plugins import PluginGroup
+from janusflow.cli.serve import serve
 from janusflow.cli.streams import open_streams
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -38,7 +39,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-for command in (models.generate, models.ask, models.chat, models.info, models.convert):
+for command in (models.generate, models.ask, models.chat, serve, models.info, models.convert):
     app.command(cls=SuggestingCommand)(command)
 for command in (training.train, training.pretrain):
     app.command(cls=SuggestingCommand)(command)
