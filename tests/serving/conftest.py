@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,6 +43,14 @@ class Served:
     def http(self, key: str = KEY) -> httpx2.Client:
         """A plain client, for what the official one cannot send."""
         return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Waits for what another thread or process does."""
+    event, end = threading.Event(), time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        event.wait(0.02)
 
 
 @contextmanager

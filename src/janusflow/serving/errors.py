@@ -16,7 +16,7 @@ from janusflow.serving.jobs import CancelledError, DeadlineError, StoppedError
 from janusflow.serving.scheduler import DrainingError, QueueFullError
 
 RETRY_WHILE_DRAINING = 5  # seconds
-NAMED = re.compile(r"(?:the )?(\w+) (?:is|has|holds) ")  # how our errors begin
+NAMED = re.compile(r"(?:the )?(\w+) (?:is|has|have|holds|hold) ")  # how our errors begin
 
 
 class ApiError(Exception):
@@ -114,5 +114,5 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     if chosen["type"] == "json_invalid":
         return invalid("the body is not valid JSON", None, "invalid_json")
     given = chosen.get("input")
-    shown = "" if isinstance(given, (dict, list)) else f" is {shortened(repr(given))}"
+    shown = f" is {shortened(repr(given))}" if isinstance(given, (str, int, float)) else ""
     return invalid(f"{param or 'the body'}{shown}: {shortened(chosen['msg'])}", param)

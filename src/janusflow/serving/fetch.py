@@ -21,6 +21,7 @@ from janusflow.serving.settings import Limits
 
 REDIRECTS = (301, 302, 303, 307, 308)
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
+LOCAL_TRANSLATED = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215; public to Python's `is_global` before 3.11.10
 HEADERS = [("User-Agent", "janusflow"), ("Accept", "image/*"), ("Accept-Encoding", "identity")]
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 
@@ -43,6 +44,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if found in LOCAL_TRANSLATED:
+            return False
     return found.is_global and not found.is_multicast
 
 

@@ -76,7 +76,9 @@ class _Decoder:
     def choose(self, logits: Tensor) -> list[Event]:
         """Takes the next token, and reports it; with the last one, the end."""
         before = torch.tensor([self.tokens], dtype=torch.int64, device=self.device)
-        scores = self.processors(before, self._penalised(logits))
+        request = self.request
+        less = penalised(logits, self.tokens, presence=request.presence_penalty, frequency=request.frequency_penalty)
+        scores = self.processors(before, less)
         token = int(scores.argmax())
         self.tokens.append(token)
         if token == self.tokenizer.eos_token_id:
@@ -89,15 +91,6 @@ class _Decoder:
             return [event, TextDone(self.text.rest(), "length", len(self.tokens))]
         return [event]
 
-    def _penalised(self, logits: Tensor) -> Tensor:
-        presence, frequency = self.request.presence_penalty, self.request.frequency_penalty
-        if not self.tokens or not (presence or frequency):
-            return logits
-        used, counts = torch.tensor(self.tokens, device=self.device).unique(return_counts=True)
-        logits = logits.clone()
-        logits[0, used] -= presence + frequency * counts
-        return logits
-
     def _with_logprobs(self, piece: str, token: int, logits: Tensor) -> Token:
         """The event of a token; probabilities are the model's, before temperature and penalties."""
         if self.request.top_logprobs is None:
@@ -109,6 +102,17 @@ class _Decoder:
             for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         return Token(piece, TokenLogprob(self.tokenizer.decode([token]), float(logprobs[token])), alternatives)
+
+
+def penalised(logits: Tensor, tokens: Sequence[int], *, presence: float, frequency: float) -> Tensor:
+    """(1, V) logits with OpenAI's penalties for the tokens so far.
+
+    logits[j] - presence [c_j > 0] - frequency c_j, where c_j counts token j.
+    """
+    if not tokens or not (presence or frequency):
+        return logits
+    used, counts = torch.tensor(tokens, device=logits.device).unique(return_counts=True)
+    return logits.index_add(1, used, -(presence + frequency * counts)[None].to(logits.dtype))
 
 
 class Text:

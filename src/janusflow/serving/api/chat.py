@@ -19,7 +19,7 @@ from janusflow.serving.api.chat_answer import Answer, Completion
 from janusflow.serving.api.chat_body import ChatBody, ImagePart
 from janusflow.serving.api.documented import ERRORS
 from janusflow.serving.api.server import Server, server_of
-from janusflow.serving.api.sse import event, stream
+from janusflow.serving.api.sse import EventStream, event
 from janusflow.serving.api.waiting import Waiting
 from janusflow.serving.errors import as_api_error, invalid
 from janusflow.serving.input_pictures import picture_bytes, read_picture
@@ -48,7 +48,7 @@ async def chat_completions(body: ChatBody, http: Request) -> Response:
     waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
     completion = Completion(name, inputs.input_ids.shape[1], body)
     if body.stream:
-        return stream(_chunks(waiting, completion, body))
+        return EventStream(waiting, _chunks(waiting, completion, body))
     answers = [Answer() for _ in requests]
     async for number, one in waiting.events():
         answers[number].add(one)

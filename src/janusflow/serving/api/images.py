@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from inspect import signature
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,7 +20,7 @@ from janusflow.serving.api.documented import ERRORS
 from janusflow.serving.api.image_answer import ImageAnswer
 from janusflow.serving.api.image_body import EditBody, GenerationBody, ImageBody
 from janusflow.serving.api.server import Server, server_of
-from janusflow.serving.api.sse import event, stream
+from janusflow.serving.api.sse import EventStream, event
 from janusflow.serving.api.waiting import Waiting
 from janusflow.serving.errors import as_api_error, from_validation, invalid
 from janusflow.serving.input_pictures import read_mask, read_picture
@@ -120,7 +121,7 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
     waiting = Waiting(server.scheduler, http)
     waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
     if body.stream:
-        return stream(_events(waiting, answer))
+        return EventStream(waiting, _events(waiting, answer))
     pictures: dict[int, Any] = {}
     async for number, one in waiting.events():
         if isinstance(one, PictureDone):
@@ -173,8 +174,9 @@ def _settings(server: Server, model: Pipeline, body: ImageBody, given: Mapping[s
     for name in asked:
         if name not in (*model.sampling, "image", "mask", "paste_original"):
             raise invalid(f"{name} is not a setting of a {type(model).__name__} model", name, "unknown_parameter")
-    settings = model.resolve(body.prompt, {**asked, **sides})
-    pixels = settings.get("height", 0) * settings.get("width", 0)
-    if pixels > server.limits.max_output_pixels:
-        raise invalid(f"size has {pixels} pixels; this server allows {server.limits.max_output_pixels}", "size")
-    return settings
+    if sides and sides["height"] * sides["width"] > server.limits.max_output_pixels:
+        most = server.limits.max_output_pixels
+        raise invalid(f"size is {body.size}; this server allows at most {most} pixels", "size")
+    if sides and not {"height", "width"} <= signature(model.generate).parameters.keys():
+        raise invalid(f"size is {body.size}; a {type(model).__name__} model has only one, which auto gives", "size")
+    return model.resolve(body.prompt, {**asked, **sides})

@@ -19,7 +19,7 @@ EXPECTED = (CancelledError, DeadlineError, StoppedError)
 
 
 class Waiting:
-    """The jobs of one HTTP request. Leaving the `async with` cancels those that have not ended.
+    """The jobs of one HTTP request.
 
     Args:
         scheduler: runs them.
@@ -66,7 +66,11 @@ class Waiting:
             gone.cancel()
             with suppress(asyncio.CancelledError):
                 await gone
-            self.scheduler.cancel([job for job in self.jobs if not job.ended])
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Cancels the jobs that have not ended."""
+        self.scheduler.cancel([job for job in self.jobs if not job.ended])
 
     async def _next(self, gone: asyncio.Task[None]) -> tuple[int, Event]:
         if not self.inbox.empty():
