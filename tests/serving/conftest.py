@@ -6,23 +6,27 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx2
+import numpy as np
 import pytest
 import uvicorn
 from openai import OpenAI
 
 from janusflow import JanusFlow
+from janusflow.pipelines.janus import Janus
 from janusflow.serving.app import create_app
 from janusflow.serving.fetch import Fetcher
+from janusflow.serving.jobs import Event, PictureDone, Request
 from janusflow.serving.keys import ApiKeys
 from janusflow.serving.runner import PipelineRunner
 from janusflow.serving.scheduler import QueueSettings, Scheduler
 from janusflow.serving.server import DrainingServer
 from janusflow.serving.settings import Limits
+from tests.conftest import golden_folders
 
 KEY = "a-key-of-the-tests-0123456789"
 LIMITS = Limits(max_steps=60, max_n=4, max_tokens=64, max_body=300_000, max_input_pixels=10_000)
@@ -70,6 +74,29 @@ def serving(model: JanusFlow, queue: QueueSettings, limits: Limits = LIMITS) -> 
         server.handle_exit(15, None)
         thread.join()
         listening.close()
+
+
+def finish(requests: Sequence[Request]) -> list[list[Event]]:
+    """The events of some requests that run at the same time, in this thread."""
+    scheduler, events = Scheduler(PipelineRunner()), [list[Event]() for _ in requests]
+    scheduler.submit(requests, [one.append for one in events])
+    while scheduler.unfinished:
+        scheduler.tick()
+    return events
+
+
+def picture_of(events: Sequence[Event]) -> np.ndarray:
+    """The finished picture."""
+    assert isinstance(events[-1], PictureDone), events
+    return np.asarray(events[-1].picture)
+
+
+@pytest.fixture(scope="session")
+def janus() -> Janus:
+    """A small Janus with random weights."""
+    model = JanusFlow.from_pretrained(golden_folders("janus-*")[0], device="cpu")
+    assert isinstance(model, Janus)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ def test_the_code_of_the_page_runs(served: Served, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
     code = code.replace("http://127.0.0.1:8000", served.url).replace('api_key="none"', f'api_key="{KEY}"')
-    exec(compile(code.replace('"num_inference_steps": 20', '"num_inference_steps": 4'), "serving.md", "exec"), {})
+    exec(compile(code.replace('"num_inference_steps": 20', '"num_inference_steps": 2'), "serving.md", "exec"), {})
     assert (tmp_path / "picture-1.png").is_file()
 
 

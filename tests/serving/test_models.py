@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,9 @@ import torch
 
 from janusflow import JanusFlow
 from janusflow.pipelines.janus import Janus
-from janusflow.serving.jobs import ENDS, Event, PictureDone, PictureRequest
+from janusflow.serving.jobs import PictureRequest
 from janusflow.serving.models import read_adapters, with_adapters
-from janusflow.serving.runner import PipelineRunner
-from janusflow.serving.scheduler import Scheduler
+from tests.serving.conftest import finish, picture_of
 
 PROMPT = "a red circle"
 
@@ -22,12 +21,9 @@ PROMPT = "a red circle"
 def save_adapter(model: JanusFlow, folder: Path) -> Path:
     """Random adapters that change what the model generates."""
     peft = pytest.importorskip("peft")
-    twin = with_adapters("m", model, {})["m"]
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    import copy
-
     torch.manual_seed(0)
-    adapted = peft.PeftModel(copy.deepcopy(twin.network), config)
+    adapted = peft.PeftModel(copy.deepcopy(model.network), config)
     adapted.save_pretrained(folder, save_embedding_layers=False)
     return folder
 
@@ -59,47 +55,13 @@ def test_jobs_of_different_adapters_run_side_by_side(small_model: JanusFlow, tmp
     models = with_adapters("small", small_model, {"mine": save_adapter(small_model, tmp_path)})
     settings = small_model.resolve(PROMPT, {"num_inference_steps": 3})
     requests = [PictureRequest(model, name, PROMPT, 1, settings) for name, model in models.items()]
-    made = run(requests)
-    for picture, model in zip(made, models.values(), strict=True):
-        assert (picture == generated(model)).all()  # type: ignore[arg-type]
+    for events, model in zip(finish(requests), models.values(), strict=True):
+        assert (picture_of(events) == generated(model)).all()  # type: ignore[arg-type]
 
 
-def run(requests: list[PictureRequest]) -> list[np.ndarray]:
-    """The pictures of some requests, made at the same time."""
-    scheduler, done = Scheduler(PipelineRunner()), [threading.Event() for _ in requests]
-    made: dict[int, Event] = {}
-
-    def listen(number: int, event: Event) -> None:
-        if isinstance(event, ENDS):
-            made[number] = event
-            done[number].set()
-
-    listeners = [lambda event, number=number: listen(number, event) for number in range(len(requests))]
-    scheduler.start()
-    scheduler.submit(requests, listeners)
-    for one in done:
-        assert one.wait(30)
-    scheduler.close()
-    found = []
-    for number in range(len(requests)):
-        event = made[number]
-        assert isinstance(event, PictureDone), event
-        found.append(np.asarray(event.picture))
-    return found
-
-
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_pictures_of_janus_are_those_of_generate(guidance: float) -> None:
-    from tests.conftest import golden_folders
-
-    model = JanusFlow.from_pretrained(golden_folders("janus-*")[0], device="cpu")
-    assert isinstance(model, Janus)
-    settings = model.resolve(PROMPT, {"guidance_scale": guidance})
-    (made,) = run([PictureRequest(model, "janus", PROMPT, 3, settings, previews=2)])
-    expected = model.generate(PROMPT, seed=3, guidance_scale=guidance, progress=False)[0]
-    assert (made == np.asarray(expected)).all()
+def test_a_model_that_takes_no_adapters_refuses_them(janus: Janus) -> None:
     with pytest.raises(ValueError, match="takes no adapters"):
-        with_adapters("janus", model, {"mine": "folder"})
+        with_adapters("janus", janus, {"mine": "folder"})
 
 
 def test_adapters_are_named_by_their_option() -> None:

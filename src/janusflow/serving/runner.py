@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from janusflow.serving.jobs import Event, Failed, Request
 from janusflow.serving.pictures import code_picture, flow_picture
 from janusflow.serving.texts import answer
 
+LOG = logging.getLogger("janusflow.serving")
 PICTURES: dict[type[Pipeline], Callable[[Any], Iterator[list[Event]]]] = {JanusFlow: flow_picture, Janus: code_picture}
 """How the pictures of each pipeline are made."""
 
@@ -58,4 +60,5 @@ def _advanced(state: Iterator[list[Event]]) -> list[Event]:
     try:
         return next(state)
     except Exception as error:  # of many kinds, memory that runs out among them
+        LOG.exception("a job failed")
         return [Failed(error)]
