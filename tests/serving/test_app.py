@@ -40,7 +40,10 @@ def test_the_log_has_the_requests_id_and_neither_key_nor_content(
 ) -> None:
     with caplog.at_level(logging.INFO, "janusflow.serving"), served.http() as http:
         found = http.post("/v1/images/generations", json={"prompt": "secret words", "nonsense": 1})
-        until(lambda: found.headers["x-request-id"] in caplog.text)
+        http.get("/nowhere%0aforged%20line")
+        until(lambda: "/nowhere" in caplog.text)
+    assert found.headers["x-request-id"] in caplog.text
+    assert "\nforged" not in caplog.text
     assert "/v1/images/generations 400" in caplog.text
     assert KEY not in caplog.text and "secret" not in caplog.text
 

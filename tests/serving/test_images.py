@@ -87,8 +87,8 @@ def test_a_stream_sends_previews_that_approach_the_picture(client: OpenAI) -> No
 
 def test_an_edit_starts_from_the_picture_as_generate_does(served: Served, client: OpenAI) -> None:
     source = Image.new("RGB", (80, 64), (10, 200, 30))
-    settings: dict[str, Any] = {"num_inference_steps": 5, "strength": 0.5, "seed": 2}
-    found = client.images.edit(image=("a.png", png(source)), prompt=PROMPT, extra_body=settings)
+    settings: dict[str, Any] = {"num_inference_steps": 5, "strength": 0.5, "seed": 2, "guidance_interval": [0.5, 1.0]}
+    found = client.images.edit(image=[("a.png", png(source))], prompt=PROMPT, extra_body=settings)
     expected = served.model.generate(PROMPT, image=source, progress=False, **settings)[0]
     assert found.data is not None
     assert difference(opened(found.data[0].b64_json), expected) <= 1

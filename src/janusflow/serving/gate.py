@@ -23,6 +23,7 @@ from janusflow.serving.settings import Limits
 LOG = logging.getLogger("janusflow.serving")
 OPEN = ("/health/live", "/health/ready")  # paths that need no key
 BEARER = "bearer "
+LOGGED = 200  # characters of a path
 
 
 class _GoneError(Exception):
@@ -87,7 +88,8 @@ class Gate:
                 )
         finally:
             seconds = time.monotonic() - began
-            LOG.info("%s %s %s %s %.3f s", number, scope["method"], scope["path"], status or "no answer", seconds)
+            path = scope["raw_path"].decode("latin-1")[:LOGGED]  # not decoded: it cannot contain a line's end
+            LOG.info("%s %s %s %s %.3f s", number, scope["method"], path, status or "no answer", seconds)
 
     def _check(self, scope: Scope) -> None:
         """The key and its rate.

@@ -28,6 +28,7 @@ from janusflow.serving.jobs import PictureDone, PictureRequest, Preview
 
 router = APIRouter(tags=["pictures"])
 FILES = ("image", "mask")
+LISTS = ("guidance_interval",)
 FORM = {
     "requestBody": {
         "required": True,
@@ -66,9 +67,12 @@ async def edits(http: Request) -> Response:
         fields: dict[str, Any] = {}
         for name, value in form.multi_items():
             plain = name.removesuffix("[]")
-            if plain in fields:
+            if plain in LISTS:
+                fields.setdefault(plain, []).append(value)
+            elif plain in fields:
                 raise invalid(f"{plain} is given more than once; give it once", plain)
-            fields[plain] = value
+            else:
+                fields[plain] = value
         files = {name: fields.pop(name, None) for name in FILES}
         for name, value in files.items():
             if value is not None and not isinstance(value, UploadFile):
