@@ -62,7 +62,7 @@ def serving(model: JanusFlow, queue: QueueSettings, limits: Limits = LIMITS) -> 
     """A server in this process."""
     scheduler = Scheduler(PipelineRunner(), queue)
     fetcher = Fetcher(limits, allowed=lambda address: address == "127.0.0.1")
-    app = create_app({"tiny": model}, scheduler, limits=limits, keys=ApiKeys([KEY]), fetcher=fetcher)
+    app = create_app({"tiny": model}, scheduler, limits=limits, keys=ApiKeys([KEY]), fetcher=fetcher, page=True)
     listening = socket.create_server(("127.0.0.1", 0))
     server = DrainingServer(uvicorn.Config(app, log_config=None, access_log=False), scheduler, grace=5)
     scheduler.start()

@@ -53,7 +53,7 @@ def test_options_are_checked_before_weights_are_loaded(
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     plain: dict[str, Any] = {"model": "/no/weights", "name": None, "adapters": [], "host": "127.0.0.1", "port": 0}
-    plain |= {"api_key_file": None, "queue": {}, "policy": {}, "limits": [], "grace": 1.0, "opening": {}}
+    plain |= {"api_key_file": None, "queue": {}, "policy": {}, "limits": [], "grace": 1.0, "page": False, "opening": {}}
     with pytest.raises((ValueError, OSError), match=reason):
         run_command(ServeOptions(**{**plain, **change}))
 

@@ -34,6 +34,7 @@ def serve(
     limit: Annotated[
         Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
     ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Show a page to generate, edit and chat.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for accepted requests when the server stops.")] = 60,
     vae: Vae = None,
     device: Device = "auto",
@@ -48,7 +49,7 @@ def serve(
 
     [bold]Examples[/bold]
 
-      janusflow serve
+      janusflow serve --page
 
       janusflow serve --model deepseek-ai/JanusFlow-1.3B --dtype bfloat16 --port 8001
 
@@ -72,6 +73,7 @@ def serve(
             policy={"max_text_wait": max_text_wait, "picture_share": picture_share},
             limits=limit or [],
             grace=grace,
+            page=page,
             opening={"vae": vae, "device": device, "dtype": dtype, "quantize": quantize, "sft_format": sft_format},
         )
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from importlib.resources import files
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from janusflow import __version__
@@ -28,6 +31,7 @@ def create_app(
     limits: Limits | None = None,
     keys: ApiKeys | None = None,
     fetcher: Fetcher | None = None,
+    page: bool = False,
 ) -> FastAPI:
     """The ASGI application; the caller starts and closes the scheduler.
 
@@ -37,6 +41,7 @@ def create_app(
         limits: of a request.
         keys: that are accepted; None accepts everybody.
         fetcher: of pictures with an address.
+        page: whether `/` shows the page.
 
     Example:
         ```python
@@ -55,6 +60,9 @@ def create_app(
     app.state.server = Server(models, scheduler, limits, fetcher or Fetcher(limits), int(time.time()))
     for router in (chat.router, images.router, status.router):
         app.include_router(router)
+    if page:
+        app.mount("/page", StaticFiles(directory=str(files("janusflow.serving") / "page"), html=True))
+        app.add_api_route("/", lambda: RedirectResponse("/page/"), include_in_schema=False)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid_body)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -37,6 +37,7 @@ class ServeOptions:
         policy: fields of `PolicySettings`.
         limits: NAME=NUMBER, fields of `Limits`.
         grace: seconds for accepted requests when the server stops.
+        page: whether there is a page.
         opening: further arguments of `Pipeline.from_pretrained`.
     """
 
@@ -50,6 +51,7 @@ class ServeOptions:
     policy: Mapping[str, float]
     limits: Sequence[str]
     grace: float
+    page: bool
     opening: Mapping[str, Any]
 
 
@@ -71,7 +73,7 @@ def run_command(options: ServeOptions) -> None:
     name = options.name or Path(options.model).name
     models = with_adapters(name, model, adapters)
     scheduler = Scheduler(PipelineRunner(), queue, policy)
-    app = create_app(models, scheduler, limits=limits, keys=keys)
+    app = create_app(models, scheduler, limits=limits, keys=keys, page=options.page)
     run(app, scheduler, host=options.host, port=options.port, grace=options.grace)
 
 

@@ -21,7 +21,8 @@ from janusflow.serving.metrics import Metrics
 from janusflow.serving.settings import Limits
 
 LOG = logging.getLogger("janusflow.serving")
-OPEN = ("/health/live", "/health/ready")  # paths that need no key
+OPEN = ("/", "/health/live", "/health/ready")  # paths that need no key
+PAGE = "/page/"  # neither do these: the page asks for the key
 BEARER = "bearer "
 LOGGED = 200  # characters of a path
 
@@ -97,7 +98,7 @@ class Gate:
         Raises:
             ApiError: if the request is refused.
         """
-        if self.keys is None or scope["path"] in OPEN:
+        if self.keys is None or scope["path"] in OPEN or scope["path"].startswith(PAGE):
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"").decode("latin-1")
         client = self.keys.find(given[len(BEARER) :].strip()) if given.lower().startswith(BEARER) else None
