@@ -9,19 +9,14 @@ python benchmarks/serving.py overload --minutes 15                twice the sust
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
-import os
 import random
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -29,7 +24,6 @@ from typing import Annotated, Any
 import httpx2
 import numpy as np
 import typer
-from PIL import Image
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 PROMPTS = ("a red circle above a blue square", "three stars", "a green cross", "two yellow triangles and a blue circle")
@@ -39,15 +33,15 @@ OPTIONS = ("--max-queue", "128")
 
 
 @contextmanager
-def server(*options: str) -> Iterator[tuple[str, int]]:
-    """A running server's address and process id; it must end with exit code 0."""
+def server(*options: str) -> Iterator[str]:
+    """A running server's address; it must end with exit code 0."""
     command = [sys.executable, "-m", "janusflow", "serve", "--port", "0", *OPTIONS, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         url = next(found[1] for line in process.stderr if (found := re.search(r"listening on (http://\S+)", line)))
         threading.Thread(target=process.stderr.read, daemon=True).start()  # so that the log does not fill the pipe
         try:
-            yield url, process.pid
+            yield url
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(120) == 0
@@ -109,7 +103,7 @@ def scaling(
             rate = len(took) / (time.monotonic() - began)
         print(f"{number:3d} clients  {rate:7.2f} {kind}s/s  {percentiles(took)}", flush=True)
 
-    with server() as (url, _):
+    with server() as url:
         for number in map(int, clients.split(",")):
             asyncio.run(measure(url, number))
 
@@ -143,64 +137,10 @@ def both(
             await asyncio.gather(repeat(8, seconds, generate), repeat(streams, seconds, listen))
         return len(done) / seconds
 
-    with server("--max-text-wait", str(wait), "--picture-share", str(share)) as (url, _):
+    with server("--max-text-wait", str(wait), "--picture-share", str(share)) as url:
         solo, shared = asyncio.run(pictures(url, 0)), asyncio.run(pictures(url, 4))
     print(f"pictures/s: {solo:.2f} by themselves, {shared:.2f} with four streams ({shared / solo:.0%})")
     print(f"gaps of text tokens (setting {wait:g} s): {percentiles(gaps)}")
-
-
-@app.command()
-def overload(minutes: Annotated[float, typer.Option(help="How long.")] = 15) -> None:
-    """Twice the sustainable load: accepted pictures equal offline results, the rest get 429, memory stays flat."""
-    from janusflow import JanusFlow
-
-    asked = [picture(number) for number in range(24)]
-    model = JanusFlow.from_pretrained("tiny")
-    expected = [model.generate(one["prompt"], progress=False, **without(one, "prompt"))[0] for one in asked]
-    statuses: Counter[int] = Counter()
-    wrong, memory = 0, list[int]()
-
-    async def send(http: httpx2.AsyncClient, index: int) -> None:
-        nonlocal wrong
-        answer = await http.post(PICTURES, json=asked[index % len(asked)])
-        statuses[answer.status_code] += 1
-        if answer.status_code == 200:
-            data = base64.b64decode(answer.json()["data"][0]["b64_json"])
-            made = np.asarray(Image.open(io.BytesIO(data)), int)
-            wrong += bool(np.abs(made - np.asarray(expected[index % len(asked)], int)).max() > 1)
-        elif answer.status_code == 429:
-            assert int(answer.headers["Retry-After"]) >= 1
-
-    async def measure(url: str, process: int) -> None:
-        async with httpx2.AsyncClient(base_url=url, timeout=600, limits=httpx2.Limits(max_connections=None)) as http:
-            began = time.monotonic()
-            await asyncio.gather(*(send(http, index) for index in range(48)))
-            interval = (time.monotonic() - began) / 48 / 2
-            end, sent, tasks = time.monotonic() + 60 * minutes, 0, set[asyncio.Task[None]]()
-            while time.monotonic() < end:
-                tasks.add(asyncio.create_task(send(http, sent)))
-                sent += 1
-                if sent % max(1, round(10 / interval)) == 0:
-                    memory.append(resident(process))
-                await asyncio.sleep(interval)
-            await asyncio.gather(*tasks)
-
-    with server() as (url, process):
-        asyncio.run(measure(url, process))
-    print(f"answers by status: {dict(statuses)}; wrong pictures: {wrong}")
-    if len(memory) > 8:
-        first, last = statistics.median(memory[6:9]), statistics.median(memory[-3:])
-        print(f"memory after a minute {first / 1e6:.0f} MB, at the end {last / 1e6:.0f} MB ({last / first - 1:+.1%})")
-
-
-def without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
-
-
-def resident(process: int) -> int:
-    """Bytes in memory of a process."""
-    with open(f"/proc/{process}/statm") as file:  # noqa: PTH123
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":
