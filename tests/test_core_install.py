@@ -15,6 +15,7 @@ from tests.conftest import GOLDEN
 ROOT = Path(__file__).parents[1]
 EXTRAS = (
     "datasets",
+    "fastapi",
     "lmms_eval",
     "matplotlib",
     "omegaconf",
@@ -144,6 +145,7 @@ def test_commands_need_no_extra_or_name_it(tmp_path: Path, picture: Path) -> Non
         "eval --config": ["eval", "--config", str(next((ROOT / "recipes" / "eval").glob("*.yaml")))],
         "data prepare": ["data", "prepare", "pictures", "--out", "shards"],
         "data prepare --endpoint": ["data", "prepare", "pictures", "--out", "far", "--endpoint", "http://localhost/v1"],
+        "serve": ["serve"],
         "data reflow": ["data", "reflow", "prompts.txt", "--out", "pairs", "--steps", "1"],
     }
     found = run(COMMANDS, tmp_path, COMMANDS=json.dumps(commands))
@@ -154,6 +156,7 @@ def test_commands_need_no_extra_or_name_it(tmp_path: Path, picture: Path) -> Non
         ("data prepare", "reading a data set", "train"),
         ("data prepare --endpoint", "a model behind an address", "eval"),
         ("data reflow", "reflow", "train"),
+        ("serve", "serving", "serve"),
     ):
         assert names_an_extra(found.pop(name), feature, extra), (name, found)
     assert found == dict.fromkeys(found, "works")

@@ -9,12 +9,17 @@ EXTRAS = {
     "omegaconf": "train",
     "peft": "train",
     "efficientnet_lite_pytorch": "eval",
+    "fastapi": "serve",
+    "httpcore2": "serve",
     "matplotlib": "eval",
+    "multipart": "serve",
     "openai": "eval",
+    "prometheus_client": "serve",
     "pyarrow": "eval",
     "resvg_py": "pictograms",
     "ray": "ray",
     "torchao": "quantize",
+    "uvicorn": "serve",
 }
 
 

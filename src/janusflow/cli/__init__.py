@@ -10,6 +10,7 @@ from janusflow import __version__
 from janusflow.cli import ask, checkpoints, evaluation, generate, training
 from janusflow.cli.options import SuggestingCommand
 from janusflow.cli.plugins import PluginGroup
+from janusflow.cli.serve import serve
 from janusflow.cli.streams import open_streams
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -38,7 +39,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-COMMANDS = (generate.generate, ask.ask, ask.chat, checkpoints.info, checkpoints.convert, training.train)
+COMMANDS = (generate.generate, ask.ask, ask.chat, serve, checkpoints.info, checkpoints.convert, training.train)
 for command in (*COMMANDS, training.pretrain):
     app.command(cls=SuggestingCommand)(command)
 app.add_typer(evaluation.app, name="eval", help="Measure a model, and compare runs.")

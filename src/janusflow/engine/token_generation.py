@@ -6,7 +6,7 @@ Shapes: P prompts of T tokens, N pictures, L codes each, K codes of the codebook
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -117,7 +117,22 @@ def draw_codes(
     sampling: TokenSampling,
     callback: TokenCallback = lambda step, codes: None,
 ) -> Tensor:
-    """The codes of N pictures.
+    """The codes of N pictures, (N, L) int64.
+
+    Args:
+        network, read, owner, uniform, sampling: see `code_by_code`.
+        callback: called with (step, codes so far) after each code.
+    """
+    codes = owner.new_empty(len(owner), 0)
+    for step, codes in enumerate(code_by_code(network, read, owner, uniform, sampling)):
+        callback(step, codes)
+    return codes
+
+
+def code_by_code(
+    network: JanusForConditionalGeneration, read: ReadPrompts, owner: Tensor, uniform: Tensor, sampling: TokenSampling
+) -> Iterator[Tensor]:
+    """The codes of N pictures so far, after each code: (N, 1), (N, 2), ... (N, L) int64.
 
     Args:
         network: draws.
@@ -125,10 +140,6 @@ def draw_codes(
         owner: (N,) the prompt of each picture.
         uniform: (N, L) each picture's own chance, in [0, 1).
         sampling: see `TokenSampling`; its guidance must be what the prompts were read for.
-        callback: called with (step, codes so far) after each code.
-
-    Returns:
-        (N, L) int64.
     """
     guided = sampling.guidance_scale > 1
     rows = torch.cat([owner, owner + read.prompts]) if guided else owner
@@ -141,9 +152,8 @@ def draw_codes(
     states, codes = read.states[rows], owner.new_empty(len(owner), length)
     for step in range(length):
         codes[:, step] = sampling.choose(sampling.guide(network.next_logits(states)), uniform[:, step])
-        callback(step, codes[:, : step + 1])
+        yield codes[:, : step + 1]
         if step + 1 < length:
             seen = None if mask is None else mask[:, : visible.shape[1] + step + 1]
             tokens = codes[:, step].repeat(2) if guided else codes[:, step]
             states = network.step(tokens, cache, seen, positions + step)
-    return codes

@@ -1,0 +1,79 @@
+"""`janusflow serve`: one process with OpenAI's HTTP interface. Heavy imports happen inside the command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from janusflow.cli.options import Debug, Device, Dtype, Model, Quantize, SftFormat, Vae, one_sentence
+from janusflow.extras import require
+
+
+@one_sentence
+def serve(
+    model: Model = "tiny",
+    name: Annotated[Optional[str], typer.Option(help="What clients call the model; by default --model.")] = None,
+    adapter: Annotated[
+        Optional[list[str]],
+        typer.Option(help="NAME=FOLDER of low-rank adapters, served as MODEL:NAME; may be repeated."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; if not loopback, keys are needed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
+    api_key_file: Annotated[
+        Optional[Path], typer.Option(help="API keys, one a line, or sha256:HASH; else JANUSFLOW_API_KEYS is read.")
+    ] = None,
+    max_text_wait: Annotated[float, typer.Option(help="Longest wait of a text token behind pictures, in s.")] = 0.2,
+    picture_share: Annotated[float, typer.Option(help="Share of the work for pictures when both wait.")] = 0.5,
+    max_queue: Annotated[int, typer.Option(help="Jobs that wait at most; more are refused with 429.")] = 64,
+    max_pictures: Annotated[int, typer.Option(help="Pictures in work at the same time.")] = 8,
+    max_texts: Annotated[int, typer.Option(help="Texts in work at the same time.")] = 16,
+    limit: Annotated[
+        Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
+    ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Show a page to generate, edit and chat.")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds for accepted requests when the server stops.")] = 60,
+    vae: Vae = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantize: Quantize = None,
+    sft_format: SftFormat = None,
+    debug: Debug = False,
+) -> None:
+    """Serve a model over HTTP, with OpenAI's requests for chats and pictures.
+
+    Clients use http://127.0.0.1:8000/v1; http://127.0.0.1:8000/docs documents every request.
+
+    [bold]Examples[/bold]
+
+      janusflow serve --page
+
+      janusflow serve --model deepseek-ai/JanusFlow-1.3B --dtype bfloat16 --port 8001
+
+      janusflow serve --adapter mine=runs/mine/export/adapter
+
+      janusflow serve --host 0.0.0.0 --api-key-file keys.txt --limit max_steps=50
+    """
+    require("serving", "fastapi", "uvicorn", "prometheus_client", "multipart", "httpcore2")
+    from janusflow.serving.command import ServeOptions, run_command
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    run_command(
+        ServeOptions(
+            model=model,
+            name=name,
+            adapters=adapter or [],
+            host=host,
+            port=port,
+            api_key_file=api_key_file,
+            queue={"max_queue": max_queue, "max_pictures": max_pictures, "max_texts": max_texts},
+            policy={"max_text_wait": max_text_wait, "picture_share": picture_share},
+            limits=limit or [],
+            grace=grace,
+            page=page,
+            opening={"vae": vae, "device": device, "dtype": dtype, "quantize": quantize, "sft_format": sft_format},
+        )
+    )

@@ -1,0 +1,167 @@
+"""`/v1/chat/completions`: conversations of texts and pictures, answered whole or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from PIL import Image
+
+from janusflow.engine.understanding import Decoding
+from janusflow.pipelines.base import Pipeline
+from janusflow.processing.processor import UnderstandingInputs
+from janusflow.serving.api.chat_answer import Answer, Completion
+from janusflow.serving.api.chat_body import ChatBody, ImagePart
+from janusflow.serving.api.documented import ERRORS
+from janusflow.serving.api.server import Server, server_of
+from janusflow.serving.api.sse import EventStream, event
+from janusflow.serving.api.waiting import Waiting
+from janusflow.serving.errors import as_api_error, invalid
+from janusflow.serving.input_pictures import picture_bytes, read_picture
+from janusflow.serving.jobs import TextRequest
+
+router = APIRouter(tags=["text"])
+COLDEST = 0.01  # temperatures below are greedy
+
+
+@router.post("/v1/chat/completions", summary="Answer a conversation", responses=ERRORS)
+async def chat_completions(body: ChatBody, http: Request) -> Response:
+    """The assistant's next message, in OpenAI's form.
+
+    A last message of the assistant is continued.
+    """
+    server = server_of(http)
+    name, model = server.model(body.model)
+    check_limits(server, body)
+    pictures = await read_pictures(server, body)
+    try:
+        inputs = await asyncio.to_thread(encode, model, body, pictures)
+        requests = text_requests(server, model, inputs, body)
+    except ValueError as error:
+        raise as_api_error(error) from error
+    waiting = Waiting(server.scheduler, http)
+    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
+    completion = Completion(name, inputs.input_ids.shape[1], body)
+    if body.stream:
+        return EventStream(waiting, _chunks(waiting, completion, body))
+    answers = [Answer() for _ in requests]
+    async for number, one in waiting.events():
+        answers[number].add(one)
+    return JSONResponse(completion.whole(answers))
+
+
+async def _chunks(waiting: Waiting, completion: Completion, body: ChatBody) -> AsyncIterator[str]:
+    answers = [Answer() for _ in waiting.jobs]
+    for number in range(len(answers)):
+        yield event(completion.chunk(number, {"role": "assistant", "content": ""}))
+    async for number, one in waiting.events():
+        if (delta := answers[number].add(one)) is not None:
+            yield event(completion.chunk(number, delta, answers[number], one))
+    if body.stream_options is not None and body.stream_options.include_usage:
+        yield event(completion.usage_chunk(answers))
+    yield "data: [DONE]\n\n"
+
+
+def check_limits(server: Server, body: ChatBody) -> None:
+    """Refuses what is above a limit of this server.
+
+    Raises:
+        ApiError: naming the parameter.
+    """
+    server.check_most("n", body.n, server.limits.max_n)
+    for name in ("max_completion_tokens", "max_tokens"):
+        server.check_most(name, getattr(body, name) or 0, server.limits.max_tokens)
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise invalid("max_tokens and max_completion_tokens were given; leave out max_tokens", "max_tokens")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
+    if body.stream_options is not None and not body.stream:
+        raise invalid("stream_options needs stream to be true", "stream_options")
+    if body.seed is not None and body.seed + body.n - 1 >= 2**63:
+        raise invalid(f"seed is {body.seed}, and answer i gets seed + i; the largest is {2**63 - body.n}", "seed")
+    texts = [part if isinstance(part, str) else getattr(part, "text", "") for m in body.messages for part in m.content]
+    length = sum(map(len, texts))
+    if length > server.limits.max_prompt:
+        raise invalid(f"messages hold {length} characters; this server allows {server.limits.max_prompt}", "messages")
+
+
+async def read_pictures(server: Server, body: ChatBody) -> list[Image.Image]:
+    """The pictures of a conversation, in order.
+
+    Raises:
+        ApiError: if there are too many, or one is not allowed.
+    """
+    urls = [
+        part.image_url.url
+        for message in body.messages
+        if not isinstance(message.content, str)
+        for part in message.content
+        if isinstance(part, ImagePart)
+    ]
+    if len(urls) > server.limits.max_images:
+        raise invalid(f"messages hold {len(urls)} pictures; this server allows {server.limits.max_images}", "messages")
+    pictures = []
+    for url in urls:
+        data = await picture_bytes(url, server.fetcher)
+        try:
+            pictures.append(await asyncio.to_thread(read_picture, data, server.limits, "messages"))
+        except ValueError as error:
+            raise as_api_error(error) from error
+    return pictures
+
+
+def encode(model: Pipeline, body: ChatBody, pictures: list[Image.Image]) -> UnderstandingInputs:
+    """The conversation as one row.
+
+    Raises:
+        ValueError: if it is malformed, or does not fit into the model's context.
+    """
+    following = iter(pictures)
+    messages = []
+    for message in body.messages:
+        parts: Any = message.content
+        if not isinstance(parts, str):
+            parts = [
+                {"type": "image", "image": next(following)} if isinstance(part, ImagePart) else part.model_dump()
+                for part in parts
+            ]
+        role = "system" if message.role == "developer" else message.role
+        messages.append({"role": role, "content": parts})
+    inputs = model.processor.encode_conversations([messages], continue_final_message=True)
+    tokens, context = inputs.input_ids.shape[1], model.network.config.text_config.max_position_embeddings
+    if tokens >= context:
+        raise ValueError(
+            f"messages have {tokens} tokens, their pictures included; fewer than {context} fit into the model's context"
+        )
+    return inputs
+
+
+def text_requests(server: Server, model: Pipeline, inputs: UnderstandingInputs, body: ChatBody) -> list[TextRequest]:
+    """One for each of the n answers.
+
+    Raises:
+        ValueError: for a value that is not allowed.
+    """
+    warm = float(body.top_p < 1 or body.top_k > 0) if body.temperature is None else body.temperature
+    most = body.max_completion_tokens or body.max_tokens or server.limits.max_tokens
+    decoding = partial(Decoding, max_new_tokens=most, repetition_penalty=body.repetition_penalty)
+    if warm >= COLDEST:
+        decoding = partial(decoding, do_sample=True, temperature=warm, top_p=body.top_p, top_k=body.top_k)
+    first = secrets.randbelow(2**32) if body.seed is None else body.seed
+    return [
+        TextRequest(
+            model,
+            inputs,
+            decoding(seed=first + number) if warm >= COLDEST else decoding(),
+            stop=[body.stop] if isinstance(body.stop, str) else body.stop,
+            top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            presence_penalty=body.presence_penalty,
+            frequency_penalty=body.frequency_penalty,
+        )
+        for number in range(body.n)
+    ]

@@ -1,0 +1,186 @@
+"""`/v1/images/generations` and `/v1/images/edits`: pictures from words, and from pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from inspect import signature
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from janusflow.engine.generation import LARGEST_SEED
+from janusflow.pipelines.base import Pipeline
+from janusflow.serving.api.body import without_nulls
+from janusflow.serving.api.documented import ERRORS
+from janusflow.serving.api.image_answer import ImageAnswer
+from janusflow.serving.api.image_body import EditBody, GenerationBody, ImageBody
+from janusflow.serving.api.server import Server, server_of
+from janusflow.serving.api.sse import EventStream, event
+from janusflow.serving.api.waiting import Waiting
+from janusflow.serving.errors import as_api_error, from_validation, invalid
+from janusflow.serving.input_pictures import read_mask, read_picture
+from janusflow.serving.jobs import PictureDone, PictureRequest, Preview
+
+router = APIRouter(tags=["pictures"])
+FILES = ("image", "mask")
+LISTS = ("guidance_interval",)
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image", "prompt"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        "mask": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Generated anew where transparent.",
+                        },
+                        **EditBody.model_json_schema()["properties"],
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/v1/images/generations", summary="Generate pictures", responses=ERRORS)
+async def generations(body: GenerationBody, http: Request) -> Response:
+    """Pictures of a prompt, in OpenAI's form, whole or as a stream with previews."""
+    return await _respond(http, body, "image_generation", {})
+
+
+@router.post("/v1/images/edits", summary="Edit a picture", responses=ERRORS, openapi_extra=FORM)
+async def edits(http: Request) -> Response:
+    """The picture changed as the prompt says; with a mask only where that is transparent."""
+    server = server_of(http)
+    async with http.form(max_files=len(FILES), max_fields=64, max_part_size=server.limits.max_body) as form:
+        fields: dict[str, Any] = {}
+        for name, value in form.multi_items():
+            plain = name.removesuffix("[]")
+            if plain in LISTS:
+                fields.setdefault(plain, []).append(value)
+            elif plain in fields:
+                raise invalid(f"{plain} is given more than once; give it once", plain)
+            else:
+                fields[plain] = value
+        files = {name: fields.pop(name, None) for name in FILES}
+        for name, value in files.items():
+            if value is not None and not isinstance(value, UploadFile):
+                raise invalid(f"{name} is a text; send the picture as a file of multipart/form-data", name)
+        data = {name: await file.read() for name, file in files.items() if file is not None}
+    if "image" not in data:
+        raise invalid("image is missing; send the picture as a file of multipart/form-data", "image")
+    try:
+        body = EditBody.model_validate(without_nulls({name: value for name, value in fields.items() if value != ""}))
+        image = await asyncio.to_thread(read_picture, data["image"], server.limits, "image")
+    except ValidationError as error:
+        raise from_validation(error.errors()) from error
+    except ValueError as error:
+        raise as_api_error(error) from error
+    given: dict[str, Any] = {"image": image, "strength": body.strength}
+    if "mask" in data:
+        given["mask"] = await asyncio.to_thread(read_mask, data["mask"], server.limits)
+        if given["mask"].shape != (image.height, image.width):
+            height, width = given["mask"].shape
+            raise invalid(f"mask has {width} x {height} pixels, and image {image.width} x {image.height}", "mask")
+        given["paste_original"] = body.paste_original
+    elif body.paste_original is not None:
+        raise invalid("paste_original needs a mask", "paste_original")
+    return await _respond(http, body, "image_edit", given)
+
+
+async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str, Any]) -> Response:
+    """Submits the pictures of a request, and answers.
+
+    Args:
+        http: the request.
+        body: of it.
+        kind: how events of a stream are named.
+        given: settings of `generate` that only edits have.
+    """
+    server = server_of(http)
+    name, model = server.model(body.model)
+    _check_limits(server, body)
+    try:
+        settings = await asyncio.to_thread(_settings, server, model, body, given)
+    except ValueError as error:
+        raise as_api_error(error) from error
+    first = secrets.randbelow(2**32) if body.seed is None else body.seed
+    image, mask = given.get("image"), given.get("mask")
+    requests = [
+        PictureRequest(model, name, body.prompt, first + number, settings, image, mask, body.partial_images)
+        for number in range(body.n)
+    ]
+    answer = ImageAnswer(kind, body, model, settings)
+    waiting = Waiting(server.scheduler, http)
+    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
+    if body.stream:
+        return EventStream(waiting, _events(waiting, answer))
+    pictures: dict[int, Any] = {}
+    async for number, one in waiting.events():
+        if isinstance(one, PictureDone):
+            pictures[number] = await asyncio.to_thread(answer.entry, one.picture)
+    return JSONResponse(answer.whole([pictures[number] for number in range(body.n)]))
+
+
+async def _events(waiting: Waiting, answer: ImageAnswer) -> AsyncIterator[str]:
+    async for _, one in waiting.events():
+        if isinstance(one, Preview):
+            data = await asyncio.to_thread(answer.partial, one)
+        else:
+            assert isinstance(one, PictureDone)
+            data = await asyncio.to_thread(answer.completed, one.picture)
+        yield event(data, data["type"])
+
+
+def _check_limits(server: Server, body: ImageBody) -> None:
+    """Refuses what is above a limit of this server, and what does not go together.
+
+    Raises:
+        ApiError: naming the parameter.
+    """
+    server.check_most("n", body.n, server.limits.max_n)
+    server.check_most("num_inference_steps", body.num_inference_steps or 0, server.limits.max_steps)
+    if len(body.prompt) > server.limits.max_prompt:
+        raise invalid(f"prompt has {len(body.prompt)} characters; at most {server.limits.max_prompt}", "prompt")
+    if body.stream and body.n > 1:
+        raise invalid(f"n is {body.n}; a stream has one picture", "n")
+    if body.partial_images and not body.stream:
+        raise invalid("partial_images needs stream to be true", "partial_images")
+    if body.output_compression is not None and body.output_format == "png":
+        raise invalid("output_compression is for jpeg and webp", "output_compression")
+    if body.seed is not None and body.seed + body.n - 1 > LARGEST_SEED:
+        raise invalid(
+            f"seed is {body.seed}, and picture i gets seed + i; the largest is {LARGEST_SEED - body.n + 1}", "seed"
+        )
+
+
+def _settings(server: Server, model: Pipeline, body: ImageBody, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of `generate` for this request, checked.
+
+    Raises:
+        ApiError: for one that the model does not take.
+        ValueError: for a value that is not allowed.
+    """
+    height, width = body.sides()
+    sides = {name: value for name, value in (("height", height), ("width", width)) if value is not None}
+    asked = {**body.sampling(), **given}
+    for name in asked:
+        if name not in (*model.sampling, "image", "mask", "paste_original"):
+            raise invalid(f"{name} is not a setting of a {type(model).__name__} model", name, "unknown_parameter")
+    if sides and sides["height"] * sides["width"] > server.limits.max_output_pixels:
+        most = server.limits.max_output_pixels
+        raise invalid(f"size is {body.size}; this server allows at most {most} pixels", "size")
+    if sides and not {"height", "width"} <= signature(model.generate).parameters.keys():
+        raise invalid(f"size is {body.size}; a {type(model).__name__} model has only one, which auto gives", "size")
+    return model.resolve(body.prompt, {**asked, **sides})

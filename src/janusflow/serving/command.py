@@ -1,0 +1,111 @@
+"""From the options of `janusflow serve` to a running server: settings are checked before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from janusflow.arguments import quoted, suggestion
+from janusflow.pipelines.base import Pipeline
+from janusflow.serving.app import create_app
+from janusflow.serving.keys import ApiKeys
+from janusflow.serving.models import read_adapters, with_adapters
+from janusflow.serving.policy import PolicySettings
+from janusflow.serving.runner import PipelineRunner
+from janusflow.serving.scheduler import QueueSettings, Scheduler
+from janusflow.serving.server import check_host, run
+from janusflow.serving.settings import Limits
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What the command line was given.
+
+    Attributes:
+        model: "tiny", a folder or a hub id.
+        name: what clients call it; None is the model's own.
+        adapters: NAME=FOLDER.
+        host, port: to listen on.
+        api_key_file: of keys.
+        queue: fields of `QueueSettings`.
+        policy: fields of `PolicySettings`.
+        limits: NAME=NUMBER, fields of `Limits`.
+        grace: seconds for accepted requests when the server stops.
+        page: whether there is a page.
+        opening: further arguments of `Pipeline.from_pretrained`.
+    """
+
+    model: str
+    name: str | None
+    adapters: Sequence[str]
+    host: str
+    port: int
+    api_key_file: Path | None
+    queue: Mapping[str, int]
+    policy: Mapping[str, float]
+    limits: Sequence[str]
+    grace: float
+    page: bool
+    opening: Mapping[str, Any]
+
+
+def run_command(options: ServeOptions) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+        ValueError: for any option that is not allowed, in one sentence.
+    """
+    keys = ApiKeys.read(options.api_key_file)
+    check_host(options.host, keys)
+    queue, policy = checked_settings(QueueSettings, options.queue), checked_settings(PolicySettings, options.policy)
+    limits = checked_settings(Limits, read_limits(options.limits))
+    if limits.max_n > queue.max_queue:
+        raise ValueError(f"max_queue is {queue.max_queue}, below the limit max_n of {limits.max_n}; raise it")
+    adapters = read_adapters(options.adapters)
+    model = Pipeline.from_pretrained(options.model, **options.opening)
+    model.identity()  # opens the VAE now, not with the first request
+    name = options.name or Path(options.model).name
+    models = with_adapters(name, model, adapters)
+    scheduler = Scheduler(PipelineRunner(), queue, policy)
+    app = create_app(models, scheduler, limits=limits, keys=keys, page=options.page)
+    run(app, scheduler, host=options.host, port=options.port, grace=options.grace)
+
+
+def read_limits(options: Sequence[str]) -> dict[str, float]:
+    """Limits by name, from texts such as `max_steps=50`.
+
+    Raises:
+        ValueError: for another form or an unknown name.
+    """
+    known = [entry.name for entry in fields(Limits)]
+    found: dict[str, float] = {}
+    for option in options:
+        name, _, value = option.partition("=")
+        if name not in known:
+            near = suggestion(name, known) or f"; known are {', '.join(known)}"
+            raise ValueError(f"limit {quoted(name)} is unknown{near}")
+        try:
+            number = float(value)
+        except ValueError as error:
+            raise ValueError(f"limit {name} is {quoted(value)}; expected a number, as in {name}=50") from error
+        found[name] = int(number) if number.is_integer() else number
+    return found
+
+
+def checked_settings(kind: type[T], values: Mapping[str, float]) -> T:
+    """Settings of the given values.
+
+    Raises:
+        ValueError: for the first that is not allowed.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{first['loc'][0]} is {first['input']}; {first['msg'].lower()}") from error

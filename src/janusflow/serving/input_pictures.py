@@ -1,0 +1,83 @@
+"""Pictures that clients send: bytes or addresses, checked before they are decoded. No path is ever opened."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+
+import numpy as np
+from PIL import Image
+
+from janusflow.processing.images import load_image
+from janusflow.serving.errors import invalid
+from janusflow.serving.fetch import Fetcher
+from janusflow.serving.settings import Limits
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+DATA_URI = re.compile(r"data:[\w.+/-]*(?:;[\w.=+-]+)*;base64,", re.ASCII)
+OPAQUE = 128  # least alpha of a mask's pixel that is kept
+
+
+async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
+    """The bytes of a data URI, or what an http(s) address has.
+
+    Raises:
+        ApiError: for anything else.
+    """
+    if url.startswith(("http://", "https://")):
+        return await fetcher.fetch(url)
+    found = DATA_URI.match(url)
+    if found is None:
+        raise invalid("image_url is neither an http(s) address nor a data:image/...;base64, URI", "messages")
+    try:
+        return base64.b64decode(url[found.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid("image_url is a data URI that does not hold base64 data", "messages") from error
+
+
+def open_picture(data: bytes, limits: Limits, param: str) -> Image.Image:
+    """The picture in some bytes, not decoded yet.
+
+    Raises:
+        ApiError: for another format, or too many pixels.
+    """
+    try:
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # Pillow's readers raise nearly anything
+        raise invalid(f"{param} is not a readable picture; {', '.join(FORMATS)} are supported", param) from error
+    if opened.width * opened.height > limits.max_input_pixels:
+        raise invalid(
+            f"{param} has {opened.width} x {opened.height} pixels; at most {limits.max_input_pixels} are allowed", param
+        )
+    return opened
+
+
+def read_picture(data: bytes, limits: Limits, param: str) -> Image.Image:
+    """A picture as upright RGB.
+
+    Raises:
+        ApiError: as `open_picture`.
+        ValueError: if it is damaged.
+    """
+    return load_image(open_picture(data, limits, param))
+
+
+def read_mask(data: bytes, limits: Limits) -> np.ndarray:
+    """Where a mask is transparent: (height, width) bool, True where the picture is generated anew.
+
+    Raises:
+        ApiError: as `open_picture`, and for a mask without transparency.
+    """
+    opened = open_picture(data, limits, "mask")
+    if not opened.has_transparency_data:
+        raise invalid("mask has no transparent pixels; make those transparent that are to be generated anew", "mask")
+    try:
+        alpha = np.asarray(opened.convert("RGBA"))[..., 3]
+    except Exception as error:  # Pillow's readers raise nearly anything
+        raise invalid("mask is damaged or cut off", "mask") from error
+    transparent: np.ndarray = alpha < OPAQUE
+    if not transparent.any():
+        raise invalid("mask has no transparent pixels; make those transparent that are to be generated anew", "mask")
+    return transparent

@@ -1,0 +1,177 @@
+"""What the scheduler works on: requests for a text or a picture, their jobs, and the events that a job sends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from janusflow.engine.understanding import Decoding
+from janusflow.pipelines.base import Pipeline
+from janusflow.processing.processor import UnderstandingInputs
+
+Kind: TypeAlias = Literal["text", "picture"]
+KINDS: tuple[Kind, ...] = ("text", "picture")
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """One answer to one conversation.
+
+    Attributes:
+        model: answers.
+        inputs: the conversation, encoded (one row).
+        decoding: how tokens are chosen; with do_sample its seed must be given.
+        stop: strings that end the answer and are not part of it.
+        top_logprobs: how many alternatives each token is reported with; None reports no probabilities.
+        presence_penalty, frequency_penalty: OpenAI's: subtracted from the logits of tokens that the answer contains
+            already, once, and once for each time.
+    """
+
+    model: Pipeline
+    inputs: UnderstandingInputs
+    decoding: Decoding
+    stop: Sequence[str] = ()
+    top_logprobs: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """One picture.
+
+    Attributes:
+        model: generates.
+        name: of the model, as clients know it; goes into the picture's metadata.
+        prompt: what it shows.
+        seed: of its noise.
+        settings: what `model.resolve` gives: every setting of `generate` for this prompt, checked.
+        image: to start from.
+        mask: (height, width) bool of `image`, True where it is generated anew.
+        previews: how many previews are sent on the way.
+    """
+
+    model: Pipeline
+    name: str
+    prompt: str
+    seed: int
+    settings: Mapping[str, Any]
+    image: Image.Image | None = None
+    mask: np.ndarray | None = None
+    previews: int = 0
+    kind: Literal["picture"] = "picture"
+
+
+Request: TypeAlias = TextRequest | PictureRequest
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token as text, with the natural logarithm of its probability."""
+
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer.
+
+    Attributes:
+        text: what it adds to the answer; empty inside a character, and where a stop string may have begun.
+        logprob: its own, if asked for.
+        alternatives: the most likely tokens.
+    """
+
+    text: str
+    logprob: TokenLogprob | None = None
+    alternatives: Sequence[TokenLogprob] = ()
+
+
+@dataclass(frozen=True)
+class TextDone:
+    """The end of an answer.
+
+    Attributes:
+        text: what was still held back.
+        reason: "stop" for an end token or a stop string, "length" for the limit.
+        tokens: that were generated.
+    """
+
+    text: str
+    reason: Literal["stop", "length"]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """An estimate of the finished picture; `index` counts from 0."""
+
+    index: int
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class PictureDone:
+    """The finished picture."""
+
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job ends without a result."""
+
+    error: Exception
+
+
+Event: TypeAlias = Token | TextDone | Preview | PictureDone | Failed
+ENDS = (TextDone, PictureDone, Failed)
+
+
+class CancelledError(RuntimeError):
+    """A job was cancelled."""
+
+
+class DeadlineError(RuntimeError):
+    """A job did not finish in time."""
+
+
+class StoppedError(RuntimeError):
+    """The server stopped before the job was finished."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One request in the scheduler.
+
+    Attributes:
+        request: what is asked for.
+        listener: called with each event in the model's thread; it must return at once.
+        priority: 0 is first.
+        deadline: on the scheduler's clock.
+        submitted, started: when, on the same clock.
+        cancelled: set by `Scheduler.cancel`.
+        ended: whether the last event was sent.
+    """
+
+    request: Request
+    listener: Callable[[Event], None]
+    priority: int
+    deadline: float
+    submitted: float
+    started: float | None = None
+    cancelled: bool = False
+    ended: bool = False
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    def order(self) -> tuple[int, int]:
+        """Who starts first."""
+        return self.priority, self.number

@@ -1,0 +1,98 @@
+"""API keys, kept as hashes, and the rate limit of each."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+VARIABLE = "JANUSFLOW_API_KEYS"
+HASHED = re.compile(r"sha256:([0-9a-f]{64})")
+SHORTEST = 16  # characters of a key
+
+
+class ApiKeys:
+    """Keys that are accepted.
+
+    Only their SHA-256 is kept: keys are random, so a plain hash cannot be reversed.
+
+    Args:
+        lines: keys, or `sha256:` and the 64 hexadecimal digits of one; empty lines and those that begin with # are
+            skipped.
+
+    Raises:
+        ValueError: for a key that is too short; the error does not contain it.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.hashes: list[bytes] = []
+        for number, line in enumerate(lines, start=1):
+            key = line.strip()
+            if not key or key.startswith("#"):
+                continue
+            if found := HASHED.fullmatch(key):
+                self.hashes.append(bytes.fromhex(found[1]))
+            elif len(key) < SHORTEST:
+                raise ValueError(f"API key {number} has {len(key)} characters; expected at least {SHORTEST}")
+            else:
+                self.hashes.append(_hash(key))
+
+    @classmethod
+    def read(cls, file: Path | None) -> ApiKeys | None:
+        """Keys from a file, or else from the environment variable `JANUSFLOW_API_KEYS`; None where there are none.
+
+        Raises:
+            ValueError: if the file holds none.
+            OSError: if it cannot be read.
+        """
+        if file is None:
+            text = os.environ.get(VARIABLE)
+            return None if text is None else cls._some(text.replace(",", "\n"), VARIABLE)
+        return cls._some(file.read_text(encoding="utf-8"), str(file))
+
+    @classmethod
+    def _some(cls, text: str, place: str) -> ApiKeys:
+        keys = cls(text.splitlines())
+        if not keys.hashes:
+            raise ValueError(f"{place} holds no API key; write one a line, of at least {SHORTEST} characters")
+        return keys
+
+    def find(self, key: str) -> int | None:
+        """The number of a key, from 0; None for one that is not accepted. All are compared, each in constant time."""
+        digest, found = _hash(key), None
+        for number, known in enumerate(self.hashes):
+            if hmac.compare_digest(digest, known):
+                found = number
+        return found
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+class RateLimit:
+    """A token bucket for each client: `per_minute` requests, all at once or spread.
+
+    Args:
+        per_minute: None is unlimited.
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute, self.clock = per_minute, clock
+        self.buckets: dict[int, tuple[float, float]] = {}  # what is left, and when that was
+
+    def take(self, client: int) -> float:
+        """Takes one request of a client; returns 0, or the seconds until there is one again."""
+        if self.per_minute is None:
+            return 0.0
+        now, rate = self.clock(), self.per_minute / 60
+        left, then = self.buckets.get(client, (float(self.per_minute), now))
+        left = min(float(self.per_minute), left + (now - then) * rate)
+        allowed = left >= 1
+        self.buckets[client] = (left - 1 if allowed else left, now)
+        return 0.0 if allowed else (1 - left) / rate

@@ -1,0 +1,126 @@
+"""A picture as bounded pieces of work: its prompt, then step after step, then pixels; each yields its events.
+
+Shapes: (C, H, W) a latent, (height, width) = f (H, W) pixels, L codes. Every piece of work has one row.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janusflow.device import CPU
+from janusflow.engine.generation import Sampling, as_pictures, choose_noise, guided_velocity, start_of_path
+from janusflow.engine.inpainting import Kept, known_picture
+from janusflow.engine.size import Size
+from janusflow.engine.token_generation import TokenSampling, code_by_code, read_prompts
+from janusflow.flow import METHODS, interpolate
+from janusflow.pipelines.provenance import input_digests, sign
+from janusflow.serving.jobs import Event, PictureDone, PictureRequest, Preview
+
+BACKDROP = (127, 127, 127)  # of a preview, where nothing is generated yet
+
+
+def flow_picture(request: PictureRequest) -> Iterator[list[Event]]:
+    """JanusFlow's pictures: one step of the ODE at a time. The result equals that of `generate`.
+
+    Args:
+        request: of a `JanusFlow`.
+    """
+    model: Any = request.model
+    settings, device = request.settings, model.device
+    sampling = _read(Sampling, settings)
+    size = Size(1, 1, settings["height"], settings["width"])
+    known, kept = None, None
+    if request.image is not None:
+        known, kept = known_picture(model.codec, size, request.image, request.mask, device)
+        kept = kept if settings.get("paste_original") else None
+        yield []
+    ids, visible = model.processor.encode_prompts([request.prompt])
+    prefix = model.network.encode_prompts(ids.to(device), visible.to(device))
+    velocity = guided_velocity(model.network, prefix, sampling, lambda: sampling.guidance_scale)
+    noise = choose_noise(model.network.config, size, request.seed, None, None).to(device)
+    x, memory = start_of_path(noise, sampling, known), None
+    yield []
+
+    def pixels(latents: Tensor) -> Image.Image:
+        return _picture(model.codec.decode(latents), kept)
+
+    times = sampling.times()
+    previews = preview_steps(len(times) - 1, request.previews)
+    for step, (t, later) in enumerate(itertools.pairwise(times)):
+        x, memory = METHODS[sampling.solver](velocity, x, t, later - t, memory)
+        if known is not None and known.repaint is not None:
+            path = interpolate(noise, known.latents, noise.new_full((1,), later))
+            x = torch.where(known.repaint.bool(), x, path)
+        if step in previews:
+            yield [Preview(previews.index(step), pixels(x + (1 - later) * memory.velocity))]
+        else:
+            yield []
+    yield [PictureDone(_signed(request, pixels(x)))]
+
+
+def code_picture(request: PictureRequest) -> Iterator[list[Event]]:
+    """Janus' pictures: one code at a time. The result equals that of `generate`.
+
+    Args:
+        request: of a `Janus`.
+    """
+    model: Any = request.model
+    network, device = model.network, model.device
+    sampling = _read(TokenSampling, request.settings)
+    ids, visible = model.processor.encode_prompts([request.prompt], side="left", keep_last=True)
+    pad = model.processor.tokenizer.pad_token_id
+    read = read_prompts(network, ids.to(device), visible.to(device), pad, guided=sampling.guidance_scale > 1)
+    length = network.image_tokens
+    generator = torch.Generator(CPU).manual_seed(request.seed)
+    uniform = torch.rand(length, generator=generator, device=CPU, dtype=torch.float32)[None].to(device)
+    owner = torch.zeros(1, dtype=torch.int64, device=device)
+    yield []
+    previews, codes = preview_steps(length, request.previews), owner
+    for step, codes in enumerate(code_by_code(network, read, owner, uniform, sampling)):
+        if step in previews:
+            yield [Preview(previews.index(step), _upper_part(network, codes))]
+        else:
+            yield []
+    yield [PictureDone(_signed(request, _picture(network.decode(codes).clip(-1, 1))))]
+
+
+def _upper_part(network: Any, codes: Tensor) -> Image.Image:
+    """The rows of a picture whose codes are chosen, and grey below."""
+    length = network.image_tokens
+    rest = codes[:, -1:].expand(1, length - codes.shape[1])
+    picture = _picture(network.decode(torch.cat([codes, rest], dim=1)).clip(-1, 1))
+    side = round(length**0.5)
+    top = codes.shape[1] // side * picture.height // side
+    picture.paste(BACKDROP, (0, top, picture.width, picture.height))
+    return picture
+
+
+def preview_steps(steps: int, previews: int) -> list[int]:
+    """After which steps previews are sent: evenly spread, none after the last one, at most one a step."""
+    spread = {steps * (index + 1) // (previews + 1) - 1 for index in range(previews)}
+    return sorted(spread - {-1})
+
+
+def _read(kind: Any, settings: Any) -> Any:
+    return kind(**{f.name: settings[f.name] for f in fields(kind) if f.name in settings})
+
+
+def _picture(pixels: Tensor, kept: Kept | None = None) -> Image.Image:
+    picture: Image.Image = as_pictures(pixels, "pil", kept)[0]
+    return picture
+
+
+def _signed(request: PictureRequest, picture: Image.Image) -> Image.Image:
+    """The picture with how it was made. Places on the server's disk are not part of that."""
+    given = {name: getattr(request, name) for name in ("image", "mask") if getattr(request, name) is not None}
+    settings = {name: value for name, value in request.settings.items() if name not in ("image", "mask")}
+    model = {**request.model.identity(), "name": request.name, "vae": None, "adapter": None}
+    inputs = {name: input_digests(name, source) for name, source in given.items()}
+    return sign([picture], [request.prompt], [request.seed], settings, model, inputs)[0]

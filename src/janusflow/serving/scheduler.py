@@ -1,0 +1,298 @@
+"""One thread that owns the model: a bounded queue, turns of texts and pictures, cancellation, deadlines, draining."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from janusflow.serving.jobs import (
+    ENDS,
+    KINDS,
+    CancelledError,
+    DeadlineError,
+    Event,
+    Failed,
+    Job,
+    Kind,
+    Preview,
+    Request,
+    StoppedError,
+    Token,
+)
+from janusflow.serving.metrics import Metrics
+from janusflow.serving.policy import Policy, PolicySettings
+from janusflow.serving.runner import Runner
+
+LOG = logging.getLogger("janusflow.serving")
+LONGEST_RETRY = 120  # seconds that a client is asked to wait at most
+
+
+@checked_dataclass(frozen=True)
+class QueueSettings:
+    """How much is accepted.
+
+    Attributes:
+        max_queue: jobs that wait to be started; more are refused.
+        max_pictures: pictures in work at the same time.
+        max_texts: texts in work at the same time; each holds a cache.
+    """
+
+    max_queue: Annotated[int, Ge(1)] = 64
+    max_pictures: Annotated[int, Ge(1)] = 8
+    max_texts: Annotated[int, Ge(1)] = 16
+
+
+class QueueFullError(RuntimeError):
+    """The queue holds all it may.
+
+    Args:
+        retry_after: in how many seconds there will probably be room.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the queue is full; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class DrainingError(RuntimeError):
+    """The server is about to stop and accepts nothing new."""
+
+
+class Scheduler:
+    """Runs jobs by turns.
+
+    Args:
+        runner: computes.
+        queue: how much is accepted.
+        policy: whose turn it is.
+        metrics: what is counted.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        queue: QueueSettings | None = None,
+        policy: PolicySettings | None = None,
+        metrics: Metrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.runner, self.settings, self.clock = runner, queue or QueueSettings(), clock
+        self.policy = Policy(policy or PolicySettings())
+        self.metrics = metrics or Metrics()
+        self.draining = False
+        self._room = {"text": self.settings.max_texts, "picture": self.settings.max_pictures}
+        self._waiting: dict[Kind, list[Job]] = {kind: [] for kind in KINDS}
+        self._running: dict[Kind, list[tuple[Job, Any]]] = {kind: [] for kind in KINDS}
+        self._run_seconds: dict[Kind, float] = dict.fromkeys(KINDS, 1.0)
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="janusflow-model", daemon=True)
+
+    # --- called from any thread ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def submit(
+        self,
+        requests: Sequence[Request],
+        listeners: Sequence[Callable[[Event], None]],
+        *,
+        priority: int = 0,
+        timeout: float = math.inf,
+    ) -> list[Job]:
+        """Accepts all requests, or none.
+
+        Args:
+            requests: of one client's call.
+            listeners: one for each; called in the model's thread, and must return at once.
+            priority: 0 is first.
+            timeout: seconds until a job that is not finished fails.
+
+        Raises:
+            QueueFullError: if there is no room for all of them.
+            DrainingError: after `drain`.
+        """
+        with self._changed:
+            if self.draining:
+                self.metrics.rejected.labels("draining").inc(len(requests))
+                raise DrainingError("the server is shutting down; send the request to another one")
+            if self.waiting + len(requests) > self.settings.max_queue:
+                self.metrics.rejected.labels("queue_full").inc(len(requests))
+                raise QueueFullError(self._retry_after(requests[0].kind))
+            now = self.clock()
+            jobs = [
+                Job(request, listener, priority, now + timeout, now)
+                for request, listener in zip(requests, listeners, strict=True)
+            ]
+            for job in jobs:
+                self._waiting[job.request.kind].append(job)
+            self._report_queue()
+            self._changed.notify_all()
+        return jobs
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """Ends jobs before their next step; those that have ended stay as they are."""
+        with self._changed:
+            for job in jobs:
+                job.cancelled = True
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Accepts nothing new from now on; accepted work is finished."""
+        with self._changed:
+            self.draining = True
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Waits until all accepted work is finished, at most so long; returns whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.unfinished, seconds)
+
+    def close(self) -> None:
+        """Ends the thread after the tick that it is in; unfinished jobs fail."""
+        with self._changed:
+            self.draining = self._closing = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs in the queue and in work."""
+        return self.waiting + sum(map(len, self._running.values()))
+
+    def _retry_after(self, kind: Kind) -> int:
+        seconds = self.waiting * self._run_seconds[kind] / self._room[kind]
+        return min(LONGEST_RETRY, max(1, math.ceil(seconds)))
+
+    # --- the model's thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self.tick()
+                with self._changed:
+                    if not self.unfinished:
+                        self._changed.notify_all()
+                        self._changed.wait_for(lambda: self.unfinished or self._closing)
+        except BaseException:
+            LOG.critical("the model's thread ended", exc_info=True)
+            raise
+        finally:
+            with self._changed:
+                self.draining = True
+            self._end_all(StoppedError("the server stopped before the request was finished"))
+
+    def tick(self) -> None:
+        """One turn: ends what is cancelled or late, starts what waits, and advances the jobs of one kind."""
+        self._sweep()
+        self._admit()
+        running = {kind: len(jobs) for kind, jobs in self._running.items()}
+        if not any(running.values()):
+            return
+        kind, count = self.policy.choose(texts=running["text"], pictures=running["picture"])
+        turn = self._running[kind][:count]
+        began = self.clock()
+        outcomes = self.runner.advance([state for _, state in turn])
+        seconds = self.clock() - began
+        self.policy.record(kind, len(turn), seconds, both=all(running.values()))
+        self.metrics.batch.labels(kind).observe(len(turn))
+        self.metrics.busy.labels(kind).inc(seconds)
+        for (job, _), events in zip(turn, outcomes, strict=True):
+            for event in events:
+                self._send(job, event)
+        with self._changed:  # those that had a turn go behind those that wait for one
+            self._running[kind] = [entry for entry in self._running[kind][count:] + turn if not entry[0].ended]
+        for job, state in turn:
+            if job.ended:
+                self.runner.finish(state)
+        self._report_queue()
+
+    def _sweep(self) -> None:
+        """Ends jobs that are cancelled or late."""
+        now = self.clock()
+        with self._changed:
+            out = [job for jobs in self._waiting.values() for job in jobs if job.cancelled or now > job.deadline]
+            gone = [
+                entry
+                for entries in self._running.values()
+                for entry in entries
+                if entry[0].cancelled or now > entry[0].deadline
+            ]
+            for kind in KINDS:
+                self._waiting[kind] = [job for job in self._waiting[kind] if job not in out]
+                self._running[kind] = [entry for entry in self._running[kind] if entry not in gone]
+        for job, state in [*((job, None) for job in out), *gone]:
+            if state is not None:
+                self.runner.finish(state)
+            late = DeadlineError("the request was not finished within its timeout")
+            self._send(job, Failed(CancelledError("the request was cancelled") if job.cancelled else late))
+
+    def _admit(self) -> None:
+        """Starts waiting jobs while there is room."""
+        now = self.clock()
+        with self._changed:
+            for kind in KINDS:
+                room = self._room[kind] - len(self._running[kind])
+                if room <= 0 or not self._waiting[kind]:
+                    continue
+                self._waiting[kind].sort(key=Job.order)
+                chosen, self._waiting[kind] = self._waiting[kind][:room], self._waiting[kind][room:]
+                for job in chosen:
+                    job.started = now
+                    self._running[kind].append((job, self.runner.start(job.request)))
+                    self.metrics.wait.labels(kind).observe(now - job.submitted)
+
+    def _send(self, job: Job, event: Event) -> None:
+        kind = job.request.kind
+        if isinstance(event, Token):
+            self.metrics.tokens.inc()
+        elif isinstance(event, Preview):
+            self.metrics.previews.inc()
+        elif isinstance(event, ENDS):
+            job.ended = True
+            self.metrics.count_end(kind, event)
+            if job.started is not None and not isinstance(event, Failed):
+                seconds = self.clock() - job.started
+                self.metrics.run.labels(kind).observe(seconds)
+                self._run_seconds[kind] = 0.8 * self._run_seconds[kind] + 0.2 * seconds
+        try:
+            job.listener(event)
+        except Exception:  # a listener whose event loop is closed must not end the thread
+            job.cancelled = True
+
+    def _end_all(self, error: Exception) -> None:
+        with self._changed:
+            jobs = [job for waiting in self._waiting.values() for job in waiting]
+            states = [entry for running in self._running.values() for entry in running]
+            self._waiting = {kind: [] for kind in KINDS}
+            self._running = {kind: [] for kind in KINDS}
+            self._changed.notify_all()
+        for job, state in [*((job, None) for job in jobs), *states]:
+            if state is not None:
+                self.runner.finish(state)
+            self._send(job, Failed(error))
+
+    def _report_queue(self) -> None:
+        for kind in KINDS:
+            self.metrics.queue.labels(kind).set(len(self._waiting[kind]))
+            self.metrics.running.labels(kind).set(len(self._running[kind]))

@@ -1,0 +1,50 @@
+"""The limits of one request, which protect the process from its clients."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from pydantic.dataclasses import dataclass
+
+Count = Annotated[int, Ge(1)]
+Seconds = Annotated[float, Gt(0)]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+        max_body: bytes of a request, its pictures included.
+        max_input_pixels: pixels of a picture that is sent or fetched.
+        max_images: pictures in one conversation.
+        max_output_pixels: pixels of a generated picture.
+        max_prompt: characters of a prompt, or of a conversation's text.
+        max_n: answers or pictures of one request.
+        max_steps: `num_inference_steps`.
+        max_tokens: tokens of an answer; also what is generated at most where a request names no limit.
+        fetch_bytes: size of a picture that is fetched.
+        fetch_seconds: for fetching one picture, redirects included.
+        fetch_redirects: that are followed.
+        body_seconds: within which a request's body must arrive.
+        write_seconds: within which a client must take a part of an answer.
+        timeout: seconds until a request fails that is not finished; a request may ask for less.
+        requests_per_minute: of each API key; None is unlimited.
+    """
+
+    max_body: Count = 20_000_000
+    max_input_pixels: Count = 20_000_000
+    max_images: Count = 8
+    max_output_pixels: Count = 1024 * 1024
+    max_prompt: Count = 20_000
+    max_n: Count = 8
+    max_steps: Count = 100
+    max_tokens: Count = 1024
+    fetch_bytes: Count = 10_000_000
+    fetch_seconds: Seconds = 10.0
+    fetch_redirects: Annotated[int, Ge(0)] = 3
+    body_seconds: Seconds = 30.0
+    write_seconds: Seconds = 30.0
+    timeout: Seconds = 600.0
+    requests_per_minute: Count | None = 600

@@ -1,0 +1,105 @@
+"""Jobs that run among others have the results that they have on their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janusflow import JanusFlow
+from janusflow.engine.understanding import Decoding
+from janusflow.pipelines.janus import Janus
+from janusflow.serving import texts
+from janusflow.serving.jobs import Event, Failed, PictureRequest, Preview, TextDone, TextRequest, Token
+from janusflow.serving.pictures import preview_steps
+from tests.serving.conftest import finish, picture_of
+
+PROMPT = "a red circle"
+QUESTION = "what color is the circle?"
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, (Token, TextDone)))
+
+
+def question(model: JanusFlow | Janus, text: str, picture: Image.Image | None = None, **decoding: Any) -> TextRequest:
+    images = [] if picture is None else [picture]
+    message = {"role": "user", "content": model.processor.question(text, len(images)), "images": images}
+    inputs = model.processor.encode_conversations([[message]], continue_final_message=True)
+    return TextRequest(model, inputs, Decoding(max_new_tokens=12, **decoding))
+
+
+def test_texts_and_pictures_among_others_equal_those_of_the_pipeline(small_model: JanusFlow) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    shown, mask = Image.fromarray(pixels), np.zeros((40, 48), bool)
+    mask[:, :20] = True
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (PROMPT, {"num_inference_steps": 4}),
+        ("two stars above a green square", {"num_inference_steps": 3, "solver": "heun", "guidance_scale": 1.0}),
+        (PROMPT, {"num_inference_steps": 6, "solver": "ab2", "guidance_interval": (0.2, 0.7), "shift": 2.0}),
+        (PROMPT, {"num_inference_steps": 5, "solver": "midpoint", "height": 32, "width": 48}),
+        (PROMPT, {"num_inference_steps": 4, "image": shown, "strength": 0.5}),
+        (PROMPT, {"num_inference_steps": 4, "image": shown, "mask": mask}),
+    ]
+    pictures = [
+        PictureRequest(
+            small_model, "small", prompt, seed, small_model.resolve(prompt, own), own.get("image"), own.get("mask")
+        )
+        for seed, (prompt, own) in enumerate(asked)
+    ]
+    sampled = {"do_sample": True, "temperature": 1.3, "top_p": 0.9, "seed": 4}
+    answers = [
+        question(small_model, QUESTION, shown),
+        question(small_model, "hello"),
+        question(small_model, QUESTION, **sampled),
+    ]
+    found = finish([*pictures, *answers])
+    for seed, (prompt, own) in enumerate(asked):
+        alone = small_model.generate(prompt, seed=seed, progress=False, **own)[0]
+        assert np.abs(picture_of(found[seed]).astype(int) - np.asarray(alone, int)).max() <= 1, own
+    expected = [
+        small_model.ask(QUESTION, shown, max_new_tokens=12),
+        small_model.ask("hello", max_new_tokens=12),
+        small_model.ask(QUESTION, max_new_tokens=12, **sampled),
+    ]
+    assert list(map(text_of, found[len(asked) :])) == expected
+
+
+def test_a_prompt_that_is_read_in_parts_has_the_same_answer(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Image.new("RGB", (30, 20), "red")
+    monkeypatch.setattr(texts, "PREFILL", 7)
+    found = finish([question(small_model, QUESTION, shown, repetition_penalty=1.2)])
+    assert text_of(found[0]) == small_model.ask(QUESTION, shown, max_new_tokens=12, repetition_penalty=1.2)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_pictures_and_answers_of_janus_are_those_of_its_pipeline(janus: Janus, guidance: float) -> None:
+    settings = janus.resolve(PROMPT, {"guidance_scale": guidance})
+    picture, answer = finish(
+        [PictureRequest(janus, "janus", PROMPT, 3, settings, previews=2), question(janus, "hello")]
+    )
+    expected = janus.generate(PROMPT, seed=3, guidance_scale=guidance, progress=False)[0]
+    assert (picture_of(picture) == np.asarray(expected)).all()
+    previews = [event for event in picture if isinstance(event, Preview)]
+    assert [one.index for one in previews] == [0, 1]
+    assert previews[0].picture.size == expected.size
+    assert text_of(answer) == janus.ask("hello", max_new_tokens=12)
+
+
+def test_the_error_of_one_job_leaves_the_others_alone(small_model: JanusFlow) -> None:
+    settings = small_model.resolve(PROMPT, {"num_inference_steps": 2})
+    broken = PictureRequest(small_model, "small", PROMPT, 0, {**settings, "solver": "none"})
+    failed, made = finish([broken, PictureRequest(small_model, "small", PROMPT, 0, settings)])
+    assert isinstance(failed[-1], Failed)
+    picture_of(made)
+
+
+@pytest.mark.parametrize(
+    ("steps", "previews", "expected"), [(30, 2, [9, 19]), (6, 3, [0, 2, 3]), (2, 3, [0]), (1, 1, []), (5, 0, [])]
+)
+def test_previews_are_spread_over_the_steps(steps: int, previews: int, expected: list[int]) -> None:
+    assert preview_steps(steps, previews) == expected
