@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from janusflow import JanusFlow
+from janusflow.engine.generation import choose_noise
 from janusflow.engine.understanding import Decoding
 from janusflow.pipelines.janus import Janus
-from janusflow.serving import texts
-from janusflow.serving.jobs import Event, Failed, PictureRequest, Preview, TextDone, TextRequest, Token
+from janusflow.serving import pictures, texts
+from janusflow.serving.jobs import Event, Failed, PictureDone, PictureRequest, Preview, TextDone, TextRequest, Token
 from janusflow.serving.pictures import preview_steps
 from tests.serving.conftest import finish, picture_of
 
@@ -88,6 +89,39 @@ def test_pictures_and_answers_of_janus_are_those_of_its_pipeline(janus: Janus, g
     assert [one.index for one in previews] == [0, 1]
     assert previews[0].picture.size == expected.size
     assert text_of(answer) == janus.ask("hello", max_new_tokens=12)
+
+
+def test_pictures_share_each_forward(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, velocity = [], small_model.network.velocity
+
+    def counted(x: Any, *given: Any) -> Any:
+        rows.append(len(x))
+        return velocity(x, *given)
+
+    monkeypatch.setattr(small_model.network, "velocity", counted)
+    settings = [small_model.resolve(PROMPT, {"num_inference_steps": steps}) for steps in (2, 4, 4)]
+    found = finish([PictureRequest(small_model, "small", PROMPT, 0, one) for one in settings])
+    assert rows == [3, 3, 2, 2]
+    assert all(isinstance(events[-1], PictureDone) for events in found)
+
+
+def test_a_forward_that_fails_ends_only_the_job_that_fails_on_its_own(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    velocity = small_model.network.velocity
+
+    def full(x: Any, *given: Any) -> Any:
+        if len(x) > 1 or float(x.abs().max()) > 100:
+            raise MemoryError("out of memory")
+        return velocity(x, *given)
+
+    monkeypatch.setattr(small_model.network, "velocity", full)
+    monkeypatch.setattr(pictures, "choose_noise", lambda *given: choose_noise(*given) * (1000 if given[2] == 1 else 1))
+    settings = small_model.resolve(PROMPT, {"num_inference_steps": 2})
+    made, failed, other = finish([PictureRequest(small_model, "small", PROMPT, seed, settings) for seed in range(3)])
+    assert isinstance(failed[-1], Failed)
+    picture_of(made)
+    picture_of(other)
 
 
 def test_the_error_of_one_job_leaves_the_others_alone(small_model: JanusFlow) -> None:

@@ -38,6 +38,7 @@ class Job:
     Attributes:
         x, t: what is evaluated next, (N, C, H, W) and a time in [0, 1].
         scale: guidance weight of that evaluation.
+        velocity: that was received last.
         result: x_1 once the job is done, None before.
     """
 
@@ -52,6 +53,7 @@ class Job:
     ) -> None:
         self.prefix, self.scale = prefix, sampling.guidance_scale
         self.result: Tensor | None = None
+        self.velocity = torch.zeros_like(noise)
         self._interval, self._noise, self._known, self._callback = sampling.guidance_interval, noise, known, callback
         start = start_of_path(noise, sampling, known)
         self._steps = solve(start, sampling.times(), method=sampling.solver, callback=self._after_step)
@@ -64,6 +66,7 @@ class Job:
 
     def receive(self, velocity: Tensor) -> None:
         """Takes v(x, t), guided, and moves on to the next evaluation or to the result."""
+        self.velocity = velocity
         try:
             self.x, self.t = self._steps.send(velocity)
         except StopIteration as ended:

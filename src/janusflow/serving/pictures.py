@@ -1,12 +1,13 @@
-"""A picture as bounded pieces of work: its prompt, then step after step, then pixels; each yields its events.
+"""A picture as bounded pieces of work: its prompt, then step after step, then pixels.
 
-Shapes: (C, H, W) a latent, (height, width) = f (H, W) pixels, L codes. Every piece of work has one row.
+Each piece yields its events, or an engine's job that needs a velocity, which the runner evaluates with those of others.
+
+Shapes: (C, H, W) a latent, (height, width) = f (H, W) pixels, L codes.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import fields
 from typing import Any
 
@@ -15,19 +16,20 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.device import CPU
-from janusflow.engine.generation import Sampling, as_pictures, choose_noise, guided_velocity, start_of_path
+from janusflow.engine.generation import Sampling, as_pictures, choose_noise
 from janusflow.engine.inpainting import Kept, known_picture
+from janusflow.engine.jobs import Job
+from janusflow.engine.settings import StepChange
 from janusflow.engine.size import Size
 from janusflow.engine.token_generation import TokenSampling, code_by_code, read_prompts
-from janusflow.flow import METHODS, interpolate
 from janusflow.pipelines.provenance import input_digests, sign
 from janusflow.serving.jobs import Event, PictureDone, PictureRequest, Preview
 
 BACKDROP = (127, 127, 127)  # of a preview, where nothing is generated yet
 
 
-def flow_picture(request: PictureRequest) -> Iterator[list[Event]]:
-    """JanusFlow's pictures: one step of the ODE at a time. The result equals that of `generate`.
+def flow_picture(request: PictureRequest) -> Generator[list[Event] | Job]:
+    """JanusFlow's pictures: one evaluation of the velocity at a time. The result equals that of `generate`.
 
     Args:
         request: of a `JanusFlow`.
@@ -43,29 +45,29 @@ def flow_picture(request: PictureRequest) -> Iterator[list[Event]]:
         yield []
     ids, visible = model.processor.encode_prompts([request.prompt])
     prefix = model.network.encode_prompts(ids.to(device), visible.to(device))
-    velocity = guided_velocity(model.network, prefix, sampling, lambda: sampling.guidance_scale)
     noise = choose_noise(model.network.config, size, request.seed, None, None).to(device)
-    x, memory = start_of_path(noise, sampling, known), None
     yield []
 
     def pixels(latents: Tensor) -> Image.Image:
         return _picture(model.codec.decode(latents), kept)
 
-    times = sampling.times()
-    previews = preview_steps(len(times) - 1, request.previews)
-    for step, (t, later) in enumerate(itertools.pairwise(times)):
-        x, memory = METHODS[sampling.solver](velocity, x, t, later - t, memory)
-        if known is not None and known.repaint is not None:
-            path = interpolate(noise, known.latents, noise.new_full((1,), later))
-            x = torch.where(known.repaint.bool(), x, path)
+    previews, due = preview_steps(len(sampling.times()) - 1, request.previews), list[tuple[int, float, Tensor]]()
+
+    def after_step(step: int, t: float, x: Tensor) -> StepChange:
         if step in previews:
-            yield [Preview(previews.index(step), pixels(x + (1 - later) * memory.velocity))]
-        else:
-            yield []
-    yield [PictureDone(_signed(request, pixels(x)))]
+            due.append((previews.index(step), t, x))
+        return StepChange()
+
+    job = Job(prefix, noise, sampling, known=known, callback=after_step)
+    while job.result is None:
+        yield job
+        for index, t, x in due:
+            yield [Preview(index, pixels(x + (1 - t) * job.velocity))]
+        due.clear()
+    yield [PictureDone(_signed(request, pixels(job.result)))]
 
 
-def code_picture(request: PictureRequest) -> Iterator[list[Event]]:
+def code_picture(request: PictureRequest) -> Generator[list[Event]]:
     """Janus' pictures: one code at a time. The result equals that of `generate`.
 
     Args:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
+from janusflow.engine.jobs import Engine, Job
+from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.janus import Janus
 from janusflow.pipelines.janusflow import JanusFlow
@@ -16,7 +20,7 @@ from janusflow.serving.pictures import code_picture, flow_picture
 from janusflow.serving.texts import answer
 
 LOG = logging.getLogger("janusflow.serving")
-PICTURES: dict[type[Pipeline], Callable[[Any], Iterator[list[Event]]]] = {JanusFlow: flow_picture, Janus: code_picture}
+PICTURES: dict[type[Pipeline], Callable[[Any], Generator[Any]]] = {JanusFlow: flow_picture, Janus: code_picture}
 """How the pictures of each pipeline are made."""
 
 
@@ -38,27 +42,71 @@ class Runner(Protocol):
 
 
 class PipelineRunner:
-    """Runs jobs on the pipelines that their requests name, one forward a job."""
+    """Runs jobs on the pipelines that their requests name: pictures share a forward, each text has its own."""
 
-    def start(self, request: Request) -> Iterator[list[Event]]:
+    def __init__(self) -> None:
+        self.engines: dict[JanusFlowForConditionalGeneration, Engine] = {}
+
+    def start(self, request: Request) -> Work:
         """See `Runner`."""
         if request.kind == "text":
-            return answer(request)
-        return PICTURES[type(request.model)](request)
+            return Work(answer(request))
+        return Work(PICTURES[type(request.model)](request), getattr(request.model, "network", None))
 
     @torch.inference_mode()
-    def advance(self, states: Sequence[Iterator[list[Event]]]) -> list[list[Event]]:
+    def advance(self, states: Sequence[Work]) -> list[list[Event]]:
         """See `Runner`."""
-        return [_advanced(state) for state in states]
+        events: dict[int, list[Event]] = {id(state): [] for state in states}
+        waiting: dict[Any, list[tuple[int, Job]]] = defaultdict(list)
+        for state in states:
+            job = state.take(events[id(state)])
+            if job is not None:
+                waiting[state.network].append((id(state), job))
+        for network, jobs in waiting.items():
+            engine = self.engines.setdefault(network, Engine(network))
+            try:
+                engine.advance([job for _, job in jobs])
+            except Exception:  # of many kinds, memory that runs out among them
+                LOG.exception("a step of %d pictures failed; each is tried on its own", len(jobs))
+                for owner, job in jobs:
+                    events[owner] += _failure(engine, job)
+        return list(events.values())
 
-    def finish(self, state: Any) -> None:
+    def finish(self, state: Work) -> None:
         """See `Runner`."""
-        state.close()
+        state.pieces.close()
 
 
-def _advanced(state: Iterator[list[Event]]) -> list[Event]:
+@dataclass
+class Work:
+    """A job in pieces.
+
+    Attributes:
+        pieces: of a picture or a text: events, or an engine's job that needs a velocity.
+        network: that the engine's job needs.
+    """
+
+    pieces: Generator[Any]
+    network: Any = None
+
+    def take(self, events: list[Event]) -> Job | None:
+        """Does the next piece: adds its events, or returns the job that needs a velocity."""
+        try:
+            piece = next(self.pieces)
+        except Exception as error:  # of many kinds, memory that runs out among them
+            LOG.exception("a job failed")
+            piece = [Failed(error)]
+        if isinstance(piece, Job):
+            return piece
+        events += piece
+        return None
+
+
+def _failure(engine: Engine, job: Job) -> list[Event]:
+    """One evaluation of one job; how it failed."""
     try:
-        return next(state)
+        engine.advance([job])
     except Exception as error:  # of many kinds, memory that runs out among them
         LOG.exception("a job failed")
         return [Failed(error)]
+    return []

@@ -5,20 +5,20 @@ Shapes: T tokens of the prompt, D width of the LLM, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from janusflow.engine.understanding import HALF_A_CHARACTER
+from janusflow.engine.streaming import HALF_A_CHARACTER
 from janusflow.serving.jobs import Event, TextDone, TextRequest, Token, TokenLogprob
 
 PREFILL = 512  # tokens of a prompt that are read in one piece
 
 
-def answer(request: TextRequest) -> Iterator[list[Event]]:
+def answer(request: TextRequest) -> Generator[list[Event]]:
     """An answer, token by token. A greedy one equals that of `ask`, a sampled one too with the same seed.
 
     Args:
