@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
 
@@ -72,7 +72,8 @@ def yaml_file(data: bytes, rng: Random) -> Mutation:
     if kind == "value":
         return change_document(yaml.safe_load(text), rng, write_yaml)
     if kind == "text":
-        return change_text(data, rng, "[" * 300 + "]" * 300)  # libyaml itself goes no deeper than the stack
+        found = change_text(data, rng, "[" * 300 + "]" * 300)  # libyaml itself goes no deeper than the stack
+        return replace(found, expect="any") if found.words.startswith("cut") else found  # a part is a document too
     if kind == "alias":
         levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 5))
         return Mutation(
@@ -135,7 +136,7 @@ def change_document(document: Any, rng: Random, write: Callable[[Any], bytes]) -
         del place[key]
     else:
         place[key] = new = _changed(kind, value, rng)
-        if kind == "negative" and isinstance(value, float):
+        if isinstance(value, float) and (kind == "negative" or type(new) is int):
             expect = "any"
         if isinstance(value, list) and kind in ("longer", "shorter") and not all(isinstance(v, float) for v in value):
             expect = "any"

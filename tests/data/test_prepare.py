@@ -485,3 +485,32 @@ def test_damaged_digests_are_refused(folder: Path, tmp_path: Path) -> None:
     log.write_text("")
     with pytest.raises(ValueError, match=r"digests.log is shorter than the \d+ bytes"):
         prepare(file_config("folder", str(folder)), tmp_path, settings())
+
+
+def test_a_run_is_not_continued_when_records_or_shards_are_lost(folder: Path, tmp_path: Path) -> None:
+    scored: list[int] = []
+
+    def score(image: Image.Image) -> float:
+        scored.append(1)
+        if len(scored) == 4:
+            raise KeyboardInterrupt
+        return 1.0
+
+    def run() -> None:
+        prepare(file_config("folder", str(folder)), tmp_path / "out", settings(shard_size=2), scorer=score)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    lost = sorted(folder.rglob("*.png"))[0]
+    content = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(ValueError, match=r"was begun with \d+ records, and .* has \d+ now; put them back"):
+        run()
+    lost.write_bytes(content)
+    shard = next((tmp_path / "out").glob("shard-*"))
+    content = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(ValueError, match=r"1 shards, but 0 files are there"):
+        run()
+    shard.write_bytes(content)
+    run()

@@ -99,13 +99,16 @@ def prepare(
     """
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
-    state = continued(out, {**asdict(config), "source": place, **given, **(names or {})})
+    records = _Records(source)
+    settings = {**asdict(config), "source": place, **given, **(names or {})}
+    state = continued(out, settings if records.total is None else {**settings, "records": records.total})
+    records.restore(state)
     drops, unread = Drops(out, state), source.unread()
     if source.kind == "folder" and not state.next:
         for file, reason in unused_files(source.place, source.split):
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
-    records, copies = _Records(source, state), KeptDigests(out, state)
+    copies = KeptDigests(out, state)
     with progress_bar("preparing", records.total, done=state.next) as advance:
         while not state.finished:
             captioned = captioner is not None
@@ -125,12 +128,19 @@ def prepare(
 
 
 class _Records:
-    """The records of a source one after the other, on disk or streamed, from where a state says."""
+    """The records of a source one after the other, on disk or streamed.
 
-    def __init__(self, source: FileConfig, state: State) -> None:
+    Attributes:
+        total: number of records; None for a stream.
+    """
+
+    def __init__(self, source: FileConfig) -> None:
         self.stream = StreamSource(source, 0, 1) if source.streaming else None
         self.file = None if source.streaming else FileSource(source)
         self.total = self.file.length if self.file else None
+
+    def restore(self, state: State) -> None:
+        """Goes to where a state says."""
         if self.stream is not None and state.stream:
             self.stream.restore(state.stream)
 

@@ -180,11 +180,22 @@ def continued(out: Path, settings: dict[str, Any]) -> State:
         checked(Place, state.stream, f"{file}: stream")
     if state.next > state.counts.total():
         raise ValueError(f"{file} is damaged: next is {state.next}, but counts has {state.counts.total()} records")
+    count = settings.get("records")  # None for a stream
+    if count is not None and state.config.setdefault("records", count) != count:  # earlier versions did not keep it
+        raise ValueError(
+            f"{out} was begun with {state.config['records']} records, and {_in_words(settings['source'])} has {count} "
+            f"now; put them back, or use another --out"
+        )
     other = [name for name in {**settings, **state.config} if state.config.get(name) != settings.get(name)]
     if other:
         made = ", ".join(f"{name}={_in_words(state.config.get(name))}" for name in other)
         raise ValueError(f"{out} was made with {made}; use the same settings or another --out")
-    for shard in out.glob("shard-*"):  # written after the state was: it is made again
+    shards = [*out.glob("shard-*")]
+    if state.shards > len(shards):
+        raise ValueError(
+            f"{file} is damaged or files are lost: {state.shards} shards, but {len(shards)} files are there"
+        )
+    for shard in shards:  # written after the state was: it is made again
         if int(shard.stem.split("-")[1]) >= state.shards:
             shard.unlink()
     return state
