@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CLEAN = "picture-,.safetensors"  # parts of names of kinds whose cases pass
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from fault_injection.cases import make_base, run_case  # noqa: E402
@@ -23,10 +22,10 @@ from fault_injection.weights import MARKER  # noqa: E402
 
 
 def test_a_share_of_mutated_inputs_is_refused_in_one_sentence_or_changes_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--share", "0.0067", "--kills", "0"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--share", "0.0067", "--kills", "300"]
     out = tmp_path / "failures.jsonl"
     done = subprocess.run(
-        [*command, "--kinds", CLEAN, "--jobs", "1", "--out", str(out)],
+        [*command, "--jobs", "1", "--out", str(out)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
