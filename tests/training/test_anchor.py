@@ -15,8 +15,8 @@ from janusflow import JanusFlow
 from janusflow.data.records import Record
 from janusflow.data.samples import Sample, SampleConfig, SampleMaker
 from janusflow.model.attention import PACKED
+from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training.anchor import Anchor
-from janusflow.training.config import DataConfig
 from janusflow.training.objective import LossConfig, Objective, distillation_loss
 from janusflow.training.packing import pack
 from tests.training.conftest import curve, quietly, settings, values, weights
@@ -173,7 +173,7 @@ def lessons(start: Path, out: Path, *, anchor: bool, resume: bool = False, **cha
 def test_a_run_with_anchors_begins_with_next_to_no_loss_of_them(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DataConfig, "teaches", lambda config: True)  # a run of anchors alone is refused
+    monkeypatch.setattr(TinyworldConfig, "teaches", property(lambda config: True))  # a run of anchors alone is refused
     only = {"understanding": [KEPT], "generation": [KEPT], "ratios": [{"understanding": 1, "generation": 1, "text": 0}]}
     only["workers"] = 0  # type: ignore[assignment]
     quietly(settings(start, tmp_path / "kept", data=only, loss={"repa": 0}, steps=1))

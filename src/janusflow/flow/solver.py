@@ -91,11 +91,6 @@ def solve(
 
     Raises:
         ValueError: for an unknown method or times that do not increase.
-
-    Example:
-        >>> x = integrate(lambda x, t: x, torch.ones(1), uniform_times(100), method="heun")  # dx/dt = x
-        >>> round(float(x), 3)
-        2.718
     """
     if method not in METHODS:
         raise ValueError(f"solver is {quoted(method)}; known are {', '.join(METHODS)}")
@@ -130,7 +125,13 @@ def integrate(
     method: str = "euler",
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """x at the last of the times; `velocity` is v(x, t), the other arguments are those of `solve`."""
+    """x at the last of the times; `velocity` is v(x, t), the other arguments are those of `solve`.
+
+    Example:
+        >>> x = integrate(lambda x, t: x, torch.ones(1), uniform_times(100), method="heun")  # dx/dt = x
+        >>> round(float(x), 3)
+        2.718
+    """
     return drive(velocity, solve(x, times, method=method, callback=callback))
 
 

@@ -1,1 +1,1 @@
-"""Training: the loop (`fit`), the losses (`objective`) and the shipped model's recipe (`tiny`)."""
+"""Training: the run (`trainer`, `loop`, `step`), the losses (`objective`, `losses/`), small parts (`parts/`)."""

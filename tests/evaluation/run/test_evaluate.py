@@ -440,7 +440,7 @@ def test_a_run_is_refused_while_a_worker_of_an_earlier_one_writes(
     [
         ({"guidance_scale": "abc"}, "guidance_scale is 'abc'; expected a finite number"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; expected a finite number"),
-        ({"guidance_scale": 0.5}, "guidance_scale is 0.5; expected a finite number from 1"),
+        ({"guidance_scale": 0.5}, "guidance_scale is 0.5; allowed are finite numbers from 1"),
         ({"num_inference_steps": 10**9}, "num_inference_steps is 1000000000; expected a whole number from 1 to"),
         ({"num_inference_steps": True}, "num_inference_steps is True; expected a whole number"),
         ({"solver": [1]}, "solver is .*1"),

@@ -1,4 +1,4 @@
-"""What a run is trained on. Which sources that means is read from the files by `training/sources.py`."""
+"""What a run is trained on. Which sources that means is read from the files by `training/config/sources.py`."""
 
 from __future__ import annotations
 

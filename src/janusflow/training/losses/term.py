@@ -17,7 +17,7 @@ from janusflow.training.packing import Pack
 
 @dataclass(frozen=True)
 class LossConfig:
-    """FromZeros of the losses.
+    """Weights of the losses.
 
     Attributes:
         ar, flow, repa: weights of L_AR, L_RF and L_REPA; with a weight of 0 a loss does not train.
@@ -35,7 +35,7 @@ class LossConfig:
     weights: dict[str, FromZero] = field(default_factory=dict)
 
     def weight(self, name: str) -> float:
-        """FromZero of a term."""
+        """The weight of a term."""
         named = name in {each.name for each in fields(self)}
         return float(getattr(self, name) if named else self.weights.get(name, 0.0))
 
