@@ -100,6 +100,11 @@ def test_other_pictures_and_other_weights_are_read_anew(
         model.network.lm_head.weight.mul_(2)
     model.ask("what?", picture, max_new_tokens=4)
     assert calls["see"] == [1, 1, 1] and calls["read"][-1] == calls["read"][0]
+    weight = model.network.language_model.layers[0].self_attn.k_proj.weight
+    with torch.no_grad():
+        weight.view(-1)[1] += 1  # one that the digest of weights does not read
+    model.ask("what?", picture, max_new_tokens=4)
+    assert calls["read"][-1] == calls["read"][0]
 
 
 def test_memory_is_bounded_and_keeps_what_was_used_last(monkeypatch: pytest.MonkeyPatch) -> None:

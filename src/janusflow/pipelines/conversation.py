@@ -148,7 +148,8 @@ class Conversational(ABC):
         """What earlier calls left, if the weights are still those."""
         memory = self.__dict__.setdefault("_memory", Memory())
         network: Any = self.network
-        memory.hold_for(f"{weights_digest(network)} {network.dtype} {network.device}")
+        edits = sum(weight._version for weight in network.parameters() if not weight.is_inference())  # also small ones
+        memory.hold_for(f"{weights_digest(network)} {edits} {network.dtype} {network.device}")
         return memory
 
     def _streamed(self, pieces: Iterator[str]) -> Iterator[str]:
