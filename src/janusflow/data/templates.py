@@ -88,7 +88,7 @@ def drawing(
         processor: of the model in training.
         prompt: what the picture shows.
         image_tokens: of the picture.
-        dropped: leave all of the prompt but BOS away, and keep the positions: what guidance later masks.
+        dropped: drop every prompt token but BOS and keep the positions, as the unconditional rows of guidance do.
         chat: in the chat template, as generation has it; else (stages 1 and 2) the prompt as it is.
     """
     prompt_ids = (

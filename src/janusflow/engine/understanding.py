@@ -50,7 +50,7 @@ def answer(
 
     Args:
         network, processor: the model.
-        conversations: see above.
+        conversations: each a list of messages (`processing/messages.py`).
         decoding: see `Decoding`.
         memory: what the model keeps between calls; None keeps nothing.
 
@@ -142,7 +142,7 @@ class _Request:
     def decode(self, network: Speaker, memory: Memory | None) -> Generator[list[int], None, None] | None:
         """The tokens of all rows, step by step, from our own engine; None where transformers must decode.
 
-        A row that has ended goes on with the end token.
+        A row that has ended continues with the end token.
         """
         with torch.inference_mode():
             llm = plain_llm(network)

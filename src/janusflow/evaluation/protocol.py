@@ -234,7 +234,7 @@ class Benchmark(Judged, ABC):
 
     @abstractmethod
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """The verdict on one output: JSON with "score"; answers of any kind get one.
+        """The verdict on one output: JSON with "score"; even an unreadable answer gets one.
 
         Raises:
             NotJudgedError: if the judge gave none.

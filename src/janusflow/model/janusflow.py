@@ -55,7 +55,7 @@ class JanusFlowOutput(CausalLMOutputWithPast):
 class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, GenerationMixin):
     """JanusFlow (arXiv 2411.07975) as a transformers model.
 
-    Text comes from transformers' own `generate`; pictures from `velocity`, which `janusflow.flow` integrates.
+    `engine/text.py` or transformers' `generate` makes text; `engine/jobs.py` integrates `velocity` to a picture.
     """
 
     config: JanusFlowConfig

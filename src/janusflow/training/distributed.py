@@ -1,4 +1,4 @@
-"""One process or many: who we are, sharding (FSDP2), and sums over all processes.
+"""One process or many: ranks, sharding (FSDP2), sums over all processes, and the average of the weights (`Ema`).
 
 Under `torchrun` every process trains on its own samples and holds a shard of every parameter, gradient, moment and
 average. Alone, none of it is used.

@@ -23,7 +23,7 @@ def export_only(
     Args:
         out: folder of the run.
         device: in one process, where to put the weights together.
-        official: export in the official layout too, as `export-official`.
+        official: export in the official layout too, into the folder `export-official`.
         overrides: `key=value` for settings that changed since, such as `model=FOLDER` if the start has moved.
 
     Returns:

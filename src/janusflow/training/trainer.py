@@ -75,7 +75,7 @@ def train(
         config: from `load_config`.
         resume: continue the run in `config.out`; without it a folder with checkpoints is refused.
         device: of a single process.
-        official: export in the official layout too, as `export-official`.
+        official: export in the official layout too, into the folder `export-official`.
         progress_bar: whether to show one.
 
     Returns:

@@ -1,1 +1,1 @@
-"""One file per weight layout."""
+"""One file per weight layout; `janusflow.families.find_layout` chooses among them."""

@@ -1,6 +1,7 @@
-"""GenEval (arXiv 2310.11513): do a picture's objects number, stand and look as its prompt says? The official rules.
+"""GenEval (arXiv 2310.11513): do the number, position and color of objects match the prompt? By the official rules.
 
-A detector (`detection.py`) gives objects, a colour model (`clip.py`) names the colours of crops. Coordinates are
+A detector (`evaluation/vision/detection.py`) gives objects, and CLIP (`evaluation/vision/clip.py`) names the colors of
+crops. Coordinates are
 pixels, x to the right and y downwards.
 """
 
@@ -155,8 +156,8 @@ def _lack(clause: Clause, found: list[Detection], groups: list[list[Detection] |
 def relations(a: Sequence[float], b: Sequence[float]) -> set[str]:
     """Where box a lies seen from box b: "left of", "right of", "above", "below", up to two of them.
 
-    The offset of the centres is shortened, each way, by a tenth of both sizes; what is left, by the length of the whole
-    offset, is the direction.
+    From each axis of the offset between the centers, a tenth of both sizes is subtracted (not below 0). The rest,
+    divided by the length of the full offset, is the direction.
     """
     offset = [(a[axis] + a[axis + 2] - b[axis] - b[axis + 2]) / 2 for axis in (0, 1)]
     sizes = [abs(a[axis + 2] - a[axis]) + abs(b[axis + 2] - b[axis]) for axis in (0, 1)]

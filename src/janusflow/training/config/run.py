@@ -71,8 +71,8 @@ class TrainConfig:
             decay is constant, as in the paper, and a run of few steps exports mostly the weights that it started from.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         compile: compile the blocks with torch.compile.
-        spike: stop if, after the first steps, the loss without L_REPA exceeds this many times its running mean; 0 is
-            never.
+        spike: stop if, after the first steps, the loss without signed terms (L_REPA) exceeds this many times its
+            running mean; 0 is never.
         seed: of everything random.
         model, data, samples, loss, optimizer, save, watch, lora: see their classes.
     """

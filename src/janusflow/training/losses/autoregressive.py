@@ -51,7 +51,7 @@ class Autoregressive(Term):
     details = ("ar_understanding", "ar_text")
 
     def sums(self, seen: Forward) -> dict[str, Tensor]:
-        """`ar`, and without gradient `text`, the share of samples without pictures."""
+        """`ar`; and `text`, without gradient: the part of that sum from samples without pictures."""
         row = seen.row
         if not len(row.labels):
             return {}
