@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from janusflow.arguments import counted, given, whole_number
 from janusflow.device import CPU
@@ -74,6 +74,13 @@ class Decoding:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.eos_token_id,
         )
+
+    def processors(self, conversations: int, steps: int, device: torch.device) -> LogitsProcessorList:
+        """All that changes logits: the repetition penalty, then `sampling`, whose arguments these are."""
+        found = self.sampling(conversations, steps, device)
+        if self.repetition_penalty != 1:
+            found.insert(0, RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        return found
 
     def sampling(self, conversations: int, steps: int, device: torch.device) -> LogitsProcessorList:
         """The processor that samples the tokens of a batch, for at most `steps` steps; none for greedy decoding.

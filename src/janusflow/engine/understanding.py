@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LlamaModel, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import GenerationConfig, LlamaModel, LogitsProcessorList
 
 from janusflow.engine.decoding import Decoding
 from janusflow.engine.streaming import Pieces, first_row, tokens_of_transformers
@@ -148,9 +148,7 @@ class _Request:
             llm = plain_llm(network)
         if llm is None:
             return None
-        processors = self.decoding.sampling(len(self.before), self.config.max_new_tokens, network.device)
-        if self.decoding.repetition_penalty != 1:
-            processors.insert(0, RepetitionPenaltyLogitsProcessor(self.decoding.repetition_penalty))
+        processors = self.decoding.processors(len(self.before), self.config.max_new_tokens, network.device)
         return self._decode(network, llm, processors, memory or Memory())
 
     def _decode(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import DynamicCache
 
 from janusflow.engine.streaming import HALF_A_CHARACTER
 from janusflow.serving.jobs import Event, TextDone, TextRequest, Token, TokenLogprob
@@ -55,10 +55,7 @@ class _Decoder:
         self.cache = DynamicCache(config=self.network.config.text_config)
         self.tokens: list[int] = []
         self.text = Text(self.tokenizer, [int(ids[0, -1])] if request.inputs.begun[0] else [], request.stop)
-        self.processors = LogitsProcessorList()
-        if request.decoding.repetition_penalty != 1:
-            self.processors.append(RepetitionPenaltyLogitsProcessor(request.decoding.repetition_penalty))
-        self.processors += request.decoding.sampling(1, self.limit, self.device)
+        self.processors = request.decoding.processors(1, self.limit, self.device)
 
     def embed(self) -> Tensor:
         """(1, T, D) of the prompt, its pictures included."""
