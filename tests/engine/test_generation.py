@@ -137,6 +137,16 @@ def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow) 
         assert float(far.median()) < (0.15 if solver == "euler" else 0.05), (solver, shift)
 
 
+def test_sizes_are_multiples_of_the_model_s_own_image_token(tiny_model: JanusFlow) -> None:
+    with pytest.warns(UserWarning, match="generating at 56 x 72"):
+        (picture,) = JanusFlow(tiny_model.network, tiny_model.processor, tiny_model.vae).generate(
+            PROMPT, height=72, width=56, num_inference_steps=1
+        )
+    assert picture.size == (56, 72)
+    with pytest.raises(ValueError, match="height is 60; expected a positive multiple of 8 pixels"):
+        tiny_model.generate(PROMPT, height=60)
+
+
 def test_any_size_in_multiples_of_16_and_one_warning(small_folder: Path, vae_folder: Path) -> None:
     model = JanusFlow.from_pretrained(small_folder, vae=vae_folder, device="cpu")
     with pytest.warns(

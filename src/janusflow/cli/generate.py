@@ -35,8 +35,14 @@ def generate(
     ] = None,
     solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
     shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
-    height: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
-    width: Annotated[Optional[int], typer.Option(help="In pixels, a multiple of 16.")] = None,
+    height: Annotated[
+        Optional[int],
+        typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
+    ] = None,
+    width: Annotated[
+        Optional[int],
+        typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
+    ] = None,
     image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
     mask: Annotated[
         Optional[Path], typer.Option(help="With --image: what is bright and opaque in it is generated; any size.")

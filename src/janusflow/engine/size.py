@@ -13,7 +13,6 @@ from janusflow.arguments import counted, given, whole_number
 from janusflow.config import JanusFlowConfig
 
 T = TypeVar("T")
-SIZE_MULTIPLE = 16  # pixels: one image token of the released checkpoints
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ def check_size(config: JanusFlowConfig, height: object, width: object, latents: 
     """Height and width in pixels: as given, or of the latents, or what the weights were trained at.
 
     Raises:
-        ValueError: if one is no positive multiple of 16.
+        ValueError: if one is not a positive multiple of the side of an image token (16 in the released checkpoints).
     """
     if latents is not None and latents.ndim == 4:
         height = latents.shape[2] * config.latent_downscale if height is None else height
         width = latents.shape[3] * config.latent_downscale if width is None else width
-    multiple = max(SIZE_MULTIPLE, config.latent_downscale * config.latent_patch_size)
+    multiple = config.latent_downscale * config.latent_patch_size  # pixels of one image token
     return _multiple("height", height, config, multiple), _multiple("width", width, config, multiple)
 
 

@@ -168,7 +168,8 @@ class JanusFlow(AdaptedPipeline):
             guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts.
             solver: euler, heun, midpoint or ab2.
             shift: of the time grid; above 1 puts more steps near the noise.
-            height, width: multiples of 16; by default what the weights were trained at.
+            height, width: multiples of the side of an image token (16 in the released checkpoints); by default what the
+                weights were trained at.
             seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
                 and prompt give the same picture whatever else is in the batch.
             generator: one torch generator, or one per picture, in place of seeds.
