@@ -50,8 +50,10 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
             that are missing in mode "score".
 
     Example:
-        >>> report = evaluate(EvalRequest("tinyworld", Path("runs/tinyworld"), settings={"prompts": 20}))
-        >>> report["scores"]["overall"]
+        >>> few = {"prompts": 1, "images": 1, "questions": 1, "features": False}
+        >>> request = EvalRequest("tinyworld", Path("runs/tinyworld"), limit=2, settings=few)
+        >>> evaluate(request)["judged"]
+        2
     """
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     run = checked(as_made(request), rank)
