@@ -33,11 +33,14 @@ def read_recipe(file: Path, *, feature: str = "training", extra: str | None = No
     named = f"recipe {quoted(str(file))}"
     try:
         text = read_yaml(file)
-        return OmegaConf.to_container(OmegaConf.create(text) if text.strip() else OmegaConf.create(), resolve=False)
+        recipe = OmegaConf.create(text) if text.strip() else OmegaConf.create()
     except FileNotFoundError as error:
         raise ValueError(f"{named} does not exist") from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{named} cannot be read: {str(error).splitlines()[0]}") from error
+    except AssertionError as error:  # with which OmegaConf answers a single number
+        raise ValueError(f"{named} contains a single value; expected settings, one `key: value` a line") from error
+    return OmegaConf.to_container(recipe, resolve=False)
 
 
 def overridden(
