@@ -14,6 +14,7 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from janusflow.cli import main
+from janusflow.evaluation.run.parent import end_with_parent
 
 
 def fork(
@@ -23,6 +24,7 @@ def fork(
 
     def run() -> None:
         os.setsid()
+        end_with_parent()
         os.environ.update(environment or {})
         sys.stdout = sys.stderr = said.open("a", buffering=1)
         os.dup2(sys.stdout.fileno(), 1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
@@ -27,7 +27,7 @@ from tests.processes import command, forks
 from tests.training.conftest import close, curve, quietly, settings, streaming, values, weights
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-STEPS = 30  # of a run that is killed
+STEPS = 10  # of a run that is killed
 PATIENCE = 120  # seconds until processes count as waiting in vain
 
 
@@ -96,7 +96,7 @@ def words(start: Path, out: Path, steps: int) -> list[str]:
     return [*given, "data.workers=0", "--device", "cpu"]
 
 
-def test_sigterm_to_torchrun_saves_one_step_of_all_processes(start: Path, tmp_path: Path) -> None:
+def test_sigterm_to_torchrun_saves_one_step_and_two_nodes_continue_as_one_run(start: Path, tmp_path: Path) -> None:
     """The real launcher and command."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     launcher += ["--rdzv-endpoint", "localhost:0", "-m", "janusflow.cli", *words(start, tmp_path / "told", 500)]
@@ -109,21 +109,15 @@ def test_sigterm_to_torchrun_saves_one_step_of_all_processes(start: Path, tmp_pa
     assert life.wait(60) != 0  # the launcher's own end; its processes end well, as the checkpoint and the export say
     done = len(curve(tmp_path / "told"))
     assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
-    for life in forks(2, command, [*words(start, tmp_path / "told", done + 1), "--resume"], said=tmp_path / "said"):
-        life.join(PATIENCE)
-    assert [row["step"] for row in curve(tmp_path / "told")] == list(range(1, done + 2))
-
-
-def test_two_nodes_train_as_one_run(start: Path, tmp_path: Path) -> None:
-    """Both processes are the first of their node, and only one is the first of the run."""
-    lives = forks(2, command, words(start, tmp_path / "run", 2), said=tmp_path / "said")
-    for life in lives:
-        life.join(PATIENCE)
+    again = [*words(start, tmp_path / "told", done + 1), "--resume"]
+    lives = forks(2, command, again, said=tmp_path / "said")  # as on two nodes: each is the first of its own
+    for one in lives:
+        one.join(PATIENCE)
     said = (tmp_path / "said").read_text()
-    assert [life.exitcode for life in lives] == [0, 0], said[-3000:]
-    assert said.splitlines().count(str(tmp_path / "run" / "export")) == 1
-    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2]
-    streams = (tmp_path / "run" / "checkpoints" / "step-0000002").glob("streams-*.json")
+    assert [one.exitcode for one in lives] == [0, 0], said[-3000:]
+    assert said.splitlines().count(str(tmp_path / "told" / "export")) == 1
+    assert [row["step"] for row in curve(tmp_path / "told")] == list(range(1, done + 2))
+    streams = (tmp_path / "told" / "checkpoints" / f"step-{done + 1:07d}").glob("streams-*.json")
     assert sorted(file.name for file in streams) == ["streams-0.json", "streams-1.json"]
 
 
@@ -143,14 +137,14 @@ def test_two_processes_killed_at_random_moments_continue_to_the_bit(start: Path,
         while not any(row["step"] > before for row in rows_of(tmp_path / "killed")):
             assert all(life.is_alive() for life in lives), number
             time.sleep(0.02)
-        time.sleep(moments.uniform(0.0, 0.4))
+        time.sleep(moments.uniform(0.0, 0.5))
         for life in lives:
             life.kill()
         for life in lives:
             life.join()
     assert 3 <= len(curve(tmp_path / "killed")) < STEPS
     sharded(config, resume=True)
-    sharded(replace(config, out=str(tmp_path / "whole")))
+    sharded(settings(start, tmp_path / "whole", steps=STEPS, save={"every": STEPS}))
     assert values(tmp_path / "killed") == values(tmp_path / "whole")
     for name, value in weights(tmp_path / "whole" / "export").items():
         assert torch.equal(weights(tmp_path / "killed" / "export")[name], value), name
@@ -211,22 +205,18 @@ def test_sharded_adapters_give_the_curve_of_one_process(
             torch.testing.assert_close(both[name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_streams_begin_again_with_another_number_of_processes(
+def test_streams_of_two_processes_continue_exactly_and_begin_again_in_one(
     start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = streaming(tmp_path, 0)
-    sharded(settings(start, tmp_path / "run", data=given, steps=2))
-    quietly(settings(start, tmp_path / "run", data=given, steps=4), resume=True)
-    assert "1 process instead of 2: streams start again" in " ".join(capsys.readouterr().err.split())
-    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4]
-
-
-def test_streams_of_two_processes_continue_exactly(start: Path, tmp_path: Path) -> None:
-    given = streaming(tmp_path, 0)
     sharded(settings(start, tmp_path / "whole", data=given, steps=4))
-    for steps in (2, 4):
-        sharded(settings(start, tmp_path / "parts", data=given, steps=steps), resume=steps == 4)
+    sharded(settings(start, tmp_path / "parts", data=given, steps=2))
+    shutil.copytree(tmp_path / "parts", tmp_path / "alone")
+    sharded(settings(start, tmp_path / "parts", data=given, steps=4), resume=True)
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
+    quietly(settings(start, tmp_path / "alone", data=given, steps=3), resume=True)
+    assert "1 process instead of 2: streams start again" in " ".join(capsys.readouterr().err.split())
+    assert [row["step"] for row in curve(tmp_path / "alone")] == [1, 2, 3]
 
 
 def test_muon_sees_whole_matrices_though_they_are_sharded(start: Path, tmp_path: Path) -> None:
