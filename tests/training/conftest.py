@@ -18,6 +18,7 @@ from janusflow.config import JanusFlowConfig, siglip_config
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.tinyworld.recipe.parts import make_processor
 from janusflow.training.config import TrainConfig, read_config
+from janusflow.training.distributed import World
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
 
@@ -58,6 +59,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TINYWORLD = [{"kind": "tinyworld"}]
+ALONE = World(0, 1, torch.device("cpu"), None)
 
 
 def settings(start: Path, out: Path, **changes: Any) -> TrainConfig:

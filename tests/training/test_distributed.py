@@ -19,15 +19,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
-from janusflow.data.loader import StepSamples
 from janusflow.training import trainer
 from janusflow.training.config import TrainConfig
-from janusflow.training.step import Run
 from tests.processes import command, forks
 from tests.training.conftest import close, curve, quietly, settings, streaming, values, weights
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-STEPS = 10  # of a run that is killed
+STEPS = 8  # of a run that is killed
 PATIENCE = 120  # seconds until processes count as waiting in vain
 
 
@@ -35,7 +33,7 @@ def watched_run(config: TrainConfig, resume: bool = False) -> None:
     """A run that writes down what its process sees, and checks that every tensor that learns is sharded."""
     original, rank = trainer.take_step, os.environ["RANK"]
 
-    def watched(run: Run, found: StepSamples) -> dict[str, float]:
+    def watched(run: Any, found: Any) -> Any:
         own = list(run.objective.parameters())
         assert all(isinstance(p, DTensor) for p in own)
         assert all(isinstance(value, DTensor) for value in run.ema.values.values())
@@ -67,25 +65,22 @@ def sharded(config: TrainConfig, *, resume: bool = False, fails: bool = False) -
     return said
 
 
-def test_two_sharded_processes_give_the_curve_of_one(start: Path, tmp_path: Path) -> None:
-    alone = settings(start, tmp_path / "alone", steps=4)
-    quietly(alone)
-    both = settings(start, tmp_path / "both", steps=4)
-    sharded(both)
-    assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
-    for name, value in weights(tmp_path / "alone" / "export").items():
-        torch.testing.assert_close(weights(tmp_path / "both" / "export")[name], value, atol=1e-5, rtol=1e-4)
+def test_two_sharded_processes_give_the_curve_of_one_which_either_continues(start: Path, tmp_path: Path) -> None:
+    alone = weights(quietly(settings(start, tmp_path / "alone", steps=4)))
+    quietly(settings(start, tmp_path / "alone", steps=6), resume=True)
+    quietly(settings(start, tmp_path / "both", steps=1))
+    sharded(settings(start, tmp_path / "both", steps=4), resume=True)
+    for name, value in weights(tmp_path / "both" / "export").items():
+        torch.testing.assert_close(value, alone[name], atol=1e-5, rtol=1e-4)
     first, second = (
         [json.loads(line) for line in (tmp_path / "both" / f"seen-{rank}.jsonl").read_text().splitlines()]
         for rank in (0, 1)
     )
+    assert len(first) == len(second) == 3
     for mine, other in zip(first, second, strict=True):
         assert len(mine) == len(other) == 3
         assert not any(ids in other for ids in mine)
-    # Another number of processes continues the same curve.
     quietly(settings(start, tmp_path / "both", steps=6), resume=True)
-    sharded(settings(start, tmp_path / "both", steps=8), resume=True)
-    quietly(settings(start, tmp_path / "alone", steps=8), resume=True)
     assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
 
 
@@ -93,7 +88,7 @@ def words(start: Path, out: Path, steps: int) -> list[str]:
     """The command of a short run."""
     given = ["train", str(RECIPES / "tiny" / "stage2.yaml"), f"model={start}", f"out={out}", f"steps={steps}"]
     given += ["batch_size=4", "compile=false", "watch.every=0", "save.every=1000", "loss.repa_block=2"]
-    return [*given, "data.workers=0", "--device", "cpu"]
+    return [*given, "precision=float32", "data.workers=0", "--device", "cpu"]
 
 
 def test_sigterm_to_torchrun_saves_one_step_and_two_nodes_continue_as_one_run(start: Path, tmp_path: Path) -> None:
@@ -210,8 +205,11 @@ def test_streams_of_two_processes_continue_exactly_and_begin_again_in_one(
 ) -> None:
     given = streaming(tmp_path, 0)
     sharded(settings(start, tmp_path / "whole", data=given, steps=4))
-    sharded(settings(start, tmp_path / "parts", data=given, steps=2))
-    shutil.copytree(tmp_path / "parts", tmp_path / "alone")
+    for name in ("parts", "alone"):  # as if it had been killed after the third step
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        shutil.rmtree(tmp_path / name / "checkpoints" / "step-0000004")
+        rows = (tmp_path / name / "log.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / name / "log.jsonl").write_text("".join(rows[:3]))
     sharded(settings(start, tmp_path / "parts", data=given, steps=4), resume=True)
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
     quietly(settings(start, tmp_path / "alone", data=given, steps=3), resume=True)
