@@ -5,7 +5,7 @@
 # make serve-docs      shows the documentation on http://127.0.0.1:8000 and rebuilds it when a file changes
 # make test-versions   runs tests with the oldest and the newest transformers, diffusers, ... that are allowed
 # make check-install   builds wheel and sdist, runs README's quick start on the wheel with core dependencies only, and
-#                      installs each extra but lmms
+#                      installs each extra but lmms; EXTRAS="eval serve" are only these
 # Targets create the environment .venv from requirements.lock if it does not exist; afterwards all but the last two
 # work offline.
 
@@ -29,7 +29,7 @@ test: $(READY)
 
 # Not parts of `make test`: they take a while, and the network.
 check-install:
-	PYTHON=$(PYTHON) .ci/check-install
+	PYTHON=$(PYTHON) .ci/check-install $(EXTRAS)
 
 test-versions:
 	PYTHON=$(PYTHON) .ci/check-versions

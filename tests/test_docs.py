@@ -1,4 +1,4 @@
-"""What the pages of docs/ show runs as it stands, and what they name exists."""
+"""What the pages of docs/ and the README show runs as it stands, and what they name exists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from janusflow.flow import METHODS, integrate, uniform_times
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def blocks(page: str, heading: str, language: str) -> list[str]:
@@ -78,7 +78,7 @@ def test_the_solver_of_the_docs_is_of_second_order(monkeypatch: pytest.MonkeyPat
     assert 3.5 < errors[0] / errors[1] < 4.5
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_on_a_page_have_the_options_they_are_given(page: Path) -> None:
     root = typer.main.get_command(app)
     for command in commands(page.read_text(encoding="utf-8")):
@@ -92,7 +92,7 @@ def test_commands_on_a_page_have_the_options_they_are_given(page: Path) -> None:
             assert (ROOT / recipe).is_file(), command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_on_a_page_can_be_parsed_and_its_imports_exist(page: Path) -> None:
     for code in re.findall(r"^( *)```python\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
         for node in ast.walk(ast.parse(textwrap.dedent(code[1]))):

@@ -6,10 +6,10 @@ import json
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ from janusflow.checkpoint.convert import convert, where_vae_is
 from janusflow.checkpoint.describe import describe
 from janusflow.processing.processor import JanusFlowProcessor
 from tests.conftest import GOLDEN
+from tests.processes import command, fork
 
 OFFICIAL, JANUS = GOLDEN / "janusflow-small-a", GOLDEN / "janus-small-a"
 
@@ -282,19 +283,23 @@ def test_older_transformers_know_the_tokenizer_of_an_official_folder(tmp_path: P
     assert told["tokenizer_class"] == "LlamaTokenizerFast" and special["eos_token"] == told["eos_token"]
 
 
-def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_sigterm_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a batch system ends a job: the signal comes while the weights are written."""
-    slow = (
-        "import time; from janusflow.checkpoint import convert as module; write = module.write\n"
-        "def waiting(*words, **more):\n    print('writing', flush=True); time.sleep(60)\n"
-        "module.write = waiting\n"
-        "import sys; from janusflow.cli import main; sys.argv[1:] = ['convert', 'tiny', sys.argv[1]]; main()\n"
-    )
-    life = subprocess.Popen([sys.executable, "-c", slow, str(tmp_path / "new")], stdout=subprocess.PIPE, text=True)
-    assert life.stdout is not None and life.stdout.readline().strip() == "writing"
-    assert len(list(tmp_path.iterdir())) == 1
+
+    def waiting(*args: Any, **options: Any) -> None:
+        print("writing", flush=True)
+        time.sleep(60)
+
+    monkeypatch.setattr(convert_module, "write", waiting)
+    said, place = tmp_path / "said", tmp_path / "place"
+    place.mkdir()
+    life = fork(command, ["convert", "tiny", str(place / "new")], said=said)
+    while life.is_alive() and "writing" not in (said.read_text() if said.exists() else ""):
+        time.sleep(0.02)
+    assert len(list(place.iterdir())) == 1
     life.terminate()
-    assert life.wait(60) == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
+    life.join(60)
+    assert life.exitcode == 128 + signal.SIGTERM and not list(place.iterdir())
 
 
 def test_the_shipped_model_paints_from_the_official_layout_too(tiny_model: JanusFlow, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +129,8 @@ def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow) 
     noise = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     arguments: dict[str, Any] = {"latents": noise, "output_type": "latent", "guidance_scale": 1.0}
     prompts = [PROMPT] * len(noise)
-    fine = tiny_model.generate(prompts, num_inference_steps=120, solver="heun", shift=2.0, **arguments)
-    for solver, shift in product(("euler", "heun", "midpoint", "ab2"), (1.0, 2.0)):
+    fine = tiny_model.generate(prompts, num_inference_steps=90, solver="heun", shift=2.0, **arguments)
+    for solver, shift in (("euler", 1.0), ("heun", 1.0), ("midpoint", 1.0), ("ab2", 1.0), ("ab2", 2.0)):
         found = tiny_model.generate(prompts, num_inference_steps=40, solver=solver, shift=shift, **arguments)
         far = (found - fine).flatten(1).norm(dim=1) / (fine - noise).flatten(1).norm(dim=1)
         assert float(far.median()) < (0.15 if solver == "euler" else 0.05), (solver, shift)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
@@ -17,6 +18,7 @@ from janusflow.config import JanusFlowConfig, siglip_config
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.tinyworld.recipe.parts import make_processor
 from janusflow.training.config import TrainConfig, read_config
+from janusflow.training.distributed import World
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
 
@@ -57,6 +59,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TINYWORLD = [{"kind": "tinyworld"}]
+ALONE = World(0, 1, torch.device("cpu"), None)
 
 
 def settings(start: Path, out: Path, **changes: Any) -> TrainConfig:
@@ -101,3 +104,23 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def quietly(config: TrainConfig, **options: Any) -> Path:
     return train(config, device="cpu", progress_bar=False, **options)
+
+
+def close(found: list[tuple[float, ...]], expected: list[tuple[float, ...]], within: float = 2e-5) -> bool:
+    return len(found) == len(expected) and all(
+        a == pytest.approx(b, rel=within, abs=within) for a, b in zip(found, expected, strict=True)
+    )
+
+
+def streaming(tmp_path: Path, workers: int) -> dict[str, Any]:
+    """Data of two streamed files of twenty pictures to draw."""
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)
+    for part in ("first", "second"):
+        for number in range(20):
+            Image.new("RGB", (64, 64), (12 * number, 0, 0)).save(data / f"{number}.png")
+        rows = [json.dumps({"image": f"{number}.png", "text": f"{part} {number}"}) for number in range(20)]
+        (data / f"{part}.jsonl").write_text("\n".join(rows))
+    source = {"kind": "jsonl", "path": str(data), "streaming": True}
+    ratios = [{"understanding": 0, "generation": 1, "text": 0}]
+    return {"generation": [source], "ratios": ratios, "workers": workers}

@@ -17,8 +17,7 @@ from janusflow.training import measure
 from janusflow.training.config import load_config
 from janusflow.training.measure import _time_steps, measured
 from janusflow.training.step import take_step
-from tests.training.conftest import TINYWORLD, settings
-from tests.training.test_resume import ALONE
+from tests.training.conftest import ALONE, TINYWORLD, settings
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SAID = r"on this machine \(cpu, float32\): \S+ s a step, measured; .*\d:\d\d:\d\d for 6 steps"

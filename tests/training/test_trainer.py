@@ -1,18 +1,12 @@
-"""The loop: it learns, it survives, and it does not matter how many processes share the work."""
+"""The loop: it learns, it survives, and what should not matter does not."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
 import sys
-import time
-from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,21 +18,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers.models.llama.modeling_llama import LlamaMLP
-from typer.testing import CliRunner
 
 from janusflow import JanusFlow
 from janusflow.checkpoint import open_checkpoint
 from janusflow.checkpoint.card import is_released
-from janusflow.cli import app
 from janusflow.data.loader import Data
-from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training import trainer
-from janusflow.training.config import OptimizerConfig, TrainConfig
+from janusflow.training.config import OptimizerConfig
 from janusflow.training.distributed import Ema
 from janusflow.training.resume import Checkpoints
 from janusflow.training.trainer import RunError, take_step
 from tests.conftest import GOLDEN
-from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
+from tests.training.conftest import TINYWORLD, close, curve, quietly, settings, streaming, values, weights
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -56,8 +47,9 @@ def test_it_learns_and_the_export_opens(start: Path, tmp_path: Path) -> None:
     middle = (rows[0]["repa"] + rows[-1]["repa"]) / 2
     assert curve(tmp_path / "next")[0]["repa"] < middle, "the next stage goes on with the REPA head"
     model = JanusFlow.from_pretrained(folder, device="cpu")
-    assert model.generate("a star", num_inference_steps=1)[0].size == (64, 64)
-    assert isinstance(model.ask("what color is the star?", model.generate("a star", num_inference_steps=1)), str)
+    picture = model.generate("a star", num_inference_steps=1)
+    assert picture[0].size == (64, 64)
+    assert isinstance(model.ask("what color is the star?", picture, max_new_tokens=4), str)
 
 
 def test_what_is_trained_from_released_weights_carries_their_licence(start: Path, tmp_path: Path) -> None:
@@ -166,106 +158,6 @@ def test_too_many_broken_records_stop_the_run(start: Path, tmp_path: Path) -> No
     quietly(settings(start, tmp_path / "lenient", data={**data, "max_broken": 0.9}, steps=10))
 
 
-def own_folder(folder: Path) -> None:
-    """Eight pictures with captions."""
-    folder.mkdir()
-    for number in range(8):
-        Image.new("RGB", (64, 64), (30 * number, 0, 0)).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"red number {number}")
-
-
-def test_ones_own_folder_through_the_command_line(start: Path, tmp_path: Path) -> None:
-    own_folder(tmp_path / "own")
-    words = ["train", str(RECIPES / "finetune" / "both.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
-    words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "watch.tensorboard=false", "--device", "cpu"]
-    first = CliRunner().invoke(app, [*words, "steps=2"])
-    assert first.exit_code == 0, first.output
-    assert all(word in first.stderr for word in ("step 2 of 2: ar ", " flow ", "tokens/s", "waiting"))
-    assert Path(first.stdout.split()[-1]) == tmp_path / "run" / "export"
-    assert CliRunner().invoke(app, [*words, "steps=3"]).exit_code == 2
-    assert CliRunner().invoke(app, [*words, "steps=3", "--resume", "--export", "official"]).exit_code == 0
-    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3]
-    ours, official = (weights(tmp_path / "run" / name) for name in ("export", "export-official"))
-    assert open_checkpoint(tmp_path / "run" / "export-official").layout.name == "official"
-    assert torch.equal(official["language_model.model.norm.weight"], ours["language_model.norm.weight"])
-    for name in ("export", "export-official"):
-        JanusFlow.from_pretrained(tmp_path / "run" / name, device="cpu")
-
-
-def test_captions_and_conversations_are_combined_through_the_command_line(start: Path, tmp_path: Path) -> None:
-    own_folder(tmp_path / "own")
-    for number in range(8):
-        Image.new("RGB", (96, 64), (30 * number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
-    talk = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "red"}, {"from": "human", "value": "sure?"}]
-    (tmp_path / "talks.json").write_text(json.dumps([{"image": "own/1.png", "conversations": talk}] * 8))
-    words = ["train", str(RECIPES / "finetune" / "both.yaml"), f"model={start}", "data.own_share=1"]
-    words += [f"data=[{tmp_path / 'own'},{tmp_path / 'talks.json'}]", "batch_size=4", "data.workers=0"]
-    words += ["watch.tensorboard=false", "--device", "cpu"]
-    done = CliRunner().invoke(app, [*words, "steps=3", f"out={tmp_path / 'whole'}"])
-    told = " ".join(done.stderr.split())
-    assert done.exit_code == 0, done.output
-    assert "own (8 records), " in told and "talks.json (8 records)" in told
-    assert "conversation ends with a user turn; that turn was dropped (others" in told
-    assert "which leaves out 33% of their area (mean of step 1); crop=pad keeps them whole" in told
-    rows = curve(tmp_path / "whole")
-    assert all(row["cropped"] == pytest.approx(1 / 3) for row in rows) and any("notes" in row for row in rows)
-    for steps in (2, 3):
-        again = CliRunner().invoke(app, [*words, f"steps={steps}", f"out={tmp_path / 'parts'}", "--resume"])
-        assert again.exit_code == 0, again.output
-    assert [row["loss"] for row in curve(tmp_path / "parts")][2] == rows[2]["loss"]
-    padded = CliRunner().invoke(app, [*words, "steps=1", "crop=pad", f"out={tmp_path / 'padded'}"])
-    assert padded.exit_code == 0 and "leaves out" not in padded.stderr
-
-
-@pytest.mark.parametrize("name", ["understanding", "generation"])
-def test_the_other_recipes_for_ones_own_folder(start: Path, tmp_path: Path, name: str) -> None:
-    own_folder(tmp_path / "own")
-    words = ["train", str(RECIPES / "finetune" / f"{name}.yaml"), f"model={start}", f"data={tmp_path / 'own'}"]
-    words += [f"out={tmp_path / 'run'}", "batch_size=4", "data.workers=0", "steps=2", "watch.tensorboard=false"]
-    done = CliRunner().invoke(app, [*words, "--device", "cpu"])
-    assert done.exit_code == 0, done.output
-    before, after = weights(start), weights(tmp_path / "run" / "export")
-    changed = {part.split(".")[0] for part, value in after.items() if not torch.equal(value, before[part])}
-    assert ("generation_decoder" in changed) == (name == "generation")
-    assert "language_model" in changed
-
-
-@pytest.mark.parametrize("name", ["both", "understanding", "generation"])
-def test_the_tiny_world_is_not_mixed_into_models_of_other_pictures(
-    start: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own_folder(tmp_path / "own")
-    recipe, given = str(RECIPES / "tiny" / f"finetune_{name}.yaml"), [f"model={start}", f"data={tmp_path / 'own'}"]
-    given += [f"out={tmp_path / 'run'}"]
-    monkeypatch.setattr(TinyworldConfig, "image_size", 48)
-    for more in (["--dry-run"], []):
-        refused = CliRunner().invoke(app, ["train", recipe, *given, *more])
-        assert refused.exit_code == 2 and "64 pixels a side and tinyworld of 48; give " in refused.output
-    assert CliRunner().invoke(app, ["train", recipe, *given, "data.own_share=1", "--dry-run"]).exit_code == 0
-
-
-def test_two_nodes_train_as_one_run(start: Path, tmp_path: Path) -> None:
-    """Two launchers with a process each: both are the first of their node, and only one is the first of the run."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        endpoint = f"localhost:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    command += ["--rdzv-id", "mine", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
-    command += ["-m", "janusflow.cli", "train", str(RECIPES / "tiny" / "stage2.yaml"), f"model={start}"]
-    command += [f"out={tmp_path / 'run'}", "steps=2", "batch_size=4", "compile=false", "watch.every=0"]
-    command += ["loss.repa_block=2", "data.workers=0", "--device", "cpu"]
-    nodes = [
-        subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    told = [node.communicate(timeout=300) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], [err[-3000:] for _, err in told]
-    assert "".join(out for out, _ in told).split() == [str(tmp_path / "run" / "export")]
-    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2]
-    streams = (tmp_path / "run" / "checkpoints" / "step-0000002").glob("streams-*.json")
-    assert sorted(file.name for file in streams) == ["streams-0.json", "streams-1.json"]
-
-
 def test_warming_up_the_decay_keeps_little_of_the_start(start: Path, tmp_path: Path) -> None:
     config = settings(start, tmp_path, ema=0.99, ema_warmup=True)
     assert [config.ema_decay(step) for step in (0, 1, 8, 10_000)] == [0.1, 2 / 11, 0.5, 0.99]
@@ -330,94 +222,6 @@ def test_the_export_holds_the_averages(start: Path, tmp_path: Path) -> None:
         assert torch.equal(weights(exported[1.0])[name], value), name
 
 
-SHARDED = """
-import json, os, sys
-import torch
-torch.set_num_threads(1)
-from torch.distributed.tensor import DTensor
-from janusflow.training import distributed, trainer
-from janusflow.training.config import read_config
-original = trainer.take_step
-def watched(run, found):
-    own = [p for p in run.objective.parameters()]
-    assert all(isinstance(p, DTensor) for p in own)
-    assert all(isinstance(v, DTensor) for v in run.ema.values.values())
-    assert sum(p.to_local().numel() for p in own) < 0.6 * sum(p.numel() for p in own)
-    with open(f"{run.config.out}/pid-{run.world.rank}", "w") as file:
-        file.write(str(os.getpid()))
-    ids = [sample.tokens.ids for sample in found.samples]
-    with open(f"{run.config.out}/seen-{run.world.rank}.jsonl", "a") as file:
-        file.write(json.dumps(ids) + "\\n")
-    return original(run, found)
-trainer.take_step = watched
-trainer.train(read_config(json.loads(sys.argv[1])), device="cpu", progress_bar=False, resume="resume" in sys.argv)
-distributed.end(0)
-"""
-
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def torchrun(config: TrainConfig, tmp_path: Path, *, resume: bool = False) -> list[str]:
-    """The command that runs it in two sharded processes."""
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    Path(config.out).mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), json.dumps(asdict(config))]
-    return command + (["resume"] if resume else [])
-
-
-def sharded(config: TrainConfig, tmp_path: Path, *, resume: bool = False, fails: bool = False) -> str:
-    """The run under torchrun; what it said."""
-    command = torchrun(config, tmp_path, resume=resume)
-    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
-    assert bool(done.returncode) == fails, done.stderr[-3000:]
-    return done.stderr
-
-
-def close(found: list[tuple[float, ...]], expected: list[tuple[float, ...]], within: float = 2e-5) -> bool:
-    return len(found) == len(expected) and all(
-        a == pytest.approx(b, rel=within, abs=within) for a, b in zip(found, expected, strict=True)
-    )
-
-
-def test_two_sharded_processes_give_the_curve_of_one(start: Path, tmp_path: Path) -> None:
-    alone = settings(start, tmp_path / "alone", steps=4)
-    quietly(alone)
-    both = settings(start, tmp_path / "both", steps=4)
-    sharded(both, tmp_path)
-    assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
-    for name, value in weights(tmp_path / "alone" / "export").items():
-        torch.testing.assert_close(weights(tmp_path / "both" / "export")[name], value, atol=1e-5, rtol=1e-4)
-    first, second = (
-        [json.loads(line) for line in (tmp_path / "both" / f"seen-{rank}.jsonl").read_text().splitlines()]
-        for rank in (0, 1)
-    )
-    for mine, other in zip(first, second, strict=True):
-        assert len(mine) == len(other) == 3
-        assert not any(ids in other for ids in mine)
-    # Another number of processes continues the same curve.
-    quietly(settings(start, tmp_path / "both", steps=6), resume=True)
-    sharded(settings(start, tmp_path / "both", steps=8), tmp_path, resume=True)
-    quietly(settings(start, tmp_path / "alone", steps=8), resume=True)
-    assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
-
-
-def test_sigterm_to_torchrun_saves_one_step_of_all_processes(start: Path, tmp_path: Path) -> None:
-    config = settings(start, tmp_path / "told", steps=500, save={"every": 1000})
-    life = subprocess.Popen(torchrun(config, tmp_path), env=ONE_THREAD, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "told" / "log.jsonl").is_file() or not curve(tmp_path / "told"):
-        assert life.poll() is None
-        time.sleep(0.02)
-    life.terminate()
-    assert life.wait(60) != 0  # the launcher's own end; its processes end well, as the checkpoint and the export say
-    done = len(curve(tmp_path / "told"))
-    assert [path.name for path in (tmp_path / "told" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
-    sharded(settings(start, tmp_path / "told", steps=done + 1), tmp_path, resume=True)
-    assert [row["step"] for row in curve(tmp_path / "told")] == list(range(1, done + 2))
-
-
 def test_sigterm_while_the_last_checkpoint_is_written_leaves_the_export_to_the_next(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,130 +238,12 @@ def test_sigterm_while_the_last_checkpoint_is_written_leaves_the_export_to_the_n
     assert quietly(config, resume=True) == tmp_path / "run" / "export"
 
 
-def rows_of(out: Path) -> list[dict[str, Any]]:
-    """Those of a log that another process writes."""
-    text = (out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else ""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-
-
-def test_two_processes_killed_at_random_moments_continue_to_the_bit(start: Path, tmp_path: Path) -> None:
-    """SIGKILL to both and their launcher, three times, while there is a checkpoint after every step."""
-    config = settings(start, tmp_path / "killed", steps=40, save={"every": 1})
-    pids = [tmp_path / "killed" / f"pid-{rank}" for rank in (0, 1)]
-    moments = Random(0)
-    for number in range(3):
-        before = max((int(folder.name[5:12]) for folder in tmp_path.glob("killed/checkpoints/step-*")), default=0)
-        life = subprocess.Popen(torchrun(config, tmp_path, resume=True), env=ONE_THREAD, stderr=subprocess.DEVNULL)
-        while not any(row["step"] > before for row in rows_of(tmp_path / "killed")):
-            assert life.poll() is None, number
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0.0, 0.8))
-        for pid in (life.pid, *(int(file.read_text()) for file in pids)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        life.wait()
-    assert 3 <= len(curve(tmp_path / "killed")) < 40
-    sharded(config, tmp_path, resume=True)
-    whole = replace(config, out=str(tmp_path / "whole"))
-    sharded(whole, tmp_path)
-    assert values(tmp_path / "killed") == values(tmp_path / "whole")
-    for name, value in weights(tmp_path / "whole" / "export").items():
-        assert torch.equal(weights(tmp_path / "killed" / "export")[name], value), name
-
-
-def test_two_sharded_processes_with_anchors_give_the_curve_of_one(start: Path, tmp_path: Path) -> None:
-    kept = [{"kind": "tinyworld", "anchor": True}]
-    ratios = [{"understanding": 2, "generation": 3, "text": 1}]
-    data = {"understanding": kept, "generation": kept, "text": [{"kind": "tinyworld"}], "ratios": ratios, "workers": 0}
-    quietly(settings(start, tmp_path / "alone", steps=4, data=data))
-    sharded(settings(start, tmp_path / "both", steps=4, data=data), tmp_path)
-    assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
-
-
-def test_when_one_process_cannot_read_on_all_end_and_the_last_checkpoint_is_whole(start: Path, tmp_path: Path) -> None:
-    """Also while a checkpoint is being written in the background, which all of them have to complete together."""
-    data = tmp_path / "data"
-    data.mkdir()
-    Image.new("RGB", (64, 64), "red").save(data / "a.png")
-    good, broken = (json.dumps({"image": f"{name}.png", "text": "a red picture"}) + "\n" for name in ("a", "missing"))
-    (data / "first.jsonl").write_text(good * 40)
-    (data / "second.jsonl").write_text(good * 4 + broken * 200)
-    source = {"kind": "jsonl", "path": str(data), "streaming": True}
-    ratios = [{"understanding": 0, "generation": 1, "text": 0}]
-    config = settings(
-        start,
-        tmp_path / "run",
-        batch_size=4,
-        data={"generation": [source], "ratios": ratios, "workers": 0, "max_broken": 1.0},
-        save={"every": 1, "background": True},
-    )
-    said = sharded(config, tmp_path, fails=True)
-    assert "records in a row are broken" in said and "the data of another process cannot be read further" in said
-    assert sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())[-1].endswith("2")
-
-
-def test_sharded_processes_with_a_frozen_llm_and_unequal_rows_do_not_wait_in_vain(start: Path, tmp_path: Path) -> None:
-    options = {"steps": 3, "parts": ["aligner", "generation"], "batch_size": 3, "pack_length": 32}
-    quietly(settings(start, tmp_path / "alone", **options))
-    sharded(settings(start, tmp_path / "both", **options), tmp_path)
-    assert close(values(tmp_path / "both"), values(tmp_path / "alone"))
-
-
-@pytest.mark.parametrize(("precision", "within"), [("float32", 2e-5), ("bfloat16", 0.02)])
-def test_sharded_adapters_give_the_curve_of_one_process(
-    start: Path, tmp_path: Path, precision: str, within: float
-) -> None:
-    options = {"steps": 3, "lora": {"rank": 4}, "parts": ["aligner", "generation", "llm"], "precision": precision}
-    quietly(settings(start, tmp_path / "alone", **options))
-    sharded(settings(start, tmp_path / "both", **options), tmp_path)
-    assert close(values(tmp_path / "both"), values(tmp_path / "alone"), within)
-    alone, both = (
-        load_file(next((tmp_path / name / "export" / "adapter").glob("*.safetensors"))) for name in ("alone", "both")
-    )
-    assert alone.keys() == both.keys() and any(value.any() for name, value in both.items() if "lora_B" in name)
-    if precision == "float32":
-        for name, value in alone.items():
-            torch.testing.assert_close(both[name], value, atol=1e-5, rtol=1e-4)
-
-
-def test_streams_begin_again_with_another_number_of_processes(
-    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = streaming(tmp_path, 0)
-    sharded(settings(start, tmp_path / "run", data=given, steps=2), tmp_path)
-    quietly(settings(start, tmp_path / "run", data=given, steps=4), resume=True)
-    assert "1 process instead of 2: streams start again" in " ".join(capsys.readouterr().err.split())
-    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4]
-
-
-def streaming(tmp_path: Path, workers: int) -> dict[str, Any]:
-    """Data of two streamed files of twenty pictures to draw."""
-    data = tmp_path / "data"
-    data.mkdir(exist_ok=True)
-    for part in ("first", "second"):
-        for number in range(20):
-            Image.new("RGB", (64, 64), (12 * number, 0, 0)).save(data / f"{number}.png")
-        rows = [json.dumps({"image": f"{number}.png", "text": f"{part} {number}"}) for number in range(20)]
-        (data / f"{part}.jsonl").write_text("\n".join(rows))
-    source = {"kind": "jsonl", "path": str(data), "streaming": True}
-    ratios = [{"understanding": 0, "generation": 1, "text": 0}]
-    return {"generation": [source], "ratios": ratios, "workers": workers}
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_streams_continue_exactly(start: Path, tmp_path: Path, workers: int) -> None:
     given = streaming(tmp_path, workers)
     quietly(settings(start, tmp_path / "whole", data=given, steps=5))
     for steps in (3, 5):
         quietly(settings(start, tmp_path / "parts", data=given, steps=steps), resume=True)
-    assert values(tmp_path / "parts") == values(tmp_path / "whole")
-
-
-def test_streams_of_two_processes_continue_exactly(start: Path, tmp_path: Path) -> None:
-    given = streaming(tmp_path, 0)
-    sharded(settings(start, tmp_path / "whole", data=given, steps=4), tmp_path)
-    for steps in (2, 4):
-        sharded(settings(start, tmp_path / "parts", data=given, steps=steps), tmp_path, resume=steps == 4)
     assert values(tmp_path / "parts") == values(tmp_path / "whole")
 
 
@@ -690,32 +376,3 @@ def test_rates() -> None:
     decay = OptimizerConfig(learning_rate=1.0, schedule="decay", floor=0)
     assert decay.rate(75, 100) == 1.0
     assert decay.rate(95, 100) == pytest.approx(0.2)
-
-
-def test_muon_sees_whole_matrices_though_they_are_sharded(start: Path, tmp_path: Path) -> None:
-    optimizer = {"name": "muon", "learning_rate": 1e-3}
-    quietly(settings(start, tmp_path / "alone", steps=3, optimizer=optimizer))
-    sharded(settings(start, tmp_path / "both", steps=3, optimizer=optimizer), tmp_path)
-    assert close(values(tmp_path / "both"), values(tmp_path / "alone"), within=2e-4)  # its matrix products are bfloat16
-
-
-def test_when_the_first_process_cannot_draw_the_others_end_too(start: Path, tmp_path: Path) -> None:
-    source = {"kind": "replay", "path": str(tmp_path / "missing.txt"), "images": 1}
-    data = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
-    said = sharded(settings(start, tmp_path / "run", data=data), tmp_path, fails=True)
-    assert "cannot be read as prompts" in said and "the first process could not generate the replay" in said
-
-
-def test_two_processes_train_on_what_one_of_them_drew(start: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("a red circle\ntwo stars\n")
-    source = {"kind": "replay", "path": str(tmp_path / "prompts.txt"), "images": 2, "guidance": 1.0}
-    data = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
-    sharded(settings(start, tmp_path / "run", data=data, steps=4), tmp_path)
-    files = sorted(file.name for file in (tmp_path / "run" / "replay0").iterdir())
-    assert files == ["pairs-000000.parquet", "reflow.json"]
-    quietly(settings(start, tmp_path / "alone", data=data, steps=4))
-    assert close(values(tmp_path / "run"), values(tmp_path / "alone"))
-    seen = [
-        json.loads(line) for n in (0, 1) for line in (tmp_path / "run" / f"seen-{n}.jsonl").read_text().splitlines()
-    ]
-    assert len(seen) == 8 and all(seen)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -32,6 +32,7 @@ from janusflow.evaluation.run.manifest import remember
 from janusflow.evaluation.run.records import Records
 from janusflow.evaluation.run.run import Run
 from janusflow.files import _host, locked
+from tests.processes import command, fork
 
 
 @dataclass(frozen=True)
@@ -365,50 +366,51 @@ def test_ray_workers_share_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert report["judged"] == 6 and [len(lines) for lines in files] == [4, 2]
 
 
-KILLED = ["-m", "janusflow.cli", "eval", "tinyworld", "--set", "prompts=1", "--set", "images=1", "--set", "questions=2"]
+KILLED = ["eval", "tinyworld", "--set", "prompts=1", "--set", "images=1", "--set", "questions=1"]
 KILLED += ["--set", "features=false", "--option", "num_inference_steps=2", "--batch-size", "2"]
 
 
-def test_a_killed_run_of_the_tiny_world_goes_on(tmp_path: Path) -> None:
-    """The real model, the real command, SIGKILL in the midst, and two processes in the end."""
-    command_line = [sys.executable, *KILLED, "--out", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    life = subprocess.Popen([*command_line, "--mode", "generate"], env=environment, stdout=subprocess.DEVNULL)
-    records = Records(tmp_path, "outputs")
-    while life.poll() is None and not list(records.all()):
+def killed(words: Sequence[str], records: Records, count: int) -> int:
+    """Kill the real command once there are that many records; its process group."""
+    life = fork(command, words, said=records.folder / "said")
+    while life.is_alive() and len(list(records.all())) < count:
         time.sleep(0.02)
-    life.send_signal(signal.SIGKILL)
-    life.wait()
-    finished = [tmp_path / record["output"] for record in records.all()]  # a picture is there before its record is
-    made = {file: file.stat().st_mtime_ns for file in finished}
-    assert made
-    done = subprocess.run([*command_line, "--workers", "2"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert all(file.stat().st_mtime_ns == before for file, before in made.items())
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["judged"] == report["items"] == 10 + 2 * 12
-    assert len(list(tmp_path.glob("outputs-*.jsonl"))) == 2
+    life.kill()
+    life.join()
+    return life.pid or 0
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_workers_end_with_a_killed_parent_and_nothing_is_made_twice(tmp_path: Path) -> None:
-    """SIGKILL of the command only; its workers end by themselves, and the next run does what is left."""
-    command_line = [sys.executable, *KILLED, "--out", str(tmp_path), "--workers", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    life = subprocess.Popen(command_line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    records = Records(tmp_path, "outputs")
-    while life.poll() is None and not list(records.all()):
-        time.sleep(0.02)
-    life.kill()
-    life.wait()
+def test_a_killed_run_of_the_tiny_world_goes_on(tmp_path: Path) -> None:
+    """SIGKILL of one process, then of one with two workers, which end by themselves; nothing is made twice."""
+    words, records = [*KILLED, "--out", str(tmp_path)], Records(tmp_path, "outputs")
+    killed([*words, "--mode", "generate"], records, 1)
+    finished = [tmp_path / record["output"] for record in records.all()]  # a picture is there before its record is
+    made = {file: file.stat().st_mtime_ns for file in finished}
+    assert made
+    group = killed([*words, "--workers", "2"], records, len(made) + 1)
     until = time.monotonic() + 20
-    while members(life.pid) and time.monotonic() < until:
+    while members(group) and time.monotonic() < until:
         time.sleep(0.02)
-    assert not members(life.pid)
-    done = subprocess.run(command_line, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert not members(group)
+    assert len(made) < len(list(records.all())) < 10 + 12
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert all(file.stat().st_mtime_ns == before for file, before in made.items())
     keys = [record["key"] for record in records.all()]
-    assert len(keys) == len(set(keys)) == 10 + 2 * 12
+    assert len(keys) == len(set(keys)) == 10 + 12
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["judged"] == report["items"] == 10 + 12
+
+
+def test_local_workers_share_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forking = multiprocessing.get_context("fork")  # whose workers know the benchmark and the model of this file
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forking)
+    monkeypatch.setattr("janusflow.evaluation.run.evaluate.open_model", lambda request: Model())
+    report = evaluate(EvalRequest("counting", tmp_path, batch_size=2), workers=2)
+    assert report["judged"] == 10 and report["score"] == 1
+    files = [(tmp_path / f"outputs-{rank:05d}.jsonl").read_text().splitlines() for rank in (0, 1)]
+    assert [len(lines) for lines in files] == [6, 4]
 
 
 def members(group: int) -> list[int]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.training.parts.fit import FitConfig, fit, step_generator
+from tests.processes import fork
 
 CONFIG = FitConfig(steps=12, learning_rate=0.05, warmup=2, ema=0.9, precision="float32", save_every=4)
 
@@ -78,32 +78,20 @@ def test_an_interrupted_run_continues_to_the_bit(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from dataclasses import replace
-import torch
-torch.set_num_threads(1)
-from tests.training.parts.test_fit import CONFIG, fit, losses, model
-fit(model(), losses, replace(CONFIG, steps=300, save_every=1), Path(sys.argv[1]), title="test")
-"""
-
-
 def test_a_killed_run_continues_to_the_bit(tmp_path: Path) -> None:
     """SIGKILL strikes anywhere, also while a checkpoint is being written."""
-    from dataclasses import replace
-
     config = replace(CONFIG, steps=300, save_every=1)
     whole = fit(model(), losses, config, tmp_path / "whole", title="test")
     state = tmp_path / "killed" / "state.pt"
     for moment in (0.0, 0.21, 0.4):
-        run = subprocess.Popen([sys.executable, "-c", KILLED, str(state.parent)], cwd=Path(__file__).parents[3])
         before = state.stat().st_mtime_ns if state.exists() else 0
-        while run.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+        run = fork(fit, model(), losses, config, state.parent, said=tmp_path / "said", title="test")
+        while run.is_alive() and (not state.exists() or state.stat().st_mtime_ns == before):
             time.sleep(0.002)
         time.sleep(moment)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        run.join()
+    assert len(curve(state.parent)) < config.steps
     again = fit(model(), losses, config, state.parent, title="test")
     assert curve(state.parent) == curve(tmp_path / "whole")
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
@@ -160,8 +148,6 @@ def test_a_signal_saves_and_ends(tmp_path: Path, number: int, end: type[BaseExce
 
 
 def test_a_fit_saves_after_some_seconds_too(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     def interrupted(m: nn.Module, step: int) -> dict[str, Tensor]:
         if step == 3:
             raise KeyboardInterrupt
