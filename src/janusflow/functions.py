@@ -51,7 +51,6 @@ def load_plugin(plugin: EntryPoint, what: str) -> Any:
     """Load what another package registers.
 
     Args:
-        plugin: its entry point.
         what: kind of plug-in, for errors.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,7 @@ def _find_layout(folder: Path, raw: dict[str, Any], files: Sequence[Path] = ()) 
 
 
 def _read_config(family: Family, layout: Layout, raw: dict[str, Any], folder: Path, tensors: TensorFiles | None) -> Any:
-    """Read the configuration of a network, and check its sizes, also against the weight files if there are any.
-
-    Raises:
-        ValueError: if something is missing or damaged.
-    """
+    """Read the configuration of a network, and check its sizes, also against the weight files if there are any."""
     file = folder / "config.json"
     ids = _special_ids(folder) if layout.released else {}
     try:
@@ -127,18 +123,11 @@ class _AddedToken:
     content: str
 
 
-@dataclass(frozen=True)
-class _AddedTokens:
-    """The part of a `tokenizer.json` that lists special tokens."""
-
-    added_tokens: list[_AddedToken] = field(default_factory=list)
-
-
 def _special_ids(folder: Path) -> dict[str, int]:
     """Return the ids of the added tokens in a folder's `tokenizer.json`."""
     file = folder / "tokenizer.json"
-    added = {key: value for key, value in read_json(file).items() if key == "added_tokens"}
-    return {token.content: token.id for token in checked(_AddedTokens, added, file).added_tokens}
+    added = checked(list[_AddedToken], read_json(file).get("added_tokens", []), f"{file} (added_tokens)")
+    return {token.content: token.id for token in added}
 
 
 def load_network(

@@ -55,8 +55,6 @@ def read_lines(file: Path, texts: Sequence[tuple[int, str]], known: Sequence[str
 
     Args:
         file: its suffix decides which of the two it is.
-        texts: see `lines_of`.
-        known: settings of the model.
 
     Raises:
         ValueError: for what is not allowed; names the line.

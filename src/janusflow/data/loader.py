@@ -54,10 +54,6 @@ class Data(Dataset):
     """All steps of a run, as this process sees them: sample n of a step falls to process n mod `ranks`.
 
     Args:
-        sources: of each task.
-        mixture: the plan.
-        maker: makes samples of records.
-        seed: of everything random.
         rank, ranks: this process and how many there are.
     """
 
@@ -215,7 +211,6 @@ def worker_killed(error: BaseException, workers: int) -> str:
 
     Args:
         error: torch raises it from a signal handler, so that it may be the cause of another one.
-        workers: how many there were.
     """
     cause: BaseException | None = error
     while cause is not None:

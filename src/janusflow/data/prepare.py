@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Annotated, Literal
 
 from PIL import Image
+from pydantic import Field
 
-from janusflow.arguments import number_from, whole_number
+from janusflow.arguments import check_fields
+from janusflow.data.constraints import FromOne, Share
 from janusflow.data.duplicates import digest_of
 from janusflow.data.folders import unused_files
 from janusflow.data.prepared import DUPLICATE, SHEET, Drops, KeptDigests, State, continued, save_state, write_report
@@ -30,7 +33,6 @@ from janusflow.reasoning import final_answer
 
 Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
-FORMATS = ("webdataset", "parquet")
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 NAMED = 3  # broken records named while a run continues
 NO_CAPTION = "no caption"
@@ -52,23 +54,16 @@ class PrepareConfig:
         seed: decides which captions are cut.
     """
 
-    min_side: int = 256
-    max_aspect: float = 2.0
-    min_score: float = 0.0
-    short_share: float = 0.25
-    format: str = "webdataset"
-    shard_size: int = 1000
-    batch_size: int = 16
+    min_side: FromOne = 256
+    max_aspect: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    short_share: Share = 0.25
+    format: Literal["webdataset", "parquet"] = "webdataset"
+    shard_size: FromOne = 1000
+    batch_size: FromOne = 16
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise ValueError(f"format is {self.format!r}; allowed are {', '.join(FORMATS)}")
-        for name in ("min_side", "shard_size", "batch_size"):
-            whole_number(name, getattr(self, name))
-        number_from("short_share", self.short_share, 0, 1)
-        number_from("max_aspect", self.max_aspect, 1)
-        number_from("min_score", self.min_score)
+    __post_init__ = check_fields
 
 
 def prepare(
@@ -86,8 +81,6 @@ def prepare(
     Args:
         source: pictures with conversations, which are kept as they are, or with captions if no captioner is given.
         out: the folder; a run that was stopped there continues.
-        config: see `PrepareConfig`.
-        captioner: gives new captions.
         scorer: gives a picture's score, for `min_score`.
         names: what captioner and scorer are (model, question, ...); a run with others cannot be continued.
 

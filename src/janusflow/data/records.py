@@ -160,9 +160,6 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
     one, the record's.
 
     A first turn of the assistant and a last one of the user, which teach nothing, are left out and noted.
-
-    Raises:
-        ValueError: if a message is malformed, user and assistant do not take turns, or pictures and tags differ.
     """
     name, left = record.name, list(record.images)
     plain = [_plain(message, name) for message in messages]
@@ -200,11 +197,7 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
 
 
 def _plain(message: Any, name: str) -> tuple[str, str, list[Any]]:
-    """Role, text and pictures of a message, None for each that it has only the tag of.
-
-    Raises:
-        ValueError: if it is malformed.
-    """
+    """Role, text and pictures of a message, None for each that it has only the tag of."""
     malformed = f"{name} has a malformed message: {message!r:.80}"
     if not isinstance(message, Mapping):
         raise ValueError(malformed)

@@ -44,14 +44,7 @@ class Kept:
 
 
 def write_shard(out: Path, number: int, shard: list[Kept], kind: str) -> None:
-    """Write `shard-NNNNNN`, complete or not at all.
-
-    Args:
-        out: folder.
-        number: of the shard.
-        shard: its records.
-        kind: webdataset or parquet.
-    """
+    """Write `shard-NNNNNN`, complete or not at all."""
     final = out / f"shard-{number:06d}.{SUFFIXES[kind]}"
     with temporary_path(final) as beside:
         if kind == "webdataset":

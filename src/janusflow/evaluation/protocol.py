@@ -154,10 +154,7 @@ class Benchmark(Judged, ABC):
 
         By default those under `self.data`, if `files` is the default too.
         """
-        return [file for file in self._under_data() if is_picture(file)] if self._files_are_default() else []
-
-    def _files_are_default(self) -> bool:
-        return type(self).files is Benchmark.files
+        return [file for file in self._under_data() if is_picture(file)] if type(self).files is Benchmark.files else []
 
     def _under_data(self) -> list[Path]:
         if self.data is None:

@@ -107,11 +107,7 @@ def _described(plugin: EntryPoint) -> str:
 
 
 def _checked(found: Any, name: str) -> type[Benchmark]:
-    """A plug-in's class, if it can be used.
-
-    Raises:
-        ValueError: naming what it does not define.
-    """
+    """A plug-in's class, if it can be used."""
     if not isinstance(found, type) or not issubclass(found, Benchmark):
         raise ValueError(f"{name} is not a benchmark; expected a subclass of janusflow.evaluation.protocol.Benchmark")
     missing = [*sorted(getattr(found, "__abstractmethods__", ())), *(x for x in REQUIRED if not hasattr(found, x))]

@@ -90,11 +90,7 @@ class EvalRequest:
         return benchmark
 
     def _settings(self, kind: type[Benchmark]) -> Any:
-        """The settings as the benchmark's dataclass; without guessing: "3" and True are not numbers.
-
-        Raises:
-            ValueError: naming a setting with another type or a value outside its range.
-        """
+        """The settings as the benchmark's dataclass; without guessing: "3" and True are not numbers."""
         from pydantic import TypeAdapter, ValidationError
 
         for name, value in self.settings.items():

@@ -37,9 +37,7 @@ def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, wh
     """A sample with one value per item.
 
     Args:
-        rows: judged items.
         value: of a row; by default its score.
-        whole: see `Sample`.
 
     Example:
         >>> from janusflow.evaluation.protocol import Item, Row
@@ -62,9 +60,7 @@ def by_part(
     """A sample of scores for each part of a benchmark.
 
     Args:
-        rows: judged items.
         parts: names of the parts that a row belongs to.
-        whole: see `Sample`.
         first: names that come first, in this order; the others follow sorted.
     """
     found: dict[str, list[Row]] = defaultdict(list)

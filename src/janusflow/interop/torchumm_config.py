@@ -82,7 +82,6 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     """The request in a file of TorchUMM's.
 
     Args:
-        file: YAML or JSON.
         overrides: "a.b=v", set in the file's content; "b=v" in the benchmark's block.
 
     Raises:

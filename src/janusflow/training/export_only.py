@@ -21,7 +21,6 @@ def export_only(
     """Exports the last checkpoint of a run. Its data is not needed, the model that it started from is.
 
     Args:
-        out: folder of the run.
         device: in one process, where to put the weights together.
         official: export in the official layout too, into the folder `export-official`.
         overrides: `key=value` for settings that changed since, such as `model=FOLDER` if the start has moved.

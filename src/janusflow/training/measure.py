@@ -51,7 +51,6 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
     pictures take its place.
 
     Args:
-        config: from `load_config`.
         device: where the run would be.
 
     Raises:

@@ -79,10 +79,7 @@ def packed_forward(
     """The network's forward over a row, whose samples see only themselves; logits only where a label follows.
 
     Args:
-        network: with the attention `PACKED`.
-        row: the samples.
         latents: x_t of its pictures to generate at the times `row.t`, (M, C, H, W).
-        **options: of the network's forward.
 
     Returns:
         Its output, with logits of shape (1, K, V).

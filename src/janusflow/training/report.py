@@ -37,9 +37,6 @@ class Report:
     their own (`skipped-RANK.jsonl`).
 
     Args:
-        out: folder of the run.
-        config: of the run.
-        world: this process.
         first: steps that are done already; later rows of an earlier, killed run are dropped from the log.
         shown: whether to draw the bar.
     """

@@ -138,8 +138,6 @@ class Checkpoints:
     named yet is completed; what is half written is removed.
 
     Args:
-        folder: theirs.
-        world: this process.
         keep: how many of the last stay; the best stays too.
         background: write while training goes on.
     """
@@ -302,12 +300,7 @@ class Checkpoints:
 
 
 def _read_progress(folder: Path) -> Progress:
-    """What a checkpoint's JSON files say.
-
-    Raises:
-        ValueError: if one of them is damaged.
-        OSError: if it cannot be read.
-    """
+    """What a checkpoint's JSON files say."""
     file = folder / "progress.json"
     progress = checked(Progress, read_json(file), file.name)
     if folder.name != f"step-{progress.step:07d}":

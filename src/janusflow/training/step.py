@@ -28,6 +28,7 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.resume import Progress
 
 Encoder: TypeAlias = Callable[[Tensor], Tensor]
+NOTHING = Sample(Tokens([0], [IGNORE], [0]))  # without any loss: a process with fewer rows than others runs it, too
 
 
 @dataclass
@@ -72,7 +73,7 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
         mine |= term.counts(found.samples)
     counts = world.add_up(mine)
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
-    packs += [_empty(found, world)] * (rows - len(packs))
+    packs += [pack([NOTHING], world.device)] * (rows - len(packs))
     filled += [[]] * (rows - len(filled))
     objective.train()
     rate = config.optimizer.rate(found.step, config.steps)
@@ -143,8 +144,3 @@ def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
 def autocast(config: TrainConfig, world: World) -> AbstractContextManager[object]:
     """The precision of matrix products, for a config that is decided."""
     return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-
-
-def _empty(found: StepSamples, world: World) -> Pack:
-    """A row without any loss, for a process that has fewer rows than others: all must run the same number."""
-    return pack([Sample(Tokens([0], [IGNORE], [0]))], world.device)

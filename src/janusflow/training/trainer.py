@@ -283,11 +283,7 @@ def _loop(
 
 
 def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
-    """Stop a run that has gone wrong.
-
-    Raises:
-        RunError: for a loss that is not finite or jumps, or too many broken records.
-    """
+    """Stop a run that has gone wrong."""
     config, progress = run.config, run.progress
     number = found.step + 1
     loss = watched_loss(config.loss, losses)

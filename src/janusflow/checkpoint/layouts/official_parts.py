@@ -101,9 +101,6 @@ def official_config(
     """Return the released form of `config.json`.
 
     Args:
-        llm: the language model.
-        dtype: of the weights.
-        classes: of the blocks.
         blocks: name to model type and parameters.
         spelled: values without a released name.
     """

@@ -40,9 +40,6 @@ def kinds() -> dict[str, EntryPoint]:
 def find_kind(kind: str) -> type[SourceConfig]:
     """The class of the settings of a kind of source.
 
-    Args:
-        kind: a key of `kinds`.
-
     Raises:
         ValueError: for an unknown kind, or one whose class cannot be loaded or is none of a source.
 

@@ -59,7 +59,6 @@ class Judged:
         Each further try samples warmer.
 
         Args:
-            prompt, images, system: see `Judge.reply`.
             read: gives None for a reply that it cannot read.
             tries: how often the judge is asked.
             again: is added to the prompt from the second try on.

@@ -128,11 +128,7 @@ def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data:
 
 
 def _check_comparable(first: Run, run: Run, *, any_data: bool) -> None:
-    """Check that two runs can be compared.
-
-    Raises:
-        ValueError: for another benchmark, or the same files of data with other content.
-    """
+    """Check that two runs can be compared."""
     one, other = first.report["benchmark"], run.report["benchmark"]
     if one != other:
         raise ValueError(f"{first.folder} is a run of {one} and {run.folder} of {other}; compare runs of one benchmark")
@@ -146,11 +142,7 @@ def _check_comparable(first: Run, run: Run, *, any_data: bool) -> None:
 
 
 def _about_items(first: Run, run: Run, pairs: Sequence[Pair]) -> Iterator[str]:
-    """Notes on items that are not in both runs.
-
-    Raises:
-        ValueError: if there is none that is.
-    """
+    """Notes on items that are not in both runs."""
     if not pairs:
         raise ValueError(f"{first.folder} and {run.folder} have no judged item in common")
     for one, other in ((first, run), (run, first)):

@@ -26,8 +26,6 @@ def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGE
     """Write compare.html, compare.csv, compare.tex and changed.csv.
 
     Args:
-        comparison: from `compare_runs`.
-        out: their folder.
         changes: how many changed items the page shows with their pictures; changed.csv has all.
 
     Returns:

@@ -29,9 +29,6 @@ def intervals(
     A bootstrap interval without any width is left out: too few different items to say anything.
 
     Args:
-        benchmark: whose scores.
-        rows: judged items.
-        scores: of these rows.
         samples: what the scores are over; see `Benchmark.samples`.
     """
     found = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}

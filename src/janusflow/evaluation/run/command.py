@@ -42,10 +42,7 @@ def run(
         benchmark: its name; not with `config`.
         config: a recipe, or a file that `foreign` reads.
         changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
-        settings, options: "key=value", values in YAML.
         sweep: "key=values": "1,2,4", "1..10", or names; of options, settings, model, vae or dtype.
-        workers, ray: see `evaluate`.
-        foreign: see `load_request`.
 
     Raises:
         ValueError: for an argument or file that cannot be used.
@@ -104,11 +101,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
 
 
 def _check_parts(run: Run, score: str) -> None:
-    """Refuse a limit that leaves a sweep without the score that it shows.
-
-    Raises:
-        ValueError: naming the first parts that are left out.
-    """
+    """Refuse a limit that leaves a sweep without the score that it shows."""
     limit, present = run.request.limit, {run.benchmark.part(item) for item in run.items}
     absent = [part for part in run.benchmark.parts_of(score) if part not in present]
     if limit is not None and absent:

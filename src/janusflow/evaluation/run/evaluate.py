@@ -37,7 +37,6 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     """Run a benchmark, or continue a run, and report.
 
     Args:
-        request: what to run.
         model: an open pipeline, for one process; by default `request.model` is opened when something is to be made.
         workers: local processes that share the items.
         ray: Ray workers that share the items, in place of local processes. Under `torchrun` its processes share them.
@@ -129,11 +128,7 @@ def _evaluate(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; wait for workers of a killed run, and remove the temporary files that it left.
-
-    Raises:
-        ValueError: if another run uses the folder, or such a worker does not end.
-    """
+    """Keep other runs out of a folder, wait for workers of a killed run, and remove the temporary files that it left."""
     make_folder(out)
     with locked(out / LOCK, f"another run is writing into {out}; wait for it, or give another --out"):
         if (out / "run.json").is_file():

@@ -17,6 +17,7 @@ from janusflow.checkpoint.load import open_checkpoint
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
+from janusflow.evaluation.reports.finished import plain
 from janusflow.evaluation.reports.report import weights_of
 from janusflow.evaluation.request import RESERVED, EvalRequest
 from janusflow.evaluation.run.digests import hashes
@@ -50,7 +51,7 @@ def as_made(request: EvalRequest) -> EvalRequest:
     judging = find_benchmark(request.benchmark).judging
     before = {**made.get("used", {}), **made["options"], **made["settings"]}
     for name, value in {**request.options, **request.settings}.items():
-        if name not in judging and before.get(name) != _plain(value):
+        if name not in judging and before.get(name) != plain(value):
             raise ValueError(
                 f"{request.out} was made with {name} {before.get(name)!r}, and judging cannot change that "
                 f"to {value!r}; leave it out, or run mode full with another --out"
@@ -66,15 +67,14 @@ def remember(run: Run, *, first: bool = True) -> dict[str, Any]:
     changed, a warning reports how much of it is kept. What made outputs that come from elsewhere is unknown.
 
     Args:
-        run: whose folder.
         first: whether this process writes; the others of a run, perhaps on other machines, compare.
 
     Raises:
         ValueError: if the folder contains another run, or a damaged `run.json`.
     """
     request, benchmark = run.request, run.benchmark
-    now = {name: _plain(getattr(request, name)) for name in SAME}
-    now["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
+    now = {name: plain(getattr(request, name)) for name in SAME}
+    now["settings"] = plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
     now["data_sha256"] = run.data
     file, scoring = request.out / "run.json", request.mode == "score"
     if scoring and not file.is_file():
@@ -133,11 +133,7 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _check_outputs(run: Run, files: str) -> None:
-    """Warn that data has changed, with the items whose outputs do not count any more.
-
-    Raises:
-        ValueError: if an output's record does not name the question that it was made for.
-    """
+    """Warn that data has changed, with the items whose outputs do not count any more."""
     out, made = run.request.out, run.recorded
     if any(None in made.get(item.key, {}) for item in run.all_items):
         raise ValueError(
@@ -191,8 +187,4 @@ def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
     found |= {**benchmark.defaults, **request.options}
     dtype = str(resolve_dtype(request.dtype, checkpoint.dtype)).removeprefix("torch.")
     where = {"dtype": dtype, "device": resolve_device(request.device).type, "batch_size": request.batch_size}
-    return dict(_plain({**found, **where}))
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
+    return dict(plain({**found, **where}))

@@ -75,7 +75,6 @@ class Features:
     float32 in [-1, 1), and gives N vectors.
 
     Args:
-        model: the opened module.
         eval_size: what pictures are brought to first.
     """
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from janusflow.arguments import whole_number
+from janusflow.evaluation.reports.intervals import Z
 
 NEAREST = 3  # k of recall and coverage
 SUBSETS = 100
-Z = 1.959964  # of a normal distribution's 95 %
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -37,8 +37,6 @@ def kernel_interval(
 
     Args:
         a, b: (N, D) and (M, D), at least four each.
-        subsets: number of halves.
-        seed: chooses them.
 
     Returns:
         The distance, and its interval.

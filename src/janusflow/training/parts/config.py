@@ -167,7 +167,6 @@ def load_parts(recipe: str | Path, overrides: Sequence[str] = ()) -> PartsConfig
         >>> load_parts("recipes/pictograms/parts.yaml", ["vae.fit.steps=100"]).vae.fit.steps
         100
     """
-    nested = (FitConfig, TokenizerConfig, VaeConfig, TowerConfig, LlmConfig)
-    config: PartsConfig = typed_config(PartsConfig, recipe_values(recipe, overrides), nested)
+    config = typed_config(PartsConfig, recipe_values(recipe, overrides))
     config.check()
     return config
