@@ -30,8 +30,8 @@ from janusflow.training import trainer
 from janusflow.training.checkpoint_files import SafePlanner, write_checksums
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
-from janusflow.training.resume import Begun, Checkpoints, changed_settings, keep_settings, kept_config
-from janusflow.training.step import Run
+from janusflow.training.resume import Begun, Checkpoints, changed_settings, stored_config, write_settings
+from janusflow.training.step import TrainState
 from janusflow.training.trainer import RunError
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 
@@ -529,12 +529,12 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(
 def test_settings_of_an_older_version_are_read(start: Path, tmp_path: Path) -> None:
     """They had every setting of every kind for each source."""
     config = settings(start, tmp_path)
-    keep_settings(tmp_path, config)
+    write_settings(tmp_path, config)
     kept = json.loads((tmp_path / "settings.json").read_text())
     for task in TASKS:
         kept["data"][task] = [{**one, "split": "train", "images": 960, "judge": ""} for one in kept["data"][task]]
     (tmp_path / "settings.json").write_text(json.dumps(kept))
-    assert kept_config(tmp_path) == config and not changed_settings(tmp_path, config)
+    assert stored_config(tmp_path) == config and not changed_settings(tmp_path, config)
 
 
 def test_damaged_lines_of_a_log_are_left_out(start: Path, finished: Path, tmp_path: Path) -> None:
@@ -574,12 +574,12 @@ def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
             os.kill(os.getpid(), signal.SIGKILL)
         return original(data, step)
 
-    def kill(run: Run, samples: StepSamples) -> dict[str, float]:
+    def kill(state: TrainState, samples: StepSamples) -> dict[str, float]:
         if samples.step == 3:
             (worker,) = multiprocessing.active_children()
             os.kill(worker.pid or 0, signal.SIGKILL)
             worker.join()
-        return take_step(run, samples)
+        return take_step(state, samples)
 
     ratios = [{"understanding": 2, "generation": 3, "text": 1}]
     data = {**dict.fromkeys(TASKS, TINYWORLD), "ratios": ratios, "workers": 1}

@@ -34,7 +34,7 @@ from janusflow.data.loader import Data
 from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training import trainer
 from janusflow.training.config import OptimizerConfig, TrainConfig
-from janusflow.training.distributed import Ema
+from janusflow.training.ema import Ema
 from janusflow.training.resume import Checkpoints
 from janusflow.training.trainer import RunError, take_step
 from tests.conftest import GOLDEN

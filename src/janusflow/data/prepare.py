@@ -24,7 +24,7 @@ from janusflow.data.duplicates import digest_of
 from janusflow.data.folders import unused_files
 from janusflow.data.prepared import DUPLICATE, SHEET, Drops, KeptDigests, State, continued, save_state, write_report
 from janusflow.data.records import BROKEN, MalformedError, Record
-from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
+from janusflow.data.shards import KeptRecord, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileConfig, FileSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
 from janusflow.processing.images import ImageSource, load_image
@@ -63,7 +63,8 @@ class PrepareConfig:
     batch_size: FromOne = 16
     seed: int = 0
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def prepare(
@@ -165,7 +166,7 @@ def _shard(
     drops: Drops,
     *,
     captioned: bool,
-) -> Iterator[Kept]:
+) -> Iterator[KeptRecord]:
     """Records that pass, until a shard is full or nothing is left; not those without a caption that get none."""
     full = 0
     while full < config.shard_size:
@@ -201,7 +202,9 @@ def _shard(
             assert record is not None
             full += 1
             copies.add_new(digest)
-            yield Kept(number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images))
+            yield KeptRecord(
+                number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images)
+            )
 
 
 def _place(record: Record) -> str:
@@ -236,13 +239,13 @@ def _cropped(images: list[Image.Image]) -> float:
 
 
 def _captioned(
-    shard: list[Kept],
+    shard: list[KeptRecord],
     state: State,
     copies: KeptDigests,
     config: PrepareConfig,
     captioner: Captioner | None,
     drops: Drops,
-) -> list[Kept]:
+) -> list[KeptRecord]:
     """The shard with its final captions; pictures without one are dropped. Conversations stay as they are."""
     asked = [kept for kept in shard if not kept.record.turns]
     captions = {kept.number: kept.record.text for kept in shard}

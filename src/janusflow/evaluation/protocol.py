@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from janusflow.evaluation.judges.asks_judge import AsksJudge
 from janusflow.evaluation.judges.judge import NotJudgedError as NotJudgedError
-from janusflow.evaluation.judges.judged import Judged
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.processing.images import ImageSource
 
 Output = Image.Image | str  # a generated picture, or an answer
@@ -74,7 +74,7 @@ class NoSettings:
     """Of a benchmark that has none."""
 
 
-class Benchmark(Judged, ABC):
+class Benchmark(AsksJudge, ABC):
     """A benchmark over data on disk.
 
     Args:
@@ -245,7 +245,7 @@ class Benchmark(Judged, ABC):
             rows: judged items; in the bootstrap some occur several times and others not at all.
         """
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         """What each score is over, by its name: the report gives n and, for shares, Wilson's intervals from it.
 
         By default only scores that are the mean of all items' scores are known, as 1 or in percent.

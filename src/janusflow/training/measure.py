@@ -21,7 +21,7 @@ from janusflow.training.distributed import World
 from janusflow.training.dryrun import estimate
 from janusflow.training.replay import replays
 from janusflow.training.start import open_model
-from janusflow.training.step import Run, take_step
+from janusflow.training.step import TrainState, take_step
 from janusflow.training.trainer import decided, open_data, prepare
 from janusflow.vae import DEFAULT_VAE
 
@@ -122,7 +122,7 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
     """Times a step of few samples and, if they fit into the budget, whole ones."""
     config = replace(config, compile=False, data=replace(config.data, cache=None))
     model = open_model(config, world.device)
-    run = prepare(config, world, model)
+    state = prepare(config, world, model)
     data = open_data(config, world, model, sources_of(config.data))
     started = clock()
     found = data[0]
@@ -133,8 +133,8 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
 
     def timed(samples: int) -> float:
         begun = clock()
-        take_step(run, StepSamples(0, found.samples[:samples]))
-        _wait(run)
+        take_step(state, StepSamples(0, found.samples[:samples]))
+        _wait(state)
         return clock() - begun
 
     timed(FEW)  # makes the optimizer's state
@@ -148,7 +148,7 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
     return Measured(max(step, reading) if workers else step + reading, samples)
 
 
-def _wait(run: Run) -> None:
+def _wait(state: TrainState) -> None:
     """Until the device has done what it was given."""
-    if run.world.device.type != "cpu":
-        torch.get_device_module(run.world.device).synchronize()
+    if state.world.device.type != "cpu":
+        torch.get_device_module(state.world.device).synchronize()

@@ -20,7 +20,8 @@ from janusflow.progress import ProgressBar, say
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves
-from janusflow.training.distributed import Ema, World
+from janusflow.training.distributed import World
+from janusflow.training.ema import Ema
 from janusflow.training.log import append_row, begin_log
 from janusflow.training.losses import terms
 from janusflow.training.objective import Objective

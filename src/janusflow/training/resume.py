@@ -32,7 +32,8 @@ from janusflow.recipes import overridden
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
 from janusflow.training.config import TrainConfig, read_config
 from janusflow.training.config.read import SHORT
-from janusflow.training.distributed import Ema, World
+from janusflow.training.distributed import World
+from janusflow.training.ema import Ema
 from janusflow.training.objective import Objective
 
 ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives for every checkpoint of one process
@@ -67,13 +68,13 @@ class Progress:
     start_share: Share | None = None
 
 
-def keep_settings(out: Path, config: TrainConfig) -> None:
+def write_settings(out: Path, config: TrainConfig) -> None:
     """Writes a run's settings into its folder, `settings.json`."""
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / SETTINGS, json.dumps(asdict(config), indent=1, default=str) + "\n")
 
 
-def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def stored_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """The settings of the run in a folder, wherever that lies now; its data is not looked at.
 
     Raises:
@@ -90,7 +91,7 @@ def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The settings that `keep_settings` wrote, as plain values.
+    """The settings that `write_settings` wrote, as plain values.
 
     Raises:
         ValueError: if the file is damaged.

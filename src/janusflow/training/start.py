@@ -32,11 +32,12 @@ from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, Te
 from janusflow.training.card import card_text
 from janusflow.training.config import ModelConfig, TrainConfig
 from janusflow.training.config.sources import learned
-from janusflow.training.distributed import Ema, World, whole
+from janusflow.training.distributed import World, whole
+from janusflow.training.ema import Ema
 from janusflow.training.lora import add_adapters
 from janusflow.training.losses import active
 from janusflow.training.objective import Objective
-from janusflow.training.step import Run
+from janusflow.training.step import TrainState
 
 HEAD = "{}_head.safetensors"  # of a loss, next to a trained model's weights
 
@@ -231,7 +232,7 @@ def averaged_model(
     return averaged
 
 
-def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) -> Path:
+def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool = False) -> Path:
     """Writes the EMA weights as a folder in our layout, under another name and then renamed: it is whole or not there.
 
     Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the heads of
@@ -246,9 +247,9 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
     Returns:
         The folder.
     """
-    config, world = run.config, run.world
-    averaged = averaged_model(run.objective, run.ema, model, world, config)
-    heads = averaged_heads(run.objective, run.ema)
+    config, world = state.config, state.world
+    averaged = averaged_model(state.objective, state.ema, model, world, config)
+    heads = averaged_heads(state.objective, state.ema)
     if averaged is not None:
         with temporary_path(folder) as beside:
             beside.mkdir()
@@ -256,12 +257,12 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
                 averaged.adapters.peft_config["default"].base_model_name_or_path = config.model.checkpoint
                 # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
                 averaged.adapters.save_pretrained(beside / "adapter", save_embedding_layers=False)
-                _write_card(beside / "adapter", run, model, adapter=True)
+                _write_card(beside / "adapter", state, model, adapter=True)
                 averaged.merge_adapters()
             averaged.save_pretrained(beside)
             for term, head in heads.items():
                 save_file(head, beside / HEAD.format(term))
-            _write_card(beside, run, model)
+            _write_card(beside, state, model)
             if official:
                 weights = dict(averaged.network.named_parameters())
                 place = folder.with_name(f"{folder.name}-official")
@@ -270,16 +271,16 @@ def export(run: Run, model: JanusFlow, folder: Path, *, official: bool = False) 
                 export_to(layout, averaged.network.config, weights, averaged.processor, place, licence=licence)
                 if (beside / "vae").is_dir():
                     shutil.copytree(beside / "vae", place / "vae", dirs_exist_ok=True)
-                _write_card(place, run, model, more=where_vae_is(place))
+                _write_card(place, state, model, more=where_vae_is(place))
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
     world.wait()
     return folder
 
 
-def _write_card(folder: Path, run: Run, model: JanusFlow, *, adapter: bool = False, more: str = "") -> None:
-    config, out = run.config, Path(run.config.out)
-    text = card_text(config, run.progress, out / "log.jsonl", adapter=adapter)
+def _write_card(folder: Path, state: TrainState, model: JanusFlow, *, adapter: bool = False, more: str = "") -> None:
+    config, out = state.config, Path(state.config.out)
+    text = card_text(config, state.progress, out / "log.jsonl", adapter=adapter)
     text += f"\n\n{more}" if more else ""
     title = f"{out.resolve().name}{' adapters' if adapter else ''}"
     base = config.model.checkpoint

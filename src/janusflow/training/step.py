@@ -20,7 +20,8 @@ from janusflow.data.templates import IGNORE, Tokens
 from janusflow.families import family_of
 from janusflow.training.anchor import Anchor
 from janusflow.training.config import TrainConfig
-from janusflow.training.distributed import Ema, World, whole
+from janusflow.training.distributed import World, whole
+from janusflow.training.ema import Ema
 from janusflow.training.losses import LossConfig, terms
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import set_rate, update
@@ -32,7 +33,7 @@ NOTHING = Sample(Tokens([0], [IGNORE], [0]))  # without any loss: a process with
 
 
 @dataclass
-class Run:
+class TrainState:
     """Everything that a step works on.
 
     Attributes:
@@ -52,14 +53,14 @@ class Run:
     anchor: Anchor | None = None
 
 
-def take_step(run: Run, found: StepSamples) -> dict[str, float]:
+def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
     """One optimizer step.
 
     Returns:
         The mean losses of the whole step over all processes, the norm of the gradient, the rate, and the share of the
         starting weights that the average still holds.
     """
-    config, world, objective = run.config, run.world, run.objective
+    config, world, objective = state.config, state.world, state.objective
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
     filled = fill(found.samples, config.pack_length)
     packs = [pack(row, world.device) for row in filled]
@@ -77,14 +78,14 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     filled += [[]] * (rows - len(filled))
     objective.train()
     rate = config.optimizer.rate(found.step, config.steps)
-    set_rate(run.optimizers, rate)
+    set_rate(state.optimizers, rate)
     totals = {name: 0.0 for term in terms().values() for name in term.counts(())}
     for samples, row in zip(filled, packs, strict=True):
         with autocast(config, world):
-            latents = _encoded(run.latents, row)
-            if run.anchor is not None:
-                row, latents = run.anchor(samples, row, latents)
-            sums = objective(row, latents, _encoded(run.features, row))
+            latents = _encoded(state.latents, row)
+            if state.anchor is not None:
+                row, latents = state.anchor(samples, row, latents)
+            sums = objective(row, latents, _encoded(state.features, row))
         # Sharded gradients are averaged over the processes; the loss is a sum over all of them.
         (objective.weighted(sums, counts) * world.ranks).backward()
         for name in totals.keys() & sums.keys():
@@ -95,14 +96,14 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
     losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
     if counts["pictures"]:
         losses["cropped"] = counts["cropped"] / counts["pictures"]
-    share = run.progress.start_share
+    share = state.progress.start_share
     share = config.start_share(found.step) if share is None else share  # a new run, or a checkpoint without it
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
-        update(run.optimizers)
+        update(state.optimizers)
         decay = config.ema_decay(found.step)
-        run.ema.update(decay)
+        state.ema.update(decay)
         share *= decay
-    losses["start_share"] = run.progress.start_share = share
+    losses["start_share"] = state.progress.start_share = share
     objective.zero_grad(set_to_none=True)
     return losses
 

@@ -141,7 +141,9 @@ class _Instructions(dict[int, Any]):
 class _Unpickler(pickle._Unpickler):  # the one in C reserves memory for any memo index
     """Builds plain containers, strings, numbers and arrays; other instructions and names are errors."""
 
-    dispatch = _Instructions({code: pickle._Unpickler.dispatch[code] for (code,) in map(pickle.__dict__.get, NEEDED)})
+    dispatch = _Instructions(
+        {code: pickle._Unpickler.dispatch[code] for (code,) in (vars(pickle)[name] for name in NEEDED)}
+    )
     dispatch[pickle.FRAME[0]] = lambda self: self.read(8)  # frames are read like the rest of the file
 
     def find_class(self, module: str, name: str) -> Any:

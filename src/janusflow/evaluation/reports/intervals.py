@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from janusflow.evaluation.protocol import Benchmark, Row
-from janusflow.evaluation.sample import Sample
+from janusflow.evaluation.score_sample import ScoreSample
 
 RESAMPLES, BOOTSTRAP_SECONDS = 1000, 60
 Z = 1.959964  # of a normal distribution's 95 %
@@ -22,7 +22,7 @@ Interval = tuple[float, float]
 
 
 def intervals(
-    benchmark: Benchmark, rows: Sequence[Row], scores: Mapping[str, float], samples: Mapping[str, Sample]
+    benchmark: Benchmark, rows: Sequence[Row], scores: Mapping[str, float], samples: Mapping[str, ScoreSample]
 ) -> dict[str, Interval]:
     """The 95 % interval of every score that has one.
 
@@ -39,14 +39,14 @@ def intervals(
     return {name: wilson(shares[name]) if name in shares else found[name] for name in scores if name in found | shares}
 
 
-def is_share(sample: Sample, score: float) -> bool:
+def is_share(sample: ScoreSample, score: float) -> bool:
     """Whether a score is how many of its values are 1, all others being 0."""
     if not sample.whole or not sample.values or any(value not in (0, 1) for value in sample.values):
         return False
     return math.isclose(score, sample.whole * sum(sample.values) / sample.n, rel_tol=1e-6, abs_tol=1e-9)
 
 
-def wilson(sample: Sample) -> Interval:
+def wilson(sample: ScoreSample) -> Interval:
     """Wilson's score interval of a share (Wilson 1927), on the scale of `sample.whole`.
 
     Where values come in groups, n is their effective number; see `effective_number`.
@@ -59,7 +59,7 @@ def wilson(sample: Sample) -> Interval:
     return sample.whole * low, sample.whole * high
 
 
-def effective_number(sample: Sample) -> float:
+def effective_number(sample: ScoreSample) -> float:
     """How many independent values would have the sample's standard error (n over the design effect; at most n).
 
     Where all values are equal, nothing is known of how much those of a group agree, and each group counts once.

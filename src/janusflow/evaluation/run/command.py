@@ -14,9 +14,9 @@ from janusflow.evaluation.reports.compare import compare_runs
 from janusflow.evaluation.reports.comparison_page import CHANGES, write_comparison
 from janusflow.evaluation.reports.report import summary
 from janusflow.evaluation.request import SHORT, EvalRequest
+from janusflow.evaluation.run.eval_run import EvalRun, check_data
 from janusflow.evaluation.run.evaluate import checked, evaluate, open_model
 from janusflow.evaluation.run.recipes import Reader, load_request
-from janusflow.evaluation.run.run import Run, check_data
 from janusflow.evaluation.run.sweep import FIELDS, draw_curves, points
 from janusflow.folders import find_folder
 from janusflow.recipes import yaml_value
@@ -24,7 +24,7 @@ from janusflow.recipes import yaml_value
 MOST_POINTS = 1000  # of a range of a sweep
 
 
-def run(
+def eval_command(
     benchmark: str | None,
     *,
     config: Path | None,
@@ -100,7 +100,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     return f"{text}{write_comparison(comparison, request.out, changes=max(1, CHANGES // len(folders)))}"
 
 
-def _check_parts(run: Run, score: str) -> None:
+def _check_parts(run: EvalRun, score: str) -> None:
     """Refuse a limit that leaves a sweep without the score that it shows."""
     limit, present = run.request.limit, {run.benchmark.part(item) for item in run.items}
     absent = [part for part in run.benchmark.parts_of(score) if part not in present]

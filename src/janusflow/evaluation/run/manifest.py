@@ -21,7 +21,7 @@ from janusflow.evaluation.reports.finished import plain
 from janusflow.evaluation.reports.report import weights_of
 from janusflow.evaluation.request import RESERVED, EvalRequest
 from janusflow.evaluation.run.digests import hashes
-from janusflow.evaluation.run.run import Run
+from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.files import misfit, read_json, write_text
 
 KINDS: dict[str, Any] = {  # of the fields of `run.json`
@@ -60,7 +60,7 @@ def as_made(request: EvalRequest) -> EvalRequest:
     return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
 
 
-def remember(run: Run, *, first: bool = True) -> dict[str, Any]:
+def remember(run: EvalRun, *, first: bool = True) -> dict[str, Any]:
     """Write what the run's outputs are made with, its weights and data too, and return it.
 
     A run is continued only with the same arguments and weights, except those of its judges. Where its data has
@@ -132,7 +132,7 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(name for name in (before.keys() | now.keys()) - limits if before.get(name) != now.get(name))
 
 
-def _check_outputs(run: Run, files: str) -> None:
+def _check_outputs(run: EvalRun, files: str) -> None:
     """Warn that data has changed, with the items whose outputs do not count any more."""
     out, made = run.request.out, run.recorded
     if any(None in made.get(item.key, {}) for item in run.all_items):

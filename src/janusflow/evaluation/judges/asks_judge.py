@@ -16,7 +16,7 @@ WARMER = 0.5  # temperature that each further try adds
 T = TypeVar("T")
 
 
-class Judged:
+class AsksJudge:
     """The part of a `Benchmark` that concerns judges; its attributes are described there."""
 
     title: ClassVar[str]
@@ -32,7 +32,7 @@ class Judged:
 
         Any object with `Judge`'s method may be assigned. Replies never contain a model's thoughts.
         """
-        from janusflow.evaluation.judges.judges import open_judge  # which needs torch
+        from janusflow.evaluation.judges.open_judge import open_judge  # which needs torch
 
         if self._judge is None:
             self.check_judge()
