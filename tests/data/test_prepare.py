@@ -19,7 +19,7 @@ from janusflow.data.records import UNANSWERED
 from janusflow.data.sources import FileSource, file_config
 from janusflow.data.streams import StreamSource
 from janusflow.processing.images import load_image
-from tests.evaluation.judges.test_judges import Handler, Server, reply
+from tests.evaluation.judges.test_open_judge import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."
 

@@ -112,9 +112,7 @@ def test_other_packages_register_benchmarks(module: str, monkeypatch: pytest.Mon
 )
 def test_an_unknown_name_suggests_the_nearest(name: str, near: str, monkeypatch: pytest.MonkeyPatch) -> None:
     registered(monkeypatch, halve="somewhere:Half", tinyworld="janusflow.tinyworld.benchmark:TinyWorld")
-    with pytest.raises(
-        ValueError, match=rf"there is no benchmark '{name}'; did you mean '{near}'\? known are geneval,"
-    ):
+    with pytest.raises(ValueError, match=rf"there is no benchmark '{name}'; known are .*; did you mean {near}\?"):
         find_benchmark(name)
 
 

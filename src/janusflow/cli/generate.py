@@ -10,6 +10,11 @@ import typer
 from janusflow.arguments import quoted, whole_text
 from janusflow.cli import options
 
+Side = Annotated[
+    Optional[int],
+    typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
+]
+
 
 @options.one_sentence
 def generate(
@@ -35,14 +40,8 @@ def generate(
     ] = None,
     solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
     shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
-    height: Annotated[
-        Optional[int],
-        typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
-    ] = None,
-    width: Annotated[
-        Optional[int],
-        typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
-    ] = None,
+    height: Side = None,
+    width: Side = None,
     image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
     mask: Annotated[
         Optional[Path], typer.Option(help="With --image: what is bright and opaque in it is generated; any size.")
@@ -89,9 +88,20 @@ def generate(
       janusflow generate --from pictures/001-three-stars-0.png --steps 50
     """
     options.end_in_order()
-    opening = {"model": model, "vae": vae, "dtype": None if dtype == "auto" else dtype, "adapter": adapter}
+    opening: dict[str, Any] = {
+        "model": model,
+        "vae": vae,
+        "dtype": None if dtype == "auto" else dtype,
+        "adapter": adapter,
+    }
     opening |= {"quantize": quantize, "sft_format": sft_format}
-    asked = {"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed, "solver": solver, "shift": shift}
+    asked: dict[str, Any] = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "solver": solver,
+        "shift": shift,
+    }
     asked |= {"height": height, "width": width, "image": image, "mask": mask, "strength": strength}
     asked |= {"paste_original": None if paste_original else False}
     asked |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}

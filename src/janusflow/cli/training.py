@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from janusflow.data.prepared import State
 
 CAPTION_TOKENS = 256
+Overrides = Annotated[
+    Optional[list[str]],
+    typer.Argument(metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."),
+]
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -24,12 +28,7 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 @one_sentence
 def train(
     recipe: Annotated[Optional[Path], typer.Argument(help="A YAML file; see recipes/.")] = None,
-    overrides: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
     export: Annotated[
         str, typer.Option(help="Layout of the export: janusflow, or official to write both.")
@@ -95,12 +94,7 @@ def train(
 @one_sentence
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/pictograms/parts.yaml.")],
-    overrides: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     steps: Annotated[
         Optional[int], typer.Option(help="A few steps of each part, to check that everything runs.")
     ] = None,

@@ -93,17 +93,19 @@ def prepare(
     """
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
-    records = _Records(source)
+    records = StreamSource(source, 0, 1) if source.streaming else FileSource(source)
+    total = None if isinstance(records, StreamSource) else records.length
     settings = {**asdict(config), "source": place, **given, **(names or {})}
-    state = continued(out, settings if records.total is None else {**settings, "records": records.total})
-    records.restore(state)
+    state = continued(out, settings if total is None else {**settings, "records": total})
+    if isinstance(records, StreamSource) and state.stream:
+        records.restore(state.stream)
     drops, unread = Drops(out, state), source.unread()
     if source.kind == "folder" and not state.next:
         for file, reason in unused_files(source.place, source.split):
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
     copies = KeptDigests(out, state)
-    with progress_bar("preparing", records.total, done=state.next) as advance:
+    with progress_bar("preparing", total, done=state.next) as advance:
         while not state.finished:
             captioned = captioner is not None
             passed = list(_shard(records, state, copies, config, scorer, advance, drops, captioned=captioned))
@@ -111,7 +113,8 @@ def prepare(
             if shard:
                 write_shard(out, state.shards, shard, config.format)
                 state.shards += 1
-            records.note(state)
+            if isinstance(records, StreamSource):
+                state.stream = records.state()
             drops.write()
             copies.write()
             save_state(out, state)
@@ -121,43 +124,8 @@ def prepare(
     return state
 
 
-class _Records:
-    """The records of a source one after the other, on disk or streamed.
-
-    Attributes:
-        total: number of records; None for a stream.
-    """
-
-    def __init__(self, source: FileConfig) -> None:
-        self.stream = StreamSource(source, 0, 1) if source.streaming else None
-        self.file = None if source.streaming else FileSource(source)
-        self.total = self.file.length if self.file else None
-
-    def restore(self, state: State) -> None:
-        """Goes to where a state says."""
-        if self.stream is not None and state.stream:
-            self.stream.restore(state.stream)
-
-    def take(self, number: int) -> Record | None:
-        """The record with that number, or None behind the last.
-
-        Raises:
-            ValueError: if it is malformed.
-            EmptyStreamError: if there is not one.
-        """
-        if self.stream is not None:
-            return self.stream.take()
-        assert self.file is not None and self.file.length is not None
-        return self.file.record(number) if number < self.file.length else None
-
-    def note(self, state: State) -> None:
-        """Writes the place of a stream into the state."""
-        if self.stream is not None:
-            state.stream = self.stream.state()
-
-
 def _shard(
-    records: _Records,
+    records: StreamSource | FileSource,
     state: State,
     copies: KeptDigests,
     config: PrepareConfig,
@@ -173,7 +141,10 @@ def _shard(
         number = state.next
         name = f"record {number}"
         try:
-            record = records.take(number)
+            if isinstance(records, StreamSource):
+                record = records.take()
+            else:
+                record = records.record(number) if number < len(records.rows) else None
             if record is None:
                 state.finished = True
                 return

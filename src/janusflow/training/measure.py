@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,19 +31,6 @@ WHOLE_STEPS = 2
 WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The time of a step.
-
-    Attributes:
-        seconds: of a whole step, reading data included.
-        samples: of the steps that were timed; fewer than a step's if a whole one would have taken too long.
-    """
-
-    seconds: float
-    samples: int
-
-
 def measured(config: TrainConfig, *, device: str = "auto") -> str:
     """Says how long a run takes on this machine, or why that cannot be measured here.
 
@@ -66,14 +53,13 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
     left_out += ["generating the replay"] if replays(config) else []
     left_out += ["compiling"] if config.compile else []
     try:
-        found = _time_steps(config, world)
+        seconds, samples = _time_steps(config, world)
     except (OSError, RuntimeError) as error:  # the last, of memory that is used up
         return f"not measured on this machine: {str(error).splitlines()[0]}"
-    total = timedelta(seconds=round(found.seconds * config.steps))
-    whole = found.samples >= config.batch_size
-    how = "measured" if whole else f"estimated from steps of up to {found.samples} samples"
+    total = timedelta(seconds=round(seconds * config.steps))
+    how = "measured" if samples >= config.batch_size else f"estimated from steps of up to {samples} samples"
     return (
-        f"on this machine ({place.type}, {config.precision}): {found.seconds:.3g} s a step, {how}; "
+        f"on this machine ({place.type}, {config.precision}): {seconds:.3g} s a step, {how}; "
         f"{total} for {config.steps:,} steps, without {', '.join(left_out)}"
     )
 
@@ -118,8 +104,12 @@ def _is_here(name: str) -> bool:
     return isinstance(cached, str) and any(any(Path(cached).parent.glob(pattern)) for pattern in WEIGHTS)
 
 
-def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = time.perf_counter) -> Measured:
-    """Times a step of few samples and, if they fit into the budget, whole ones."""
+def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = time.perf_counter) -> tuple[float, int]:
+    """Time a step of few samples and, if they fit into the budget, whole ones.
+
+    Returns:
+        Seconds of a whole step, reading data included; and samples of the steps that were timed.
+    """
     config = replace(config, compile=False, data=replace(config.data, cache=None))
     model = open_model(config, world.device)
     state = prepare(config, world, model)
@@ -145,7 +135,7 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
     if step <= BUDGET:
         count = WHOLE_STEPS if WHOLE_STEPS * step <= BUDGET else 1
         step, samples = sum(timed(config.batch_size) for _ in range(count)) / count, config.batch_size
-    return Measured(max(step, reading) if workers else step + reading, samples)
+    return max(step, reading) if workers else step + reading, samples
 
 
 def _wait(state: TrainState) -> None:

@@ -91,7 +91,7 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
         for name in totals.keys() & sums.keys():
             totals[name] += float(sums[name].detach())
     norms = clipped(objective, config.optimizer.clip)
-    losses = measured(config.loss, world.add_up(totals), counts)
+    losses = mean_losses(config.loss, world.add_up(totals), counts)
     full = counts["tokens"] / (counts["rows"] * config.pack_length)
     losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
     if counts["pictures"]:
@@ -108,7 +108,7 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
     return losses
 
 
-def measured(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
+def mean_losses(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
     """The mean of each term, their weighted sum "loss", and what terms say in detail, from a whole step's sums."""
     losses = {name: totals[name] / max(counts[name], 1) for name in terms()}
     losses["loss"] = sum(config.weight(name) * losses[name] for name in terms())

@@ -132,16 +132,11 @@ def source(name: str) -> Source:
 
 
 def _tower_source(official: str) -> Source:
-    """Translate SigLIP: query, key and value are fused; the pool head's query is separate from its key and value."""
-    for part, third in parts.THIRDS.items():
-        if part in official:
-            return Source((official.replace(part, ".attn.qkv."),), third)
+    """Translate SigLIP; the pool head's query is separate from its key and value."""
     if "attn_pool.attention.in_proj_" in official:
         leaf = official.rsplit("_", 1)[1]
         return Source((TOWER + "attn_pool.q." + leaf, TOWER + "attn_pool.kv." + leaf))
-    for ours, theirs in TOWER_PARTS:
-        official = official.replace(ours, theirs)
-    return Source((official,))
+    return parts.tower_source(official, TOWER_PARTS)
 
 
 # --- the configuration back -----------------------------------------------------------------------------------------

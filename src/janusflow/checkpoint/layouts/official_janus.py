@@ -139,12 +139,8 @@ def source(name: str) -> Source:
     """Return the official tensors that the parameter `name` of transformers' Janus consists of."""
     official = parts.renamed(name, PREFIXES)
     if official.startswith(TOWER):
-        for part, third in parts.THIRDS.items():
-            if part in official:
-                return Source((official.replace(part, ".attn.qkv."),), third)
-        for ours, theirs in TOWER_PARTS:
-            official = official.replace(ours, theirs)
-    elif official.startswith(CODEC):
+        return parts.tower_source(official, TOWER_PARTS)
+    if official.startswith(CODEC):
         for pattern, replacement in CODEC_PARTS:
             official = re.sub(pattern, replacement, official)
     elif official.startswith(("aligner.", "gen_aligner.")):

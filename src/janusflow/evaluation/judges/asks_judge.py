@@ -80,10 +80,10 @@ class AsksJudge:
             )
         return None, reply
 
-    def no_verdict(self, reply: str, tries: int = TRIES) -> NotJudgedError:
+    def no_verdict(self, reply: str) -> NotJudgedError:
         """The error for a judge whose replies, the last of which is given, could not be read."""
         return NotJudgedError(
-            f"judge {self.judge_model.name} gave no score in {tries} tries; its last: {reply[:200]!r}"
+            f"judge {self.judge_model.name} gave no score in {TRIES} tries; its last: {reply[:200]!r}"
         )
 
     def check_judge(self) -> None:

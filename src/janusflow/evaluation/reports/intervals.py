@@ -77,7 +77,7 @@ def effective_number(sample: ScoreSample) -> float:
     return n if not variance else min(n, max(1.0, share * (1 - share) / variance))
 
 
-def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> dict[str, tuple[float, float]]:
+def bootstrap(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Interval]:
     """95 % percentile intervals of `benchmark.scores`: groups of items sampled with replacement, up to 1,000 times.
 
     Fewer times, but at least 100, where scoring is slow. Scores that exist in less than half of the samples are left
@@ -86,7 +86,7 @@ def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> di
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.item.group or row.item.key].append(row)
-    units, rng = list(groups.values()), Random(seed)
+    units, rng = list(groups.values()), Random(0)
     found: dict[str, list[float]] = defaultdict(list)
     started, times = time.monotonic(), 0
     while times < RESAMPLES and (times < 100 or time.monotonic() - started < BOOTSTRAP_SECONDS):

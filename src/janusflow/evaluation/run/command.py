@@ -15,7 +15,7 @@ from janusflow.evaluation.reports.comparison_page import CHANGES, write_comparis
 from janusflow.evaluation.reports.report import summary
 from janusflow.evaluation.request import SHORT, EvalRequest
 from janusflow.evaluation.run.eval_run import EvalRun, check_data
-from janusflow.evaluation.run.evaluate import checked, evaluate, open_model
+from janusflow.evaluation.run.evaluate import checked_run, evaluate, open_model
 from janusflow.evaluation.run.recipes import Reader, load_request
 from janusflow.evaluation.run.sweep import FIELDS, draw_curves, points
 from janusflow.folders import find_folder
@@ -72,7 +72,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     for _, one in todo:
         one.open()
     for one in {repr(one.settings): one for _, one in todo}.values():  # judges among them
-        _check_parts(checked(one), shown)
+        _check_parts(checked_run(one), shown)
     for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
         find_folder(name)  # before hours are spent on the others
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ

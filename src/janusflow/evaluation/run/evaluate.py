@@ -55,7 +55,7 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
         2
     """
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    run = checked(as_made(request), rank)
+    run = checked_run(as_made(request), rank)
     try:
         if rank:
             with together(ranks) as wait:
@@ -71,7 +71,7 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
         raise KeyboardInterrupt(_stopped(run)) from None
 
 
-def checked(request: EvalRequest, rank: int = 0) -> EvalRun:
+def checked_run(request: EvalRequest, rank: int = 0) -> EvalRun:
     """A request's run, after every check that needs neither the model nor a judge's weights.
 
     Raises:
