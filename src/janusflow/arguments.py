@@ -124,17 +124,18 @@ def number_from(name: str, value: object, least: float | None = None, most: floa
     return number
 
 
-def check_fields(settings: Any) -> None:
-    """Check the fields of a dataclass against their types and pydantic's constraints, without conversions.
+def check_fields(settings: Any, *names: str) -> None:
+    """Check all fields of a dataclass, or those named, against types and pydantic's constraints, without conversions.
 
     Raises:
         ValueError: for the first that does not fit.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    for name, kind in get_type_hints(type(settings), include_extras=True).items():
+    kinds = get_type_hints(type(settings), include_extras=True)
+    for name in names or kinds:
         try:
-            TypeAdapter(kind).validate_python(getattr(settings, name), strict=True)
+            TypeAdapter(kinds[name]).validate_python(getattr(settings, name), strict=True)
         except ValidationError as error:
             said = error.errors()[0]["msg"].lower()
             raise ValueError(f"{name} is {quoted(getattr(settings, name))}: {said}") from error

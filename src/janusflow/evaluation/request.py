@@ -71,7 +71,7 @@ class EvalRequest:
                 installed.
         """
         require("evaluation", "matplotlib", extra="eval")
-        check_fields(self)
+        check_fields(self, "mode", "limit", "batch_size")
         kind = find_benchmark(self.benchmark)
         check_options(kind, self.options)
         check_values(self.options)
