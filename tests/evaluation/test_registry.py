@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from janusflow import functions
 from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark, plugin_code, summaries
@@ -71,7 +72,7 @@ def test_a_plug_in_whose_rules_changed_judges_again(module: str, tmp_path: Path)
 
 def registered(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
     found = [EntryPoint(name, value, registry.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: found if group == "janusflow.benchmarks" else [])
+    monkeypatch.setattr(functions, "entry_points", lambda group: found if group == "janusflow.benchmarks" else [])
 
 
 def test_a_class_in_the_current_folder_is_a_benchmark(module: str) -> None:

@@ -126,8 +126,8 @@ class _AddedToken:
 def _special_ids(folder: Path) -> dict[str, int]:
     """Return the ids of the added tokens in a folder's `tokenizer.json`."""
     file = folder / "tokenizer.json"
-    added = checked(list[_AddedToken], read_json(file).get("added_tokens", []), f"{file} (added_tokens)")
-    return {token.content: token.id for token in added}
+    added = {"added_tokens": read_json(file).get("added_tokens", [])}
+    return {one.content: one.id for one in checked(dict[str, list[_AddedToken]], added, file)["added_tokens"]}
 
 
 def load_network(

@@ -58,7 +58,7 @@ def read_transformers_processor(folder: Path) -> tuple[tuple[dict[str, Any], Pat
     if not image:
         image_file = folder / "preprocessor_config.json"
         image = read_json(image_file)
-    size: _Square | int = checked(_Square | int, image.get("size"), f"{image_file} (size)")  # type: ignore[arg-type]
+    size = checked(dict[str, _Square | int], {"size": image.get("size")}, image_file)["size"]
     pictures = {**image, "image_size": size if isinstance(size, int) else size.height}
     template = next((one for one in (_text(folder / name) for name in TEMPLATES) if "messages" in one), "")
     modern = "<|User|>" in template or not template

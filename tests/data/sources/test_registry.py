@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from janusflow import functions
 from janusflow.data.sources import registry
 from janusflow.data.sources.registry import BUILT_IN, find_kind, kinds, without_foreign
 from janusflow.training.config import load_config
@@ -69,7 +70,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values = {"gray": "gray_pictures:GrayConfig", "folder": "gray_pictures:GrayConfig"}
     values |= {"broken": "not_installed_at_all:X", "odd": "gray_pictures:NotOne"}
     found = [EntryPoint(name, value, registry.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: found if group == "janusflow.sources" else [])
+    monkeypatch.setattr(functions, "entry_points", lambda group: found if group == "janusflow.sources" else [])
     file = tmp_path / "gray.yaml"
     file.write_text(RECIPE)
     return file

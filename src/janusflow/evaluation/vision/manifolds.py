@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from janusflow.evaluation.reports.intervals import Z
-
 NEAREST = 3  # k of recall and coverage
 SUBSETS = 100
+Z = 1.959964  # of a normal distribution's 95 %
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
