@@ -30,8 +30,9 @@ from janusflow.training import trainer
 from janusflow.training.checkpoint_files import SafePlanner, write_checksums
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World
-from janusflow.training.resume import Begun, Checkpoints, changed_settings, stored_config, write_settings
+from janusflow.training.resume import Begun, Checkpoints
 from janusflow.training.step import TrainState
+from janusflow.training.stored_settings import changed_settings, stored_config, write_settings
 from janusflow.training.trainer import RunError
 from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
 

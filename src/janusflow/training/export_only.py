@@ -8,10 +8,11 @@ from pathlib import Path
 from janusflow.training.distributed import join, leave
 from janusflow.training.lock import alone_in
 from janusflow.training.report import Report
-from janusflow.training.resume import Checkpoints, stored_config
+from janusflow.training.resume import Checkpoints
 from janusflow.training.start import open_start
 from janusflow.training.step import TrainState
 from janusflow.training.stop import leave_at_once, on_stop
+from janusflow.training.stored_settings import stored_config
 from janusflow.training.trainer import decided, finish, learner
 
 

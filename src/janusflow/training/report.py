@@ -22,11 +22,11 @@ from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves
 from janusflow.training.distributed import World
 from janusflow.training.ema import Ema
+from janusflow.training.export import averaged_model
 from janusflow.training.log import append_row, begin_log
 from janusflow.training.losses import terms
 from janusflow.training.objective import Objective
 from janusflow.training.resume import Progress
-from janusflow.training.start import averaged_model
 
 LARGE_SHARE = 0.1  # of the starting weights in an export
 CROPPED = 0.05  # mean share of a picture's area from which on cropping is worth a word

@@ -39,6 +39,7 @@ from janusflow.training.config.sources import anchored, sources_of, weights_of
 from janusflow.training.data_contents import check_contents, write_contents
 from janusflow.training.distributed import World, join, leave, shard
 from janusflow.training.ema import Ema
+from janusflow.training.export import export
 from janusflow.training.lock import alone_in
 from janusflow.training.loop import loop
 from janusflow.training.lora import add_adapters
@@ -47,11 +48,12 @@ from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
-from janusflow.training.resume import Checkpoints, Progress, changed_settings, write_settings
+from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import check_sizes, export, open_model, take_heads
+from janusflow.training.start import check_sizes, open_model, take_heads
 from janusflow.training.step import Encoder, TrainState, autocast, take_step
 from janusflow.training.stop import caught_signals, leave_at_once, on_stop
+from janusflow.training.stored_settings import changed_settings, write_settings
 
 MEMORY = 0.98  # of the running mean of the loss
 CALM_STEPS = 20  # the first losses say nothing about a spike
