@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from janusflow.arguments import quoted, whole_text
+from janusflow.arguments import quoted, whole_number, whole_text
 from janusflow.cli import options
 
 Side = Annotated[
@@ -123,8 +123,7 @@ def _generate(
 
     Files are checked before torch is imported, which takes seconds.
     """
-    if num_images < 1:
-        raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
+    whole_number("--num-images", num_images)
     if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
         raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (which may have another prompt)")
     prompts = [whole_text("the prompt", prompt) for prompt in prompts]
