@@ -140,10 +140,7 @@ def load_network(
     """Load the network with the checkpoint's weights, in eval mode and without gradients.
 
     Args:
-        checkpoint: from `open_checkpoint`.
-        dtype: of the parameters.
         device: of the parameters; each tensor is moved there on its own.
-        advance: called after each parameter.
 
     Raises:
         ValueError: if tensors are missing, surplus, misshapen or not finite numbers; names the first few.

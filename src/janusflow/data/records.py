@@ -33,12 +33,7 @@ UNANSWERED = "conversation ends with a user turn; that turn was dropped"
 
 
 class MalformedError(ValueError):
-    """A row that is not a record.
-
-    Args:
-        text: what is wrong.
-        name: where the row stands.
-    """
+    """A row that is not a record."""
 
     def __init__(self, text: str, name: str) -> None:
         super().__init__(text, name)
@@ -82,7 +77,6 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     """A row of any of the known forms as a record.
 
     Args:
-        row: by column.
         name: of the record, for messages, unless the row names itself (`NAME`).
         folder: what relative paths start from, unless the row names its own (`FOLDER`).
 

@@ -249,9 +249,6 @@ class Benchmark(AsksJudge, ABC):
         """What each score is over, by its name: the report gives n and, for shares, Wilson's intervals from it.
 
         By default only scores that are the mean of all items' scores are known, as 1 or in percent.
-
-        Args:
-            rows: judged items.
         """
         perfect = [Row(row.item, row.output, {**row.verdict, "score": 1.0}) for row in rows]
         whole = self.scores(perfect).get(self.main)
@@ -274,11 +271,7 @@ class Benchmark(AsksJudge, ABC):
         return
 
     def write_judged(self, rows: Sequence[Row]) -> None:
-        """Write what the official scorer reads and what needs verdicts; only after judging.
-
-        Args:
-            rows: judged items.
-        """
+        """Write what the official scorer reads and what needs verdicts; only after judging."""
         return
 
 

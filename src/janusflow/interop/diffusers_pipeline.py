@@ -30,11 +30,7 @@ CONDITIONS = ("prompt_embeds", "pooled_prompt_embeds", "add_text_embeds", "add_t
 
 
 class JanusFlowPipeline:
-    """`JanusFlow.generate` with the names, the call and the output of diffusers' pipelines.
-
-    Args:
-        model: an opened JanusFlow.
-    """
+    """`JanusFlow.generate` with the names, the call and the output of diffusers' pipelines."""
 
     _callback_tensor_inputs: ClassVar = ["latents", "prompt_embeds"]
 

@@ -60,7 +60,6 @@ class InferencePipeline:
 
     Args:
         backbone_name: "janus_flow", "janus" or "janus_pro".
-        backbone_cfg: see `Backbone.load`.
 
     Raises:
         KeyError: for another backbone.

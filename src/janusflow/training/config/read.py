@@ -51,7 +51,6 @@ def read_config(values: Any, *, check: bool = True) -> TrainConfig:
     """A configuration from plain values, checked.
 
     Args:
-        values: nested dictionaries.
         check: also check what only a whole configuration shows, such as data that is not there.
 
     Raises:

@@ -156,10 +156,6 @@ class PartsConfig:
 def load_parts(recipe: str | Path, overrides: Sequence[str] = ()) -> PartsConfig:
     """A recipe with overrides, checked.
 
-    Args:
-        recipe: a YAML file.
-        overrides: `key=value`; see `load_config`.
-
     Raises:
         ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
 
