@@ -19,7 +19,7 @@ from janusflow import JanusFlow
 from janusflow.checkpoint import find_folder
 from janusflow.checkpoint.adapters import open_adapters
 from janusflow.data.sources import file_config
-from janusflow.evaluation.judges.judges import open_judge
+from janusflow.evaluation.judges.open_judge import open_judge
 from janusflow.evaluation.vision.clip import Clip
 from janusflow.evaluation.vision.detection import Detector
 from janusflow.offline import cached_if_unreachable, hub_is_reachable

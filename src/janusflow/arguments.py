@@ -9,7 +9,7 @@ import math
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable
-from typing import ParamSpec, SupportsFloat, TypeVar, cast
+from typing import Any, ParamSpec, SupportsFloat, TypeVar, cast, get_type_hints
 
 QUOTED_LENGTH = 200  # characters of a value in an error: most paths, and never a picture
 QUOTED_END = 40  # of them from its end, where a path has its name
@@ -124,6 +124,23 @@ def number_from(name: str, value: object, least: float | None = None, most: floa
     return number
 
 
+def check_fields(settings: Any, *names: str) -> None:
+    """Check all fields of a dataclass, or those named, against types and pydantic's constraints, without conversions.
+
+    Raises:
+        ValueError: for the first that does not fit.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    kinds = get_type_hints(type(settings), include_extras=True)
+    for name in names or kinds:
+        try:
+            TypeAdapter(kinds[name]).validate_python(getattr(settings, name), strict=True)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].lower()
+            raise ValueError(f"{name} is {quoted(getattr(settings, name))}: {said}") from error
+
+
 def whole_text(name: str, text: str) -> str:
     """Return a text without lone surrogates, which tokenizers and files do not accept.
 
@@ -161,7 +178,6 @@ def nearest(name: str, known: Collection[str]) -> list[str]:
 
     Args:
         name: of an argument, an option or a key; - and _ are the same.
-        known: all names.
     """
     plain = name.lstrip("-").replace("-", "_").lower()
     same = {one.lstrip("-").replace("-", "_").lower(): one for one in known}
@@ -179,9 +195,7 @@ def unknown_argument(names: Iterable[str], known: Collection[str], *, of: str) -
     """Return the error for unknown arguments.
 
     Args:
-        names: at least one.
         known: all arguments of the function.
-        of: the function's name.
     """
     first = sorted(names)[0]
     near = suggestion(first, known) or f"; known are {', '.join(known)}"

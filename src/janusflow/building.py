@@ -28,7 +28,6 @@ def open_complete(kind: Any, where: str, *, surplus: bool = True, **options: Any
         kind: a class with `from_pretrained`.
         where: folder or hub id.
         surplus: whether tensors that the model does not use are accepted.
-        options: passed to `from_pretrained`.
 
     Raises:
         ValueError: if weights are missing, surplus or misshapen, or not finite numbers; names the first few.

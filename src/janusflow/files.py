@@ -37,7 +37,6 @@ def read_json(file: Path, *, finite: bool = True) -> Any:
     """Read a JSON file.
 
     Args:
-        file: of JSON.
         finite: refuse NaN and infinite numbers, which Python writes and JSON does not have.
 
     Raises:
@@ -150,7 +149,6 @@ def misfit(value: Any, kinds: Mapping[str, Any], *, optional: Collection[str] = 
     Pydantic cannot check these: it refuses texts that contain half of a pair of surrogates, as models' answers may.
 
     Args:
-        value: of any type.
         kinds: the type, or types, of each field; other fields may have any.
         optional: fields that may be missing.
     """

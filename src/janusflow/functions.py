@@ -6,8 +6,8 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from collections.abc import Callable, Collection
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,15 @@ def load_function(
     return found
 
 
+def plugins(group: str, built_in: Collection[str] = ()) -> dict[str, EntryPoint]:
+    """The entry points that packages register in a group, by name; names of our own are not replaced."""
+    return {found.name: found for found in entry_points(group=group) if found.name not in built_in}
+
+
 def load_plugin(plugin: EntryPoint, what: str) -> Any:
     """Load what another package registers.
 
     Args:
-        plugin: its entry point.
         what: kind of plug-in, for errors.
 
     Raises:

@@ -20,6 +20,7 @@ MOVED = {
     "evaluation.endpoint_judge": "evaluation.judges.endpoint",
     "evaluation.lmms": "interop.lmms",
     "evaluation.recipes": "evaluation.run.recipes",
+    "evaluation.sample": "evaluation.score_sample",
     "generation": "engine.generation",
     "hub": "checkpoint.hub",
     "images": "processing.images",

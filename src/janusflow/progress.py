@@ -26,10 +26,6 @@ def say(text: str, level: int = logging.INFO) -> None:
 
     `logging.getLogger("janusflow").setLevel(logging.WARNING)` silences lines of a lower level. A line that a handler of
     the application writes to the console is not printed again.
-
-    Args:
-        text: the line.
-        level: of the record.
     """
     logger.log(level, text)
     if level >= logger.level and not _on_console(level):

@@ -19,9 +19,6 @@ def final_answer(reply: str) -> str:
     and `◁think▷` (Kimi) count as well. Everything up to the last closing tag is dropped, with or without the opening
     tag, because some chat templates put that into the prompt (DeepSeek, Qwen).
 
-    Args:
-        reply: of a model.
-
     Returns:
         The answer; empty if the reasoning does not end because the reply was cut off. A reply without reasoning is
         returned unchanged.

@@ -49,10 +49,8 @@ def overridden(
     """Plain values with overrides, and with references replaced by what they refer to.
 
     Args:
-        values: nested dictionaries and lists.
         overrides: `key=value` with dotted keys (`data.0.path=FOLDER`) and values in YAML.
         short: short names of keys.
-        resolve: whether references are replaced.
 
     Raises:
         ValueError: for an override that is not `key=value` or does not fit, or a reference to nothing.

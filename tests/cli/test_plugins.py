@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from janusflow import functions
 from janusflow.cli import app, plugins
 
 PLUGIN = '''
@@ -46,7 +47,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"icons": "icon_commands:app", "greet": "icon_commands:greet", "info": "icon_commands:greet"}
     values |= {"broken": "not_installed_at_all:X"}
     found = [EntryPoint(name, value, plugins.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: found if group == "janusflow.commands" else [])
+    monkeypatch.setattr(functions, "entry_points", lambda group: found if group == "janusflow.commands" else [])
 
 
 @pytest.mark.parametrize(

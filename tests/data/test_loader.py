@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.data.loader import NO_PICTURE, Data, StepSamples, counted, steps
+from janusflow.data.loader import NO_PICTURE, Data, StepSamples, size_in_words, steps
 from janusflow.data.mixture import Mixture, Ratio
 from janusflow.data.records import UNANSWERED
 from janusflow.data.samples import SampleConfig, SampleMaker
@@ -143,5 +143,5 @@ def test_what_of_a_source_is_not_read_is_reported(small_model: JanusFlow, tmp_pa
         Image.new("RGB", (20, 20)).save(tmp_path / split / "b.png")
         (tmp_path / split / "metadata.csv").write_text("file_name,text\na.png,a star\nb.png,\n")
     config = file_config("folder", str(tmp_path), fitting=True)
-    told = counted(config.open("generation", 0, 0, 1), "generation")
+    told = size_in_words(config.open("generation", 0, 0, 1), "generation")
     assert told.startswith("1 record, 1 without a caption skipped; read split 'train'; 'test' (2 records) is left out")

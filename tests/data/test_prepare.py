@@ -19,7 +19,7 @@ from janusflow.data.records import UNANSWERED
 from janusflow.data.sources import FileSource, file_config
 from janusflow.data.streams import StreamSource
 from janusflow.processing.images import load_image
-from tests.evaluation.judges.test_judges import Handler, Server, reply
+from tests.evaluation.judges.test_open_judge import Handler, Server, reply
 
 CAPTION = "A plain picture. It has one colour. Nothing else is in it."
 
@@ -145,10 +145,10 @@ def test_other_settings_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -
         ({"format": "zip"}, "format is 'zip'"),
         ({"min_side": 0}, "min_side is 0"),
         ({"short_share": 2.0}, "short_share is 2.0"),
-        ({"max_aspect": 0.5}, "max_aspect is 0.5; expected a finite number from 1 upwards"),
+        ({"max_aspect": 0.5}, "max_aspect is 0.5: input should be greater than or equal to 1"),
         ({"max_aspect": float("nan")}, "max_aspect is nan"),
-        ({"min_score": float("nan")}, "min_score is nan; expected a finite number"),
-        ({"shard_size": -3}, "shard_size is -3; expected a whole number from 1 upwards"),
+        ({"min_score": float("nan")}, "min_score is nan: input should be a finite number"),
+        ({"shard_size": -3}, "shard_size is -3: input should be greater than or equal to 1"),
         ({"batch_size": True}, "batch_size is True"),
     ):
         with pytest.raises(ValueError, match=words):

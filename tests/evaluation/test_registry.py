@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from janusflow import functions
 from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark, plugin_code, summaries
@@ -71,7 +72,7 @@ def test_a_plug_in_whose_rules_changed_judges_again(module: str, tmp_path: Path)
 
 def registered(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
     found = [EntryPoint(name, value, registry.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: found if group == "janusflow.benchmarks" else [])
+    monkeypatch.setattr(functions, "entry_points", lambda group: found if group == "janusflow.benchmarks" else [])
 
 
 def test_a_class_in_the_current_folder_is_a_benchmark(module: str) -> None:
@@ -112,9 +113,7 @@ def test_other_packages_register_benchmarks(module: str, monkeypatch: pytest.Mon
 )
 def test_an_unknown_name_suggests_the_nearest(name: str, near: str, monkeypatch: pytest.MonkeyPatch) -> None:
     registered(monkeypatch, halve="somewhere:Half", tinyworld="janusflow.tinyworld.benchmark:TinyWorld")
-    with pytest.raises(
-        ValueError, match=rf"there is no benchmark '{name}'; did you mean '{near}'\? known are geneval,"
-    ):
+    with pytest.raises(ValueError, match=rf"there is no benchmark '{name}'; known are .*; did you mean {near}\?"):
         find_benchmark(name)
 
 

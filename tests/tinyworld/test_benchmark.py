@@ -13,7 +13,7 @@ from janusflow.evaluation.protocol import Item, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
 from janusflow.evaluation.run.command import _for_sweep
-from janusflow.evaluation.run.command import run as command
+from janusflow.evaluation.run.command import eval_command as command
 from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.benchmark import TURNS, TinyWorld, WorldSettings, yes_f1
 from tests.evaluation.benchmarks.test_geneval import Painter

@@ -21,8 +21,9 @@ from janusflow.data.loader import Data, StepSamples
 from janusflow.data.mixture import TASKS
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
-from janusflow.training.resume import Begun, Checkpoints, changed_settings, keep_settings, kept_config
-from janusflow.training.step import Run
+from janusflow.training.resume import Begun, Checkpoints
+from janusflow.training.step import TrainState
+from janusflow.training.stored_settings import changed_settings, stored_config, write_settings
 from janusflow.training.trainer import RunError
 from tests.training.conftest import ALONE, TINYWORLD, curve, quietly, settings, values, weights
 
@@ -311,12 +312,12 @@ def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(start: Path, tmp_
 def test_settings_of_an_older_version_are_read(start: Path, tmp_path: Path) -> None:
     """They had every setting of every kind for each source."""
     config = settings(start, tmp_path)
-    keep_settings(tmp_path, config)
+    write_settings(tmp_path, config)
     kept = json.loads((tmp_path / "settings.json").read_text())
     for task in TASKS:
         kept["data"][task] = [{**one, "split": "train", "images": 960, "judge": ""} for one in kept["data"][task]]
     (tmp_path / "settings.json").write_text(json.dumps(kept))
-    assert kept_config(tmp_path) == config and not changed_settings(tmp_path, config)
+    assert stored_config(tmp_path) == config and not changed_settings(tmp_path, config)
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -330,12 +331,12 @@ def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
             os.kill(os.getpid(), signal.SIGKILL)
         return original(data, step)
 
-    def kill(run: Run, samples: StepSamples) -> dict[str, float]:
+    def kill(state: TrainState, samples: StepSamples) -> dict[str, float]:
         if samples.step == 3:
             (worker,) = multiprocessing.active_children()
             os.kill(worker.pid or 0, signal.SIGKILL)
             worker.join()
-        return take_step(run, samples)
+        return take_step(state, samples)
 
     ratios = [{"understanding": 2, "generation": 3, "text": 1}]
     data = {**dict.fromkeys(TASKS, TINYWORLD), "ratios": ratios, "workers": 1}

@@ -25,7 +25,7 @@ from janusflow.checkpoint.card import is_released
 from janusflow.data.loader import Data
 from janusflow.training import trainer
 from janusflow.training.config import OptimizerConfig
-from janusflow.training.distributed import Ema
+from janusflow.training.ema import Ema
 from janusflow.training.resume import Checkpoints
 from janusflow.training.trainer import RunError, take_step
 from tests.conftest import GOLDEN
@@ -360,7 +360,7 @@ def test_a_disk_that_is_full_at_the_export(start: Path, tmp_path: Path, monkeypa
     def full(*args: Any, **kwargs: Any) -> None:
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("janusflow.training.start.save_file", full)
+    monkeypatch.setattr("janusflow.training.export.save_file", full)
     with pytest.raises(OSError, match="the export could not be written .*No space left.*--resume writes it again"):
         quietly(settings(start, tmp_path, steps=2))
     assert not (tmp_path / "export").exists() and (tmp_path / "checkpoints" / "step-0000002").is_dir()

@@ -36,7 +36,6 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
     """Write a card into the folder of saved weights that are derived from released ones, to keep their licence known.
 
     Args:
-        folder: of the new weights.
         checkpoint: what they were derived from, if it is known.
         place: final path of the folder; a card that exists there is kept, and the licence added if it is not named.
     """
@@ -62,9 +61,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     weights are not released or if it names that licence, except for cards that we wrote.
 
     Args:
-        folder: of the new weights.
         checkpoint: what they were derived from, if it is known.
-        title: of the card.
         text: its first paragraph.
         licence: of your own weights, in the hub's spelling.
     """
@@ -89,9 +86,7 @@ def write_trained_card(
     """Write the card of newly trained weights, with the licence of what they were trained from.
 
     Args:
-        folder: of the new weights.
         source: the checkpoint that they were trained from; None for a new network.
-        title: of the card.
         text: Markdown below the title.
         base_model: the name of the source, as it was given.
         adapter: whether the folder contains adapters and not a whole model.

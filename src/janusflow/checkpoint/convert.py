@@ -27,6 +27,7 @@ from janusflow.families import find_layout
 from janusflow.families.layout import Layout
 from janusflow.files import temporary_path
 from janusflow.folders import read_json
+from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
 from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
@@ -87,17 +88,7 @@ def convert(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(folder) as beside:
         beside.mkdir()
-        files, tensors = _plan_and_tensors(checkpoint, layout, kind)
-        with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
-            write(beside, files, _counted(tensors, advance))
-        if not layout.unused:
-            write_extras(checkpoint, beside, kind)
-        generation = set_special_tokens(checkpoint.config, processor)
-        checkpoint.config.architectures = [checkpoint.family.network.__name__]
-        assert layout.write is not None
-        layout.write(checkpoint.config, processor, beside, str(kind or checkpoint.dtype).removeprefix("torch."))
-        if not layout.released:
-            generation.save_pretrained(beside)
+        _write_layout(checkpoint, layout, processor, beside, kind, progress=progress)
         _write_vae(vae, checkpoint, beside)
         name = checkpoint.folder.name if Path(source).expanduser().is_dir() else source
         cast = "" if kind is None else f", cast to {str(kind).removeprefix('torch.')}"
@@ -106,6 +97,29 @@ def convert(
         write_card(beside, checkpoint, title=folder.name, text=text)
         beside.rename(folder)
     return folder
+
+
+def _write_layout(
+    checkpoint: Checkpoint,
+    layout: Layout,
+    processor: JanusFlowProcessor,
+    folder: Path,
+    kind: torch.dtype | None,
+    *,
+    progress: bool,
+) -> None:
+    """Write everything that a layout has: weights, configuration, processor and, in ours, generation settings."""
+    files, tensors = _plan_and_tensors(checkpoint, layout, kind)
+    with progress_bar("converting", sum(map(len, files)), shown=progress) as advance:
+        write(folder, files, _counted(tensors, advance))
+    if not layout.unused:
+        write_extras(checkpoint, folder, kind)
+    generation = set_special_tokens(checkpoint.config, processor)
+    checkpoint.config.architectures = [checkpoint.family.network.__name__]
+    assert layout.write is not None
+    layout.write(checkpoint.config, processor, folder, str(kind or checkpoint.dtype).removeprefix("torch."))
+    if not layout.released:
+        generation.save_pretrained(folder)
 
 
 @dataclass(frozen=True)

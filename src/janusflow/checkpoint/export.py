@@ -31,10 +31,7 @@ def export(
     """Write a folder in a layout, complete or not at all.
 
     Args:
-        layout: that can be written.
-        config: of the network.
         weights: its parameters by our names, in the dtype that is written.
-        processor: of the model.
         folder: to write; older weights in it are removed.
         licence: a file to copy into it.
     """
@@ -55,8 +52,6 @@ def stored_tensors(
     """Yield the tensors of a layout from a network's parameters, one at a time.
 
     Args:
-        names: of all parameters.
-        read: returns one of them.
         translate: `Layout.source`.
     """
     places = {name: translate(name) for name in names}

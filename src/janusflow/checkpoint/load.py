@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,7 @@ def _find_layout(folder: Path, raw: dict[str, Any], files: Sequence[Path] = ()) 
 
 
 def _read_config(family: Family, layout: Layout, raw: dict[str, Any], folder: Path, tensors: TensorFiles | None) -> Any:
-    """Read the configuration of a network, and check its sizes, also against the weight files if there are any.
-
-    Raises:
-        ValueError: if something is missing or damaged.
-    """
+    """Read the configuration of a network, and check its sizes, also against the weight files if there are any."""
     file = folder / "config.json"
     ids = _special_ids(folder) if layout.released else {}
     try:
@@ -127,18 +123,11 @@ class _AddedToken:
     content: str
 
 
-@dataclass(frozen=True)
-class _AddedTokens:
-    """The part of a `tokenizer.json` that lists special tokens."""
-
-    added_tokens: list[_AddedToken] = field(default_factory=list)
-
-
 def _special_ids(folder: Path) -> dict[str, int]:
     """Return the ids of the added tokens in a folder's `tokenizer.json`."""
     file = folder / "tokenizer.json"
-    added = {key: value for key, value in read_json(file).items() if key == "added_tokens"}
-    return {token.content: token.id for token in checked(_AddedTokens, added, file).added_tokens}
+    added = {"added_tokens": read_json(file).get("added_tokens", [])}
+    return {one.content: one.id for one in checked(dict[str, list[_AddedToken]], added, file)["added_tokens"]}
 
 
 def load_network(
@@ -151,10 +140,7 @@ def load_network(
     """Load the network with the checkpoint's weights, in eval mode and without gradients.
 
     Args:
-        checkpoint: from `open_checkpoint`.
-        dtype: of the parameters.
         device: of the parameters; each tensor is moved there on its own.
-        advance: called after each parameter.
 
     Raises:
         ValueError: if tensors are missing, surplus, misshapen or not finite numbers; names the first few.

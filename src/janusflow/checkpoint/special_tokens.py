@@ -15,7 +15,6 @@ def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> 
     """Open the processor in a checkpoint's folder, and check that it fits the network.
 
     Args:
-        checkpoint: from `open_checkpoint`.
         sft_format: another chat template than the folder's.
 
     Raises:
@@ -41,7 +40,6 @@ def set_special_tokens(config: Any, processor: JanusFlowProcessor) -> Generation
 
     Args:
         config: of a network; changed in place.
-        processor: of the same checkpoint.
 
     Returns:
         The ids and the family's own settings.

@@ -41,9 +41,6 @@ REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: files 
 class TensorFiles:
     """The names, shapes and dtypes of all tensors of a folder; tensors are read one at a time.
 
-    Args:
-        folder: the checkpoint's folder.
-
     Raises:
         ValueError: if there are no weights, a shard is missing, or a file is damaged.
     """

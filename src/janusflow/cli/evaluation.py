@@ -124,35 +124,16 @@ def evaluate(
 
       janusflow eval compare runs/before runs/after --out comparison
     """
-    from janusflow.evaluation.run.command import listing, run
+    from janusflow.evaluation.run.command import eval_command, listing
     from janusflow.interop.torchumm_config import read_umm
 
     if listed:
         print(listing())
         return
-    print(
-        run(
-            benchmark,
-            config=config,
-            changes={
-                "model": model,
-                "data": data,
-                "out": out,
-                "mode": mode,
-                "limit": limit,
-                "batch_size": batch_size,
-                "vae": vae,
-                "device": device,
-                "dtype": dtype,
-            },
-            settings=settings or [],
-            options=options or [],
-            sweep=sweep or [],
-            workers=workers,
-            ray=ray,
-            foreign=read_umm,
-        )
-    )
+    changes = {"model": model, "data": data, "out": out, "mode": mode, "limit": limit, "batch_size": batch_size}
+    changes |= {"vae": vae, "device": device, "dtype": dtype}
+    given = {"settings": settings or [], "options": options or [], "sweep": sweep or []}
+    print(eval_command(benchmark, config=config, changes=changes, **given, workers=workers, ray=ray, foreign=read_umm))
 
 
 @app.command()

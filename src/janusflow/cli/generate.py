@@ -7,8 +7,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from janusflow.arguments import quoted, whole_text
+from janusflow.arguments import quoted, whole_number, whole_text
 from janusflow.cli import options
+
+Side = Annotated[
+    Optional[int],
+    typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
+]
 
 
 @options.one_sentence
@@ -35,14 +40,8 @@ def generate(
     ] = None,
     solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
     shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
-    height: Annotated[
-        Optional[int],
-        typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
-    ] = None,
-    width: Annotated[
-        Optional[int],
-        typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
-    ] = None,
+    height: Side = None,
+    width: Side = None,
     image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
     mask: Annotated[
         Optional[Path], typer.Option(help="With --image: what is bright and opaque in it is generated; any size.")
@@ -89,18 +88,52 @@ def generate(
       janusflow generate --from pictures/001-three-stars-0.png --steps 50
     """
     options.end_in_order()
-    if num_images < 1:
-        raise ValueError(f"--num-images is {num_images}; expected a whole number from 1 upwards")
+    opening: dict[str, Any] = {
+        "model": model,
+        "vae": vae,
+        "dtype": None if dtype == "auto" else dtype,
+        "adapter": adapter,
+    }
+    opening |= {"quantize": quantize, "sft_format": sft_format}
+    asked: dict[str, Any] = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "solver": solver,
+        "shift": shift,
+    }
+    asked |= {"height": height, "width": width, "image": image, "mask": mask, "strength": strength}
+    asked |= {"paste_original": None if paste_original else False}
+    asked |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    _generate(prompts or [], prompt_file, source, asked, opening, device, out, num_images, batch_size)
+
+
+def _generate(
+    prompts: list[str],
+    prompt_file: Path | None,
+    source: Path | None,
+    asked: dict[str, Any],
+    opening: dict[str, Any],
+    device: str,
+    out: Path,
+    num_images: int,
+    batch_size: int,
+) -> None:
+    """Check the request, open the model, and generate prompts, the lines of a file, or a picture again.
+
+    Files are checked before torch is imported, which takes seconds.
+    """
+    whole_number("--num-images", num_images)
     if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
         raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (which may have another prompt)")
-    prompts = [whole_text("the prompt", prompt) for prompt in prompts or []]
-    from janusflow.cli.prompt_lines import lines_of  # files are checked before torch is imported, which takes seconds
+    prompts = [whole_text("the prompt", prompt) for prompt in prompts]
+    from janusflow.cli.prompt_lines import lines_of
     from janusflow.pipelines.provenance import provenance_of, settings_of
 
     texts = None if prompt_file is None else lines_of(prompt_file)
     made = None if source is None else provenance_of(source)
     before = None if source is None else settings_of(source)
-    for given in (image, mask):
+    for given in (asked["image"], asked["mask"]):
         if given is not None and not given.expanduser().exists():
             raise ValueError(f"picture {quoted(str(given))} does not exist")
 
@@ -109,30 +142,6 @@ def generate(
     from janusflow.engine.generation import choose_seeds
     from janusflow.pipelines.sheet import output_folder
 
-    asked: dict[str, Any] = {
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "seed": seed,
-        "solver": solver,
-        "shift": shift,
-        "height": height,
-        "width": width,
-        "image": image,
-        "mask": mask,
-        "paste_original": None if paste_original else False,
-        "strength": strength,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-    }
-    opening: dict[str, Any] = {
-        "model": model,
-        "vae": vae,
-        "dtype": None if dtype == "auto" else dtype,
-        "adapter": adapter,
-        "quantize": quantize,
-        "sft_format": sft_format,
-    }
     if made is not None and before is not None:
         asked, opening = merged(before, asked), merged(opening_of(made), opening)
         prompts = prompts or [made.settings["prompts"]]

@@ -8,7 +8,6 @@ They are imported when such a command is run, and for `--help`.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 import typer
@@ -16,7 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from janusflow.cli.options import SuggestingCommand, one_sentence
-from janusflow.functions import load_plugin
+from janusflow.functions import load_plugin, plugins
 
 GROUP = "janusflow.commands"
 
@@ -26,12 +25,13 @@ class PluginGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
-        return [*own, *sorted({plugin.name for plugin in entry_points(group=GROUP)} - {*own})]
+        return [*own, *sorted(plugins(GROUP, own))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if (own := super().get_command(ctx, cmd_name)) is not None:
             return own
-        return next((_command(plugin) for plugin in entry_points(group=GROUP) if plugin.name == cmd_name), None)
+        found = plugins(GROUP).get(cmd_name)
+        return None if found is None else _command(found)
 
 
 def _command(plugin: Any) -> Any:

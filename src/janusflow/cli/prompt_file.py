@@ -42,14 +42,12 @@ def from_file(
     """Generate the missing pictures of a file of prompts.
 
     Args:
-        model: to use.
         file: of prompts, for errors and its format.
         texts: its lines; see `janusflow.cli.prompt_lines.lines_of`.
         settings: for lines without their own.
         out: folder of the pictures and the manifest.
         pictures: per prompt, for lines without a number.
         seed: of each prompt's first picture, for lines without one; None is random, and the manifest keeps it.
-        batch_size: pictures generated at once.
 
     Raises:
         ValueError: for what is not allowed; names the line.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusflow.arguments import whole_text
+from janusflow.arguments import suggestion, whole_number, whole_text
 from janusflow.files import loads
 from janusflow.pipelines.provenance import ALLOWED
 
@@ -55,8 +54,6 @@ def read_lines(file: Path, texts: Sequence[tuple[int, str]], known: Sequence[str
 
     Args:
         file: its suffix decides which of the two it is.
-        texts: see `lines_of`.
-        known: settings of the model.
 
     Raises:
         ValueError: for what is not allowed; names the line.
@@ -82,13 +79,12 @@ def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
     settings: dict[str, Any] = {SHORT.get(name, name): value for name, value in given.items()}
     settings |= _size(settings.pop("size", None))
     pictures = settings.pop("num_images_per_prompt", None)
-    if pictures is not None and (type(pictures) is not int or pictures < 1):
-        raise ValueError(f"n is {str(pictures)[:40]!r}; expected a whole number from 1 upwards")
+    if pictures is not None:
+        whole_number("n", pictures)
     for name, value in settings.items():
         if name not in known or name not in ALLOWED or name == "prompts":
             names = [*(name for name in known if name in ALLOWED and name != "prompts"), *SHORT, "size"]
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(dict.fromkeys(names))}"
+            hint = suggestion(name, names) or f"; known are {', '.join(dict.fromkeys(names))}"
             raise ValueError(f"it has an unknown setting {name[:40]!r}{hint}")
         holds, allowed = ALLOWED[name]
         if not holds(value):

@@ -15,13 +15,7 @@ from janusflow.processing.images import load_image
 
 
 class Talk:
-    """The state of one chat.
-
-    Args:
-        model: answers and generates.
-        out: folder for generated pictures.
-        max_new_tokens: longest answer.
-    """
+    """The state of one chat."""
 
     def __init__(self, model: Pipeline, out: Path, max_new_tokens: int) -> None:
         self.model, self.out, self.max_new_tokens = model, out, max_new_tokens

@@ -14,8 +14,13 @@ from janusflow.functions import code_of, load_function
 
 if TYPE_CHECKING:
     from janusflow.data.prepare import Captioner, Scorer
+    from janusflow.data.prepared import State
 
 CAPTION_TOKENS = 256
+Overrides = Annotated[
+    Optional[list[str]],
+    typer.Argument(metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."),
+]
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -23,12 +28,7 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 @one_sentence
 def train(
     recipe: Annotated[Optional[Path], typer.Argument(help="A YAML file; see recipes/.")] = None,
-    overrides: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
     export: Annotated[
         str, typer.Option(help="Layout of the export: janusflow, or official to write both.")
@@ -80,11 +80,10 @@ def train(
     config = load_config(recipe, given)
     if dry_run:
         from janusflow.training.dryrun import describe
+        from janusflow.training.measure import measured
 
         print(describe(config), flush=True)
         if measure:
-            from janusflow.training.measure import measured
-
             print(measured(config, device=device))
         return
     from janusflow.training.trainer import train as run
@@ -95,12 +94,7 @@ def train(
 @one_sentence
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/pictograms/parts.yaml.")],
-    overrides: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     steps: Annotated[
         Optional[int], typer.Option(help="A few steps of each part, to check that everything runs.")
     ] = None,
@@ -165,7 +159,6 @@ def prepare(
     """
     from janusflow.data.prepare import PrepareConfig
     from janusflow.data.prepare import prepare as run
-    from janusflow.data.prepared import DROPPED, OTHER_FILES, SHEET, cropping
     from janusflow.data.sources import file_config, kind_of
 
     config = PrepareConfig(
@@ -173,7 +166,7 @@ def prepare(
         max_aspect=max_aspect,
         min_score=min_score,
         short_share=short_share,
-        format=format,
+        format=format,  # type: ignore[arg-type]  # checked there
         shard_size=shard_size,
     )
     kind = kind or kind_of(source, captions=False)
@@ -187,7 +180,13 @@ def prepare(
     names = {"--caption": caption, "--endpoint": endpoint, "--scorer": scorer}
     if anew is not None:
         names |= {"--endpoint-model": endpoint_model, "--question": question}
-    state = run(place, out, config, captioner=anew, scorer=rate, names=names)
+    _print_prepared(run(place, out, config, captioner=anew, scorer=rate, names=names), out, min_side)
+
+
+def _print_prepared(state: State, out: Path, min_side: int) -> None:
+    """Print what a preparation kept and dropped; an error if it kept nothing."""
+    from janusflow.data.prepared import DROPPED, OTHER_FILES, SHEET, cropping
+
     summary = f"{state.summary()}; see {out / 'report.md'}"
     if not state.counts["kept"]:
         hint = f" (--min-side is {min_side})" if state.counts["too small"] else ""

@@ -34,9 +34,6 @@ class Copies:
     """The records that were kept, and whether another one is a copy of any.
 
     They lie in buckets by the means of their first picture, so that a record is compared with few others.
-
-    Args:
-        digests: of `digest_of`.
     """
 
     def __init__(self, digests: Iterable[str] = ()) -> None:

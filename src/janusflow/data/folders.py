@@ -29,21 +29,12 @@ KNOWN = {folder: name for name, folders in SPLITS.items() for folder in folders}
 ALL, OUTSIDE = "all", "outside the splits"
 
 
-class Listed(Sequence[dict[str, Any]]):
+class Listed(list[dict[str, Any]]):
     """Rows in memory, as `JsonLines` has them on disk."""
-
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.rows[index]
 
     def select(self, indices: Sequence[int]) -> Listed:
         """Only those rows."""
-        return Listed([self.rows[index] for index in indices])
+        return Listed(self[index] for index in indices)
 
 
 def visible_files(path: Path) -> list[Path]:
@@ -138,11 +129,7 @@ def _outside(path: Path) -> list[Path]:
 
 
 def _files(path: Path, split: str) -> list[Path]:
-    """The files of a split; all files where there are no splits or all are wanted.
-
-    Raises:
-        ValueError: if there are only other splits.
-    """
+    """The files of a split; all files where there are no splits or all are wanted."""
     splits, wanted = _splits(path), _known(split)
     if wanted == ALL or (not splits and wanted == "train"):
         return visible_files(path)

@@ -54,10 +54,6 @@ class Data(Dataset):
     """All steps of a run, as this process sees them: sample n of a step falls to process n mod `ranks`.
 
     Args:
-        sources: of each task.
-        mixture: the plan.
-        maker: makes samples of records.
-        seed: of everything random.
         rank, ranks: this process and how many there are.
     """
 
@@ -75,9 +71,7 @@ class Data(Dataset):
         self.sources = {
             task: [config.open(task, seed, rank, ranks) for config in sources.get(task, ())] for task in TASKS
         }
-        self.names = {task: [config.path or config.kind for config in sources.get(task, ())] for task in TASKS}
-        self.crops = {task: [config.crop for config in sources.get(task, ())] for task in TASKS}
-        self.anchors = {task: [config.anchor for config in sources.get(task, ())] for task in TASKS}
+        self.configs = {task: sources.get(task, ()) for task in TASKS}
 
     def __getitem__(self, step: int) -> StepSamples:
         found = StepSamples(step, [])
@@ -86,9 +80,9 @@ class Data(Dataset):
                 continue
             source, rng = self.sources[draw.task][draw.source], Random(f"{self.seed}/{step}/{number}")
             try:
-                crop = self.crops[draw.task][draw.source]
-                sample = self._sample(draw.task, source, draw.count, rng, found, crop)
-                found.samples.append(replace(sample, anchored=self.anchors[draw.task][draw.source]))
+                config = self.configs[draw.task][draw.source]
+                sample = self._sample(draw.task, source, draw.count, rng, found, config.crop)
+                found.samples.append(replace(sample, anchored=config.anchor))
             except ValueError as error:  # raised here, it would come out of a worker with that one's traceback
                 return StepSamples(step, [], found.broken, failed=str(error))
         found.streams = {name: stream.state() for name, stream in self.streams().items()}
@@ -151,7 +145,8 @@ class Data(Dataset):
         """Which source serves which task, and how many records of it."""
         parts = []
         for task, sources in self.sources.items():
-            each = [f"{name} ({counted(source, task)})" for name, source in zip(self.names[task], sources, strict=True)]
+            pairs = zip(self.configs[task], sources, strict=True)
+            each = [f"{config.path or config.kind} ({size_in_words(source, task)})" for config, source in pairs]
             parts += [f"{task}: {', '.join(each)}"] if each else []
         return "; ".join(parts)
 
@@ -162,7 +157,7 @@ class Data(Dataset):
                 source.restore(streams[name])
 
 
-def counted(source: Source | StreamSource, task: str) -> str:
+def size_in_words(source: Source | StreamSource, task: str) -> str:
     """How many records a source has for a task, and what of it is not read, in words."""
     if isinstance(source, StreamSource):
         return "a stream"
@@ -215,7 +210,6 @@ def worker_killed(error: BaseException, workers: int) -> str:
 
     Args:
         error: torch raises it from a signal handler, so that it may be the cause of another one.
-        workers: how many there were.
     """
     cause: BaseException | None = error
     while cause is not None:

@@ -46,7 +46,6 @@ class Mixture:
     Args:
         ratios: of the tasks, one after the other; every one but the last has an `until`.
         weights: of each task's sources, by task.
-        batch_size: samples of a step.
         seed: of the order within a step.
 
     Raises:

@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Annotated, Literal
 
 from PIL import Image
+from pydantic import Field
 
-from janusflow.arguments import number_from, whole_number
+from janusflow.arguments import check_fields
+from janusflow.data.constraints import FromOne, Share
 from janusflow.data.duplicates import digest_of
 from janusflow.data.folders import unused_files
 from janusflow.data.prepared import DUPLICATE, SHEET, Drops, KeptDigests, State, continued, save_state, write_report
 from janusflow.data.records import BROKEN, MalformedError, Record
-from janusflow.data.shards import Kept, contact_sheet_of, jpeg, write_shard
+from janusflow.data.shards import KeptRecord, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileConfig, FileSource
 from janusflow.data.streams import EmptyStreamError, StreamSource
 from janusflow.processing.images import ImageSource, load_image
@@ -30,7 +33,6 @@ from janusflow.reasoning import final_answer
 
 Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
-FORMATS = ("webdataset", "parquet")
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 NAMED = 3  # broken records named while a run continues
 NO_CAPTION = "no caption"
@@ -52,23 +54,17 @@ class PrepareConfig:
         seed: decides which captions are cut.
     """
 
-    min_side: int = 256
-    max_aspect: float = 2.0
-    min_score: float = 0.0
-    short_share: float = 0.25
-    format: str = "webdataset"
-    shard_size: int = 1000
-    batch_size: int = 16
+    min_side: FromOne = 256
+    max_aspect: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    short_share: Share = 0.25
+    format: Literal["webdataset", "parquet"] = "webdataset"
+    shard_size: FromOne = 1000
+    batch_size: FromOne = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise ValueError(f"format is {self.format!r}; allowed are {', '.join(FORMATS)}")
-        for name in ("min_side", "shard_size", "batch_size"):
-            whole_number(name, getattr(self, name))
-        number_from("short_share", self.short_share, 0, 1)
-        number_from("max_aspect", self.max_aspect, 1)
-        number_from("min_score", self.min_score)
+        check_fields(self)
 
 
 def prepare(
@@ -86,8 +82,6 @@ def prepare(
     Args:
         source: pictures with conversations, which are kept as they are, or with captions if no captioner is given.
         out: the folder; a run that was stopped there continues.
-        config: see `PrepareConfig`.
-        captioner: gives new captions.
         scorer: gives a picture's score, for `min_score`.
         names: what captioner and scorer are (model, question, ...); a run with others cannot be continued.
 
@@ -99,17 +93,19 @@ def prepare(
     """
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
-    records = _Records(source)
+    records = StreamSource(source, 0, 1) if source.streaming else FileSource(source)
+    total = None if isinstance(records, StreamSource) else records.length
     settings = {**asdict(config), "source": place, **given, **(names or {})}
-    state = continued(out, settings if records.total is None else {**settings, "records": records.total})
-    records.restore(state)
+    state = continued(out, settings if total is None else {**settings, "records": total})
+    if isinstance(records, StreamSource) and state.stream:
+        records.restore(state.stream)
     drops, unread = Drops(out, state), source.unread()
     if source.kind == "folder" and not state.next:
         for file, reason in unused_files(source.place, source.split):
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
     copies = KeptDigests(out, state)
-    with progress_bar("preparing", records.total, done=state.next) as advance:
+    with progress_bar("preparing", total, done=state.next) as advance:
         while not state.finished:
             captioned = captioner is not None
             passed = list(_shard(records, state, copies, config, scorer, advance, drops, captioned=captioned))
@@ -117,7 +113,8 @@ def prepare(
             if shard:
                 write_shard(out, state.shards, shard, config.format)
                 state.shards += 1
-            records.note(state)
+            if isinstance(records, StreamSource):
+                state.stream = records.state()
             drops.write()
             copies.write()
             save_state(out, state)
@@ -127,43 +124,8 @@ def prepare(
     return state
 
 
-class _Records:
-    """The records of a source one after the other, on disk or streamed.
-
-    Attributes:
-        total: number of records; None for a stream.
-    """
-
-    def __init__(self, source: FileConfig) -> None:
-        self.stream = StreamSource(source, 0, 1) if source.streaming else None
-        self.file = None if source.streaming else FileSource(source)
-        self.total = self.file.length if self.file else None
-
-    def restore(self, state: State) -> None:
-        """Goes to where a state says."""
-        if self.stream is not None and state.stream:
-            self.stream.restore(state.stream)
-
-    def take(self, number: int) -> Record | None:
-        """The record with that number, or None behind the last.
-
-        Raises:
-            ValueError: if it is malformed.
-            EmptyStreamError: if there is not one.
-        """
-        if self.stream is not None:
-            return self.stream.take()
-        assert self.file is not None and self.file.length is not None
-        return self.file.record(number) if number < self.file.length else None
-
-    def note(self, state: State) -> None:
-        """Writes the place of a stream into the state."""
-        if self.stream is not None:
-            state.stream = self.stream.state()
-
-
 def _shard(
-    records: _Records,
+    records: StreamSource | FileSource,
     state: State,
     copies: KeptDigests,
     config: PrepareConfig,
@@ -172,14 +134,17 @@ def _shard(
     drops: Drops,
     *,
     captioned: bool,
-) -> Iterator[Kept]:
+) -> Iterator[KeptRecord]:
     """Records that pass, until a shard is full or nothing is left; not those without a caption that get none."""
     full = 0
     while full < config.shard_size:
         number = state.next
         name = f"record {number}"
         try:
-            record = records.take(number)
+            if isinstance(records, StreamSource):
+                record = records.take()
+            else:
+                record = records.record(number) if number < len(records.rows) else None
             if record is None:
                 state.finished = True
                 return
@@ -208,7 +173,9 @@ def _shard(
             assert record is not None
             full += 1
             copies.add_new(digest)
-            yield Kept(number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images))
+            yield KeptRecord(
+                number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images)
+            )
 
 
 def _place(record: Record) -> str:
@@ -243,13 +210,13 @@ def _cropped(images: list[Image.Image]) -> float:
 
 
 def _captioned(
-    shard: list[Kept],
+    shard: list[KeptRecord],
     state: State,
     copies: KeptDigests,
     config: PrepareConfig,
     captioner: Captioner | None,
     drops: Drops,
-) -> list[Kept]:
+) -> list[KeptRecord]:
     """The shard with its final captions; pictures without one are dropped. Conversations stay as they are."""
     asked = [kept for kept in shard if not kept.record.turns]
     captions = {kept.number: kept.record.text for kept in shard}

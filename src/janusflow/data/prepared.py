@@ -83,7 +83,6 @@ class Growing:
     appended after its last state is cut off.
 
     Args:
-        file: of the lines.
         size: bytes that belong to the state.
 
     Raises:
@@ -108,10 +107,6 @@ class Growing:
 
 class KeptDigests(Copies):
     """The records that were kept, in memory and in `digests.log`.
-
-    Args:
-        out: folder of the run.
-        state: of the run.
 
     Raises:
         ValueError: if the file is damaged.
@@ -140,12 +135,7 @@ class KeptDigests(Copies):
 
 
 class Drops:
-    """What is dropped, counted at once and written with the state, so that a run that was killed names nothing twice.
-
-    Args:
-        out: folder of `dropped.jsonl`.
-        state: of the run.
-    """
+    """What is dropped, counted at once and written with the state, so that a killed run names nothing twice."""
 
     def __init__(self, out: Path, state: State) -> None:
         self.log, self.state = Growing(out / DROPPED, state.dropped), state

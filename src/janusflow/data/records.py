@@ -33,12 +33,7 @@ UNANSWERED = "conversation ends with a user turn; that turn was dropped"
 
 
 class MalformedError(ValueError):
-    """A row that is not a record.
-
-    Args:
-        text: what is wrong.
-        name: where the row stands.
-    """
+    """A row that is not a record."""
 
     def __init__(self, text: str, name: str) -> None:
         super().__init__(text, name)
@@ -82,7 +77,6 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     """A row of any of the known forms as a record.
 
     Args:
-        row: by column.
         name: of the record, for messages, unless the row names itself (`NAME`).
         folder: what relative paths start from, unless the row names its own (`FOLDER`).
 
@@ -160,9 +154,6 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
     one, the record's.
 
     A first turn of the assistant and a last one of the user, which teach nothing, are left out and noted.
-
-    Raises:
-        ValueError: if a message is malformed, user and assistant do not take turns, or pictures and tags differ.
     """
     name, left = record.name, list(record.images)
     plain = [_plain(message, name) for message in messages]
@@ -200,11 +191,7 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
 
 
 def _plain(message: Any, name: str) -> tuple[str, str, list[Any]]:
-    """Role, text and pictures of a message, None for each that it has only the tag of.
-
-    Raises:
-        ValueError: if it is malformed.
-    """
+    """Role, text and pictures of a message, None for each that it has only the tag of."""
     malformed = f"{name} has a malformed message: {message!r:.80}"
     if not isinstance(message, Mapping):
         raise ValueError(malformed)

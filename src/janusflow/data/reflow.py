@@ -25,14 +25,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
-from janusflow.arguments import number_from, whole_number, whole_text
-from janusflow.data.constraints import Count
+from janusflow.arguments import check_fields, number_from, whole_text
+from janusflow.data.constraints import Count, FromOne
 from janusflow.data.jsonlines import FAULT, NAME, parse
 from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
@@ -75,19 +76,16 @@ class ReflowConfig:
         states: number of first states of every path, from the noise at t = 0 on, that are kept next to the pair.
     """
 
-    images: int = 1
-    steps: int = 30
-    guidance: float = 2.0
-    seed: int = 0
-    batch_size: int = 16
-    shard_size: int = 1000
-    states: int = 0
+    images: FromOne = 1
+    steps: FromOne = 30
+    guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    batch_size: FromOne = 16
+    shard_size: FromOne = 1000
+    states: Count = 0
 
     def __post_init__(self) -> None:
-        for name in ("images", "steps", "batch_size", "shard_size"):
-            whole_number(name, getattr(self, name))
-        number_from("guidance", self.guidance, 1)
-        whole_number("seed", self.seed, least=0, most=LARGEST_SEED)
+        check_fields(self)
         if not 0 <= self.states <= self.steps:
             raise ValueError(f"states is {self.states}; expected 0 to {self.steps}, the number of steps")
 
@@ -107,10 +105,6 @@ def reflow(
     A run that was stopped continues with the next file; what it gives does not depend on that.
 
     Args:
-        model: generates the pictures.
-        prompts: of them.
-        out: folder of the files.
-        config: see `ReflowConfig`.
         teacher: generates the pictures that are kept, from the same noise in the same way; the states stay the model's.
         correct: judges or replaces the pictures; by default all are kept as they are.
         names: what else shaped the pairs (model, judge, ...); a run with others is not continued.

@@ -98,13 +98,7 @@ class SampleConfig:
 
 
 class SampleMaker:
-    """Makes samples for one network.
-
-    Args:
-        processor: tokenizer and templates.
-        network: its dimensions.
-        config: see `SampleConfig`.
-    """
+    """Makes samples for one network."""
 
     def __init__(self, processor: JanusFlowProcessor, network: JanusFlowConfig, config: SampleConfig) -> None:
         self.processor, self.network, self.config = processor, network, config
@@ -114,9 +108,6 @@ class SampleMaker:
         """The sample of a record for a task.
 
         Args:
-            task: understanding, generation or text.
-            record: from a source.
-            rng: of everything random.
             crop: in place of the configuration's.
 
         Raises:
@@ -179,11 +170,7 @@ class SampleMaker:
         return drawing(self.processor, text, places, dropped=dropped, chat=chat)
 
     def _noise(self, record: Record, generator: torch.Generator) -> Tensor:
-        """x_0, (C, h, w): the record's own, or at random.
-
-        Raises:
-            ValueError: if the record's own is of another size.
-        """
+        """x_0, (C, h, w): the record's own, or at random."""
         shape = (self.network.latent_channels, self.network.latent_size, self.network.latent_size)
         if record.noise is not None:
             values = torch.frombuffer(bytearray(record.noise), dtype=torch.float16).float()

@@ -23,7 +23,7 @@ SHOWN, SHOWN_SIDE, LABEL = 16, 192, 120  # pictures on a sheet, their pixels, an
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptRecord:
     """A record that passed.
 
     Attributes:
@@ -43,15 +43,8 @@ class Kept:
     cropped: float
 
 
-def write_shard(out: Path, number: int, shard: list[Kept], kind: str) -> None:
-    """Write `shard-NNNNNN`, complete or not at all.
-
-    Args:
-        out: folder.
-        number: of the shard.
-        shard: its records.
-        kind: webdataset or parquet.
-    """
+def write_shard(out: Path, number: int, shard: list[KeptRecord], kind: str) -> None:
+    """Write `shard-NNNNNN`, complete or not at all."""
     final = out / f"shard-{number:06d}.{SUFFIXES[kind]}"
     with temporary_path(final) as beside:
         if kind == "webdataset":
@@ -94,7 +87,7 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _members(kept: Kept) -> list[tuple[str, bytes]]:
+def _members(kept: KeptRecord) -> list[tuple[str, bytes]]:
     """The members of a sample in a tar, by their endings."""
     several = len(kept.jpegs) > 1
     members = [(f"{index}.jpg" if several else "jpg", data) for index, data in enumerate(kept.jpegs)]
@@ -106,7 +99,7 @@ def _members(kept: Kept) -> list[tuple[str, bytes]]:
     return members
 
 
-def _row(kept: Kept) -> dict[str, Any]:
+def _row(kept: KeptRecord) -> dict[str, Any]:
     """A sample as a row of a Parquet file."""
     pictures = [{"bytes": data, "path": None} for data in kept.jpegs]
     talk = json.dumps(_messages(kept.record), ensure_ascii=False) if kept.record.turns else None

@@ -68,7 +68,6 @@ class StreamSource:
     """A data set read from its beginning, again and again.
 
     Args:
-        config: where it is.
         rank, ranks: this process reads every `ranks`-th file or, where there are fewer files, every `ranks`-th row.
 
     Raises:
@@ -109,7 +108,7 @@ class StreamSource:
         if isinstance(rows, Tars):
             return rows.in_order(first + taken * every, every)
         if isinstance(rows, Listed):
-            return iter(rows.rows[first + taken * every :: every])
+            return iter(rows[first + taken * every :: every])
         if every > 1:
             rows = rows.filter(partial(_falls_to, first, every), with_indices=True)
         if self._saved is not None:

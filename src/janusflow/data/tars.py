@@ -232,11 +232,7 @@ def _scan(file: Path) -> tuple[list[list[int]], int, str]:
 
 
 def _members(opened: IO[bytes]) -> Iterator[Member]:
-    """Files in a tar in their order, from several that were joined too, and a nameless one for bytes that are none.
-
-    Raises:
-        tarfile.TarError: if it breaks off.
-    """
+    """Files in a tar in their order, from several that were joined too, and a nameless one for bytes that are none."""
     end = 0
     with tarfile.open(fileobj=opened, mode="r:", ignore_zeros=True) as tar:
         while (info := tar.next()) is not None:

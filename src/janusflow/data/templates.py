@@ -86,7 +86,6 @@ def drawing(
 
     Args:
         processor: of the model in training.
-        prompt: what the picture shows.
         image_tokens: of the picture.
         dropped: drop every prompt token but BOS and keep the positions, as the unconditional rows of guidance do.
         chat: in the chat template, as generation has it; else (stages 1 and 2) the prompt as it is.

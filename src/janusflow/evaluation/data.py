@@ -25,7 +25,6 @@ class DataFolder:
     """A folder with a benchmark's official files.
 
     Args:
-        path: of the folder.
         source: what is expected in it, and where that comes from; every error ends with it.
         unchecked: whether `picture` and `held_picture` leave looking at the pictures to `check`.
 

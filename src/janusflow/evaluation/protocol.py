@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from janusflow.evaluation.judges.asks_judge import AsksJudge
 from janusflow.evaluation.judges.judge import NotJudgedError as NotJudgedError
-from janusflow.evaluation.judges.judged import Judged
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.processing.images import ImageSource
 
 Output = Image.Image | str  # a generated picture, or an answer
@@ -74,7 +74,7 @@ class NoSettings:
     """Of a benchmark that has none."""
 
 
-class Benchmark(Judged, ABC):
+class Benchmark(AsksJudge, ABC):
     """A benchmark over data on disk.
 
     Args:
@@ -154,10 +154,7 @@ class Benchmark(Judged, ABC):
 
         By default those under `self.data`, if `files` is the default too.
         """
-        return [file for file in self._under_data() if is_picture(file)] if self._files_are_default() else []
-
-    def _files_are_default(self) -> bool:
-        return type(self).files is Benchmark.files
+        return [file for file in self._under_data() if is_picture(file)] if type(self).files is Benchmark.files else []
 
     def _under_data(self) -> list[Path]:
         if self.data is None:
@@ -248,13 +245,10 @@ class Benchmark(Judged, ABC):
             rows: judged items; in the bootstrap some occur several times and others not at all.
         """
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         """What each score is over, by its name: the report gives n and, for shares, Wilson's intervals from it.
 
         By default only scores that are the mean of all items' scores are known, as 1 or in percent.
-
-        Args:
-            rows: judged items.
         """
         perfect = [Row(row.item, row.output, {**row.verdict, "score": 1.0}) for row in rows]
         whole = self.scores(perfect).get(self.main)
@@ -277,11 +271,7 @@ class Benchmark(Judged, ABC):
         return
 
     def write_judged(self, rows: Sequence[Row]) -> None:
-        """Write what the official scorer reads and what needs verdicts; only after judging.
-
-        Args:
-            rows: judged items.
-        """
+        """Write what the official scorer reads and what needs verdicts; only after judging."""
         return
 
 

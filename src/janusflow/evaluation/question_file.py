@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from janusflow.data.records import IMAGE_TAG, LLAVA_TAG, ROLES
 from janusflow.evaluation.data import DataFolder, read_text
 from janusflow.evaluation.protocol import Item
 from janusflow.processing.images import ImageSource
 from janusflow.processing.messages import flatten
 
-PLACEHOLDER, LLAVA_IMAGE = "<image_placeholder>", "<image>"
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 QUESTION, ANSWER = ("question", "text", "prompt"), ("answers", "answer")
 CONVERSATION, PICTURES, NAMES = ("conversations", "messages"), ("images", "image"), ("id", "question_id")
 
@@ -140,7 +139,7 @@ class QuestionFile:
         paths = [self._picture(where, value) for value in pictures]
         if system is not None and not isinstance(system, str):
             raise ValueError(f"{where} has {_kind(system)} as its system prompt; expected text")
-        placed = sum(turn.asked.count(PLACEHOLDER) for turn in turns)
+        placed = sum(turn.asked.count(IMAGE_TAG) for turn in turns)
         if placed and placed != len(paths):
             raise ValueError(f"{where} places {placed} pictures in its text, but {len(paths)} were given")
         rule, name = self._checked_rule(where, record.get("rule")), _first(record, NAMES)
@@ -152,13 +151,13 @@ class QuestionFile:
             if place < len(turns) - 1 and last_only:
                 continue
             data: dict[str, Any] = {
-                "question": turn.asked.replace(PLACEHOLDER, "").strip(),
+                "question": turn.asked.replace(IMAGE_TAG, "").strip(),
                 "answers": list(turn.answers),
             }
             data |= {"rule": self._rule_for(where, rule, turn.answers), "category": category}
             if place:
                 data["earlier"] = [[before.asked, before.answers[0]] for before in turns[:place]]
-            shown = sum(before.asked.count(PLACEHOLDER) for before in turns[: place + 1]) if placed else len(paths)
+            shown = sum(before.asked.count(IMAGE_TAG) for before in turns[: place + 1]) if placed else len(paths)
             yield Item(
                 key=(f"{_plain_name(category)}/" if category else "")
                 + key
@@ -228,7 +227,7 @@ def _conversation(where: str, messages: Any, system: Any) -> tuple[list[Turn], A
         if role is None:
             raise ValueError(f"{where} has a message from {said!r}; allowed are {', '.join(ROLES)}")
         try:
-            flat = flatten({"role": role, "content": message.get("value", message.get("content"))}, PLACEHOLDER)
+            flat = flatten({"role": role, "content": message.get("value", message.get("content"))}, IMAGE_TAG)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{where} has a message without text: {error}") from error
         pictures += flat["images"]
@@ -246,7 +245,7 @@ def _conversation(where: str, messages: Any, system: Any) -> tuple[list[Turn], A
 
 def _placed(text: str) -> str:
     """Text with the model's placeholders in place of LLaVA's."""
-    return text.replace(LLAVA_IMAGE, PLACEHOLDER).strip()
+    return text.replace(LLAVA_TAG, IMAGE_TAG).strip()
 
 
 def _plain_name(name: str) -> str:

@@ -9,14 +9,14 @@ Another package registers a benchmark in its `pyproject.toml`:
 from __future__ import annotations
 
 import ast
-from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from janusflow.arguments import quoted
+from janusflow import functions
+from janusflow.arguments import quoted, suggestion
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.functions import code_of, load_function, load_plugin
 
@@ -65,17 +65,16 @@ def find_benchmark(name: str) -> type[Benchmark]:
     plugin = plugins().get(name)
     if plugin is None:
         known = [*BENCHMARKS, *plugins()]
-        near = get_close_matches(name.lower(), known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        near = suggestion(name, known)
         raise ValueError(
-            f"there is no benchmark {quoted(name)}; {hint}known are {', '.join(known)}, and {OWN} of your own"
+            f"there is no benchmark {quoted(name)}; known are {', '.join(known)}, and {OWN} of your own{near}"
         )
     return _checked(load_plugin(plugin, "benchmark"), name)
 
 
 def plugins() -> dict[str, EntryPoint]:
     """The benchmarks that installed packages register, by name; a name of the package's own is not replaced."""
-    return {found.name: found for found in entry_points(group=GROUP) if found.name not in BENCHMARKS}
+    return functions.plugins(GROUP, BENCHMARKS)
 
 
 def plugin_code(benchmark: Benchmark) -> str:
@@ -107,11 +106,7 @@ def _described(plugin: EntryPoint) -> str:
 
 
 def _checked(found: Any, name: str) -> type[Benchmark]:
-    """A plug-in's class, if it can be used.
-
-    Raises:
-        ValueError: naming what it does not define.
-    """
+    """A plug-in's class, if it can be used."""
     if not isinstance(found, type) or not issubclass(found, Benchmark):
         raise ValueError(f"{name} is not a benchmark; expected a subclass of janusflow.evaluation.protocol.Benchmark")
     missing = [*sorted(getattr(found, "__abstractmethods__", ())), *(x for x in REQUIRED if not hasattr(found, x))]

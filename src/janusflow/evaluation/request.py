@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
-from janusflow.arguments import number_from, quoted, suggestion, whole_number
+from janusflow.arguments import check_fields, number_from, quoted, suggestion, whole_number
+from janusflow.data.constraints import FromOne
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.extras import require
@@ -26,7 +27,8 @@ SWITCHES = ("do_sample", "paste_original")
 NUMBERS = ("temperature", "top_p", "repetition_penalty", "guidance_scale", "shift", "strength")
 OPTIONS = frozenset((*COUNTS, *SWITCHES, *NUMBERS, "solver"))  # arguments of generating and answering
 SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}  # the command line's names of options
-MODES = ("full", "generate", "score")
+Mode: TypeAlias = Literal["full", "generate", "score"]
+MODES = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class EvalRequest:
     model: str = "tiny"
     vae: str | None = None
     data: Path | None = None
-    mode: Literal["full", "generate", "score"] = "full"
-    limit: int | None = None
-    batch_size: int = 16
+    mode: Mode = "full"
+    limit: FromOne | None = None
+    batch_size: FromOne = 16
     device: str = "auto"
     dtype: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -69,11 +71,7 @@ class EvalRequest:
                 installed.
         """
         require("evaluation", "matplotlib", extra="eval")
-        if self.mode not in MODES:
-            raise ValueError(f"mode is {quoted(self.mode)}; allowed are {', '.join(MODES)}")
-        for name, count in (("limit", self.limit), ("batch_size", self.batch_size)):
-            if count is not None:
-                whole_number(name, count)
+        check_fields(self, "mode", "limit", "batch_size")
         kind = find_benchmark(self.benchmark)
         check_options(kind, self.options)
         check_values(self.options)
@@ -90,11 +88,7 @@ class EvalRequest:
         return benchmark
 
     def _settings(self, kind: type[Benchmark]) -> Any:
-        """The settings as the benchmark's dataclass; without guessing: "3" and True are not numbers.
-
-        Raises:
-            ValueError: naming a setting with another type or a value outside its range.
-        """
+        """The settings as the benchmark's dataclass; without guessing: "3" and True are not numbers."""
         from pydantic import TypeAdapter, ValidationError
 
         for name, value in self.settings.items():

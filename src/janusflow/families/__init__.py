@@ -72,7 +72,6 @@ def find_layout(raw: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Fam
     """Return the family and layout of a folder; None if no layout matches.
 
     Args:
-        raw: its `config.json`.
         files: its weight files, if they are known.
     """
     for family in families().values():

@@ -58,7 +58,6 @@ def own_layout(config: type[Any], name: str = "janusflow") -> Layout:
 
     Args:
         config: class of the configuration, whose `model_type` identifies the layout.
-        name: of the layout.
     """
 
     def write(values: Any, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:

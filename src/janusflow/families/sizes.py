@@ -66,8 +66,6 @@ def check_sizes(family: Family, config: Any, file: Path, *, tensors: int | None 
     """Check that sizes are possible, fit together, and have no more layers than the weight files.
 
     Args:
-        family: of the network.
-        config: of the network.
         file: that it was read from, for the error.
         tensors: number of tensors in the weight files, if it is known.
 

@@ -30,11 +30,7 @@ CONDITIONS = ("prompt_embeds", "pooled_prompt_embeds", "add_text_embeds", "add_t
 
 
 class JanusFlowPipeline:
-    """`JanusFlow.generate` with the names, the call and the output of diffusers' pipelines.
-
-    Args:
-        model: an opened JanusFlow.
-    """
+    """`JanusFlow.generate` with the names, the call and the output of diffusers' pipelines."""
 
     _callback_tensor_inputs: ClassVar = ["latents", "prompt_embeds"]
 
@@ -312,11 +308,7 @@ def _scale(guidance_scale: float | None) -> float:
 
 
 def _tensor_names(callback: Any, names: Sequence[str]) -> list[str]:
-    """The tensors that a callback gets.
-
-    Raises:
-        ValueError: for tensors that are not there, or a callback for IP adapters.
-    """
+    """The tensors that a callback gets."""
     official = list(callback.callbacks) if isinstance(callback, MultiPipelineCallbacks) else [callback]
     if any(isinstance(one, IPAdapterScaleCutoffCallback) for one in official):
         raise ValueError("callback_on_step_end is an IPAdapterScaleCutoffCallback; JanusFlow has no IP adapter")
@@ -331,11 +323,7 @@ def _tensor_names(callback: Any, names: Sequence[str]) -> list[str]:
 
 
 def _check_unchanged(given: Mapping[str, Tensor], returned: Mapping[str, Any]) -> None:
-    """Refuses other prompts than those that were read; the rows that are left without guidance are the same.
-
-    Raises:
-        ValueError: naming the tensor.
-    """
+    """Refuses other prompts than those that were read; the rows that are left without guidance are the same."""
     for name, tensor in given.items():
         new = returned.get(name)
         if new is not None and not torch.equal(new, tensor[len(tensor) - len(new) :]):

@@ -129,11 +129,7 @@ class LmmsJanusFlow(lmms):
         return self.task_dict[task][split][number]
 
     def _talk(self, context: str | Sequence[str], visuals: Any) -> Conversation:
-        """A question with its pictures as messages.
-
-        Raises:
-            ValueError: for what is no picture, such as a film or a sound.
-        """
+        """A question with its pictures as messages."""
         pictures = list(_flat(visuals))
         odd = next((one for one in pictures if not isinstance(one, Image.Image)), None)
         if odd is not None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from janusflow.arguments import whole_number
 from janusflow.interop.torchumm_backbone import BACKBONES, Backbone
 
 TASKS = ("generation", "editing", "understanding")
@@ -59,7 +60,6 @@ class InferencePipeline:
 
     Args:
         backbone_name: "janus_flow", "janus" or "janus_pro".
-        backbone_cfg: see `Backbone.load`.
 
     Raises:
         KeyError: for another backbone.
@@ -161,9 +161,7 @@ def validate_request(request: InferenceRequest) -> None:
 
 def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[list[InferenceRequest]]:
     """Neighbours that can run together."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected a whole number from 1 upwards")
-
+    whole_number("batch_size", batch_size)
     for _, run in itertools.groupby(requests, key=lambda request: (request.task, request.params)):
         members = list(run)
         for start in range(0, len(members), batch_size):

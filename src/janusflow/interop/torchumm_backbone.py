@@ -39,11 +39,7 @@ FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
 
 class Backbone:
-    """A model of the family behind TorchUMM's interface for backbones.
-
-    Args:
-        name: a key of `BACKBONES`.
-    """
+    """A model of the family behind TorchUMM's interface for backbones."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -89,7 +85,6 @@ class Backbone:
 
         Args:
             wanted: (prompt, output path) of each.
-            generation_cfg: of all of them.
         """
         config = {**self.generation_cfg, **_given(generation_cfg)}
         for prompt, _ in wanted:
@@ -154,7 +149,6 @@ class Backbone:
 
         Args:
             asked: (prompt, images, videos) of each.
-            understanding_cfg: of all of them.
         """
         model, talks = self._loaded(), []
         for prompt, images, videos in asked:

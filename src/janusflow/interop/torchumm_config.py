@@ -1,37 +1,8 @@
 """TorchUMM's evaluation files, YAML or JSON, as they are: read into an `EvalRequest`.
 
-`${VAR}` is expanded from the environment (an unset one stays as it is); overrides `a.b=v` then set keys, v in YAML.
-The benchmark is named by `eval.benchmark`, else by a block of its name. Relative paths start at the repository's root:
-the folder above `configs` that the file lies in, or the current one. Each key that is not used gives a warning.
-
-| in the file | here |
-| --- | --- |
-| `eval.benchmark` dpg_bench; geneval, wise, uni_mmmu, mme, mmbench, mmmu, mmvet | `benchmark` dpg; the same |
-| `inference.infer_config` (or in `dpg_bench`) | another file, whose `inference` is read first |
-| `inference.backbone` janus_flow, janus_pro, janus (= janus_pro) | `model`, if there is no model_path |
-| `inference.backbone_cfg.model_path`, `vae_path`, `torch_dtype` | `model`, `vae`, `dtype` |
-| `inference.backbone_cfg.seed` | setting `seed` of generated pictures; `seed` of sampled answers |
-| `generation_cfg.cfg_weight`, `num_inference_steps`, `temperature` | `guidance_scale` and the same, of generating |
-| `generation_cfg.img_size` | `height` and `width`, of JanusFlow |
-| `generation_cfg.parallel_size` | `batch_size` (there: pictures made, of which one is kept) |
-| `understanding_cfg.max_new_tokens`, `do_sample`, `temperature`, `top_p`, ... | the same, of answers |
-| `inference.request.params` | as both of these, and before them |
-| `out_dir`, `dpg_bench.image_output_dir` | `out` |
-| `max_samples` (0 is all) | `limit` (of GenEval's prompts, so times `images_per_prompt`) |
-| `mode`; `skip_eval: true`, `run_calculation: false`, `wise.vlm_eval.enabled: false` | `mode`; generate |
-| `score_output_path` | the same |
-| `dpg_bench.prompts_dir`, `resolution` | `data` is the folder above it, setting `resolution` |
-| `dpg_bench.images_per_prompt` | must be 4 |
-| `geneval.metadata_path`, `images_per_prompt` | `data` is its folder, setting `images` |
-| `geneval.detection_eval.model_path` | setting `detector`, if it is a folder that transformers opens |
-| `wise.data_root`, `vlm_eval.model_name` | `data`, setting `judge` (protocol legacy) |
-| `uni_mmmu.data_root`, `tasks`, `scoring.vl_model` or `qwen2_5_vl_model` | `data`, settings `task`, `judge` |
-| `mme.image_root` | `data` is the folder above it, with `Your_Results` in it |
-| `mmbench.dataset_paths`, `datasets` | folder and name (`data`, setting `file`) of the first |
-| `mmbench.llm_extract.model_path` | setting `judge` |
-| `mmmu.root` if it is a folder, else `cache_dir` | `data` |
-| `mmvet.dataset_paths.image_root` | `data` is the folder above it |
-| any other key of a block that is a setting of our benchmark (`judge`, `threads`, ...) | that setting |
+docs/evaluation.md lists what each key becomes. `${VAR}` is expanded from the environment (an unset one stays as it is);
+overrides `a.b=v` then set keys, v in YAML. Relative paths start at the repository's root: the folder above `configs`
+that the file lies in, or the current one. Each key that is not used gives a warning.
 """
 
 from __future__ import annotations
@@ -55,26 +26,20 @@ ALIASES = {"janus": "janus_pro"}
 DATASETS = Path("/datasets")  # where TorchUMM looks for MMBench's files if a config does not say
 DEFAULT_MODES = {"uni_mmmu": "generate", "mmbench": "generate", "mmvet": "generate"}  # of the others: full
 DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
-REASONS = {  # why a key is ignored, by its last part
-    "score_model": "it chooses an image of the cloud launcher",
-    "score_gpu": "it chooses a machine of the cloud launcher",
-    "janus_root": "the official code is not needed",
-    "geneval_root": "the official code is not needed",
-    "run_scoring": "`mode` decides",
-    "use_cache": "keys and values are always cached",
-    "image_token_num_per_image": "the weights decide",
-    "patch_size": "the weights decide",
-    "eval_python": "everything runs in one environment",
-    "eval_env_bin": "everything runs in one environment",
-    "python_env": "everything runs in one environment",
-    "python_executable": "everything runs in one environment",
-    "eval_port": "no launcher is used",
-    "gpus": "give --workers, or run under torchrun",
-    "max_images": "every picture of a question is shown",
-    "question": "the questions are those of mm-vet.json",
-    "qwen3_model": "no task that can be run needs a judge that only reads text",
-    "text_lm_model": "no task that can be run needs a judge that only reads text",
-    "dreamsim_cache": "no task that can be done needs DreamSim",
+REASONS = {  # why keys are ignored, by their last parts
+    "it chooses an image of the cloud launcher": ("score_model",),
+    "it chooses a machine of the cloud launcher": ("score_gpu",),
+    "the official code is not needed": ("janus_root", "geneval_root"),
+    "`mode` decides": ("run_scoring",),
+    "keys and values are always cached": ("use_cache",),
+    "the weights decide": ("image_token_num_per_image", "patch_size"),
+    "everything runs in one environment": ("eval_python", "eval_env_bin", "python_env", "python_executable"),
+    "no launcher is used": ("eval_port",),
+    "give --workers, or run under torchrun": ("gpus",),
+    "every picture of a question is shown": ("max_images",),
+    "the questions are those of mm-vet.json": ("question",),
+    "no task that can be run needs a judge that only reads text": ("qwen3_model", "text_lm_model"),
+    "no task that can be done needs DreamSim": ("dreamsim_cache",),
 }
 
 
@@ -82,7 +47,6 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     """The request in a file of TorchUMM's.
 
     Args:
-        file: YAML or JSON.
         overrides: "a.b=v", set in the file's content; "b=v" in the benchmark's block.
 
     Raises:
@@ -132,7 +96,8 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
     _drop_defaults(block)
     strange = {key: found[key] for key in found if key not in (*NAMES, *FOREIGN, "eval", "inference", "benchmark")}
     for place, value in {**block.unused(), **inference.unused(), **strange}.items():
-        reason = REASONS.get(place.rpartition(".")[2], "nothing here uses it")
+        last = place.rpartition(".")[2]
+        reason = next((reason for reason, keys in REASONS.items() if last in keys), "nothing here uses it")
         warnings.warn(f"{file}: {place} ({quoted(value)}) is ignored: {reason}", stacklevel=2)
     return EvalRequest(**request, data=data, options=options, settings=settings)
 

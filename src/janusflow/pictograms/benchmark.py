@@ -19,7 +19,7 @@ from PIL import ImageColor
 from janusflow.engine.generation import as_pictures
 from janusflow.engine.understanding import Decoding
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.evaluation.spread import total_variation
 from janusflow.evaluation.vision.manifolds import coverage, kernel_interval, recall
 from janusflow.files import loads, temporary_path
@@ -157,10 +157,10 @@ class Pictograms(Benchmark):
             found["nearest training picture, median distance"] = float(np.median(distances))
         return found
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         found = dict(shares(rows)) | ceilings(rows, self.fitted[0])
         for name, (hits, _) in relative(rows, *self.fitted).items():
-            found[f"{name} of ceiling"] = Sample(hits, [str(n) for n in range(len(hits))])
+            found[f"{name} of ceiling"] = ScoreSample(hits, [str(n) for n in range(len(hits))])
         opened = [row for row in rows if row.item.data["kind"] == OPEN]
         found |= {f"spread, {factor}": over(opened, lambda row: 0.0) for factor in (*FACTORS, "style") if opened}
         near = [row for row in rows if row.verdict.get("nearest")]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from janusflow.evaluation.protocol import Row
-from janusflow.evaluation.sample import Sample
+from janusflow.evaluation.score_sample import ScoreSample
 from janusflow.pictograms.judge import Judge
 from janusflow.pictograms.nearest import COPY
 from janusflow.pictograms.targets import Target
@@ -16,7 +16,7 @@ NAMING = ("subject", "person", "role", "shape")  # targets with ceilings by styl
 WHERE = {LIKE: "as in training", VAE: "reconstructions", NAME: "naming", STYLE_ASKED: "naming"}
 
 
-def shares(rows: Sequence[Row]) -> dict[str, Sample]:
+def shares(rows: Sequence[Row]) -> dict[str, ScoreSample]:
     """Right pictures and answers by score: every float of the verdicts but "score" is one."""
     found: dict[str, list[tuple[Row, float]]] = defaultdict(list)
     for row in rows:
@@ -28,7 +28,7 @@ def shares(rows: Sequence[Row]) -> dict[str, Sample]:
         if verdict.get("nearest"):
             found["copies of training pictures"].append((row, float(verdict["nearest"][0][1] < COPY)))
     return {
-        name: Sample([value for _, value in pairs], [row.item.group or row.item.key for row, _ in pairs], 1.0)
+        name: ScoreSample([value for _, value in pairs], [row.item.group or row.item.key for row, _ in pairs], 1.0)
         for name, pairs in sorted(found.items())
     }
 
@@ -55,7 +55,7 @@ def relative(
     return found
 
 
-def ceilings(rows: Sequence[Row], judge: Judge) -> dict[str, Sample]:
+def ceilings(rows: Sequence[Row], judge: Judge) -> dict[str, ScoreSample]:
     """What the judge gets right of real pictures that its classifiers were not fitted on; {} if it judged none."""
     asked = {name for names in ASKED.values() for name in names}
     if not any(row.verdict.keys() & asked for row in rows):
@@ -67,7 +67,7 @@ def ceilings(rows: Sequence[Row], judge: Judge) -> dict[str, Sample]:
                 values = judge.ceiling(target, None if part is None else [part], top)
                 if values:
                     words = ", ".join(["ceiling", target, *([part] if part else []), f"top-{top}"])
-                    found[words] = Sample(values, [str(number) for number in range(len(values))], 1.0)
+                    found[words] = ScoreSample(values, [str(number) for number in range(len(values))], 1.0)
     return found
 
 

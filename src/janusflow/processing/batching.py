@@ -84,8 +84,6 @@ class Batching:
         """Return ids and mask, both (B, T) int64.
 
         Args:
-            rows: token ids.
-            pad: id of padding.
             image: id of a picture's tokens, which are never cut.
 
         Raises:
@@ -142,7 +140,6 @@ def pictures_of(images: ImageSource | Sequence[Any] | None, placed: Sequence[int
     Args:
         images: none, one, several for all texts together, or a list with the pictures of each text.
         placed: number of placeholders in each text.
-        image_tag: the placeholder.
 
     Raises:
         ValueError: if pictures and placeholders differ in number.

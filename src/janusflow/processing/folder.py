@@ -31,7 +31,6 @@ def read_settings(
     """Read how a checkpoint turns conversations into text and pictures into pixels.
 
     Args:
-        folder: of the checkpoint.
         num_image_tokens: of the network, for layouts that do not store it here.
         sft_format: another chat template than the folder's.
 

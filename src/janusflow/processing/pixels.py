@@ -51,7 +51,6 @@ def to_pixels(image: Image.Image, settings: ImageSettings) -> Tensor:
 
     Args:
         image: in RGB; see `janusflow.processing.images.load_image`.
-        settings: of the checkpoint.
 
     Returns:
         (3, S, S) float32.

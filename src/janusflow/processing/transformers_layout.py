@@ -36,13 +36,6 @@ class _Square:
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """The sizes in the settings of transformers' image processor."""
-
-    size: _Square | int
-
-
-@dataclass(frozen=True)
 class _Whole:
     """What is read of transformers' `processor_config.json` besides the settings of text and pictures."""
 
@@ -65,7 +58,7 @@ def read_transformers_processor(folder: Path) -> tuple[tuple[dict[str, Any], Pat
     if not image:
         image_file = folder / "preprocessor_config.json"
         image = read_json(image_file)
-    size = checked(_Pictures, {key: value for key, value in image.items() if key == "size"}, image_file).size
+    size = checked(dict[str, _Square | int], {"size": image.get("size")}, image_file)["size"]
     pictures = {**image, "image_size": size if isinstance(size, int) else size.height}
     template = next((one for one in (_text(folder / name) for name in TEMPLATES) if "messages" in one), "")
     modern = "<|User|>" in template or not template

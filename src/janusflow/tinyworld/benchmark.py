@@ -15,7 +15,7 @@ import numpy as np
 
 from janusflow.engine.understanding import Decoding
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row, conversation
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.evaluation.spread import total_variation
 from janusflow.evaluation.vision.frechet import frechet_distance
 from janusflow.tinyworld.captions import GENEVAL_KINDS, Task
@@ -135,7 +135,7 @@ class TinyWorld(Benchmark):
     def part(self, item: Item) -> str:
         return str(item.data["kind"])
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             kind = row.item.data["kind"]

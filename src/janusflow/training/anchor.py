@@ -1,6 +1,6 @@
 """Anchors: on some samples the network learns its own outputs from before the run, so that it forgets nothing.
 
-Learning without forgetting (Li and Hoiem, arXiv 1606.09282), on samples of what is to be kept. The labels and pictures
+Learning without forgetting (Li and Hoiem, arXiv 1606.09282), on samples of what is to be own. The labels and pictures
 of such samples, even its own, are never exactly what a network says, so training on them moves it (docs/log.md). Its
 own velocities at the same x_t and its own next-token probabilities ask for no change at first, and later for the way
 back.
@@ -52,28 +52,28 @@ class Anchor:
             latents: x_1 of its pictures to generate, (M, C, H, W), or None.
 
         Returns:
-            The row, with `noise` (M, C, H, W) and `kept` set for its anchored pictures, and `soft_at` and `soft_labels`
-            for the labelled tokens of anchored samples; and its latents.
+            The row, with `noise` (M, C, H, W) and `anchored` set for its anchored pictures, and `soft_at` and
+            `soft_labels` for the labelled tokens of anchored samples; and its latents.
         """
         anchored = [sample for sample in samples if sample.anchored]
         if not anchored:
             return row, latents
         device = row.input_ids.device
-        kept = pack([replace(s, tokens=s.rewritten or s.tokens) for s in anchored], device)
+        own = pack([replace(s, tokens=s.rewritten or s.tokens) for s in anchored], device)
         drawn = torch.tensor([s.anchored for s in samples if s.drawn is not None], dtype=torch.bool, device=device)
         noisy = None
         if latents is not None and drawn.any():
-            assert kept.noise is not None and kept.t is not None
-            noisy = interpolate(kept.noise, latents[drawn], kept.t)
-        answer = packed_forward(self.network, kept, latents=noisy)
+            assert own.noise is not None and own.t is not None
+            noisy = interpolate(own.noise, latents[drawn], own.t)
+        answer = packed_forward(self.network, own, latents=noisy)
         if noisy is not None:
-            assert latents is not None and row.noise is not None and kept.t is not None
+            assert latents is not None and row.noise is not None and own.t is not None
             assert answer.velocity is not None
-            t, velocity = expand(kept.t, noisy), answer.velocity.float()
+            t, velocity = expand(own.t, noisy), answer.velocity.float()
             noise, latents = row.noise.clone(), latents.clone()
             noise[drawn], latents[drawn] = noisy - t * velocity, noisy + (1 - t) * velocity
-            row = replace(row, noise=noise, kept=drawn)
-        if len(kept.labels):
+            row = replace(row, noise=noise, anchored=drawn)
+        if len(own.labels):
             soft = torch.cat([torch.full((len(labelled(s.tokens)),), s.anchored, device=CPU) for s in samples])
             row = replace(row, soft_at=soft.to(device), soft_labels=answer.logits[0].float())
         return row, latents

@@ -24,8 +24,6 @@ class PictureCache:
     from the cache was computed in another batch, so it equals a fresh value up to rounding.
 
     Args:
-        folder: of all caches.
-        maker: the frozen network.
         make: (N, 3, H, W) pixels to (N, ...) values, by `maker`.
         settings: what else shapes the values, such as the latents' scaling.
     """

@@ -40,7 +40,6 @@ def card_text(config: TrainConfig, progress: Progress, log: Path, *, adapter: bo
     """The text of the card, in Markdown, without front matter and title.
 
     Args:
-        config: of the run.
         progress: of the checkpoint that is exported.
         log: the run's `log.jsonl`.
         adapter: whether the card is that of the adapters and not of the whole model.

@@ -38,7 +38,7 @@ def check_contents(out: Path, config: TrainConfig, world: World) -> None:
         )
 
 
-def keep_contents(out: Path, config: TrainConfig) -> None:
+def write_contents(out: Path, config: TrainConfig) -> None:
     """Write what the data consists of into a run's folder."""
     content = {path: asdict(described) for path, described in _contents(config).items()}
     write_text(out / CONTENTS, json.dumps(content, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""One process or many: ranks, sharding (FSDP2), sums over all processes, and the average of the weights (`Ema`).
+"""One process or many: ranks, sharding (FSDP2), and sums over all processes.
 
 Under `torchrun` every process trains on its own samples and holds a shard of every parameter, gradient, moment and
 average. Alone, none of it is used.
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -129,26 +129,3 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor gathered from all processes (which must all ask for it), or itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-class Ema:
-    """theta_ema <- d theta_ema + (1 - d) theta after every step, in float32, sharded like the weights.
-
-    Args:
-        model: its learning parameters are averaged; the others are what they are.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.values = {name: p.detach().float().clone() for name, p in self.parameters.items()}
-
-    @torch.no_grad()
-    def update(self, decay: float) -> None:
-        """Takes in the parameters as they are now.
-
-        Args:
-            decay: d, from 0 (the average becomes the parameters) to 1 (it stays).
-        """
-        averages = [local(value) for value in self.values.values()]
-        current = [local(p).float() for p in self.parameters.values()]
-        torch._foreach_lerp_(averages, current, 1 - decay)

@@ -8,10 +8,11 @@ from pathlib import Path
 from janusflow.training.distributed import join, leave
 from janusflow.training.lock import alone_in
 from janusflow.training.report import Report
-from janusflow.training.resume import Checkpoints, kept_config
+from janusflow.training.resume import Checkpoints
 from janusflow.training.start import open_start
-from janusflow.training.step import Run
+from janusflow.training.step import TrainState
 from janusflow.training.stop import leave_at_once, on_stop
+from janusflow.training.stored_settings import stored_config
 from janusflow.training.trainer import decided, finish, learner
 
 
@@ -21,7 +22,6 @@ def export_only(
     """Exports the last checkpoint of a run. Its data is not needed, the model that it started from is.
 
     Args:
-        out: folder of the run.
         device: in one process, where to put the weights together.
         official: export in the official layout too, into the folder `export-official`.
         overrides: `key=value` for settings that changed since, such as `model=FOLDER` if the start has moved.
@@ -39,7 +39,7 @@ def export_only(
     """
     out, world = Path(out).expanduser(), join(device)
     try:
-        config = decided(kept_config(out, overrides), world)
+        config = decided(stored_config(out, overrides), world)
         with on_stop(leave_at_once), alone_in(out, world):
             checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep)
             if not checkpoints.all():
@@ -50,8 +50,8 @@ def export_only(
                 raise ValueError(f"{error}; if what the run started from has moved, give model=FOLDER") from error
             objective, ema = learner(config, world, model.network)
             progress = checkpoints.restore(objective, ema, [])
-            run = Run(config, world, objective, None, None, [], ema, progress)
+            state = TrainState(config, world, objective, None, None, [], ema, progress)
             report = Report(out, config, world, first=progress.step, shown=False)
-            return finish(run, model, report, official=official)
+            return finish(state, model, report, official=official)
     finally:
         leave(world)

@@ -20,7 +20,6 @@ def add_adapters(network: JanusFlowForConditionalGeneration, config: LoraConfig,
     """Puts adapters into the network, in place; they and the parts trained whole are all that learns then.
 
     Args:
-        network: to be changed.
         config: rank above 0.
         parts: of `Family.trainable`; "llm" gets adapters, "tower" too if `config.tower`, the others train whole.
 

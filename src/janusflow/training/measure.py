@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from janusflow.training.distributed import World
 from janusflow.training.dryrun import estimate
 from janusflow.training.replay import replays
 from janusflow.training.start import open_model
-from janusflow.training.step import Run, take_step
+from janusflow.training.step import TrainState, take_step
 from janusflow.training.trainer import decided, open_data, prepare
 from janusflow.vae import DEFAULT_VAE
 
@@ -31,19 +31,6 @@ WHOLE_STEPS = 2
 WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The time of a step.
-
-    Attributes:
-        seconds: of a whole step, reading data included.
-        samples: of the steps that were timed; fewer than a step's if a whole one would have taken too long.
-    """
-
-    seconds: float
-    samples: int
-
-
 def measured(config: TrainConfig, *, device: str = "auto") -> str:
     """Says how long a run takes on this machine, or why that cannot be measured here.
 
@@ -51,7 +38,6 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
     pictures take its place.
 
     Args:
-        config: from `load_config`.
         device: where the run would be.
 
     Raises:
@@ -67,14 +53,13 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
     left_out += ["generating the replay"] if replays(config) else []
     left_out += ["compiling"] if config.compile else []
     try:
-        found = _time_steps(config, world)
+        seconds, samples = _time_steps(config, world)
     except (OSError, RuntimeError) as error:  # the last, of memory that is used up
         return f"not measured on this machine: {str(error).splitlines()[0]}"
-    total = timedelta(seconds=round(found.seconds * config.steps))
-    whole = found.samples >= config.batch_size
-    how = "measured" if whole else f"estimated from steps of up to {found.samples} samples"
+    total = timedelta(seconds=round(seconds * config.steps))
+    how = "measured" if samples >= config.batch_size else f"estimated from steps of up to {samples} samples"
     return (
-        f"on this machine ({place.type}, {config.precision}): {found.seconds:.3g} s a step, {how}; "
+        f"on this machine ({place.type}, {config.precision}): {seconds:.3g} s a step, {how}; "
         f"{total} for {config.steps:,} steps, without {', '.join(left_out)}"
     )
 
@@ -119,11 +104,15 @@ def _is_here(name: str) -> bool:
     return isinstance(cached, str) and any(any(Path(cached).parent.glob(pattern)) for pattern in WEIGHTS)
 
 
-def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = time.perf_counter) -> Measured:
-    """Times a step of few samples and, if they fit into the budget, whole ones."""
+def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = time.perf_counter) -> tuple[float, int]:
+    """Time a step of few samples and, if they fit into the budget, whole ones.
+
+    Returns:
+        Seconds of a whole step, reading data included; and samples of the steps that were timed.
+    """
     config = replace(config, compile=False, data=replace(config.data, cache=None))
     model = open_model(config, world.device)
-    run = prepare(config, world, model)
+    state = prepare(config, world, model)
     data = open_data(config, world, model, sources_of(config.data))
     started = clock()
     found = data[0]
@@ -134,8 +123,8 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
 
     def timed(samples: int) -> float:
         begun = clock()
-        take_step(run, StepSamples(0, found.samples[:samples]))
-        _wait(run)
+        take_step(state, StepSamples(0, found.samples[:samples]))
+        _wait(state)
         return clock() - begun
 
     timed(FEW)  # makes the optimizer's state
@@ -146,10 +135,10 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
     if step <= BUDGET:
         count = WHOLE_STEPS if WHOLE_STEPS * step <= BUDGET else 1
         step, samples = sum(timed(config.batch_size) for _ in range(count)) / count, config.batch_size
-    return Measured(max(step, reading) if workers else step + reading, samples)
+    return max(step, reading) if workers else step + reading, samples
 
 
-def _wait(run: Run) -> None:
+def _wait(state: TrainState) -> None:
     """Until the device has done what it was given."""
-    if run.world.device.type != "cpu":
-        torch.get_device_module(run.world.device).synchronize()
+    if state.world.device.type != "cpu":
+        torch.get_device_module(state.world.device).synchronize()

@@ -29,7 +29,6 @@ class Muon(Optimizer):
 
     Args:
         params: matrices, and kernels of convolutions with a row for each output; sharded matrices are gathered.
-        lr: learning rate.
         momentum: m.
         weight_decay: W shrinks by lr * weight_decay, decoupled.
         precision: of the orthogonalization: "auto", "bfloat16" or "float32".

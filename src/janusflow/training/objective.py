@@ -24,10 +24,6 @@ from janusflow.training.packing import Pack, packed_forward
 class Objective(nn.Module):
     """The network with the terms of the loss and their heads. All of training runs through its `forward`.
 
-    Args:
-        network: what is trained.
-        config: see `LossConfig`.
-
     Raises:
         ValueError: if a term does not fit the network, such as REPA of a block that does not exist.
     """
@@ -47,7 +43,6 @@ class Objective(nn.Module):
         measure in addition ("text" of L_AR), are not losses of their own.
 
         Args:
-            pack: a row of samples.
             latents: x_1 of its pictures to generate, (M, C, H, W), or None if it has none.
             features: f_enc's of them for REPA, (M, L, W); computed here if not given.
         """
@@ -80,7 +75,6 @@ class Objective(nn.Module):
         """The loss: each sum over its count, weighted and added.
 
         Args:
-            sums: from `forward`.
             counts: of each term, over the whole step.
         """
         weights = {name: self.config.weight(name) for name in self.terms} | {"zero": 1.0}

@@ -17,8 +17,6 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, *, precision: str
     """The optimizers that together cover every parameter that learns, each parameter once.
 
     Args:
-        model: its parameters with `requires_grad`.
-        config: name, rate and betas.
         precision: of Muon's matrix products; see `resolve_precision`.
     """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}

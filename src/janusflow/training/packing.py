@@ -32,7 +32,7 @@ class Pack:
         of_text: (K,) which of them are of samples without any picture.
         seen: (N, 3, S, S) or None.
         pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures to generate, or None.
-        kept: (M,) which pictures are anchored, or None if none is.
+        anchored: (M,) which pictures are anchored, or None if none is.
         soft_at, soft_labels: (K,) whether the label is replaced by logits, and those logits, one row each; or None.
     """
 
@@ -46,7 +46,7 @@ class Pack:
     pixels: Tensor | None
     noise: Tensor | None
     t: Tensor | None
-    kept: Tensor | None = None
+    anchored: Tensor | None = None
     soft_at: Tensor | None = None
     soft_labels: Tensor | None = None
 
@@ -79,10 +79,7 @@ def packed_forward(
     """The network's forward over a row, whose samples see only themselves; logits only where a label follows.
 
     Args:
-        network: with the attention `PACKED`.
-        row: the samples.
         latents: x_t of its pictures to generate at the times `row.t`, (M, C, H, W).
-        **options: of the network's forward.
 
     Returns:
         Its output, with logits of shape (1, K, V).

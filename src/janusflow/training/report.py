@@ -20,12 +20,13 @@ from janusflow.progress import ProgressBar, say
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.curves import draw_curves
-from janusflow.training.distributed import Ema, World
+from janusflow.training.distributed import World
+from janusflow.training.ema import Ema
+from janusflow.training.export import averaged_model
 from janusflow.training.log import append_row, begin_log
 from janusflow.training.losses import terms
 from janusflow.training.objective import Objective
 from janusflow.training.resume import Progress
-from janusflow.training.start import averaged_model
 
 LARGE_SHARE = 0.1  # of the starting weights in an export
 CROPPED = 0.05  # mean share of a picture's area from which on cropping is worth a word
@@ -37,9 +38,6 @@ class Report:
     their own (`skipped-RANK.jsonl`).
 
     Args:
-        out: folder of the run.
-        config: of the run.
-        world: this process.
         first: steps that are done already; later rows of an earlier, killed run are dropped from the log.
         shown: whether to draw the bar.
     """

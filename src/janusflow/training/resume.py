@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,14 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.optim import Optimizer
 
 from janusflow.data.constraints import Count, FromOne, Share
-from janusflow.data.mixture import TASKS
-from janusflow.data.sources.registry import without_foreign
 from janusflow.data.streams import Place
-from janusflow.files import checked, read_json, remove_leftovers, write_text
-from janusflow.recipes import overridden
+from janusflow.files import checked, read_json, remove_leftovers
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
-from janusflow.training.config import TrainConfig, read_config
-from janusflow.training.config.read import SHORT
-from janusflow.training.distributed import Ema, World
+from janusflow.training.distributed import World
+from janusflow.training.ema import Ema
 from janusflow.training.objective import Objective
 
 ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives for every checkpoint of one process
-SETTINGS = "settings.json"
-COURSE_KEPT = (  # whatever they are
-    "out", "save", "watch", "data.workers", "data.max_broken", "data.cache", "data.allow_changes", "spike"
-)  # fmt: skip
 NAME = re.compile(r"step-(\d{7})$")
 UNFIT = ("Missing key", "mismatch", "Unexpected key")  # what it says of a checkpoint of another run
 
@@ -67,62 +59,6 @@ class Progress:
     start_share: Share | None = None
 
 
-def keep_settings(out: Path, config: TrainConfig) -> None:
-    """Writes a run's settings into its folder, `settings.json`."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / SETTINGS, json.dumps(asdict(config), indent=1, default=str) + "\n")
-
-
-def kept_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The settings of the run in a folder, wherever that lies now; its data is not looked at.
-
-    Raises:
-        ValueError: if the folder contains no run.
-    """
-    try:
-        kept = read_settings(out / SETTINGS)
-    except OSError as error:
-        raise ValueError(f"{out} contains no run of `janusflow train`: its {SETTINGS} cannot be read") from error
-    try:
-        return replace(read_config(overridden(kept, overrides, short=SHORT), check=False), out=str(out))
-    except ValueError as error:
-        raise ValueError(f"{out / SETTINGS}: {error}") from error
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """The settings that `keep_settings` wrote, as plain values.
-
-    Raises:
-        ValueError: if the file is damaged.
-        OSError: if it cannot be read.
-    """
-    kept = checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is a setting
-    if isinstance(data := kept.get("data"), dict):
-        data |= {task: [*map(without_foreign, data[task])] for task in TASKS if isinstance(data.get(task), list)}
-    return kept
-
-
-def changed_settings(out: Path, config: TrainConfig) -> list[str]:
-    """What the settings of the run in a folder were where they differ, as "seed 0 -> 1"; of what changes its course."""
-    file = out / SETTINGS
-    if not file.is_file():
-        return []
-    was, now = _flat(read_settings(file)), _flat(json.loads(json.dumps(asdict(config), default=str)))
-    names = [name for name in {**was, **now} if name.split(".")[0] not in COURSE_KEPT and name not in COURSE_KEPT]
-    return [f"{n} {was.get(n)!r} -> {now.get(n)!r}" for n in names if was.get(n) != now.get(n)]
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of nested settings by their dotted names; empty lists and mappings have none."""
-    if not isinstance(value, dict | list):
-        return {name: value}
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    flat: dict[str, Any] = {}
-    for key, one in pairs:
-        flat |= _flat(one, f"{name}.{key}" if name else str(key))
-    return flat
-
-
 @dataclass
 class Begun:
     """A checkpoint that is not complete yet: where it goes, where it is written, and the best step when it began."""
@@ -138,8 +74,6 @@ class Checkpoints:
     named yet is completed; what is half written is removed.
 
     Args:
-        folder: theirs.
-        world: this process.
         keep: how many of the last stay; the best stays too.
         background: write while training goes on.
     """
@@ -302,12 +236,7 @@ class Checkpoints:
 
 
 def _read_progress(folder: Path) -> Progress:
-    """What a checkpoint's JSON files say.
-
-    Raises:
-        ValueError: if one of them is damaged.
-        OSError: if it cannot be read.
-    """
+    """What a checkpoint's JSON files say."""
     file = folder / "progress.json"
     progress = checked(Progress, read_json(file), file.name)
     if folder.name != f"step-{progress.step:07d}":

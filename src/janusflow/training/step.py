@@ -20,7 +20,8 @@ from janusflow.data.templates import IGNORE, Tokens
 from janusflow.families import family_of
 from janusflow.training.anchor import Anchor
 from janusflow.training.config import TrainConfig
-from janusflow.training.distributed import Ema, World, whole
+from janusflow.training.distributed import World, whole
+from janusflow.training.ema import Ema
 from janusflow.training.losses import LossConfig, terms
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import set_rate, update
@@ -28,10 +29,11 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.resume import Progress
 
 Encoder: TypeAlias = Callable[[Tensor], Tensor]
+NOTHING = Sample(Tokens([0], [IGNORE], [0]))  # without any loss: a process with fewer rows than others runs it, too
 
 
 @dataclass
-class Run:
+class TrainState:
     """Everything that a step works on.
 
     Attributes:
@@ -51,14 +53,14 @@ class Run:
     anchor: Anchor | None = None
 
 
-def take_step(run: Run, found: StepSamples) -> dict[str, float]:
+def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
     """One optimizer step.
 
     Returns:
         The mean losses of the whole step over all processes, the norm of the gradient, the rate, and the share of the
         starting weights that the average still holds.
     """
-    config, world, objective = run.config, run.world, run.objective
+    config, world, objective = state.config, state.world, state.objective
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
     filled = fill(found.samples, config.pack_length)
     packs = [pack(row, world.device) for row in filled]
@@ -72,41 +74,41 @@ def take_step(run: Run, found: StepSamples) -> dict[str, float]:
         mine |= term.counts(found.samples)
     counts = world.add_up(mine)
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
-    packs += [_empty(found, world)] * (rows - len(packs))
+    packs += [pack([NOTHING], world.device)] * (rows - len(packs))
     filled += [[]] * (rows - len(filled))
     objective.train()
     rate = config.optimizer.rate(found.step, config.steps)
-    set_rate(run.optimizers, rate)
+    set_rate(state.optimizers, rate)
     totals = {name: 0.0 for term in terms().values() for name in term.counts(())}
     for samples, row in zip(filled, packs, strict=True):
         with autocast(config, world):
-            latents = _encoded(run.latents, row)
-            if run.anchor is not None:
-                row, latents = run.anchor(samples, row, latents)
-            sums = objective(row, latents, _encoded(run.features, row))
+            latents = _encoded(state.latents, row)
+            if state.anchor is not None:
+                row, latents = state.anchor(samples, row, latents)
+            sums = objective(row, latents, _encoded(state.features, row))
         # Sharded gradients are averaged over the processes; the loss is a sum over all of them.
         (objective.weighted(sums, counts) * world.ranks).backward()
         for name in totals.keys() & sums.keys():
             totals[name] += float(sums[name].detach())
     norms = clipped(objective, config.optimizer.clip)
-    losses = measured(config.loss, world.add_up(totals), counts)
+    losses = mean_losses(config.loss, world.add_up(totals), counts)
     full = counts["tokens"] / (counts["rows"] * config.pack_length)
     losses.update(norms, rate=rate, tokens=counts["tokens"], fill=full)
     if counts["pictures"]:
         losses["cropped"] = counts["cropped"] / counts["pictures"]
-    share = run.progress.start_share
+    share = state.progress.start_share
     share = config.start_share(found.step) if share is None else share  # a new run, or a checkpoint without it
     if math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"]):
-        update(run.optimizers)
+        update(state.optimizers)
         decay = config.ema_decay(found.step)
-        run.ema.update(decay)
+        state.ema.update(decay)
         share *= decay
-    losses["start_share"] = run.progress.start_share = share
+    losses["start_share"] = state.progress.start_share = share
     objective.zero_grad(set_to_none=True)
     return losses
 
 
-def measured(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
+def mean_losses(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
     """The mean of each term, their weighted sum "loss", and what terms say in detail, from a whole step's sums."""
     losses = {name: totals[name] / max(counts[name], 1) for name in terms()}
     losses["loss"] = sum(config.weight(name) * losses[name] for name in terms())
@@ -143,8 +145,3 @@ def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
 def autocast(config: TrainConfig, world: World) -> AbstractContextManager[object]:
     """The precision of matrix products, for a config that is decided."""
     return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-
-
-def _empty(found: StepSamples, world: World) -> Pack:
-    """A row without any loss, for a process that has fewer rows than others: all must run the same number."""
-    return pack([Sample(Tokens([0], [IGNORE], [0]))], world.device)

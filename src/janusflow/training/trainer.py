@@ -36,8 +36,10 @@ from janusflow.training.anchor import Anchor
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import anchored, sources_of, weights_of
-from janusflow.training.data_contents import check_contents, keep_contents
-from janusflow.training.distributed import Ema, World, join, leave, shard
+from janusflow.training.data_contents import check_contents, write_contents
+from janusflow.training.distributed import World, join, leave, shard
+from janusflow.training.ema import Ema
+from janusflow.training.export import export
 from janusflow.training.lock import alone_in
 from janusflow.training.loop import loop
 from janusflow.training.lora import add_adapters
@@ -46,11 +48,12 @@ from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
-from janusflow.training.resume import Checkpoints, Progress, changed_settings, keep_settings
+from janusflow.training.resume import Checkpoints, Progress
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import check_sizes, export, open_model, take_heads
-from janusflow.training.step import Encoder, Run, autocast, take_step
+from janusflow.training.start import check_sizes, open_model, take_heads
+from janusflow.training.step import Encoder, TrainState, autocast, take_step
 from janusflow.training.stop import caught_signals, leave_at_once, on_stop
+from janusflow.training.stored_settings import changed_settings, write_settings
 
 MEMORY = 0.98  # of the running mean of the loss
 CALM_STEPS = 20  # the first losses say nothing about a spike
@@ -112,30 +115,30 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         check_contents(out, config, world)
     sources = drawn_sources(config, world)
     model = open_model(config, world.device)
-    run = prepare(config, world, model)
-    run.progress = checkpoints.restore(run.objective, run.ema, run.optimizers)
+    state = prepare(config, world, model)
+    state.progress = checkpoints.restore(state.objective, state.ema, state.optimizers)
     data = open_data(config, world, model, sources)
-    report = Report(out, config, world, first=run.progress.step, shown=shown)
+    report = Report(out, config, world, first=state.progress.step, shown=shown)
     report.say(f"data: {data.described()}")
-    if run.progress.step and (changed := changed_settings(out, config)):
+    if state.progress.step and (changed := changed_settings(out, config)):
         report.say(
             f"settings have changed since the run was last started, so it may train differently: {', '.join(changed)}"
         )
     if world.first:
-        keep_settings(out, config)
-        keep_contents(out, config)
-    if resume and not run.progress.step:
+        write_settings(out, config)
+        write_contents(out, config)
+    if resume and not state.progress.step:
         report.say(f"{out} contains no checkpoint yet: the run starts from the beginning")
-    if run.progress.ranks == world.ranks:
-        data.restore(run.progress.streams.get(str(world.rank), {}))
-    elif run.progress.step and data.streams():
-        before, now = run.progress.ranks, world.ranks
+    if state.progress.ranks == world.ranks:
+        data.restore(state.progress.streams.get(str(world.rank), {}))
+    elif state.progress.step and data.streams():
+        before, now = state.progress.ranks, world.ranks
         what = "1 process" if now == 1 else f"{now} processes"
         report.say(f"{what} instead of {before}: streams start again, so rows that were seen are repeated")
-    feed = steps(data, run.progress.step, config.steps, workers=config.data.workers)
+    feed = steps(data, state.progress.step, config.steps, workers=config.data.workers)
     with report, caught_signals() as caught, closing(feed):
         try:
-            finished = _loop(run, feed, checkpoints, report, model, lambda: world.any(bool(caught)))
+            finished = _loop(state, feed, checkpoints, report, model, lambda: world.any(bool(caught)))
         except RunError as error:
             checkpoints.finish()
             raise RunError(f"{error}; {checkpoints.left()}") from error
@@ -150,33 +153,33 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         if signal.SIGINT in caught:
             raise KeyboardInterrupt
         return out
-    return finish(run, model, report, official=official)
+    return finish(state, model, report, official=official)
 
 
-def finish(run: Run, model: JanusFlow, report: Report, *, official: bool) -> Path:
+def finish(state: TrainState, model: JanusFlow, report: Report, *, official: bool) -> Path:
     """Exports the averages, and reports how much of the starting weights they hold.
 
     Raises:
         OSError: if the export cannot be written.
     """
-    if run.progress.start_share is None:  # no step was taken from a checkpoint that does not know it
-        run.progress.start_share = run.config.start_share(run.progress.step)
+    if state.progress.start_share is None:  # no step was taken from a checkpoint that does not know it
+        state.progress.start_share = state.config.start_share(state.progress.step)
     try:
-        folder = export(run, model, Path(run.config.out) / "export", official=official)
+        folder = export(state, model, Path(state.config.out) / "export", official=official)
     except (OSError, SafetensorError) as error:  # the latter, for a full disk, is not an OSError
         raise OSError(f"the export could not be written ({error}); --resume writes it again") from error
-    report.exported(run.progress)
+    report.exported(state.progress)
     return folder
 
 
-def prepare(config: TrainConfig, world: World, model: JanusFlow) -> Run:
+def prepare(config: TrainConfig, world: World, model: JanusFlow) -> TrainState:
     """The objective with optimizers and EMA, on the device and sharded, at step 0; for a config that is `decided`."""
     latents, features = _frozen_parts(config, world, model)
     model.network.set_attn_implementation({"text_config": PACKED})
     anchor = Anchor(model.network) if anchored(config.data) else None
     objective, ema = learner(config, world, model.network)
     optimizers = make_optimizers(objective, config.optimizer, precision=config.precision)
-    return Run(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
+    return TrainState(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
 
 
 def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalGeneration) -> tuple[Objective, Ema]:
@@ -238,7 +241,7 @@ def open_data(config: TrainConfig, world: World, model: JanusFlow, sources: dict
 
 
 def _loop(
-    run: Run,
+    state: TrainState,
     feed: Iterator[StepSamples],
     checkpoints: Checkpoints,
     report: Report,
@@ -246,7 +249,7 @@ def _loop(
     stopping: Callable[[], bool],
 ) -> bool:
     """Steps until the last; False if a signal stopped the run."""
-    config, progress, world = run.config, run.progress, run.world
+    config, progress, world = state.config, state.progress, state.world
 
     def step(number: int) -> None:
         waiting = time.perf_counter()
@@ -255,11 +258,11 @@ def _loop(
             report.skipped(samples.step + 1, samples.broken, samples.notes)
             raise RunError(samples.failed or "the data of another process cannot be read further; see its message")
         started = time.perf_counter()
-        losses = take_step(run, samples)
+        losses = take_step(state, samples)
         # Before the checkpoint: a killed run may have too many rows, which resuming drops, but never too few.
         took = time.perf_counter() - waiting
         report.step(losses, samples, waited=started - waiting, took=took)
-        _judge(run, samples, losses)
+        _judge(state, samples, losses)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
         checkpoints.settle()
@@ -267,11 +270,11 @@ def _loop(
     def save(done: int) -> None:
         if progress.loss < progress.best[0]:
             progress.best = (progress.loss, done)
-        checkpoints.save(run.objective, run.ema, run.optimizers, progress)
+        checkpoints.save(state.objective, state.ema, state.optimizers, progress)
 
     def watch(done: int) -> None:
         if config.watch.every and done % config.watch.every == 0:
-            report.watch(done, run.objective, run.ema, model)
+            report.watch(done, state.objective, state.ema, model)
 
     if loop(progress.step, config.steps, step=step, save=save, stopping=stopping, every=config.save.every, watch=watch):
         return True
@@ -282,13 +285,9 @@ def _loop(
     return False
 
 
-def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
-    """Stop a run that has gone wrong.
-
-    Raises:
-        RunError: for a loss that is not finite or jumps, or too many broken records.
-    """
-    config, progress = run.config, run.progress
+def _judge(state: TrainState, found: StepSamples, losses: dict[str, float]) -> None:
+    """Stop a run that has gone wrong."""
+    config, progress = state.config, state.progress
     number = found.step + 1
     loss = watched_loss(config.loss, losses)
     if not (math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"])):
@@ -301,7 +300,7 @@ def _judge(run: Run, found: StepSamples, losses: dict[str, float]) -> None:
         )
     progress.loss = loss if first else MEMORY * progress.loss + (1 - MEMORY) * loss
     lost = len(found.broken) + found.lost
-    new = run.world.add_up({"seen": float(len(found.samples) + lost), "broken": float(lost)})
+    new = state.world.add_up({"seen": float(len(found.samples) + lost), "broken": float(lost)})
     seen, broken = progress.seen[0] + int(new["seen"]), progress.seen[1] + int(new["broken"])
     progress.seen = (seen, broken)
     if seen >= ENOUGH_RECORDS and broken > config.data.max_broken * seen:

@@ -12,7 +12,7 @@ import pytest
 
 from janusflow import JanusFlow
 from janusflow.evaluation.benchmarks.geneval import GenEval
-from janusflow.evaluation.judges import judges
+from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.registry import BENCHMARKS, find_benchmark
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from janusflow.evaluation.benchmarks.mmvet import TRIES, MmVet, MmVetSettings, read_grade
-from janusflow.evaluation.judges import judges
+from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.protocol import NotJudgedError
 from tests.evaluation.benchmarks.test_yes_no import cut, judges_anything, run, save_picture
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from janusflow.evaluation.benchmarks.qa import Qa, QaSettings, contains, equal, normalized
-from janusflow.evaluation.judges import judges
+from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate

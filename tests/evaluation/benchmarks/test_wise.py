@@ -23,7 +23,7 @@ from janusflow.evaluation.benchmarks.wise import (
     read_verified,
     wiscore,
 )
-from janusflow.evaluation.judges import judges
+from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.protocol import NotJudgedError, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate

@@ -21,7 +21,7 @@ from janusflow.evaluation.benchmarks.mme import Mme, MmeQuestion, MmeScore
 from janusflow.evaluation.benchmarks.pope import BriefSettings, Pope, PopeSettings
 from janusflow.evaluation.protocol import Benchmark, Row
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run.evaluate import checked, evaluate
+from janusflow.evaluation.run.evaluate import checked_run, evaluate
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
@@ -400,14 +400,14 @@ def test_answers_that_cannot_be_read_are_flagged_and_n_stands_with_each_score(tm
 def test_a_limit_needs_its_own_pictures_only_and_takes_from_all_sets(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     request = EvalRequest("pope", tmp_path / "run", data=pope_folder(tmp_path / "data"), limit=3)
-    chosen = checked(request).items
+    chosen = checked_run(request).items
     assert [item.data["set"] for item in chosen] == list(pope.SETS)
-    assert checked(request).items == chosen, "the same ones every time"
+    assert checked_run(request).items == chosen, "the same ones every time"
     needed = {item.group for item in chosen}
     for file in (tmp_path / "data" / "val2014").iterdir():
         if file.name not in needed:
             file.unlink()
-    assert checked(request).items == chosen
+    assert checked_run(request).items == chosen
     (tmp_path / "data" / "val2014" / min(needed)).unlink()
     with pytest.raises(ValueError, match=f"{min(needed)} is missing; expected .*RUCAIBox"):
-        checked(request)
+        checked_run(request)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from janusflow.evaluation.judges import local as local_judges
-from janusflow.evaluation.judges.judges import open_judge
 from janusflow.evaluation.judges.local import FamilyJudge, LocalJudge
+from janusflow.evaluation.judges.open_judge import open_judge
 from janusflow.evaluation.protocol import NotJudgedError
 
 RED = Image.new("RGB", (4, 4), "red")

@@ -6,13 +6,13 @@ import pytest
 
 from janusflow.evaluation.protocol import Item, Row
 from janusflow.evaluation.reports.intervals import bootstrap, effective_number, intervals, is_share, wilson
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from tests.evaluation.run.test_evaluate import Counting, CountingSettings
 
 
-def sample(*values: float, each: int = 1, whole: float = 100) -> Sample:
+def sample(*values: float, each: int = 1, whole: float = 100) -> ScoreSample:
     """Values in groups of `each`."""
-    return Sample(values, [str(place // each) for place in range(len(values))], whole)
+    return ScoreSample(values, [str(place // each) for place in range(len(values))], whole)
 
 
 def test_wilson_ends_exactly_where_all_values_are_equal() -> None:

@@ -25,12 +25,12 @@ from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Outpu
 from janusflow.evaluation.reports.report import notes, number, weights_of
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
+from janusflow.evaluation.run.command import eval_command as run_command
 from janusflow.evaluation.run.command import read_pair, read_request, read_sweep
-from janusflow.evaluation.run.command import run as run_command
+from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.evaluation.run.evaluate import evaluate, work
 from janusflow.evaluation.run.manifest import remember
 from janusflow.evaluation.run.records import Records
-from janusflow.evaluation.run.run import Run
 from janusflow.files import _host, locked
 from tests.processes import command, fork
 
@@ -343,7 +343,7 @@ def test_what_nobody_could_do_is_refused_before_anything_is_made(
 
 def test_processes_share_the_items_without_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = EvalRequest("counting", tmp_path, batch_size=2)
-    remember(Run(request))
+    remember(EvalRun(request))
     models = [Model(), Model(), Model()]
     for rank, model in enumerate(models):
         work(request, rank, 3, model=model)

@@ -8,7 +8,7 @@ import pytest
 
 from janusflow.evaluation.protocol import Item
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run.evaluate import checked
+from janusflow.evaluation.run.evaluate import checked_run
 from janusflow.evaluation.run.limit import limited
 from tests.evaluation.benchmarks.test_mmbench import mmbench_folder, rows_of
 from tests.evaluation.benchmarks.test_uni_mmmu import uni_mmmu_folder
@@ -51,27 +51,27 @@ def test_damaged_pictures_of_other_items_do_not_matter(tmp_path: Any) -> None:
     """MMBench holds its pictures in the file itself."""
     rows = rows_of(tmp_path)
     request = EvalRequest("mmbench", tmp_path / "run", data=mmbench_folder(tmp_path, rows), limit=1)
-    (chosen,) = checked(request).items
+    (chosen,) = checked_run(request).items
     held_by = {row["image"] for row in rows if row["index"] == chosen.key}  # another row's index, or the picture
     for row in rows:
         row["image"] = row["image"] if row["index"] in (chosen.key, *held_by) else "no picture" * 9
     mmbench_folder(tmp_path, rows)
-    assert [item.key for item in checked(request).items] == [chosen.key]
+    assert [item.key for item in checked_run(request).items] == [chosen.key]
     for row in rows:
         row["image"] = "bm8gcGljdHVyZQ==" * 9
     mmbench_folder(tmp_path, rows)
     with pytest.raises(ValueError, match=f"item {chosen.key}: .*; expected MMBench_DEV_EN.tsv"):
-        checked(request)
+        checked_run(request)
 
 
 def test_reference_files_of_other_items_do_not_matter(tmp_path: Any) -> None:
     data = uni_mmmu_folder(tmp_path / "data")
     request = EvalRequest("uni_mmmu", tmp_path / "run", data=data, limit=1, mode="generate")
-    (chosen,) = checked(request).items
+    (chosen,) = checked_run(request).items
     for file in data.rglob("*.png"):
         if file.name != chosen.data["png"]:
             file.unlink()
-    assert checked(request).items == [chosen]
+    assert checked_run(request).items == [chosen]
     (data / "svg" / chosen.data["png"]).unlink()
     with pytest.raises(ValueError, match="png does not exist"):
-        checked(request)
+        checked_run(request)

@@ -16,7 +16,7 @@ from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import digests
-from janusflow.evaluation.run import run as run_module
+from janusflow.evaluation.run import eval_run as run_module
 from janusflow.evaluation.run.evaluate import evaluate
 from tests.evaluation.run import test_evaluate as counting
 

@@ -14,8 +14,8 @@ from PIL import Image
 from janusflow.evaluation import registry
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
+from janusflow.evaluation.run.command import eval_command as command
 from janusflow.evaluation.run.command import read_sweep
-from janusflow.evaluation.run.command import run as command
 from janusflow.evaluation.run.sweep import curves, draw_curves, network_evaluations, points
 from janusflow.flow import METHODS
 from tests.evaluation.benchmarks.test_qa import qa_file

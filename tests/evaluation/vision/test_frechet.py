@@ -71,7 +71,7 @@ def test_fewer_pictures_than_features_are_no_harm() -> None:
 
 def test_sets_that_cannot_be_compared_are_refused() -> None:
     for a, b in (((1, 3), (4, 3)), ((4, 3), (4, 2)), ((4,), (4,))):
-        with pytest.raises(ValueError, match="expected two rows or more of one width"):
+        with pytest.raises(ValueError, match="expected 2 rows or more of one width"):
             frechet_distance(np.ones(a), np.ones(b))
 
 

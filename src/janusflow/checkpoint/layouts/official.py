@@ -6,8 +6,7 @@ released weights and their derivatives are under the DeepSeek Model License.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 from transformers import LlamaConfig
@@ -15,7 +14,6 @@ from transformers import LlamaConfig
 from janusflow.checkpoint.layouts import official_parts as parts
 from janusflow.config import JanusFlowConfig, siglip_config
 from janusflow.families.layout import Layout, Source
-from janusflow.processing.processor import JanusFlowProcessor
 
 CLASSES = {
     "vision_und_enc_config": "CLIPVisionTower",
@@ -24,18 +22,12 @@ CLASSES = {
 }
 
 
-def is_official(raw: Mapping[str, Any]) -> bool:
-    """Return whether a `config.json` is that of an official JanusFlow (not Janus) checkpoint."""
-    return raw.get("model_type") == "multi_modality" and "vision_gen_enc_config" in raw
-
-
 def read_config(
     raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None
 ) -> JanusFlowConfig:
     """Translate an official `config.json` into our configuration.
 
     Args:
-        raw: the parsed file.
         token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
         names: of the stored tensors, if they are known. SigLIP's unused attention-pool head is kept if it is stored, so
             that the checkpoint can be written back without loss.
@@ -140,16 +132,11 @@ def source(name: str) -> Source:
 
 
 def _tower_source(official: str) -> Source:
-    """Translate SigLIP: query, key and value are fused; the pool head's query is separate from its key and value."""
-    for part, third in parts.THIRDS.items():
-        if part in official:
-            return Source((official.replace(part, ".attn.qkv."),), third)
+    """Translate SigLIP; the pool head's query is separate from its key and value."""
     if "attn_pool.attention.in_proj_" in official:
         leaf = official.rsplit("_", 1)[1]
         return Source((TOWER + "attn_pool.q." + leaf, TOWER + "attn_pool.kv." + leaf))
-    for ours, theirs in TOWER_PARTS:
-        official = official.replace(ours, theirs)
-    return Source((official,))
+    return parts.tower_source(official, TOWER_PARTS)
 
 
 # --- the configuration back -----------------------------------------------------------------------------------------
@@ -196,9 +183,13 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
     return parts.official_config(llm, dtype, CLASSES, blocks, spelled)
 
 
-def write(config: JanusFlowConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
-    """Write everything except the weights."""
-    parts.write_official(official_config(config, dtype), processor, folder)
-
-
-LAYOUT = Layout("official", lambda raw, files: is_official(raw), read_config, source=source, write=write, released=True)
+LAYOUT = Layout(
+    "official",
+    detect=lambda raw, files: raw.get("model_type") == "multi_modality" and "vision_gen_enc_config" in raw,
+    read_config=read_config,
+    source=source,
+    write=lambda config, processor, folder, dtype: parts.write_official(
+        official_config(config, dtype), processor, folder
+    ),
+    released=True,
+)

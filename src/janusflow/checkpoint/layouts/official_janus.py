@@ -7,15 +7,13 @@ unused, and `UNUSED` names them. The small golden checkpoints list the codec's s
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
 from janusflow.checkpoint.layouts import official_parts as parts
 from janusflow.families.layout import Layout, Source
-from janusflow.processing.processor import JanusFlowProcessor
 
 CLASSES = {
     "vision_config": "CLIPVisionTower",
@@ -33,16 +31,10 @@ RELEASED_VQ = {  # VQ-16 of LlamaGen
 }
 
 
-def is_official_janus(raw: Mapping[str, Any]) -> bool:
-    """Return whether a `config.json` is that of an official Janus or Janus-Pro checkpoint."""
-    return raw.get("model_type") == "multi_modality" and "gen_vision_config" in raw
-
-
 def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collection[str] | None = None) -> JanusConfig:
     """Translate an official `config.json` into transformers' configuration.
 
     Args:
-        raw: the parsed file.
         token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
         names: of the stored tensors, which are not used.
 
@@ -147,12 +139,8 @@ def source(name: str) -> Source:
     """Return the official tensors that the parameter `name` of transformers' Janus consists of."""
     official = parts.renamed(name, PREFIXES)
     if official.startswith(TOWER):
-        for part, third in parts.THIRDS.items():
-            if part in official:
-                return Source((official.replace(part, ".attn.qkv."),), third)
-        for ours, theirs in TOWER_PARTS:
-            official = official.replace(ours, theirs)
-    elif official.startswith(CODEC):
+        return parts.tower_source(official, TOWER_PARTS)
+    if official.startswith(CODEC):
         for pattern, replacement in CODEC_PARTS:
             official = re.sub(pattern, replacement, official)
     elif official.startswith(("aligner.", "gen_aligner.")):
@@ -198,17 +186,14 @@ def _projector(depth: int, width: int, to: int) -> dict[str, Any]:
     return {"depth": depth, "input_dim": width, "n_embed": to, "projector_type": "mlp_gelu"}
 
 
-def write(config: JanusConfig, processor: JanusFlowProcessor, folder: Path, dtype: str) -> None:
-    """Write everything except the weights."""
-    parts.write_official(official_config(config, dtype), processor, folder)
-
-
 LAYOUT = Layout(
     "official",
-    lambda raw, files: is_official_janus(raw),
-    read_config,
+    detect=lambda raw, files: raw.get("model_type") == "multi_modality" and "gen_vision_config" in raw,
+    read_config=read_config,
     source=source,
-    write=write,
+    write=lambda config, processor, folder, dtype: parts.write_official(
+        official_config(config, dtype), processor, folder
+    ),
     released=True,
     unused=UNUSED,
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
+from janusflow.families.layout import Source
 from janusflow.folders import read_json
 from janusflow.processing.processor import JanusFlowProcessor
 
@@ -101,9 +102,6 @@ def official_config(
     """Return the released form of `config.json`.
 
     Args:
-        llm: the language model.
-        dtype: of the weights.
-        classes: of the blocks.
         blocks: name to model type and parameters.
         spelled: values without a released name.
     """
@@ -134,6 +132,16 @@ def _extras(llm: LlamaConfig) -> dict[str, Any]:
     if rope.get("rope_theta", 10000.0) != 10000.0:
         extras["rope_theta"] = rope["rope_theta"]
     return extras
+
+
+def tower_source(official: str, others: Sequence[tuple[str, str]]) -> Source:
+    """Return the tensors of a SigLIP tower's parameter: query, key and value are fused, `others` are renamed."""
+    for part, third in THIRDS.items():
+        if part in official:
+            return Source((official.replace(part, ".attn.qkv."),), third)
+    for ours, theirs in others:
+        official = official.replace(ours, theirs)
+    return Source((official,))
 
 
 def renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:

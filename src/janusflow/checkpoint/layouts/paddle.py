@@ -1,9 +1,9 @@
 """Read PaddleNLP's layout: `model_state.pdparams`, or shards (`model_state-00001-of-00002.pdparams`) with an index.
 
-The files are pickles of arrays, and nothing in them is run. Python's own parser splits a file into instructions, of
-which only those that weights need are executed here: a file can build plain containers, strings, numbers and the arrays
-below, and call nothing. The bytes of large arrays are skipped and read on demand, so that listing the content of a file
-needs little memory. Names and shapes are those of the official layout.
+The files are pickles of arrays, and no code in them is run: of Python's unpickler only the instructions that weights
+need are left, so a file can build plain containers, strings, numbers and the arrays below. The bytes of large arrays
+are skipped and read on demand, so that listing the content of a file needs little memory. Names and shapes are those of
+the official layout.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import pickletools
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -24,8 +23,6 @@ from torch import Tensor
 from janusflow.arguments import shortened
 from janusflow.families.layout import Layout
 from janusflow.offline import first_line
-
-T = TypeVar("T")
 
 FILE = "model_state.pdparams"
 DTYPES = {"f2": np.float16, "f4": np.float32, "f8": np.float64, "u2": np.uint16, "i4": np.int32, "i8": np.int64}
@@ -36,35 +33,30 @@ LARGE = 1 << 16  # bytes from which a piece is skipped
 MOST_SIDES = 32  # of an array, as in older versions of numpy
 
 
+@dataclass(frozen=True)
 class _Skipped:
-    """Bytes of a file that were skipped.
+    """Bytes of a file that were skipped: where they begin, and how many there are."""
 
-    Args:
-        place: where they begin in the file.
-        size: how many there are.
-    """
-
-    def __init__(self, place: int, size: int) -> None:
-        self.place, self._size = place, size
+    place: int
+    size: int
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
 
 class _Stream:
     """A file read in pieces: large pieces are skipped, and a piece that reaches past the end is an error."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.readline, self.tell = file.readline, file.tell
-        self._file = file
+        self.readline, self._file = file.readline, file
         self._end = os.fstat(file.fileno()).st_size
 
-    def read(self, size: int) -> bytes | _Skipped:
-        if size < LARGE:
-            return self._file.read(size)
+    def read(self, size: int) -> Any:
         place = self._file.tell()
         if size > self._end - place:
             raise pickle.UnpicklingError(f"{size} bytes are announced where {self._end - place} are left")
+        if size < LARGE:
+            return self._file.read(size)
         self._file.seek(size, os.SEEK_CUR)
         return _Skipped(place, size)
 
@@ -72,34 +64,28 @@ class _Stream:
 class _Dtype:
     """A plain little-endian `numpy.dtype`."""
 
-    def __init__(self, arguments: Any) -> None:
-        if not isinstance(arguments, tuple) or arguments[0] not in DTYPES:
-            raise pickle.UnpicklingError(f"an array holds {arguments!r:.100}")
-        self.name: str = arguments[0]
+    def __init__(self, name: Any, *others: Any) -> None:
+        if name not in DTYPES:
+            raise pickle.UnpicklingError(f"an array holds {name!r:.100}")
+        self.name: str = name
 
-    def build(self, state: Any) -> None:
-        """Apply the state that numpy pickled."""
+    def __setstate__(self, state: Any) -> None:
         if state[1] != "<" or any(part is not None for part in state[2:5]):
             raise pickle.UnpicklingError("an array's dtype is not a plain little-endian one")
 
 
 class _Array:
-    """A `numpy.ndarray`: where its bytes are, accepted only if shape and dtype account for all of them.
-
-    Args:
-        arguments: of numpy's function that creates an empty array.
-    """
+    """A `numpy.ndarray`: where its bytes are, accepted only if shape and dtype account for all of them."""
 
     shape: tuple[int, ...] | None = None
     place: int | None = None
     content: bytes | None = None
 
-    def __init__(self, arguments: Any) -> None:
-        if not isinstance(arguments, tuple) or arguments[:2] != (NDARRAY, (0,)):
+    def __init__(self, *arguments: Any) -> None:
+        if arguments[:2] != (NDARRAY, (0,)):
             raise pickle.UnpicklingError("an array is malformed")
 
-    def build(self, state: Any) -> None:
-        """Apply the state that numpy pickled."""
+    def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, self.fortran, data = state
         if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, _Skipped)):
             raise pickle.UnpicklingError("an array is malformed")
@@ -115,134 +101,55 @@ class _Array:
             self.content = data
 
 
-@dataclass(frozen=True)
-class _Name:
-    """A name in a pickle; nothing is imported."""
-
-    module: str
-    name: str
-
-
-NDARRAY = _Name("numpy", "ndarray")
-CALLS = {  # what a pickle may call, and what is called instead
-    _Name("numpy", "dtype"): _Dtype,
-    _Name("numpy.core.multiarray", "_reconstruct"): _Array,
-    _Name("numpy._core.multiarray", "_reconstruct"): _Array,
+NDARRAY = "numpy.ndarray"  # stands for the class, which is not imported
+ADMITTED = {  # what a pickle may name, and what it gets instead
+    ("numpy", "ndarray"): NDARRAY,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
 }
-NAMES_KNOWN = {NDARRAY, *CALLS}
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-NUMBERS = ("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT")
-TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
-VALUES = frozenset((*NUMBERS, *TEXTS))
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+NEEDED = (
+    *(
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "POP",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "BUILD",
+    ),
+    *("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "EMPTY_LIST", "APPEND", "APPENDS"),
+    *("DICT", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+)
 
 
-class _Machine:
-    """Builds plain containers, strings, numbers and arrays from a pickle; other instructions are errors."""
+class _Instructions(dict[int, Any]):
+    """The instructions of a pickle that weights need, by code."""
 
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, stream: _Stream) -> Any:
-        """Execute the instructions of a pickle, and return what it builds."""
-        value: Any
-        for instruction, value, _ in pickletools.genops(stream):  # type: ignore[arg-type]
-            name = instruction.name
-            if name in VALUES:
-                self.stack.append(value)
-            elif name in CONSTANTS:
-                self.stack.append(CONSTANTS[name])
-            elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                self.memo[value] = self.stack[-1]
-            elif name in ("GET", "BINGET", "LONG_BINGET"):
-                self.stack.append(self.memo[value])
-            elif name in TUPLES:
-                self.stack[-TUPLES[name] :] = [tuple(self.stack[-TUPLES[name] :])]
-            elif name == "GLOBAL":
-                self.stack.append(_known(*value.split(" ", 1)))
-            elif name == "STOP":
-                return self.stack.pop()
-            elif (method := getattr(self, f"_{name.lower()}", None)) is not None:
-                method()
-            elif name not in ("PROTO", "FRAME"):
-                raise pickle.UnpicklingError(f"it contains the instruction {name}, which weights do not need")
-        raise pickle.UnpicklingError("it has no end")
-
-    def _pop_to_mark(self) -> list[Any]:
-        mark = self.marks.pop()
-        items = self.stack[mark:]
-        del self.stack[mark:]
-        return items
-
-    def _mark(self) -> None:
-        self.marks.append(len(self.stack))
-
-    def _pop(self) -> None:
-        self.stack.pop()
-
-    def _memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def _tuple(self) -> None:
-        self.stack.append(tuple(self._pop_to_mark()))
-
-    def _list(self) -> None:
-        self.stack.append(self._pop_to_mark())
-
-    def _empty_list(self) -> None:
-        self.stack.append([])
-
-    def _append(self) -> None:
-        value = self.stack.pop()
-        self._last(list).append(value)
-
-    def _appends(self) -> None:
-        items = self._pop_to_mark()
-        self._last(list).extend(items)
-
-    def _dict(self) -> None:
-        items = self._pop_to_mark()
-        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-
-    def _empty_dict(self) -> None:
-        self.stack.append({})
-
-    def _setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._last(dict)[key] = value
-
-    def _setitems(self) -> None:
-        items = self._pop_to_mark()
-        self._last(dict).update(zip(items[::2], items[1::2], strict=True))
-
-    def _stack_global(self) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(_known(module, name))
-
-    def _reduce(self) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, _Name) or function not in CALLS:
-            raise pickle.UnpicklingError("it calls a function that weights do not need")
-        self.stack.append(CALLS[function](arguments))
-
-    def _build(self) -> None:
-        state, made = self.stack.pop(), self.stack[-1]
-        if not isinstance(made, (_Array, _Dtype)):
-            raise pickle.UnpicklingError("it changes an object that is not an array")
-        made.build(state)
-
-    def _last(self, kind: type[T]) -> T:
-        if type(self.stack[-1]) is not kind:
-            raise pickle.UnpicklingError(f"it fills an object that is not a {kind.__name__}")
-        return self.stack[-1]
+    def __missing__(self, code: int) -> Any:
+        raise pickle.UnpicklingError(f"it contains the instruction {chr(code)!r}, which weights do not need")
 
 
-def _known(module: Any, name: Any) -> _Name:
-    if not (isinstance(module, str) and isinstance(name, str)) or _Name(module, name) not in NAMES_KNOWN:
-        raise pickle.UnpicklingError(f"it names {module!s:.100}.{name!s:.100}, which weights do not need")
-    return _Name(module, name)
+class _Unpickler(pickle._Unpickler):  # the one in C reserves memory for any memo index
+    """Builds plain containers, strings, numbers and arrays; other instructions and names are errors."""
+
+    dispatch = _Instructions(
+        {code: pickle._Unpickler.dispatch[code] for (code,) in (vars(pickle)[name] for name in NEEDED)}
+    )
+    dispatch[pickle.FRAME[0]] = lambda self: self.read(8)  # frames are read like the rest of the file
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ADMITTED:
+            raise pickle.UnpicklingError(f"it names {module!s:.100}.{name!s:.100}, which weights do not need")
+        return ADMITTED[module, name]
 
 
 @dataclass(frozen=True)
@@ -302,7 +209,7 @@ def read_pdparams(file: Path) -> dict[str, Stored]:
     """
     try:
         with file.open("rb") as stream:
-            content = _Machine().run(_Stream(stream))
+            content = _Unpickler(_Stream(stream)).load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it is not a dictionary of arrays")
         return {_name(key): _stored(file, key, value) for key, value in content.items() if key != NAMES}

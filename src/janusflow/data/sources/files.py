@@ -86,7 +86,6 @@ class FileSource:
     """A data set on disk, by index.
 
     Args:
-        config: where it is.
         task: what its records are for; needed where only fitting ones are wanted.
 
     Attributes:

@@ -39,7 +39,6 @@ def kind_of(path: str, *, captions: bool = True) -> str:
     """The kind of source that a folder or file is: jsonl, folder, parquet or webdataset.
 
     Args:
-        path: of the data.
         captions: whether pictures need captions.
 
     Raises:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, TypeAdapter
 
-from janusflow.arguments import quoted
+from janusflow.arguments import quoted, suggestion
 from janusflow.data.sources.config import SourceConfig
-from janusflow.functions import load_plugin
+from janusflow.functions import load_plugin, plugins
 
 GROUP = "janusflow.sources"  # entry points of other packages
 ONCE = {  # settings that sources of every kind had in version 0.1
@@ -34,14 +33,11 @@ BUILT_IN = {
 
 def kinds() -> dict[str, EntryPoint]:
     """All kinds by name; those of the package are not replaced."""
-    return BUILT_IN | {found.name: found for found in entry_points(group=GROUP) if found.name not in BUILT_IN}
+    return BUILT_IN | plugins(GROUP, BUILT_IN)
 
 
 def find_kind(kind: str) -> type[SourceConfig]:
     """The class of the settings of a kind of source.
-
-    Args:
-        kind: a key of `kinds`.
 
     Raises:
         ValueError: for an unknown kind, or one whose class cannot be loaded or is none of a source.
@@ -52,9 +48,8 @@ def find_kind(kind: str) -> type[SourceConfig]:
     """
     plugin = BUILT_IN.get(kind) or kinds().get(kind)
     if plugin is None:
-        near = get_close_matches(kind.lower(), kinds(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"kind of source is {quoted(kind)}; {hint}known are {', '.join(kinds())}")
+        known = ", ".join(kinds())
+        raise ValueError(f"kind of source is {quoted(kind)}; known are {known}{suggestion(kind, kinds())}")
     found = load_plugin(plugin, "source")
     if not isinstance(found, type) or not issubclass(found, SourceConfig):
         raise ValueError(f"source {kind!r} is {plugin.value}, which is not a subclass of {SourceConfig.__name__}")

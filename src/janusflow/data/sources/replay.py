@@ -22,7 +22,7 @@ class ReplayConfig(SourceConfig):
 
     Attributes:
         path: a file of prompts; or the name of a kind of source that makes prompts, such as `tinyworld`, and judges the
-            pictures of them: wrong ones are left out.
+            pictures of them: wrong ones are left out. (A file of such a name is given as `./tinyworld`.)
         images, guidance: number of pictures in all, and the weight of their prompts.
         teacher: another model, whose pictures from the same noise are learned in place of the model's own.
         judge, min_score: `module:function` of prompt and picture that gives a score; pictures below `min_score` are
@@ -37,13 +37,13 @@ class ReplayConfig(SourceConfig):
     min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.5
 
     @property
-    def world(self) -> SourceConfig | None:
+    def prompt_source(self) -> SourceConfig | None:
         """The source that makes the prompts; None if a file holds them."""
-        return find_kind(self.path)(self.path) if self.path in kinds() and not Path(self.path).is_file() else None
+        return find_kind(self.path)(self.path) if self.path in kinds() else None
 
     @property
     def image_size(self) -> int | None:
-        return self.world.image_size if self.world else None
+        return self.prompt_source.image_size if self.prompt_source else None
 
     def check(self, task: str, *, checkpoint: bool) -> None:
         super().check(task, checkpoint=checkpoint)
@@ -53,9 +53,9 @@ class ReplayConfig(SourceConfig):
             raise ValueError("a replay is of pictures that model.checkpoint generates, for data.generation only")
         if not self.path:
             raise ValueError("a replay needs path, a file of prompts or a kind of source such as tinyworld")
-        if self.world and self.world.replayed(0, 0) is None:
+        if self.prompt_source and self.prompt_source.replayed(0, 0) is None:
             raise ValueError(f"sources of {self.path} make no prompts; give a replay a file of prompts as path")
-        if self.judge and self.world:
+        if self.judge and self.prompt_source:
             raise ValueError(f"a replay of {self.path} is judged by {self.path} itself; leave judge out")
 
     def prompts(self, seed: int) -> tuple[list[str], Correct | None]:
@@ -64,7 +64,7 @@ class ReplayConfig(SourceConfig):
         Raises:
             ValueError: if there are none.
         """
-        made = self.world and self.world.replayed(seed, self.images)
+        made = self.prompt_source and self.prompt_source.replayed(seed, self.images)
         return made or (spread(read_prompts(Path(self.path)), self.images), None)
 
     def open(self, task: str, seed: int, rank: int, ranks: int) -> Source:

@@ -15,9 +15,6 @@ def read_tables(builder: str, files: Sequence[Path], config: FileConfig, hint: s
     """The rows of files that a builder of `datasets` reads; of an index, a damaged file costs only its own rows.
 
     Args:
-        builder: its name in `datasets`.
-        files: one or more.
-        config: of the source.
         hint: for an error, how the files are read otherwise.
 
     Raises:
@@ -63,9 +60,6 @@ def unreadable() -> tuple[type[Exception], ...]:
 def _readable(builder: str, files: Sequence[Path], config: FileConfig) -> Any:
     """The rows of the files that can be read, each with its `FOLDER`. One that cannot is
     replaced by the number of rows that a readable one of its size has, whose `FAULT` names it, so that losses count.
-
-    Raises:
-        ValueError: if none can.
     """
     import datasets
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from janusflow.evaluation.data import find_file, read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample
+from janusflow.evaluation.score_sample import ScoreSample
 from janusflow.pipelines.sheet import save_png
 from janusflow.processing.images import load_image
 
@@ -209,7 +209,7 @@ class Dpg(Benchmark):
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         return {name: 100 * sum(one.values) / one.n for name, one in self.samples(rows).items()}
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         official = self.settings.mode == "official"
         means: list[tuple[float, str]] = []
         categories: dict[str, list[tuple[float, str]]] = defaultdict(list)
@@ -235,7 +235,8 @@ class Dpg(Benchmark):
             means.append((sum(shares) / len(shares), group))
         named = [*sorted(categories.items()), *([("overall", means)] if means else [])]
         return {
-            name: Sample([value for value, _ in values], [group for _, group in values], 100) for name, values in named
+            name: ScoreSample([value for value, _ in values], [group for _, group in values], 100)
+            for name, values in named
         }
 
     def write_official(self, rows: Sequence[Row]) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from janusflow.evaluation.data import find_file, read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample, by_part, over
+from janusflow.evaluation.score_sample import ScoreSample, by_part, over
 from janusflow.evaluation.vision.clip import Clip, ColorNamer
 from janusflow.evaluation.vision.detection import THRESHOLD, Detection, Detector
 from janusflow.files import loads, write_text
@@ -282,10 +282,10 @@ class GenEval(Benchmark):
     def part(self, item: Item) -> str:
         return str(item.data["tag"])
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         right = {row.item.group for row in rows if row.score}
         groups = list(dict.fromkeys(row.item.group for row in rows))
-        prompts = Sample([float(group in right) for group in groups], groups, 1)
+        prompts = ScoreSample([float(group in right) for group in groups], groups, 1)
         whole = {name: over(rows, whole=1) for name in ("overall", "images")}
         return {**by_part(rows, lambda row: [row.item.data["tag"]], whole=1), **whole, "prompts": prompts}
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, by_part, over
+from janusflow.evaluation.score_sample import ScoreSample, by_part, over
 from janusflow.files import write_text
 
 FILE = "testdev_balanced_questions.json"
@@ -74,7 +74,7 @@ class Gqa(Questions):
     def part(self, item: Item) -> str:
         return str(item.data.get("type", ""))
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         found = by_part(rows, lambda row: ("accuracy", *filter(None, [row.item.data.get("type")])), first=("accuracy",))
         return found | ({"strict": over(rows, lambda row: row.verdict["strict"], whole=100)} if rows else {})
 

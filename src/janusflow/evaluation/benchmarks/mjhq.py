@@ -20,7 +20,7 @@ from PIL import Image
 
 from janusflow.evaluation.data import find_file
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.evaluation.vision.clip import Clip
 from janusflow.evaluation.vision.frechet import EVAL_SIZE, Features, frechet_distance
 from janusflow.files import loads, temporary_path
@@ -134,7 +134,7 @@ class Mjhq(Benchmark):
         likeness = [float(row.verdict["clip"]) for row in rows if "clip" in row.verdict]
         return {**found, "clip": sum(likeness) / len(likeness)} if likeness else found
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         return {"fid": over(rows), "clip": over(row for row in rows if "clip" in row.verdict)}
 
     @cached_property

@@ -19,7 +19,7 @@ from annotated_types import Interval
 
 from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import write_text
 
 LETTERS = "ABCD"
@@ -212,7 +212,7 @@ class MmBench(Questions):
     def part(self, item: Item) -> str:
         return str(item.data.get("category", ""))
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         turns: dict[int, dict[int, bool]] = defaultdict(dict)
         for row in rows:
             turns[row.item.data["index"] % TURN][row.item.data["index"]] = row.score == 1
@@ -232,7 +232,7 @@ class MmBench(Questions):
         if all(row.item.data["rotations"] == 1 for row in rows):
             circular.clear()
         names = [part for part in ("circular", *sorted(circular)) if part in circular]
-        found = {part: Sample(circular[part], groups[part], 100) for part in names}
+        found = {part: ScoreSample(circular[part], groups[part], 100) for part in names}
         return found | ({"vanilla": over(vanilla, whole=100)} if vanilla else {})
 
     def write_official(self, rows: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import write_text
 
 PERCEPTION = (
@@ -185,7 +185,7 @@ class Mme(Questions):
         found = {task: score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
         return totals(found) | {task: value.score for task, value in found.items()}
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         parts = {"perception": PERCEPTION, "cognition": COGNITION, **{task: (task,) for task in PERCEPTION + COGNITION}}
         return {name: over(row for row in rows if row.item.data["task"] in tasks) for name, tasks in parts.items()}
 

@@ -20,7 +20,7 @@ from janusflow.evaluation.benchmarks.mmbench import LETTER_ONLY, choice_question
 from janusflow.evaluation.benchmarks.pope import BRIEFLY
 from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, by_part
+from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
 LONG = 5  # words: only longer answers are searched for the text of an option
@@ -212,7 +212,7 @@ class Mmmu(Questions):
     def part(self, item: Item) -> str:
         return str(item.data["subject"])
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         def parts(row: Row) -> Sequence[str]:
             subject = row.item.data["subject"]
             return "overall", f"domain/{DOMAIN.get(subject, 'other')}", f"subject/{subject}"

@@ -15,7 +15,7 @@ from annotated_types import Interval
 
 from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, by_part
+from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -130,7 +130,7 @@ class MmVet(Questions):
     def part(self, item: Item) -> str:
         return "+".join(item.data["capability"])
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         first = ("overall", *CAPABILITIES)
         return by_part(rows, lambda row: ("overall", *row.item.data["capability"]), first=first)
 

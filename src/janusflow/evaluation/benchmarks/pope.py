@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import loads, write_text
 
 NO = ("No", "no", "not")
@@ -117,7 +117,7 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _samples(rows: Sequence[Row]) -> dict[str, Sample]:
+def _samples(rows: Sequence[Row]) -> dict[str, ScoreSample]:
     """What each number of `PopeScore` is over."""
     said = [row for row in rows if row.verdict["said"] == "yes"]
     return {
@@ -229,8 +229,8 @@ class Pope(Questions):
         means = {name: 100 * mean([values[name] for values in found.values()]) for name in names if found}
         return means | {f"{kind}/{name}": 100 * found[kind][name] for kind in found for name in names}
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
-        found: dict[str, Sample] = {}
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
+        found: dict[str, ScoreSample] = {}
         for kind in ("", *SETS):
             own = [row for row in rows if kind in ("", row.item.data["set"])]
             found |= {f"{kind}/{name}" if kind else name: sample for name, sample in _samples(own).items() if own}

@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Interval
 
+from janusflow.data.records import IMAGE_TAG
 from janusflow.evaluation.benchmarks.vqav2 import normal
 from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.question_file import PLACEHOLDER, QuestionFile
-from janusflow.evaluation.sample import Sample, by_part
+from janusflow.evaluation.question_file import QuestionFile
+from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.processing.images import load_image
 
 Rule: TypeAlias = Literal["exact", "contains", "any-of", "judge"]
@@ -159,7 +160,7 @@ class Qa(Questions):
             raise self.no_verdict(reply)
         return {"score": float(yes), "rule": rule, "accepted": list(answers), "reply": reply}
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         def parts(row: Row) -> Sequence[str]:
             category = row.item.data["category"]
             return ("overall", f"category/{category}") if category else ("overall",)
@@ -180,11 +181,11 @@ def _talk(model: Any, item: Item) -> list[dict[str, Any]]:
     """
     earlier: Sequence[Sequence[str]] = item.data.get("earlier", ())
     asked = [*(question for question, _ in earlier), item.prompt]
-    if not any(PLACEHOLDER in text for text in asked):
+    if not any(IMAGE_TAG in text for text in asked):
         asked[0] = model.processor.question(asked[0], len(item.images))
     left, talk = list(item.images), []
     for place, text in enumerate(asked):
-        count = text.count(PLACEHOLDER)
+        count = text.count(IMAGE_TAG)
         talk.append({"role": "user", "content": text, "images": left[:count]})
         left = left[count:]
         if place < len(earlier):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from janusflow.evaluation.benchmarks.mmbench import NONE, choice_question, read_option
 from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row, conversation
-from janusflow.evaluation.sample import Sample, by_part
+from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class SeedBench(Questions):
     def part(self, item: Item) -> str:
         return str(item.data["type"])
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         return by_part(rows, lambda row: ("overall", row.item.data["type"]), first=("overall", *TYPES))
 
     def write_judged(self, rows: Sequence[Row]) -> None:

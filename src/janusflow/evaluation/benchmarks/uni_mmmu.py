@@ -18,7 +18,7 @@ from PIL import Image
 
 from janusflow.evaluation.data import find_file, read_text
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample, over
+from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import loads, write_text
 from janusflow.processing.images import load_image
 
@@ -178,7 +178,7 @@ class UniMmmu(Benchmark):
         parts = {name: sum(float(row.verdict[name]) for row in rows) / len(rows) for name in names}
         return {**parts, "overall": 100 * sum(row.score for row in rows) / len(rows)}
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         wholes = {"shape_color": 0, "position": 0, "text": 1}
         of = {name: [replace(row, verdict={"score": row.verdict[name]}) for row in rows] for name in wholes}
         return {"overall": over(rows), **{name: over(of[name], whole=whole) for name, whole in wholes.items()}}

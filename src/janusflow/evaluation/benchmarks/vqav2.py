@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
-from janusflow.evaluation.sample import Sample, by_part
+from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
 ENOUGH = 3  # people who give an answer make it wholly right
@@ -176,7 +176,7 @@ class VqaV2(Questions):
     def part(self, item: Item) -> str:
         return str(item.data.get("answer_type", ""))
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         def parts(row: Row) -> Sequence[str]:
             data = row.item.data
             return "overall", data["answer_type"], f"question_type/{data['question_type']}"

@@ -18,7 +18,7 @@ from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
-from janusflow.evaluation.sample import Sample, by_part, over
+from janusflow.evaluation.score_sample import ScoreSample, by_part, over
 from janusflow.files import loads
 
 CRITERIA = {"consistency": 0.7, "realism": 0.2, "aesthetic quality": 0.1}
@@ -300,7 +300,7 @@ class Wise(Benchmark):
     def part(self, item: Item) -> str:
         return self.protocol.category(int(item.data["prompt_id"]))
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Sample]:
+    def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         return {"overall": over(rows), **by_part(rows, lambda row: [self.part(row.item)], whole=1)}
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:

@@ -78,9 +78,7 @@ class EndpointJudge(Judge):
     """A model behind an OpenAI-compatible address; may be asked by several threads at once.
 
     Args:
-        model: its name there.
         url: base address, without `/chat/completions`.
-        options: how to ask.
         account: a file in which all processes that ask within one budget count together, this time and the next; None
             to count only here.
 
@@ -125,12 +123,7 @@ class EndpointJudge(Judge):
         raise NotJudgedError(f"{self.name} gave no reply in {self.options.tries} tries; the last: {problem}")
 
     def _ask(self, messages: list[Any], temperature: float) -> str:
-        """One request.
-
-        Raises:
-            _PassingError: if another try may succeed.
-            NotJudgedError: if not.
-        """
+        """One request."""
         import openai
 
         ask = self._client.chat.completions.with_raw_response.create
@@ -212,11 +205,7 @@ class EndpointJudge(Judge):
             raise NotJudgedError(self._closed) from None
 
     def _read_account(self, account: Path) -> Spent:
-        """What the account counts; nothing where there is none yet.
-
-        Raises:
-            ValueError: if it is damaged.
-        """
+        """What the account counts; nothing where there is none yet."""
         try:
             return checked(Spent, read_json(account), account)
         except FileNotFoundError:
@@ -246,11 +235,7 @@ def data_url(picture: Image.Image) -> str:
 
 
 def _read(content: bytes) -> tuple[str, int]:
-    """The words of a reply, "" for none, and how many tokens it and its prompt have, 0 if it does not say.
-
-    Raises:
-        ValueError: if it is not a chat completion.
-    """
+    """The words of a reply, "" for none, and how many tokens it and its prompt have, 0 if it does not say."""
     try:
         found = loads(content)
         said = found["choices"][0]["message"].get("content")

@@ -48,8 +48,6 @@ class Judge(ABC):
         """The reply to one prompt.
 
         Args:
-            prompt: the question.
-            images: shown with it.
             system: system prompt; "" for none.
             temperature: of the sampling; 0 is greedy.
             attempt: another number asks again where a cached reply was useless.
@@ -68,9 +66,6 @@ class WithoutThoughts(Judge):
     """A judge whose replies are only its answers, without thoughts: see `reasoning.final_answer`.
 
     Every benchmark asks its judge through this, whatever the judge is; what `Cached` keeps is the whole reply.
-
-    Args:
-        judge: any judge.
     """
 
     def __init__(self, judge: Judge) -> None:

@@ -20,9 +20,7 @@ def limited_client(kind: Callable[..., Any], seconds: float, *, largest: int = L
     """A client of httpx (or httpx2, which newer versions of openai use) whose replies are bounded.
 
     Args:
-        kind: class of the client.
         seconds: for a reply's content.
-        largest: bytes of it.
     """
 
     def bound(response: Any) -> None:

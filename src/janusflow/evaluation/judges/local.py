@@ -13,7 +13,7 @@ from PIL import Image
 
 from janusflow.evaluation.judges.judge import Judge, NotJudgedError, Query
 from janusflow.folders import find_folder
-from janusflow.offline import cached_if_unreachable
+from janusflow.offline import cached_if_unreachable, first_line
 
 if TYPE_CHECKING:
     from janusflow.pipelines.janusflow import JanusFlow
@@ -71,7 +71,6 @@ class LocalJudge(Judge):
 
     Args:
         place: a folder or hub id. A model of pictures and text is asked with both, any other with text.
-        options: how it judges.
 
     Raises:
         ValueError: if it cannot be opened.
@@ -138,8 +137,7 @@ class LocalJudge(Judge):
 
 def _refusal(place: str, error: Exception) -> ValueError:
     """The sentence on a model that cannot be opened."""
-    reason = str(error).strip().splitlines()[0]
-    return ValueError(f"judge {place!r} is not a model that can be opened here: {reason}")
+    return ValueError(f"judge {place!r} is not a model that can be opened here: {first_line(error)}")
 
 
 def _open_processor(where: str, config: Any) -> Any:

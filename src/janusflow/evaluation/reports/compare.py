@@ -14,7 +14,7 @@ from typing import Any
 
 from janusflow.arguments import given
 from janusflow.evaluation.protocol import Benchmark, Item, Row
-from janusflow.evaluation.reports.finished import Run, open_runs, plain
+from janusflow.evaluation.reports.finished import FinishedRun, open_runs, plain
 from janusflow.evaluation.reports.intervals import FEW, bootstrap
 
 UNIMPORTANT = ("threads", "batch_size")  # settings that change neither outputs nor verdicts
@@ -68,7 +68,7 @@ class Comparison:
         notes: what a reader must know before the table.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
     differences: tuple[Differences, ...]
     differing: Mapping[str, tuple[str, ...]]
     changes: tuple[Change, ...]
@@ -127,12 +127,8 @@ def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data:
 # --- what differs ---------------------------------------------------------------------------------------------------
 
 
-def _check_comparable(first: Run, run: Run, *, any_data: bool) -> None:
-    """Check that two runs can be compared.
-
-    Raises:
-        ValueError: for another benchmark, or the same files of data with other content.
-    """
+def _check_comparable(first: FinishedRun, run: FinishedRun, *, any_data: bool) -> None:
+    """Check that two runs can be compared."""
     one, other = first.report["benchmark"], run.report["benchmark"]
     if one != other:
         raise ValueError(f"{first.folder} is a run of {one} and {run.folder} of {other}; compare runs of one benchmark")
@@ -145,12 +141,8 @@ def _check_comparable(first: Run, run: Run, *, any_data: bool) -> None:
         )
 
 
-def _about_items(first: Run, run: Run, pairs: Sequence[Pair]) -> Iterator[str]:
-    """Notes on items that are not in both runs.
-
-    Raises:
-        ValueError: if there is none that is.
-    """
+def _about_items(first: FinishedRun, run: FinishedRun, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Notes on items that are not in both runs."""
     if not pairs:
         raise ValueError(f"{first.folder} and {run.folder} have no judged item in common")
     for one, other in ((first, run), (run, first)):
@@ -164,7 +156,7 @@ def _about_items(first: Run, run: Run, pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"Only {len(pairs)} items are in both {first.name} and {run.name}: too few for a conclusion."
 
 
-def _differing(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+def _differing(runs: Sequence[FinishedRun]) -> dict[str, tuple[str, ...]]:
     """What the runs were made with, where they differ."""
     made = []
     for run in runs:
@@ -196,7 +188,7 @@ def _word(value: Any) -> str:
 # --- differences ----------------------------------------------------------------------------------------------------
 
 
-def _pairs(first: Run, run: Run) -> Iterator[Pair]:
+def _pairs(first: FinishedRun, run: FinishedRun) -> Iterator[Pair]:
     """The items that both runs have, with the same content; prompts may differ where settings do."""
     reworded = first.report["settings"] != run.report["settings"]
     for key, row in first.rows.items():
@@ -219,7 +211,7 @@ class _Paired:
         return {name: after[name] - before[name] for name in before if name in after}
 
 
-def _differences(first: Run, run: Run, pairs: Sequence[Pair]) -> Differences:
+def _differences(first: FinishedRun, run: FinishedRun, pairs: Sequence[Pair]) -> Differences:
     paired: Any = _Paired(first.benchmark, run.benchmark)
     values = paired.scores(pairs)
     resampled: Any = pairs
@@ -232,7 +224,7 @@ def _differences(first: Run, run: Run, pairs: Sequence[Pair]) -> Differences:
     return Differences(values, intervals, len(pairs), {name: sample.n for name, sample in samples.items()})
 
 
-def _changes(runs: Sequence[Run], pairs: Sequence[Sequence[Pair]]) -> list[Change]:
+def _changes(runs: Sequence[FinishedRun], pairs: Sequence[Sequence[Pair]]) -> list[Change]:
     """Items that score differently in some run than in the first, the largest change first."""
     other = [{pair.item.key: pair.other for pair in found} for found in pairs]
     found = []

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from janusflow.evaluation.reports.compare import Change, Comparison, Differences, Run
+from janusflow.evaluation.reports.compare import Change, Comparison, Differences, FinishedRun
 from janusflow.evaluation.reports.intervals import FEW
 from janusflow.evaluation.reports.markup import csv_cell, one_line, tex_text
 from janusflow.evaluation.reports.report import TEXT, number, render, thumbnail
@@ -26,8 +26,6 @@ def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGE
     """Write compare.html, compare.csv, compare.tex and changed.csv.
 
     Args:
-        comparison: from `compare_runs`.
-        out: their folder.
         changes: how many changed items the page shows with their pictures; changed.csv has all.
 
     Returns:
@@ -44,7 +42,7 @@ def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGE
 # --- cells ----------------------------------------------------------------------------------------------------------
 
 
-def value_cell(run: Run, name: str) -> str:
+def value_cell(run: FinishedRun, name: str) -> str:
     """A score with its interval."""
     value = run.report["scores"].get(name)
     if value is None:
@@ -64,7 +62,7 @@ def difference_cell(differences: Differences, name: str) -> str:
     return _signed(value) + between + _over(differences.n.get(name), differences.items)
 
 
-def _n(run: Run, name: str) -> int | None:
+def _n(run: FinishedRun, name: str) -> int | None:
     """How many values a score is over; None where its benchmark does not know."""
     found: int | None = run.report.get("n", {}).get(name)
     return found

@@ -24,7 +24,7 @@ REPORT = {
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run: its report and its judged items by key."""
 
     name: str
@@ -34,7 +34,7 @@ class Run:
     benchmark: Benchmark
 
 
-def open_runs(folders: Sequence[Path], data: Path | None) -> tuple[list[Run], list[str]]:
+def open_runs(folders: Sequence[Path], data: Path | None) -> tuple[list[FinishedRun], list[str]]:
     runs, notes = [], list[str]()
     opened: dict[str, tuple[Benchmark, dict[str, Item]]] = {}
     for name, folder in zip(_names(folders), folders, strict=True):
@@ -56,7 +56,7 @@ def open_runs(folders: Sequence[Path], data: Path | None) -> tuple[list[Run], li
                 notes += [] if all(benchmark.drawn(_row(line, None).item) for line in lines) else [lacking]
         benchmark, items = opened[known]
         rows = {line["key"]: _row(line, items.get(line["key"])) for line in lines}
-        runs.append(Run(name, folder, report, rows, benchmark))
+        runs.append(FinishedRun(name, folder, report, rows, benchmark))
     return runs, notes
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from janusflow.evaluation.protocol import Benchmark, Row
-from janusflow.evaluation.sample import Sample
+from janusflow.evaluation.score_sample import ScoreSample
 
 RESAMPLES, BOOTSTRAP_SECONDS = 1000, 60
 Z = 1.959964  # of a normal distribution's 95 %
@@ -22,16 +22,13 @@ Interval = tuple[float, float]
 
 
 def intervals(
-    benchmark: Benchmark, rows: Sequence[Row], scores: Mapping[str, float], samples: Mapping[str, Sample]
+    benchmark: Benchmark, rows: Sequence[Row], scores: Mapping[str, float], samples: Mapping[str, ScoreSample]
 ) -> dict[str, Interval]:
     """The 95 % interval of every score that has one.
 
     A bootstrap interval without any width is left out: too few different items to say anything.
 
     Args:
-        benchmark: whose scores.
-        rows: judged items.
-        scores: of these rows.
         samples: what the scores are over; see `Benchmark.samples`.
     """
     found = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}
@@ -42,14 +39,14 @@ def intervals(
     return {name: wilson(shares[name]) if name in shares else found[name] for name in scores if name in found | shares}
 
 
-def is_share(sample: Sample, score: float) -> bool:
+def is_share(sample: ScoreSample, score: float) -> bool:
     """Whether a score is how many of its values are 1, all others being 0."""
     if not sample.whole or not sample.values or any(value not in (0, 1) for value in sample.values):
         return False
     return math.isclose(score, sample.whole * sum(sample.values) / sample.n, rel_tol=1e-6, abs_tol=1e-9)
 
 
-def wilson(sample: Sample) -> Interval:
+def wilson(sample: ScoreSample) -> Interval:
     """Wilson's score interval of a share (Wilson 1927), on the scale of `sample.whole`.
 
     Where values come in groups, n is their effective number; see `effective_number`.
@@ -62,7 +59,7 @@ def wilson(sample: Sample) -> Interval:
     return sample.whole * low, sample.whole * high
 
 
-def effective_number(sample: Sample) -> float:
+def effective_number(sample: ScoreSample) -> float:
     """How many independent values would have the sample's standard error (n over the design effect; at most n).
 
     Where all values are equal, nothing is known of how much those of a group agree, and each group counts once.
@@ -80,7 +77,7 @@ def effective_number(sample: Sample) -> float:
     return n if not variance else min(n, max(1.0, share * (1 - share) / variance))
 
 
-def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> dict[str, tuple[float, float]]:
+def bootstrap(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Interval]:
     """95 % percentile intervals of `benchmark.scores`: groups of items sampled with replacement, up to 1,000 times.
 
     Fewer times, but at least 100, where scoring is slow. Scores that exist in less than half of the samples are left
@@ -89,7 +86,7 @@ def bootstrap(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> di
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.item.group or row.item.key].append(row)
-    units, rng = list(groups.values()), Random(seed)
+    units, rng = list(groups.values()), Random(0)
     found: dict[str, list[float]] = defaultdict(list)
     started, times = time.monotonic(), 0
     while times < RESAMPLES and (times < 100 or time.monotonic() - started < BOOTSTRAP_SECONDS):

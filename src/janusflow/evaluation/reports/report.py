@@ -49,10 +49,6 @@ def write_report(
     """Write report.json, report.md and report.html into the run's folder.
 
     Args:
-        benchmark: whose scores.
-        request: of the run.
-        items: all of the run.
-        rows: those with a verdict.
         missing: why the others have none, by key.
         made: what the outputs were made with, as in run.json.
 
@@ -248,7 +244,9 @@ def chart(report: Mapping[str, Any]) -> str:
     shown = {name: value for name, value in report["scores"].items() if math.isfinite(value)}
     if not shown:
         return ""
-    panels = [part for part in (_between(shown, *limits) for limits in itertools.pairwise(MAGNITUDES)) if part]
+    limits = itertools.pairwise(MAGNITUDES)
+    panels = [{name: value for name, value in shown.items() if low < abs(value) <= high} for low, high in limits]
+    panels = [panel for panel in panels if panel]
     heights = [0.8 + 0.34 * len(part) for part in panels]
     figure = matplotlib.figure.Figure(figsize=(8, sum(heights)), layout="constrained")
     for axes, part in zip(
@@ -259,10 +257,6 @@ def chart(report: Mapping[str, Any]) -> str:
     figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
-
-
-def _between(scores: Mapping[str, float], low: float, high: float) -> dict[str, float]:
-    return {name: value for name, value in scores.items() if low < abs(value) <= high}
 
 
 def _bars(axes: Any, shown: Mapping[str, float], report: Mapping[str, Any]) -> None:

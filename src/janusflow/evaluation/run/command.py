@@ -14,9 +14,9 @@ from janusflow.evaluation.reports.compare import compare_runs
 from janusflow.evaluation.reports.comparison_page import CHANGES, write_comparison
 from janusflow.evaluation.reports.report import summary
 from janusflow.evaluation.request import SHORT, EvalRequest
-from janusflow.evaluation.run.evaluate import checked, evaluate, open_model
+from janusflow.evaluation.run.eval_run import EvalRun, check_data
+from janusflow.evaluation.run.evaluate import checked_run, evaluate, open_model
 from janusflow.evaluation.run.recipes import Reader, load_request
-from janusflow.evaluation.run.run import Run, check_data
 from janusflow.evaluation.run.sweep import FIELDS, draw_curves, points
 from janusflow.folders import find_folder
 from janusflow.recipes import yaml_value
@@ -24,7 +24,7 @@ from janusflow.recipes import yaml_value
 MOST_POINTS = 1000  # of a range of a sweep
 
 
-def run(
+def eval_command(
     benchmark: str | None,
     *,
     config: Path | None,
@@ -42,10 +42,7 @@ def run(
         benchmark: its name; not with `config`.
         config: a recipe, or a file that `foreign` reads.
         changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
-        settings, options: "key=value", values in YAML.
         sweep: "key=values": "1,2,4", "1..10", or names; of options, settings, model, vae or dtype.
-        workers, ray: see `evaluate`.
-        foreign: see `load_request`.
 
     Raises:
         ValueError: for an argument or file that cannot be used.
@@ -75,7 +72,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     for _, one in todo:
         one.open()
     for one in {repr(one.settings): one for _, one in todo}.values():  # judges among them
-        _check_parts(checked(one), shown)
+        _check_parts(checked_run(one), shown)
     for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
         find_folder(name)  # before hours are spent on the others
     shared = workers == 1 and not ray and request.mode == "full" and "WORLD_SIZE" not in os.environ
@@ -103,12 +100,8 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     return f"{text}{write_comparison(comparison, request.out, changes=max(1, CHANGES // len(folders)))}"
 
 
-def _check_parts(run: Run, score: str) -> None:
-    """Refuse a limit that leaves a sweep without the score that it shows.
-
-    Raises:
-        ValueError: naming the first parts that are left out.
-    """
+def _check_parts(run: EvalRun, score: str) -> None:
+    """Refuse a limit that leaves a sweep without the score that it shows."""
     limit, present = run.request.limit, {run.benchmark.part(item) for item in run.items}
     absent = [part for part in run.benchmark.parts_of(score) if part not in present]
     if limit is not None and absent:

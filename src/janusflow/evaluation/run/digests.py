@@ -36,9 +36,7 @@ def judged_digest(benchmark: Benchmark, item: Item, asked: str, output: bytes) -
     """Of all that a verdict depends on, except judges and their settings: the output, the item and its reference files.
 
     Args:
-        benchmark: whose item.
         item: with its reference answer in `data`.
-        asked: the item's `asked_digest`.
         output: the picture's file, or the answer in UTF-8.
     """
     references = [_content(file) for file in benchmark.references(item)]

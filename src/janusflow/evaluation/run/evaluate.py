@@ -17,13 +17,13 @@ from typing import Any
 
 from janusflow.arguments import quoted
 from janusflow.device import device_of
-from janusflow.evaluation.judges.judges import forgotten_if_useless
+from janusflow.evaluation.judges.open_judge import forgotten_if_useless
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Row
 from janusflow.evaluation.reports.report import write_report
 from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.evaluation.run.manifest import as_made, remember
 from janusflow.evaluation.run.processes import in_processes, on_ray, together
-from janusflow.evaluation.run.run import Run
 from janusflow.files import locked, remove_leftovers, write_text
 from janusflow.pipelines.sheet import make_folder
 from janusflow.processing.images import load_image
@@ -37,7 +37,6 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     """Run a benchmark, or continue a run, and report.
 
     Args:
-        request: what to run.
         model: an open pipeline, for one process; by default `request.model` is opened when something is to be made.
         workers: local processes that share the items.
         ray: Ray workers that share the items, in place of local processes. Under `torchrun` its processes share them.
@@ -56,7 +55,7 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
         2
     """
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    run = checked(as_made(request), rank)
+    run = checked_run(as_made(request), rank)
     try:
         if rank:
             with together(ranks) as wait:
@@ -72,14 +71,14 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
         raise KeyboardInterrupt(_stopped(run)) from None
 
 
-def checked(request: EvalRequest, rank: int = 0) -> Run:
+def checked_run(request: EvalRequest, rank: int = 0) -> EvalRun:
     """A request's run, after every check that needs neither the model nor a judge's weights.
 
     Raises:
         ValueError: for a wrong name, setting or option, data that is missing or damaged, and, if something is left to
             make, a judge that cannot be opened.
     """
-    run = Run(request, rank)
+    run = EvalRun(request, rank)
     if request.mode != "generate":
         run.benchmark.check_judge()
     if request.mode == "full" and run.to_do(run.items):
@@ -87,7 +86,7 @@ def checked(request: EvalRequest, rank: int = 0) -> Run:
     return run
 
 
-def _stopped(run: Run) -> str:
+def _stopped(run: EvalRun) -> str:
     """What a run that is stopped has done, and how to continue it."""
     run.reload()
     judged = sum("verdict" in run.judged(item) for item in run.items)
@@ -99,7 +98,7 @@ def _stopped(run: Run) -> str:
 
 
 def _evaluate(
-    run: Run, wait: Callable[[], object], *, ranks: int, model: Any, workers: int, ray: int
+    run: EvalRun, wait: Callable[[], object], *, ranks: int, model: Any, workers: int, ray: int
 ) -> dict[str, Any]:
     request, benchmark, items = run.request, run.benchmark, run.items
     run.reload()  # nobody else writes from now on
@@ -129,11 +128,7 @@ def _evaluate(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; wait for workers of a killed run, and remove the temporary files that it left.
-
-    Raises:
-        ValueError: if another run uses the folder, or such a worker does not end.
-    """
+    """Keep other runs out of a folder, wait for workers of a killed run, and remove its temporary files."""
     make_folder(out)
     with locked(out / LOCK, f"another run is writing into {out}; wait for it, or give another --out"):
         if (out / "run.json").is_file():
@@ -151,16 +146,16 @@ def _busy(out: Path) -> str:
 
 def work(request: EvalRequest, rank: int, ranks: int, *, model: Any = None) -> None:
     """One process's part of what is left: whole batches, in turn."""
-    _work_alone(Run(request, rank), ranks, model)
+    _work_alone(EvalRun(request, rank), ranks, model)
 
 
-def _work_alone(run: Run, ranks: int, model: Any = None) -> None:
+def _work_alone(run: EvalRun, ranks: int, model: Any = None) -> None:
     """A part with its own lock: the run's is released if the process that started this one is killed."""
     with locked(run.request.out / f"{LOCK}-{run.rank:05d}", _busy(run.request.out), patience=PATIENCE):
         _work(run, ranks, model)
 
 
-def _work(run: Run, ranks: int, model: Any) -> None:
+def _work(run: EvalRun, ranks: int, model: Any) -> None:
     size = run.request.batch_size
     mine = [item for place, item in enumerate(run.items) if place // size % ranks == run.rank]
     if run.request.mode != "score":
@@ -172,7 +167,7 @@ def _work(run: Run, ranks: int, model: Any) -> None:
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _produce(run: Run, items: Sequence[Item], ranks: int, model: Any) -> None:
+def _produce(run: EvalRun, items: Sequence[Item], ranks: int, model: Any) -> None:
     request, benchmark, todo = run.request, run.benchmark, run.to_do(items)
     if not todo:
         return
@@ -204,7 +199,7 @@ def _batches(benchmark: Benchmark, items: Sequence[Item], size: int) -> Iterator
         yield batch
 
 
-def _judge(run: Run, items: Sequence[Item]) -> None:
+def _judge(run: EvalRun, items: Sequence[Item]) -> None:
     benchmark = run.benchmark
     todo = [item for item in items if item.key in run.outputs and "verdict" not in run.judged(item)]
     with (
@@ -250,7 +245,7 @@ def finite(verdict: dict[str, Any]) -> dict[str, Any]:
     return verdict
 
 
-def _rows(run: Run) -> tuple[list[Row], dict[str, str]]:
+def _rows(run: EvalRun) -> tuple[list[Row], dict[str, str]]:
     """Judged items in order, which are written into results.jsonl, and why others have no verdict."""
     rows: list[Row] = []
     missing: dict[str, str] = {}

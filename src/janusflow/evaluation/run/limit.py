@@ -17,8 +17,6 @@ def limited(benchmark: Benchmark, items: Sequence[Item], limit: int | None) -> l
     the same number gives the same items, and a larger one all of them and more.
 
     Args:
-        benchmark: whose items.
-        items: all of them.
         limit: how many; None for all.
 
     Returns:
@@ -30,7 +28,10 @@ def limited(benchmark: Benchmark, items: Sequence[Item], limit: int | None) -> l
     for item in items:
         unit = item.group if benchmark.whole_groups and item.group else item.key
         parts.setdefault(benchmark.part(item), {}).setdefault(unit, []).append(item.key)
-    shuffled = [[units[unit] for unit in sorted(units, key=_order)] for _, units in sorted(parts.items(), key=_first)]
+    shuffled = [
+        [units[unit] for unit in sorted(units, key=_order)]
+        for _, units in sorted(parts.items(), key=lambda part: _order(part[0]))
+    ]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shuffled, fillvalue=()))
     chosen = set(itertools.islice(itertools.chain.from_iterable(in_turn), limit))
     return [item for item in items if item.key in chosen]
@@ -38,7 +39,3 @@ def limited(benchmark: Benchmark, items: Sequence[Item], limit: int | None) -> l
 
 def _order(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
-
-
-def _first(part: tuple[str, object]) -> str:
-    return _order(part[0])

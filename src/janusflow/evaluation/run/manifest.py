@@ -17,10 +17,11 @@ from janusflow.checkpoint.load import open_checkpoint
 from janusflow.device import resolve_device, resolve_dtype
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
+from janusflow.evaluation.reports.finished import plain
 from janusflow.evaluation.reports.report import weights_of
 from janusflow.evaluation.request import RESERVED, EvalRequest
 from janusflow.evaluation.run.digests import hashes
-from janusflow.evaluation.run.run import Run
+from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.files import misfit, read_json, write_text
 
 KINDS: dict[str, Any] = {  # of the fields of `run.json`
@@ -50,7 +51,7 @@ def as_made(request: EvalRequest) -> EvalRequest:
     judging = find_benchmark(request.benchmark).judging
     before = {**made.get("used", {}), **made["options"], **made["settings"]}
     for name, value in {**request.options, **request.settings}.items():
-        if name not in judging and before.get(name) != _plain(value):
+        if name not in judging and before.get(name) != plain(value):
             raise ValueError(
                 f"{request.out} was made with {name} {before.get(name)!r}, and judging cannot change that "
                 f"to {value!r}; leave it out, or run mode full with another --out"
@@ -59,22 +60,21 @@ def as_made(request: EvalRequest) -> EvalRequest:
     return replace(request, **{name: made[name] for name in SAME if name != "benchmark"}, settings=settings)
 
 
-def remember(run: Run, *, first: bool = True) -> dict[str, Any]:
+def remember(run: EvalRun, *, first: bool = True) -> dict[str, Any]:
     """Write what the run's outputs are made with, its weights and data too, and return it.
 
     A run is continued only with the same arguments and weights, except those of its judges. Where its data has
     changed, a warning reports how much of it is kept. What made outputs that come from elsewhere is unknown.
 
     Args:
-        run: whose folder.
         first: whether this process writes; the others of a run, perhaps on other machines, compare.
 
     Raises:
         ValueError: if the folder contains another run, or a damaged `run.json`.
     """
     request, benchmark = run.request, run.benchmark
-    now = {name: _plain(getattr(request, name)) for name in SAME}
-    now["settings"] = _plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
+    now = {name: plain(getattr(request, name)) for name in SAME}
+    now["settings"] = plain({k: v for k, v in vars(benchmark.settings).items() if k not in benchmark.judging})
     now["data_sha256"] = run.data
     file, scoring = request.out / "run.json", request.mode == "score"
     if scoring and not file.is_file():
@@ -132,12 +132,8 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(name for name in (before.keys() | now.keys()) - limits if before.get(name) != now.get(name))
 
 
-def _check_outputs(run: Run, files: str) -> None:
-    """Warn that data has changed, with the items whose outputs do not count any more.
-
-    Raises:
-        ValueError: if an output's record does not name the question that it was made for.
-    """
+def _check_outputs(run: EvalRun, files: str) -> None:
+    """Warn that data has changed, with the items whose outputs do not count any more."""
     out, made = run.request.out, run.recorded
     if any(None in made.get(item.key, {}) for item in run.all_items):
         raise ValueError(
@@ -191,8 +187,4 @@ def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
     found |= {**benchmark.defaults, **request.options}
     dtype = str(resolve_dtype(request.dtype, checkpoint.dtype)).removeprefix("torch.")
     where = {"dtype": dtype, "device": resolve_device(request.device).type, "batch_size": request.batch_size}
-    return dict(_plain({**found, **where}))
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
+    return dict(plain({**found, **where}))

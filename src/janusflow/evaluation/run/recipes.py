@@ -29,7 +29,6 @@ def load_request(file: Path, overrides: Sequence[str] = (), *, foreign: Reader |
     """An evaluation from a recipe.
 
     Args:
-        file: YAML or JSON.
         overrides: "key=value" for a setting of the benchmark, or "options.key=value". Values are YAML; an option or
             setting that is null has its default.
         foreign: reads files of another form, such as `interop.torchumm_config.read_umm`.

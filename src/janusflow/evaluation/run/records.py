@@ -25,13 +25,7 @@ CHECK = "crc32"  # of a record's other fields, which detects another answer or s
 
 
 class Records:
-    """Files NAME-00000.jsonl, NAME-00001.jsonl, ... of a folder: each process appends to its own, all read all.
-
-    Args:
-        folder: of the run.
-        name: of the files.
-        rank: number of this process.
-    """
+    """Files NAME-00000.jsonl, NAME-00001.jsonl, ... of a folder: each process appends to its own, all read all."""
 
     def __init__(self, folder: Path, name: str, rank: int = 0) -> None:
         self.folder, self.name = folder, name
@@ -66,11 +60,7 @@ class Records:
 
 
 def _record(line: bytes, one_of: tuple[str, ...]) -> dict[str, Any]:
-    """A line as it was written; lines of earlier versions have no checksum.
-
-    Raises:
-        ValueError: for anything else.
-    """
+    """A line as it was written; lines of earlier versions have no checksum."""
     record = loads(line)
     if problem := misfit(record, KINDS, optional=KINDS.keys() - {"key"}):
         raise ValueError(problem)

@@ -114,9 +114,7 @@ def draw_curves(
     other numeric options vary as well, it goes through the best of them.
 
     Args:
-        out: folder of the runs.
         reports: options that were set, and the report with them.
-        shown: name of the score.
         lower_is_better: whether its best is its lowest.
 
     Returns:
@@ -164,7 +162,6 @@ def curves(
 
     Args:
         rows: options, "evaluations" and "score" of each run.
-        keys: names of the options.
         best: of the scores that share a place.
     """
     words = named(rows, keys)

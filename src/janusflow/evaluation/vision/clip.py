@@ -14,7 +14,7 @@ from PIL import Image
 from janusflow.building import open_complete
 from janusflow.device import resolve_device
 from janusflow.evaluation.vision.detection import Detection
-from janusflow.offline import cached_if_unreachable
+from janusflow.offline import cached_if_unreachable, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +26,7 @@ LONGEST = 77  # tokens of a text; the rest is cut off
 
 
 class Clip:
-    """A CLIP model with its processors.
-
-    Args:
-        model: a transformers `CLIPModel`.
-        processor: turns pictures into `pixel_values`.
-        tokenizer: of its texts.
-    """
+    """A CLIP model with its processors."""
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, tokenizer
@@ -53,7 +47,7 @@ class Clip:
         except (OSError, KeyError) as error:
             wanted = "a folder with a transformers CLIPModel and its processors, or its name on the hub"
             raise ValueError(
-                f"CLIP model {name!r} cannot be opened; expected {wanted} ({_first_line(error)})"
+                f"CLIP model {name!r} cannot be opened; expected {wanted} ({first_line(error)})"
             ) from error
 
     def pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
@@ -80,11 +74,7 @@ class Clip:
 
 
 class ColorNamer:
-    """Names the colour of objects by CLIP, zero-shot over ten colours with the mean of three templates' vectors.
-
-    Args:
-        clip: the model.
-    """
+    """Names the colour of objects by CLIP, zero-shot over ten colours with the mean of three templates' vectors."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
@@ -116,7 +106,3 @@ def object_crop(picture: Image.Image, found: Detection) -> Image.Image:
         picture = Image.composite(picture, Image.new("RGB", picture.size, BACKGROUND), mask)
     left, top, right, bottom = (round(edge) for edge in found.box)
     return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -45,7 +45,6 @@ class Detector:
     """A Mask2Former for instances with its processor (the one on PIL and numpy: torchvision is not needed).
 
     Args:
-        model: a transformers `Mask2FormerForUniversalSegmentation`.
         processor: turns a picture into `pixel_values` and `pixel_mask`.
         names: of the classes, by the model's index.
 

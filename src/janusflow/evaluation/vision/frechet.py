@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from janusflow.device import CPU, resolve_device
+from janusflow.evaluation.vision.manifolds import check_features
 
 EVAL_SIZE, INCEPTION_SIZE = 256, 299  # pixels
 MIDDLE = 128.0  # of the pixel values: what Inception takes for 0, and as its unit
@@ -29,8 +30,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     Raises:
         ValueError: if a set is too small or their widths differ.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(f"features have shapes {a.shape} and {b.shape}; expected two rows or more of one width")
+    check_features(a, b, 2)
     a, b = a.astype(np.float64), b.astype(np.float64)
     covariances = (np.atleast_2d(np.cov(one, rowvar=False)) for one in (a, b))
     return gaussian_distance(a.mean(0), b.mean(0), *covariances)
@@ -75,7 +75,6 @@ class Features:
     float32 in [-1, 1), and gives N vectors.
 
     Args:
-        model: the opened module.
         eval_size: what pictures are brought to first.
     """
 

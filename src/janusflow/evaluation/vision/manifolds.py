@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from janusflow.arguments import whole_number
-
 NEAREST = 3  # k of recall and coverage
 SUBSETS = 100
 Z = 1.959964  # of a normal distribution's 95 %
@@ -27,9 +25,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     return _distance(*_kernels(a, b))
 
 
-def kernel_interval(
-    a: np.ndarray, b: np.ndarray, *, subsets: int = SUBSETS, seed: int = 0
-) -> tuple[float, tuple[float, float]]:
+def kernel_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
     """The KID of two sets and its 95 % interval by the delete-half jackknife.
 
     The spread of the distance over random halves of both sets, sampled without replacement, is its standard error: a
@@ -37,15 +33,13 @@ def kernel_interval(
 
     Args:
         a, b: (N, D) and (M, D), at least four each.
-        subsets: number of halves.
-        seed: chooses them.
 
     Returns:
         The distance, and its interval.
     """
     inside_a, inside_b, across = _kernels(a, b)
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(subsets):
+    rng, found = np.random.default_rng(0), []
+    for _ in range(SUBSETS):
         rows = rng.choice(len(a), len(a) // 2, replace=False)
         columns = rng.choice(len(b), len(b) // 2, replace=False)
         parts = inside_a[np.ix_(rows, rows)], inside_b[np.ix_(columns, columns)], across[np.ix_(rows, columns)]
@@ -54,30 +48,23 @@ def kernel_interval(
     return value, (value - half, value + half)
 
 
-def recall(real: np.ndarray, made: np.ndarray, *, k: int = NEAREST) -> float:
+def recall(real: np.ndarray, made: np.ndarray) -> float:
     """Share of real vectors within the made set's manifold (arXiv 1904.06991): nearer to some made vector than that
-    one's k-th nearest made neighbour.
-
-    Args:
-        real, made: (N, D) and (M, D), more than k each.
-        k: see above.
+    one's k-th nearest made neighbour, k = 3. Both sets, (N, D) and (M, D), have more than k vectors.
     """
-    return float((_distances(real, made) <= _radii(made, k)[None, :]).any(1).mean())
+    return float((_distances(real, made) <= _radii(made)[None, :]).any(1).mean())
 
 
-def coverage(real: np.ndarray, made: np.ndarray, *, k: int = NEAREST) -> float:
-    """Share of real vectors with a made one nearer than their k-th nearest real neighbour (arXiv 2002.09797).
-
-    Args:
-        real, made: (N, D) and (M, D), more than k of the first.
-        k: see above.
+def coverage(real: np.ndarray, made: np.ndarray) -> float:
+    """Share of real vectors, (N, D), with a made one, (M, D), nearer than their k-th nearest real neighbour, k = 3
+    (arXiv 2002.09797).
     """
-    return float((_distances(real, made).min(1) <= _radii(real, k)).mean())
+    return float((_distances(real, made).min(1) <= _radii(real)).mean())
 
 
 def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The kernel's values within a, within b, and between both."""
-    _checked(a, b, 2)
+    check_features(a, b, 2)
     a, b = a.astype(np.float64), b.astype(np.float64)
     inside_a, inside_b, across = ((one @ other.T / a.shape[1] + 1) ** 3 for one, other in ((a, a), (b, b), (a, b)))
     return inside_a, inside_b, across
@@ -94,22 +81,21 @@ def _distance(inside_a: np.ndarray, inside_b: np.ndarray, across: np.ndarray) ->
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared distances (N, M)."""
-    _checked(a, b, 1)
+    check_features(a, b, 1)
     a, b = a.astype(np.float64), b.astype(np.float64)
     squares: np.ndarray = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
     return squares.clip(0)
 
 
-def _radii(vectors: np.ndarray, k: int) -> np.ndarray:
+def _radii(vectors: np.ndarray) -> np.ndarray:
     """Squared distance of each vector to its k-th nearest other one."""
-    whole_number("k", k)
-    _checked(vectors, vectors, k + 1)
+    check_features(vectors, vectors, NEAREST + 1)
     distances = _distances(vectors, vectors)
     np.fill_diagonal(distances, 0)
-    radii: np.ndarray = np.partition(distances, k, axis=1)[:, k]
+    radii: np.ndarray = np.partition(distances, NEAREST, axis=1)[:, NEAREST]
     return radii
 
 
-def _checked(a: np.ndarray, b: np.ndarray, least: int) -> None:
+def check_features(a: np.ndarray, b: np.ndarray, least: int) -> None:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < least:
         raise ValueError(f"features have shapes {a.shape} and {b.shape}; expected {least} rows or more of one width")

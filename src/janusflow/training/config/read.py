@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from janusflow.arguments import quoted
-from janusflow.data.mixture import Ratio
-from janusflow.data.samples import SampleConfig
 from janusflow.data.sources.registry import find_kind
 from janusflow.recipes import overridden, read_recipe
 from janusflow.training.config.check import check_config
-from janusflow.training.config.data import DataConfig
-from janusflow.training.config.model import LoraConfig, ModelConfig
-from janusflow.training.config.optimizer import OptimizerConfig
-from janusflow.training.config.run import SaveConfig, TrainConfig, WatchConfig
+from janusflow.training.config.run import TrainConfig
 from janusflow.training.config.spelling import meant
-from janusflow.training.losses import LossConfig
 
 Config = TypeVar("Config")
 SHORT = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}  # names of overrides
-STRICT = (
-    ModelConfig,
-    DataConfig,
-    Ratio,
-    SampleConfig,
-    LossConfig,
-    OptimizerConfig,
-    SaveConfig,
-    WatchConfig,
-    LoraConfig,
-)
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -67,33 +51,26 @@ def read_config(values: Any, *, check: bool = True) -> TrainConfig:
     """A configuration from plain values, checked.
 
     Args:
-        values: nested dictionaries.
         check: also check what only a whole configuration shows, such as data that is not there.
 
     Raises:
         ValueError: as `load_config`.
     """
-    config: TrainConfig = typed_config(TrainConfig, values, STRICT)
+    config: TrainConfig = typed_config(TrainConfig, values)
     if check:
         check_config(config)
     return config
 
 
-def typed_config(kind: type[Config], values: Any, nested: Sequence[type]) -> Config:
-    """Plain values as a dataclass.
-
-    Args:
-        kind: the dataclass.
-        values: nested dictionaries.
-        nested: the dataclasses of its fields, in which unknown keys are errors too.
+def typed_config(kind: type[Config], values: Any) -> Config:
+    """Plain values, nested dictionaries, as a dataclass.
 
     Raises:
-        ValueError: for an unknown key or a wrong type.
+        ValueError: for an unknown key, in any block, or a wrong type.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    for part in (kind, *nested):
-        setattr(part, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
+    _forbid_unknown(kind)
     try:
         # As JSON, where "strict" means that neither true nor "5" is a number, but a list can be a tuple.
         return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
@@ -110,6 +87,15 @@ def typed_config(kind: type[Config], values: Any, nested: Sequence[type]) -> Con
         if first["type"] == "value_error":
             raise ValueError(f"{place}: {first['ctx']['error']}{more}") from error
         raise ValueError(f"{place} is {quoted(first['input'])}: {first['msg'].lower()}{more}") from error
+
+
+def _forbid_unknown(kind: Any) -> None:
+    """Let pydantic refuse unknown keys of a dataclass and of those in its fields."""
+    setattr(kind, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
+    for hint in get_type_hints(kind).values():
+        for part in (hint, *get_args(hint)):
+            if is_dataclass(part):
+                _forbid_unknown(part)
 
 
 def _meant(config: type, values: Any, place: Sequence[int | str]) -> str:

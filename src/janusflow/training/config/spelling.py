@@ -13,7 +13,6 @@ def meant(config: type, place: str, kinds: Mapping[str, type] | None = None) -> 
 
     Args:
         config: the dataclass of the whole recipe.
-        place: the unknown key, dotted.
         kinds: the dataclasses of items of lists whose own `kind` says which it is, by their dotted names.
 
     Returns:

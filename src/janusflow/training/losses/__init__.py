@@ -11,9 +11,8 @@ from __future__ import annotations
 import pkgutil
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
-from janusflow.functions import load_plugin
+from janusflow.functions import load_plugin, plugins
 from janusflow.training.losses.term import Forward, LossConfig, Term
 
 __all__ = ["Forward", "LossConfig", "Term", "terms", "watched_loss"]
@@ -34,7 +33,7 @@ def terms() -> dict[str, Term]:
     """
     modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     built_in = [module.TERM for module in modules if hasattr(module, "TERM")]
-    others = [load_plugin(plugin, "loss") for plugin in entry_points(group=GROUP)]
+    others = [load_plugin(plugin, "loss") for plugin in plugins(GROUP).values()]
     return {term.name: term for term in (*built_in, *others)}
 
 

@@ -41,7 +41,7 @@ class RectifiedFlow(Term):
             return None
         row = seen.row
         assert row.noise is not None and seen.output.velocity is not None
-        weights = None if row.kept is None else torch.where(row.kept, seen.config.anchor, 1.0)
+        weights = None if row.anchored is None else torch.where(row.anchored, seen.config.anchor, 1.0)
         return rectified_flow_loss(seen.output.velocity, latents=seen.latents, noise=row.noise, weights=weights)
 
     def count(self, samples: Sequence[Sample]) -> float:

@@ -81,7 +81,7 @@ class Repa(Term):
         states = seen.output.hidden_states[seen.config.repa_block][at_pictures]
         states = rearrange(states, "(m l) d -> m l d", m=len(seen.latents))
         features = _features(seen) if seen.features is None else seen.features
-        free = slice(None) if seen.row.kept is None else ~seen.row.kept
+        free = slice(None) if seen.row.anchored is None else ~seen.row.anchored
         return repa_loss(seen.head(states[free]), features[free])
 
     def count(self, samples: Sequence[Sample]) -> float:

@@ -156,10 +156,6 @@ class PartsConfig:
 def load_parts(recipe: str | Path, overrides: Sequence[str] = ()) -> PartsConfig:
     """A recipe with overrides, checked.
 
-    Args:
-        recipe: a YAML file.
-        overrides: `key=value`; see `load_config`.
-
     Raises:
         ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
 
@@ -167,7 +163,6 @@ def load_parts(recipe: str | Path, overrides: Sequence[str] = ()) -> PartsConfig
         >>> load_parts("recipes/pictograms/parts.yaml", ["vae.fit.steps=100"]).vae.fit.steps
         100
     """
-    nested = (FitConfig, TokenizerConfig, VaeConfig, TowerConfig, LlmConfig)
-    config: PartsConfig = typed_config(PartsConfig, recipe_values(recipe, overrides), nested)
+    config = typed_config(PartsConfig, recipe_values(recipe, overrides))
     config.check()
     return config

@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from janusflow.config import JanusFlowConfig
 from janusflow.data.loader import Data
 from janusflow.data.mixture import Mixture, Ratio
 from janusflow.data.records import Record
-from janusflow.data.samples import Crop, Drawn, Sample, SampleConfig, SampleMaker, square
+from janusflow.data.samples import Crop, Drawn, Sample, SampleMaker, square
 from janusflow.data.sources import SourceConfig
 from janusflow.data.templates import IGNORE, Tokens
-from janusflow.processing.processor import JanusFlowProcessor
 
 PICTURES, TEXTS = "generation", "text"  # the tasks of `janusflow train` whose records are read
 RATIOS = {PICTURES: Ratio(0, 1, 0), TEXTS: Ratio(0, 0, 1)}
@@ -66,11 +64,7 @@ def batches(task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, s
     """Gives the samples of a step.
 
     Args:
-        task: `PICTURES` or `TEXTS`.
         sources: they take turns by weight.
-        maker: makes samples of records.
-        size: samples of a step.
-        seed: of their order.
     """
     mixture = Mixture([RATIOS[task]], {task: [source.weight for source in sources]}, batch_size=size, seed=seed)
     data = Data({task: sources}, mixture, maker, seed=seed)
@@ -90,8 +84,3 @@ def corpus(pictures: Sequence[SourceConfig], texts: Sequence[SourceConfig], reco
     for task, sources in ((PICTURES, pictures), (TEXTS, texts)):
         batches(task, sources, reader, size=records, seed=seed)(0)
     return reader.sentences
-
-
-def picture_maker(processor: JanusFlowProcessor, sizes: JanusFlowConfig) -> PictureMaker:
-    """The maker of pictures with texts."""
-    return PictureMaker(processor, sizes, SampleConfig())

@@ -87,9 +87,7 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
     Args:
         model: float32 parameters; those without `requires_grad` stay as they are.
         losses: (model, step) to named terms; "loss" is minimised, the others are only shown.
-        config: see `FitConfig`.
         folder: gets `state.pt` (everything needed to continue) and `log.jsonl`.
-        title: of the progress bar.
 
     Raises:
         ValueError: if the loss or its gradient is not finite; the last checkpoint stays.

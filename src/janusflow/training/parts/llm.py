@@ -22,16 +22,7 @@ LOOKING_PAIRS, LOOKING_STRENGTH = 14, 5.4  # of `look_back`: logits of 4 between
 def fit_llm(
     config: LlmConfig, sizes: JanusFlowConfig, batch: Batches, folder: Path, *, seed: int, device: torch.device
 ) -> JanusFlowForConditionalGeneration:
-    """Trains the language model of a network, whose other parts keep their initial values, or continues there.
-
-    Args:
-        config: see `LlmConfig`.
-        sizes: of the network.
-        batch: gives texts.
-        folder: of the run.
-        seed: of all weights.
-        device: where.
-    """
+    """Trains the language model of a network, whose other parts keep their initial values, or continues there."""
     torch.manual_seed(seed)
     network = JanusFlowForConditionalGeneration(sizes).to(device)
     network.set_attn_implementation({"text_config": PACKED})

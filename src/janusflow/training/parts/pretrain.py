@@ -19,7 +19,7 @@ from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, Te
 from janusflow.training.distributed import World
 from janusflow.training.lock import alone_in
 from janusflow.training.parts.config import PartsConfig
-from janusflow.training.parts.data import PICTURES, TEXTS, Batches, TextMaker, batches, corpus, picture_maker
+from janusflow.training.parts.data import PICTURES, TEXTS, Batches, PictureMaker, TextMaker, batches, corpus
 from janusflow.training.parts.llm import fit_llm
 from janusflow.training.parts.tokenizer import learn_tokenizer
 from janusflow.training.parts.tower import fit_tower
@@ -32,10 +32,6 @@ SETTINGS = "parts.json"
 
 def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
     """Train tokenizer, VAE, tower and language model, or continue there to the bit.
-
-    Args:
-        config: from `load_parts`.
-        device: where.
 
     Returns:
         The folder of a checkpoint with g_enc, g_dec and aligners of random weights, `config.out/export`.
@@ -52,7 +48,7 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
             return export
         processor = make_processor(config, out / "processor")
         sizes = network_config(config, processor)
-        maker = picture_maker(processor, sizes)
+        maker = PictureMaker(processor, sizes, SampleConfig())
 
         def pictures(size: int, seed: int) -> Batches:
             return batches(PICTURES, config.pictures, maker, size=size, seed=seed)
@@ -114,11 +110,7 @@ def take_tower(network: JanusFlowForConditionalGeneration, tower: SiglipModel) -
 
 
 def _keep_settings(config: PartsConfig, out: Path) -> None:
-    """Writes the settings of a new run, or compares them with those of the one to continue.
-
-    Raises:
-        ValueError: if they differ.
-    """
+    """Writes the settings of a new run, or compares them with those of the one to continue."""
     settings = {name: value for name, value in json.loads(json.dumps(asdict(config))).items() if name != "out"}
     file = out / SETTINGS
     if file.is_file():

@@ -32,11 +32,7 @@ FIRST_SCALE, FIRST_BIAS = 2.3, -10.0  # of the pairwise logits: log 10, and almo
 
 
 class TowerLearner(nn.Module):
-    """SigLIP with the heads of the auxiliary losses.
-
-    Args:
-        config: of both towers.
-    """
+    """SigLIP with the heads of the auxiliary losses."""
 
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
@@ -109,14 +105,7 @@ def fit_tower(
     """Trains a tower with a small text tower, or continues there.
 
     Args:
-        config: see `TowerConfig`.
-        vision: its sizes.
-        batch: gives pictures with captions.
-        folder: of the run.
-        vocabulary: number of tokens.
         pad: the one for padding.
-        seed: of its weights.
-        device: where.
     """
     torch.manual_seed(seed)
     text = SiglipTextConfig(

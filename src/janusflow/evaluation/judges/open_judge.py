@@ -142,11 +142,7 @@ def _digest(picture: Image.Image) -> str:
 
 
 def _model_and_address(spec: str, model: str) -> tuple[str, str]:
-    """The model's name and the base address of an endpoint.
-
-    Raises:
-        ValueError: if one of them is missing, or the address contains a name and password.
-    """
+    """The model's name and the base address of an endpoint."""
     address = spec
     if spec.startswith("openai:"):
         model, _, address = spec.removeprefix("openai:").rpartition("@")
@@ -159,11 +155,7 @@ def _model_and_address(spec: str, model: str) -> tuple[str, str]:
 
 
 def _checked(kind: type[Any], options: Mapping[str, Any], spec: str) -> Any:
-    """Options as their dataclass; words from an address become what the fields are.
-
-    Raises:
-        ValueError: naming the option.
-    """
+    """Options as their dataclass; words from an address become what the fields are."""
     from pydantic import TypeAdapter, ValidationError
 
     known = kind.__dataclass_fields__

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ScoreSample:
     """The values that a score is made of.
 
     Attributes:
@@ -33,13 +33,11 @@ class Sample:
         return len(self.values)
 
 
-def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, whole: float = 0.0) -> Sample:
+def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, whole: float = 0.0) -> ScoreSample:
     """A sample with one value per item.
 
     Args:
-        rows: judged items.
         value: of a row; by default its score.
-        whole: see `Sample`.
 
     Example:
         >>> from janusflow.evaluation.protocol import Item, Row
@@ -49,7 +47,7 @@ def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, wh
     """
     rows = list(rows)
     values = [row.score if value is None else float(value(row)) for row in rows]
-    return Sample(values, [row.item.group or row.item.key for row in rows], whole)
+    return ScoreSample(values, [row.item.group or row.item.key for row in rows], whole)
 
 
 def by_part(
@@ -58,13 +56,11 @@ def by_part(
     *,
     whole: float = 100,
     first: Sequence[str] = ("overall",),
-) -> dict[str, Sample]:
+) -> dict[str, ScoreSample]:
     """A sample of scores for each part of a benchmark.
 
     Args:
-        rows: judged items.
         parts: names of the parts that a row belongs to.
-        whole: see `Sample`.
         first: names that come first, in this order; the others follow sorted.
     """
     found: dict[str, list[Row]] = defaultdict(list)
@@ -73,3 +69,6 @@ def by_part(
             found[part].append(row)
     names = [*(name for name in first if name in found), *sorted(found.keys() - set(first))]
     return {name: over(found[name], whole=whole) for name in names}
+
+
+Sample = ScoreSample  # its name up to version 0.1

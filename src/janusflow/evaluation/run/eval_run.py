@@ -21,7 +21,7 @@ from janusflow.pipelines.sheet import save_png
 HOW = ("threads", "device")  # settings that change no verdict
 
 
-class Run:
+class EvalRun:
     """What a run has to do, and what its folder has of it.
 
     Args:

@@ -16,7 +16,7 @@ WARMER = 0.5  # temperature that each further try adds
 T = TypeVar("T")
 
 
-class Judged:
+class AsksJudge:
     """The part of a `Benchmark` that concerns judges; its attributes are described there."""
 
     title: ClassVar[str]
@@ -32,7 +32,7 @@ class Judged:
 
         Any object with `Judge`'s method may be assigned. Replies never contain a model's thoughts.
         """
-        from janusflow.evaluation.judges.judges import open_judge  # which needs torch
+        from janusflow.evaluation.judges.open_judge import open_judge  # which needs torch
 
         if self._judge is None:
             self.check_judge()
@@ -59,7 +59,6 @@ class Judged:
         Each further try samples warmer.
 
         Args:
-            prompt, images, system: see `Judge.reply`.
             read: gives None for a reply that it cannot read.
             tries: how often the judge is asked.
             again: is added to the prompt from the second try on.
@@ -81,10 +80,10 @@ class Judged:
             )
         return None, reply
 
-    def no_verdict(self, reply: str, tries: int = TRIES) -> NotJudgedError:
+    def no_verdict(self, reply: str) -> NotJudgedError:
         """The error for a judge whose replies, the last of which is given, could not be read."""
         return NotJudgedError(
-            f"judge {self.judge_model.name} gave no score in {tries} tries; its last: {reply[:200]!r}"
+            f"judge {self.judge_model.name} gave no score in {TRIES} tries; its last: {reply[:200]!r}"
         )
 
     def check_judge(self) -> None:

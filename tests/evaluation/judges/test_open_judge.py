@@ -19,7 +19,7 @@ from PIL import Image
 from janusflow.evaluation.benchmarks.dpg import Dpg, DpgSettings
 from janusflow.evaluation.judges import endpoint as endpoint_judge
 from janusflow.evaluation.judges import limited_http
-from janusflow.evaluation.judges.judges import Cached, forgotten_if_useless, open_judge
+from janusflow.evaluation.judges.open_judge import Cached, forgotten_if_useless, open_judge
 from janusflow.evaluation.protocol import NotJudgedError
 
 KEY = "sk-very-secret"

@@ -1,0 +1,121 @@
+"""What a run exports: the EMA weights as a checkpoint, with adapters, heads of losses and model cards."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.initialization import no_init_weights
+
+from janusflow.building import BUILDING
+from janusflow.checkpoint import find_folder
+from janusflow.checkpoint.card import write_trained_card
+from janusflow.checkpoint.convert import where_vae_is
+from janusflow.checkpoint.export import export as export_to
+from janusflow.families import family_of
+from janusflow.files import temporary_path
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.training.card import card_text
+from janusflow.training.config import TrainConfig
+from janusflow.training.distributed import World, whole
+from janusflow.training.ema import Ema
+from janusflow.training.lora import add_adapters
+from janusflow.training.objective import Objective
+from janusflow.training.start import HEAD
+from janusflow.training.step import TrainState
+
+
+def averaged_heads(objective: Objective, ema: Ema) -> dict[str, dict[str, Tensor]]:
+    """The averages of the heads of losses by term, gathered from all processes, which must all ask."""
+    return {
+        term: {
+            name: whole(ema.values[f"{attribute}.{name}"].detach()).cpu().contiguous()
+            for name, _ in objective.get_submodule(attribute).named_parameters()
+        }
+        for term, attribute in objective.heads.items()
+    }
+
+
+def averaged_model(
+    objective: Objective, ema: Ema, model: JanusFlow, world: World, config: TrainConfig
+) -> JanusFlow | None:
+    """A pipeline with the averages in the place of what was trained, gathered from all processes.
+
+    Every process must ask; only the first gets it. Adapters stay apart from the weights: see `JanusFlow.adapters`.
+    """
+    state: dict[str, Tensor] = {}
+    for name, parameter in objective.network.named_parameters():
+        value = whole((ema.values[f"network.{name}"] if parameter.requires_grad else parameter).detach())
+        if world.first:
+            state[name] = value
+    if not world.first:
+        return None
+    with BUILDING, no_init_weights(), torch.device(world.device):
+        sizes = copy.deepcopy(model.network.config)
+        network = family_of(sizes).network._from_config(sizes, dtype=torch.float32)
+    adapters = add_adapters(network, config.lora, config.parts) if config.lora.rank else None
+    network.load_state_dict(state)
+    network.set_attn_implementation("sdpa")
+    averaged = copy.copy(model)
+    averaged.network, averaged.adapters = network.eval().requires_grad_(False), adapters
+    averaged.origin, averaged.opened = None, {}
+    return averaged
+
+
+def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool = False) -> Path:
+    """Writes the EMA weights as a folder in our layout, under another name and then renamed: it is whole or not there.
+
+    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the heads of
+    losses, with which a run from this folder starts. Each folder has a model card.
+
+    Args:
+        run: with the averages; all its processes must ask.
+        model: what the run began with.
+        folder: where to; an older export leaves.
+        official: write the same weights into `<folder>-official` in the official layout too.
+
+    Returns:
+        The folder.
+    """
+    config, world = state.config, state.world
+    averaged = averaged_model(state.objective, state.ema, model, world, config)
+    heads = averaged_heads(state.objective, state.ema)
+    if averaged is not None:
+        with temporary_path(folder) as beside:
+            beside.mkdir()
+            if averaged.adapters is not None:
+                averaged.adapters.peft_config["default"].base_model_name_or_path = config.model.checkpoint
+                # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
+                averaged.adapters.save_pretrained(beside / "adapter", save_embedding_layers=False)
+                _write_card(beside / "adapter", state, model, adapter=True)
+                averaged.merge_adapters()
+            averaged.save_pretrained(beside)
+            for term, head in heads.items():
+                save_file(head, beside / HEAD.format(term))
+            _write_card(beside, state, model)
+            if official:
+                weights = dict(averaged.network.named_parameters())
+                place = folder.with_name(f"{folder.name}-official")
+                licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
+                layout = family_of(averaged.network.config).layout("official")
+                export_to(layout, averaged.network.config, weights, averaged.processor, place, licence=licence)
+                if (beside / "vae").is_dir():
+                    shutil.copytree(beside / "vae", place / "vae", dirs_exist_ok=True)
+                _write_card(place, state, model, more=where_vae_is(place))
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+    world.wait()
+    return folder
+
+
+def _write_card(folder: Path, state: TrainState, model: JanusFlow, *, adapter: bool = False, more: str = "") -> None:
+    config, out = state.config, Path(state.config.out)
+    text = card_text(config, state.progress, out / "log.jsonl", adapter=adapter)
+    text += f"\n\n{more}" if more else ""
+    title = f"{out.resolve().name}{' adapters' if adapter else ''}"
+    base = config.model.checkpoint
+    write_trained_card(folder, model.origin, title=title, text=text, base_model=base, adapter=adapter)

@@ -1,0 +1,77 @@
+"""The settings of a run in its folder, `settings.json`: written, read to resume or export it, and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from janusflow.data.mixture import TASKS
+from janusflow.data.sources.registry import without_foreign
+from janusflow.files import checked, read_json, write_text
+from janusflow.recipes import overridden
+from janusflow.training.config import TrainConfig, read_config
+from janusflow.training.config.read import SHORT
+
+SETTINGS = "settings.json"
+FREE = (  # settings that may change without changing what a run computes
+    "out", "save", "watch", "data.workers", "data.max_broken", "data.cache", "data.allow_changes", "spike"
+)  # fmt: skip
+
+
+def write_settings(out: Path, config: TrainConfig) -> None:
+    """Writes a run's settings into its folder, `settings.json`."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / SETTINGS, json.dumps(asdict(config), indent=1, default=str) + "\n")
+
+
+def stored_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The settings of the run in a folder, wherever that lies now; its data is not looked at.
+
+    Raises:
+        ValueError: if the folder contains no run.
+    """
+    try:
+        stored = read_settings(out / SETTINGS)
+    except OSError as error:
+        raise ValueError(f"{out} contains no run of `janusflow train`: its {SETTINGS} cannot be read") from error
+    try:
+        return replace(read_config(overridden(stored, overrides, short=SHORT), check=False), out=str(out))
+    except ValueError as error:
+        raise ValueError(f"{out / SETTINGS}: {error}") from error
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings that `write_settings` wrote, as plain values.
+
+    Raises:
+        ValueError: if the file is damaged.
+        OSError: if it cannot be read.
+    """
+    stored = checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is a setting
+    if isinstance(data := stored.get("data"), dict):
+        data |= {task: [*map(without_foreign, data[task])] for task in TASKS if isinstance(data.get(task), list)}
+    return stored
+
+
+def changed_settings(out: Path, config: TrainConfig) -> list[str]:
+    """What the settings of the run in a folder were where they differ, as "seed 0 -> 1"; of what changes its course."""
+    file = out / SETTINGS
+    if not file.is_file():
+        return []
+    was, now = _flat(read_settings(file)), _flat(json.loads(json.dumps(asdict(config), default=str)))
+    names = [name for name in {**was, **now} if name.split(".")[0] not in FREE and name not in FREE]
+    return [f"{n} {was.get(n)!r} -> {now.get(n)!r}" for n in names if was.get(n) != now.get(n)]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of nested settings by their dotted names; empty lists and mappings have none."""
+    if not isinstance(value, dict | list):
+        return {name: value}
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    flat: dict[str, Any] = {}
+    for key, one in pairs:
+        flat |= _flat(one, f"{name}.{key}" if name else str(key))
+    return flat
