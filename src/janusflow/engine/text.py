@@ -63,22 +63,29 @@ class Slots:
             self.lengths[row] = old_keys.shape[1]
             keys[row, :, : self.lengths[row]], values[row, :, : self.lengths[row]] = old_keys, old_values
 
+    def forget(self, row: int, tokens: int) -> None:
+        """Takes the last tokens of a row back, as if they had not been read."""
+        self.lengths[row] -= tokens
+
     def kept(self, row: int) -> Layers:
         """A copy of a row's keys and values, (g, T, d) each."""
         length = self.lengths[row]
         return [(keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self.layers]
 
-    def read(self, embeds: Sequence[Tensor]) -> Tensor:
-        """Reads more tokens of every row, (T, D) each with its own T, and gives the last state of each, (B, D)."""
+    def read(self, embeds: Sequence[Tensor], *, every: bool = False) -> Tensor:
+        """Reads more tokens of every row, (T, D) each with its own T, and gives the last state of each, (B, D).
+
+        With `every` it gives the states of all tokens, one row after the other.
+        """
         sizes = [len(one) for one in embeds]
         parts: list[list[int]] = [[]]
         for row, size in enumerate(sizes):
             if parts[-1] and sum(sizes[other] for other in parts[-1]) + size > PREFILL_TOKENS:
                 parts.append([])
             parts[-1].append(row)
-        return torch.cat([self._read(part, [embeds[row] for row in part]) for part in parts])
+        return torch.cat([self._read(part, [embeds[row] for row in part], every) for part in parts])
 
-    def _read(self, rows: list[int], embeds: list[Tensor]) -> Tensor:
+    def _read(self, rows: list[int], embeds: list[Tensor], every: bool) -> Tensor:
         device, sizes = embeds[0].device, [len(one) for one in embeds]
         before = [self.lengths[row] for row in rows]
         positions = torch.cat([torch.arange(n, n + t, device=device) for n, t in zip(before, sizes, strict=True)])
@@ -97,7 +104,7 @@ class Slots:
                 seen.append(found[0].transpose(0, 1))
             return torch.cat(seen)
 
-        last = torch.tensor(list(itertools.accumulate(sizes)), device=device) - 1
+        last = None if every else torch.tensor(list(itertools.accumulate(sizes)), device=device) - 1
         states = run_layers(self.llm, torch.cat(embeds), positions, attend, keep=last)
         for row, size in zip(rows, sizes, strict=True):
             self.lengths[row] += size
