@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaModel
 
+from janusflow.model.graphs import Graphed
+from janusflow.model.kernels import kernels_of
 from janusflow.model.llama import causal_attention, run_layers, runs_plainly
 
 KEPT_TOKENS = 4096  # of read conversations: 0.8 GB in bfloat16 for the 1.3B model
@@ -53,9 +56,12 @@ class Slots:
         config, weight = llm.config, llm.embed_tokens.weight
         heads, width = config.num_key_value_heads, llm.layers[0].self_attn.head_dim
         self.llm, self.lengths = llm, [0] * rows
-        make = weight.new_empty if rows == 1 else weight.new_zeros  # a hidden NaN would spread through the products
+        graphs = kernels_of(llm).graphs
+        # A hidden NaN would spread through the products.
+        make = weight.new_empty if rows == 1 and not graphs else weight.new_zeros
         shape = (rows, heads, room, width)
         self.layers: Layers = [(make(shape), make(shape)) for _ in range(config.num_hidden_layers)]
+        self._graphed = Graphed(partial(_step, llm, self.layers, longest=room, ragged=True)) if graphs else None
 
     def restore(self, row: int, layers: Layers) -> None:
         """Puts the keys and values of an empty row's first tokens, (g, T, d) each, in their place."""
@@ -113,27 +119,38 @@ class Slots:
     def step(self, embeds: Tensor) -> Tensor:
         """Reads one more token of every row, (B, D), and gives its state, (B, D)."""
         lengths = torch.tensor(self.lengths, device=embeds.device)
-        longest, rows = max(self.lengths) + 1, torch.arange(len(self.lengths), device=embeds.device)
-        mask = None
-        if len(set(self.lengths)) > 1:
-            mask = (torch.arange(longest, device=embeds.device) <= lengths[:, None])[:, None, None]  # (B, 1, 1, S)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.layers[layer]
-            keys[rows, :, lengths], values[rows, :, lengths] = k.to(keys.dtype), v.to(keys.dtype)
-            shared = q.shape[1] != keys.shape[1]
-            seen = F.scaled_dot_product_attention(
-                q[:, :, None].to(keys.dtype),
-                keys[:, :, :longest],
-                values[:, :, :longest],
-                attn_mask=mask,
-                enable_gqa=shared,
-            )
-            return seen[:, :, 0]
-
-        states = run_layers(self.llm, embeds, lengths, attend)
+        if self._graphed is not None:
+            states = self._graphed(embeds, lengths)
+        else:
+            ragged = len(set(self.lengths)) > 1
+            states = _step(self.llm, self.layers, embeds, lengths, longest=max(self.lengths) + 1, ragged=ragged)
         self.lengths = [length + 1 for length in self.lengths]
         return states
+
+
+def _step(llm: LlamaModel, layers: Layers, embeds: Tensor, lengths: Tensor, *, longest: int, ragged: bool) -> Tensor:
+    """One more token of every row, (B, D) -> (B, D), after `lengths` (B,) tokens of each.
+
+    A row attends to its own tokens, which are among the first `longest`; unless `ragged`, to all of these.
+    """
+    rows = torch.arange(len(lengths), device=embeds.device)
+    mask = None
+    if ragged:
+        mask = (torch.arange(longest, device=embeds.device) <= lengths[:, None])[:, None, None]  # (B, 1, 1, S)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = layers[layer]
+        keys[rows, :, lengths], values[rows, :, lengths] = k.to(keys.dtype), v.to(keys.dtype)
+        seen = F.scaled_dot_product_attention(
+            q[:, :, None].to(keys.dtype),
+            keys[:, :, :longest],
+            values[:, :, :longest],
+            attn_mask=mask,
+            enable_gqa=q.shape[1] != keys.shape[1],
+        )
+        return seen[:, :, 0]
+
+    return run_layers(llm, embeds, lengths, attend)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from janusflow.engine.decoding import Decoding
 from janusflow.engine.lookup import copied
 from janusflow.engine.streaming import Pieces, first_row, tokens_of_transformers
 from janusflow.engine.text import Memory, Slots, plain_llm
+from janusflow.model.kernels import product
 from janusflow.processing.messages import Message
 from janusflow.processing.processor import JanusFlowProcessor, UnderstandingInputs
 
@@ -166,7 +167,7 @@ class _Request:
             while True:
                 fresh = []
                 with torch.inference_mode():
-                    logits = network.get_output_embeddings()(states).float()
+                    logits = product(network.get_output_embeddings(), states).float()
                     for place in range(len(guess) + 1):
                         tokens = processors(said, logits[place : place + rows]).argmax(dim=-1)
                         tokens = torch.where(ended, end, tokens)
