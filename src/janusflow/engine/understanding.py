@@ -182,12 +182,13 @@ class _Request:
                     return
                 with torch.inference_mode():
                     if ahead:
-                        room = most - said.shape[1] - 1
-                        guess = copied([*ids[0].tolist(), *said[0].tolist()], min(ahead, room))
-                        new = torch.tensor([said[0, -1], *guess], device=said.device)
-                        states = slots.read([network.get_input_embeddings()(new)], every=True)
+                        most_now = min(ahead, most - said.shape[1] - 1)
+                        guess = copied([*ids[0].tolist(), *said[0].tolist()], most_now)
+                    embed = network.get_input_embeddings()
+                    if guess:
+                        states = slots.read([embed(torch.cat([tokens, tokens.new_tensor(guess)]))], every=True)
                     else:
-                        states = slots.step(network.get_input_embeddings()(tokens))
+                        states = slots.step(embed(tokens))
         finally:
             if rows == 1:
                 known = np.concatenate([ids[0], said[0].cpu().numpy()])[: slots.lengths[0]]

@@ -83,7 +83,8 @@ PLAIN = Kernels()
 @cache
 def compiled(graphs: bool) -> Kernels:
     """Compiled at their first call; one code serves any number of tokens."""
-    return Kernels(*(torch.compile(function, dynamic=True) for function in (_norm, _rotate, _gate)), graphs=graphs)
+    made = [torch.compile(function, dynamic=True) for function in (_norm, _rotate, _gate)]
+    return Kernels(made[0], made[1], made[2], graphs)
 
 
 def product(layer: Any, x: Tensor) -> Tensor:
@@ -93,8 +94,8 @@ def product(layer: Any, x: Tensor) -> Tensor:
     kernel, which PyTorch has too, reads them once.
     """
     if type(layer) is nn.Linear and x.dtype == torch.float32 and len(x) in FEW and x.device == CPU and ONEDNN:
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "")  # type: ignore[no-any-return]
-    return layer(x)  # type: ignore[no-any-return]
+        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "")
+    return layer(x)
 
 
 def kernels_of(llm: nn.Module) -> Kernels:
