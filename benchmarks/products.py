@@ -2,6 +2,7 @@
 
 python benchmarks/products.py
 python benchmarks/products.py --rows 1 --rows 577 --repeats 5
+python benchmarks/products.py --small-operations --rows 1154    # those between the products, plain and compiled
 
 Three weights of 2048 x 5632 in turn, so that none stays in the cache; medians over all kernels interleaved.
 """
@@ -9,7 +10,8 @@ Three weights of 2048 x 5632 in turn, so that none stays in the cache; medians o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 from typing import Annotated
 
@@ -18,6 +20,7 @@ import typer
 from torch import Tensor, nn
 
 from janusflow.checkpoint.quantized_linear import Int4Linear, Int8Linear
+from janusflow.model.kernels import PLAIN, compiled
 
 INPUTS, OUTPUTS, COUNT = 2048, 5632, 3
 ROWS = (1, 2, 4, 8, 16, 32, 577, 592, 1154)
@@ -53,29 +56,53 @@ def kernels(layers: list[nn.Linear], rows: int) -> dict[str, Product]:
     return found
 
 
+def operations(rows: int) -> dict[str, Callable[[], object]]:
+    """By name, the operations of `model/kernels.py` on one layer's sizes, plain and compiled."""
+    x, weight = torch.randn(rows, INPUTS), torch.randn(INPUTS)
+    heads, cos, sin = torch.randn(rows, 16, 128), torch.randn(rows, 1, 128), torch.randn(rows, 1, 128)
+    gates, up = torch.randn(rows, OUTPUTS), torch.randn(rows, OUTPUTS)
+    found: dict[str, Callable[[], object]] = {}
+    for name, made in (("plain", PLAIN), ("compiled", compiled(False))):
+        found[f"norm, {name}"] = partial(made.norm, x, weight, 1e-6)
+        found[f"rotate, {name}"] = partial(made.rotate, heads, cos, sin)
+        found[f"gate, {name}"] = partial(made.gate, gates, up)
+    return found
+
+
+def medians(choices: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Seconds of processor time of each, in turn, after one call to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in choices}
+    for repeat in range(repeats + 1):
+        for name, work in choices.items():
+            started = time.thread_time()
+            work()
+            if repeat:
+                times[name].append(time.thread_time() - started)
+    return {name: median(values) for name, values in times.items()}
+
+
 @torch.inference_mode()
 def main(
     rows: Annotated[list[int] | None, typer.Option(help="Of the input; again for several.")] = None,
     repeats: Annotated[int, typer.Option(help="Of each, after one to warm up.")] = 3,
+    small_operations: Annotated[bool, typer.Option("--small-operations", help="Not the products.")] = False,
 ) -> None:
     """Print a table in Markdown."""
     torch.set_num_threads(1)
+    if small_operations:
+        print("| rows | operation | ms |\n| ---: | --- | ---: |")
+        for count in rows or (592, 1154):
+            for name, took in medians(operations(count), repeats).items():
+                print(f"| {count} | {name} | {took * 1e3:.2f} |", flush=True)
+        return
     layers = [nn.Linear(INPUTS, OUTPUTS, bias=False) for _ in range(COUNT)]
     print("| rows | kernel | ms | of nn.Linear | GFLOP/s |\n| ---: | --- | ---: | ---: | ---: |")
     for count in rows or ROWS:
-        x, times = torch.randn(count, INPUTS), dict[str, list[float]]()
-        choices = kernels(layers, count)
-        for repeat in range(repeats + 1):
-            for name, multiply in choices.items():
-                started = time.thread_time()
-                multiply(x)
-                if repeat:
-                    times.setdefault(name, []).append(time.thread_time() - started)
-        plain = median(times["nn.Linear"])
-        for name, values in times.items():
-            took = median(values)
+        x = torch.randn(count, INPUTS)
+        found = medians({name: partial(work, x) for name, work in kernels(layers, count).items()}, repeats)
+        for name, took in found.items():
             rate = 2 * count * INPUTS * OUTPUTS * COUNT / took / 1e9
-            print(f"| {count} | {name} | {took * 1e3:.1f} | {took / plain:.2f} | {rate:.0f} |", flush=True)
+            print(f"| {count} | {name} | {took * 1e3:.1f} | {took / found['nn.Linear']:.2f} | {rate:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

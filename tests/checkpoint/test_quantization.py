@@ -51,7 +51,7 @@ def test_a_janus_in_eight_bits() -> None:
     small: Any = JanusFlow.from_pretrained(folder, device="cpu", quantize="int8")
     ids, mask = full.processor.encode_prompts(["a red circle"], side="left", keep_last=True)
     found, expected = (model.network.next_logits(model.network.read(ids, mask)[0]) for model in (small, full))
-    assert 0 < distance(found, expected) < 0.05
+    assert 0 < distance(found, expected) < 0.08
     codes = small.generate("a red circle", seed=0, output_type="latent", progress=False)
     assert codes.shape == (1, small.network.image_tokens)
 
