@@ -25,7 +25,6 @@ demo: $(READY)
 # One thread for numpy: several would wait for each other beside the other tests.
 test: $(READY)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
-	$(if $(ARGS),,PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/checkpoint/test_quantization.py)
 
 # Not parts of `make test`: they take a while, and the network.
 check-install:

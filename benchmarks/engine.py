@@ -2,6 +2,7 @@
 
 python benchmarks/engine.py --official CHECKOUT --python VENV/bin/python   # transformers 4.49 and diffusers in VENV
 python benchmarks/engine.py --older OTHER/src --row step
+python benchmarks/engine.py --older src --quantize int8 --row prefill --row decode   # against this build, unquantized
 python benchmarks/engine.py --small --repeats 1                            # does it run?
 
 Compare within one run only: the matrix rate of one machine varies by a factor of two within hours.
@@ -83,13 +84,19 @@ def main(
     repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 5,
     dtype: str = "bfloat16",
     threads: int = os.cpu_count() or 1,
+    quantize: Annotated[str | None, typer.Option(help="int8 or int4, of ours.")] = None,
+    compile: Annotated[str, typer.Option(help="off, auto or on, of ours.")] = "off",  # noqa: A002
     layers: Annotated[int, typer.Option(help="Of the LLM; fewer for a quick look.")] = 24,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Processor time, with --threads 1: for a machine with other jobs.")
+    ] = False,
     small: Annotated[bool, typer.Option(help="A network of two narrow layers and 64 image tokens.")] = False,
 ) -> None:
     """Print a table: ours, the other, the ratio, and the target."""
     size = {**SMALL, **SMALL_HEADS} if small else {**LLM, **HEADS, "num_hidden_layers": layers}
     common = {"size": size, "grid": 8 if small else 24, "dtype": dtype, "threads": threads}
-    workers = {"ours": Worker(sys.executable, None, {**common, "kind": "ours"})}
+    ours = {**common, "kind": "ours", "quantize": quantize, "compile": compile}
+    workers = {"ours": Worker(sys.executable, None, ours)}
     if official:
         workers["other"] = Worker(python, None, {**common, "kind": "official", "checkout": str(official.resolve())})
     elif older:
@@ -101,7 +108,7 @@ def main(
         if process not in workers or task not in workers[process].tasks:
             print(f"| {chosen.name:52} | | | not measured: {chosen.against} | {chosen.target} |")
             continue
-        measure, found = "memory" if chosen.memory else "seconds", ([], [])
+        measure, found = "memory" if chosen.memory else "cpu" if cpu_time else "seconds", ([], [])
         for repeat in range(repeats + 1):
             pair = workers["ours"].run(chosen.ours), workers[process].run(task)
             for values, value in zip(found, pair, strict=True) if repeat else ():

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 PROMPT, READ, SAID = 24, 600, 16  # tokens of a prompt, of a conversation, decoded
 LENGTHS = (12, 24, 48, 96)  # of the prompts of one batch
@@ -77,7 +76,7 @@ def official(size: dict[str, int], grid: int, checkout: Path) -> Tasks:
     return {"step": step, "prefill": lambda: prefill() and 1, "decode": decode}
 
 
-def ours(size: dict[str, int], grid: int) -> Tasks:
+def ours(size: dict[str, int], grid: int, quantize: str | None, compiled: str) -> Tasks:
     """The engine under `generate` and `chat`; a build without it runs its network as it did."""
     from janusflow.config import janusflow_1b
     from janusflow.engine.generation import Sampling
@@ -87,6 +86,14 @@ def ours(size: dict[str, int], grid: int) -> Tasks:
     for name, value in {**size, "head_dim": size["hidden_size"] // size["num_attention_heads"]}.items():
         setattr(config.text_config, name, value)
     network = JanusFlowForConditionalGeneration(config).eval()
+    if compiled != "off":
+        from janusflow.model.kernels import compile_network
+
+        compile_network(network, compiled)
+    if quantize:
+        from janusflow.checkpoint import quantization
+
+        quantization.quantize(network, quantize)
     llm = network.language_model
     noise = torch.randn(1, 4, 2 * grid, 2 * grid, dtype=torch.float32)
     prefixes = [network.encode_prompts(ids(count), torch.ones_like(ids(count))) for count in (PROMPT, *LENGTHS)]
@@ -96,6 +103,12 @@ def ours(size: dict[str, int], grid: int) -> Tasks:
     except ImportError:
         return older(network, prefixes[0], noise)
     engine = Engine(network)
+    try:
+        from janusflow.model.kernels import product
+    except ImportError:  # an older build
+
+        def product(layer: Any, x: torch.Tensor) -> Any:
+            return layer(x)
 
     def advance(count: int) -> Callable[[], int]:
         chosen = prefixes[:1] if count == 1 else prefixes[1:]
@@ -125,7 +138,7 @@ def ours(size: dict[str, int], grid: int) -> Tasks:
         def run() -> int:
             row, states = held
             for _ in range(SAID):
-                states = row.step(llm.embed_tokens(network.lm_head(states).argmax(-1)))
+                states = row.step(llm.embed_tokens(product(network.lm_head, states).argmax(-1)))
             return SAID * rows
 
         run.prepare = prepare  # type: ignore[attr-defined]
@@ -137,8 +150,9 @@ def ours(size: dict[str, int], grid: int) -> Tasks:
     def linear() -> int:
         for layer in llm.layers:
             for part in (layer.self_attn, layer.mlp):
-                for module in (m for m in part.children() if isinstance(m, torch.nn.Linear)):
-                    F.linear(wide if module is layer.mlp.down_proj else x, module.weight)
+                for name, module in part.named_children():
+                    if name.endswith("_proj"):
+                        module(wide if name == "down_proj" else x)
         return 1
 
     tasks: Tasks = {"step": advance(1), "batch": advance(len(LENGTHS)), "linear": linear}
@@ -171,25 +185,36 @@ def peak(reset: bool) -> int:
 def main() -> None:
     """Print a JSON line when ready and after each task.
 
-    The argument is JSON: kind, size, grid (image tokens per side), dtype, threads, checkout.
+    The argument is JSON: kind, size, grid (image tokens per side), dtype, threads, checkout; quantize and
+    compile of ours; and a device if not cpu.
     """
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     torch.set_default_dtype(getattr(torch, given["dtype"]))
+    device = torch.device(given.get("device", "cpu"))
+    torch.set_default_device(device)
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
     answers, sys.stdout = sys.stdout, sys.stderr
     shape = given["size"], given["grid"]
-    tasks = official(*shape, Path(given["checkout"])) if given["kind"] == "official" else ours(*shape)
+    if given["kind"] == "official":
+        tasks = official(*shape, Path(given["checkout"]))
+    else:
+        tasks = ours(*shape, given.get("quantize"), given.get("compile", "off"))
     print(json.dumps({"tasks": list(tasks), "torch": torch.__version__}), file=answers, flush=True)
     for line in sys.stdin:
         task = tasks[line.strip()]
         getattr(task, "prepare", lambda: None)()
         before = peak(reset=True)
-        started = time.perf_counter()
+        synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        synchronize()
+        started, computed = time.perf_counter(), time.process_time()
         count = task()
-        seconds = (time.perf_counter() - started) / count
-        print(json.dumps({"seconds": seconds, "memory": peak(reset=False) - before}), file=answers, flush=True)
+        synchronize()
+        seconds, cpu = (time.perf_counter() - started) / count, (time.process_time() - computed) / count
+        print(
+            json.dumps({"seconds": seconds, "cpu": cpu, "memory": peak(reset=False) - before}), file=answers, flush=True
+        )
 
 
 if __name__ == "__main__":

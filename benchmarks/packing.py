@@ -93,11 +93,13 @@ def padded(model: JanusFlow, batches: Sequence[list[Sample]], device: torch.devi
                 pixel_values=one.seen,
                 latents=noisy,
                 t=one.t,
-                logits_at=torch.tensor(predicted, dtype=torch.long, device=device),
+                logits_to_keep=1,
+                output_hidden_states=True,
             )
             terms: list[Tensor] = []
             if labels:
-                terms.append(autoregressive_loss(output.logits[0], torch.tensor(labels, device=device)))
+                states = output.hidden_states[-1].flatten(0, 1)[predicted]
+                terms.append(autoregressive_loss(model.network.logits(states), torch.tensor(labels, device=device)))
             if latents is not None and one.noise is not None:
                 terms.append(rectified_flow_loss(output.velocity, latents=latents, noise=one.noise))
         torch.stack(terms).sum().backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow import JanusFlow
-from janusflow.engine import text
+from janusflow.engine import jobs, text
 from janusflow.engine.text import Memory, Slots, plain_llm
+from janusflow.model.kernels import Kernels
 from tests.conftest import TOLERANCE, error
 
 IDS = [[1, 5, 9, 33, 7], [1, 8], [1, 4, 300, 20, 21, 22, 23, 24]]
@@ -43,6 +45,45 @@ def test_rows_of_different_lengths_are_read_and_continued_as_each_alone(
         expected = states(small_model, [*ids, 11, 12])
         assert error(torch.stack([found[row], after[0][row], after[1][row]]), expected[-3:]) <= TOLERANCE
     assert slots.lengths == [len(ids) + 2 for ids in IDS]
+
+
+class Repeated:
+    """Stands for a CUDA graph: it calls the function several times on the same places, and gives the last result."""
+
+    count = 0
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function, self.places = function, list[Tensor]()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        Repeated.count += 1
+        if not self.places:
+            self.places = [value.clone() for value in inputs]
+            self.function(*self.places)
+        for place, value in zip(self.places, inputs, strict=True):
+            place.copy_(value)
+        self.function(*self.places)
+        return self.function(*self.places)
+
+
+def test_steps_of_fixed_shapes_give_the_same(
+    mutable_model: JanusFlow, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, settings = mutable_model, {"seed": 3, "num_inference_steps": 3, "output_type": "latent", "progress": False}
+
+    def results() -> tuple[str, list[str], Tensor]:
+        model.__dict__.pop("_memory", None)
+        one = model.ask("what is it?", picture, max_new_tokens=12)
+        several = model.ask_batch(["hi", "what is it, and where?"], [None, picture], max_new_tokens=12)
+        return one, several, model.generate(["a star", "two blue circles"], **settings)
+
+    plain = results()
+    monkeypatch.setattr(text, "Graphed", Repeated)
+    monkeypatch.setattr(jobs, "Graphed", Repeated)
+    model.network.language_model.__dict__["kernels"] = Kernels(graphs=True)
+    fixed = results()
+    assert fixed[:2] == plain[:2] and error(fixed[2], plain[2]) <= TOLERANCE
+    assert Repeated.count == 11 + 11 + 3
 
 
 def prefix(model: JanusFlow, ids: list[int]) -> list[tuple[Tensor, Tensor]]:

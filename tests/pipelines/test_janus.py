@@ -18,7 +18,9 @@ from transformers import JanusForConditionalGeneration as TransformersJanus
 
 from janusflow import JanusFlow
 from janusflow.engine import token_generation
+from janusflow.engine.text import Slots
 from janusflow.engine.token_generation import TokenSampling
+from janusflow.model.llama import run_layers
 from janusflow.pipelines.janus import Janus
 from janusflow.training.config import load_config
 from janusflow.training.start import open_model
@@ -136,6 +138,17 @@ def test_transformers_own_loop_draws_the_same(janus: Janus, golden: Golden) -> N
     assert torch.equal(codes, drawn(janus, {**case, "parallel_size": 1}))
 
 
+def test_layers_with_hooks_draw_the_same_codes(janus: Janus, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"seed": 3, "output_type": "latent", "progress": False}
+    expected = janus.generate(PROMPTS, **settings)
+    monkeypatch.setattr(Slots, "step", None)  # transformers' forward runs
+    calls: list[int] = []
+    hook = janus.network.get_decoder().layers[0].register_forward_hook(lambda *given: calls.append(1))
+    assert torch.equal(janus.generate(PROMPTS, **settings), expected)
+    hook.remove()
+    assert len(calls) == janus.network.image_tokens
+
+
 # --- a mistake would be seen ----------------------------------------------------------------------------------------
 
 
@@ -159,10 +172,15 @@ def _no_guidance(model: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _positions_stand_still(model: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = model.network.step
-    model.network.step = lambda tokens, cache, mask, positions: step(  # type: ignore[method-assign]
-        tokens, cache, mask, torch.zeros_like(positions)
-    )
+    step = Slots.step
+
+    def still(slots: Slots, embeds: Tensor) -> Tensor:
+        states = step(slots, embeds)
+        for row in range(len(slots.lengths)):
+            slots.forget(row, 1)
+        return states
+
+    monkeypatch.setattr(Slots, "step", still)
 
 
 def _forgets_the_prompt(model: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +249,12 @@ def test_nothing_is_done_twice(janus: Janus, monkeypatch: pytest.MonkeyPatch) ->
         rows.append(found.shape[0] * found.shape[1])
         return forward(*args, **kwargs)
 
+    def spy_on_step(llm: Any, embeds: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        rows.append(len(embeds))
+        return run_layers(llm, embeds, *args, **kwargs)
+
     monkeypatch.setattr(janus.network.model.language_model, "forward", spy)
+    monkeypatch.setattr("janusflow.engine.text.run_layers", spy_on_step)
     ids, _ = janus.processor.encode_prompts(PROMPTS, side="left", keep_last=True)
     janus.generate(PROMPTS, num_images_per_prompt=3, progress=False)
     assert rows == [4 * ids.shape[1]] + [12] * (janus.network.image_tokens - 1)

@@ -1,7 +1,8 @@
-"""Quantize weights to 8 or 4 bits with torchao: the LLM, its head and the tower, but not g_enc, g_dec and the VAE.
+"""Quantize weights to 8 or 4 bits: the LLM, its head and the tower, but not g_enc, g_dec and the VAE.
 
-Only weights are quantized; products are computed in the network's dtype. g_enc and g_dec are small, and guidance
-amplifies their errors, so they keep their precision.
+g_enc and g_dec are small, and guidance amplifies their errors, so they keep their precision. A CPU runs
+`checkpoint/quantized_linear.py`; elsewhere torchao quantizes the weights only, and products are computed in the
+network's dtype.
 """
 
 from __future__ import annotations
@@ -13,55 +14,61 @@ from torch import nn
 
 from janusflow.arguments import quoted
 from janusflow.building import BUILDING
+from janusflow.checkpoint.quantized_linear import GROUP, QuantizedLinear, replace_linears
 from janusflow.extras import require
 from janusflow.families import family_of
 
 KINDS = ("int8", "int4")
-GROUP = 32  # weights of a row that share a scale, in 4 bits
 
 
 def quantize(network: Any, kind: str) -> None:
-    """Quantize the weights of the linear layers in place.
+    """Quantize the linear layers in place.
 
     Args:
         network: of any family, on the device where it will run.
-        kind: "int8" (one scale per row) or "int4" (the LLM's blocks in groups of `GROUP`, the rest in int8).
+        kind: "int8" (one scale per row; on a CPU inputs are quantized too) or "int4" (the LLM's blocks in groups of
+            `GROUP`, the rest in int8).
 
     Raises:
-        ValueError: for another kind, without torchao, or for int4 on an accelerator in another dtype than bfloat16.
+        ValueError: for another kind; on an accelerator without torchao, or for int4 in another dtype than bfloat16.
 
     Example:
         >>> from janusflow import JanusFlow
-        >>> model = JanusFlow.from_pretrained("tiny", quantize="int8")  # doctest: +SKIP
+        >>> JanusFlow.from_pretrained("tiny", device="cpu", quantize="int8").ask("what is the opposite of above?")
+        'below'
     """
-    check(kind)
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
+    check(kind, network.device)
     blocks, others = _parts(network)
-    eight = Int8WeightOnlyConfig(set_inductor_config=False)
+    bits = 8 if kind == "int8" else 4
     with BUILDING:
-        for part in others:
+        if network.device.type == "cpu":
+            for name, part in others.items():
+                replace_linears(part, 8)
+                network.set_submodule(name, part[0])  # it may be a linear layer itself
+            replace_linears(blocks, bits)
+            return
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        eight = Int8WeightOnlyConfig(set_inductor_config=False)
+        for part in others.values():
             quantize_(part, eight, filter_fn=_linear)
-        quantize_(blocks, eight if kind == "int8" else _four_bits(network), filter_fn=_linear)
+        quantize_(blocks, eight if bits == 8 else _four_bits(network), filter_fn=_linear)
 
 
-def check(kind: str) -> None:
+def check(kind: str, device: torch.device) -> None:
     """Check a kind of quantization before weights are read.
 
     Raises:
-        ValueError: for an unknown kind, or without torchao.
+        ValueError: for an unknown kind, or on an accelerator without torchao.
     """
     if kind not in KINDS:
         raise ValueError(f"quantize is {quoted(kind)}; allowed are {', '.join(KINDS)}")
-    require(f"quantize={kind!r}", "torchao")
+    if device.type != "cpu":
+        require(f"quantize={kind!r}", "torchao")
 
 
 def _four_bits(network: Any) -> Any:
-    """Return torchao's configuration for int4, which depends on the device."""
-    if network.device.type == "cpu":
-        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
-
-        return PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False)
+    """Return torchao's configuration for int4 on an accelerator."""
     if network.dtype != torch.bfloat16:
         name = str(network.dtype).removeprefix("torch.")
         raise ValueError(f"quantize is 'int4' and dtype {name}; on {network.device.type} it needs dtype='bfloat16'")
@@ -70,10 +77,10 @@ def _four_bits(network: Any) -> Any:
     return Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False)
 
 
-def _parts(network: Any) -> tuple[nn.Module, list[nn.ModuleList]]:
-    """Return the LLM's blocks, and the other modules whose linear layers are quantized."""
+def _parts(network: Any) -> tuple[nn.Module, dict[str, nn.ModuleList]]:
+    """Return the LLM's blocks, and by name the other modules whose linear layers are quantized."""
     family = family_of(network.config)
-    others = [nn.ModuleList([network.get_submodule(name)]) for name in family.quantized]
+    others = {name: nn.ModuleList([network.get_submodule(name)]) for name in family.quantized}
     return network.get_submodule(family.blocks), others
 
 
@@ -82,8 +89,9 @@ def _linear(module: nn.Module, name: str) -> bool:
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Return the memory of a module's parameters, including the parts of quantized tensors."""
-    return sum(_bytes(parameter) for parameter in module.parameters())
+    """Return the memory of a module's parameters, including the parts of quantized ones."""
+    packed = sum(part.weight_bytes for part in module.modules() if isinstance(part, QuantizedLinear))
+    return packed + sum(_bytes(parameter) for parameter in module.parameters())
 
 
 def _bytes(tensor: Any) -> int:

@@ -26,10 +26,14 @@ def ask(
     ] = None,
     top_p: Annotated[float, typer.Option(help="Top-p of sampling; needs --temperature.")] = 1.0,
     seed: Annotated[Optional[int], typer.Option(help="Seed of sampling; needs --temperature.")] = None,
+    prompt_lookup: Annotated[
+        int, typer.Option(help="Tokens guessed ahead from the conversation; the answer stays the same.")
+    ] = 0,
     adapter: options.Adapter = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
+    compile: options.Compile = "off",
     sft_format: options.SftFormat = None,
     debug: options.Debug = False,
 ) -> None:
@@ -55,9 +59,15 @@ def ask(
         if not picture.startswith("data:") and not Path(picture).expanduser().exists():
             raise ValueError(f"picture {quoted(picture)} does not exist")
     answerer = options.open_model(
-        model, dtype=dtype, device=device, adapter=adapter, quantize=quantize, sft_format=sft_format
+        model,
+        dtype=dtype,
+        device=device,
+        adapter=adapter,
+        quantize=quantize,
+        compile=compile,
+        sft_format=sft_format,
     )
-    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "prompt_lookup": prompt_lookup}
     if temperature:
         decoding.update(do_sample=True, temperature=temperature, top_p=top_p, seed=seed)
     elif seed is not None:
@@ -82,6 +92,7 @@ def chat(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
+    compile: options.Compile = "off",
     sft_format: options.SftFormat = None,
     debug: options.Debug = False,
 ) -> None:
@@ -97,7 +108,14 @@ def chat(
     from janusflow.cli.talk import Talk
 
     opened = options.open_model(
-        model, vae=vae, dtype=dtype, device=device, adapter=adapter, quantize=quantize, sft_format=sft_format
+        model,
+        vae=vae,
+        dtype=dtype,
+        device=device,
+        adapter=adapter,
+        quantize=quantize,
+        compile=compile,
+        sft_format=sft_format,
     )
     talk = Talk(opened, out, max_new_tokens)
     print("/image FILE, /generate PROMPT, /reset, /quit", file=sys.stderr)

@@ -60,6 +60,7 @@ def generate(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
+    compile: options.Compile = "off",
     sft_format: options.SftFormat = None,
     debug: options.Debug = False,
 ) -> None:
@@ -150,7 +151,7 @@ def _generate(
     seeds = choose_seeds(first, len(prompts or [""]), num_images)
     opening = {name: value for name, value in opening.items() if value is not None}
     with output_folder(out):
-        opened = options.open_model(**{"model": "tiny", "device": device} | opening)
+        opened = options.open_model(**{"model": "tiny", "device": device, "compile": compile} | opening)
         settings = settings_for(opened, asked)
         if made is not None and source is not None:
             check_again(opened, made, asked, source)

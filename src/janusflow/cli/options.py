@@ -26,7 +26,8 @@ Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 Vae = Annotated[Optional[str], typer.Option(help="Folder or hub id of the VAE, if not the model's own.")]
 Adapter = Annotated[Optional[Path], typer.Option(help="Folder of LoRA adapters to load.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
-Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: quantize the large matrices; needs torchao.")]
+Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: quantize the large matrices.")]
+Compile = Annotated[str, typer.Option(help="off, auto (if it pays) or on: compile the small operations.")]
 SftFormat = Annotated[
     Optional[str], typer.Option(help="Another chat template than the checkpoint's: deepseek_old, deepseek.")
 ]

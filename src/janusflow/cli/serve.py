@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from janusflow.cli.options import Debug, Device, Dtype, Model, Quantize, SftFormat, Vae, one_sentence
+from janusflow.cli.options import Compile, Debug, Device, Dtype, Model, Quantize, SftFormat, Vae, one_sentence
 from janusflow.extras import require
 
 
@@ -40,6 +40,7 @@ def serve(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    compile: Compile = "off",
     sft_format: SftFormat = None,
     debug: Debug = False,
 ) -> None:
@@ -74,6 +75,13 @@ def serve(
             limits=limit or [],
             grace=grace,
             page=page,
-            opening={"vae": vae, "device": device, "dtype": dtype, "quantize": quantize, "sft_format": sft_format},
+            opening={
+                "vae": vae,
+                "device": device,
+                "dtype": dtype,
+                "quantize": quantize,
+                "compile": compile,
+                "sft_format": sft_format,
+            },
         )
     )

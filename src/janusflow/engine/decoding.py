@@ -34,6 +34,9 @@ class Decoding:
         seed: of sampling. One number serves every conversation of a batch, so that an answer is the same whatever else
             is in the batch (and the same conversation twice gives the same answer twice); or one number each. With
             None the seeds come from torch's global generator, which a given seed neither reads nor changes.
+        prompt_lookup: tokens that are guessed ahead by copying what followed the last words earlier in the conversation
+            (`engine/lookup.py`), and checked in one pass. The answer is the same, and arrives sooner where answers
+            repeat their questions; 0 guesses none. It acts on one conversation at a time, not on batches.
     """
 
     max_new_tokens: int = 512
@@ -43,10 +46,12 @@ class Decoding:
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int | Sequence[int] | None = None
+    prompt_lookup: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
+        object.__setattr__(self, "prompt_lookup", whole_number("prompt_lookup", self.prompt_lookup, least=0, most=64))
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}; expected a positive number")
         seed: Any = self.seed

@@ -21,6 +21,12 @@ from janusflow.engine.inpainting import KnownPicture
 from janusflow.engine.settings import StepChange
 from janusflow.flow import combine, guided_at, interpolate, solve
 from janusflow.model import JanusFlowForConditionalGeneration, PromptPrefix
+from janusflow.model.graphs import Graphed
+from janusflow.model.kernels import kernels_of
+from janusflow.model.llama import runs_plainly
+
+Composition = tuple[torch.Size, tuple[tuple[PromptPrefix, bool], ...]]
+"""Which rows a forward has: of each job its prompts and whether it is guided."""
 
 StepCallback = Callable[[int, float, Tensor], StepChange]
 
@@ -116,29 +122,40 @@ class Engine:
 
     def __init__(self, network: JanusFlowForConditionalGeneration) -> None:
         self.network = network
-        self._rows: dict[tuple[tuple[PromptPrefix, bool], ...], PromptPrefix] = {}
+        self._velocities: dict[Composition, Callable[[Tensor, Tensor], Tensor]] = {}
 
     def advance(self, jobs: Sequence[Job]) -> None:
         """One evaluation of every job, none of which is done; one forward for the jobs of each picture size."""
         by_size: dict[torch.Size, list[Job]] = defaultdict(list)
         for job in jobs:
             by_size[job.x.shape[1:]].append(job)
-        rows: dict[tuple[tuple[PromptPrefix, bool], ...], PromptPrefix] = {}
+        velocities: dict[Composition, Callable[[Tensor, Tensor], Tensor]] = {}
         for same in by_size.values():
             guided = [job for job in same if job.guided]
             x = torch.cat([job.x for job in same])
             t = torch.cat([job.x.new_full((len(job.x),), job.t) for job in same])
-            places = dict(zip(map(id, same), torch.arange(len(x), device=x.device).split(sizes_of(same)), strict=True))
-            of = torch.cat([*places.values(), *(places[id(job)] for job in guided)])
-            key = tuple((job.prefix, job.guided) for job in same)
-            prefix = rows[key] = self._rows.get(key) or PromptPrefix.concatenate(
-                *(job.prefix for job in same), *(job.prefix.unconditional() for job in guided)
-            )
-            found = self.network.velocity(x, t, prefix, of).split(sizes_of([*same, *guided]))
+            key = (x.shape, tuple((job.prefix, job.guided) for job in same))
+            velocities[key] = self._velocities.get(key) or self._velocity_of(same, guided)
+            found = velocities[key](x, t).split(sizes_of([*same, *guided]))
             without = dict(zip(map(id, guided), found[len(same) :], strict=True))
             for job, v in zip(same, found, strict=False):
                 job.receive(combine(v, without[id(job)], job.scale) if id(job) in without else v)
-        self._rows = rows  # of this composition only: the next forward mostly has the same
+        self._velocities = velocities  # of this composition only: the next forward mostly has the same
+
+    def _velocity_of(self, jobs: Sequence[Job], guided: Sequence[Job]) -> Callable[[Tensor, Tensor], Tensor]:
+        """The velocity as a function of x and t: of all jobs' rows, then of the unconditional rows of the guided."""
+        pictures = torch.arange(sum(sizes_of(jobs)), device=jobs[0].x.device).split(sizes_of(jobs))
+        places = dict(zip(map(id, jobs), pictures, strict=True))
+        of = torch.cat([*pictures, *(places[id(job)] for job in guided)])
+        prefix = PromptPrefix.concatenate(
+            *(job.prefix for job in jobs), *(job.prefix.unconditional() for job in guided)
+        )
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return self.network.velocity(x, t, prefix, of)
+
+        llm = self.network.language_model
+        return Graphed(velocity) if kernels_of(llm).graphs and runs_plainly(llm) else velocity
 
 
 def sizes_of(jobs: Sequence[Job]) -> list[int]:

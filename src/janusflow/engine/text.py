@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaModel
 
+from janusflow.model.graphs import Graphed
+from janusflow.model.kernels import kernels_of
 from janusflow.model.llama import causal_attention, run_layers, runs_plainly
 
 KEPT_TOKENS = 4096  # of read conversations: 0.8 GB in bfloat16 for the 1.3B model
@@ -53,9 +56,12 @@ class Slots:
         config, weight = llm.config, llm.embed_tokens.weight
         heads, width = config.num_key_value_heads, llm.layers[0].self_attn.head_dim
         self.llm, self.lengths = llm, [0] * rows
-        make = weight.new_empty if rows == 1 else weight.new_zeros  # a hidden NaN would spread through the products
+        graphs = kernels_of(llm).graphs
+        # A hidden NaN would spread through the products.
+        make = weight.new_empty if rows == 1 and not graphs else weight.new_zeros
         shape = (rows, heads, room, width)
         self.layers: Layers = [(make(shape), make(shape)) for _ in range(config.num_hidden_layers)]
+        self._graphed = Graphed(partial(_step, llm, self.layers, longest=room, ragged=True)) if graphs else None
 
     def restore(self, row: int, layers: Layers) -> None:
         """Puts the keys and values of an empty row's first tokens, (g, T, d) each, in their place."""
@@ -63,22 +69,29 @@ class Slots:
             self.lengths[row] = old_keys.shape[1]
             keys[row, :, : self.lengths[row]], values[row, :, : self.lengths[row]] = old_keys, old_values
 
+    def forget(self, row: int, tokens: int) -> None:
+        """Takes the last tokens of a row back, as if they had not been read."""
+        self.lengths[row] -= tokens
+
     def kept(self, row: int) -> Layers:
         """A copy of a row's keys and values, (g, T, d) each."""
         length = self.lengths[row]
         return [(keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self.layers]
 
-    def read(self, embeds: Sequence[Tensor]) -> Tensor:
-        """Reads more tokens of every row, (T, D) each with its own T, and gives the last state of each, (B, D)."""
+    def read(self, embeds: Sequence[Tensor], *, every: bool = False) -> Tensor:
+        """Reads more tokens of every row, (T, D) each with its own T, and gives the last state of each, (B, D).
+
+        With `every` it gives the states of all tokens, one row after the other.
+        """
         sizes = [len(one) for one in embeds]
         parts: list[list[int]] = [[]]
         for row, size in enumerate(sizes):
             if parts[-1] and sum(sizes[other] for other in parts[-1]) + size > PREFILL_TOKENS:
                 parts.append([])
             parts[-1].append(row)
-        return torch.cat([self._read(part, [embeds[row] for row in part]) for part in parts])
+        return torch.cat([self._read(part, [embeds[row] for row in part], every) for part in parts])
 
-    def _read(self, rows: list[int], embeds: list[Tensor]) -> Tensor:
+    def _read(self, rows: list[int], embeds: list[Tensor], every: bool) -> Tensor:
         device, sizes = embeds[0].device, [len(one) for one in embeds]
         before = [self.lengths[row] for row in rows]
         positions = torch.cat([torch.arange(n, n + t, device=device) for n, t in zip(before, sizes, strict=True)])
@@ -97,7 +110,7 @@ class Slots:
                 seen.append(found[0].transpose(0, 1))
             return torch.cat(seen)
 
-        last = torch.tensor(list(itertools.accumulate(sizes)), device=device) - 1
+        last = None if every else torch.tensor(list(itertools.accumulate(sizes)), device=device) - 1
         states = run_layers(self.llm, torch.cat(embeds), positions, attend, keep=last)
         for row, size in zip(rows, sizes, strict=True):
             self.lengths[row] += size
@@ -106,27 +119,38 @@ class Slots:
     def step(self, embeds: Tensor) -> Tensor:
         """Reads one more token of every row, (B, D), and gives its state, (B, D)."""
         lengths = torch.tensor(self.lengths, device=embeds.device)
-        longest, rows = max(self.lengths) + 1, torch.arange(len(self.lengths), device=embeds.device)
-        mask = None
-        if len(set(self.lengths)) > 1:
-            mask = (torch.arange(longest, device=embeds.device) <= lengths[:, None])[:, None, None]  # (B, 1, 1, S)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.layers[layer]
-            keys[rows, :, lengths], values[rows, :, lengths] = k.to(keys.dtype), v.to(keys.dtype)
-            shared = q.shape[1] != keys.shape[1]
-            seen = F.scaled_dot_product_attention(
-                q[:, :, None].to(keys.dtype),
-                keys[:, :, :longest],
-                values[:, :, :longest],
-                attn_mask=mask,
-                enable_gqa=shared,
-            )
-            return seen[:, :, 0]
-
-        states = run_layers(self.llm, embeds, lengths, attend)
+        if self._graphed is not None:
+            states = self._graphed(embeds, lengths)
+        else:
+            ragged = len(set(self.lengths)) > 1
+            states = _step(self.llm, self.layers, embeds, lengths, longest=max(self.lengths) + 1, ragged=ragged)
         self.lengths = [length + 1 for length in self.lengths]
         return states
+
+
+def _step(llm: LlamaModel, layers: Layers, embeds: Tensor, lengths: Tensor, *, longest: int, ragged: bool) -> Tensor:
+    """One more token of every row, (B, D) -> (B, D), after `lengths` (B,) tokens of each.
+
+    A row attends to its own tokens, which are among the first `longest`; unless `ragged`, to all of these.
+    """
+    rows = torch.arange(len(lengths), device=embeds.device)
+    mask = None
+    if ragged:
+        mask = (torch.arange(longest, device=embeds.device) <= lengths[:, None])[:, None, None]  # (B, 1, 1, S)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = layers[layer]
+        keys[rows, :, lengths], values[rows, :, lengths] = k.to(keys.dtype), v.to(keys.dtype)
+        seen = F.scaled_dot_product_attention(
+            q[:, :, None].to(keys.dtype),
+            keys[:, :, :longest],
+            values[:, :, :longest],
+            attn_mask=mask,
+            enable_gqa=q.shape[1] != keys.shape[1],
+        )
+        return seen[:, :, 0]
+
+    return run_layers(llm, embeds, lengths, attend)
 
 
 @dataclass

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from janusflow.arguments import whole_number
-from janusflow.model.janus import JanusForConditionalGeneration, reserve, unconditional_ids
+from janusflow.engine.text import Slots, plain_llm
+from janusflow.model.janus import JanusForConditionalGeneration, cache_of, unconditional_ids
 
 TokenCallback = Callable[[int, Tensor], None]
 
@@ -143,17 +144,38 @@ def code_by_code(
     """
     guided = sampling.guidance_scale > 1
     rows = torch.cat([owner, owner + read.prompts]) if guided else owner
-    length = network.image_tokens
-    visible = read.visible[rows]
-    positions = visible.sum(dim=1)
-    padded = bool((visible == 0).any())
-    mask = torch.cat([visible, visible.new_ones(len(rows), length)], dim=1) if padded else None
-    cache = reserve(read.layers, rows, length - 1)
-    states, codes = read.states[rows], owner.new_empty(len(owner), length)
+    length, states = network.image_tokens, read.states[rows]
+    codes = owner.new_empty(len(owner), length)
+    continued = _continued(network, read, rows, length)
     for step in range(length):
         codes[:, step] = sampling.choose(sampling.guide(network.next_logits(states)), uniform[:, step])
         yield codes[:, : step + 1]
         if step + 1 < length:
-            seen = None if mask is None else mask[:, : visible.shape[1] + step + 1]
-            tokens = codes[:, step].repeat(2) if guided else codes[:, step]
-            states = network.step(tokens, cache, seen, positions + step)
+            states = continued(codes[:, step].repeat(2) if guided else codes[:, step], step)
+
+
+def _continued(
+    network: JanusForConditionalGeneration, read: ReadPrompts, rows: Tensor, length: int
+) -> Callable[[Tensor, int], Tensor]:
+    """From the codes (R,) of a step to the states (R, D) after them: in slots, or by transformers where that cannot be.
+
+    Args:
+        network, read: see `code_by_code`.
+        rows: (R,) the prompt of each row.
+        length: codes that there will be.
+    """
+    visible = read.visible[rows]
+    if (llm := plain_llm(network)) is not None:
+        slots = Slots(llm, len(rows), int(visible.sum(dim=1).max()) + length - 1)
+        for slot, row in enumerate(rows.tolist()):
+            seen = read.visible[row].bool()
+            slots.restore(slot, [(keys[row, :, seen], values[row, :, seen]) for keys, values in read.layers])
+        return lambda codes, step: slots.step(network.embed_codes(codes))
+    cache, positions = cache_of(read.layers, rows), visible.sum(dim=1)
+    mask = torch.cat([visible, visible.new_ones(len(rows), length)], dim=1) if bool((visible == 0).any()) else None
+
+    def by_transformers(codes: Tensor, step: int) -> Tensor:
+        shown = None if mask is None else mask[:, : visible.shape[1] + step + 1]
+        return network.step(codes, cache, shown, positions + step)
+
+    return by_transformers

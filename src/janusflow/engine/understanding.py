@@ -13,8 +13,10 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaModel, LogitsProcessorList
 
 from janusflow.engine.decoding import Decoding
+from janusflow.engine.lookup import copied
 from janusflow.engine.streaming import Pieces, first_row, tokens_of_transformers
 from janusflow.engine.text import Memory, Slots, plain_llm
+from janusflow.model.kernels import product
 from janusflow.processing.messages import Message
 from janusflow.processing.processor import JanusFlowProcessor, UnderstandingInputs
 
@@ -148,29 +150,45 @@ class _Request:
             llm = plain_llm(network)
         if llm is None:
             return None
+        ahead = self.decoding.prompt_lookup if len(self.before) == 1 else 0
         processors = self.decoding.processors(len(self.before), self.config.max_new_tokens, network.device)
-        return self._decode(network, llm, processors, memory or Memory())
+        return self._decode(network, llm, processors, memory or Memory(), ahead)
 
     def _decode(
-        self, network: Speaker, llm: LlamaModel, processors: LogitsProcessorList, memory: Memory
+        self, network: Speaker, llm: LlamaModel, processors: LogitsProcessorList, memory: Memory, ahead: int
     ) -> Generator[list[int], None, None]:
         with torch.inference_mode():
             slots, states, ids = self._read(network, llm, memory)
         rows, end, most = len(ids), self.config.eos_token_id, self.config.max_new_tokens
         said = torch.empty(rows, 0, dtype=torch.long, device=states.device)
         ended = torch.zeros(rows, dtype=torch.bool, device=states.device)
+        guess: list[int] = []  # of one row: states are then those of its last token and of each guessed one
         try:
             while True:
+                fresh = []
                 with torch.inference_mode():
-                    logits = network.get_output_embeddings()(states).float()
-                    tokens = processors(said, logits).argmax(dim=-1)
-                    tokens = torch.where(ended, end, tokens)
-                    said, ended = torch.cat([said, tokens[:, None]], dim=1), ended | (tokens == end)
-                yield tokens.tolist()
-                if said.shape[1] == most or bool(ended.all()):
+                    logits = product(network.get_output_embeddings(), states).float()
+                    for place in range(len(guess) + 1):
+                        tokens = processors(said, logits[place : place + rows]).argmax(dim=-1)
+                        tokens = torch.where(ended, end, tokens)
+                        said, ended = torch.cat([said, tokens[:, None]], dim=1), ended | (tokens == end)
+                        fresh.append(tokens.tolist())
+                        over = said.shape[1] == most or bool(ended.all())
+                        if over or place == len(guess) or fresh[-1] != guess[place : place + 1]:
+                            break
+                    slots.forget(0, len(guess) + 1 - len(fresh))
+                yield from fresh
+                if over:
                     return
                 with torch.inference_mode():
-                    states = slots.step(network.get_input_embeddings()(tokens))
+                    if ahead:
+                        most_now = min(ahead, most - said.shape[1] - 1)
+                        guess = copied([*ids[0].tolist(), *said[0].tolist()], most_now)
+                    embed = network.get_input_embeddings()
+                    if guess:
+                        states = slots.read([embed(torch.cat([tokens, tokens.new_tensor(guess)]))], every=True)
+                    else:
+                        states = slots.step(embed(tokens))
         finally:
             if rows == 1:
                 known = np.concatenate([ids[0], said[0].cpu().numpy()])[: slots.lengths[0]]

@@ -23,33 +23,6 @@ from janusflow.model.picture_prompts import PicturePrompts
 from janusflow.model.prefix import RecordingLayer, cache_under_checkpointing
 
 
-class ReservedLayer(DynamicLayer):
-    """A cache layer with room for all tokens that will come: a new one is written into its place, nothing is copied.
-
-    Args:
-        keys, values: (B, heads, T, head width) of the tokens read so far.
-        room: how many more tokens there will be.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        rows, heads, tokens, width = keys.shape
-        self._all_keys = keys.new_empty(rows, heads, tokens + room, width)
-        self._all_values = values.new_empty(rows, heads, tokens + room, width)
-        self._all_keys[:, :, :tokens], self._all_values[:, :, :tokens] = keys, values
-        self.keys, self.values = self._all_keys[:, :, :tokens], self._all_values[:, :, :tokens]
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        begin = self.keys.shape[2]
-        end = begin + key_states.shape[2]
-        self._all_keys[:, :, begin:end], self._all_values[:, :, begin:end] = key_states, value_states
-        self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
-        return self.keys, self.values
-
-
 class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
     """transformers' class of this name, saved and opened as that; only methods are added."""
 
@@ -155,11 +128,11 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         return outputs.last_hidden_state[:, -1], [(layer.keys, layer.values) for layer in layers]
 
     def step(self, tokens: Tensor, cache: Cache, attention_mask: Tensor | None, positions: Tensor) -> Tensor:
-        """The state after one more image token.
+        """The state after one more image token, by transformers' forward.
 
         Args:
             tokens: (B,) drawn codes.
-            cache: of `ReservedLayer`s; the token is added to it, so that no gradient can be taken through a step.
+            cache: of the tokens before; this one is added to it.
             attention_mask: (B, T) over all tokens, this one included; None if none is hidden.
             positions: (B,) of the token.
 
@@ -169,13 +142,19 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         llm = self.model.language_model
         with cache_under_checkpointing(llm):
             outputs = llm(
-                inputs_embeds=self.prepare_embeddings_for_image_generation(tokens[:, None]),
+                inputs_embeds=self.embed_codes(tokens)[:, None],
                 attention_mask=attention_mask,
                 position_ids=positions[:, None],
                 past_key_values=cache,
                 use_cache=False,
             )
         return outputs.last_hidden_state[:, -1]
+
+    def embed_codes(self, tokens: Tensor) -> Tensor:
+        """What the LLM reads for drawn codes: (B,) -> (B, D)."""
+        embeds = self.prepare_embeddings_for_image_generation(tokens[:, None])[:, 0]
+        assert isinstance(embeds, Tensor)
+        return embeds
 
     def next_logits(self, states: Tensor) -> Tensor:
         """Logits of the next code: (B, D) -> (B, K)."""
@@ -202,9 +181,12 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         return distances.argmin(dim=-1)
 
 
-def reserve(layers: list[tuple[Tensor, Tensor]], rows: Tensor, room: int) -> Cache:
-    """A cache over the given rows of read prompts, (R,) indices, with room for more tokens."""
-    return Cache(layers=[ReservedLayer(keys[rows], values[rows], room) for keys, values in layers])
+def cache_of(layers: list[tuple[Tensor, Tensor]], rows: Tensor) -> Cache:
+    """transformers' growing cache, begun with the given rows of read prompts, (R,) indices."""
+    found = [DynamicLayer() for _ in layers]
+    for layer, (keys, values) in zip(found, layers, strict=True):
+        layer.update(keys[rows], values[rows])
+    return Cache(layers=found)
 
 
 def unconditional_ids(input_ids: Tensor, attention_mask: Tensor, pad_token_id: int) -> Tensor:

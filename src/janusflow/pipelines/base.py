@@ -24,6 +24,7 @@ from janusflow.checkpoint.special_tokens import open_processor, set_special_toke
 from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
 from janusflow.families import Family, family_of
 from janusflow.folders import put_together
+from janusflow.model.kernels import check_mode, compile_network
 from janusflow.pipelines.conversation import Conversational
 from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar, without_others
@@ -62,6 +63,7 @@ class Pipeline(Conversational):
         adapter: str | Path | None = None,
         sft_format: str | None = None,
         quantize: str | None = None,
+        compile: str = "off",  # noqa: A002 (the name in transformers and in our recipes)
         progress: bool = True,
     ) -> Self | Any:
         """Opens a checkpoint of any family in any of its layouts: ours, the official one, PaddleNLP's, transformers'.
@@ -73,11 +75,15 @@ class Pipeline(Conversational):
             path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
             vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, and
                 stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
-            dtype: "auto" (what the checkpoint asks for; bfloat16 with 4 bits), "float32", "bfloat16" or a torch dtype.
+            dtype: "auto" (what the checkpoint asks for; on a GPU bfloat16 with 4 bits), "float32", "bfloat16" or a
+                torch dtype.
             device: "auto" (the best one here), or a torch device.
             adapter: a folder or hub id of low-rank adapters to put into the network; see `JanusFlow.load_adapters`.
             sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
-            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, to run them only; needs torchao.
+            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, to run them only; other devices
+                than the CPU need torchao.
+            compile: "on" compiles the small operations of the network, "auto" only where a compiler exists and one
+                picture takes longer than compiling, and "off" none; see `janusflow.model.kernels.compile_network`.
             progress: whether to show a bar while large weights load.
 
         Raises:
@@ -97,19 +103,21 @@ class Pipeline(Conversational):
                 raise ValueError(f"vae is {quoted(str(vae))}; {error.strerror}") from error
         processor = open_processor(checkpoint, sft_format=sft_format)
         if quantize is not None:
-            quantization.check(quantize)
+            quantization.check(quantize, place)
             if adapter is not None:
                 raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
+        check_mode(compile, place)
         family, own = checkpoint.family, pipeline_of(checkpoint.family)
         for name, given, taken in (("vae", vae, family.separate_vae), ("adapter", adapter, own.takes_adapters)):
             if given is not None and not taken:
                 raise ValueError(f"{checkpoint.folder} is a {family.name} model, which takes no {name}; leave it out")
-        stored = torch.bfloat16 if quantize == "int4" else checkpoint.dtype  # other products are slow with 4 bits
+        stored = torch.bfloat16 if quantize == "int4" and place.type != "cpu" else checkpoint.dtype
         kind = resolve_dtype(dtype, stored)
         warn_if_slow(kind, place)
         with progress_bar("loading weights", len(checkpoint.tensors), shown=progress) as advance:
             network = load_network(checkpoint, dtype=kind, device=place, advance=advance)
         network.generation_config = set_special_tokens(network.config, processor)
+        compile_network(network, compile)
         if quantize is not None:
             quantization.quantize(network, quantize)
         parts = {"folder": checkpoint.folder, "vae": vae} if family.separate_vae else {}
