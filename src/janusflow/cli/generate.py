@@ -26,6 +26,9 @@ def generate(
     vae: options.Vae = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")] = 1,
+    preset: Annotated[
+        Optional[str], typer.Option(help="exact (by default), balanced or fast: steps, solver, shift, decoder ...")
+    ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")] = None,
     guidance: Annotated[
         Optional[float], typer.Option(help="Guidance scale; 1 is without. By default 2, and 5 for Janus.")
@@ -33,8 +36,13 @@ def generate(
     seed: Annotated[
         Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")
     ] = None,
-    solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
+    solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint, ab2, unipc.")] = None,
     shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
+    guidance_interval: Annotated[
+        Optional[tuple[float, float]],
+        typer.Option(help="Range of t, 0 (noise) to 1 (picture), with guidance.", metavar="FROM TO"),
+    ] = None,
+    decoder: Annotated[Optional[str], typer.Option(help="vae (by default), or small if the model has one.")] = None,
     height: Annotated[
         Optional[int],
         typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
@@ -107,14 +115,18 @@ def generate(
     from janusflow.cli.pictures import check_again, from_words, merged, opening_of, settings_for
     from janusflow.cli.prompt_file import from_file
     from janusflow.engine.generation import choose_seeds
+    from janusflow.flow.presets import KNOBS
     from janusflow.pipelines.sheet import output_folder
 
     asked: dict[str, Any] = {
+        "preset": preset,
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "seed": seed,
         "solver": solver,
         "shift": shift,
+        "guidance_interval": guidance_interval,
+        "decoder": decoder,
         "height": height,
         "width": width,
         "image": image,
@@ -133,6 +145,8 @@ def generate(
         "quantize": quantize,
         "sft_format": sft_format,
     }
+    if before is not None and preset is not None:
+        before = {name: value for name, value in before.items() if name not in KNOBS}
     if made is not None and before is not None:
         asked, opening = merged(before, asked), merged(opening_of(made), opening)
         prompts = prompts or [made.settings["prompts"]]
