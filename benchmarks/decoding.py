@@ -58,7 +58,8 @@ def main(
     away = float((pixels["contiguous"] - pixels["channels_last"]).abs().max())
     medians = {name: statistics.median(found) for name, found in times.items()}
     ratio = medians["channels_last"] / medians["contiguous"]
-    print(", ".join(f"{name} {value:.3f} s" for name, value in medians.items()), f"ratio {ratio:.2f}, off by {away:.1e}")
+    shown = ", ".join(f"{name} {value:.3f} s" for name, value in medians.items())
+    print(f"{shown}, ratio {ratio:.2f}, off by {away:.1e}")
 
 
 if __name__ == "__main__":

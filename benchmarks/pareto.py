@@ -224,8 +224,7 @@ def main(
         left = [
             pair
             for pair in items
-            if (knobs_of(point), pair[0].key) not in found.rows
-            or (point == EXACT and pair[0].key not in found.exact)
+            if (knobs_of(point), pair[0].key) not in found.rows or (point == EXACT and pair[0].key not in found.exact)
         ]
         for batch in (left[first : first + BATCH] for first in range(0, len(left), BATCH)):
             if time.monotonic() - started > seconds:

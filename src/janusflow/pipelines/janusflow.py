@@ -153,14 +153,8 @@ class JanusFlow(LatentPipeline):
         at_once = whole_number("batch_size", batch_size)
         decode = at_once if decode_batch_size is None else whole_number("decode_batch_size", decode_batch_size)
         strength = generation.choose_strength(strength, image=image is not None, mask=mask is not None)
-        knobs = preset_of(
-            preset,
-            num_inference_steps=num_inference_steps,
-            solver=solver,
-            shift=shift,
-            guidance_interval=guidance_interval,
-            decoder=decoder,
-        )
+        asked_for = dict(zip(KNOBS, (num_inference_steps, solver, shift, guidance_interval, decoder), strict=True))
+        knobs = preset_of(preset, **asked_for)
         sampling = Sampling(guidance_scale=guidance_scale, strength=strength, **knobs.sampling())
         config = self.network.config
         size = Size(len(prompts), each, *check_size(config, height, width, latents))
@@ -192,13 +186,14 @@ class JanusFlow(LatentPipeline):
         if mask is not None:
             settings["paste_original"] = bool(paste_original)
         inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
-        asked_for = size.spread("prompt", prompts)
-        return sign(pictures, asked_for, seeds, settings, self.identity(), inputs, changed=changed)
+        spread = size.spread("prompt", prompts)
+        return sign(pictures, spread, seeds, settings, self.identity(), inputs, changed=changed)
 
     def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """See `Pipeline.resolve`; a preset becomes the settings that it names."""
         chosen = self.complete(settings)
         decoder = {name: chosen.pop(name) for name in ("decoder",) if name in chosen}
+        _ = self.small_decoder if decoder else None  # one that is missing is reported now
         image, mask = settings.get("image"), settings.get("mask")
         chosen["strength"] = generation.choose_strength(
             chosen.get("strength"), image=image is not None, mask=mask is not None
