@@ -10,13 +10,13 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlow
 from janusflow.tinyworld.captions import sample_pair
 from janusflow.tinyworld.scenes import render
-from janusflow.vae import LatentCodec
+from janusflow.vae import WEIGHTS, LatentCodec, SmallDecoder
 
 
 def open_codec(folder: Path, dtype: torch.dtype = torch.float32) -> LatentCodec:
@@ -116,3 +116,43 @@ def test_integer_weights_are_refused(vae_folder: Path, tmp_path: Path) -> None:
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"1 tensors: decoder.conv_in.bias do not hold floating-point numbers"):
         open_codec(folder)
+
+
+@pytest.fixture
+def taesd(tmp_path: Path) -> Path:
+    """A small autoencoder as diffusers writes it, with an encoder."""
+    torch.manual_seed(0)
+    widths = {"encoder_block_out_channels": (8, 8, 8), "decoder_block_out_channels": (8, 8, 8)}
+    AutoencoderTiny(**widths, num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(2, 1, 1)).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def open_small(folder: Path) -> SmallDecoder:
+    return SmallDecoder.from_pretrained(folder, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def test_a_small_decoder_decodes_as_diffusers_does_and_is_written_again(taesd: Path, tmp_path: Path) -> None:
+    latents = torch.randn(2, 4, 8, 6)
+    with torch.no_grad():
+        wanted = AutoencoderTiny.from_pretrained(taesd).decode(latents).sample.clip(-1, 1)
+    small = open_small(taesd)
+    assert torch.equal(small.decode(latents), wanted)
+    assert (small.channels, small.downscale) == (4, 4)
+    small.save_pretrained(tmp_path / "again")
+    assert torch.equal(open_small(tmp_path / "again").decode(latents), wanted)
+
+
+def test_a_damaged_small_decoder_is_called_damaged(taesd: Path) -> None:
+    weights = load_file(taesd / WEIGHTS)
+    lost = {name: value for name, value in weights.items() if name != "decoder.layers.0.bias"}
+    save_file(lost, taesd / WEIGHTS)
+    with pytest.raises(ValueError, match=r"the small decoder in .* is damaged"):
+        open_small(taesd)
+    broken = weights | {"decoder.layers.0.bias": torch.full((8,), torch.nan)}
+    save_file(broken, taesd / WEIGHTS)
+    with pytest.raises(ValueError, match=r"1 tensors: layers.0.bias are not finite"):
+        open_small(taesd)
+    (taesd / WEIGHTS).write_bytes(b"12")
+    with pytest.raises(ValueError, match=r"the small decoder in .* is damaged") as caught:
+        open_small(taesd)
+    assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -17,10 +17,11 @@ import torch
 from annotated_types import Interval, Len
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from janusflow.arguments import quoted, shortened
-from janusflow.building import BUILDING, named, open_complete
+from janusflow.building import BUILDING, finite, named, open_complete
 from janusflow.config import JanusFlowConfig
 from janusflow.device import execution_device
 from janusflow.files import checked, read_json
@@ -28,10 +29,13 @@ from janusflow.offline import cached_if_unreachable, first_line
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DecoderTiny
 
 DEFAULT_VAE = "stabilityai/sdxl-vae"
 Size: TypeAlias = Annotated[int, Interval(ge=1, le=2**13)]
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name for a model's weights
+DECODER = "decoder."  # what names of a small decoder's weights begin with
+PREVIEW_DECODER = "preview_decoder"  # folder of a model's small decoder
 
 
 class LatentCodec:
@@ -119,6 +123,102 @@ class LatentCodec:
 
 
 @dataclass(frozen=True)
+class SmallDecoderConfig:
+    """Sizes of a small decoder, with the names of diffusers' `AutoencoderTiny`.
+
+    Attributes:
+        latent_channels: channels of the latent.
+        decoder_block_out_channels: width of each level; all are equal. Each level but the last doubles the sides.
+        num_decoder_blocks: residual blocks of each level.
+        scaling_factor, shift_factor: latents are divided by the one, then the other is added.
+        act_fn, upsample_fn: of the layers.
+    """
+
+    latent_channels: Size = 4
+    decoder_block_out_channels: Annotated[list[Size], Len(1, 8)] = field(default_factory=lambda: [64] * 4)
+    num_decoder_blocks: Annotated[list[Annotated[int, Interval(ge=0, le=16)]], Len(1, 8)] = field(
+        default_factory=lambda: [3, 3, 3, 1]
+    )
+    scaling_factor: Annotated[float, Interval(ge=1e-6, le=1e6)] = 1.0
+    shift_factor: Annotated[float, Interval(ge=-1e6, le=1e6)] = 0.0
+    act_fn: Literal["relu", "silu", "gelu"] = "relu"
+    upsample_fn: Literal["nearest"] = "nearest"
+
+    def build(self) -> DecoderTiny:
+        """The decoder with random weights."""
+        with BUILDING:
+            from diffusers.models.autoencoders.vae import DecoderTiny
+
+            widths, blocks = tuple(self.decoder_block_out_channels), tuple(self.num_decoder_blocks)
+            return DecoderTiny(self.latent_channels, 3, blocks, widths, 2, self.act_fn, self.upsample_fn)
+
+
+class SmallDecoder:
+    """Latents to pixels by a few convolutions, about as the VAE decodes them: the decoder of diffusers'
+    `AutoencoderTiny` (TAESD). An encoder in the same file is ignored.
+
+    Args:
+        module: the decoder; it is put into eval mode and frozen.
+        config: its sizes.
+    """
+
+    def __init__(self, module: DecoderTiny, config: SmallDecoderConfig) -> None:
+        self.module, self.config = module.eval().requires_grad_(False), config
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> SmallDecoder:
+        """Opens a folder in the layout of diffusers' `AutoencoderTiny`.
+
+        Raises:
+            ValueError: if it is damaged, in one sentence.
+        """
+        file = Path(folder) / "config.json"
+        raw = checked(dict[str, Any], read_json(file), file)
+        names = {entry.name for entry in fields(SmallDecoderConfig)}
+        config = checked(SmallDecoderConfig, {name: value for name, value in raw.items() if name in names}, file)
+        try:
+            stored = load_file(Path(folder) / WEIGHTS)
+            weights = {name.removeprefix(DECODER): value for name, value in stored.items() if name.startswith(DECODER)}
+            with torch.inference_mode(False):
+                module = config.build()
+                module.load_state_dict(weights)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise ValueError(f"the small decoder in {folder} is damaged: {shortened(first_line(error))}") from error
+        if broken := [name for name, value in weights.items() if not finite(value)]:
+            raise ValueError(
+                f"the small decoder in {folder} has values that are not finite in {named(broken, 'tensors')}"
+            )
+        return cls(module.to(device, dtype), config)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the layout that `from_pretrained` opens."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        weights = {DECODER + name: value.contiguous() for name, value in self.module.state_dict().items()}
+        save_file(weights, Path(folder) / WEIGHTS, metadata={"format": "pt"})
+        config = {"_class_name": "AutoencoderTiny", **asdict(self.config)}
+        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latent."""
+        return self.config.latent_channels
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent cell, each way."""
+        return int(2 ** (len(self.config.num_decoder_blocks) - 1))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, H, W) to pixels clipped to [-1, 1], in float32; without autocast."""
+        first = next(self.module.parameters())
+        unscaled = latents / self.config.scaling_factor + self.config.shift_factor
+        with torch.autocast(first.device.type, enabled=False):
+            pixels: Tensor = self.module(unscaled.to(first.device, first.dtype))
+        return pixels.float().clip(-1, 1)
+
+
+@dataclass(frozen=True)
 class _Config:
     """What is checked of an `AutoencoderKL`'s `config.json` before it is built; the defaults are diffusers'."""
 
@@ -190,15 +290,16 @@ def vae_weights(source: str | Path) -> list[Path]:
         return []
 
 
-def check_vae(codec: LatentCodec, source: object, config: JanusFlowConfig) -> None:
-    """Refuses a VAE whose latents are not those of a network.
+def check_vae(codec: LatentCodec | SmallDecoder, source: object, config: JanusFlowConfig) -> None:
+    """Refuses a VAE, or a small decoder, whose latents are not those of a network.
 
     Raises:
         ValueError: naming both.
     """
+    name = "vae" if isinstance(codec, LatentCodec) else "small decoder"
     if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
         raise ValueError(
-            f"vae {quoted(str(source))} has {codec.channels} channels and factor {codec.downscale}; the network's "
+            f"{name} {quoted(str(source))} has {codec.channels} channels and factor {codec.downscale}; the network's "
             f"latents have {config.latent_channels} channels and factor {config.latent_downscale}"
         )
 

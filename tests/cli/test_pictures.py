@@ -18,6 +18,7 @@ from janusflow.checkpoint import find_folder
 from janusflow.cli import app
 from janusflow.cli.prompt_file import LOCK, MANIFEST
 from janusflow.files import locked, temporary_path
+from janusflow.flow.presets import PRESETS
 from tests.conftest import GOLDEN
 
 Run = Callable[..., Result]
@@ -93,6 +94,34 @@ def test_other_weights_and_another_dtype_are_warned_of(run: Run, tmp_path: Path)
     assert other.exit_code == 0 and "the weights are not those" in other.stderr, other.output
     half = run("--from", file, "--dtype", "bfloat16", "--out", tmp_path / "b")
     assert half.exit_code == 0 and "dtype float32 (now bfloat16)" in half.stderr, half.output
+
+
+def test_a_preset_of_the_command_line(run: Run, tmp_path: Path) -> None:
+    made = run("a star", "--seed", 4, "--preset", "fast", "--steps", 2, "--out", tmp_path / "a")
+    assert made.exit_code == 0, made.output
+    fast = settings_of(Path(made.stdout.strip()))
+    assert fast["solver"] == PRESETS["fast"].solver and fast["num_inference_steps"] == 2
+    again = run("--from", made.stdout.strip(), "--out", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    assert np.array_equal(pixels(Path(made.stdout.strip())), pixels(Path(again.stdout.strip())))
+    other = run("--from", made.stdout.strip(), "--preset", "balanced", "--out", tmp_path / "b")
+    assert other.exit_code == 0, other.output
+    assert settings_of(Path(other.stdout.strip()))["num_inference_steps"] == PRESETS["balanced"].num_inference_steps
+    half = run("a star", "--guidance-interval", 0, 0.5, "--steps", 2, "--solver", "unipc", "--out", tmp_path / "c")
+    assert half.exit_code == 0, half.output
+    assert settings_of(Path(half.stdout.strip()))["guidance_interval"] == (0.0, 0.5)
+    assert "preset is 'quick'; known are" in sentence(run("a star", "--preset", "quick", "--out", tmp_path / "d"))
+    assert "has no preview_decoder" in sentence(run("a star", "--decoder", "small", "--out", tmp_path / "d"))
+
+
+def test_a_line_may_have_a_preset(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "a star", "seed": 1, "preset": "fast"}\n{"prompt": "a star", "seed": 1, "steps": 2}\n')
+    assert run("--prompts", file, "--out", tmp_path / "out").exit_code == 0
+    made = [row["num_inference_steps"] for row in rows(tmp_path / "out")]
+    assert made == [PRESETS["fast"].num_inference_steps, 2]
+    again = run("--prompts", file, "--out", tmp_path / "out")
+    assert "0 pictures generated, 2 existed" in again.stderr
 
 
 def test_info_shows_how_a_picture_was_made(run: Run, picture: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 from janusflow.flow import METHODS, Solver, integrate, shifted_times, solve, uniform_times
@@ -72,7 +73,49 @@ def test_the_weights_of_an_even_grid_would_lose_it(monkeypatch: pytest.MonkeyPat
     assert observed_order("fixed", uneven_times) == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize("method", ORDER)
+GRIDS: dict[str, Callable[[int], list[float]]] = {
+    "uniform": uniform_times,
+    "shift 3": lambda steps: shifted_times(steps, 3.0),
+    "shift 0.4": lambda steps: shifted_times(steps, 0.4),
+    "uneven": uneven_times,
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_unipc_is_at_least_of_second_order(grid: Callable[[int], list[float]]) -> None:
+    x0 = torch.tensor([[1.0], [-0.5]], dtype=torch.float64)
+    target = exact(x0)
+    errors = [float((integrate(field, x0, grid(n), method="unipc") - target).abs().max()) for n in (20, 160)]
+    assert errors[0] / errors[1] > 8**2
+
+
+@pytest.mark.parametrize(
+    "times",
+    [[0.001 + 0.999 * k / 10 for k in range(11)], shifted_times(7, 2.5, start=0.2), [0.001, 0.1, 0.5, 0.6, 1.0]],
+    ids=["uniform", "shifted from 0.2", "uneven"],
+)
+def test_unipc_is_that_of_diffusers(times: list[float]) -> None:
+    """Its times are sigma = 1 - t, its velocity points to the noise, and it does not begin at sigma = 1 exactly."""
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, solver_order=2)
+    scheduler.set_timesteps(len(times) - 1)
+    scheduler.sigmas = torch.tensor([1 - t for t in times], dtype=torch.float64)
+    scheduler.timesteps = torch.arange(len(times) - 1)
+    x0 = torch.tensor([[1.0], [-0.5]], dtype=torch.float64)
+    x = x0
+    for step, t in zip(scheduler.timesteps, times, strict=False):
+        x = scheduler.step(-field(x, x.new_full((len(x),), t)), step, x).prev_sample
+    torch.testing.assert_close(integrate(field, x0, times, method="unipc"), x, rtol=1e-6, atol=1e-7)
+
+
+def test_unipc_keeps_what_a_callback_puts_in_the_place_of_x() -> None:
+    def put(index: int, t: float, x: Tensor) -> Tensor:
+        return torch.full_like(x, 5.0)
+
+    x = integrate(lambda x, t: torch.zeros_like(x), torch.zeros(1, 1), uniform_times(4), method="unipc", callback=put)
+    assert float(x) == 5.0
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_straight_path_is_walked_exactly(method: str) -> None:
     x0, v = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
     x1 = integrate(lambda x, t: v, x0, shifted_times(5, 2.0), method=method)

@@ -29,7 +29,7 @@ from janusflow.files import temporary_path
 from janusflow.folders import read_json
 from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
-from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
+from janusflow.vae import DEFAULT_VAE, PREVIEW_DECODER, LatentCodec, check_vae
 
 SHARD_BYTES = 5 * 10**9
 PIECE = 1 << 24  # values that are cast at once
@@ -226,13 +226,15 @@ def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None])
 
 
 def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the given VAE in float32, as it is released; otherwise copy the source's, if it has one."""
+    """Write the given VAE in float32, as it is released; otherwise copy the source's with its small decoder, if any."""
     if given is not None:
         codec = LatentCodec.from_pretrained(given, dtype=torch.float32, device=torch.device("cpu"))
         check_vae(codec, given, checkpoint.config)
         codec.save_pretrained(folder / "vae")
     elif (checkpoint.folder / "vae").is_dir():
-        shutil.copytree(checkpoint.folder / "vae", folder / "vae")
+        for part in ("vae", PREVIEW_DECODER):
+            if (checkpoint.folder / part).is_dir():
+                shutil.copytree(checkpoint.folder / part, folder / part)
 
 
 def where_vae_is(folder: Path) -> str:

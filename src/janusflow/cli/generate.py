@@ -31,6 +31,9 @@ def generate(
     vae: options.Vae = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")] = 1,
+    preset: Annotated[
+        Optional[str], typer.Option(help="exact (by default), balanced or fast: steps, solver, shift, decoder ...")
+    ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")] = None,
     guidance: Annotated[
         Optional[float], typer.Option(help="Guidance scale; 1 is without. By default 2, and 5 for Janus.")
@@ -38,8 +41,13 @@ def generate(
     seed: Annotated[
         Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")
     ] = None,
-    solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint or ab2.")] = None,
+    solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint, ab2, unipc.")] = None,
     shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
+    guidance_interval: Annotated[
+        Optional[tuple[float, float]],
+        typer.Option(help="Range of t, 0 (noise) to 1 (picture), with guidance.", metavar="FROM TO"),
+    ] = None,
+    decoder: Annotated[Optional[str], typer.Option(help="vae (by default), or small if the model has one.")] = None,
     height: Side = None,
     width: Side = None,
     image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
@@ -97,16 +105,20 @@ def generate(
     }
     opening |= {"quantize": quantize, "sft_format": sft_format}
     asked: dict[str, Any] = {
+        "preset": preset,
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "seed": seed,
         "solver": solver,
         "shift": shift,
+        "guidance_interval": guidance_interval,
+        "decoder": decoder,
     }
     asked |= {"height": height, "width": width, "image": image, "mask": mask, "strength": strength}
     asked |= {"paste_original": None if paste_original else False}
     asked |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    _generate(prompts or [], prompt_file, source, asked, opening, device, out, num_images, batch_size)
+    here = {"device": device, "compile": compile}
+    _generate(prompts or [], prompt_file, source, asked, opening, here, out, num_images, batch_size)
 
 
 def _generate(
@@ -115,14 +127,15 @@ def _generate(
     source: Path | None,
     asked: dict[str, Any],
     opening: dict[str, Any],
-    device: str,
+    here: dict[str, str],
     out: Path,
     num_images: int,
     batch_size: int,
 ) -> None:
     """Check the request, open the model, and generate prompts, the lines of a file, or a picture again.
 
-    Files are checked before torch is imported, which takes seconds.
+    `here` is how this machine runs the model, which is never taken from a picture. Files are checked before torch is
+    imported, which takes seconds.
     """
     whole_number("--num-images", num_images)
     if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
@@ -141,8 +154,11 @@ def _generate(
     from janusflow.cli.pictures import check_again, from_words, merged, opening_of, settings_for
     from janusflow.cli.prompt_file import from_file
     from janusflow.engine.generation import choose_seeds
+    from janusflow.flow.presets import KNOBS
     from janusflow.pipelines.sheet import output_folder
 
+    if before is not None and asked["preset"] is not None:
+        before = {name: value for name, value in before.items() if name not in KNOBS}
     if made is not None and before is not None:
         asked, opening = merged(before, asked), merged(opening_of(made), opening)
         prompts = prompts or [made.settings["prompts"]]
@@ -151,7 +167,7 @@ def _generate(
     seeds = choose_seeds(first, len(prompts or [""]), num_images)
     opening = {name: value for name, value in opening.items() if value is not None}
     with output_folder(out):
-        opened = options.open_model(**{"model": "tiny", "device": device, "compile": compile} | opening)
+        opened = options.open_model(**{"model": "tiny"} | here | opening)
         settings = settings_for(opened, asked)
         if made is not None and source is not None:
             check_again(opened, made, asked, source)

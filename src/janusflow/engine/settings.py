@@ -118,10 +118,11 @@ class SharedSettings(TypedDict, total=False):
 class FlowSettings(SharedSettings, total=False):
     """What `JanusFlow.generate` takes."""
 
-    num_inference_steps: SupportsIndex
-    guidance_interval: tuple[float, float]
-    solver: str
-    shift: float
+    preset: str | None
+    num_inference_steps: SupportsIndex | None
+    guidance_interval: tuple[float, float] | None
+    solver: str | None
+    shift: float | None
     height: SupportsIndex | None
     width: SupportsIndex | None
     generator: torch.Generator | Sequence[torch.Generator] | None
@@ -130,6 +131,7 @@ class FlowSettings(SharedSettings, total=False):
     mask: ImageSource | Sequence[ImageSource] | None
     strength: float | None
     paste_original: bool
+    decoder: str | None
 
 
 class TokenSettings(SharedSettings, total=False):

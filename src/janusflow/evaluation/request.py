@@ -15,6 +15,7 @@ from janusflow.data.constraints import FromOne
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.extras import require
+from janusflow.flow.presets import preset_of
 
 RESERVED = (  # set by the run, or impossible on a command line
     *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),
@@ -25,7 +26,8 @@ COUNTS = {"num_inference_steps": 10_000, "max_new_tokens": 2**31, "height": 2**1
 }
 SWITCHES = ("do_sample", "paste_original")
 NUMBERS = ("temperature", "top_p", "repetition_penalty", "guidance_scale", "shift", "strength")
-OPTIONS = frozenset((*COUNTS, *SWITCHES, *NUMBERS, "solver"))  # arguments of generating and answering
+WORDS = ("solver", "preset", "decoder")
+OPTIONS = frozenset((*COUNTS, *SWITCHES, *NUMBERS, *WORDS))  # arguments of generating and answering
 SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}  # the command line's names of options
 Mode: TypeAlias = Literal["full", "generate", "score"]
 MODES = get_args(Mode)
@@ -143,6 +145,10 @@ def check_values(options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {quoted(value)}; expected true or false")
         elif name in NUMBERS:
             number_from(name, value)
+        elif name == "preset":
+            preset_of(value)
+        elif name == "decoder":
+            preset_of(None, decoder=value)
         for form in (Sampling, TokenSampling, Decoding):
             if name in form.__dataclass_fields__:
                 with warnings.catch_warnings():

@@ -10,9 +10,10 @@ floats, so that they are exact.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ StepCallback: TypeAlias = Callable[[int, float, Tensor], "Tensor | None"]
 Evaluations: TypeAlias = Generator[tuple[Tensor, float], Tensor, Result]
 """Yields (x, t), receives v(x, t), returns a result."""
 
+AT_DATA = 1e-9  # distance from t = 1 at which a time is 1 but for rounding
+
 
 @dataclass(frozen=True)
 class Slope:
@@ -36,7 +39,8 @@ class Slope:
     length: float
 
 
-Step: TypeAlias = Callable[[Tensor, float, float, "Slope | None"], Evaluations[tuple[Tensor, Slope]]]
+Step: TypeAlias = Callable[[Tensor, float, float, Any], Evaluations[tuple[Tensor, Any]]]
+"""One step, (x, t, h, memory) -> (x at t + h, memory for the next step); the memory of the first step is None."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Solver:
     """One entry of `METHODS`.
 
     Attributes:
-        step: generator of one step: takes (x, t, length of the step, slope of the step before or None), yields what is
-            to be evaluated, and returns x at the end of the step and the slope at its start.
+        step: generator of one step: takes (x, t, length of the step, what the step before remembers or None), yields
+            what is to be evaluated, and returns x at the end of the step and what the next step is to remember.
         evaluations: velocities that one step needs.
     """
 
@@ -168,10 +172,69 @@ def _adams_bashforth(x: Tensor, t: float, h: float, memory: Slope | None) -> Eva
     return x + h * ((1 + half_ratio) * v - half_ratio * memory.velocity), Slope(v, h)
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What UniPC remembers of the step from s to t, until v(x, t) is known and corrects x.
+
+    Attributes:
+        data: m(s), the data that was expected at s.
+        logit: lambda(s).
+        known: the part of the correction of x that needs no new velocity; 0 after a step of first order.
+        weight: of m(t) - m(s) in the correction.
+    """
+
+    data: Tensor
+    logit: float
+    known: Tensor | float
+    weight: float
+
+
+def _unipc(x: Tensor, t: float, h: float, memory: Predicted | None) -> Evaluations[tuple[Tensor, Predicted]]:
+    """UniPC of order 2 with B(h) = e^h - 1 that predicts data (arXiv 2302.04867), for the straight path. Order 2.
+
+    With lambda = log(t / (1 - t)), m(t) = x + (1 - t) v(x, t), e = 1 - exp(-(lambda(t + h) - lambda(t))) and the slope
+    D = (m(t) - m(s)) / (lambda(t) - lambda(s)) (lambda(t + h) - lambda(t)), s the start of the step before:
+
+        x(t + h) = (1 - t - h) / (1 - t) x + (t + h) e (m(t) + D / 2)
+
+    Once m(t + h) is known, at the start of the next step, x(t + h) becomes what weights of second order of D and
+    m(t + h) - m(t) give. The first step and the step to t = 1 are of first order, because lambda is infinite there.
+    """
+    v = yield x, t
+    end = t + h
+    data, logit, next_logit = x + (1 - t) * v, _logit(t), _logit(end)
+    if memory is not None:
+        x = x + memory.known + memory.weight * (data - memory.data)
+    gap = next_logit - logit
+    scale = -end * math.expm1(-gap)
+    x = (1 - end) / (1 - t) * x + scale * data
+    if memory is None or math.isinf(next_logit):
+        return x, Predicted(data, logit, 0.0, scale / 2)
+    ratio = (memory.logit - logit) / gap
+    slope = (memory.data - data) / ratio
+    old, new = _corrector(gap, ratio)
+    return x + scale / 2 * slope, Predicted(data, logit, scale * (old - 0.5) * slope, scale * new)
+
+
+def _corrector(gap: float, ratio: float) -> tuple[float, float]:
+    """Weights of the old and the new slope in UniPC's corrector: they integrate e^lambda times both exactly."""
+    linear = (-math.expm1(-gap) / gap - 1) / math.expm1(-gap)
+    square = 2 * (-linear * math.expm1(-gap) / gap - 0.5) / math.expm1(-gap)
+    old = (square - linear) / (ratio - 1)
+    return old, linear - old
+
+
+def _logit(t: float) -> float:
+    if t <= 0 or 1 - t < AT_DATA:
+        return -math.inf if t <= 0 else math.inf
+    return math.log(t / (1 - t))
+
+
 METHODS: dict[str, Solver] = {
     "euler": Solver(_euler, evaluations=1),
     "midpoint": Solver(_midpoint, evaluations=2),
     "heun": Solver(_heun, evaluations=2),
     "ab2": Solver(_adams_bashforth, evaluations=1),
+    "unipc": Solver(_unipc, evaluations=1),
 }
-"""Name to solver; ab2 is the two-step Adams-Bashforth method."""
+"""Name to solver; ab2 is the two-step Adams-Bashforth method, unipc a predictor with a corrector of order 2."""

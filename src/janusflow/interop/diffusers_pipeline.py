@@ -21,6 +21,7 @@ from janusflow.arguments import quoted, suggestion, unknown_argument, whole_numb
 from janusflow.device import cast, resolve_device, resolve_dtype
 from janusflow.engine.generation import Sampling, choose_strength
 from janusflow.engine.settings import StepEnd
+from janusflow.flow.presets import preset_of
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.vae import LatentCodec, check_dtype
 
@@ -203,7 +204,7 @@ class JanusFlowPipeline:
         *,
         height: SupportsIndex | None = None,
         width: SupportsIndex | None = None,
-        num_inference_steps: SupportsIndex = 30,
+        num_inference_steps: SupportsIndex | None = None,
         guidance_scale: float | None = 2.0,
         num_images_per_prompt: SupportsIndex = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -249,7 +250,8 @@ class JanusFlowPipeline:
         if odd := [name for name in options if name not in known]:
             raise unknown_argument(odd, [*signature(self.__call__).parameters, *known], of="the pipeline's call")
         scale = _scale(guidance_scale)
-        steps = whole_number("num_inference_steps", num_inference_steps)
+        knobs = preset_of(options.get("preset"), num_inference_steps=num_inference_steps)
+        steps = whole_number("num_inference_steps", knobs.num_inference_steps)
         start = choose_strength(
             strength, image=image is not None, mask=mask_image is not None or options.get("mask") is not None
         )

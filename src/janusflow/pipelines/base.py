@@ -156,8 +156,13 @@ class Pipeline(Conversational):
         Raises:
             ValueError: for a value that is not allowed, or a prompt that does not fit into the context.
         """
-        known = signature(self.generate).parameters
-        names = [name for name in self.sampling if name in known]
+        return self.complete(settings)
+
+    @classmethod
+    def complete(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that a picture depends on, as given or their defaults; nothing is checked but a preset."""
+        known = signature(cls.generate).parameters
+        names = [name for name in cls.sampling if name in known]
         return {name: known[name].default if settings.get(name) is None else settings[name] for name in names}
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -10,34 +10,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal, Self, SupportsIndex, Unpack, overload
+from typing import Any, Literal, SupportsIndex, Unpack, overload
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from janusflow.arguments import checked_names, whole_number
-from janusflow.building import BUILDING
-from janusflow.device import CPU
 from janusflow.engine import generation
 from janusflow.engine.generation import Sampling
-from janusflow.engine.inpainting import Kept, KnownPicture, known_picture
+from janusflow.engine.inpainting import KnownPicture, known_picture
 from janusflow.engine.jobs import Job, run, start_of_path
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd
 from janusflow.engine.size import Size, check_context, check_size
-from janusflow.model import JanusFlowForConditionalGeneration
-from janusflow.pipelines.adapters import AdaptedPipeline
+from janusflow.flow.presets import KNOBS, preset_of
 from janusflow.pipelines.digests import input_digests
+from janusflow.pipelines.latents import LatentPipeline
 from janusflow.pipelines.provenance import sign
 from janusflow.processing.images import ImageSource
-from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar
-from janusflow.vae import DEFAULT_VAE, LatentCodec, check_vae
 
 
-class JanusFlow(AdaptedPipeline):
+class JanusFlow(LatentPipeline):
     """A network with its processor and VAE. Calls may run in several threads at once; see
     `janusflow.pipelines.conversation.Conversational`.
 
@@ -45,69 +40,11 @@ class JanusFlow(AdaptedPipeline):
         network: the weights.
         processor: tokenizer, templates and picture preprocessing.
         vae: where to find the VAE, or the opened one; it is opened when pixels are first asked for.
+        preview_decoder: likewise a small decoder for the VAE's latents, if there is one.
     """
 
-    network: JanusFlowForConditionalGeneration
-    sampling = tuple(Sampling.__dataclass_fields__)
-
-    def __init__(
-        self, network: JanusFlowForConditionalGeneration, processor: JanusFlowProcessor, vae: str | Path | LatentCodec
-    ) -> None:
-        super().__init__(network, processor)
-        self.vae = vae
-        self._warned_of_size = False
-
-    # --- files ------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def assemble(
-        cls,
-        network: JanusFlowForConditionalGeneration,
-        processor: JanusFlowProcessor,
-        *,
-        folder: Path | None = None,
-        vae: str | Path | None = None,
-    ) -> Self:
-        """See `Pipeline.assemble`; by default the VAE is the one in the folder, else the released one."""
-        own = None if folder is None else folder / "vae"
-        return cls(network, processor, vae or (own if own is not None and own.is_dir() else DEFAULT_VAE))
-
-    def _write_parts(self, folder: Path) -> None:
-        super()._write_parts(folder)
-        if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir():
-            self.codec.save_pretrained(folder / "vae")
-
-    def to(self, device: str | torch.device) -> Self:
-        """Moves everything to a device, to stay there."""
-        super().to(device)
-        if isinstance(self.vae, LatentCodec):
-            self.vae.vae.to(self.device)
-        return self
-
-    def _weights(self) -> list[nn.Module]:
-        return [self.network, self.codec.vae]
-
-    def _part(self, part: str) -> nn.Module:
-        return self.network if part == "network" else self.codec.vae
-
-    @property
-    def codec(self) -> LatentCodec:
-        """The VAE, opened at first use.
-
-        Raises:
-            ValueError: if it cannot be opened, or does not fit the network's latents.
-        """
-        if not isinstance(self.vae, LatentCodec):
-            with BUILDING:
-                if not isinstance(self.vae, LatentCodec):  # another thread may have opened it meanwhile
-                    self.vae = self._open_codec(self.vae)
-        return self.vae
-
-    def _open_codec(self, source: str | Path) -> LatentCodec:
-        waiting = self.network.device if self._computes_on is None else CPU
-        codec = LatentCodec.from_pretrained(source, dtype=self.network.dtype, device=waiting)
-        check_vae(codec, source, self.network.config)
-        return codec
+    sampling = (*Sampling.__dataclass_fields__, "preset", "decoder")
+    _warned_of_size = False
 
     # --- from words to pictures -------------------------------------------------------------------------------------
 
@@ -138,11 +75,12 @@ class JanusFlow(AdaptedPipeline):
         prompts: str | Sequence[str],
         *,
         num_images_per_prompt: SupportsIndex = 1,
-        num_inference_steps: SupportsIndex = 30,
+        preset: str | None = None,
+        num_inference_steps: SupportsIndex | None = None,
         guidance_scale: float = 2.0,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        solver: str = "euler",
-        shift: float = 1.0,
+        guidance_interval: tuple[float, float] | None = None,
+        solver: str | None = None,
+        shift: float | None = None,
         height: SupportsIndex | None = None,
         width: SupportsIndex | None = None,
         seed: SupportsIndex | Sequence[SupportsIndex] | None = None,
@@ -152,6 +90,7 @@ class JanusFlow(AdaptedPipeline):
         mask: ImageSource | Sequence[ImageSource] | None = None,
         strength: float | None = None,
         paste_original: bool = True,
+        decoder: str | None = None,
         output_type: OutputType = "pil",
         batch_size: SupportsIndex = 16,
         decode_batch_size: SupportsIndex | None = None,
@@ -163,11 +102,13 @@ class JanusFlow(AdaptedPipeline):
         Args:
             prompts: one or several, of any lengths.
             num_images_per_prompt: pictures of each; those of one prompt stand together in the result.
-            num_inference_steps: steps of the ODE.
+            preset: "exact" (the default), "balanced" or "fast": what `num_inference_steps`, `guidance_interval`,
+                `solver`, `shift` and `decoder` are where they are not given; see `janusflow.flow.presets`.
+            num_inference_steps: steps of the ODE; by default 30.
             guidance_scale: w; 1 is without guidance and half the work.
-            guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts.
-            solver: euler, heun, midpoint or ab2.
-            shift: of the time grid; above 1 puts more steps near the noise.
+            guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts; by default all.
+            solver: euler (the default), heun, midpoint, ab2 or unipc.
+            shift: of the time grid; above 1 puts more steps near the noise. 1 by default.
             height, width: multiples of the side of an image token (16 in the released checkpoints); by default what the
                 weights were trained at.
             seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
@@ -184,6 +125,7 @@ class JanusFlow(AdaptedPipeline):
             paste_original: whether the pixels that the mask keeps are pasted back, so that they are exactly those of
                 `image` (resized and cropped). Otherwise only the latent keeps them: in cells of 8 x 8 pixels, through
                 the VAE, which changes them. Latents as output have no pixels to paste.
+            decoder: "vae" (the default), or "small" for the model's small decoder, which is less exact.
             output_type: "pil" for a list of pictures, "np" for an array (N, height, width, 3) in [0, 1], "latent" for
                 a tensor (N, C, H, W).
             batch_size: how many pictures are generated at once.
@@ -211,8 +153,9 @@ class JanusFlow(AdaptedPipeline):
         at_once = whole_number("batch_size", batch_size)
         decode = at_once if decode_batch_size is None else whole_number("decode_batch_size", decode_batch_size)
         strength = generation.choose_strength(strength, image=image is not None, mask=mask is not None)
-        steps = whole_number("num_inference_steps", num_inference_steps)
-        sampling = Sampling(steps, guidance_scale, guidance_interval, solver, shift, strength)
+        asked_for = dict(zip(KNOBS, (num_inference_steps, solver, shift, guidance_interval, decoder), strict=True))
+        knobs = preset_of(preset, **asked_for)
+        sampling = Sampling(guidance_scale=guidance_scale, strength=strength, **knobs.sampling())
         config = self.network.config
         size = Size(len(prompts), each, *check_size(config, height, width, latents))
         cell = config.latent_downscale * config.latent_patch_size
@@ -221,6 +164,7 @@ class JanusFlow(AdaptedPipeline):
         self._warn_of_size(size.height, size.width)
         if output_type != "latent":
             _ = self.codec  # a missing VAE is reported before anything is generated, not after it
+            _ = self.small_decoder if knobs.decoder == "small" else None
         seeds, seed = generation.seeds_of(size, seed, generator, latents)
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
         with self._working("vae" if image is not None else None):
@@ -230,23 +174,26 @@ class JanusFlow(AdaptedPipeline):
             made, changed = self._generate(asked, noise, known, sampling, at_once, callback_on_step_end, progress)
         if output_type == "latent":
             return made
-        with self._working("vae"):
-            pictures = self._output(made, output_type, decode, kept if paste_original else None)
+        with self._working(knobs.decoder):
+            pixels = torch.cat([self.decode(part, knobs.decoder) for part in made.split(decode)])
+            pictures = generation.as_pictures(pixels, output_type, kept if paste_original else None)
         if output_type != "pil":
             return pictures
-        settings = {**asdict(sampling), "height": size.height, "width": size.width}
+        settings = {**asdict(sampling), **knobs.recorded(), "height": size.height, "width": size.width}
         given = {name: source for name, source in (("image", image), ("mask", mask)) if source is not None}
         if not given:
             settings.pop("strength")
         if mask is not None:
             settings["paste_original"] = bool(paste_original)
         inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
-        asked_for = size.spread("prompt", prompts)
-        return sign(pictures, asked_for, seeds, settings, self.identity(), inputs, changed=changed)
+        spread = size.spread("prompt", prompts)
+        return sign(pictures, spread, seeds, settings, self.identity(), inputs, changed=changed)
 
     def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Pipeline.resolve`."""
-        chosen = super().resolve(prompt, settings)
+        """See `Pipeline.resolve`; a preset becomes the settings that it names."""
+        chosen = self.complete(settings)
+        decoder = {name: chosen.pop(name) for name in ("decoder",) if name in chosen}
+        _ = self.small_decoder if decoder else None  # one that is missing is reported now
         image, mask = settings.get("image"), settings.get("mask")
         chosen["strength"] = generation.choose_strength(
             chosen.get("strength"), image=image is not None, mask=mask is not None
@@ -261,7 +208,14 @@ class JanusFlow(AdaptedPipeline):
         if mask is not None:
             pasted = settings.get("paste_original")
             chosen["paste_original"] = True if pasted is None else bool(pasted)
-        return {**chosen, "height": height, "width": width, "image": image, "mask": mask}
+        return {**chosen, **decoder, "height": height, "width": width, "image": image, "mask": mask}
+
+    @classmethod
+    def complete(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Pipeline.complete`; a preset becomes the settings that it names."""
+        chosen = super().complete(settings)
+        knobs = preset_of(chosen.pop("preset"), **{name: chosen.pop(name) for name in KNOBS})
+        return {**chosen, **knobs.sampling(), **knobs.recorded()}
 
     def _generate(
         self,
@@ -314,10 +268,6 @@ class JanusFlow(AdaptedPipeline):
                 made += run(self.network, [Job(own, noise[rows], sampling, known=part, callback=after_step)])
                 altered += [changed] * len(rows)
         return torch.cat(made), altered
-
-    def _output(self, latents: Tensor, output_type: OutputType, batch_size: int, kept: Kept | None) -> Any:
-        pixels = torch.cat([self.codec.decode(part) for part in latents.split(batch_size)])
-        return generation.as_pictures(pixels, output_type, kept)
 
     def _warn_of_size(self, height: int, width: int) -> None:
         trained = self.network.config.image_size

@@ -21,6 +21,7 @@ from typing import IO, Any
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from janusflow import __version__
+from janusflow.flow.presets import DECODERS
 from janusflow.pipelines.digests import input_digests as input_digests  # also imported from here
 from janusflow.pipelines.digests import pixels_digest
 from janusflow.pipelines.digests import weights_digest as weights_digest
@@ -260,6 +261,8 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "guidance_interval": (_interval, "two numbers from 0 to 1"),
     "solver": (lambda value: _text(value) and value.isidentifier(), "the name of a solver"),  # `generate` knows which
     "shift": (_number(1e-6, 1e6), "a positive number"),
+    "preset": (lambda value: _text(value) and value.isidentifier(), "the name of a preset"),
+    "decoder": (lambda value: value in DECODERS, " or ".join(DECODERS)),
     "strength": (_number(1e-6, 1), "a number above 0 and at most 1"),
     "paste_original": (lambda value: type(value) is bool, "true or false"),
     "height": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),

@@ -48,8 +48,8 @@ def flow_picture(request: PictureRequest) -> Generator[list[Event] | Job]:
     noise = choose_noise(model.network.config, size, request.seed, None, None).to(device)
     yield []
 
-    def pixels(latents: Tensor) -> Image.Image:
-        return _picture(model.codec.decode(latents), kept)
+    def pixels(latents: Tensor, decoder: str) -> Image.Image:
+        return _picture(model.decode(latents, decoder), kept)
 
     previews, due = preview_steps(len(sampling.times()) - 1, request.previews), list[tuple[int, float, Tensor]]()
 
@@ -62,9 +62,9 @@ def flow_picture(request: PictureRequest) -> Generator[list[Event] | Job]:
     while job.result is None:
         yield job
         for index, t, x in due:
-            yield [Preview(index, pixels(x + (1 - t) * job.velocity))]
+            yield [Preview(index, pixels(x + (1 - t) * job.velocity, "preview"))]
         due.clear()
-    yield [PictureDone(_signed(request, pixels(job.result)))]
+    yield [PictureDone(_signed(request, pixels(job.result, settings.get("decoder", "vae"))))]
 
 
 def code_picture(request: PictureRequest) -> Generator[list[Event]]:

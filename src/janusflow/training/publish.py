@@ -9,7 +9,7 @@ import torch
 
 from janusflow.files import temporary_path
 from janusflow.pipelines.janusflow import JanusFlow
-from janusflow.vae import LatentCodec
+from janusflow.vae import PREVIEW_DECODER, LatentCodec
 
 
 def publish(trained: str | Path, folder: Path) -> Path:
@@ -31,6 +31,9 @@ def publish(trained: str | Path, folder: Path) -> Path:
         model.network.config.save_pretrained(beside)
         model.processor.save_pretrained(beside)
         LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(beside / "vae")
+        if model.preview_decoder is not None:
+            model.small_decoder.module.to(torch.bfloat16)
+            model.small_decoder.save_pretrained(beside / PREVIEW_DECODER)
         for file in beside.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
         shutil.rmtree(folder, ignore_errors=True)

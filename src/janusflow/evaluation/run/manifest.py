@@ -180,8 +180,10 @@ def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     if benchmark.draws:
-        drawing = signature(pipeline_of(checkpoint.family).generate).parameters
-        found |= {name: one.default for name, one in drawing.items() if name not in RESERVED}
+        kind = pipeline_of(checkpoint.family)
+        drawing = signature(kind.generate).parameters
+        found |= {name: one.default for name, one in drawing.items() if name not in (*RESERVED, "preset", "decoder")}
+        found |= {name: value for name, value in kind.complete(request.options).items() if name not in RESERVED}
     if benchmark.asks or not benchmark.draws:
         found |= {field.name: field.default for field in fields(Decoding)}
     found |= {**benchmark.defaults, **request.options}

@@ -14,7 +14,7 @@ EXAMPLES: list[JsonValue] = [
     {"model": "tiny", "prompt": "three stars", "n": 4, "seed": 0, "num_inference_steps": 20, "guidance_scale": 2.0},
     {"model": "tiny", "prompt": "a green cross", "stream": True, "partial_images": 2},
 ]
-FLOW = ("num_inference_steps", "guidance_scale", "guidance_interval", "solver", "shift")
+FLOW = ("preset", "num_inference_steps", "guidance_scale", "guidance_interval", "solver", "shift", "decoder")
 SAMPLING = (*FLOW, "do_sample", "temperature", "top_k", "top_p")
 SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 
@@ -46,7 +46,9 @@ class ImageBody(Job):
     num_inference_steps: Annotated[int | None, Field(ge=1)] = None
     guidance_scale: Annotated[float | None, Field(ge=1)] = None
     guidance_interval: Annotated[list[float] | None, Field(min_length=2, max_length=2)] = None
-    solver: Annotated[str | None, Field(description="euler, heun, midpoint or ab2.")] = None
+    solver: Annotated[str | None, Field(description="euler, heun, midpoint, ab2 or unipc.")] = None
+    preset: Annotated[str | None, Field(description="exact, balanced or fast.")] = None
+    decoder: Annotated[str | None, Field(description="vae or small.")] = None
     shift: Annotated[float | None, Field(gt=0)] = None
     do_sample: Annotated[bool | None, Field(description="Of a Janus model, as the next three.")] = None
     temperature: Annotated[float | None, Field(gt=0)] = None

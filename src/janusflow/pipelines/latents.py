@@ -1,0 +1,136 @@
+"""The VAE of a pipeline and its small decoder: opened when pixels are first asked for, moved, saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.arguments import quoted
+from janusflow.building import BUILDING
+from janusflow.device import CPU
+from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.pipelines.adapters import AdaptedPipeline
+from janusflow.processing.processor import JanusFlowProcessor
+from janusflow.vae import DEFAULT_VAE, PREVIEW_DECODER, LatentCodec, SmallDecoder, check_vae
+
+
+class LatentPipeline(AdaptedPipeline):
+    """A pipeline whose network generates a VAE's latents.
+
+    Args:
+        network: the weights.
+        processor: tokenizer, templates and picture preprocessing.
+        vae: where to find the VAE, or the opened one.
+        preview_decoder: likewise a small decoder for the VAE's latents, if there is one.
+    """
+
+    network: JanusFlowForConditionalGeneration
+
+    def __init__(
+        self,
+        network: JanusFlowForConditionalGeneration,
+        processor: JanusFlowProcessor,
+        vae: str | Path | LatentCodec,
+        preview_decoder: Path | SmallDecoder | None = None,
+    ) -> None:
+        super().__init__(network, processor)
+        self.vae, self.preview_decoder = vae, preview_decoder
+
+    @classmethod
+    def assemble(
+        cls,
+        network: JanusFlowForConditionalGeneration,
+        processor: JanusFlowProcessor,
+        *,
+        folder: Path | None = None,
+        vae: str | Path | None = None,
+    ) -> Self:
+        """See `Pipeline.assemble`; by default the VAE is the one in the folder, else the released one."""
+        own = None if folder is None else folder / "vae"
+        small = None if folder is None or vae is not None else folder / PREVIEW_DECODER
+        chosen = vae or (own if own is not None and own.is_dir() else DEFAULT_VAE)
+        return cls(network, processor, chosen, small if small is not None and small.is_dir() else None)
+
+    def _write_parts(self, folder: Path) -> None:
+        super()._write_parts(folder)
+        if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir():
+            self.codec.save_pretrained(folder / "vae")
+        if self.preview_decoder is not None:
+            self.small_decoder.save_pretrained(folder / PREVIEW_DECODER)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves everything to a device, to stay there."""
+        super().to(device)
+        if isinstance(self.vae, LatentCodec):
+            self.vae.vae.to(self.device)
+        if isinstance(self.preview_decoder, SmallDecoder):
+            self.preview_decoder.module.to(self.device)
+        return self
+
+    def _weights(self) -> list[nn.Module]:
+        return [self.network, self.codec.vae]
+
+    def _part(self, part: str) -> nn.Module:
+        if part == "small":
+            return self.small_decoder.module
+        return self.network if part == "network" else self.codec.vae
+
+    @property
+    def codec(self) -> LatentCodec:
+        """The VAE, opened at first use.
+
+        Raises:
+            ValueError: if it cannot be opened, or does not fit the network's latents.
+        """
+        if not isinstance(self.vae, LatentCodec):
+            with BUILDING:
+                if not isinstance(self.vae, LatentCodec):  # another thread may have opened it meanwhile
+                    self.vae = self._open_codec(self.vae)
+        return self.vae
+
+    @property
+    def small_decoder(self) -> SmallDecoder:
+        """The small decoder, opened at first use.
+
+        Raises:
+            ValueError: if the model has none, or it cannot be opened or does not fit the network's latents.
+        """
+        if self.preview_decoder is None:
+            name = self.opened.get("name")
+            raise ValueError(
+                f"decoder is 'small', but model {quoted(name)} has no {PREVIEW_DECODER}; use decoder='vae'"
+            )
+        if not isinstance(self.preview_decoder, SmallDecoder):
+            with BUILDING:
+                if not isinstance(self.preview_decoder, SmallDecoder):  # another thread may have opened it meanwhile
+                    self.preview_decoder = self._open_small(self.preview_decoder)
+        return self.preview_decoder
+
+    def decode(self, latents: Tensor, decoder: str = "vae") -> Tensor:
+        """Latents (N, C, H, W) to pixels (N, 3, height, width) in [-1, 1].
+
+        Args:
+            latents: x_1, or for a preview what is expected of it.
+            decoder: "vae" or "small"; "preview" is the small decoder if the model has one, and the VAE if not.
+
+        Raises:
+            ValueError: if the decoder is missing or damaged.
+        """
+        small = decoder == "small" or (decoder == "preview" and self.preview_decoder is not None)
+        return self.small_decoder.decode(latents) if small else self.codec.decode(latents)
+
+    def _open_codec(self, source: str | Path) -> LatentCodec:
+        codec = LatentCodec.from_pretrained(source, dtype=self.network.dtype, device=self._waiting_place())
+        check_vae(codec, source, self.network.config)
+        return codec
+
+    def _open_small(self, folder: Path) -> SmallDecoder:
+        small = SmallDecoder.from_pretrained(folder, dtype=self.network.dtype, device=self._waiting_place())
+        check_vae(small, folder, self.network.config)
+        return small
+
+    def _waiting_place(self) -> torch.device:
+        return self.network.device if self._computes_on is None else CPU

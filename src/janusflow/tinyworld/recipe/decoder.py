@@ -1,0 +1,58 @@
+"""The small decoder of the shipped model, for previews: learned from the VAE's decoder on scenes of the tiny world.
+
+    python -m janusflow.tinyworld.recipe.decoder runs/decoder
+
+The result is the folder `preview_decoder` there; copied into a model's folder it is used for previews, and for pictures
+with `decoder="small"`. The command can be stopped at any time; repeat it to continue.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import typer
+
+from janusflow.device import CPU
+from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.tinyworld.recipe import samples
+from janusflow.training.parts.decoder import decoder_config, fit_decoder
+from janusflow.training.parts.fit import FitConfig
+from janusflow.vae import PREVIEW_DECODER, SmallDecoder
+
+HELD_OUT = 10**6  # number of the first pictures that are only measured
+
+
+def run(out: Path, *, model: str = "tiny", steps: int = 1500, width: int = 24, bank: int = 64) -> SmallDecoder:
+    """Train the small decoder of a model's VAE, and write it to `out/preview_decoder` in bfloat16."""
+    codec = JanusFlow.from_pretrained(model, device="cpu", dtype="float32").codec
+    fitting = FitConfig(steps=steps, learning_rate=5e-3, warmup=min(30, steps), ema=0.99, optimizer="muon")
+
+    def scenes(number: int) -> torch.Tensor:
+        return samples.any_scenes(0, number, 16)
+
+    small = fit_decoder(codec, decoder_config(codec, width=width), scenes, fitting, out, bank=bank)
+    small.module.to(torch.bfloat16)
+    small.save_pretrained(out / PREVIEW_DECODER)
+    return small
+
+
+def psnr(small: SmallDecoder, model: str = "tiny", pictures: int = 64) -> tuple[float, float]:
+    """Decibels of the small decoder and of the VAE against scenes that were not trained on."""
+    codec = JanusFlow.from_pretrained(model, device="cpu", dtype="float32").codec
+    pixels = samples.any_scenes(0, HELD_OUT, pictures)
+    latents = codec.encode(pixels)
+    errors = [(decoder.decode(latents) - pixels).square().mean() / 4 for decoder in (small, codec)]
+    return tuple(float(-10 * error.log10()) for error in errors)  # type: ignore[return-value]
+
+
+def main(out: Path, model: str = "tiny", steps: int = 1500, width: int = 24, bank: int = 64) -> None:
+    """Train, and print how near decoded scenes are to the rendered ones."""
+    run(out, model=model, steps=steps, width=width, bank=bank)
+    small = SmallDecoder.from_pretrained(out / PREVIEW_DECODER, dtype=torch.float32, device=CPU)
+    found, vae = psnr(small, model)
+    print(f"{out / PREVIEW_DECODER}: {found:.1f} dB, the VAE {vae:.1f} dB")
+
+
+if __name__ == "__main__":
+    typer.run(main)

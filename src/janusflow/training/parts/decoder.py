@@ -1,0 +1,73 @@
+"""A small decoder that learns to decode latents as a VAE does: the layout of TAESD, distilled.
+
+The latents are those of pictures, with a little noise, because generated ones are not exactly those of any picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from janusflow.flow import standard_normal
+from janusflow.training.parts.fit import FitConfig, Losses, fit, step_generator
+from janusflow.vae import LatentCodec, SmallDecoder, SmallDecoderConfig
+
+NOISE = 0.15  # largest deviation of the noise that is added to latents of about unit deviation
+
+
+def decoder_config(codec: LatentCodec, *, width: int = 24, blocks: int = 2) -> SmallDecoderConfig:
+    """Sizes of a small decoder for a VAE.
+
+    Args:
+        codec: the VAE.
+        width: channels of every level.
+        blocks: residual blocks of every level but the last, which has one.
+    """
+    levels = len(codec.vae.config.block_out_channels)
+    return SmallDecoderConfig(codec.channels, [width] * levels, [blocks] * (levels - 1) + [1])
+
+
+def fit_decoder(
+    codec: LatentCodec,
+    config: SmallDecoderConfig,
+    pictures: Callable[[int], Tensor],
+    fitting: FitConfig,
+    folder: Path,
+    *,
+    bank: int = 64,
+    batch: int = 16,
+    seed: int = 0,
+) -> SmallDecoder:
+    """Trains a small decoder, or continues there. The loss is |d| + 2 d^2 + |grad d|, d the difference to the VAE's.
+
+    Args:
+        codec: the VAE, on the CPU; it is run once for the whole bank.
+        config: see `decoder_config`.
+        pictures: gives the pictures of a number, (B, 3, H, W) in [-1, 1].
+        fitting: see `FitConfig`.
+        folder: of the run.
+        bank: how many numbers are trained on.
+        batch: pictures of a step.
+        seed: of weights, noise and order.
+    """
+    with torch.inference_mode():
+        latents = torch.cat([codec.encode(pictures(number)) for number in range(bank)])
+    torch.manual_seed(seed)
+    module = config.build()
+
+    def losses(model: Any, step: int) -> Losses:
+        generator = step_generator(seed, step)
+        chosen = torch.randint(len(latents), (batch,), generator=generator)
+        noise = standard_normal(latents[chosen].shape, generator)
+        level = NOISE * torch.rand(batch, 1, 1, 1, generator=generator)
+        given = latents[chosen].clone() + level * noise
+        away = model(given).float() - codec.decode(given).clone()
+        absolute, squared = away.abs().mean(), away.square().mean()
+        edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
+        return {"loss": absolute + 2 * squared + edges, "absolute": absolute, "squared": squared, "edges": edges}
+
+    return SmallDecoder(fit(module, losses, fitting, folder, title="small decoder"), config)
