@@ -30,7 +30,7 @@ def serve(
     picture_share: Annotated[float, typer.Option(help="Share of the work for pictures when both wait.")] = 0.5,
     max_queue: Annotated[int, typer.Option(help="Jobs that wait at most; more are refused with 429.")] = 64,
     max_pictures: Annotated[int, typer.Option(help="Pictures in work at the same time.")] = 8,
-    max_texts: Annotated[int, typer.Option(help="Texts in work at the same time.")] = 16,
+    max_texts: Annotated[int, typer.Option(help="Texts in work at the same time.")] = 32,
     limit: Annotated[
         Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
     ] = None,

@@ -1,8 +1,11 @@
 """Text, token by token: keys and values in fixed rows, read prompts kept for the next turn, pictures encoded once.
 
     slots = Slots(llm, rows=2, room=600)
-    states = slots.read(first_embeds, second_embeds)      # prefill, packed
+    states = slots.read([first_embeds, second_embeds])    # prefill, packed
     states = slots.step(embed(states.argmax(...)))         # one token of every row
+
+A scheduler lets conversations join and leave: `resize` makes room, `read` takes new rows, `move` closes the gap of one
+that left, and `step` advances the first rows.
 
 Shapes: B conversations, T tokens, D width, g key-value heads of width d, S tokens that fit into a row.
 """
@@ -63,20 +66,59 @@ class Slots:
             self.lengths[row] = old_keys.shape[1]
             keys[row, :, : self.lengths[row]], values[row, :, : self.lengths[row]] = old_keys, old_values
 
+    @property
+    def room(self) -> int:
+        """S, tokens that fit into a row."""
+        return self.layers[0][0].shape[2]
+
+    def resize(self, rows: int, room: int) -> None:
+        """Makes it `rows` conversations of up to `room` tokens. Rows that stay keep what was read."""
+        lengths = (self.lengths + [0] * rows)[:rows]
+        for index, pair in enumerate(self.layers):
+            made = []
+            for old in pair:
+                new = old.new_zeros(rows, old.shape[1], room, old.shape[3])
+                for row, length in enumerate(lengths):
+                    if length:
+                        new[row, :, :length] = old[row, :, :length]
+                made.append(new)
+            self.layers[index] = (made[0], made[1])
+        self.lengths = lengths
+
+    def move(self, row: int, to: int) -> None:
+        """Puts a conversation in the place of another one, which is forgotten; its own row is empty afterwards."""
+        if row != to:
+            self.restore(
+                to,
+                [
+                    (keys[row, :, : self.lengths[row]], values[row, :, : self.lengths[row]])
+                    for keys, values in self.layers
+                ],
+            )
+        self.lengths[row] = 0
+
     def kept(self, row: int) -> Layers:
         """A copy of a row's keys and values, (g, T, d) each."""
         length = self.lengths[row]
         return [(keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self.layers]
 
-    def read(self, embeds: Sequence[Tensor]) -> Tensor:
-        """Reads more tokens of every row, (T, D) each with its own T, and gives the last state of each, (B, D)."""
-        sizes = [len(one) for one in embeds]
+    def read(self, embeds: Sequence[Tensor], rows: Sequence[int] | None = None) -> Tensor:
+        """Reads more tokens of some rows, (T, D) each with its own T, and gives the last state of each.
+
+        Args:
+            embeds: what each row reads.
+            rows: which; all by default.
+
+        Returns:
+            (len(embeds), D).
+        """
+        sizes, rows = [len(one) for one in embeds], range(len(embeds)) if rows is None else rows
         parts: list[list[int]] = [[]]
-        for row, size in enumerate(sizes):
+        for number, size in enumerate(sizes):
             if parts[-1] and sum(sizes[other] for other in parts[-1]) + size > PREFILL_TOKENS:
                 parts.append([])
-            parts[-1].append(row)
-        return torch.cat([self._read(part, [embeds[row] for row in part]) for part in parts])
+            parts[-1].append(number)
+        return torch.cat([self._read([rows[n] for n in part], [embeds[n] for n in part]) for part in parts])
 
     def _read(self, rows: list[int], embeds: list[Tensor]) -> Tensor:
         device, sizes = embeds[0].device, [len(one) for one in embeds]
@@ -104,11 +146,12 @@ class Slots:
         return states
 
     def step(self, embeds: Tensor) -> Tensor:
-        """Reads one more token of every row, (B, D), and gives its state, (B, D)."""
-        lengths = torch.tensor(self.lengths, device=embeds.device)
-        longest, rows = max(self.lengths) + 1, torch.arange(len(self.lengths), device=embeds.device)
+        """Reads one more token of each of the first n rows, (n, D), and gives its state, (n, D)."""
+        before = self.lengths[: len(embeds)]
+        lengths = torch.tensor(before, device=embeds.device)
+        longest, rows = max(before) + 1, torch.arange(len(before), device=embeds.device)
         mask = None
-        if len(set(self.lengths)) > 1:
+        if len(set(before)) > 1:
             mask = (torch.arange(longest, device=embeds.device) <= lengths[:, None])[:, None, None]  # (B, 1, 1, S)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -117,15 +160,15 @@ class Slots:
             shared = q.shape[1] != keys.shape[1]
             seen = F.scaled_dot_product_attention(
                 q[:, :, None].to(keys.dtype),
-                keys[:, :, :longest],
-                values[:, :, :longest],
+                keys[: len(before), :, :longest],
+                values[: len(before), :, :longest],
                 attn_mask=mask,
                 enable_gqa=shared,
             )
             return seen[:, :, 0]
 
         states = run_layers(self.llm, embeds, lengths, attend)
-        self.lengths = [length + 1 for length in self.lengths]
+        self.lengths[: len(before)] = [length + 1 for length in before]
         return states
 
 
