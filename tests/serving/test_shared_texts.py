@@ -158,7 +158,7 @@ def test_a_cancelled_text_frees_its_row_before_the_next_token(small_model: Janus
     desk.run()
     assert isinstance(events[0][-1], Failed)
     assert text_of(events[2]) == small_model.ask(TALKS[2][0], max_new_tokens=12, **SAMPLED, seed=9)
-    assert engine.slots.lengths == []
+    assert set(engine.slots.lengths) == {0}
 
 
 def test_a_forward_that_fails_ends_the_newest_text_only(

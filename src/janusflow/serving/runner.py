@@ -62,8 +62,8 @@ class PipelineRunner:
     def advance(self, states: Sequence[Work | Text]) -> list[list[Event]]:
         """See `Runner`. All texts of a network advance, so a turn of texts must have all of them."""
         events: dict[int, list[Event]] = {id(state): [] for state in states}
-        for network in {state.request.model.network for state in states if isinstance(state, Text)}:
-            for text, own in self.texts[network].advance().items():
+        for engine in {state.engine for state in states if isinstance(state, Text)}:
+            for text, own in engine.advance().items():
                 events[id(text)] += own
         self._advance_pictures([state for state in states if isinstance(state, Work)], events)
         return list(events.values())
@@ -87,9 +87,15 @@ class PipelineRunner:
     def finish(self, state: Work | Text) -> None:
         """See `Runner`."""
         if isinstance(state, Text):
-            self.texts[state.request.model.network].finish(state)
+            state.engine.finish(state)
         else:
             state.pieces.close()
+
+    def forget(self, model: Pipeline) -> None:
+        """Frees what is kept for a model that is served no more; jobs that use it are finished."""
+        network = getattr(model, "network", None)
+        self.engines.pop(network, None)  # type: ignore[arg-type]
+        self.texts.pop(network, None)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from janusflow.serving.stopping import StopStrings
 LOG = logging.getLogger("janusflow.serving")
 PREFILL = 512  # tokens of prompts that are read in a tick
 LEAST_ROOM = 256  # tokens of a row
+KEPT_ROOM = 1024  # longer rows are freed once nothing is decoded
 
 
 class Text:
@@ -32,6 +33,7 @@ class Text:
 
     Args:
         request: what is asked for.
+        engine: that it belongs to.
 
     Attributes:
         ids: (T,) of the prompt, with pictures named by their content; empty until it is embedded.
@@ -39,8 +41,8 @@ class Text:
         tokens: that were generated.
     """
 
-    def __init__(self, request: TextRequest) -> None:
-        self.request, self.tokens = request, list[int]()
+    def __init__(self, request: TextRequest, engine: Texts) -> None:
+        self.request, self.engine, self.tokens = request, engine, list[int]()
         self.ids, self.unread = np.empty(0, np.int64), torch.empty(0)
         network, inputs, tokenizer = request.model.network, request.inputs, request.model.processor.tokenizer
         room = network.config.text_config.max_position_embeddings - inputs.input_ids.shape[1]
@@ -103,7 +105,7 @@ class Texts:
 
     def start(self, request: TextRequest) -> Text:
         """A new text; it is read from the next tick on."""
-        text = Text(request)
+        text = Text(request, self)
         self.waiting.append(text)
         return text
 
@@ -133,7 +135,7 @@ class Texts:
         self.slots.move(last, row)
         self.rows[row] = self.rows[last]
         self.rows.pop()
-        if not self.rows:
+        if not self.rows and self.slots.room > KEPT_ROOM:
             self.slots = Slots(self.llm, 0, LEAST_ROOM)
 
     def advance(self) -> dict[Text, list[Event]]:

@@ -40,6 +40,14 @@ class ImageBody(Job):
         int | None, Field(ge=0, le=100, description="Quality of jpeg and webp, 0 to 100.")
     ] = None
     background: Literal["auto", "opaque"] = "auto"
+    quality: Annotated[
+        Literal["auto", "low", "medium", "high", "standard", "hd"],
+        Field(description="low is the preset fast, medium and standard balanced, high and hd exact."),
+    ] = "auto"
+    preset: Annotated[
+        Literal["exact", "balanced", "fast"] | None,
+        Field(description="Steps, solver and guidance interval, where they are not given."),
+    ] = None
     stream: bool = False
     partial_images: Annotated[int, Field(ge=0, le=3, description="Previews of a stream.")] = 0
     seed: Annotated[int | None, Field(ge=0, lt=2**64)] = None
