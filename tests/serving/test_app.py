@@ -167,7 +167,8 @@ def test_a_connection_without_a_whole_header_is_closed(tiny_model: JanusFlow, se
                 assert b" 200 " in connection.recv(10_000)
                 connection.sendall(sent)
             with suppress(ConnectionResetError):
-                assert connection.recv(100) == b""
+                while connection.recv(10_000):
+                    pass
 
 
 def test_a_client_that_takes_nothing_of_its_answer_is_dropped(tiny_model: JanusFlow) -> None:
@@ -179,11 +180,12 @@ def test_a_client_that_takes_nothing_of_its_answer_is_dropped(tiny_model: JanusF
             connection.settimeout(10)
             connection.connect((host, int(port)))
             ask = f"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n"
-            closed = False
-            for _ in range(2000):
+
+            def refused() -> bool:
                 try:
                     connection.sendall(ask.encode())
                 except OSError:
-                    closed = True
-                    break
-            assert closed
+                    return True
+                return False
+
+            until(refused, 10)

@@ -30,7 +30,7 @@ try:
     import ray
     from ray import serve
 
-    from janusflow.serving.front import Front, adapter_of
+    from janusflow.serving.front import Front
     from janusflow.serving.replica import LazyModels, ReplicaOptions, deploy
 except ImportError:
     pytest.skip("Ray Serve is not installed here; `pip install 'janusflow[ray]'`", allow_module_level=True)
@@ -124,12 +124,6 @@ def test_a_stream_whose_replica_dies_ends_with_an_error(http: httpx2.Client) -> 
     events = [line for line in lines if line.startswith("event: ")]
     assert events[0] == "event: image_generation.partial_image"
     assert events[-1] == "event: error" and "died" in lines[-1]
-
-
-def test_the_model_that_a_body_names_chooses_the_replica() -> None:
-    assert adapter_of(b'{"model": "tiny:mine"}') == "tiny:mine"
-    for body in (b'{"model": "tiny"}', b'{"model": 3}', b"{}", b"[", b"[]", b"\xff", b"[" * 100_000):
-        assert adapter_of(body) == ""
 
 
 def test_adapters_are_read_when_they_are_used_first(small_model: JanusFlow, tmp_path: Path) -> None:

@@ -169,14 +169,13 @@ def deploy(options: ReplicaOptions, *, replicas: int, most: int, cpus: float, gp
         limits = {"min_replicas": replicas, "max_replicas": most, "target_ongoing_requests": BUSY}
         scaling = {"autoscaling_config": limits}
     queue = options.queue
-    deployment = serve.deployment(
-        Replica,  # type: ignore[arg-type]
+    deployment: Any = serve.deployment(
         name="janusflow",
         max_ongoing_requests=2 * (queue.max_queue + queue.max_pictures + queue.max_texts),  # its scheduler refuses
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         graceful_shutdown_timeout_s=GRACE,
         health_check_period_s=5,
         **scaling,
-    )
+    )(Replica)
     serve.start(proxy_location="Disabled")  # the front answers HTTP
     return serve.run(deployment.bind(options), name="janusflow", route_prefix=None)

@@ -265,8 +265,8 @@ class Scheduler:
                         LOG.exception("a job could not be started")
                         failed.append((job, error))
                     self.metrics.wait.labels(kind).observe(now - job.submitted)
-        for job, error in failed:
-            self._send(job, Failed(error))
+        for job, reason in failed:
+            self._send(job, Failed(reason))
 
     def _send(self, job: Job, event: Event) -> None:
         kind = job.request.kind
