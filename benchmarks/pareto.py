@@ -26,7 +26,7 @@ from janusflow import JanusFlow
 from janusflow.engine.generation import as_pictures
 from janusflow.evaluation.reports.intervals import wilson
 from janusflow.evaluation.run.sweep import network_evaluations
-from janusflow.evaluation.sample import Sample
+from janusflow.evaluation.score_sample import ScoreSample
 from janusflow.flow.presets import PRESETS, Preset
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.items import WorldSettings, to_generate
@@ -127,7 +127,7 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
             continue
         settings = {**asdict(point), "guidance_scale": guidance}
         passed = sum(row["passed"] for row in rows)
-        low, high = wilson(Sample([float(row["passed"]) for row in rows], [row["key"] for row in rows], 1.0))
+        low, high = wilson(ScoreSample([float(row["passed"]) for row in rows], [row["key"] for row in rows], 1.0))
         error = sum(row["error"] for row in rows) / len(rows)
         table.append(
             {

@@ -1,123 +1,118 @@
-"""What `janusflow serve` carries: clients against a server of its own on a free loopback port, with the shipped model.
+"""Rates of `janusflow serve`: clients against a server of its own on a loopback port, with the shipped model.
 
-python benchmarks/serving.py scaling picture --clients 1,4,16     requests/s and latencies
-python benchmarks/serving.py scaling text --clients 1,8,32
-python benchmarks/serving.py both                                 gaps of text tokens while pictures saturate
-python benchmarks/serving.py overload --minutes 15                twice the sustainable load: every answer is checked
+python benchmarks/serving.py pictures                16 clients, against one job at a time and `generate` in a loop
+python benchmarks/serving.py texts                   32 clients, against `ask` in a loop
+python benchmarks/serving.py both                    gaps of text tokens while pictures saturate
+python benchmarks/serving.py previews                what a preview every fifth step costs
+python benchmarks/serving.py scaling text            requests/s and latencies from 1 to 64 clients
+python benchmarks/serving.py figure picture.txt text.txt docs/serving.png    of what `scaling` printed
+
+Faults and overload are in serving_faults.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import re
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx2
-import numpy as np
 import typer
+from serving_load import CHAT, KINDS, PICTURES, TOKENS, percentiles, picture, repeat, server, shown, text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-PROMPTS = ("a red circle above a blue square", "three stars", "a green cross", "two yellow triangles and a blue circle")
-QUESTIONS = ("describe the picture.", "name three colors.", "what is a circle?")
-PICTURES, CHAT = "/v1/images/generations", "/v1/chat/completions"
-OPTIONS = ("--max-queue", "128")
+Seconds = Annotated[float, typer.Option(help="Of each part.")]
+Dtype = Annotated[str, typer.Option(help="Of the weights.")]
 
 
-@contextmanager
-def server(*options: str) -> Iterator[str]:
-    """A running server's address; it must end with exit code 0."""
-    command = [sys.executable, "-m", "janusflow", "serve", "--port", "0", *OPTIONS, *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        url = next(found[1] for line in process.stderr if (found := re.search(r"listening on (http://\S+)", line)))
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # so that the log does not fill the pipe
-        try:
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(120) == 0
+async def measure(url: str, kind: str, clients: int, seconds: float, **more: Any) -> tuple[float, list[float]]:
+    """Requests/s of some clients, and how long each request took."""
+    path, make = KINDS[kind]
+    took: list[float] = []
+    async with httpx2.AsyncClient(base_url=url, timeout=600) as http:
+
+        async def one(index: int) -> None:
+            began = time.monotonic()
+            (await http.post(path, json={**make(index), **more})).raise_for_status()
+            took.append(time.monotonic() - began)
+
+        await repeat(2, 2, one)  # warm
+        took.clear()
+        began = time.monotonic()
+        await repeat(clients, seconds, one)
+        return len(took) / (time.monotonic() - began), took
 
 
-def picture(number: int) -> dict[str, Any]:
-    """A request for a picture: prompts, steps and guidance are mixed."""
-    chance = random.Random(number)
-    steps, guidance = chance.choice((8, 12, 20, 30)), chance.choice((1.0, 2.0, 4.0))
-    prompt = PROMPTS[number % len(PROMPTS)]
-    return {"prompt": prompt, "seed": number, "num_inference_steps": steps, "guidance_scale": guidance}
-
-
-def text(number: int) -> dict[str, Any]:
-    """A request for an answer of 24 tokens; sampled, so that it does not end sooner."""
-    message = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
-    return {"model": "tiny", "messages": [message], "max_completion_tokens": 24, "temperature": 2.0, "seed": number}
-
-
-KINDS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {"picture": (PICTURES, picture), "text": (CHAT, text)}
-
-
-async def repeat(clients: int, seconds: float, request: Callable[[int], Awaitable[None]]) -> None:
-    """Each client sends one request after the other."""
-    end, numbers = time.monotonic() + seconds, iter(range(10**9))
-
-    async def client() -> None:
-        while time.monotonic() < end:
-            await request(next(numbers))
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-
-
-def percentiles(values: list[float]) -> str:
-    cuts = np.percentile(values, [50, 95, 99])
-    return "  ".join(f"p{name} {value:7.3f} s" for name, value in zip((50, 95, 99), cuts, strict=True))
+def loop(seconds: float, call: Callable[[int], object]) -> float:
+    """Calls/s of a function that is called again and again."""
+    for index in range(3):
+        call(index)
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        call(count)
+        count += 1
+    return count / (time.monotonic() - began)
 
 
 @app.command()
-def scaling(
-    kind: Annotated[str, typer.Argument(help="picture or text.")],
-    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,2,4,8,16,32,64",
-    seconds: Annotated[float, typer.Option(help="Of each number.")] = 30,
-) -> None:
-    """Throughput and latency against the number of clients."""
-    path, make = KINDS[kind]
+def pictures(clients: int = 16, seconds: Seconds = 30, dtype: Dtype = "float32") -> None:
+    """Pictures/s of a server that has many in work, one in work, and of `generate` in a loop."""
+    from janusflow import JanusFlow
 
-    async def measure(url: str, number: int) -> None:
-        took: list[float] = []
-        async with httpx2.AsyncClient(base_url=url, timeout=600) as http:
+    rates = []
+    for most in (clients, 1):
+        with server("--max-pictures", str(most), "--dtype", dtype) as running:
+            rates.append(asyncio.run(measure(running.url, "picture", clients, seconds))[0])
+    model = JanusFlow.from_pretrained("tiny", dtype=dtype)
 
-            async def one(index: int) -> None:
-                began = time.monotonic()
-                (await http.post(path, json=make(index))).raise_for_status()
-                took.append(time.monotonic() - began)
+    def generate(index: int) -> None:
+        body = picture(index)
+        model.generate(body.pop("prompt"), progress=False, **body)
 
-            began = time.monotonic()
-            await repeat(number, seconds, one)
-            rate = len(took) / (time.monotonic() - began)
-        print(f"{number:3d} clients  {rate:7.2f} {kind}s/s  {percentiles(took)}", flush=True)
+    rates.append(loop(seconds, generate))
+    print(f"{clients} clients, {dtype}: {rates[0]:.2f} pictures/s")
+    print(f"one job at a time: {rates[1]:.2f} pictures/s ({rates[0] / rates[1]:.2f}x)")
+    print(f"generate in a loop: {rates[2]:.2f} pictures/s ({rates[0] / rates[2]:.2f}x)")
 
-    with server() as url:
-        for number in map(int, clients.split(",")):
-            asyncio.run(measure(url, number))
+
+@app.command()
+def texts(clients: int = 32, seconds: Seconds = 20, dtype: Dtype = "float32") -> None:
+    """Answers/s of a server, against `ask` in a loop: 24 tokens, and one word about a new picture."""
+    from janusflow import JanusFlow
+
+    found = {}
+    with server("--dtype", dtype) as running:
+        for kind in ("text", "word"):
+            found[kind] = asyncio.run(measure(running.url, kind, clients, seconds))[0]
+    model = JanusFlow.from_pretrained("tiny", dtype=dtype)
+
+    def ask(index: int) -> None:
+        question = text(index)["messages"][0]["content"]
+        model.ask(question, max_new_tokens=TOKENS, do_sample=True, temperature=2.0, seed=index)
+
+    def say(index: int) -> None:
+        model.ask("what color is the circle?", shown(index), max_new_tokens=1)
+
+    for kind, call in (("text", ask), ("word", say)):
+        rate = loop(seconds, call)
+        print(f"{kind}: {found[kind]:.1f} answers/s with {clients} clients, {rate:.1f} in a loop, ", end="")
+        print(f"{found[kind] / rate:.2f}x")
 
 
 @app.command()
 def both(
     wait: Annotated[float, typer.Option(help="--max-text-wait.")] = 0.2,
     share: Annotated[float, typer.Option(help="--picture-share.")] = 0.75,
-    seconds: Annotated[float, typer.Option(help="Of each part.")] = 30,
+    seconds: Seconds = 30,
 ) -> None:
     """Four streams of text while pictures saturate, against pictures by themselves."""
     gaps: list[float] = []
 
-    async def pictures(url: str, streams: int) -> float:
+    async def measured(url: str, streams: int) -> float:
         done: list[int] = []
         async with httpx2.AsyncClient(base_url=url, timeout=600) as http:
 
@@ -134,13 +129,65 @@ def both(
                             gaps.extend([] if last is None else [now - last])
                             last = now
 
+            began = time.monotonic()
             await asyncio.gather(repeat(8, seconds, generate), repeat(streams, seconds, listen))
-        return len(done) / seconds
+            return len(done) / (time.monotonic() - began)
 
-    with server("--max-text-wait", str(wait), "--picture-share", str(share)) as url:
-        solo, shared = asyncio.run(pictures(url, 0)), asyncio.run(pictures(url, 4))
+    with server("--max-text-wait", str(wait), "--picture-share", str(share)) as running:
+        asyncio.run(measured(running.url, 0) if seconds < 5 else measure(running.url, "picture", 8, 3))  # warm
+        solo, shared = asyncio.run(measured(running.url, 0)), asyncio.run(measured(running.url, 4))
     print(f"pictures/s: {solo:.2f} by themselves, {shared:.2f} with four streams ({shared / solo:.0%})")
     print(f"gaps of text tokens (setting {wait:g} s): {percentiles(gaps)}")
+
+
+@app.command()
+def previews(seconds: Seconds = 30, clients: int = 4) -> None:
+    """Pictures of 20 steps as streams, without previews and with one every fifth step, in turns."""
+    rates: dict[int, list[float]] = {0: [], 3: []}
+    with server() as running:
+        for _ in range(2):
+            for number, found in rates.items():
+                more = {"num_inference_steps": 20, "guidance_scale": 2.0, "stream": True, "partial_images": number}
+                found.append(asyncio.run(measure(running.url, "picture", clients, seconds / 2, **more))[0])
+    without, with_previews = (sum(found) / 2 for found in rates.values())
+    print(f"pictures/s: {without:.2f} without previews, {with_previews:.2f} with three; ", end="")
+    print(f"they cost {without / with_previews - 1:.1%}")
+
+
+@app.command()
+def scaling(
+    kind: Annotated[str, typer.Argument(help="picture, text or word.")],
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,2,4,8,16,32,64",
+    seconds: Seconds = 30,
+) -> None:
+    """Throughput and latency against the number of clients."""
+    with server("--max-queue", "128") as running:
+        for number in map(int, clients.split(",")):
+            rate, took = asyncio.run(measure(running.url, kind, number, seconds))
+            print(f"{number:3d} clients  {rate:7.2f} {kind}s/s  {percentiles(took)}", flush=True)
+
+
+@app.command()
+def figure(pictures: Path, texts: Path, out: Path) -> None:
+    """Draws what `scaling` printed for both kinds."""
+    from matplotlib import pyplot as plt
+
+    line = re.compile(r" *(\d+) clients +([\d.]+) \w+/s  p50 +([\d.]+) s  p95 +([\d.]+) s  p99 +([\d.]+) s")
+    shape, axes = plt.subplots(2, 2, figsize=(8, 6), sharex=True, layout="constrained")
+    for column, (title, file) in enumerate((("pictures", pictures), ("texts", texts))):
+        rows = [[float(value) for value in found.groups()] for found in map(line.match, file.open()) if found]
+        clients, rates, *latencies = zip(*rows, strict=True)
+        axes[0, column].plot(clients, rates, "o-")
+        axes[0, column].set(title=title, ylabel=f"{title}/s", ylim=(0, None), xscale="log")
+        for name, values in zip(("p50", "p95", "p99"), latencies, strict=True):
+            axes[1, column].plot(clients, values, "o-", label=name)
+        axes[1, column].set(
+            xlabel="clients", ylabel="s until the answer", xticks=clients, xticklabels=map(int, clients)
+        )
+        axes[1, column].set(yscale="log")
+        axes[1, column].minorticks_off()
+    axes[1, 0].legend()
+    shape.savefig(out, dpi=110)
 
 
 if __name__ == "__main__":

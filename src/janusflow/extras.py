@@ -18,6 +18,7 @@ EXTRAS = {
     "pyarrow": "eval",
     "resvg_py": "pictograms",
     "ray": "ray",
+    "ray.serve": "ray",
     "torchao": "quantize",
     "uvicorn": "serve",
 }

@@ -172,3 +172,22 @@ def test_memory_is_bounded_and_keeps_what_was_used_last(monkeypatch: pytest.Monk
     memory.pictures(pixels[[2, 1]], encode)
     memory.pictures(pixels[[0]], encode)
     assert sizes == [2, 1, 1]
+
+
+@torch.inference_mode()
+def test_rows_join_leave_and_move_without_changing_the_others(small_model: JanusFlow) -> None:
+    llm = plain_llm(small_model.network)
+    assert llm is not None
+    embeds = [llm.embed_tokens(torch.tensor(ids)) for ids in IDS]
+    slots = Slots(llm, 0, 4)
+    slots.resize(2, 8)
+    slots.read(embeds[:2])
+    slots.step(llm.embed_tokens(torch.tensor([11])))  # of the first row only
+    slots.resize(3, 16)
+    slots.read(embeds[2:], [2])
+    assert slots.lengths == [6, 2, 8]
+    slots.move(2, 0)
+    assert slots.lengths == [8, 2, 0]
+    found = slots.step(llm.embed_tokens(torch.tensor([12, 13])))
+    for state, ids in zip(found, ([*IDS[2], 12], [*IDS[1], 13]), strict=True):
+        assert error(state, states(small_model, ids)[-1]) <= TOLERANCE

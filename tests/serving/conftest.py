@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import httpx2
 import numpy as np
 import pytest
-import uvicorn
 from openai import OpenAI
 
 from janusflow import JanusFlow
@@ -24,7 +23,7 @@ from janusflow.serving.jobs import Event, PictureDone, Request
 from janusflow.serving.keys import ApiKeys
 from janusflow.serving.runner import PipelineRunner
 from janusflow.serving.scheduler import QueueSettings, Scheduler
-from janusflow.serving.server import DrainingServer
+from janusflow.serving.server import DrainingServer, uvicorn_config
 from janusflow.serving.settings import Limits
 from tests.conftest import golden_folders
 
@@ -64,7 +63,7 @@ def serving(model: JanusFlow, queue: QueueSettings, limits: Limits = LIMITS) -> 
     fetcher = Fetcher(limits, allowed=lambda address: address == "127.0.0.1")
     app = create_app({"tiny": model}, scheduler, limits=limits, keys=ApiKeys([KEY]), fetcher=fetcher, page=True)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = DrainingServer(uvicorn.Config(app, log_config=None, access_log=False), scheduler, grace=5)
+    server = DrainingServer(uvicorn_config(app, limits), scheduler, grace=5)
     scheduler.start()
     thread = threading.Thread(target=asyncio.run, args=(server.run_until_stopped(listening),))
     thread.start()

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -153,3 +154,38 @@ def test_a_body_that_does_not_arrive_gets_408(tiny_model: JanusFlow) -> None:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
             connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
             assert b" 408 " in connection.recv(100)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v1/models HTTP/1.1\r\nHost:"])
+def test_a_connection_without_a_whole_header_is_closed(tiny_model: JanusFlow, sent: bytes) -> None:
+    with serving(tiny_model, QueueSettings(), Limits(**{**vars(LIMITS), "head_seconds": 0.1})) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            head = f"GET /health/live HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+            if sent:
+                connection.sendall(head.encode())  # also after a request that was whole
+                assert b" 200 " in connection.recv(10_000)
+                connection.sendall(sent)
+            with suppress(ConnectionResetError):
+                while connection.recv(10_000):
+                    pass
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_dropped(tiny_model: JanusFlow) -> None:
+    limits = Limits(**{**vars(LIMITS), "write_seconds": 0.2, "max_body": 2_000_000})
+    with serving(tiny_model, QueueSettings(), limits) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(10)
+            connection.connect((host, int(port)))
+            ask = f"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+
+            def refused() -> bool:
+                try:
+                    connection.sendall(ask.encode())
+                except OSError:
+                    return True
+                return False
+
+            until(refused, 10)

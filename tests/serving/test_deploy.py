@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from janusflow.cli.serve import serve
 from janusflow.serving.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +34,21 @@ def test_the_image_copies_what_exists_and_waits_longer_than_the_grace_period() -
     copies = re.findall(r"^COPY (.+) \S+$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE)
     assert copies and all((ROOT / name).exists() for line in copies for name in line.split())
     assert int(composed()["services"]["janusflow"]["stop_grace_period"].rstrip("s")) >= 65
+
+
+def test_the_ray_job_starts_the_command_with_options_that_it_has_on_pods_that_it_finds() -> None:
+    job, service = yaml.safe_load_all((FOLDER / "kuberay.yaml").read_text())
+    command, *options = job["spec"]["entrypoint"].split()
+    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
+    assert command == "janusflow" and {one for one in options if one.startswith("--")} <= known
+    groups = job["spec"]["rayClusterSpec"]
+    head = groups["headGroupSpec"]["template"]
+    assert service["spec"]["selector"].items() <= head["metadata"]["labels"].items()
+    assert head["spec"]["terminationGracePeriodSeconds"] >= 65
+    worker = groups["workerGroupSpecs"][0]
+    assert int(options[options.index("--max-replicas") + 1]) == worker["maxReplicas"]
+    images = {part["spec"]["containers"][0]["image"] for part in (head, worker["template"])}
+    assert len(images) == 1
 
 
 def test_prometheus_and_grafana_find_the_server_and_each_other() -> None:

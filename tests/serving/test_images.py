@@ -50,6 +50,18 @@ def test_a_png_says_how_it_was_made_and_no_path(served: Served, client: OpenAI) 
     assert b"/" not in (Image.open(io.BytesIO(data)).info["janusflow"]).encode()
 
 
+def test_quality_and_preset_name_settings_that_others_override(client: OpenAI) -> None:
+    def made(**more: Any) -> tuple[Any, dict[str, Any]]:
+        found = client.images.generate(prompt=PROMPT, **more)
+        assert found.data is not None
+        return found.quality, settings_of(base64.b64decode(found.data[0].b64_json or ""))
+
+    said, low = made(quality="low", extra_body={"seed": 1})
+    assert (said, low["num_inference_steps"], low["solver"]) == ("low", 6, "ab2")
+    said, fast = made(extra_body={"preset": "fast", "seed": 1, "num_inference_steps": 2})
+    assert said == "low" and fast == {**low, "num_inference_steps": 2}
+
+
 @pytest.mark.parametrize(("kind", "format_name"), [("jpeg", "JPEG"), ("webp", "WEBP"), ("png", "PNG")])
 def test_formats_and_addresses_are_as_asked_for(client: OpenAI, kind: Any, format_name: str) -> None:
     found = client.images.generate(
@@ -110,7 +122,8 @@ def test_transparent_pixels_of_a_mask_are_generated_anew_and_no_others(client: O
 @pytest.mark.parametrize(
     ("settings", "param"),
     [
-        ({"quality": "high"}, "quality"),
+        ({"quality": "best"}, "quality"),
+        ({"quality": "low", "preset": "fast"}, "quality"),
         ({"cfg": 2}, "cfg"),
         ({"n": 5}, "n"),
         ({"num_inference_steps": 61}, "num_inference_steps"),

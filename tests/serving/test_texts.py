@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from janusflow.serving.texts import Text, penalised
+from janusflow.engine.streaming import Pieces
+from janusflow.serving.choosing import penalised
+from janusflow.serving.stopping import StopStrings
 
 
 class Bytes:
@@ -19,13 +21,13 @@ class Bytes:
 
 def pieces(text: str, stop: list[str]) -> tuple[list[str], bool]:
     """What each byte of a text adds, and whether a stop string ended it."""
-    found, out = Text(Bytes(), [], stop), []
+    texts, stops, out = Pieces(Bytes()), StopStrings(stop), []
     for byte in text.encode():
-        piece, stopped = found.add(byte)
+        piece, stopped = stops.add(texts.add(byte))
         out.append(piece)
         if stopped:
             return out, True
-    return [*out, found.rest()], False
+    return [*out, stops.add(texts.rest())[0] + stops.rest()], False
 
 
 def test_a_character_of_several_bytes_comes_whole() -> None:
@@ -51,8 +53,8 @@ def test_stop_strings_end_the_text_and_are_never_handed_out(
 
 
 def test_what_the_answer_continues_is_not_handed_out_and_does_not_stop_it() -> None:
-    found = Text(Bytes(), list(b"END"), ["END"])
-    assert found.add(ord("!")) == ("!", False)
+    texts, stops = Pieces(Bytes(), list(b"END")), StopStrings(["END"])
+    assert stops.add(texts.add(ord("!"))) == ("!", False)
 
 
 def test_penalties_lower_the_logits_of_tokens_that_were_used() -> None:

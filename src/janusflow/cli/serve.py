@@ -30,12 +30,18 @@ def serve(
     picture_share: Annotated[float, typer.Option(help="Share of the work for pictures when both wait.")] = 0.5,
     max_queue: Annotated[int, typer.Option(help="Jobs that wait at most; more are refused with 429.")] = 64,
     max_pictures: Annotated[int, typer.Option(help="Pictures in work at the same time.")] = 8,
-    max_texts: Annotated[int, typer.Option(help="Texts in work at the same time.")] = 16,
+    max_texts: Annotated[int, typer.Option(help="Texts in work at the same time.")] = 32,
     limit: Annotated[
         Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Show a page to generate, edit and chat.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for accepted requests when the server stops.")] = 60,
+    ray: Annotated[bool, typer.Option("--ray", help="Run replicas on Ray; needs the extra [ray].")] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray: copies of the model, at least.")] = 1,
+    max_replicas: Annotated[Optional[int], typer.Option(help="With --ray: at most, when they are busy.")] = None,
+    ray_address: Annotated[Optional[str], typer.Option(help="A running cluster; else one starts here.")] = None,
+    replica_cpus: Annotated[float, typer.Option(help="With --ray: processor cores of each replica.")] = 1,
+    replica_gpus: Annotated[float, typer.Option(help="With --ray: GPUs of each replica.")] = 0,
     vae: Vae = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -57,8 +63,12 @@ def serve(
       janusflow serve --adapter mine=runs/mine/export/adapter
 
       janusflow serve --host 0.0.0.0 --api-key-file keys.txt --limit max_steps=50
+
+      janusflow serve --ray --replicas 2 --max-replicas 8 --replica-gpus 1
     """
     require("serving", "fastapi", "uvicorn", "prometheus_client", "multipart", "httpcore2")
+    if ray:
+        require("serving with --ray", "ray", "ray.serve")
     from janusflow.serving.command import ServeOptions, run_command
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -75,6 +85,15 @@ def serve(
             limits=limit or [],
             grace=grace,
             page=page,
+            cluster={
+                "replicas": replicas,
+                "max_replicas": max_replicas,
+                "address": ray_address,
+                "cpus": replica_cpus,
+                "gpus": replica_gpus,
+            }
+            if ray
+            else None,
             opening={
                 "vae": vae,
                 "device": device,

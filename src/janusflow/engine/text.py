@@ -1,8 +1,11 @@
 """Text, token by token: keys and values in fixed rows, read prompts kept for the next turn, pictures encoded once.
 
     slots = Slots(llm, rows=2, room=600)
-    states = slots.read(first_embeds, second_embeds)      # prefill, packed
+    states = slots.read([first_embeds, second_embeds])    # prefill, packed
     states = slots.step(embed(states.argmax(...)))         # one token of every row
+
+A scheduler lets conversations join and leave: `resize` makes room, `read` takes new rows, `move` closes the gap of one
+that left, and `step` advances the first rows.
 
 Shapes: B conversations, T tokens, D width, g key-value heads of width d, S tokens that fit into a row.
 """
@@ -61,7 +64,10 @@ class Slots:
         make = weight.new_empty if rows == 1 and not graphs else weight.new_zeros
         shape = (rows, heads, room, width)
         self.layers: Layers = [(make(shape), make(shape)) for _ in range(config.num_hidden_layers)]
-        self._graphed = Graphed(partial(_step, llm, self.layers, longest=room, ragged=True)) if graphs else None
+        self._graphed = self._graph(room) if graphs else None
+
+    def _graph(self, room: int) -> Graphed:
+        return Graphed(partial(_step, self.llm, self.layers, longest=room, ragged=True))
 
     def restore(self, row: int, layers: Layers) -> None:
         """Puts the keys and values of an empty row's first tokens, (g, T, d) each, in their place."""
@@ -73,23 +79,62 @@ class Slots:
         """Takes the last tokens of a row back, as if they had not been read."""
         self.lengths[row] -= tokens
 
+    @property
+    def room(self) -> int:
+        """S, tokens that fit into a row."""
+        return self.layers[0][0].shape[2]
+
+    def resize(self, rows: int, room: int) -> None:
+        """Makes it `rows` conversations of up to `room` tokens. Rows that stay keep what was read."""
+        lengths = (self.lengths + [0] * rows)[:rows]
+        for index, pair in enumerate(self.layers):
+            made = []
+            for old in pair:
+                new = old.new_zeros(rows, old.shape[1], room, old.shape[3])
+                for row, length in enumerate(lengths):
+                    if length:
+                        new[row, :, :length] = old[row, :, :length]
+                made.append(new)
+            self.layers[index] = (made[0], made[1])
+        self.lengths = lengths
+        if self._graphed is not None:
+            self._graphed = self._graph(room)
+
+    def move(self, row: int, to: int) -> None:
+        """Puts a conversation in the place of another one, which is forgotten; its own row is empty afterwards."""
+        if row != to:
+            self.restore(
+                to,
+                [
+                    (keys[row, :, : self.lengths[row]], values[row, :, : self.lengths[row]])
+                    for keys, values in self.layers
+                ],
+            )
+        self.lengths[row] = 0
+
     def kept(self, row: int) -> Layers:
         """A copy of a row's keys and values, (g, T, d) each."""
         length = self.lengths[row]
         return [(keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self.layers]
 
-    def read(self, embeds: Sequence[Tensor], *, every: bool = False) -> Tensor:
-        """Reads more tokens of every row, (T, D) each with its own T, and gives the last state of each, (B, D).
+    def read(self, embeds: Sequence[Tensor], rows: Sequence[int] | None = None, *, every: bool = False) -> Tensor:
+        """Reads more tokens of some rows, (T, D) each with its own T, and gives the last state of each.
 
-        With `every` it gives the states of all tokens, one row after the other.
+        Args:
+            embeds: what each row reads.
+            rows: which; all by default.
+            every: give the states of all tokens instead, one row after the other.
+
+        Returns:
+            (len(embeds), D), or (sum of T, D) with `every`.
         """
-        sizes = [len(one) for one in embeds]
+        sizes, rows = [len(one) for one in embeds], range(len(embeds)) if rows is None else rows
         parts: list[list[int]] = [[]]
-        for row, size in enumerate(sizes):
+        for number, size in enumerate(sizes):
             if parts[-1] and sum(sizes[other] for other in parts[-1]) + size > PREFILL_TOKENS:
                 parts.append([])
-            parts[-1].append(row)
-        return torch.cat([self._read(part, [embeds[row] for row in part], every) for part in parts])
+            parts[-1].append(number)
+        return torch.cat([self._read([rows[n] for n in part], [embeds[n] for n in part], every) for part in parts])
 
     def _read(self, rows: list[int], embeds: list[Tensor], every: bool) -> Tensor:
         device, sizes = embeds[0].device, [len(one) for one in embeds]
@@ -117,19 +162,21 @@ class Slots:
         return states
 
     def step(self, embeds: Tensor) -> Tensor:
-        """Reads one more token of every row, (B, D), and gives its state, (B, D)."""
-        lengths = torch.tensor(self.lengths, device=embeds.device)
-        if self._graphed is not None:
-            states = self._graphed(embeds, lengths)
+        """Reads one more token of each of the first n rows, (n, D), and gives its state, (n, D)."""
+        before = self.lengths[: len(embeds)]
+        if self._graphed is not None:  # of all rows; what it writes after the others' tokens is written over later
+            padded = F.pad(embeds, (0, 0, 0, len(self.lengths) - len(embeds)))
+            lengths = torch.tensor(self.lengths, device=embeds.device).clamp(max=self.room - 1)
+            states = self._graphed(padded, lengths)[: len(embeds)]
         else:
-            ragged = len(set(self.lengths)) > 1
-            states = _step(self.llm, self.layers, embeds, lengths, longest=max(self.lengths) + 1, ragged=ragged)
-        self.lengths = [length + 1 for length in self.lengths]
+            lengths, ragged = torch.tensor(before, device=embeds.device), len(set(before)) > 1
+            states = _step(self.llm, self.layers, embeds, lengths, longest=max(before) + 1, ragged=ragged)
+        self.lengths[: len(before)] = [length + 1 for length in before]
         return states
 
 
 def _step(llm: LlamaModel, layers: Layers, embeds: Tensor, lengths: Tensor, *, longest: int, ragged: bool) -> Tensor:
-    """One more token of every row, (B, D) -> (B, D), after `lengths` (B,) tokens of each.
+    """One more token of each of the first n rows, (n, D) -> (n, D), after `lengths` (n,) tokens of each.
 
     A row attends to its own tokens, which are among the first `longest`; unless `ragged`, to all of these.
     """
@@ -143,8 +190,8 @@ def _step(llm: LlamaModel, layers: Layers, embeds: Tensor, lengths: Tensor, *, l
         keys[rows, :, lengths], values[rows, :, lengths] = k.to(keys.dtype), v.to(keys.dtype)
         seen = F.scaled_dot_product_attention(
             q[:, :, None].to(keys.dtype),
-            keys[:, :, :longest],
-            values[:, :, :longest],
+            keys[: len(lengths), :, :longest],
+            values[: len(lengths), :, :longest],
             attn_mask=mask,
             enable_gqa=q.shape[1] != keys.shape[1],
         )

@@ -196,18 +196,34 @@ class _Request:
 
     def _read(self, network: Speaker, llm: LlamaModel, memory: Memory) -> tuple[Slots, Tensor, list[np.ndarray]]:
         """Prefill: the slots, each row's last state, and each row's ids, with pictures named by their content."""
-        device, inputs = network.device, self.inputs
-        named, seen = inputs.input_ids.clone(), None
-        if inputs.pixel_values is not None:
-            seen, numbers = memory.pictures(inputs.pixel_values.to(device), network.see)
-            inside = inputs.input_ids == network.config.image_token_id
-            named[inside] = -1 - torch.tensor(numbers).repeat_interleave(int(inside.sum()) // len(numbers))
-        embeds = network.embed(inputs.input_ids.to(device), seen=seen)
-        real = inputs.attention_mask.bool()
-        ids = [row[kept].numpy() for row, kept in zip(named, real, strict=True)]
+        ids, embeds = embed_conversations(network, self.inputs, memory)
         slots = Slots(llm, len(ids), max(map(len, ids)) + self.config.max_new_tokens)
         for number, row in enumerate(ids):
             if (layers := memory.recall(row)) is not None:
                 slots.restore(number, layers)
-        new = [embeds[n, -len(row) :][slots.lengths[n] :] for n, row in enumerate(ids)]
-        return slots, slots.read(new), ids
+        return slots, slots.read([row[slots.lengths[n] :] for n, row in enumerate(embeds)]), ids
+
+
+def embed_conversations(
+    network: Speaker, inputs: UnderstandingInputs, memory: Memory
+) -> tuple[list[np.ndarray], list[Tensor]]:
+    """What the LLM reads of B conversations.
+
+    Args:
+        network: embeds, and encodes pictures that the memory does not have.
+        inputs: padded on the left.
+        memory: of encoded pictures.
+
+    Returns:
+        Of each conversation its T ids, with pictures named by their content (as `Memory` compares them), and its
+        (T, D) embeddings.
+    """
+    device = network.device
+    named, seen = inputs.input_ids.clone(), None
+    if inputs.pixel_values is not None:
+        seen, numbers = memory.pictures(inputs.pixel_values.to(device), network.see)
+        inside = inputs.input_ids == network.config.image_token_id
+        named[inside] = -1 - torch.tensor(numbers).repeat_interleave(int(inside.sum()) // len(numbers))
+    embeds = network.embed(inputs.input_ids.to(device), seen=seen)
+    ids = [row[real].numpy() for row, real in zip(named, inputs.attention_mask.bool(), strict=True)]
+    return ids, [embeds[number, -len(row) :] for number, row in enumerate(ids)]

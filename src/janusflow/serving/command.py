@@ -39,6 +39,7 @@ class ServeOptions:
         grace: seconds for accepted requests when the server stops.
         page: whether there is a page.
         opening: further arguments of `Pipeline.from_pretrained`.
+        cluster: fields of `janusflow.serving.distributed.RayOptions`; None is one process.
     """
 
     model: str
@@ -53,6 +54,7 @@ class ServeOptions:
     grace: float
     page: bool
     opening: Mapping[str, Any]
+    cluster: Mapping[str, Any] | None = None
 
 
 def run_command(options: ServeOptions) -> None:
@@ -68,13 +70,29 @@ def run_command(options: ServeOptions) -> None:
     if limits.max_n > queue.max_queue:
         raise ValueError(f"max_queue is {queue.max_queue}, below the limit max_n of {limits.max_n}; raise it")
     adapters = read_adapters(options.adapters)
+    if options.cluster is not None:
+        _run_on_ray(options, keys, queue, policy, limits)
+        return
     model = Pipeline.from_pretrained(options.model, **options.opening)
     model.identity()  # opens the VAE now, not with the first request
     name = options.name or Path(options.model).name
     models = with_adapters(name, model, adapters)
     scheduler = Scheduler(PipelineRunner(), queue, policy)
     app = create_app(models, scheduler, limits=limits, keys=keys, page=options.page)
-    run(app, scheduler, host=options.host, port=options.port, grace=options.grace)
+    run(app, scheduler, limits, host=options.host, port=options.port, grace=options.grace)
+
+
+def _run_on_ray(
+    options: ServeOptions, keys: ApiKeys | None, queue: QueueSettings, policy: PolicySettings, limits: Limits
+) -> None:
+    from janusflow.serving.distributed import RayOptions, run_distributed  # needs the extra [ray]
+    from janusflow.serving.replica import ReplicaOptions
+
+    assert options.cluster is not None
+    name, adapters = options.name or Path(options.model).name, read_adapters(options.adapters)
+    replica = ReplicaOptions(options.model, name, adapters, options.opening, queue, policy, limits, options.page)
+    cluster = RayOptions(**options.cluster)
+    run_distributed(replica, cluster, keys, host=options.host, port=options.port, grace=options.grace)
 
 
 def read_limits(options: Sequence[str]) -> dict[str, float]:

@@ -24,6 +24,7 @@ LOG = logging.getLogger("janusflow.serving")
 OPEN = ("/", "/health/live", "/health/ready")  # paths that need no key
 PAGE = "/page/"  # neither do these: the page asks for the key
 BEARER = "bearer "
+REQUEST_ID = b"x-request-id"
 LOGGED = 200  # characters of a path
 
 
@@ -58,15 +59,16 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, number = time.monotonic(), f"req_{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = number
+        began, state = time.monotonic(), scope.setdefault("state", {})
+        number = state.setdefault("request_id", f"req_{secrets.token_hex(12)}")  # a front has given one already
         status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", number.encode())]}
+                others = [pair for pair in message["headers"] if pair[0] != REQUEST_ID]
+                message = {**message, "headers": [*others, (REQUEST_ID, number.encode())]}
             try:
                 async with asyncio.timeout(self.limits.write_seconds):
                     await send(message)

@@ -17,7 +17,7 @@ from janusflow.pipelines.janus import Janus
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.serving.jobs import Event, Failed, Request
 from janusflow.serving.pictures import code_picture, flow_picture
-from janusflow.serving.texts import answer
+from janusflow.serving.texts import Text, Texts
 
 LOG = logging.getLogger("janusflow.serving")
 PICTURES: dict[type[Pipeline], Callable[[Any], Generator[Any]]] = {JanusFlow: flow_picture, Janus: code_picture}
@@ -42,21 +42,33 @@ class Runner(Protocol):
 
 
 class PipelineRunner:
-    """Runs jobs on the pipelines that their requests name: pictures share a forward, each text has its own."""
+    """Runs jobs on the pipelines that their requests name: all pictures of one share a forward, and all texts."""
 
     def __init__(self) -> None:
         self.engines: dict[JanusFlowForConditionalGeneration, Engine] = {}
-
-    def start(self, request: Request) -> Work:
-        """See `Runner`."""
-        if request.kind == "text":
-            return Work(answer(request))
-        return Work(PICTURES[type(request.model)](request), getattr(request.model, "network", None))
+        self.texts: dict[Any, Texts] = {}
 
     @torch.inference_mode()
-    def advance(self, states: Sequence[Work]) -> list[list[Event]]:
+    def start(self, request: Request) -> Work | Text:
         """See `Runner`."""
+        network = getattr(request.model, "network", None)
+        if request.kind == "picture":
+            return Work(PICTURES[type(request.model)](request), network)
+        if network not in self.texts:
+            self.texts[network] = Texts(network)
+        return self.texts[network].start(request)
+
+    @torch.inference_mode()
+    def advance(self, states: Sequence[Work | Text]) -> list[list[Event]]:
+        """See `Runner`. All texts of a network advance, so a turn of texts must have all of them."""
         events: dict[int, list[Event]] = {id(state): [] for state in states}
+        for engine in {state.engine for state in states if isinstance(state, Text)}:
+            for text, own in engine.advance().items():
+                events[id(text)] += own
+        self._advance_pictures([state for state in states if isinstance(state, Work)], events)
+        return list(events.values())
+
+    def _advance_pictures(self, states: Sequence[Work], events: dict[int, list[Event]]) -> None:
         waiting: dict[Any, list[tuple[int, Job]]] = defaultdict(list)
         for state in states:
             job = state.take(events[id(state)])
@@ -70,19 +82,28 @@ class PipelineRunner:
                 LOG.exception("a step of %d pictures failed; each is tried on its own", len(jobs))
                 for owner, job in jobs:
                     events[owner] += _failure(engine, job)
-        return list(events.values())
 
-    def finish(self, state: Work) -> None:
+    @torch.inference_mode()
+    def finish(self, state: Work | Text) -> None:
         """See `Runner`."""
-        state.pieces.close()
+        if isinstance(state, Text):
+            state.engine.finish(state)
+        else:
+            state.pieces.close()
+
+    def forget(self, model: Pipeline) -> None:
+        """Frees what is kept for a model that is served no more; jobs that use it are finished."""
+        network = getattr(model, "network", None)
+        self.engines.pop(network, None)  # type: ignore[arg-type]
+        self.texts.pop(network, None)
 
 
 @dataclass
 class Work:
-    """A job in pieces.
+    """A picture in pieces.
 
     Attributes:
-        pieces: of a picture or a text: events, or an engine's job that needs a velocity.
+        pieces: events, or an engine's job that needs a velocity.
         network: that the engine's job needs.
     """
 

@@ -46,7 +46,7 @@ class QueueSettings:
 
     max_queue: Annotated[int, Ge(1)] = 64
     max_pictures: Annotated[int, Ge(1)] = 8
-    max_texts: Annotated[int, Ge(1)] = 16
+    max_texts: Annotated[int, Ge(1)] = 32
 
 
 class QueueFullError(RuntimeError):
@@ -249,7 +249,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Starts waiting jobs while there is room."""
-        now = self.clock()
+        now, failed = self.clock(), list[tuple[Job, Exception]]()
         with self._changed:
             for kind in KINDS:
                 room = self._room[kind] - len(self._running[kind])
@@ -259,8 +259,14 @@ class Scheduler:
                 chosen, self._waiting[kind] = self._waiting[kind][:room], self._waiting[kind][room:]
                 for job in chosen:
                     job.started = now
-                    self._running[kind].append((job, self.runner.start(job.request)))
+                    try:
+                        self._running[kind].append((job, self.runner.start(job.request)))
+                    except Exception as error:  # of one job; the thread goes on
+                        LOG.exception("a job could not be started")
+                        failed.append((job, error))
                     self.metrics.wait.labels(kind).observe(now - job.submitted)
+        for job, reason in failed:
+            self._send(job, Failed(reason))
 
     def _send(self, job: Job, event: Event) -> None:
         kind = job.request.kind

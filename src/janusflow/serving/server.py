@@ -6,14 +6,17 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from functools import partial
 from types import FrameType
+from typing import Any, Protocol
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from janusflow.arguments import quoted
+from janusflow.serving.connections import GuardedProtocol
 from janusflow.serving.keys import VARIABLE, ApiKeys
-from janusflow.serving.scheduler import Scheduler
+from janusflow.serving.settings import Limits
 
 LOG = logging.getLogger("janusflow.serving")
 ANSWERS = 5  # seconds that finished answers have to be sent
@@ -37,6 +40,30 @@ def check_host(host: str, keys: ApiKeys | None) -> None:
         )
 
 
+class Work(Protocol):
+    """What a server finishes before it ends: a scheduler, or the replicas of one."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused."""
+
+    @property
+    def unfinished(self) -> int:
+        """What was accepted and is not finished."""
+
+    def start(self) -> None:
+        """Begins to work."""
+
+    def drain(self) -> None:
+        """Accepts nothing new."""
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Waits for accepted work; returns whether all is finished."""
+
+    def close(self) -> None:
+        """Ends what is unfinished."""
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, that finishes accepted work when it is asked to stop.
 
@@ -45,21 +72,21 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         config: uvicorn's.
-        scheduler: that is drained.
+        work: that is drained.
         grace: seconds.
     """
 
-    def __init__(self, config: uvicorn.Config, scheduler: Scheduler, grace: float) -> None:
+    def __init__(self, config: uvicorn.Config, work: Work, grace: float) -> None:
         super().__init__(config)
-        self.scheduler, self.grace = scheduler, grace
+        self.work, self.grace = work, grace
         self.asked = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """uvicorn's signal handler. It would end the process by the same signal, which is no success."""
-        if self.scheduler.draining:
+        if self.work.draining:
             self.should_exit = self.force_exit = True
-        self.scheduler.drain()
+        self.work.drain()
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self.asked.set)
 
@@ -78,19 +105,39 @@ class DrainingServer(uvicorn.Server):
 
     async def _drain(self) -> None:
         await self.asked.wait()
-        LOG.info("stopping: %d unfinished jobs have %g s", self.scheduler.unfinished, self.grace)
-        if not await asyncio.to_thread(self.scheduler.wait_until_idle, self.grace):
-            LOG.warning("the grace period is over: %d jobs are not finished", self.scheduler.unfinished)
-        await asyncio.to_thread(self.scheduler.close)
+        LOG.info("stopping: %d unfinished jobs have %g s", self.work.unfinished, self.grace)
+        if not await asyncio.to_thread(self.work.wait_until_idle, self.grace):
+            LOG.warning("the grace period is over: %d jobs are not finished", self.work.unfinished)
+        await asyncio.to_thread(self.work.close)
         self.should_exit = True
 
 
-def run(app: FastAPI, scheduler: Scheduler, *, host: str, port: int, grace: float) -> None:
+def uvicorn_config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """uvicorn's settings.
+
+    Args:
+        app: see `create_app`.
+        limits: of connections.
+    """
+    guarded: Any = partial(GuardedProtocol, head_seconds=limits.head_seconds, write_seconds=limits.write_seconds)
+    return uvicorn.Config(
+        app,
+        http=guarded,
+        log_config=None,
+        access_log=False,  # the gate writes the lines, with ids
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=ANSWERS,
+    )
+
+
+def run(app: ASGIApp, work: Work, limits: Limits, *, host: str, port: int, grace: float) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Args:
         app: see `create_app`.
-        scheduler: of the app; it is started here.
+        work: of the app; it is started here.
+        limits: of connections.
         host, port: to listen on.
         grace: seconds that accepted requests have when the server stops.
 
@@ -98,24 +145,17 @@ def run(app: FastAPI, scheduler: Scheduler, *, host: str, port: int, grace: floa
         ValueError: if the port cannot be listened on.
     """
     with _listening(host, port) as listening:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,  # the gate writes the lines, with ids
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=ANSWERS,
-        )
+        config = uvicorn_config(app, limits)
         LOG.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
-        scheduler.start()
+        work.start()
         try:
-            asyncio.run(_serve(config, scheduler, grace, listening))
+            asyncio.run(_serve(config, work, grace, listening))
         finally:
-            scheduler.close()
+            work.close()
 
 
-async def _serve(config: uvicorn.Config, scheduler: Scheduler, grace: float, listening: socket.socket) -> None:
-    await DrainingServer(config, scheduler, grace).run_until_stopped(listening)
+async def _serve(config: uvicorn.Config, work: Work, grace: float, listening: socket.socket) -> None:
+    await DrainingServer(config, work, grace).run_until_stopped(listening)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -27,6 +27,7 @@ class Limits:
         fetch_bytes: size of a picture that is fetched.
         fetch_seconds: for fetching one picture, redirects included.
         fetch_redirects: that are followed.
+        head_seconds: within which a request's header must arrive.
         body_seconds: within which a request's body must arrive.
         write_seconds: within which a client must take a part of an answer.
         timeout: seconds until a request fails that is not finished; a request may ask for less.
@@ -44,6 +45,7 @@ class Limits:
     fetch_bytes: Count = 10_000_000
     fetch_seconds: Seconds = 10.0
     fetch_redirects: Annotated[int, Ge(0)] = 3
+    head_seconds: Seconds = 10.0
     body_seconds: Seconds = 30.0
     write_seconds: Seconds = 30.0
     timeout: Seconds = 600.0

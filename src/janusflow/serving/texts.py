@@ -1,98 +1,78 @@
-"""An answer as bounded pieces of work: pictures of the prompt, its text in parts, then token after token.
+"""Answers that share each forward: texts join and leave at any token, and long prompts are read in parts.
 
-Shapes: T tokens of the prompt, D width of the LLM, V vocabulary.
+The first n rows of the slots belong to texts whose prompt is read, and each tick decodes one token of all of them; the
+row behind them belongs to the one prompt that is read in part, if any.
+
+Shapes: T tokens of a prompt, D width of the LLM, n rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import logging
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from janusflow.engine.streaming import HALF_A_CHARACTER
-from janusflow.serving.jobs import Event, TextDone, TextRequest, Token, TokenLogprob
+from janusflow.engine.streaming import Pieces
+from janusflow.engine.text import Memory, Slots, plain_llm
+from janusflow.engine.understanding import embed_conversations
+from janusflow.serving.choosing import Chooser, choose_tokens
+from janusflow.serving.jobs import Event, Failed, TextDone, TextRequest, Token, TokenLogprob
+from janusflow.serving.stopping import StopStrings
 
-PREFILL = 512  # tokens of a prompt that are read in one piece
-
-
-def answer(request: TextRequest) -> Generator[list[Event]]:
-    """An answer, token by token. A greedy one equals that of `ask`, a sampled one too with the same seed.
-
-    Args:
-        request: what is asked for.
-    """
-    decoder = _Decoder(request)
-    parts = decoder.embed().split(PREFILL, dim=1)
-    yield []
-    for part in parts[:-1]:
-        decoder.forward(inputs_embeds=part)
-        yield []
-    events = decoder.choose(decoder.forward(inputs_embeds=parts[-1]))
-    yield events
-    while not isinstance(events[-1], TextDone):
-        last = torch.tensor([decoder.tokens[-1:]], device=decoder.device)
-        events = decoder.choose(decoder.forward(input_ids=last))
-        yield events
+LOG = logging.getLogger("janusflow.serving")
+PREFILL = 512  # tokens of prompts that are read in a tick
+LEAST_ROOM = 256  # tokens of a row
+KEPT_ROOM = 1024  # longer rows are freed once nothing is decoded
 
 
-class _Decoder:
-    """The state of one answer.
+class Text:
+    """One answer in the making. A greedy one equals that of `ask`, a sampled one too with the same seed.
 
     Args:
         request: what is asked for.
+        engine: that it belongs to.
+
+    Attributes:
+        ids: (T,) of the prompt, with pictures named by their content; empty until it is embedded.
+        unread: (U, D) embeddings of the part of the prompt that is not read yet.
+        tokens: that were generated.
     """
 
-    def __init__(self, request: TextRequest) -> None:
-        self.request = request
-        self.network, self.tokenizer = request.model.network, request.model.processor.tokenizer
-        self.device = request.model.device
-        ids = request.inputs.input_ids
-        room = self.network.config.text_config.max_position_embeddings - ids.shape[1]
+    def __init__(self, request: TextRequest, engine: Texts) -> None:
+        self.request, self.engine, self.tokens = request, engine, list[int]()
+        self.ids, self.unread = np.empty(0, np.int64), torch.empty(0)
+        network, inputs, tokenizer = request.model.network, request.inputs, request.model.processor.tokenizer
+        room = network.config.text_config.max_position_embeddings - inputs.input_ids.shape[1]
         self.limit = min(request.decoding.max_new_tokens, room)
-        self.cache = DynamicCache(config=self.network.config.text_config)
-        self.tokens: list[int] = []
-        self.text = Text(self.tokenizer, [int(ids[0, -1])] if request.inputs.begun[0] else [], request.stop)
-        self.processors = request.decoding.processors(1, self.limit, self.device)
+        self.tokenizer, self.stops = tokenizer, StopStrings(request.stop)
+        self.pieces = Pieces(tokenizer, [int(inputs.input_ids[0, -1])] if inputs.begun[0] else [])
+        self.chooser = Chooser.of(request, self.limit)
 
-    def embed(self) -> Tensor:
-        """(1, T, D) of the prompt, its pictures included."""
-        inputs = self.request.inputs
-        pixels = None if inputs.pixel_values is None else inputs.pixel_values.to(self.device)
-        embeds: Tensor = self.network.embed(inputs.input_ids.to(self.device), pixels)
-        return embeds
-
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """(1, V) float32 logits of the token that follows."""
-        out = self.network(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-        logits: Tensor = out.logits[:, -1].float()
-        return logits
-
-    def choose(self, logits: Tensor) -> list[Event]:
-        """Takes the next token, and reports it; with the last one, the end."""
-        before = torch.tensor([self.tokens], dtype=torch.int64, device=self.device)
-        request = self.request
-        less = penalised(logits, self.tokens, presence=request.presence_penalty, frequency=request.frequency_penalty)
-        scores = self.processors(before, less)
-        token = int(scores.argmax())
+    def add(self, token: int, logits: Tensor) -> list[Event]:
+        """Takes the next token with the (V,) logits that it was chosen from; the last events are the end's."""
         self.tokens.append(token)
         if token == self.tokenizer.eos_token_id:
-            return [TextDone(self.text.rest(), "stop", len(self.tokens))]
-        piece, stopped = self.text.add(token)
+            return [TextDone(self._rest(), "stop", len(self.tokens))]
+        piece, stopped = self.stops.add(self.pieces.add(token))
         event = self._with_logprobs(piece, token, logits)
         if stopped:
             return [event, TextDone("", "stop", len(self.tokens))]
         if len(self.tokens) == self.limit:
-            return [event, TextDone(self.text.rest(), "length", len(self.tokens))]
+            return [event, TextDone(self._rest(), "length", len(self.tokens))]
         return [event]
+
+    def _rest(self) -> str:
+        piece, stopped = self.stops.add(self.pieces.rest())
+        return piece if stopped else piece + self.stops.rest()
 
     def _with_logprobs(self, piece: str, token: int, logits: Tensor) -> Token:
         """The event of a token; probabilities are the model's, before temperature and penalties."""
         if self.request.top_logprobs is None:
             return Token(piece)
-        logprobs = logits[0].log_softmax(dim=-1)
+        logprobs = logits.log_softmax(dim=-1)
         best = logprobs.topk(self.request.top_logprobs)
         alternatives = [
             TokenLogprob(self.tokenizer.decode([index]), value)
@@ -101,53 +81,149 @@ class _Decoder:
         return Token(piece, TokenLogprob(self.tokenizer.decode([token]), float(logprobs[token])), alternatives)
 
 
-def penalised(logits: Tensor, tokens: Sequence[int], *, presence: float, frequency: float) -> Tensor:
-    """(1, V) logits with OpenAI's penalties for the tokens so far.
-
-    logits[j] - presence [c_j > 0] - frequency c_j, where c_j counts token j.
-    """
-    if not tokens or not (presence or frequency):
-        return logits
-    used, counts = torch.tensor(tokens, device=logits.device).unique(return_counts=True)
-    return logits.index_add(1, used, -(presence + frequency * counts)[None].to(logits.dtype))
-
-
-class Text:
-    """The text of tokens, handed out as soon as it is certain; joined, it is what `ask` returns.
+class Texts:
+    """All answers of one network.
 
     Args:
-        tokenizer: decodes.
-        before: the token that the answer continues, whose text is not handed out.
-        stop: strings that end the answer.
+        network: see `janusflow.engine.understanding.Speaker`.
+
+    Attributes:
+        waiting: texts that have no row yet, in their order.
+        rows: those that have one: first all that are decoded, then at most one whose prompt is read in part.
+
+    Raises:
+        ValueError: if our own loop cannot run the network.
     """
 
-    def __init__(self, tokenizer: Any, before: Sequence[int], stop: Sequence[str] = ()) -> None:
-        self.tokenizer, self.ids, self.stop = tokenizer, list(before), tuple(stop)
-        self.start = self.given = len(self._decode())
+    def __init__(self, network: Any) -> None:
+        llm = plain_llm(network)
+        if llm is None:
+            raise ValueError("the language model's layers have hooks of others, or it is not a Llama; serve it whole")
+        self.network, self.llm, self.memory = network, llm, Memory()
+        self.slots = Slots(llm, 0, LEAST_ROOM)
+        self.waiting, self.rows = list[Text](), list[Text]()
 
-    def add(self, token: int) -> tuple[str, bool]:
-        """Takes a token.
+    def start(self, request: TextRequest) -> Text:
+        """A new text; it is read from the next tick on."""
+        text = Text(request, self)
+        self.waiting.append(text)
+        return text
 
-        Returns:
-            What it adds for certain, and whether a stop string was reached, which ends the text.
+    def finish(self, text: Text) -> None:
+        """Frees the row of a text, whether it has ended or not."""
+        if text in self.waiting:
+            self.waiting.remove(text)
+        if text in self.rows:
+            if text.tokens:
+                self._remember(text)
+            self._leave(text)
+
+    def _remember(self, text: Text) -> None:
+        """Keeps what was read and said, for the conversation's next turn."""
+        row = self.rows.index(text)
+        said = np.concatenate([text.ids, np.array(text.tokens, np.int64)])
+        try:
+            self.memory.keep(said[: self.slots.lengths[row]], self.slots.kept(row))
+        except Exception:  # of many kinds, memory that runs out among them
+            LOG.exception("a conversation is not kept for its next turn")
+
+    def _leave(self, text: Text) -> None:
+        row, last, decoded = self.rows.index(text), len(self.rows) - 1, self._decoded() - 1
+        if text.tokens:
+            self.slots.move(decoded, row)  # the gap moves behind all that are decoded
+            self.rows[row], row = self.rows[decoded], decoded
+        self.slots.move(last, row)
+        self.rows[row] = self.rows[last]
+        self.rows.pop()
+        if not self.rows and self.slots.room > KEPT_ROOM:
+            self.slots = Slots(self.llm, 0, LEAST_ROOM)
+
+    def advance(self) -> dict[Text, list[Event]]:
+        """One token of each text that is read, and the next part of prompts. Texts that end must be finished."""
+        events: dict[Text, list[Event]] = {text: [] for text in (*self.rows, *self.waiting)}
+        self._begin(events)
+        lengths = list(self.slots.lengths)
+        try:
+            decoded, parts = self._decoded(), self._parts()
+            states = self._forward(decoded, parts)
+        except Exception as error:  # of many kinds, memory that runs out among them
+            LOG.exception("a forward of %d texts failed; the newest of them ends", len(self.rows))
+            self.slots.lengths[: len(lengths)] = lengths
+            newest = self.rows[-1]
+            self._leave(newest)
+            events[newest].append(Failed(error))
+            return events
+        for text, part in zip(self.rows[decoded:], parts, strict=True):
+            text.unread = text.unread[len(part) :]
+        ready = [text for text in self.rows if not len(text.unread)]
+        if ready:
+            logits = self.network.get_output_embeddings()(states[: len(ready)]).float()
+            chosen = choose_tokens(logits, [(text.chooser, text.tokens) for text in ready])
+            for text, token, row in zip(ready, chosen, logits, strict=True):
+                events[text] += text.add(token, row)
+        return events
+
+    def _decoded(self) -> int:
+        """How many rows decode."""
+        return sum(bool(text.tokens) for text in self.rows)
+
+    def _begin(self, events: dict[Text, list[Event]]) -> None:
+        """Gives rows to texts that wait, as long as the prompts that they read fit into a tick.
+
+        One whose prompt another one is about to read waits for it: a prompt of n answers is read once. Only its last
+        token is read by each, because the state after it is not kept.
         """
-        self.ids.append(token)
-        text = self._decode()
-        found = [place for one in self.stop if (place := text.find(one, self.start)) >= 0]
-        if found:
-            return self._give(text[: max(min(found), self.given)]), True
-        if text.endswith(HALF_A_CHARACTER):
-            return "", False
-        held = max((n for one in self.stop for n in range(1, len(one)) if text.endswith(one[:n])), default=0)
-        return self._give(text[: max(len(text) - held, self.given)]), False
+        budget = PREFILL - sum(len(text.unread) for text in self.rows)
+        for text in list(self.waiting):
+            if budget <= 0:
+                return
+            if any(len(other.unread) > 1 and other.request.inputs is text.request.inputs for other in self.rows):
+                continue
+            self.waiting.remove(text)
+            try:
+                (text.ids,), (embeds,) = embed_conversations(self.network, text.request.inputs, self.memory)
+                known = self.memory.recall(text.ids)
+                self._fit(len(self.rows) + 1, len(text.ids))
+            except Exception as error:  # of many kinds, memory that runs out among them
+                LOG.exception("a prompt failed")
+                events[text].append(Failed(error))
+                continue
+            self.rows.append(text)
+            if known is not None:
+                self.slots.restore(len(self.rows) - 1, known)
+            text.unread = embeds[self.slots.lengths[len(self.rows) - 1] :]
+            budget -= len(text.unread)
 
-    def rest(self) -> str:
-        """What was held back, at the end."""
-        return self._give(self._decode())
+    def _parts(self) -> list[Tensor]:
+        """What each row behind those that decode reads now: (U, D), all of them whole but the last."""
+        parts, budget = [], PREFILL
+        for text in self.rows[self._decoded() :]:
+            parts.append(text.unread[:budget])
+            budget -= len(parts[-1])
+        return parts
 
-    def _give(self, text: str) -> str:
-        piece, self.given = text[self.given :], len(text)
-        return piece
+    def _forward(self, decoded: int, parts: list[Tensor]) -> Tensor:
+        """(rows, D) states of the last token of each row, once the decoded ones read one more and others a part."""
+        self._fit(len(self.rows), 1 + max(self.slots.lengths[: len(self.rows)], default=0))
+        states = []
+        if decoded:
+            last = torch.tensor([text.tokens[-1] for text in self.rows[:decoded]], device=self.network.device)
+            states.append(self.slots.step(self.network.get_input_embeddings()(last)))
+        if parts:
+            states.append(self.slots.read(parts, range(decoded, decoded + len(parts))))
+            shared = {id(text.request.inputs) for text in self.waiting}
+            for row, text in enumerate(self.rows[decoded:], decoded):
+                if id(text.request.inputs) in shared and self.slots.lengths[row] == len(text.ids):
+                    self.memory.keep(text.ids, self.slots.kept(row))
+        return torch.cat(states) if states else torch.empty(0)
 
-    def _decode(self) -> str:
-        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+    def _fit(self, rows: int, room: int) -> None:
+        """Makes the slots large enough, in powers of two: they are copied seldom."""
+        have = len(self.slots.lengths), self.slots.room
+        if rows > have[0] or room > have[1]:
+            self.slots.resize(max(have[0], _power_of_two(rows)), max(have[1], _power_of_two(room)))
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two from a number on."""
+    return 1 << (number - 1).bit_length()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from janusflow.processing.processor import UnderstandingInputs
 from janusflow.serving.api.chat_answer import Answer, Completion
 from janusflow.serving.api.chat_body import ChatBody, ImagePart
 from janusflow.serving.api.documented import ERRORS
-from janusflow.serving.api.server import Server, server_of
+from janusflow.serving.api.server import Server, seed_of, server_of
 from janusflow.serving.api.sse import EventStream, event
 from janusflow.serving.api.waiting import Waiting
 from janusflow.serving.errors import as_api_error, invalid
@@ -41,10 +40,10 @@ async def chat_completions(body: ChatBody, http: Request) -> Response:
     pictures = await read_pictures(server, body)
     try:
         inputs = await asyncio.to_thread(encode, model, body, pictures)
-        requests = text_requests(server, model, inputs, body)
+        requests = text_requests(server, model, inputs, body, seed_of(http, body.seed))
     except ValueError as error:
         raise as_api_error(error) from error
-    waiting = Waiting(server.scheduler, http)
+    waiting = Waiting(server.scheduler, http, stream=body.stream)
     waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
     completion = Completion(name, inputs.input_ids.shape[1], body)
     if body.stream:
@@ -141,8 +140,10 @@ def encode(model: Pipeline, body: ChatBody, pictures: list[Image.Image]) -> Unde
     return inputs
 
 
-def text_requests(server: Server, model: Pipeline, inputs: UnderstandingInputs, body: ChatBody) -> list[TextRequest]:
-    """One for each of the n answers.
+def text_requests(
+    server: Server, model: Pipeline, inputs: UnderstandingInputs, body: ChatBody, first: int
+) -> list[TextRequest]:
+    """One for each of the n answers, with the seeds from `first` on.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -152,7 +153,6 @@ def text_requests(server: Server, model: Pipeline, inputs: UnderstandingInputs, 
     decoding = partial(Decoding, max_new_tokens=most, repetition_penalty=body.repetition_penalty)
     if warm >= COLDEST:
         decoding = partial(decoding, do_sample=True, temperature=warm, top_p=body.top_p, top_k=body.top_k)
-    first = secrets.randbelow(2**32) if body.seed is None else body.seed
     return [
         TextRequest(
             model,

@@ -12,6 +12,7 @@ from PIL import Image
 
 from janusflow.pipelines.base import Pipeline
 from janusflow.serving.api.image_body import ImageBody
+from janusflow.serving.api.quality import said_quality
 from janusflow.serving.jobs import Preview
 
 COMPRESSION = 90  # quality of jpeg and webp, where a request names none
@@ -71,7 +72,12 @@ class ImageAnswer:
         }
 
     def _said(self) -> dict[str, str]:
-        return {"size": self.size, "output_format": self.body.output_format, "background": "opaque", "quality": "auto"}
+        return {
+            "size": self.size,
+            "output_format": self.body.output_format,
+            "background": "opaque",
+            "quality": said_quality(self.body),
+        }
 
     def _usage(self, pictures: int) -> dict[str, Any]:
         made = self.tokens * pictures

@@ -40,6 +40,14 @@ class ImageBody(Job):
         int | None, Field(ge=0, le=100, description="Quality of jpeg and webp, 0 to 100.")
     ] = None
     background: Literal["auto", "opaque"] = "auto"
+    quality: Annotated[
+        Literal["auto", "low", "medium", "high", "standard", "hd"],
+        Field(description="low is the preset fast, medium and standard balanced, high and hd exact."),
+    ] = "auto"
+    preset: Annotated[
+        Literal["exact", "balanced", "fast"] | None,
+        Field(description="Steps, solver and guidance interval, where they are not given."),
+    ] = None
     stream: bool = False
     partial_images: Annotated[int, Field(ge=0, le=3, description="Previews of a stream.")] = 0
     seed: Annotated[int | None, Field(ge=0, lt=2**64)] = None
@@ -47,7 +55,6 @@ class ImageBody(Job):
     guidance_scale: Annotated[float | None, Field(ge=1)] = None
     guidance_interval: Annotated[list[float] | None, Field(min_length=2, max_length=2)] = None
     solver: Annotated[str | None, Field(description="euler, heun, midpoint, ab2 or unipc.")] = None
-    preset: Annotated[str | None, Field(description="exact, balanced or fast.")] = None
     decoder: Annotated[str | None, Field(description="vae or small.")] = None
     shift: Annotated[float | None, Field(gt=0)] = None
     do_sample: Annotated[bool | None, Field(description="Of a Janus model, as the next three.")] = None

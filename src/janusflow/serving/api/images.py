@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from inspect import signature
 from typing import Any
@@ -19,7 +18,8 @@ from janusflow.serving.api.body import without_nulls
 from janusflow.serving.api.documented import ERRORS
 from janusflow.serving.api.image_answer import ImageAnswer
 from janusflow.serving.api.image_body import EditBody, GenerationBody, ImageBody
-from janusflow.serving.api.server import Server, server_of
+from janusflow.serving.api.quality import with_preset
+from janusflow.serving.api.server import Server, seed_of, server_of
 from janusflow.serving.api.sse import EventStream, event
 from janusflow.serving.api.waiting import Waiting
 from janusflow.serving.errors import as_api_error, from_validation, invalid
@@ -115,14 +115,14 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
         settings = await asyncio.to_thread(_settings, server, model, body, given)
     except ValueError as error:
         raise as_api_error(error) from error
-    first = secrets.randbelow(2**32) if body.seed is None else body.seed
+    first = seed_of(http, body.seed)
     image, mask = given.get("image"), given.get("mask")
     requests = [
         PictureRequest(model, name, body.prompt, first + number, settings, image, mask, body.partial_images)
         for number in range(body.n)
     ]
     answer = ImageAnswer(kind, body, model, settings)
-    waiting = Waiting(server.scheduler, http)
+    waiting = Waiting(server.scheduler, http, stream=body.stream)
     waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
     if body.stream:
         return EventStream(waiting, _events(waiting, answer))
@@ -174,7 +174,7 @@ def _settings(server: Server, model: Pipeline, body: ImageBody, given: Mapping[s
     """
     height, width = body.sides()
     sides = {name: value for name, value in (("height", height), ("width", width)) if value is not None}
-    asked = {**body.sampling(), **given}
+    asked = {**with_preset(body, "preset" in model.sampling), **given}
     for name in asked:
         if name not in (*model.sampling, "image", "mask", "paste_original"):
             raise invalid(f"{name} is not a setting of a {type(model).__name__} model", name, "unknown_parameter")

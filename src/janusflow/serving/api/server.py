@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -63,6 +64,18 @@ class Server:
         """
         if value > most:
             raise invalid(f"{name} is {value}; this server allows at most {most}", name)
+
+
+def seed_of(http: Request, seed: int | None) -> int:
+    """A request's seed; without one a number that follows from the request's id, so that a second attempt has the same.
+
+    Args:
+        http: the request.
+        seed: that it names.
+    """
+    if seed is not None:
+        return seed
+    return int.from_bytes(hashlib.sha256(http.state.request_id.encode()).digest()[:4])
 
 
 def server_of(http: Request) -> Server:

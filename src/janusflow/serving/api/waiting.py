@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,15 +22,20 @@ EXPECTED = (CancelledError, DeadlineError, StoppedError)
 class Waiting:
     """The jobs of one HTTP request.
 
+    The event loop is woken once for all events that wait, and for a whole answer only at the end of a job: a wake for
+    each token would take the interpreter from the model's thread.
+
     Args:
         scheduler: runs them.
         http: its client; when it disconnects, the jobs are cancelled.
+        stream: whether events are needed as they come.
     """
 
-    def __init__(self, scheduler: Scheduler, http: Request) -> None:
-        self.scheduler, self.http = scheduler, http
-        self.loop, self.inbox = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Event]]()
+    def __init__(self, scheduler: Scheduler, http: Request, *, stream: bool) -> None:
+        self.scheduler, self.http, self.stream = scheduler, http, stream
+        self.loop, self.inbox = asyncio.get_running_loop(), deque[tuple[int, Event]]()
         self.jobs: list[jobs.Job] = []
+        self._woken, self._gone = asyncio.Event(), False
 
     def submit(self, requests: Sequence[jobs.Request], *, priority: int, timeout: float) -> Self:
         """Hands the requests to the scheduler.
@@ -45,7 +51,10 @@ class Waiting:
         return self
 
     def _put(self, number: int, event: Event) -> None:
-        self.loop.call_soon_threadsafe(self.inbox.put_nowait, (number, event))
+        """Takes an event, in the model's thread."""
+        self.inbox.append((number, event))
+        if self.stream or isinstance(event, ENDS):
+            self.loop.call_soon_threadsafe(self._woken.set)
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """The number of a request with each of its events, until all have ended.
@@ -54,34 +63,31 @@ class Waiting:
             ApiError: if one of them fails, or the client disconnects.
         """
         left = len(self.jobs)
-        gone = asyncio.create_task(self._disconnect())
+        watching = asyncio.create_task(self._watch())
         try:
             while left:
-                number, event = await self._next(gone)
+                while not self.inbox:
+                    if self._gone:
+                        raise ApiError(499, "the client disconnected", code="cancelled")
+                    await self._woken.wait()
+                    self._woken.clear()
+                number, event = self.inbox.popleft()
                 if isinstance(event, Failed):
                     raise as_api_error(event.error if isinstance(event.error, EXPECTED) else RuntimeError())
                 left -= isinstance(event, ENDS)
                 yield number, event
         finally:
-            gone.cancel()
+            watching.cancel()
             with suppress(asyncio.CancelledError):
-                await gone
+                await watching
             self.cancel()
 
     def cancel(self) -> None:
         """Cancels the jobs that have not ended."""
         self.scheduler.cancel([job for job in self.jobs if not job.ended])
 
-    async def _next(self, gone: asyncio.Task[None]) -> tuple[int, Event]:
-        if not self.inbox.empty():
-            return self.inbox.get_nowait()
-        following = asyncio.create_task(self.inbox.get())
-        await asyncio.wait({following, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if following.done():
-            return following.result()
-        following.cancel()
-        raise ApiError(499, "the client disconnected", code="cancelled")
-
-    async def _disconnect(self) -> None:
+    async def _watch(self) -> None:
         while (await self.http.receive())["type"] != "http.disconnect":
             pass
+        self._gone = True
+        self._woken.set()

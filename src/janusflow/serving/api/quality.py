@@ -1,0 +1,42 @@
+"""OpenAI's `quality` as the presets of `generate`, in `janusflow.flow.presets`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from janusflow.serving.api.image_body import ImageBody
+from janusflow.serving.errors import invalid
+
+Said: TypeAlias = Literal["auto", "low", "medium", "high"]
+QUALITIES: Mapping[str, str] = MappingProxyType(
+    {"high": "exact", "hd": "exact", "medium": "balanced", "standard": "balanced", "low": "fast"}
+)
+
+
+def with_preset(body: ImageBody, supported: bool) -> dict[str, Any]:
+    """The settings that a request names, among them the preset that it names or that its quality stands for.
+
+    Args:
+        body: of the request.
+        supported: whether the model has presets.
+
+    Raises:
+        ApiError: if both are given, or the model has no presets.
+    """
+    if body.preset is not None and body.quality != "auto":
+        raise invalid(f"quality is {body.quality!r} and preset {body.preset!r}; give one of them", "quality")
+    name = body.preset or QUALITIES.get(body.quality)
+    if name is None:
+        return body.sampling()
+    if not supported:
+        param = "quality" if body.preset is None else "preset"
+        raise invalid(f"{param} is not a setting of this model; leave it out", param, "unknown_parameter")
+    return {**body.sampling(), "preset": name}
+
+
+def said_quality(body: ImageBody) -> Said:
+    """What the response says of it, in the words that OpenAI's responses have."""
+    found: dict[str, Said] = {"exact": "high", "balanced": "medium", "fast": "low"}
+    return found.get(body.preset or QUALITIES.get(body.quality, ""), "auto")

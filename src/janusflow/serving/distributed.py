@@ -1,0 +1,64 @@
+"""`janusflow serve --ray`: connects to Ray, starts the replicas, and serves the front."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import ray
+
+from janusflow.serving.front import Front
+from janusflow.serving.gate import Gate
+from janusflow.serving.keys import ApiKeys
+from janusflow.serving.replica import ReplicaOptions, deploy
+from janusflow.serving.server import run
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where replicas run.
+
+    Attributes:
+        replicas: at least.
+        max_replicas: at most; None is `replicas`.
+        address: of a running cluster; None starts one on this machine.
+        cpus, gpus: that each replica reserves.
+    """
+
+    replicas: int = 1
+    max_replicas: int | None = None
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def run_distributed(
+    options: ReplicaOptions, cluster: RayOptions, keys: ApiKeys | None, *, host: str, port: int, grace: float
+) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        options: of the replicas.
+        cluster: where they run.
+        keys: that are accepted.
+        host, port: to listen on.
+        grace: seconds for accepted requests when the server stops.
+
+    Raises:
+        ValueError: if there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    most = cluster.replicas if cluster.max_replicas is None else cluster.max_replicas
+    if most < cluster.replicas:
+        raise ValueError(f"max_replicas is {most}, below the {cluster.replicas} replicas; raise it")
+    try:
+        ray.init(address=cluster.address, include_dashboard=False, log_to_driver=False)
+    except ConnectionError as error:
+        raise ValueError(f"ray_address is {cluster.address}, where no cluster answers; start one there") from error
+    try:
+        handle = deploy(options, replicas=cluster.replicas, most=most, cpus=cluster.cpus, gpus=cluster.gpus)
+        front = Front(handle)
+        app = Gate(front, limits=options.limits, keys=keys, metrics=front.metrics)
+        run(app, front, options.limits, host=host, port=port, grace=grace)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,34 @@
+"""Strings that end an answer: a text in pieces is handed out as far as it is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopStrings:
+    """Looks for strings in a text that comes in pieces; none of them is ever handed out, not even in part.
+
+    Args:
+        stop: strings that end the text.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.stop, self.held = tuple(stop), ""
+
+    def add(self, piece: str) -> tuple[str, bool]:
+        """Takes a piece.
+
+        Returns:
+            What is certain now, and whether a stop string was reached, which ends the text.
+        """
+        text = self.held + piece
+        found = [place for one in self.stop if (place := text.find(one)) >= 0]
+        if found:
+            return text[: min(found)], True
+        begun = max((n for one in self.stop for n in range(1, len(one)) if text.endswith(one[:n])), default=0)
+        given, self.held = text[: len(text) - begun], text[len(text) - begun :]
+        return given, False
+
+    def rest(self) -> str:
+        """What was held back, at the end."""
+        return self.held
