@@ -120,7 +120,8 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (knobs, _), row in found.rows.items():
         groups[knobs].append(row)
-    table = []
+    common = set.intersection(*({row["key"] for row in rows} for rows in groups.values()))
+    table: list[dict[str, Any]] = []
     for name, point in points().items():
         rows = groups.get(knobs_of(point), [])
         if not rows or any(name_of(point) == other["setting"] for other in table):
@@ -128,7 +129,8 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
         settings = {**asdict(point), "guidance_scale": guidance}
         passed = sum(row["passed"] for row in rows)
         low, high = wilson(Sample([float(row["passed"]) for row in rows], [row["key"] for row in rows], 1.0))
-        error = sum(row["error"] for row in rows) / len(rows)
+        same = [row for row in rows if row["key"] in common]
+        error = sum(row["error"] for row in same) / len(same)
         table.append(
             {
                 "preset": name if name in PRESETS else "",
@@ -137,7 +139,8 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
                 "decoder": point.decoder,
                 "evaluations": network_evaluations({k: v for k, v in settings.items() if k != "decoder"}),
                 "seconds": sum(row["seconds"] + row["decoding"] for row in rows) / len(rows),
-                "distance": sum(row["distance"] for row in rows) / len(rows),
+                "distance": sum(row["distance"] for row in same) / len(same),
+                "compared": len(same),
                 "psnr": 99.0 if error == 0 else -10 * float(np.log10(error)),
                 "score": passed / len(rows),
                 "low": low,
@@ -153,9 +156,10 @@ def write(table: list[dict[str, Any]], guidance: float, name: str) -> None:
     lines = [
         "# Work against quality",
         "",
-        f"Written by `python benchmarks/pareto.py` (model `{name}`, guidance {guidance:g}). Evaluations are rows of",
-        "the network per picture, seconds are of one core, the distance is that of the latents to the exact ones",
-        "relative to their norm, PSNR that of the pictures, and the score is the share right with its 95 % interval.",
+        f"Written by `python benchmarks/pareto.py` (model `{name}`, guidance {guidance:g}). Evaluations are rows of the",
+        "network per picture, seconds are of one core with other jobs running, the distance is that of the latents to",
+        f"the exact ones relative to their norm, PSNR that of the pictures, both over the {table[0]['compared']} pictures",
+        "that all settings have, and the score is the share right of the n pictures with its 95 % interval.",
         "",
         "![Distance and score against network evaluations and seconds](pareto.png)",
         "",
