@@ -4,8 +4,8 @@ python benchmarks/pareto.py runs/pareto --prompts 8    # repeat until it says th
 python benchmarks/pareto.py runs/pareto --prompts 40 --only exact --only balanced --only fast
 
 The prompts are the first of each kind of `janusflow eval tinyworld`. Distances are those of the latents, relative to
-the exact latents of the same prompt and seed; scores are the checker's. What is there is not made again. At the end
-docs/pareto.md and docs/pareto.png are written.
+the exact latents of the same prompt and seed, over the pictures that all points have; scores are the checker's. What is
+there is not made again. At the end docs/pareto.md and docs/pareto.png are written.
 """
 
 from __future__ import annotations
@@ -156,10 +156,10 @@ def write(table: list[dict[str, Any]], guidance: float, name: str) -> None:
     lines = [
         "# Work against quality",
         "",
-        f"Written by `python benchmarks/pareto.py` (model `{name}`, guidance {guidance:g}). Evaluations are rows of the",
-        "network per picture, seconds are of one core with other jobs running, the distance is that of the latents to",
-        f"the exact ones relative to their norm, PSNR that of the pictures, both over the {table[0]['compared']} pictures",
-        "that all settings have, and the score is the share right of the n pictures with its 95 % interval.",
+        f"Written by `python benchmarks/pareto.py` (model `{name}`, guidance {guidance:g}). Evaluations are rows of",
+        "the network per picture, seconds are of one core with other jobs running, the distance is that of the latents",
+        "to the exact ones relative to their norm, PSNR that of the pictures, both over the pictures that all settings",
+        f"have ({table[0]['compared']}), and the score is the share right of the n pictures with its 95 % interval.",
         "",
         "![Distance and score against network evaluations and seconds](pareto.png)",
         "",
