@@ -4,8 +4,8 @@ python benchmarks/pareto.py runs/pareto --prompts 8    # repeat until it says th
 python benchmarks/pareto.py runs/pareto --prompts 40 --only exact --only balanced --only fast
 
 The prompts are the first of each kind of `janusflow eval tinyworld`. Distances are those of the latents, relative to
-the exact latents of the same prompt and seed; scores are the checker's. What is there is not made again. At the end
-docs/pareto.md and docs/pareto.png are written.
+the exact latents of the same prompt and seed, over the pictures that all points have; scores are the checker's. What is
+there is not made again. At the end docs/pareto.md and docs/pareto.png are written.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (knobs, _), row in found.rows.items():
         groups[knobs].append(row)
-    table = []
+    common = set.intersection(*({row["key"] for row in rows} for rows in groups.values()))
+    table: list[dict[str, Any]] = []
     for name, point in points().items():
         rows = groups.get(knobs_of(point), [])
         if not rows or any(name_of(point) == other["setting"] for other in table):
@@ -128,7 +129,8 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
         settings = {**asdict(point), "guidance_scale": guidance}
         passed = sum(row["passed"] for row in rows)
         low, high = wilson(ScoreSample([float(row["passed"]) for row in rows], [row["key"] for row in rows], 1.0))
-        error = sum(row["error"] for row in rows) / len(rows)
+        same = [row for row in rows if row["key"] in common]
+        error = sum(row["error"] for row in same) / len(same)
         table.append(
             {
                 "preset": name if name in PRESETS else "",
@@ -137,7 +139,8 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
                 "decoder": point.decoder,
                 "evaluations": network_evaluations({k: v for k, v in settings.items() if k != "decoder"}),
                 "seconds": sum(row["seconds"] + row["decoding"] for row in rows) / len(rows),
-                "distance": sum(row["distance"] for row in rows) / len(rows),
+                "distance": sum(row["distance"] for row in same) / len(same),
+                "compared": len(same),
                 "psnr": 99.0 if error == 0 else -10 * float(np.log10(error)),
                 "score": passed / len(rows),
                 "low": low,
@@ -154,8 +157,9 @@ def write(table: list[dict[str, Any]], guidance: float, name: str) -> None:
         "# Work against quality",
         "",
         f"Written by `python benchmarks/pareto.py` (model `{name}`, guidance {guidance:g}). Evaluations are rows of",
-        "the network per picture, seconds are of one core, the distance is that of the latents to the exact ones",
-        "relative to their norm, PSNR that of the pictures, and the score is the share right with its 95 % interval.",
+        "the network per picture, seconds are of one core with other jobs running, the distance is that of the latents",
+        "to the exact ones relative to their norm, PSNR that of the pictures, both over the pictures that all settings",
+        f"have ({table[0]['compared']}), and the score is the share right of the n pictures with its 95 % interval.",
         "",
         "![Distance and score against network evaluations and seconds](pareto.png)",
         "",

@@ -23,7 +23,7 @@ from janusflow.vae import PREVIEW_DECODER, SmallDecoder
 HELD_OUT = 10**6  # number of the first pictures that are only measured
 
 
-def run(out: Path, *, model: str = "tiny", steps: int = 1500, width: int = 24, bank: int = 64) -> SmallDecoder:
+def run(out: Path, *, model: str = "tiny", steps: int = 1000, width: int = 24, bank: int = 48) -> SmallDecoder:
     """Train the small decoder of a model's VAE, and write it to `out/preview_decoder` in bfloat16."""
     codec = JanusFlow.from_pretrained(model, device="cpu", dtype="float32").codec
     fitting = FitConfig(steps=steps, learning_rate=5e-3, warmup=min(30, steps), ema=0.99, optimizer="muon")
@@ -46,7 +46,7 @@ def psnr(small: SmallDecoder, model: str = "tiny", pictures: int = 64) -> tuple[
     return tuple(float(-10 * error.log10()) for error in errors)  # type: ignore[return-value]
 
 
-def main(out: Path, model: str = "tiny", steps: int = 1500, width: int = 24, bank: int = 64) -> None:
+def main(out: Path, model: str = "tiny", steps: int = 1000, width: int = 24, bank: int = 48) -> None:
     """Train, and print how near decoded scenes are to the rendered ones."""
     run(out, model=model, steps=steps, width=width, bank=bank)
     small = SmallDecoder.from_pretrained(out / PREVIEW_DECODER, dtype=torch.float32, device=CPU)
