@@ -93,6 +93,7 @@ def padded(model: JanusFlow, batches: Sequence[list[Sample]], device: torch.devi
                 pixel_values=one.seen,
                 latents=noisy,
                 t=one.t,
+                use_cache=False,
                 logits_to_keep=1,
                 output_hidden_states=True,
             )
