@@ -169,8 +169,9 @@ def ended(connection: socket.socket) -> float:
 @app.command()
 def clients(each: Annotated[int, typer.Option(help="Connections of each kind.")] = 20) -> None:
     """Clients that misbehave, while others are answered; the server must drop the first and keep the others."""
-    stream = f'{{"prompt": "{PROMPTS[0]}", "stream": true, "partial_images": 3, "size": "512x512"}}'.encode()
-    slow = post(PICTURES, len(stream)) + stream
+    stream = f'{{"prompt": "{PROMPTS[0]}", "stream": true, "partial_images": 3}}'.encode()
+    asked = post(PICTURES, len(stream)) + stream
+    large = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 500  # more than the buffers of a connection hold
     kinds = {
         "nothing": b"",
         "half a header": b"GET /v1/models HTTP/1.1\r\nHos",
@@ -183,8 +184,8 @@ def clients(each: Annotated[int, typer.Option(help="Connections of each kind.")]
         process = psutil.Process(running.process.pid)
         before = len(process.net_connections())
         open_ones = {name: [raw(running.url, data) for _ in range(each)] for name, data in kinds.items()}
-        readers = [raw(running.url, slow, buffer=2048) for _ in range(3)]  # take nothing
-        gone = [raw(running.url, slow) for _ in range(3)]
+        readers = [raw(running.url, large, buffer=2048) for _ in range(each)]  # take nothing
+        gone = [raw(running.url, asked) for _ in range(each)]
         for one in gone:
             one.close()
         assert http.post(CHAT, json=text(0)).status_code == 200

@@ -48,6 +48,7 @@ class Handle:
 async def whole() -> AsyncIterator[Any]:
     for message in (START, PART, END):
         yield message
+    await asyncio.sleep(0.1)  # Ray reports the end later
 
 
 async def dead() -> AsyncIterator[Any]:
@@ -73,8 +74,8 @@ def asked(handle: Handle, *, leaves: bool = False, path: str = "/v1/models") -> 
     async def receive() -> Any:
         if arriving:
             return arriving.pop()
-        if not leaves:
-            await asyncio.sleep(60)
+        while not leaves and not (sent and sent[-1] == END):  # as uvicorn does
+            await asyncio.sleep(0)
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:

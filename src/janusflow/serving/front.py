@@ -100,6 +100,8 @@ class Front:
                 if len(held) > 1 or held[0]["type"] != "http.response.start":
                     for message in held:
                         yield message
+                    if held[-1]["type"] == "http.response.body" and not held[-1].get("more_body"):
+                        return  # from here on `receive` reports the end as a disconnect
                     held.clear()
         finally:
             gone.cancel()
