@@ -27,7 +27,7 @@ from janusflow.engine.generation import as_pictures
 from janusflow.evaluation.reports.intervals import wilson
 from janusflow.evaluation.run.sweep import network_evaluations
 from janusflow.evaluation.score_sample import ScoreSample
-from janusflow.flow.presets import PRESETS, Preset
+from janusflow.presets import PRESETS, Preset
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.items import WorldSettings, to_generate
 

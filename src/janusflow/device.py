@@ -84,6 +84,11 @@ def free_memory(device: torch.device) -> int | None:
     return None if ask is None else int(ask(device)[0])
 
 
+def has_graphs(device: torch.device) -> bool:
+    """Whether work on a device can be recorded and launched as a whole (CUDA graphs)."""
+    return device.type == "cuda"
+
+
 def _available(kind: str) -> bool:
     backend = getattr(torch, kind, None) if kind != "mps" else torch.backends.mps
     return backend is not None and backend.is_available()

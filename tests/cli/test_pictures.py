@@ -18,7 +18,7 @@ from janusflow.checkpoint import find_folder
 from janusflow.cli import app
 from janusflow.cli.prompt_file import LOCK, MANIFEST
 from janusflow.files import locked, temporary_path
-from janusflow.flow.presets import PRESETS
+from janusflow.presets import PRESETS
 from tests.conftest import GOLDEN
 
 Run = Callable[..., Result]

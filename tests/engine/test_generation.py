@@ -379,7 +379,7 @@ def test_numbers_of_other_libraries_are_taken_as_pythons(small_model: JanusFlow,
         ("guidance_scale", "2"),
         ("guidance_interval", 0.5),
         ("guidance_interval", "01"),
-        ("shift", None),
+        ("shift", [1.0]),
         ("shift", True),
     ],
 )

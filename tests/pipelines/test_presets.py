@@ -15,8 +15,8 @@ from janusflow import JanusFlow, settings_of
 from janusflow.engine.generation import Sampling
 from janusflow.engine.jobs import Job, run
 from janusflow.evaluation.run.sweep import network_evaluations
-from janusflow.flow.presets import PRESETS, preset_of
 from janusflow.interop.diffusers_pipeline import JanusFlowPipeline
+from janusflow.presets import PRESETS, preset_of
 from janusflow.vae import PREVIEW_DECODER, SmallDecoder, SmallDecoderConfig
 from tests.conftest import GOLDEN, TOLERANCE, error
 

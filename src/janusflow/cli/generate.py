@@ -154,8 +154,8 @@ def _generate(
     from janusflow.cli.pictures import check_again, from_words, merged, opening_of, settings_for
     from janusflow.cli.prompt_file import from_file
     from janusflow.engine.generation import choose_seeds
-    from janusflow.flow.presets import KNOBS
     from janusflow.pipelines.sheet import output_folder
+    from janusflow.presets import KNOBS
 
     if before is not None and asked["preset"] is not None:
         before = {name: value for name, value in before.items() if name not in KNOBS}

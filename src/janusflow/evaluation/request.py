@@ -15,7 +15,7 @@ from janusflow.data.constraints import FromOne
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.extras import require
-from janusflow.flow.presets import preset_of
+from janusflow.presets import preset_of
 
 RESERVED = (  # set by the run, or impossible on a command line
     *("self", "prompts", "batch_size", "progress", "others", "callback_on_step_end", "output_type"),

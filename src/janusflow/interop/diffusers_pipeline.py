@@ -21,8 +21,8 @@ from janusflow.arguments import quoted, suggestion, unknown_argument, whole_numb
 from janusflow.device import cast, resolve_device, resolve_dtype
 from janusflow.engine.generation import Sampling, choose_strength
 from janusflow.engine.settings import StepEnd
-from janusflow.flow.presets import preset_of
 from janusflow.pipelines.janusflow import JanusFlow
+from janusflow.presets import preset_of
 from janusflow.vae import LatentCodec, check_dtype
 
 NEEDLESS = ("use_safetensors", "low_cpu_mem_usage")  # diffusers' options that change nothing here

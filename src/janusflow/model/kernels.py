@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from janusflow.arguments import quoted
-from janusflow.device import CPU, execution_device
+from janusflow.device import CPU, execution_device, has_graphs
 from janusflow.model.convnext import ConvNextBlock
 
 MODES = ("off", "auto", "on")
@@ -123,7 +123,7 @@ def compile_network(network: Any, mode: str) -> bool:
     large = sum(parameter.numel() for parameter in network.parameters()) >= LARGE
     if mode == "off" or (mode == "auto" and (not large or missing_compiler(device))):
         return False
-    network.get_decoder().__dict__["kernels"] = compiled(device.type == "cuda")
+    network.get_decoder().__dict__["kernels"] = compiled(has_graphs(device))
     for part in network.modules():
         if isinstance(part, ConvNextBlock):
             part.compile(dynamic=True)

@@ -24,10 +24,10 @@ from janusflow.engine.inpainting import KnownPicture, known_picture
 from janusflow.engine.jobs import Job, run, start_of_path
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd
 from janusflow.engine.size import Size, check_context, check_size
-from janusflow.flow.presets import KNOBS, preset_of
 from janusflow.pipelines.digests import input_digests
 from janusflow.pipelines.latents import LatentPipeline
 from janusflow.pipelines.provenance import sign
+from janusflow.presets import KNOBS, preset_of
 from janusflow.processing.images import ImageSource
 from janusflow.progress import progress_bar
 
@@ -103,7 +103,7 @@ class JanusFlow(LatentPipeline):
             prompts: one or several, of any lengths.
             num_images_per_prompt: pictures of each; those of one prompt stand together in the result.
             preset: "exact" (the default), "balanced" or "fast": what `num_inference_steps`, `guidance_interval`,
-                `solver`, `shift` and `decoder` are where they are not given; see `janusflow.flow.presets`.
+                `solver`, `shift` and `decoder` are where they are not given; see `janusflow.presets`.
             num_inference_steps: steps of the ODE; by default 30.
             guidance_scale: w; 1 is without guidance and half the work.
             guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts; by default all.

@@ -21,10 +21,10 @@ from typing import IO, Any
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from janusflow import __version__
-from janusflow.flow.presets import DECODERS
 from janusflow.pipelines.digests import input_digests as input_digests  # also imported from here
 from janusflow.pipelines.digests import pixels_digest
 from janusflow.pipelines.digests import weights_digest as weights_digest
+from janusflow.presets import DECODERS
 from janusflow.processing.images import ImageSource, load_image
 
 KEY = "janusflow"  # of the text chunk with all of it, as JSON

@@ -329,7 +329,7 @@ def test_what_nobody_could_do_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Model()
-    with pytest.raises(ValueError, match="there is no option 'stps'; known are num_inference_steps, "):
+    with pytest.raises(ValueError, match="there is no option 'stps'; known are preset, num_inference_steps, "):
         evaluate(EvalRequest("counting", tmp_path / "a", options={"stps": 3}), model=model)
     with pytest.raises(ValueError, match="Counting sets the seed of each item"):
         evaluate(EvalRequest("counting", tmp_path / "a", options={"seed": 3}), model=model)

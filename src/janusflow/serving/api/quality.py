@@ -1,4 +1,4 @@
-"""OpenAI's `quality` as the presets of `generate`, in `janusflow.flow.presets`."""
+"""OpenAI's `quality` as the presets of `generate`, in `janusflow.presets`."""
 
 from __future__ import annotations
 

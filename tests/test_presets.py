@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from janusflow.engine.generation import Sampling
-from janusflow.flow.presets import KNOBS, PRESETS, Preset, preset_of
+from janusflow.presets import KNOBS, PRESETS, Preset, preset_of
 
 
 def test_given_settings_take_the_place_of_the_presets_and_none_does_not() -> None:
