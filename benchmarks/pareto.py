@@ -197,6 +197,7 @@ def draw(table: list[dict[str, Any]]) -> None:
             for row in (row for row in shown if row["preset"]):
                 axes.annotate(row["preset"], (row[axis], row[value]), xytext=(6, 6), textcoords="offset points")
             axes.grid(alpha=0.3)
+            axes.margins(x=0.12)
         grid[1][across].set_xlabel(f"{axis} per picture")
     exact = next(row for row in table if row["preset"] == "exact")
     for axes in grid[1]:
