@@ -195,9 +195,11 @@ def draw(table: list[dict[str, Any]]) -> None:
                 error = bars if value == "score" else None
                 axes.errorbar(x, y, error, fmt=mark, markersize=5, capsize=2, elinewidth=0.6, label=solver)
             for row in (row for row in shown if row["preset"]):
-                axes.annotate(row["preset"], (row[axis], row[value]), xytext=(6, 6), textcoords="offset points")
+                axes.annotate(
+                    row["preset"], (row[axis], row[value]), xytext=(0, 7), textcoords="offset points", ha="center"
+                )
             axes.grid(alpha=0.3)
-            axes.margins(x=0.12)
+            axes.margins(x=0.12, y=0.12)
         grid[1][across].set_xlabel(f"{axis} per picture")
     exact = next(row for row in table if row["preset"] == "exact")
     for axes in grid[1]:
