@@ -209,11 +209,12 @@ def worker_killed(error: BaseException, workers: int) -> str:
     """What to do about an error that comes from a data worker that was killed; empty for any other error.
 
     Args:
-        error: torch raises it from a signal handler, so that it may be the cause of another one.
+        error: torch raises it from a signal handler, so that it may be the cause of another one, or what the error of
+            a checkpoint that was being written quotes.
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, RuntimeError) and str(cause).startswith("DataLoader worker (pid"):
+        if "DataLoader worker (pid" in str(cause):
             return (
                 "a data worker was killed, probably for lack of memory: give fewer data.workers "
                 f"(now {workers}; with 0 there is no such process) and continue with --resume"
