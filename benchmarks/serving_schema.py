@@ -49,7 +49,7 @@ def check(answer: Any, seconds: float) -> str | None:
 
 
 def run(app: Any, requests: int, seed: int) -> tuple[Counter[tuple[str, int]], list[Failure]]:
-    """Statuses by operation, and what failed, of about so many requests."""
+    """Send about `requests` requests; returns how often each operation gave each status, and the failures."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in schema.get_all_operations()]
     posts = [one for one in operations if one.method.upper() == "POST"]

@@ -31,7 +31,7 @@ def test_auto_takes_the_first_accelerator_that_is_here(monkeypatch: pytest.Monke
         resolve_device("cuda:0")
     with pytest.raises(ValueError, match="device is 'toaster'"):
         resolve_device("toaster")
-    with pytest.raises(ValueError, match="device is 'meta'; allowed are auto, cpu"):
+    with pytest.raises(ValueError, match="device is 'meta'; expected auto, cpu"):
         resolve_device("meta")
 
 

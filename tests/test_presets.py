@@ -28,10 +28,10 @@ def test_every_preset_is_allowed(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("quick", {}, "preset is 'quick'; known are exact, balanced, fast"),
+        ("quick", {}, "preset is 'quick'; choose from exact, balanced, fast"),
         ("fats", {}, "preset is 'fats'; did you mean fast?"),
-        (["fast"], {}, r"preset is \['fast'\]; known are"),
-        ("fast", {"decoder": "large"}, "decoder is 'large'; known are vae, small"),
+        (["fast"], {}, r"preset is \['fast'\]; choose from"),
+        ("fast", {"decoder": "large"}, "decoder is 'large'; choose from vae, small"),
     ],
 )
 def test_unknown_names_are_refused_in_one_sentence(name: str, given: dict[str, str], words: str) -> None:

@@ -198,7 +198,7 @@ def unknown_argument(names: Iterable[str], known: Collection[str], *, of: str) -
         known: all arguments of the function.
     """
     first = sorted(names)[0]
-    near = suggestion(first, known) or f"; known are {', '.join(known)}"
+    near = suggestion(first, known) or f"; choose from {', '.join(known)}"
     return UnknownArgumentError(f"{of} has no argument {quoted(first)}{near}")
 
 

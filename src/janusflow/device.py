@@ -36,9 +36,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device is {quoted(device)}; allowed are auto, cpu, {', '.join(ACCELERATORS)}") from error
+        raise ValueError(f"device is {quoted(device)}; expected auto, cpu, {', '.join(ACCELERATORS)}") from error
     if resolved.type not in ("cpu", *ACCELERATORS):
-        raise ValueError(f"device is {quoted(str(device))}; allowed are auto, cpu, {', '.join(ACCELERATORS)}")
+        raise ValueError(f"device is {quoted(str(device))}; expected auto, cpu, {', '.join(ACCELERATORS)}")
     if resolved.type in ACCELERATORS and not _available(resolved.type):
         raise ValueError(f"device is {quoted(device)}, but PyTorch finds no {resolved.type} device on this machine")
     if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
@@ -106,7 +106,7 @@ def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
         return dtype
     if dtype in DTYPES:
         return DTYPES[str(dtype)]
-    raise ValueError(f"dtype is {quoted(str(dtype))}; allowed are auto, {', '.join(DTYPES)}")
+    raise ValueError(f"dtype is {quoted(str(dtype))}; expected auto, {', '.join(DTYPES)}")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

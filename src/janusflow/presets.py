@@ -72,10 +72,10 @@ def preset_of(name: str | None, **given: Any) -> Preset:
         name = "exact"
     if not isinstance(name, str) or name not in PRESETS:
         near = suggestion(name, PRESETS) if isinstance(name, str) else ""
-        raise ValueError(f"preset is {quoted(name)}{near or '; known are ' + ', '.join(PRESETS)}")
+        raise ValueError(f"preset is {quoted(name)}{near or '; choose from ' + ', '.join(PRESETS)}")
     chosen = replace(PRESETS[name], **{key: value for key, value in given.items() if value is not None})
     if chosen.decoder not in DECODERS:
-        raise ValueError(f"decoder is {quoted(chosen.decoder)}; known are {', '.join(DECODERS)}")
+        raise ValueError(f"decoder is {quoted(chosen.decoder)}; choose from {', '.join(DECODERS)}")
     return chosen
 
 

@@ -182,7 +182,7 @@ def test_an_uncommon_rope_travels_in_both_families(tmp_path: Path) -> None:
 
 
 def test_a_janusflow_has_no_transformers_layout(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JanusFlow has no layout 'transformers'; allowed are janusflow, official"):
+    with pytest.raises(ValueError, match="JanusFlow has no layout 'transformers'; expected janusflow, official"):
         convert(OFFICIAL, tmp_path / "new", to="transformers", progress=False)
     assert not list(tmp_path.iterdir())
 
@@ -315,9 +315,9 @@ def test_nothing_is_left_of_one_that_fails(tmp_path: Path) -> None:
     (broken / "config.json").write_text(json.dumps(raw))
     with pytest.raises(ValueError, match=r"misshapen tensors: .*has shape"):
         convert(broken, tmp_path / "new", to="official", progress=False)
-    for refused, words in ((tmp_path / "broken", "already exists"), (tmp_path / "new", "allowed are janusflow")):
+    for name, to, words in (("broken", "official", "already exists"), ("new", "other", "expected janusflow")):
         with pytest.raises(ValueError, match=words):
-            convert(OFFICIAL, refused, to="other" if words.startswith("allowed") else "official", progress=False)
+            convert(OFFICIAL, tmp_path / name, to=to, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 

@@ -221,7 +221,7 @@ def test_an_unknown_tower_is_named(folder: Path) -> None:
         config["vision_und_enc_config"]["params"]["model_name"] = "dinov9"
 
     change_config(folder, change)
-    with pytest.raises(ValueError, match="tower 'dinov9'; known are siglip_large"):
+    with pytest.raises(ValueError, match="tower 'dinov9'; choose from siglip_large"):
         open_checkpoint(folder)
 
 

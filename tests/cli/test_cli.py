@@ -240,7 +240,7 @@ def test_an_output_folder_that_cannot_be_written(run, tmp_path: Path) -> None:
 
 def test_an_unknown_device_is_refused() -> None:
     result = runner.invoke(app, ["ask", "hi", "--device", "abacus"])
-    assert "device is 'abacus'; allowed are auto, cpu" in sentence(result)
+    assert "device is 'abacus'; expected auto, cpu" in sentence(result)
 
 
 def test_debug_shows_the_traceback(run) -> None:

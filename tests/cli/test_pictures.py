@@ -110,7 +110,7 @@ def test_a_preset_of_the_command_line(run: Run, tmp_path: Path) -> None:
     half = run("a star", "--guidance-interval", 0, 0.5, "--steps", 2, "--solver", "unipc", "--out", tmp_path / "c")
     assert half.exit_code == 0, half.output
     assert settings_of(Path(half.stdout.strip()))["guidance_interval"] == (0.0, 0.5)
-    assert "preset is 'quick'; known are" in sentence(run("a star", "--preset", "quick", "--out", tmp_path / "d"))
+    assert "preset is 'quick'; choose from" in sentence(run("a star", "--preset", "quick", "--out", tmp_path / "d"))
     assert "has no preview_decoder" in sentence(run("a star", "--decoder", "small", "--out", tmp_path / "d"))
 
 

@@ -293,7 +293,7 @@ def test_a_picture_is_cropped_not_squeezed() -> None:
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"guidance_scale": float("inf")}, "guidance_scale is inf"),
         ({"guidance_interval": (0.7, 0.2)}, "guidance_interval"),
-        ({"solver": "rk4"}, "solver is 'rk4'; known are euler"),
+        ({"solver": "rk4"}, "solver is 'rk4'; choose from euler"),
         ({"shift": 0}, "shift is 0"),
         ({"height": 100}, "height is 100; expected a positive multiple of 16"),
         ({"width": -16}, "width is -16"),

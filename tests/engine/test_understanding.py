@@ -276,7 +276,7 @@ def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:
         ("hi", {"seed": -1}, "seed is -1"),
         ("hi", {"images": 7}, "images is 7; expected a picture or a list"),
         ("hi", {"images": "~nobody-of-that-name/x.png"}, "does not exist"),
-        ("hi", {"beams": 4}, "has no argument 'beams'; known are question, images, max_new_tokens"),
+        ("hi", {"beams": 4}, "has no argument 'beams'; choose from question, images, max_new_tokens"),
         ("hi", {"images": "missing.png"}, "does not exist"),
     ],
 )

@@ -113,12 +113,12 @@ def test_other_packages_register_benchmarks(module: str, monkeypatch: pytest.Mon
 )
 def test_an_unknown_name_suggests_the_nearest(name: str, near: str, monkeypatch: pytest.MonkeyPatch) -> None:
     registered(monkeypatch, halve="somewhere:Half", tinyworld="janusflow.tinyworld.benchmark:TinyWorld")
-    with pytest.raises(ValueError, match=rf"there is no benchmark '{name}'; known are .*; did you mean {near}\?"):
+    with pytest.raises(ValueError, match=rf"there is no benchmark '{name}'; choose from .*; did you mean {near}\?"):
         find_benchmark(name)
 
 
 def test_a_name_like_no_other_suggests_nothing() -> None:
-    with pytest.raises(ValueError, match="there is no benchmark 'xyzxyz'; known are geneval, .*MODULE:CLASS"):
+    with pytest.raises(ValueError, match="there is no benchmark 'xyzxyz'; choose from geneval, .*MODULE:CLASS"):
         find_benchmark("xyzxyz")
 
 

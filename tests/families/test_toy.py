@@ -69,7 +69,7 @@ def test_it_is_opened_and_generates_and_answers(folder: Path) -> None:
 def test_what_it_does_not_have_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="is a Toy model, which takes no vae; leave it out"):
         JanusFlow.from_pretrained(folder, vae="somewhere")
-    with pytest.raises(ValueError, match="Toy has no layout 'official'; allowed are janusflow, old"):
+    with pytest.raises(ValueError, match="Toy has no layout 'official'; expected janusflow, old"):
         convert(folder, folder.with_name("new"), to="official", progress=False)
     with pytest.raises(ValueError, match="a family JanusFlow already exists"):
         registry.register(registry.Family(**{**vars(FAMILY), "name": "JanusFlow"}))

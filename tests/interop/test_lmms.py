@@ -154,5 +154,5 @@ def test_what_is_no_picture_and_unknown_arguments_are_refused(adapter: Any, mode
     request = Request("what?", GREEDY, lambda doc: ["film.mp4"], 0, "colors", "test")
     with pytest.raises(ValueError, match="the task shows a str; models of this family only see pictures"):
         model.generate_until([request])
-    with pytest.raises(ValueError, match="colour: unknown argument of --model_args; known are pretrained, "):
+    with pytest.raises(ValueError, match="colour: unknown argument of --model_args; choose from pretrained, "):
         adapter.LmmsJanusFlow("tiny", colour=1)

@@ -204,7 +204,7 @@ def test_wise(tmp_path: Path) -> None:
     request.open()
     unjudged, _ = read(tmp_path, WISE, "wise.mode=full", "wise.vlm_eval.enabled=false")
     assert unjudged.mode == "generate"
-    with pytest.raises(ValueError, match=r"wise\.mode is 'draw'; allowed are full, generate, score"):
+    with pytest.raises(ValueError, match=r"wise\.mode is 'draw'; expected full, generate, score"):
         read(tmp_path, WISE, "wise.mode=draw")
 
 

@@ -185,7 +185,7 @@ def _acorn(report: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"size": 32}, "size is 32; allowed are 64 and 128"),
+        ({"size": 32}, "size is 32; expected 64 and 128"),
         ({"styles": ("flatt",)}, "style is 'flatt'; did you mean flat"),
         ({"styles": ()}, "no style is given"),
         ({"limit": 0}, "limit"),

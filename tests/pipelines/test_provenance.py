@@ -202,7 +202,7 @@ def test_a_picture_of_a_registered_solver_is_recreated(small_model: JanusFlow, m
     picture = small_model.generate("a star", seed=3, num_inference_steps=1, solver="mine")[0]
     assert small_model.generate(**settings_of(picture))[0].tobytes() == picture.tobytes()
     monkeypatch.delitem(METHODS, "mine")
-    with pytest.raises(ValueError, match="solver is 'mine'; known are euler"):
+    with pytest.raises(ValueError, match="solver is 'mine'; choose from euler"):
         small_model.generate(**settings_of(picture))
 
 

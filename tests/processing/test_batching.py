@@ -71,8 +71,8 @@ def test_truncation_cuts_text_and_no_picture(processor: JanusFlowProcessor, pict
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"padding": "left"}, "padding is 'left'; allowed are True, 'longest', False"),
-        ({"padding_side": "top"}, "padding_side is 'top'; allowed are 'left', 'right'"),
+        ({"padding": "left"}, "padding is 'left'; expected True, 'longest', False"),
+        ({"padding_side": "top"}, "padding_side is 'top'; expected 'left', 'right'"),
         ({"truncation": True}, "need max_length"),
         ({"max_length": 5}, "max_length needs truncation=True or padding='max_length'"),
         ({"max_length": 0, "truncation": True}, "max_length is 0"),

@@ -114,7 +114,7 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ({"data": {**GOOD["data"], "own": "/no/such/folder"}}, "/no/such/folder does not exist"),
         (
             {"data": {**GOOD["data"], "text": [{"kind": "csv"}]}},
-            "data.text.0: kind of source is 'csv'; known are folder, .*tinyworld",
+            "data.text.0: kind of source is 'csv'; choose from folder, .*tinyworld",
         ),
         ({"optimizer": {"schedule": "decay", "decay": 0}}, "optimizer.decay is 0: input should be greater than 0"),
         ({"model": {"checkpoint": "tiny", "llm": "x"}}, "model.llm is for a new network"),
@@ -160,7 +160,7 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ({"data": {**GOOD["data"], "text": [{"kind": "jsonl"}]}}, "data.text: a source of 'jsonl' needs a path"),
         (
             {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "shares": {"singel_object": 3}}]}},
-            "data.text: tinyworld has no scenes 'singel_object'; known are single_object",
+            "data.text: tinyworld has no scenes 'singel_object'; choose from single_object",
         ),
         (
             {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "shares": {"counting": -1}}]}},

@@ -62,7 +62,7 @@ def check(kind: str, device: torch.device) -> None:
         ValueError: for an unknown kind, or on an accelerator without torchao.
     """
     if kind not in KINDS:
-        raise ValueError(f"quantize is {quoted(kind)}; allowed are {', '.join(KINDS)}")
+        raise ValueError(f"quantize is {quoted(kind)}; expected {', '.join(KINDS)}")
     if device.type != "cpu":
         require(f"quantize={kind!r}", "torchao")
 

@@ -84,7 +84,7 @@ def _read_object(number: int, line: str, known: Sequence[str]) -> Line:
     for name, value in settings.items():
         if name not in known or name not in ALLOWED or name == "prompts":
             names = [*(name for name in known if name in ALLOWED and name != "prompts"), *SHORT, "size"]
-            hint = suggestion(name, names) or f"; known are {', '.join(dict.fromkeys(names))}"
+            hint = suggestion(name, names) or f"; choose from {', '.join(dict.fromkeys(names))}"
             raise ValueError(f"it has an unknown setting {name[:40]!r}{hint}")
         holds, allowed = ALLOWED[name]
         if not holds(value):

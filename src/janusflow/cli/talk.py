@@ -40,7 +40,7 @@ class Talk:
             self.messages, self.shown = [], []
             yield "(the conversation starts over)"
         elif command.startswith("/"):
-            raise ValueError(f"{command} is unknown; allowed are /image FILE, /generate PROMPT, /reset and /quit")
+            raise ValueError(f"{command} is unknown; expected /image FILE, /generate PROMPT, /reset and /quit")
         elif line:
             yield from self._answer(line)
 

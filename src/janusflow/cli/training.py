@@ -65,7 +65,7 @@ def train(
     from janusflow.training.config import load_config
 
     if export not in ("janusflow", "official"):
-        raise ValueError(f"--export is {quoted(export)}; allowed are janusflow and official")
+        raise ValueError(f"--export is {quoted(export)}; expected janusflow and official")
     given = overrides or []
     if export_only is not None:
         if resume or dry_run:

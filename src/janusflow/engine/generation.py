@@ -61,7 +61,7 @@ class Sampling:
         object.__setattr__(self, "guidance_interval", interval)
         check_guidance(self.guidance_scale, self.guidance_interval)
         if self.solver not in METHODS:
-            raise ValueError(f"solver is {quoted(self.solver)}; known are {', '.join(METHODS)}")
+            raise ValueError(f"solver is {quoted(self.solver)}; choose from {', '.join(METHODS)}")
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength is {self.strength}; expected a number above 0 and at most 1")
         self.times()
@@ -83,7 +83,7 @@ def check_request(prompts: str | Sequence[str], output_type: str) -> list[str]:
         ValueError: for no prompt, or a value that is not allowed.
     """
     if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type is {quoted(output_type)}; allowed are {', '.join(OUTPUT_TYPES)}")
+        raise ValueError(f"output_type is {quoted(output_type)}; expected {', '.join(OUTPUT_TYPES)}")
     if prompts is None:
         raise ValueError("prompt is None; a prompt is some text")
     listed = [prompts] if isinstance(prompts, str) else list(prompts)

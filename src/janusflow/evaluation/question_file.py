@@ -171,7 +171,7 @@ class QuestionFile:
 
     def _checked_rule(self, where: str, rule: Any) -> str | None:
         if rule is not None and rule not in self.rules:
-            raise ValueError(f"{where} has the rule {rule!r}; allowed are {', '.join(self.rules)}")
+            raise ValueError(f"{where} has the rule {rule!r}; expected {', '.join(self.rules)}")
         return rule
 
     def _rule_for(self, where: str, rule: str | None, answers: Sequence[str]) -> str:
@@ -225,7 +225,7 @@ def _conversation(where: str, messages: Any, system: Any) -> tuple[list[Turn], A
         said = message.get("from", message.get("role"))
         role = ROLES.get(str(said))
         if role is None:
-            raise ValueError(f"{where} has a message from {said!r}; allowed are {', '.join(ROLES)}")
+            raise ValueError(f"{where} has a message from {said!r}; expected {', '.join(ROLES)}")
         try:
             flat = flatten({"role": role, "content": message.get("value", message.get("content"))}, IMAGE_TAG)
         except (ValueError, KeyError, TypeError) as error:

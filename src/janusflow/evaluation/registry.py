@@ -67,7 +67,7 @@ def find_benchmark(name: str) -> type[Benchmark]:
         known = [*BENCHMARKS, *plugins()]
         near = suggestion(name, known)
         raise ValueError(
-            f"there is no benchmark {quoted(name)}; known are {', '.join(known)}, and {OWN} of your own{near}"
+            f"there is no benchmark {quoted(name)}; choose from {', '.join(known)}, and {OWN} of your own{near}"
         )
     return _checked(load_plugin(plugin, "benchmark"), name)
 

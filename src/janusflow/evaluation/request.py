@@ -125,7 +125,7 @@ def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         near = suggestion(unknown, known)
-        raise ValueError(f"there is no option {quoted(unknown)}{near}; known are {', '.join(dict.fromkeys(known))}")
+        raise ValueError(f"there is no option {quoted(unknown)}{near}; choose from {', '.join(dict.fromkeys(known))}")
 
 
 def check_values(options: Mapping[str, Any]) -> None:

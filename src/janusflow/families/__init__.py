@@ -65,7 +65,7 @@ def family_of(config: Any) -> Family:
     for family in families().values():
         if isinstance(config, family.config):
             return family
-    raise ValueError(f"a {type(config).__name__} belongs to no family; known are {', '.join(families())}")
+    raise ValueError(f"a {type(config).__name__} belongs to no family; choose from {', '.join(families())}")
 
 
 def find_layout(raw: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Family, Layout] | None:

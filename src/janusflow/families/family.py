@@ -95,7 +95,7 @@ class Family:
         """
         written = {"janusflow": self.layouts[0], **{one.name: one for one in self.layouts if one.write is not None}}
         if name not in written:
-            raise ValueError(f"{self.name} has no layout {quoted(name)}; allowed are {', '.join(written)}")
+            raise ValueError(f"{self.name} has no layout {quoted(name)}; expected {', '.join(written)}")
         return written[name]
 
     def part_of(self, parameter: str) -> str:

@@ -54,7 +54,7 @@ def check_guidance(scale: float, interval: tuple[float, float]) -> None:
         ValueError: for a scale below 1 or not finite, or an interval outside [0, 1].
     """
     if not math.isfinite(scale) or scale < 1:
-        raise ValueError(f"guidance_scale is {scale}; allowed are finite numbers from 1 (no guidance) upwards")
+        raise ValueError(f"guidance_scale is {scale}; expected finite numbers from 1 (no guidance) upwards")
     low, high = interval
     if not 0 <= low <= high <= 1:
         raise ValueError(f"guidance_interval is {interval}; expected 0 <= from <= to <= 1")

@@ -97,7 +97,7 @@ def solve(
         ValueError: for an unknown method or times that do not increase.
     """
     if method not in METHODS:
-        raise ValueError(f"solver is {quoted(method)}; known are {', '.join(METHODS)}")
+        raise ValueError(f"solver is {quoted(method)}; choose from {', '.join(METHODS)}")
     if len(times) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(f"times must increase, and be at least two: {list(times)[:5]}")
     step, memory = METHODS[method].step, None

@@ -58,7 +58,7 @@ class LmmsJanusFlow(lmms):
         unknown = sorted(key for key, value in others.items() if value is not None and key != "max_batch_size")
         if unknown:
             known = "pretrained, batch_size, device, dtype, system_prompt"
-            raise ValueError(f"{', '.join(unknown)}: unknown argument of --model_args; known are {known}")
+            raise ValueError(f"{', '.join(unknown)}: unknown argument of --model_args; choose from {known}")
         self.model = JanusFlow.from_pretrained(pretrained, device=device or "auto", dtype=dtype, progress=False)
         self.batch_size = int(batch_size)
         self.system = None if system_prompt == "default" else system_prompt

@@ -92,7 +92,7 @@ class Backbone:
                 raise ValueError("`prompt` is required for task `generation`.")
         each, size = int(config["parallel_size"]), int(config["img_size"])
         if not 1 <= size <= LARGEST_SIZE:
-            raise ValueError(f"img_size is {size}; allowed are 1 to {LARGEST_SIZE}")
+            raise ValueError(f"img_size is {size}; expected 1 to {LARGEST_SIZE}")
         prompts = [str(prompt) for prompt, _ in wanted]
         pictures = self._generate(prompts, each, config)
         resized = [picture.resize((size, size), Image.Resampling.LANCZOS) for picture in pictures]

@@ -171,7 +171,7 @@ def _mode(file: Path, name: str, block: Keys) -> str:
     if str(block.left.get("mode")).lower() in MODES or name != "dpg_bench":  # ours has a setting of this name there
         mode = str(block.take("mode", default=mode)).strip().lower()
     if mode not in MODES:
-        raise ValueError(f"{file}: {name}.mode is {mode!r}; allowed are {', '.join(MODES)}")
+        raise ValueError(f"{file}: {name}.mode is {mode!r}; expected {', '.join(MODES)}")
     judged = (
         not _switch(file, block, "skip_eval", False),
         _switch(file, block, "run_calculation", True),

@@ -137,7 +137,7 @@ def check_mode(mode: str, device: torch.device) -> None:
         ValueError: for an unknown mode, or for "on" without a compiler.
     """
     if mode not in MODES:
-        raise ValueError(f"compile is {quoted(mode)}; allowed are {', '.join(MODES)}")
+        raise ValueError(f"compile is {quoted(mode)}; expected {', '.join(MODES)}")
     if mode == "on" and (missing := missing_compiler(device)):
         raise ValueError(f"compile is 'on', and {missing}; install it, or give compile='auto'")
 

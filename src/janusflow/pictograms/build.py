@@ -69,14 +69,14 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
-            raise ValueError(f"size is {self.size}; allowed are {' and '.join(map(str, SIZES))}")
+            raise ValueError(f"size is {self.size}; expected {' and '.join(map(str, SIZES))}")
         for name in self.styles:
             if name not in STYLES:
                 near = nearest(name, list(STYLES))
                 hint = f"did you mean {near[0]}? " if near else ""
-                raise ValueError(f"style is {quoted(name)}; {hint}allowed are {', '.join(STYLES)}")
+                raise ValueError(f"style is {quoted(name)}; {hint}expected {', '.join(STYLES)}")
         if not self.styles:
-            raise ValueError(f"no style is given; allowed are {', '.join(STYLES)}")
+            raise ValueError(f"no style is given; expected {', '.join(STYLES)}")
         whole_number("limit", 1 if self.limit is None else self.limit)
         whole_number("tints", self.tints, most=len(TINTS) * 6 - 1)
         for name in ("variants", "shard_size", "workers"):

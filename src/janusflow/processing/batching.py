@@ -55,7 +55,7 @@ class Batching:
         for name, allowed in choices:
             value = getattr(self, name)
             if not isinstance(value, (str, bool)) or value not in allowed:
-                raise ValueError(f"{name} is {quoted(value)}; allowed are {', '.join(map(repr, allowed))}")
+                raise ValueError(f"{name} is {quoted(value)}; expected {', '.join(map(repr, allowed))}")
         for name in ("max_length", "pad_to_multiple_of"):
             value = getattr(self, name)
             if value is not None:

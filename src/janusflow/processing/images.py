@@ -201,7 +201,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise PictureError(f"the array has shape {array.shape}; allowed are (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)")
+        raise PictureError(f"the array has shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise PictureError(
@@ -209,7 +209,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
             )
         array = np.round(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise PictureError(f"the array has dtype {array.dtype}; allowed are uint8 in [0, 255] and floats in [0, 1]")
+        raise PictureError(f"the array has dtype {array.dtype}; expected uint8 in [0, 255] and floats in [0, 1]")
     return Image.fromarray(array)
 
 
@@ -241,7 +241,7 @@ def _bright(source: Any) -> np.ndarray:
             source = source.convert("RGBA")
         source = np.asarray(source)
     if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (1, 2, 3, 4)) or 0 in source.shape:
-        raise PictureError(f"the mask has shape {source.shape}; allowed are (H, W) and (H, W, 1 to 4)")
+        raise PictureError(f"the mask has shape {source.shape}; expected (H, W) and (H, W, 1 to 4)")
     channels = source[:, :, None] if source.ndim == 2 else source
     colors, opacity = (channels[..., :-1], channels[..., -1:]) if channels.shape[2] in (2, 4) else (channels, None)
     levels = _levels(colors)
@@ -257,5 +257,5 @@ def _levels(values: np.ndarray) -> np.ndarray:
         top = 65535.0
     levels = values.astype(np.float64) / top
     if not (np.isfinite(levels).all() and levels.min(initial=0) >= 0 and levels.max(initial=0) <= 1):
-        raise PictureError("the mask has values outside of its range; allowed are bools, [0, 1], [0, 255] and 16 bits")
+        raise PictureError("the mask has values outside of its range; expected bools, [0, 1], [0, 255] and 16 bits")
     return levels

@@ -39,7 +39,7 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
     for message in plain:
         role = ROLES.get(message["role"].lower())
         if role is None:
-            raise ValueError(f"role is {quoted(message['role'])}; allowed are user, assistant, and system at the start")
+            raise ValueError(f"role is {quoted(message['role'])}; expected user, assistant, and system at the start")
         if role != len(turns) % 2:
             raise ValueError("user and assistant must take turns, the user first")
         content = message["content"].strip()
@@ -92,6 +92,6 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
             text += f"{image_tag}\n"
         else:
             raise ValueError(
-                f"a part of a message's content has type {quoted(kind)}; allowed are text, image and image_url"
+                f"a part of a message's content has type {quoted(kind)}; expected text, image and image_url"
             )
     return {"role": message["role"], "content": text, "images": found}

@@ -37,7 +37,7 @@ class Chooser:
 
     @staticmethod
     def of(request: TextRequest, steps: int) -> Chooser:
-        """That of a request, for at most so many tokens; with a seed it chooses as `ask` does."""
+        """The chooser of a request for at most `steps` tokens. With a seed it chooses the tokens that `ask` does."""
         found = request.decoding.processors(1, steps, request.model.device)
         seeded = next((one for one in found if isinstance(one, SeededSampling)), None)
         others = LogitsProcessorList([one for one in found if one is not seeded])

@@ -106,7 +106,7 @@ def read_limits(options: Sequence[str]) -> dict[str, float]:
     for option in options:
         name, _, value = option.partition("=")
         if name not in known:
-            near = suggestion(name, known) or f"; known are {', '.join(known)}"
+            near = suggestion(name, known) or f"; choose from {', '.join(known)}"
             raise ValueError(f"limit {quoted(name)} is unknown{near}")
         try:
             number = float(value)

@@ -94,7 +94,7 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
         ValueError: for an unknown kind, or a held-out task of a kind that has none.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}")
+        raise ValueError(f"kind is {kind!r}; expected {', '.join(KINDS)}")
     if held_out and kind not in HELD_OUT_KINDS:
         raise ValueError(f"kind {kind!r} has no held-out combinations; only {', '.join(HELD_OUT_KINDS)} have")
     if kind == "dense":

@@ -272,7 +272,7 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     if kind == "heart":
         x, y = 1.15 * u, 0.25 - 1.15 * v
         return (x**2 + y**2 - 1) ** 3 - x**2 * y**3 <= 0
-    raise ValueError(f"shape is {kind!r}; known are {', '.join(SHAPES + RESERVED_SHAPES)}")
+    raise ValueError(f"shape is {kind!r}; choose from {', '.join(SHAPES + RESERVED_SHAPES)}")
 
 
 @lru_cache(maxsize=4096)

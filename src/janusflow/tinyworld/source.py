@@ -66,7 +66,7 @@ class TinyworldConfig(SourceConfig):
     def check(self, task: str, *, checkpoint: bool) -> None:
         super().check(task, checkpoint=checkpoint)
         if unknown := [kind for kind in self.shares if kind not in KINDS]:
-            raise ValueError(f"tinyworld has no scenes {quoted(unknown[0])}; known are {', '.join(KINDS)}")
+            raise ValueError(f"tinyworld has no scenes {quoted(unknown[0])}; choose from {', '.join(KINDS)}")
         shares = self.shares.values()
         if shares and not (all(0 <= share < inf for share in shares) and sum(shares) > 0):
             raise ValueError(f"tinyworld's shares are {self.shares}; expected none below 0 and at least one above")

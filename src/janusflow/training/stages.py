@@ -21,6 +21,6 @@ def choose_trainable(network: PreTrainedModel, parts: Sequence[str]) -> None:
     family = family_of(network.config)
     unknown = [part for part in parts if part not in family.trainable]
     if unknown:
-        raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(family.trainable)}")
+        raise ValueError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(family.trainable)}")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(family.part_of(name) in parts and family.never_run not in name)

@@ -252,7 +252,7 @@ def test_sources_that_are_not_there_or_empty(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=words):
             FileSource(config)
     for kind, words in (
-        ("csv", "kind of source is 'csv'; known are folder"),
+        ("csv", "kind of source is 'csv'; choose from folder"),
         ("replay", "one that is read from files"),
     ):
         with pytest.raises(ValueError, match=words):

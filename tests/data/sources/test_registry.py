@@ -89,7 +89,10 @@ def test_another_package_registers_a_kind_with_settings_of_its_own(recipe: Path)
         ("data.generation.0.brightness=300", "data.generation.0.brightness is 300: input should be less than or equal"),
         ("data.generation.0.brightnes=3", "brightnes is not a setting of a recipe; did you mean data.*0.brightness?"),
         ("data.generation.0.streaming=true", "data.generation.0.streaming is not a setting of a recipe"),
-        ("data.generation.0.kind=grey", "data.generation.0: kind of source is 'grey'; known are .*; did you mean gray"),
+        (
+            "data.generation.0.kind=grey",
+            "data.generation.0: kind of source is 'grey'; choose from .*; did you mean gray",
+        ),
         ("data.generation.0.kind=broken", "source 'broken' is registered as not_installed_at_all:X, which does not"),
         ("data.generation.0.kind=odd", "source 'odd' is gray_pictures:NotOne, which is not a subclass of SourceConfig"),
         ("data.generation.0.kind=3", "data.generation.0.kind is 3"),

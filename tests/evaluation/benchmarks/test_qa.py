@@ -201,7 +201,7 @@ def test_it_judges_anything(tmp_path: Path) -> None:
         ({"question": "?", "answer": ["x", {}]}, "has an object as an answer"),
         (
             {"question": "?", "answer": "x", "rule": "same"},
-            "has the rule 'same'; allowed are exact, any-of, contains, ju",
+            "has the rule 'same'; expected exact, any-of, contains, ju",
         ),
         ({"question": "?", "answer": "x", "image": "none.png"}, r"none\.png is missing$"),
         ({"question": "?", "answer": "x", "image": {"path": 1}}, "has an object as a picture; expected a path"),
@@ -211,7 +211,7 @@ def test_it_judges_anything(tmp_path: Path) -> None:
         ({"question": "<image>\nWhat?", "answer": "x"}, "places 1 pictures in its text, but 0 were given"),
         ({"conversations": "hello"}, "has a text as its conversation; expected a list of messages"),
         ({"conversations": []}, "has a conversation without messages"),
-        ({"conversations": [{"from": "bot", "value": "x"}]}, "has a message from 'bot'; allowed are human,"),
+        ({"conversations": [{"from": "bot", "value": "x"}]}, "has a message from 'bot'; expected human,"),
         ({"conversations": [{"from": "gpt", "value": "x"}]}, "message 1 is not the user's with text"),
         ({"conversations": [{"from": "human"}]}, "has a message without text"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "has no answer"),
@@ -233,7 +233,7 @@ def test_what_is_wrong_is_named_by_line_or_record(tmp_path: Path, record: Any, s
         ("q.jsonl", "question,answer", r"q\.jsonl is not valid JSON"),
         ("q.json", '[{"question": ', r"q\.json is not valid JSON: .*line 1"),
         ("q.json", "3", "contains a number; expected a list of questions"),
-        ("q.json", '{"rule": "best", "questions": []}', "has the rule 'best'; allowed are exact"),
+        ("q.json", '{"rule": "best", "questions": []}', "has the rule 'best'; expected exact"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -88,7 +88,7 @@ def test_a_sweep_without_numbers_has_no_figure(tmp_path: Path, monkeypatch: pyte
 def test_what_a_sweep_cannot_vary_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     words: Any = {"config": None, "changes": {"out": tmp_path}, "options": [], "settings": []}
     for sweep, said in (
-        ("stps=1,2", "a sweep cannot vary 'stps': there is no option 'stps'; known are .*, dtype, "),
+        ("stps=1,2", "a sweep cannot vary 'stps': there is no option 'stps'; choose from .*, dtype, "),
         ("model=tiny,nowhere/at/all", "nowhere/at/all"),
         ("solver=euler,euler", "two runs for the folder .*solver=euler; give each value once"),
         ("model=a/b,a_b", "two runs for the folder .*model=a_b"),

@@ -71,7 +71,7 @@ def read_tower(raw: dict[str, Any], block: str) -> tuple[int, int, int, int, flo
     elif name in TOWERS:
         width, depth, heads, patch, ratio = TOWERS[name]
     else:
-        raise ValueError(f"{block} names the tower {name!r}; known are {', '.join(TOWERS)}")
+        raise ValueError(f"{block} names the tower {name!r}; choose from {', '.join(TOWERS)}")
     select = params.get("select_layer", -1)
     depth = min(depth, depth + select + 1) if select <= 0 else min(depth, select)
     return width, depth, heads, patch, ratio, params.get("image_size", 384)

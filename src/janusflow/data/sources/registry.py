@@ -49,7 +49,7 @@ def find_kind(kind: str) -> type[SourceConfig]:
     plugin = BUILT_IN.get(kind) or kinds().get(kind)
     if plugin is None:
         known = ", ".join(kinds())
-        raise ValueError(f"kind of source is {quoted(kind)}; known are {known}{suggestion(kind, kinds())}")
+        raise ValueError(f"kind of source is {quoted(kind)}; choose from {known}{suggestion(kind, kinds())}")
     found = load_plugin(plugin, "source")
     if not isinstance(found, type) or not issubclass(found, SourceConfig):
         raise ValueError(f"source {kind!r} is {plugin.value}, which is not a subclass of {SourceConfig.__name__}")

@@ -84,7 +84,7 @@ def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
             wanted = "JSON with tag, prompt and include, clauses of class and count"
             raise ValueError(f"{file}: line {number} is not GenEval's; expected {wanted}") from error
         if record["tag"] not in TAGS:
-            raise ValueError(f"{file}: line {number} has tag {record['tag']!r}; known are {', '.join(TAGS)}")
+            raise ValueError(f"{file}: line {number} has tag {record['tag']!r}; choose from {', '.join(TAGS)}")
     return tasks
 
 
@@ -181,7 +181,7 @@ def overall(results: Iterable[tuple[str, bool]]) -> dict[str, float]:
     counts: dict[str, list[bool]] = {tag: [] for tag in TAGS}
     for tag, right in results:
         if tag not in counts:
-            raise ValueError(f"tag is {tag!r}; known are {', '.join(TAGS)}")
+            raise ValueError(f"tag is {tag!r}; choose from {', '.join(TAGS)}")
         counts[tag].append(right)
     shares = {tag: sum(right) / len(right) for tag, right in counts.items() if right}
     return {**shares, "overall": sum(shares.values()) / len(TAGS)} if len(shares) == len(TAGS) else shares

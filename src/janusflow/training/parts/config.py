@@ -139,7 +139,7 @@ class PartsConfig:
             within = value if isinstance(value, dict) else {name: value}
             known = values.get(name, {}) if isinstance(value, dict) else values
             for key in within.keys() - known.keys():
-                raise ValueError(f"network has no size {quoted(key)}; known are {', '.join(map(str, known))}")
+                raise ValueError(f"network has no size {quoted(key)}; choose from {', '.join(map(str, known))}")
             (getattr(config, name) if isinstance(value, dict) else config).update(within)
         return config
 

@@ -45,7 +45,7 @@ def fit_decoder(
     """Trains a small decoder, or continues there. The loss is |d| + 2 d^2 + |grad d|, d the difference to the VAE's.
 
     Args:
-        codec: the VAE, on the CPU; it is run once for the whole bank.
+        codec: the VAE, on the CPU. It encodes the bank once, and decodes the latents of each step.
         config: see `decoder_config`.
         pictures: gives the pictures of a number, (B, 3, H, W) in [-1, 1].
         fitting: see `FitConfig`.
