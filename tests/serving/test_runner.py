@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from janusflow import JanusFlow
@@ -15,6 +17,8 @@ from janusflow.pipelines.janus import Janus
 from janusflow.serving import pictures, texts
 from janusflow.serving.jobs import Event, Failed, PictureDone, PictureRequest, Preview, TextDone, TextRequest, Token
 from janusflow.serving.pictures import preview_steps
+from janusflow.serving.runner import PipelineRunner, give_cores
+from janusflow.serving.scheduler import Scheduler
 from tests.serving.conftest import finish, picture_of
 
 PROMPT = "a red circle"
@@ -137,3 +141,18 @@ def test_the_error_of_one_job_leaves_the_others_alone(small_model: JanusFlow) ->
 )
 def test_previews_are_spread_over_the_steps(steps: int, previews: int, expected: list[int]) -> None:
     assert preview_steps(steps, previews) == expected
+
+
+def test_only_the_models_thread_computes_on_several_cores() -> None:
+    before, scheduler = torch.get_num_threads(), Scheduler(PipelineRunner())
+    scheduler.start()
+    try:
+        torch.set_num_threads(2)
+        give_cores(scheduler.call)
+        assert scheduler.call(torch.get_num_threads) == 2
+        assert torch.get_num_threads() == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
+    finally:
+        scheduler.close()
+        torch.set_num_threads(before)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -173,3 +176,41 @@ def test_a_listener_that_fails_cancels_its_job_only() -> None:
     desk.run()
     assert isinstance(desk.sent[asked][-1], TextDone)
     assert desk.scheduler.unfinished == 0
+
+
+def test_calls_run_in_the_models_thread_and_their_errors_are_the_callers() -> None:
+    scheduler = Desk().scheduler
+    scheduler.start()
+    try:
+        assert scheduler.call(lambda: threading.current_thread().name) == "janusflow-model"
+        with pytest.raises(ZeroDivisionError):
+            scheduler.call(lambda: 1 / 0)
+        assert scheduler.call(lambda: 2) == 2
+    finally:
+        scheduler.close()
+    with pytest.raises(StoppedError):
+        scheduler.call(lambda: 3)
+
+
+def test_a_call_that_waits_when_the_thread_ends_fails() -> None:
+    scheduler, began, closing = Desk().scheduler, threading.Event(), threading.Event()
+    scheduler.start()
+
+    def hold() -> None:
+        began.set()
+        closing.wait(10)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(scheduler.call, hold)
+        began.wait(10)
+        second = pool.submit(scheduler.call, lambda: 2)
+        while not scheduler._calls:
+            time.sleep(0.001)
+        closed = pool.submit(scheduler.close)
+        while not scheduler.draining:
+            time.sleep(0.001)
+        closing.set()
+        closed.result(10)
+        first.result(10)
+        with pytest.raises(StoppedError):
+            second.result(10)

@@ -101,6 +101,42 @@ def test_texts_share_each_forward(small_model: JanusFlow, calls: dict[str, list[
     assert calls["step"][0] == 4 and max(calls["step"]) == 4
 
 
+def test_pictures_of_texts_that_wait_are_encoded_together(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, see = list[int](), small_model.network.see
+
+    def seen(pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels))
+        return see(pixels)
+
+    monkeypatch.setattr(small_model.network, "see", seen)
+    shown = [Image.fromarray(np.full((32, 32, 3), shade, np.uint8)) for shade in (0, 90, 180)]
+    desk = Desk()
+    _, events = desk.submit(*(question(small_model, QUESTION, picture) for picture in shown))
+    desk.run()
+    assert encoded == [3]
+    asked = [small_model.ask(QUESTION, picture, max_new_tokens=12) for picture in shown]
+    assert [text_of(one).strip() for one in events] == asked
+
+
+def test_pictures_that_cannot_be_encoded_together_are_encoded_one_by_one(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see = small_model.network.see
+
+    def one_by_one(pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > 1:
+            raise RuntimeError("out of memory")
+        return see(pixels)
+
+    monkeypatch.setattr(small_model.network, "see", one_by_one)
+    desk = Desk()
+    _, events = desk.submit(*(question(small_model, QUESTION, Image.new("RGB", (32, 32), c)) for c in ("red", "blue")))
+    desk.run()
+    assert all(isinstance(one[-1], TextDone) for one in events)
+
+
 def test_a_long_prompt_is_read_in_parts_while_others_decode(
     small_model: JanusFlow, calls: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

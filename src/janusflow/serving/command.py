@@ -15,7 +15,7 @@ from janusflow.serving.app import create_app
 from janusflow.serving.keys import ApiKeys
 from janusflow.serving.models import read_adapters, with_adapters
 from janusflow.serving.policy import PolicySettings
-from janusflow.serving.runner import PipelineRunner
+from janusflow.serving.runner import PipelineRunner, give_cores
 from janusflow.serving.scheduler import QueueSettings, Scheduler
 from janusflow.serving.server import check_host, run
 from janusflow.serving.settings import Limits
@@ -73,11 +73,16 @@ def run_command(options: ServeOptions) -> None:
     if options.cluster is not None:
         _run_on_ray(options, keys, queue, policy, limits)
         return
-    model = Pipeline.from_pretrained(options.model, **options.opening)
-    model.identity()  # opens the VAE now, not with the first request
-    name = options.name or Path(options.model).name
-    models = with_adapters(name, model, adapters)
     scheduler = Scheduler(PipelineRunner(), queue, policy)
+    scheduler.start()
+    give_cores(scheduler.call)
+
+    def open_models() -> dict[str, Pipeline]:
+        model = Pipeline.from_pretrained(options.model, **options.opening)
+        model.identity()  # opens the VAE now, not with the first request
+        return with_adapters(options.name or Path(options.model).name, model, adapters)
+
+    models = scheduler.call(open_models)
     app = create_app(models, scheduler, limits=limits, keys=keys, page=options.page)
     run(app, scheduler, limits, host=options.host, port=options.port, grace=options.grace)
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from janusflow.pipelines.base import Pipeline
 from janusflow.serving.app import create_app
 from janusflow.serving.models import with_adapters
 from janusflow.serving.policy import PolicySettings
-from janusflow.serving.runner import PipelineRunner
+from janusflow.serving.runner import PipelineRunner, give_cores
 from janusflow.serving.scheduler import QueueSettings, Scheduler
 from janusflow.serving.settings import Limits
 
@@ -102,12 +103,13 @@ class Replica:
     """
 
     def __init__(self, options: ReplicaOptions) -> None:
-        model = Pipeline.from_pretrained(options.model, **options.opening)
-        model.identity()  # opens the VAE now, not with the first request
-        self.models = LazyModels(options.name, model, options.adapters)
         self.runner = PipelineRunner()
         self.scheduler = Scheduler(self.runner, options.queue, options.policy)
         self.scheduler.start()
+        give_cores(self.scheduler.call)
+        model = self.scheduler.call(partial(Pipeline.from_pretrained, options.model, **options.opening))
+        self.scheduler.call(model.identity)  # opens the VAE now, not with the first request
+        self.models = LazyModels(options.name, model, options.adapters)
         self.app = create_app(self.models, self.scheduler, limits=options.limits, page=options.page)
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[dict[str, Any]]:
@@ -141,7 +143,8 @@ class Replica:
     @serve.multiplexed(max_num_models_per_replica=ADAPTERS)
     async def adapter(self, name: str) -> _Loaded:
         """Reads adapters, unless they are here. Ray sends further requests for them to this replica."""
-        await asyncio.to_thread(self.models.__getitem__, name)
+        read = partial(self.models.__getitem__, name)
+        await asyncio.to_thread(self.scheduler.call, read)
         return _Loaded(self, name)
 
     def unload(self, name: str) -> None:

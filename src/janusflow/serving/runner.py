@@ -24,6 +24,20 @@ PICTURES: dict[type[Pipeline], Callable[[Any], Generator[Any]]] = {JanusFlow: fl
 """How the pictures of each pipeline are made."""
 
 
+def give_cores(call: Callable[[Callable[[], int]], int]) -> None:
+    """Lets only the model's thread compute on several cores, as the model does best.
+
+    Each thread that computes on several cores has workers of its own. Once all of them are more than the cores,
+    OpenMP's runtime in PyTorch's wheels for Linux (libgomp) puts workers to sleep after every operation, and a step of
+    a small model takes twice as long.
+
+    Args:
+        call: runs a function in the model's thread, in which everything that computes must then run: `Scheduler.call`.
+    """
+    call(torch.get_num_threads)  # fixes the number of that thread, which otherwise takes the newest one later
+    torch.set_num_threads(1)  # of this thread, and of those that start from now on
+
+
 class Runner(Protocol):
     """Advances jobs. All calls come from one thread."""
 

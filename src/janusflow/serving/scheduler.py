@@ -7,7 +7,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from concurrent.futures import Future
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -30,6 +31,7 @@ from janusflow.serving.metrics import Metrics
 from janusflow.serving.policy import Policy, PolicySettings
 from janusflow.serving.runner import Runner
 
+T = TypeVar("T")
 LOG = logging.getLogger("janusflow.serving")
 LONGEST_RETRY = 120  # seconds that a client is asked to wait at most
 
@@ -92,6 +94,7 @@ class Scheduler:
         self._waiting: dict[Kind, list[Job]] = {kind: [] for kind in KINDS}
         self._running: dict[Kind, list[tuple[Job, Any]]] = {kind: [] for kind in KINDS}
         self._run_seconds: dict[Kind, float] = dict.fromkeys(KINDS, 1.0)
+        self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="janusflow-model", daemon=True)
@@ -99,8 +102,9 @@ class Scheduler:
     # --- called from any thread ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the thread, unless it has been started."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     @property
     def alive(self) -> bool:
@@ -144,6 +148,20 @@ class Scheduler:
             self._report_queue()
             self._changed.notify_all()
         return jobs
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Runs a function in the model's thread between two turns, and returns its result or raises its error.
+
+        Raises:
+            StoppedError: if the thread does not run, or ends before.
+        """
+        result = Future[T]()
+        with self._changed:
+            if self._closing or not self.alive:
+                raise StoppedError("the model's thread does not run")
+            self._calls.append((function, result))
+            self._changed.notify_all()
+        return result.result()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Ends jobs before their next step; those that have ended stay as they are."""
@@ -189,18 +207,32 @@ class Scheduler:
     def _run(self) -> None:
         try:
             while not self._closing:
+                self._call()
                 self.tick()
                 with self._changed:
                     if not self.unfinished:
                         self._changed.notify_all()
-                        self._changed.wait_for(lambda: self.unfinished or self._closing)
+                        self._changed.wait_for(lambda: self.unfinished or self._calls or self._closing)
         except BaseException:
             LOG.critical("the model's thread ended", exc_info=True)
             raise
         finally:
             with self._changed:
-                self.draining = True
-            self._end_all(StoppedError("the server stopped before the request was finished"))
+                self.draining = self._closing = True
+                calls, self._calls = self._calls, []
+            stopped = StoppedError("the server stopped before the request was finished")
+            for _, result in calls:
+                result.set_exception(stopped)
+            self._end_all(stopped)
+
+    def _call(self) -> None:
+        with self._changed:
+            calls, self._calls = self._calls, []
+        for function, result in calls:
+            try:
+                result.set_result(function())
+            except BaseException as error:  # the caller's; the thread goes on
+                result.set_exception(error)
 
     def tick(self) -> None:
         """One turn: ends what is cancelled or late, starts what waits, and advances the jobs of one kind."""
