@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import fields
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -22,9 +23,11 @@ from janusflow.engine.jobs import Job
 from janusflow.engine.settings import StepChange
 from janusflow.engine.size import Size
 from janusflow.engine.token_generation import TokenSampling, code_by_code, read_prompts
+from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import input_digests, sign
 from janusflow.serving.jobs import Event, PictureDone, PictureRequest, Preview
 
+_identities = WeakKeyDictionary[Pipeline, dict[str, Any]]()
 BACKDROP = (127, 127, 127)  # of a preview, where nothing is generated yet
 
 
@@ -119,10 +122,17 @@ def _picture(pixels: Tensor, kept: Kept | None = None) -> Image.Image:
     return picture
 
 
+def identity_of(model: Pipeline) -> dict[str, Any]:
+    """What `model.identity()` says, read once: the weights of a server do not change."""
+    if model not in _identities:
+        _identities[model] = model.identity()
+    return _identities[model]
+
+
 def _signed(request: PictureRequest, picture: Image.Image) -> Image.Image:
     """The picture with how it was made. Places on the server's disk are not part of that."""
     given = {name: getattr(request, name) for name in ("image", "mask") if getattr(request, name) is not None}
     settings = {name: value for name, value in request.settings.items() if name not in ("image", "mask")}
-    model = {**request.model.identity(), "name": request.name, "vae": None, "adapter": None}
+    model = {**identity_of(request.model), "name": request.name, "vae": None, "adapter": None}
     inputs = {name: input_digests(name, source) for name, source in given.items()}
     return sign([picture], [request.prompt], [request.seed], settings, model, inputs)[0]

@@ -236,6 +236,7 @@ class Scheduler:
 
     def tick(self) -> None:
         """One turn: ends what is cancelled or late, starts what waits, and advances the jobs of one kind."""
+        began = self.clock()
         self._sweep()
         self._admit()
         running = {kind: len(jobs) for kind, jobs in self._running.items()}
@@ -243,12 +244,7 @@ class Scheduler:
             return
         kind, count = self.policy.choose(texts=running["text"], pictures=running["picture"])
         turn = self._running[kind][:count]
-        began = self.clock()
         outcomes = self.runner.advance([state for _, state in turn])
-        seconds = self.clock() - began
-        self.policy.record(kind, len(turn), seconds, both=all(running.values()))
-        self.metrics.batch.labels(kind).observe(len(turn))
-        self.metrics.busy.labels(kind).inc(seconds)
         for (job, _), events in zip(turn, outcomes, strict=True):
             for event in events:
                 self._send(job, event)
@@ -257,6 +253,10 @@ class Scheduler:
         for job, state in turn:
             if job.ended:
                 self.runner.finish(state)
+        seconds = self.clock() - began  # with all that is done for these jobs besides their forward
+        self.policy.record(kind, len(turn), seconds, both=all(running.values()))
+        self.metrics.batch.labels(kind).observe(len(turn))
+        self.metrics.busy.labels(kind).inc(seconds)
         self._report_queue()
 
     def _sweep(self) -> None:
