@@ -109,6 +109,28 @@ def test_pictures_share_each_forward(small_model: JanusFlow, monkeypatch: pytest
     assert all(isinstance(events[-1], PictureDone) for events in found)
 
 
+@pytest.mark.parametrize("most", [10, 1])
+def test_pictures_that_are_finished_are_decoded_together_unless_that_fails(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    decoded, decode = list[int](), JanusFlow.decode
+
+    def counted(self: JanusFlow, latents: Any, decoder: str) -> Any:
+        decoded.append(len(latents))
+        if len(latents) > most:
+            raise MemoryError("out of memory")
+        return decode(self, latents, decoder)
+
+    monkeypatch.setattr(JanusFlow, "decode", counted)
+    settings = small_model.resolve(PROMPT, {"num_inference_steps": 2})
+    found = finish([PictureRequest(small_model, "small", PROMPT, seed, settings) for seed in range(3)])
+    assert decoded == ([3] if most == 10 else [3, 1, 1, 1])
+    monkeypatch.undo()
+    for seed, events in enumerate(found):
+        alone = small_model.generate(PROMPT, seed=seed, num_inference_steps=2, progress=False)[0]
+        assert np.abs(np.asarray(picture_of(events), int) - np.asarray(alone, int)).max() <= 1
+
+
 def test_a_forward_that_fails_ends_only_the_job_that_fails_on_its_own(
     small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

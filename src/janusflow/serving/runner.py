@@ -16,7 +16,7 @@ from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.janus import Janus
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.serving.jobs import Event, Failed, Request
-from janusflow.serving.pictures import code_picture, flow_picture
+from janusflow.serving.pictures import DecodeJob, code_picture, decode_together, flow_picture
 from janusflow.serving.texts import Text, Texts
 
 LOG = logging.getLogger("janusflow.serving")
@@ -83,19 +83,30 @@ class PipelineRunner:
         return list(events.values())
 
     def _advance_pictures(self, states: Sequence[Work], events: dict[int, list[Event]]) -> None:
-        waiting: dict[Any, list[tuple[int, Job]]] = defaultdict(list)
+        jobs, latents = defaultdict[Any, list[tuple[Work, Job]]](list), defaultdict[Any, list[DecodeJob]](list)
+        decoding = list[Work]()
         for state in states:
-            job = state.take(events[id(state)])
-            if job is not None:
-                waiting[state.network].append((id(state), job))
-        for network, jobs in waiting.items():
+            piece = state.take(events[id(state)])
+            if isinstance(piece, Job):
+                jobs[state.network].append((state, piece))
+            elif piece is not None:
+                latents[piece.model, piece.decoder, piece.latents.shape].append(piece)
+                decoding.append(state)
+        for same in latents.values():
+            try:
+                decode_together(same)
+            except Exception:  # of many kinds, memory that runs out among them
+                LOG.exception("%d pictures could not be decoded together; each is tried on its own", len(same))
+        for state in decoding:
+            state.take(events[id(state)])
+        for network, asked in jobs.items():
             engine = self.engines.setdefault(network, Engine(network))
             try:
-                engine.advance([job for _, job in jobs])
+                engine.advance([job for _, job in asked])
             except Exception:  # of many kinds, memory that runs out among them
-                LOG.exception("a step of %d pictures failed; each is tried on its own", len(jobs))
-                for owner, job in jobs:
-                    events[owner] += _failure(engine, job)
+                LOG.exception("a step of %d pictures failed; each is tried on its own", len(asked))
+                for state, job in asked:
+                    events[id(state)] += _failure(engine, job)
 
     @torch.inference_mode()
     def finish(self, state: Work | Text) -> None:
@@ -117,21 +128,21 @@ class Work:
     """A picture in pieces.
 
     Attributes:
-        pieces: events, or an engine's job that needs a velocity.
+        pieces: events, or an engine's job that needs a velocity, or latents to decode.
         network: that the engine's job needs.
     """
 
     pieces: Generator[Any]
     network: Any = None
 
-    def take(self, events: list[Event]) -> Job | None:
-        """Does the next piece: adds its events, or returns the job that needs a velocity."""
+    def take(self, events: list[Event]) -> Job | DecodeJob | None:
+        """Does the next piece: adds its events, or returns what is computed together with that of others."""
         try:
             piece = next(self.pieces)
         except Exception as error:  # of many kinds, memory that runs out among them
             LOG.exception("a job failed")
             piece = [Failed(error)]
-        if isinstance(piece, Job):
+        if isinstance(piece, (Job, DecodeJob)):
             return piece
         events += piece
         return None
