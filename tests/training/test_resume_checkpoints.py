@@ -99,11 +99,11 @@ def test_several_processes_complete_a_background_checkpoint_once_all_have_writte
     checkpoints = Checkpoints(tmp_path, world, keep=2, background=True)  # type: ignore[arg-type]
     written: Future[Any] = Future()
     written.set_result(None)
-    beside = tmp_path / "step-0000001.tmp"
-    beside.mkdir()
-    checkpoints.begun = Begun(tmp_path / "step-0000001", beside, 1, written)
+    temporary = tmp_path / "step-0000001.tmp"
+    temporary.mkdir()
+    checkpoints.begun = Begun(tmp_path / "step-0000001", temporary, 1, written)
     checkpoints.settle()
-    assert beside.exists(), "another process still writes"
+    assert temporary.exists(), "another process still writes"
     writing["another"] = False
     checkpoints.settle()
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
