@@ -23,10 +23,10 @@ def test_a_bin_file_opens_and_runs_no_code(folder: Path) -> None:
     expected = network(folder).state_dict()
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    assert all(torch.equal(network(folder).state_dict()[k], v) for k, v in expected.items())
-    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    assert all(torch.equal(network(folder).state_dict()[k], v) for k, v in expected.items())
+    for zipped in (True, False):
+        torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        found = network(folder).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
     torch.save({"weight": Trap(folder / "trap")}, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"contains objects that are not tensors, which are not loaded$"):
         open_checkpoint(folder)
