@@ -47,7 +47,7 @@ def test_the_documents_own_sample(picture: str) -> None:
 import janusflow.interop.torchumm
 assert janusflow.interop.torchumm.install()
 from janusflow.interop.torchumm_backbone import BACKBONES
-BACKBONES["janus_flow"][2]["num_inference_steps"] = 2  # in place of 30
+BACKBONES["janus_flow"][2]["num_inference_steps"] = 1  # in place of 30
 from umm.inference.pipeline import InferencePipeline
 from umm.inference.multimodal_inputs import InferenceRequest, validate_request
 

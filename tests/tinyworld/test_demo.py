@@ -15,7 +15,10 @@ from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.demo import TASKS, show
 
 
-def test_it_paints_asks_and_judges(tiny_model: JanusFlow, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_paints_asks_and_judges(
+    tiny_model: JanusFlow, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("janusflow.tinyworld.demo.STEPS", 8)
     show(tiny_model, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert {task.kind for task in TASKS} == set(GENEVAL_KINDS)
@@ -36,6 +39,6 @@ def test_the_shipped_model_paints_most_of_what_it_is_asked_for(tiny_model: Janus
     """A floor below the card, so that a broken loader, template or loop is seen."""
     asked = tinyworld.tasks("colors", 12, held_out=False, seed=5)
     prompts = [task.prompt for task in asked]
-    pictures = tiny_model.generate(prompts, seed=list(range(12)), progress=False)
+    pictures = tiny_model.generate(prompts, seed=list(range(12)), preset="balanced", progress=False)
     right = [check(task, np.asarray(picture)).passed for task, picture in zip(asked, pictures, strict=True)]
     assert sum(right) >= 10

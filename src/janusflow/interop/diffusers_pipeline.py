@@ -242,7 +242,9 @@ class JanusFlowPipeline:
             ValueError: for any value that is not allowed, in one sentence.
         """
         names = _tensor_names(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        self._check_words(prompt, negative_prompt, options)
+        if prompt is None:
+            raise ValueError("prompt is None; a prompt is some text, or a list of such")
+        self._check_arguments(negative_prompt, options)
         scale = _scale(guidance_scale)
         knobs = preset_of(options.get("preset"), num_inference_steps=num_inference_steps)
         steps = whole_number("num_inference_steps", knobs.num_inference_steps)
@@ -261,14 +263,10 @@ class JanusFlowPipeline:
             pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
 
-    def _check_words(
-        self, prompt: object, negative_prompt: str | Sequence[str] | None, options: Mapping[str, Any]
-    ) -> None:
-        """Refuse a call without a prompt, with a negative one, or with options that `JanusFlow.generate` has not."""
+    def _check_arguments(self, negative_prompt: str | Sequence[str] | None, options: Mapping[str, Any]) -> None:
+        """Refuse a negative prompt, and options that `JanusFlow.generate` does not have."""
         if any([negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt):
             raise ValueError("negative_prompt is given; JanusFlow's guidance only knows the empty prompt")
-        if prompt is None:
-            raise ValueError("prompt is None; a prompt is some text, or a list of such")
         known = [*signature(self.model.generate).parameters]
         if odd := [name for name in options if name not in known]:
             raise unknown_argument(odd, [*signature(self.__call__).parameters, *known], of="the pipeline's call")
