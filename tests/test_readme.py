@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from janusflow.cli import app
+from janusflow.evaluation.reports import intervals
 from tests.processes import fork, run_module
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,7 @@ def test_commands_and_code_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_steps: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(intervals, "RESAMPLES", 50)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for command in COMMANDS[2:]:
         run(command)

@@ -117,16 +117,23 @@ def test_all_solvers_and_grids_approach_the_same_picture(tiny_model: JanusFlow) 
     """On the shipped model: a random one's velocity swings too fast in t for any of them.
 
     Of a noise that stands between two pictures solvers may come to different ones; so it is the median of eight. The
-    fine path keeps off the twelfths at which the model was trained on its own states: its velocity is not smooth there.
+    fine path is within 0.002 of one of 100 steps. Euler is 0.017 from it in 20 steps, so none of the first three
+    solvers of second order could be Euler in disguise.
     """
     noise = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     arguments: dict[str, Any] = {"latents": noise, "output_type": "latent", "guidance_scale": 1.0}
     prompts = [PROMPT] * len(noise)
-    fine = tiny_model.generate(prompts, num_inference_steps=120, solver="heun", shift=2.0, **arguments)
-    for solver, shift in (("euler", 1.0), ("heun", 1.0), ("midpoint", 1.0), ("ab2", 1.0), ("ab2", 2.0)):
-        found = tiny_model.generate(prompts, num_inference_steps=40, solver=solver, shift=shift, **arguments)
+    fine = tiny_model.generate(prompts, num_inference_steps=64, solver="ab2", shift=2.0, **arguments)
+    for solver, shift, most in (
+        ("heun", 1.0, 0.012),
+        ("midpoint", 1.0, 0.012),
+        ("ab2", 1.0, 0.012),
+        ("ab2", 2.0, 0.04),
+        ("euler", 1.0, 0.04),
+    ):
+        found = tiny_model.generate(prompts, num_inference_steps=20, solver=solver, shift=shift, **arguments)
         far = (found - fine).flatten(1).norm(dim=1) / (fine - noise).flatten(1).norm(dim=1)
-        assert float(far.median()) < (0.15 if solver == "euler" else 0.05), (solver, shift)
+        assert float(far.median()) < most, (solver, shift)
 
 
 def test_sizes_are_multiples_of_the_model_s_own_image_token(tiny_model: JanusFlow) -> None:

@@ -20,7 +20,7 @@ from janusflow.training import trainer
 from janusflow.training.step import TrainState
 from janusflow.training.stored_settings import changed_settings, stored_config, write_settings
 from janusflow.training.trainer import RunError
-from tests.training.conftest import TINYWORLD, curve, quietly, settings, values, weights
+from tests.training.conftest import OFTEN, TINYWORLD, curve, quietly, settings, values, weights
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(start: Path, tmp
 
 
 def test_a_checkpoint_that_cannot_be_read_says_what_to_do(start: Path, tmp_path: Path) -> None:
-    quietly(settings(start, tmp_path, steps=4))
+    quietly(settings(start, tmp_path, steps=4, save=OFTEN))
     for file in (tmp_path / "checkpoints" / "step-0000004").glob("*.distcp"):
         file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(ValueError, match="step-0000004 is damaged .*without that folder .* from step-0000002") as told:

@@ -13,7 +13,7 @@ import pytest
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
 from janusflow.training.resume import Begun, Checkpoints
-from tests.training.conftest import ALONE, curve, quietly, settings, values
+from tests.training.conftest import ALONE, OFTEN, curve, quietly, settings, values
 
 
 def test_checkpoints_are_pruned_but_the_best_and_the_last_stay(
@@ -48,10 +48,10 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(
     with pytest.raises(
         OSError, match="step-0000004 could not be written .*No space left.*; the last checkpoint, step-0000002, is"
     ):
-        quietly(settings(start, tmp_path))
+        quietly(settings(start, tmp_path, save=OFTEN))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002"]
     monkeypatch.undo()
-    quietly(settings(start, tmp_path), resume=True)
+    quietly(settings(start, tmp_path, save=OFTEN), resume=True)
     assert len(curve(tmp_path)) == 6
 
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_in_the_background_holds_the_step_it_began_at(start: Path, 
     def run(name: str, **changes: Any) -> None:
         quietly(settings(start, tmp_path / name, **changes))
 
-    run("plain", steps=4)
+    run("plain", steps=4, save=OFTEN)
     run("background", steps=4, save={"every": 2, "background": True})
     names = ["step-0000002", "step-0000004"]
     assert sorted(path.name for path in (tmp_path / "background" / "checkpoints").iterdir()) == names
@@ -132,7 +132,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(
 
     monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", full)
     with pytest.raises(OSError, match="step-0000002 could not be written .*No space left"):
-        quietly(settings(start, tmp_path))
+        quietly(settings(start, tmp_path, save=OFTEN))
     assert not list((tmp_path / "checkpoints").iterdir())
 
 

@@ -13,7 +13,7 @@ from janusflow.data.loader import Data
 from janusflow.training import trainer
 from janusflow.training.resume import Checkpoints
 from janusflow.training.trainer import RunError, take_step
-from tests.training.conftest import curve, quietly, settings, values
+from tests.training.conftest import OFTEN, curve, quietly, settings, values
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,13 +29,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(start: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(Data, "__getitem__", poisoned)
     with pytest.raises(RunError, match="step 5: loss nan.*; the last checkpoint, step-0000004, is intact"):
-        quietly(settings(start, tmp_path / "run"))
+        quietly(settings(start, tmp_path / "run", save=OFTEN))
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-0000002", "step-0000004"]
     assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4, 5]  # the log shows what went wrong
     assert curve(tmp_path / "run")[-1]["loss"] is None
     monkeypatch.undo()
-    quietly(settings(start, tmp_path / "run"), resume=True)
+    quietly(settings(start, tmp_path / "run", save=OFTEN), resume=True)
     quietly(settings(start, tmp_path / "whole"))
     assert values(tmp_path / "run") == values(tmp_path / "whole")
 
