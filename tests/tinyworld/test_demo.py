@@ -39,6 +39,6 @@ def test_the_shipped_model_paints_most_of_what_it_is_asked_for(tiny_model: Janus
     """A floor below the card, so that a broken loader, template or loop is seen."""
     asked = tinyworld.tasks("colors", 12, held_out=False, seed=5)
     prompts = [task.prompt for task in asked]
-    pictures = tiny_model.generate(prompts, seed=list(range(12)), preset="balanced", progress=False)
+    pictures = tiny_model.generate(prompts, seed=list(range(12)), progress=False)
     right = [check(task, np.asarray(picture)).passed for task, picture in zip(asked, pictures, strict=True)]
     assert sum(right) >= 10

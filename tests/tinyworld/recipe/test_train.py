@@ -14,9 +14,8 @@ from janusflow import JanusFlow
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.tinyworld.recipe import samples as samples
-from janusflow.tinyworld.recipe import train
 from janusflow.tinyworld.recipe.parts import look_back, make_processor, network_config, spread
-from janusflow.tinyworld.recipe.train import run, stages
+from janusflow.tinyworld.recipe.train import run
 from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, SHAPES, TINT
 
 RECIPES = Path(__file__).parents[3] / "recipes" / "tiny"
@@ -31,7 +30,6 @@ def test_the_vae_sees_colours_of_no_name_too() -> None:
 
 def test_the_whole_recipe_gives_a_model_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forking = multiprocessing.get_context("fork")  # whose workers need not import everything again
-    monkeypatch.setattr(train, "TRIED_PAIRS", 4)
     monkeypatch.setattr("janusflow.tinyworld.recipe.reflow.get_context", lambda method: forking)
     folder = run(tmp_path, RECIPES, device="cpu", steps=1, rounds=1)
     model = JanusFlow.from_pretrained(folder, device="cpu")
@@ -43,7 +41,6 @@ def test_the_whole_recipe_gives_a_model_that_opens(tmp_path: Path, monkeypatch: 
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
     before = (folder / "model.safetensors").read_bytes()
     assert (run(tmp_path, RECIPES, device="cpu", steps=1, rounds=1) / "model.safetensors").read_bytes() == before
-    monkeypatch.setattr(train, "stages", lambda rounds: stages(rounds)[:3])  # the others ran above
     more = run(tmp_path / "more", RECIPES, start=str(folder), device="cpu", steps=1, rounds=0)
     assert (tmp_path / "more" / "pairs" / "stage3" / "guidance2.5" / "reflow.json").is_file()
     assert not (tmp_path / "more" / "parts").exists()
