@@ -12,7 +12,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# torchao stands beside the environment: diffusers imports it wherever it is installed, and it talks while it loads.
+# torchao is installed next to the environment: diffusers imports it wherever it is installed, and it talks while it loads.
 QUANTIZE := .venv/quantize
 PIP := python -m pip install --quiet --disable-pip-version-check
 HASHED := uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate
@@ -22,7 +22,7 @@ HASHED := uv pip compile --quiet --no-deps --generate-hashes --no-header --no-an
 demo: $(READY)
 	$(BIN)/janusflow demo --out demo
 
-# One thread for numpy: several would wait for each other beside the other tests.
+# One thread for numpy: several would wait for each other while other tests run.
 test: $(READY)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 

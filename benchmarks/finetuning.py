@@ -46,7 +46,7 @@ ROUND_PROMPTS, MOST_ROUNDS = 420, 5
 
 
 def lesson(rng: Random, new: str) -> tuple[Task, Scene]:
-    """A picture with the new colour or shape in it, alone or beside a known shape, and its prompt."""
+    """A picture with the new colour or shape in it, alone or next to a known shape, and its prompt."""
     while True:
         if new in RESERVED_COLORS:
             clauses = [Clause(rng.choice(SHAPES), color=new)]
@@ -116,7 +116,7 @@ def another_round(start: str, model: str, out: Path, new: str, number: int) -> s
 
 
 def new_tasks(new: str) -> list[Task]:
-    """The new shape alone, in every colour, and beside every known shape; the new colour on every shape, likewise."""
+    """The new shape alone, in every colour, and next to every known shape; the new colour on every shape, likewise."""
     clauses: list[tuple[Clause, ...]]
     if new in RESERVED_COLORS:
         neighbours = tuple(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))

@@ -40,7 +40,7 @@ def gemm_rate(device: torch.device, precision: str) -> float:
 def main(
     settings: Annotated[list[str] | None, typer.Argument(help="Of the recipe, as key=value.")] = None,
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
-    steps: Annotated[int, typer.Option(help="To time, beside those that warm up.")] = 12,
+    steps: Annotated[int, typer.Option(help="To time, after those that warm up.")] = 12,
     recipe: Annotated[Path, typer.Option(help="What is trained.")] = Path("recipes/tiny/stage2.yaml"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from janusflow import JanusFlow
+from janusflow import JanusFlow, presets
+from janusflow.presets import PRESETS
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
 constants.HF_HUB_OFFLINE = True  # read from the environment when huggingface_hub was imported above
@@ -107,6 +109,13 @@ def small_model(small_folder: Path, vae_folder: Path) -> JanusFlow:
 def tiny_model() -> JanusFlow:
     """The shipped model."""
     return JanusFlow.from_pretrained("tiny", device="cpu")
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of three steps where no number is given: for examples whose pictures nobody judges."""
+    exact = replace(PRESETS["exact"], num_inference_steps=3)
+    monkeypatch.setattr(presets, "PRESETS", MappingProxyType({**PRESETS, "exact": exact}))
 
 
 @pytest.fixture

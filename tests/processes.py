@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,19 @@ def command(words: Sequence[str]) -> None:
     """The real command, with these words, in a process that is the command's own."""
     sys.argv = ["janusflow", *words]
     main()
+
+
+def run_module(name: str, words: Sequence[str]) -> None:
+    """`python -m NAME WORDS...`, in a process that is its own."""
+    sys.argv = [name, *words]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def run_script(file: Path, words: Sequence[str]) -> None:
+    """`python FILE WORDS...`, in a process that is its own."""
+    sys.argv = [str(file), *words]
+    sys.path.insert(0, str(file.parent))
+    runpy.run_path(str(file), run_name="__main__")
 
 
 def forks(count: int, action: Callable[..., Any], *args: Any, said: Path, **options: Any) -> list[BaseProcess]:

@@ -65,7 +65,7 @@ def failures(module: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_run_as_they_stand(name: str) -> None:
+def test_examples_run_as_they_stand(name: str, few_steps: None) -> None:
     assert not failures(importlib.import_module(name))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -20,18 +19,14 @@ from fault_injection.documents import Mutation  # noqa: E402
 from fault_injection.subjects import SUBJECTS, Subject  # noqa: E402
 from fault_injection.weights import MARKER  # noqa: E402
 
+from tests.processes import fork, run_script  # noqa: E402
+
 
 def test_a_share_of_mutated_inputs_is_refused_in_one_sentence_or_changes_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--share", "0.0067", "--kills", "0"]
-    out = tmp_path / "failures.jsonl"
-    done = subprocess.run(
-        [*command, "--jobs", "1", "--out", str(out)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, (done.stderr, out.read_text() if out.is_file() else "")
-    assert "0 of " in done.stdout
+    words = ["--share", "0.0067", "--kills", "0", "--jobs", "1", "--out", str(tmp_path / "failures.jsonl")]
+    run = fork(run_script, ROOT / "benchmarks" / "faults.py", words, said=tmp_path / "said")
+    run.join()
+    assert run.exitcode == 0 and "0 of " in (tmp_path / "said").read_text(), (tmp_path / "said").read_text()
 
 
 def _raise(error: BaseException) -> Any:

@@ -68,10 +68,10 @@ def ended_process() -> int:
 
 
 def test_what_a_killed_process_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
-    with temporary_path(tmp_path / "model") as beside:
-        name = beside.name
-        assert name.startswith(".model.") and name.endswith(".tmp") and not beside.exists()
-        beside.mkdir()
+    with temporary_path(tmp_path / "model") as temporary:
+        name = temporary.name
+        assert name.startswith(".model.") and name.endswith(".tmp") and not temporary.exists()
+        temporary.mkdir()
         own = f"-{os.getpid()}-"
         assert own in name
         left = tmp_path / name.replace(own, f"-{ended_process()}-")
@@ -89,13 +89,13 @@ def test_what_a_killed_process_left_is_removed_at_the_next_write(tmp_path: Path)
             file.touch()
         write_text(tmp_path / "a.json", "1")
         assert {path.name for path in tmp_path.iterdir()} == {"a.json", name, *(file.name for file in kept)}
-    assert not beside.exists()
+    assert not temporary.exists()
 
 
 def test_a_model_that_is_saved_removes_what_a_killed_process_left(tmp_path: Path) -> None:
-    with put_together(tmp_path / "model") as beside:
-        (beside / "config.json").write_text("{}")
-        left = tmp_path / beside.name.replace(f"-{os.getpid()}-", f"-{ended_process()}-")
+    with put_together(tmp_path / "model") as temporary:
+        (temporary / "config.json").write_text("{}")
+        left = tmp_path / temporary.name.replace(f"-{os.getpid()}-", f"-{ended_process()}-")
         left.mkdir()
     assert left.exists()
     with put_together(tmp_path / "model"):

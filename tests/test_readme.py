@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from janusflow.cli import app
+from janusflow.evaluation.reports import intervals
+from tests.processes import fork, run_module
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,8 +44,11 @@ def run(command: str) -> None:
     assert done.exit_code == 0, (command, done.output)
 
 
-def test_commands_and_code_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_and_code_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_steps: None
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(intervals, "RESAMPLES", 50)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for command in COMMANDS[2:]:
         run(command)
@@ -52,12 +56,13 @@ def test_commands_and_code_run_one_after_the_other(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "scene.png").is_file()
 
 
-def test_modules_in_the_text_can_be_run() -> None:
+def test_modules_in_the_text_can_be_run(tmp_path: Path) -> None:
     modules = set(re.findall(r"`python -m ([\w.]+)[^`]*`", TEXT))
     assert modules
     for module in modules:
-        done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
-        assert done.returncode == 0, (module, done.stderr)
+        shown = fork(run_module, module, ["--help"], said=tmp_path / module)
+        shown.join()
+        assert shown.exitcode == 0 and "usage" in (tmp_path / module).read_text().lower(), module
 
 
 def test_the_tree_names_what_is_there() -> None:

@@ -166,9 +166,9 @@ def misfit(value: Any, kinds: Mapping[str, Any], *, optional: Collection[str] = 
 def write_text(file: Path, text: str) -> None:
     """Write a text next to its place, and move it there; make its folder, and escape what UTF-8 cannot hold."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_path(file) as beside:
-        beside.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
-        beside.replace(file)
+    with temporary_path(file) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
+        temporary.replace(file)
 
 
 @contextmanager
@@ -183,19 +183,19 @@ def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
 
     Example:
         >>> file = Path("notes.txt")
-        >>> with temporary_path(file) as beside:
-        ...     _ = beside.write_text("whole or not at all")
-        ...     _ = beside.replace(file)
+        >>> with temporary_path(file) as temporary:
+        ...     _ = temporary.write_text("whole or not at all")
+        ...     _ = temporary.replace(file)
     """
     if tidy:
         remove_leftovers(target.parent)
     name = f".{target.name[:NAME_LENGTH]}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    beside = target.with_name(name)
+    temporary = target.with_name(name)
     _OPEN.add(name)
     try:
-        yield beside
+        yield temporary
     finally:
-        _remove(beside)
+        _remove(temporary)
         _OPEN.discard(name)
 
 

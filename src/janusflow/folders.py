@@ -72,13 +72,13 @@ def put_together(folder: Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{quoted(str(folder))} is a file; a model is saved as a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with files.temporary_path(folder) as beside:
-        beside.mkdir()
-        yield beside
+    with files.temporary_path(folder) as temporary:
+        temporary.mkdir()
+        yield temporary
         for stale in [*folder.glob("model*.safetensors*"), *folder.glob("official_extras.safetensors")]:
             stale.unlink()
-        for file in [file for file in beside.rglob("*") if file.is_file()]:
-            place = folder / file.relative_to(beside)
+        for file in [file for file in temporary.rglob("*") if file.is_file()]:
+            place = folder / file.relative_to(temporary)
             place.parent.mkdir(parents=True, exist_ok=True)
             file.chmod(0o644)
             file.replace(place)

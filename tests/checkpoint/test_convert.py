@@ -198,7 +198,7 @@ def is_golden(place: Path, source: Path, scratch: Path) -> None:
 
 
 def write_pdparams(weights: dict[str, torch.Tensor], file: Path) -> None:
-    """Writes tensors as PaddlePaddle does: numpy arrays in a pickle, linear weights transposed, their names beside."""
+    """Writes tensors as PaddlePaddle does: numpy arrays in a pickle, linear weights transposed, with their names."""
     arrays = {}
     for name, value in weights.items():
         linear = value.ndim == 2 and not name.endswith(("embed_tokens.weight", "gen_embed.weight", "embedding.weight"))

@@ -22,7 +22,7 @@ COMMAND = f"{sys.executable} -m janusflow generate 'é star' --steps 1 -n 3 --ba
     ids=["all closed", "nobody reads an ASCII system", "ASCII output"],
 )
 def test_no_picture_is_lost(streams: str, environment: dict[str, str], tmp_path: Path) -> None:
-    given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
     words = ["bash", "-o", "pipefail", "-c", f"{COMMAND} {streams}"]
     done = subprocess.run(words, cwd=tmp_path, env=given, capture_output=True)
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode()

@@ -12,7 +12,7 @@ import pytest
 from janusflow.data.folders import other_splits, unused_files
 from janusflow.data.sources import FileSource, file_config, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
-from tests.data.sources.test_files import png
+from tests.data.sources.kinds import png
 
 
 def pictures(folder: Path, *names: str) -> None:

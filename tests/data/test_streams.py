@@ -15,7 +15,7 @@ from janusflow.data.mixture import Mixture, Ratio
 from janusflow.data.samples import SampleConfig, SampleMaker
 from janusflow.data.sources import FileConfig, FileSource, file_config
 from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
-from tests.data.sources.test_files import COUNT, png, webdataset
+from tests.data.sources.kinds import COUNT, png, webdataset
 
 SAMPLE = 3 * 1024  # bytes of a sample in a tar: three members, each with its head
 

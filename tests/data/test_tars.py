@@ -17,7 +17,7 @@ from janusflow.data.records import Record
 from janusflow.data.sources import FileSource, file_config, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
 from janusflow.data.tar_names import grouped
-from tests.data.sources.test_files import png
+from tests.data.sources.kinds import png
 
 TALK = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a star"}]
 

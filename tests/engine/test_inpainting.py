@@ -11,17 +11,13 @@ import torch
 from PIL import Image
 
 from janusflow import JanusFlow
+from janusflow.engine.inpainting import fit_mask, fit_picture, latent_mask
 from janusflow.processing.images import load_mask, load_masks
 
 PROMPT = "a red circle"
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 0, "progress": False}
 RIGHT = np.zeros((64, 64), dtype=bool)  # a mask of the right half less a column, which lies across cells of 8 pixels
 RIGHT[:, 33:] = True
-
-
-@pytest.fixture
-def scene() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
 def with_alpha(mode: str, color: tuple[int, ...] | int, opaque: np.ndarray = RIGHT) -> Image.Image:
@@ -163,3 +159,35 @@ def test_arrays_tensors_and_latents_as_pictures_to_start_from(small_model: Janus
     assert np.array_equal(np.asarray(again[1])[~RIGHT], decoded[1][~RIGHT])
     with pytest.raises(ValueError, match="shape"):
         small_model.generate(PROMPT, image=torch.zeros(1, 7, 8, 8), **settings)
+
+
+def test_a_cell_with_any_bright_pixel_is_repainted() -> None:
+    mask = Image.new("L", (64, 64), 0)
+    mask.putpixel((17, 9), 255)
+    grid = latent_mask(fit_mask(mask, 64, 64), 8)
+    assert grid.shape == (1, 8, 8)
+    assert grid.sum() == 1
+    assert grid[0, 1, 2] == 1
+
+
+def test_a_mask_is_cropped_like_its_picture_and_keeps_thin_strokes() -> None:
+    picture, mask = Image.new("RGB", (800, 400)), Image.new("L", (800, 400), 0)
+    picture.paste((255, 0, 0), (600, 0, 800, 400))  # right of the middle square that is kept
+    picture.paste((255, 255, 255), (420, 210, 421, 211))
+    mask.paste(255, (600, 0, 800, 400))
+    mask.putpixel((420, 210), 255)  # a stroke of one pixel, where the picture is white
+    grid = latent_mask(fit_mask(mask, 64, 64), 8)
+    assert grid.nonzero().tolist() == [[0, 4, 4]]
+    assert fit_picture(picture, 64, 64)[1].argmax() // 64 // 8 == 4
+
+
+def test_a_very_long_picture_is_cropped_before_it_is_enlarged() -> None:
+    assert fit_picture(Image.new("RGB", (2, 1_000_000)), 64, 64).shape == (3, 64, 64)
+
+
+def test_a_picture_is_cropped_not_squeezed() -> None:
+    wide = Image.new("RGB", (200, 100), (255, 0, 0))
+    wide.paste((0, 0, 255), (50, 0, 150, 100))
+    pixels = fit_picture(wide, 32, 32)
+    assert pixels.shape == (3, 32, 32)
+    assert torch.equal(pixels[:, :, 2:-2], torch.tensor([-1.0, -1.0, 1.0]).view(3, 1, 1).expand(3, 32, 28))

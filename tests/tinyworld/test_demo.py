@@ -15,7 +15,10 @@ from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.demo import TASKS, show
 
 
-def test_it_paints_asks_and_judges(tiny_model: JanusFlow, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_paints_asks_and_judges(
+    tiny_model: JanusFlow, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("janusflow.tinyworld.demo.STEPS", 8)
     show(tiny_model, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert {task.kind for task in TASKS} == set(GENEVAL_KINDS)

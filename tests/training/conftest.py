@@ -59,6 +59,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TINYWORLD = [{"kind": "tinyworld"}]
+OFTEN = {"every": 2}  # checkpoints, for a run that does not end well
 ALONE = World(0, 1, torch.device("cpu"), None)
 
 
@@ -80,7 +81,7 @@ def settings(start: Path, out: Path, **changes: Any) -> TrainConfig:
             "workers": 0,
         },
         "loss": {"repa_block": 2},
-        "save": {"every": 2},
+        "save": {"every": 1000},  # and at the end: half of the time of a short run went into checkpoints
         "watch": {"tensorboard": False, "curves": False},
         "optimizer": {"learning_rate": 1e-3},
     }

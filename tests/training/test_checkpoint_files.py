@@ -135,8 +135,8 @@ def test_damaged_lines_of_a_log_are_left_out(start: Path, finished: Path, tmp_pa
 
 def test_what_a_killed_export_left_is_removed(start: Path, finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    with temporary_path(run / "export") as beside:
-        left = run / f"{beside.name[:-12]}00000000.tmp"  # of an earlier process with this one's number
+    with temporary_path(run / "export") as temporary:
+        left = run / f"{temporary.name[:-12]}00000000.tmp"  # of an earlier process with this one's number
     left.mkdir()
     (left / "model.safetensors").touch()
     quietly(settings(start, run, steps=2), resume=True)

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from janusflow.training import trainer
 from janusflow.training.config import TrainConfig
 from tests.processes import command, forks
-from tests.training.conftest import close, curve, quietly, settings, streaming, values, weights
+from tests.training.conftest import OFTEN, close, curve, quietly, settings, streaming, values, weights
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 STEPS = 8  # of a run that is killed
@@ -204,7 +204,7 @@ def test_streams_of_two_processes_continue_exactly_and_begin_again_in_one(
     start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = streaming(tmp_path, 0)
-    sharded(settings(start, tmp_path / "whole", data=given, steps=4))
+    sharded(settings(start, tmp_path / "whole", data=given, steps=4, save=OFTEN))
     for name in ("parts", "alone"):  # as if it had been killed after the third step
         shutil.copytree(tmp_path / "whole", tmp_path / name)
         shutil.rmtree(tmp_path / name / "checkpoints" / "step-0000004")

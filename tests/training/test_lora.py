@@ -56,13 +56,13 @@ def test_adapters_load_unload_and_merge(trained: Path, start: Path) -> None:
 def test_merged_adapters_that_are_kept_come_out_again(trained: Path, start: Path) -> None:
     model = JanusFlow.from_pretrained(start, adapter=trained / "adapter", device="cpu")
     layer = model.network.language_model.layers[0].self_attn.q_proj
-    before, beside = layer.base_layer.weight.detach().clone(), painted(model)
+    weight, picture = layer.base_layer.weight.detach().clone(), painted(model)
     model.merge_adapters(keep=True)
-    assert not torch.allclose(layer.base_layer.weight, before, atol=1e-6)
-    torch.testing.assert_close(painted(model), beside, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(layer.base_layer.weight, weight, atol=1e-6)
+    torch.testing.assert_close(painted(model), picture, atol=1e-5, rtol=1e-5)
     model.unmerge_adapters()
-    torch.testing.assert_close(layer.base_layer.weight.detach(), before, atol=1e-6, rtol=0)
-    torch.testing.assert_close(painted(model), beside, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer.base_layer.weight.detach(), weight, atol=1e-6, rtol=0)
+    torch.testing.assert_close(painted(model), picture, atol=1e-5, rtol=1e-5)
 
 
 def test_adapters_that_were_merged_and_kept_leave_whole(trained: Path, start: Path) -> None:

@@ -50,8 +50,8 @@ def test_training_predicts_what_sampling_will_ask_for(mutable_model: JanusFlow, 
         other = model.network.velocity(x, t, prefix if dropped else prefix.unconditional())
         model.network.set_attn_implementation({"text_config": PACKED})
         tokens = drawing(model.processor, prompt, 16, dropped=dropped)
-        beside = drawing(model.processor, "three stars", 16, dropped=False)
-        both = [Sample(one, drawn=Drawn(torch.zeros(3, 64, 64), x[0], 0.3)) for one in (beside, tokens)]
+        neighbour = drawing(model.processor, "three stars", 16, dropped=False)
+        both = [Sample(one, drawn=Drawn(torch.zeros(3, 64, 64), x[0], 0.3)) for one in (neighbour, tokens)]
         row = pack(both, torch.device("cpu"))
         velocity = packed_forward(model.network, row, latents=x.expand(2, -1, -1, -1)).velocity
         assert velocity is not None

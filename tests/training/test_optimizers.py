@@ -99,3 +99,13 @@ def test_matrices_updated_together_are_updated_as_alone() -> None:
     for index, (a, b) in enumerate(zip(together, alone, strict=True)):
         torch.testing.assert_close(a, b)
         assert torch.equal(a.detach(), starts[index]) == (index == missing)
+
+
+def test_rates() -> None:
+    constant = OptimizerConfig(learning_rate=1.0, warmup=10)
+    assert constant.rate(0, 100) == pytest.approx(0.1)
+    assert constant.rate(99, 100) == 1.0
+    assert OptimizerConfig(learning_rate=1.0, schedule="cosine", floor=0).rate(50, 100) == pytest.approx(0.5)
+    decay = OptimizerConfig(learning_rate=1.0, schedule="decay", floor=0)
+    assert decay.rate(75, 100) == 1.0
+    assert decay.rate(95, 100) == pytest.approx(0.2)

@@ -148,15 +148,15 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=r"other settings \(prompts, pictures of the replay\)"):
         more = data(tmp_path / "prompts.txt", images=3)
         quietly(settings(start, tmp_path / "run", data=more, steps=2), resume=True)
-    beside = data(tmp_path / "prompts.txt", images=2)
-    beside["generation"].append({"kind": "jsonl", "path": str(tmp_path / "nowhere.jsonl")})
+    missing = data(tmp_path / "prompts.txt", images=2)
+    missing["generation"].append({"kind": "jsonl", "path": str(tmp_path / "nowhere.jsonl")})
     with pytest.raises(ValueError, match="nowhere.jsonl"):
-        quietly(settings(start, tmp_path / "beside", data=beside))
+        quietly(settings(start, tmp_path / "refused", data=missing))
     late = data(tmp_path / "prompts.txt", images=2)
     late["generation"].append({**late["generation"][0], "judge": "nosuch:score"})
     with pytest.raises(ValueError, match="a replay's judge is 'nosuch:score'"):
-        quietly(settings(start, tmp_path / "beside", data=late))
-    assert not (tmp_path / "beside").exists(), "told before anything is drawn"
+        quietly(settings(start, tmp_path / "refused", data=late))
+    assert not (tmp_path / "refused").exists(), "told before anything is drawn"
     swapped = {**data("tinyworld"), "generation": TINYWORLD, "understanding": data("tinyworld")["generation"]}
     with pytest.raises(
         ValueError, match=r"data.understanding: a replay is of pictures that model.checkpoint generates"

@@ -1,4 +1,4 @@
-"""What a run starts from: a head of a loss that an earlier run saved is whole, or refused."""
+"""What a run starts from: sizes are checked before weights are read, and a saved head is whole or refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from janusflow.training.config import load_config
+from janusflow.training.dryrun import describe
 from janusflow.training.losses import terms
-from janusflow.training.start import HEAD, take_heads
+from janusflow.training.start import HEAD, check_sizes, take_heads
+from tests.conftest import GOLDEN
+from tests.training.config.conftest import write
 
 
 def test_a_damaged_repa_head_is_refused_and_one_of_another_size_only_warned_of(tmp_path: Path) -> None:
@@ -32,3 +36,26 @@ def test_a_damaged_repa_head_is_refused_and_one_of_another_size_only_warned_of(t
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(ValueError, match=rf"{file.name} is damaged .*; remove it, and L_REPA starts with a new head"):
         take_heads(objective, str(tmp_path))
+
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path), ["model=tiny", "loss.repa_block=9"])
+    for check in (describe, check_sizes):
+        with pytest.raises(ValueError, match="repa_block is 9; the LLM has blocks 1 to 8"):
+            check(config)
+    janus = load_config(write(tmp_path), [f"model={GOLDEN / 'janus-small-a'}"])
+    with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
+        check_sizes(janus)
+
+
+def test_what_is_anchored_alone_is_refused() -> None:
+    recipe = RECIPES / "tiny" / "finetune_both.yaml"
+    for check in (describe, check_sizes):
+        with pytest.raises(ValueError, match="all data is anchored .* so it learns nothing; give data=FOLDER"):
+            check(load_config(recipe, ["model=tiny"]))
+    check_sizes(load_config(RECIPES / "tiny" / "order.yaml", ["model=tiny"]))
+    with pytest.raises(ValueError, match="model.checkpoint: .*runs/tiny/parts"):
+        check_sizes(load_config(RECIPES / "tiny" / "stage1.yaml"))

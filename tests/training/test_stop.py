@@ -20,7 +20,7 @@ from janusflow.training import trainer
 from janusflow.training.config import TrainConfig
 from tests.training.conftest import curve, quietly, settings, values, weights
 
-KILLS, STEPS = 10, 80
+KILLS, STEPS = 10, 48
 
 
 def test_killed_ten_times_at_random_moments_it_continues_to_the_bit(start: Path, tmp_path: Path) -> None:

@@ -86,16 +86,16 @@ def convert(
         )
     processor = open_processor(checkpoint, sft_format=sft_format)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_path(folder) as beside:
-        beside.mkdir()
-        _write_layout(checkpoint, layout, processor, beside, kind, progress=progress)
-        _write_vae(vae, checkpoint, beside)
+    with temporary_path(folder) as temporary:
+        temporary.mkdir()
+        _write_layout(checkpoint, layout, processor, temporary, kind, progress=progress)
+        _write_vae(vae, checkpoint, temporary)
         name = checkpoint.folder.name if Path(source).expanduser().is_dir() else source
         cast = "" if kind is None else f", cast to {str(kind).removeprefix('torch.')}"
         text = f"Written by `janusflow convert` from `{name}` in the {to} layout; the weights are the source's{cast}."
-        text = f"{text} {where_vae_is(beside)}".rstrip()
-        write_card(beside, checkpoint, title=folder.name, text=text)
-        beside.rename(folder)
+        text = f"{text} {where_vae_is(temporary)}".rstrip()
+        write_card(temporary, checkpoint, title=folder.name, text=text)
+        temporary.rename(folder)
     return folder
 
 

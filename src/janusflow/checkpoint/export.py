@@ -37,12 +37,12 @@ def export(
     """
     assert layout.write is not None
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    with put_together(Path(folder)) as beside:
-        layout.write(config, processor, beside, dtype)
+    with put_together(Path(folder)) as temporary:
+        layout.write(config, processor, temporary, dtype)
         stored = dict(sorted(stored_tensors(weights, weights.__getitem__, layout.source)))
-        save_file(stored, beside / "model.safetensors", metadata={"format": "pt"})
+        save_file(stored, temporary / "model.safetensors", metadata={"format": "pt"})
         if licence is not None:
-            shutil.copy(licence, beside)
+            shutil.copy(licence, temporary)
     return Path(folder)
 
 

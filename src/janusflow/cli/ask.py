@@ -12,23 +12,27 @@ import typer
 from janusflow.arguments import quoted, whole_text
 from janusflow.cli import options
 
+PicturesAndQuestion = Annotated[
+    list[str], typer.Argument(metavar="[PICTURE]... QUESTION", help="Any number of pictures, then a question.")
+]
+Temperature = Annotated[
+    Optional[float], typer.Option(help="Temperature of sampling; 0, the default, takes the most likely token.")
+]
+PromptLookup = Annotated[
+    int, typer.Option(help="Tokens guessed ahead from the conversation; the answer stays the same.")
+]
+
 
 @options.one_sentence
 def ask(
-    pictures_and_question: Annotated[
-        list[str], typer.Argument(metavar="[PICTURE]... QUESTION", help="Any number of pictures, then a question.")
-    ],
+    pictures_and_question: PicturesAndQuestion,
     model: options.Model = "tiny",
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is generated.")] = False,
     max_new_tokens: options.MaxNewTokens = 512,
-    temperature: Annotated[
-        Optional[float], typer.Option(help="Temperature of sampling; 0, the default, takes the most likely token.")
-    ] = None,
+    temperature: Temperature = None,
     top_p: Annotated[float, typer.Option(help="Top-p of sampling; needs --temperature.")] = 1.0,
     seed: Annotated[Optional[int], typer.Option(help="Seed of sampling; needs --temperature.")] = None,
-    prompt_lookup: Annotated[
-        int, typer.Option(help="Tokens guessed ahead from the conversation; the answer stays the same.")
-    ] = 0,
+    prompt_lookup: PromptLookup = 0,
     adapter: options.Adapter = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -58,15 +62,8 @@ def ask(
     for picture in pictures:
         if not picture.startswith("data:") and not Path(picture).expanduser().exists():
             raise ValueError(f"picture {quoted(picture)} does not exist")
-    answerer = options.open_model(
-        model,
-        dtype=dtype,
-        device=device,
-        adapter=adapter,
-        quantize=quantize,
-        compile=compile,
-        sft_format=sft_format,
-    )
+    opening = {"adapter": adapter, "quantize": quantize, "compile": compile, "sft_format": sft_format}
+    answerer = options.open_model(model, dtype=dtype, device=device, **opening)
     decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "prompt_lookup": prompt_lookup}
     if temperature:
         decoding.update(do_sample=True, temperature=temperature, top_p=top_p, seed=seed)

@@ -62,39 +62,40 @@ class MeasureCommand(SuggestingCommand):
         Console().print(Panel(table, title="Benchmarks", title_align="left", border_style="dim"))
 
 
+Benchmark = Annotated[Optional[str], typer.Argument(help="A name from the list below, or MODULE:CLASS of your own.")]
+Model = Annotated[Optional[str], typer.Option("--model", "-m", help="'tiny' (the default), a folder, or a hub id.")]
+Data = Annotated[Optional[Path], typer.Option(help="Folder of the benchmark's official files; of qa your file.")]
+Settings = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; repeatable.")
+]
+Options = Annotated[
+    Optional[list[str]],
+    typer.Option("--option", metavar="KEY=VALUE", help="An argument of generate or ask; repeatable."),
+]
+Sweep = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="KEY=VALUES",
+        help="One run per value, and a comparison: model=a,b or guidance=1..10 or solver=euler,heun; repeatable.",
+    ),
+]
+
 app = typer.Typer(cls=EvalGroup, add_help_option=False, rich_markup_mode="rich")
 
 
 @app.command(MEASURE, cls=MeasureCommand)
 @one_sentence
 def evaluate(
-    benchmark: Annotated[
-        Optional[str], typer.Argument(help="A name from the list below, or MODULE:CLASS of your own.")
-    ] = None,
-    model: Annotated[
-        Optional[str], typer.Option("--model", "-m", help="'tiny' (the default), a folder, or a hub id.")
-    ] = None,
-    data: Annotated[
-        Optional[Path], typer.Option(help="Folder of the benchmark's official files; of qa your file.")
-    ] = None,
+    benchmark: Benchmark = None,
+    model: Model = None,
+    data: Data = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run; the same one continues it.")] = None,
     mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
     limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts equally.")] = None,
     batch_size: Annotated[Optional[int], typer.Option(help="Items made together; 16 by default.")] = None,
-    settings: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; repeatable.")
-    ] = None,
-    options: Annotated[
-        Optional[list[str]],
-        typer.Option("--option", metavar="KEY=VALUE", help="An argument of generate or ask; repeatable."),
-    ] = None,
-    sweep: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            metavar="KEY=VALUES",
-            help="One run per value, and a comparison: model=a,b or guidance=1..10 or solver=euler,heun; repeatable.",
-        ),
-    ] = None,
+    settings: Settings = None,
+    options: Options = None,
+    sweep: Sweep = None,
     config: Annotated[Optional[Path], typer.Option(help="A recipe of ours or TorchUMM's; see recipes/eval.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
     ray: Annotated[int, typer.Option(min=0, help="Ray workers, in place of processes.")] = 0,

@@ -10,60 +10,75 @@ import typer
 from janusflow.arguments import quoted, whole_number, whole_text
 from janusflow.cli import options
 
+# The options of this command only; those that other commands share are in `options.py`.
+Prompts = Annotated[
+    Optional[list[str]], typer.Argument(help="What to generate; several prompts are generated together.")
+]
+PromptFile = Annotated[
+    Optional[Path], typer.Option("--prompts", help="File with a prompt in each line, or .jsonl; can be resumed.")
+]
+Source = Annotated[Optional[Path], typer.Option("--from", help="A generated PNG, to generate it again.")]
+Model = Annotated[
+    Optional[str], typer.Option("--model", "-m", help=options.MODEL_HELP, show_default="tiny, or that of --from")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the pictures.")]
+NumImages = Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")]
+Preset = Annotated[
+    Optional[str], typer.Option(help="exact (by default), balanced or fast: steps, solver, shift, decoder ...")
+]
+Steps = Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")]
+Guidance = Annotated[Optional[float], typer.Option(help="Guidance scale; 1 is without. By default 2, and 5 for Janus.")]
+Seed = Annotated[Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")]
+Solver = Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint, ab2, unipc.")]
+Shift = Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")]
+GuidanceInterval = Annotated[
+    Optional[tuple[float, float]],
+    typer.Option(help="Range of t, 0 (noise) to 1 (picture), with guidance.", metavar="FROM TO"),
+]
+Decoder = Annotated[Optional[str], typer.Option(help="vae (by default), or small if the model has one.")]
 Side = Annotated[
     Optional[int],
     typer.Option(help="In pixels, a multiple of the side of an image token (16 in the released weights)."),
 ]
+Image = Annotated[Optional[Path], typer.Option(help="Picture to start from.")]
+Mask = Annotated[
+    Optional[Path], typer.Option(help="With --image: what is bright and opaque in it is generated; any size.")
+]
+PasteOriginal = Annotated[bool, typer.Option(help="With --mask: keep the other pixels exactly as they are in --image.")]
+Strength = Annotated[Optional[float], typer.Option(help="With --image: how much may change, above 0 and at most 1.")]
+Temperature = Annotated[Optional[float], typer.Option(help="Temperature for Janus; 1 by default.")]
+TopK = Annotated[Optional[int], typer.Option(help="Top-k for Janus; all codes by default.")]
+TopP = Annotated[Optional[float], typer.Option(help="Top-p for Janus; 1 by default.")]
+BatchSize = Annotated[int, typer.Option(help="Pictures generated at once.")]
 
 
 @options.one_sentence
 def generate(
-    prompts: Annotated[
-        Optional[list[str]], typer.Argument(help="What to generate; several prompts are generated together.")
-    ] = None,
-    prompt_file: Annotated[
-        Optional[Path], typer.Option("--prompts", help="File with a prompt in each line, or .jsonl; can be resumed.")
-    ] = None,
-    source: Annotated[Optional[Path], typer.Option("--from", help="A generated PNG, to generate it again.")] = None,
-    model: Annotated[
-        Optional[str], typer.Option("--model", "-m", help=options.MODEL_HELP, show_default="tiny, or that of --from")
-    ] = None,
+    prompts: Prompts = None,
+    prompt_file: PromptFile = None,
+    source: Source = None,
+    model: Model = None,
     vae: options.Vae = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
-    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")] = 1,
-    preset: Annotated[
-        Optional[str], typer.Option(help="exact (by default), balanced or fast: steps, solver, shift, decoder ...")
-    ] = None,
-    steps: Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")] = None,
-    guidance: Annotated[
-        Optional[float], typer.Option(help="Guidance scale; 1 is without. By default 2, and 5 for Janus.")
-    ] = None,
-    seed: Annotated[
-        Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")
-    ] = None,
-    solver: Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint, ab2, unipc.")] = None,
-    shift: Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")] = None,
-    guidance_interval: Annotated[
-        Optional[tuple[float, float]],
-        typer.Option(help="Range of t, 0 (noise) to 1 (picture), with guidance.", metavar="FROM TO"),
-    ] = None,
-    decoder: Annotated[Optional[str], typer.Option(help="vae (by default), or small if the model has one.")] = None,
+    out: Out = Path("pictures"),
+    num_images: NumImages = 1,
+    preset: Preset = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Seed = None,
+    solver: Solver = None,
+    shift: Shift = None,
+    guidance_interval: GuidanceInterval = None,
+    decoder: Decoder = None,
     height: Side = None,
     width: Side = None,
-    image: Annotated[Optional[Path], typer.Option(help="Picture to start from.")] = None,
-    mask: Annotated[
-        Optional[Path], typer.Option(help="With --image: what is bright and opaque in it is generated; any size.")
-    ] = None,
-    paste_original: Annotated[
-        bool, typer.Option(help="With --mask: keep the other pixels exactly as they are in --image.")
-    ] = True,
-    strength: Annotated[
-        Optional[float], typer.Option(help="With --image: how much may change, above 0 and at most 1.")
-    ] = None,
-    temperature: Annotated[Optional[float], typer.Option(help="Temperature for Janus; 1 by default.")] = None,
-    top_k: Annotated[Optional[int], typer.Option(help="Top-k for Janus; all codes by default.")] = None,
-    top_p: Annotated[Optional[float], typer.Option(help="Top-p for Janus; 1 by default.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures generated at once.")] = 16,
+    image: Image = None,
+    mask: Mask = None,
+    paste_original: PasteOriginal = True,
+    strength: Strength = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    batch_size: BatchSize = 16,
     adapter: options.Adapter = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -97,23 +112,10 @@ def generate(
       janusflow generate --from pictures/001-three-stars-0.png --steps 50
     """
     options.end_in_order()
-    opening: dict[str, Any] = {
-        "model": model,
-        "vae": vae,
-        "dtype": None if dtype == "auto" else dtype,
-        "adapter": adapter,
-    }
-    opening |= {"quantize": quantize, "sft_format": sft_format}
-    asked: dict[str, Any] = {
-        "preset": preset,
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "seed": seed,
-        "solver": solver,
-        "shift": shift,
-        "guidance_interval": guidance_interval,
-        "decoder": decoder,
-    }
+    opening: dict[str, Any] = {"model": model, "vae": vae, "adapter": adapter, "quantize": quantize}
+    opening |= {"dtype": None if dtype == "auto" else dtype, "sft_format": sft_format}
+    asked: dict[str, Any] = {"preset": preset, "num_inference_steps": steps, "guidance_scale": guidance, "seed": seed}
+    asked |= {"solver": solver, "shift": shift, "guidance_interval": guidance_interval, "decoder": decoder}
     asked |= {"height": height, "width": width, "image": image, "mask": mask, "strength": strength}
     asked |= {"paste_original": None if paste_original else False}
     asked |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}

@@ -12,28 +12,31 @@ import typer
 from janusflow.cli.options import Compile, Debug, Device, Dtype, Model, Quantize, SftFormat, Vae, one_sentence
 from janusflow.extras import require
 
+Adapters = Annotated[
+    Optional[list[str]], typer.Option(help="NAME=FOLDER of low-rank adapters, served as MODEL:NAME; may be repeated.")
+]
+ApiKeyFile = Annotated[
+    Optional[Path], typer.Option(help="API keys, one a line, or sha256:HASH; else JANUSFLOW_API_KEYS is read.")
+]
+Limits = Annotated[
+    Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
+]
+
 
 @one_sentence
 def serve(
     model: Model = "tiny",
     name: Annotated[Optional[str], typer.Option(help="What clients call the model; by default --model.")] = None,
-    adapter: Annotated[
-        Optional[list[str]],
-        typer.Option(help="NAME=FOLDER of low-rank adapters, served as MODEL:NAME; may be repeated."),
-    ] = None,
+    adapter: Adapters = None,
     host: Annotated[str, typer.Option(help="Address to listen on; if not loopback, keys are needed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
-    api_key_file: Annotated[
-        Optional[Path], typer.Option(help="API keys, one a line, or sha256:HASH; else JANUSFLOW_API_KEYS is read.")
-    ] = None,
+    api_key_file: ApiKeyFile = None,
     max_text_wait: Annotated[float, typer.Option(help="Longest wait of a text token behind pictures, in s.")] = 0.2,
     picture_share: Annotated[float, typer.Option(help="Share of the work for pictures when both wait.")] = 0.5,
     max_queue: Annotated[int, typer.Option(help="Jobs that wait at most; more are refused with 429.")] = 64,
     max_pictures: Annotated[int, typer.Option(help="Pictures in work at the same time.")] = 8,
     max_texts: Annotated[int, typer.Option(help="Texts in work at the same time.")] = 32,
-    limit: Annotated[
-        Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
-    ] = None,
+    limit: Limits = None,
     page: Annotated[bool, typer.Option("--page", help="Show a page to generate, edit and chat.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for accepted requests when the server stops.")] = 60,
     ray: Annotated[bool, typer.Option("--ray", help="Run replicas on Ray; needs the extra [ray].")] = False,
@@ -72,6 +75,10 @@ def serve(
     from janusflow.serving.command import ServeOptions, run_command
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    cluster = {"replicas": replicas, "max_replicas": max_replicas, "address": ray_address}
+    cluster |= {"cpus": replica_cpus, "gpus": replica_gpus}
+    opening = {"vae": vae, "device": device, "dtype": dtype, "quantize": quantize}
+    opening |= {"compile": compile, "sft_format": sft_format}
     run_command(
         ServeOptions(
             model=model,
@@ -85,22 +92,7 @@ def serve(
             limits=limit or [],
             grace=grace,
             page=page,
-            cluster={
-                "replicas": replicas,
-                "max_replicas": max_replicas,
-                "address": ray_address,
-                "cpus": replica_cpus,
-                "gpus": replica_gpus,
-            }
-            if ray
-            else None,
-            opening={
-                "vae": vae,
-                "device": device,
-                "dtype": dtype,
-                "quantize": quantize,
-                "compile": compile,
-                "sft_format": sft_format,
-            },
+            cluster=cluster if ray else None,
+            opening=opening,
         )
     )

@@ -22,6 +22,18 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."),
 ]
 
+Export = Annotated[str, typer.Option(help="Layout of the export: janusflow, or official to write both.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what the run would do, and estimate its time.")]
+Measure = Annotated[
+    bool, typer.Option("--measure/--no-measure", help="Whether --dry-run measures a few steps on this machine.")
+]
+ExportOnly = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--export-only", metavar="OUT", help="Export the last checkpoint of the run in OUT, without a recipe."
+    ),
+]
+
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 
@@ -30,21 +42,10 @@ def train(
     recipe: Annotated[Optional[Path], typer.Argument(help="A YAML file; see recipes/.")] = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in out=FOLDER.")] = False,
-    export: Annotated[
-        str, typer.Option(help="Layout of the export: janusflow, or official to write both.")
-    ] = "janusflow",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what the run would do, and estimate its time.")
-    ] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Whether --dry-run measures a few steps on this machine.")
-    ] = True,
-    export_only: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--export-only", metavar="OUT", help="Export the last checkpoint of the run in OUT, without a recipe."
-        ),
-    ] = None,
+    export: Export = "janusflow",
+    dry_run: DryRun = False,
+    measure: Measure = True,
+    export_only: ExportOnly = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:

@@ -280,9 +280,9 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     table = datasets.Dataset.from_list([{name: row.get(name) for name in features} for row in rows], features=features)
     datasets.disable_progress_bars()  # this run has its own
     try:
-        with temporary_path(file) as beside:
-            table.to_parquet(str(beside))
-            beside.replace(file)
+        with temporary_path(file) as temporary:
+            table.to_parquet(str(temporary))
+            temporary.replace(file)
     finally:
         if shown:
             datasets.enable_progress_bars()

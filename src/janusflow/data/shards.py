@@ -46,9 +46,9 @@ class KeptRecord:
 def write_shard(out: Path, number: int, shard: list[KeptRecord], kind: str) -> None:
     """Write `shard-NNNNNN`, complete or not at all."""
     final = out / f"shard-{number:06d}.{SUFFIXES[kind]}"
-    with temporary_path(final) as beside:
+    with temporary_path(final) as temporary:
         if kind == "webdataset":
-            with tarfile.open(beside, "w") as tar:
+            with tarfile.open(temporary, "w") as tar:
                 for kept in shard:
                     for ending, data in _members(kept):
                         entry = tarfile.TarInfo(f"{kept.number:09d}.{ending}")
@@ -60,8 +60,8 @@ def write_shard(out: Path, number: int, shard: list[KeptRecord], kind: str) -> N
             picture, text = datasets.Image(), datasets.Value("string")
             features = {"image": picture, "images": datasets.List(picture), "text": text, "conversations": text}
             rows = [_row(kept) for kept in shard]
-            datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(str(beside))
-        beside.replace(final)
+            datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(str(temporary))
+        temporary.replace(final)
 
 
 def contact_sheet_of(out: Path, kind: str) -> Image.Image | None:

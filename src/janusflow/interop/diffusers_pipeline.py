@@ -242,13 +242,9 @@ class JanusFlowPipeline:
             ValueError: for any value that is not allowed, in one sentence.
         """
         names = _tensor_names(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        if any([negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt):
-            raise ValueError("negative_prompt is given; JanusFlow's guidance only knows the empty prompt")
         if prompt is None:
             raise ValueError("prompt is None; a prompt is some text, or a list of such")
-        known = [*signature(self.model.generate).parameters]
-        if odd := [name for name in options if name not in known]:
-            raise unknown_argument(odd, [*signature(self.__call__).parameters, *known], of="the pipeline's call")
+        self._check_arguments(negative_prompt, options)
         scale = _scale(guidance_scale)
         knobs = preset_of(options.get("preset"), num_inference_steps=num_inference_steps)
         steps = whole_number("num_inference_steps", knobs.num_inference_steps)
@@ -256,26 +252,24 @@ class JanusFlowPipeline:
             strength, image=image is not None, mask=mask_image is not None or options.get("mask") is not None
         )
         self._interrupt, self._num_timesteps = False, len(Sampling(steps, strength=start).times()) - 1
-        told: dict[str, Any] = {
-            "height": height,
-            "width": width,
-            "num_inference_steps": steps,
-            "guidance_scale": scale,
-            "num_images_per_prompt": num_images_per_prompt,
-            "generator": generator,
-            "latents": latents,
-            "image": image,
-            "mask": mask_image,
-            "strength": strength,
-            "output_type": "np" if output_type == "pt" else output_type,
-            "decode_batch_size": self._decode_at_once,
-            "callback_on_step_end": self._called_back(callback_on_step_end, names, prompt, scale),
-            "progress": self._progress,
-        }
+        told: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "guidance_scale": scale}
+        told |= {"num_images_per_prompt": num_images_per_prompt, "generator": generator, "latents": latents}
+        told |= {"image": image, "mask": mask_image, "strength": strength}
+        told |= {"output_type": "np" if output_type == "pt" else output_type, "decode_batch_size": self._decode_at_once}
+        told |= {"callback_on_step_end": self._called_back(callback_on_step_end, names, prompt, scale)}
+        told["progress"] = self._progress
         pictures: Any = self.model.generate(prompt, **{**told, **options})
         if output_type == "pt":
             pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
+
+    def _check_arguments(self, negative_prompt: str | Sequence[str] | None, options: Mapping[str, Any]) -> None:
+        """Refuse a negative prompt, and options that `JanusFlow.generate` does not have."""
+        if any([negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt):
+            raise ValueError("negative_prompt is given; JanusFlow's guidance only knows the empty prompt")
+        known = [*signature(self.model.generate).parameters]
+        if odd := [name for name in options if name not in known]:
+            raise unknown_argument(odd, [*signature(self.__call__).parameters, *known], of="the pipeline's call")
 
     def _called_back(self, callback: Any, names: Sequence[str], prompt: str | Sequence[str], scale: float) -> StepEnd:
         """`callback`, or none, as `JanusFlow.generate` calls it; `_interrupt` and `_guidance_scale` are obeyed."""

@@ -248,10 +248,10 @@ class Pictograms(Benchmark):
     def _keep_features(self, item: Item, vector: np.ndarray) -> None:
         file = self.out / "features" / f"{item.key}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_path(file, tidy=False) as beside:
-            with beside.open("wb") as stream:
+        with temporary_path(file, tidy=False) as temporary:
+            with temporary.open("wb") as stream:
                 np.save(stream, vector)
-            beside.replace(file)
+            temporary.replace(file)
 
     def _features_of(self, item: Item) -> np.ndarray:
         file = self.out / "features" / f"{item.key}.npy"

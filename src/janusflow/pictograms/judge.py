@@ -237,9 +237,9 @@ def _write(file: Path, judge: Judge, key: str) -> None:
     for (name, part), ridge in judge.ridges.items():
         tensors |= {f"{name}/{part}/mean": ridge.mean, f"{name}/{part}/weight": ridge.weight}
     kept = {"labels": judge.labels, "ceilings": judge.ceilings, "names": judge.names}
-    with temporary_path(file, tidy=False) as beside:
-        save_file(tensors, beside, metadata={"inputs_sha256": key, "judge": json.dumps(kept)})
-        beside.replace(file)
+    with temporary_path(file, tidy=False) as temporary:
+        save_file(tensors, temporary, metadata={"inputs_sha256": key, "judge": json.dumps(kept)})
+        temporary.replace(file)
 
 
 def _read(file: Path, key: str) -> Judge | None:

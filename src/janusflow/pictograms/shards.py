@@ -151,12 +151,12 @@ def write_shard(file: Path, shard: Shard) -> None:
     rows = [{**row, "image": {"bytes": row["image"], "path": None}} for row in shard.rows]
     metadata = {b"huggingface": json.dumps(_features()).encode(), SKIPPED: json.dumps(shard.skipped).encode()}
     table = pa.Table.from_pylist(rows, schema=pa.schema(fields, metadata=metadata))
-    with temporary_path(file, tidy=False) as beside:
+    with temporary_path(file, tidy=False) as temporary:
         if file.suffix == ".feather":
-            feather.write_feather(table, str(beside), compression="zstd")
+            feather.write_feather(table, str(temporary), compression="zstd")
         else:
-            parquet.write_table(table, str(beside), compression="zstd", dictionary_pagesize_limit=DICTIONARY)
-        beside.replace(file)
+            parquet.write_table(table, str(temporary), compression="zstd", dictionary_pagesize_limit=DICTIONARY)
+        temporary.replace(file)
 
 
 def _digest(rendered: Rendered) -> bytes:

@@ -44,7 +44,7 @@ class Pipeline(Conversational):
     takes_adapters: ClassVar = False
     sampling: ClassVar[
         tuple[str, ...]
-    ] = ()  # arguments of `generate` that a picture depends on, beside prompt and seed
+    ] = ()  # arguments of `generate` that a picture depends on, besides prompt and seed
 
     def __init__(self, network: Any, processor: JanusFlowProcessor) -> None:
         self.network, self.processor = network, processor
@@ -168,7 +168,7 @@ class Pipeline(Conversational):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model as a folder that `from_pretrained` opens.
 
-        It is written beside its place and then put there; other files of an existing folder stay.
+        It is written next to its place and then put there; other files of an existing folder stay.
 
         Raises:
             ValueError: if the weights are quantized, or the place is a file.
@@ -182,10 +182,10 @@ class Pipeline(Conversational):
         """
         if self.quantized:
             raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
-        with put_together(Path(folder)) as beside, without_others():
-            self.network.save_pretrained(beside)
-            self._write_parts(beside)
-            keep_licence(beside, self.origin, Path(folder))
+        with put_together(Path(folder)) as temporary, without_others():
+            self.network.save_pretrained(temporary)
+            self._write_parts(temporary)
+            keep_licence(temporary, self.origin, Path(folder))
 
     def _write_parts(self, folder: Path) -> None:
         """What is saved next to the network."""

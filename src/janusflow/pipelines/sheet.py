@@ -22,7 +22,7 @@ CHARACTER_WIDTH = 6
 
 
 def save_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
-    """Writes a PNG with text chunks, beside its place and then renamed: no half-written file is ever seen.
+    """Writes a PNG with text chunks, next to its place and then renamed: no half-written file is ever seen.
 
     Args:
         picture: one that `generate` returned keeps how it was made.
@@ -32,9 +32,9 @@ def save_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -
     Raises:
         OSError: if the folder cannot be written.
     """
-    with temporary_path(file, tidy=False) as beside:  # one of many: `make_folder` tidies
-        _write_png(picture, beside, metadata)
-        beside.replace(file)
+    with temporary_path(file, tidy=False) as temporary:  # one of many: `make_folder` tidies
+        _write_png(picture, temporary, metadata)
+        temporary.replace(file)
 
 
 def save_new_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> Path:
@@ -45,10 +45,10 @@ def save_new_png(picture: Image.Image, file: Path, metadata: Mapping[str, object
     Returns:
         The file.
     """
-    with temporary_path(file, tidy=False) as beside:
-        _write_png(picture, beside, metadata)
+    with temporary_path(file, tidy=False) as temporary:
+        _write_png(picture, temporary, metadata)
         names = (file.with_stem(f"{file.stem}-{number}") for number in itertools.count(2))
-        return next(free for free in itertools.chain([file], names) if _place(beside, free))
+        return next(free for free in itertools.chain([file], names) if _place(temporary, free))
 
 
 def _write_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
@@ -56,10 +56,10 @@ def _write_png(picture: Image.Image, file: Path, metadata: Mapping[str, object])
         picture.save(stream, format="PNG", pnginfo=png_text(picture.info, metadata))
 
 
-def _place(beside: Path, file: Path) -> bool:
+def _place(temporary: Path, file: Path) -> bool:
     """Moves a file under a name, if that is free; it is taken and the file complete in one moment."""
     try:
-        file.hardlink_to(beside)
+        file.hardlink_to(temporary)
     except FileExistsError:
         return False
     except OSError:  # a file system without links: the empty file claims the name
@@ -67,7 +67,7 @@ def _place(beside: Path, file: Path) -> bool:
             file.open("xb").close()
         except FileExistsError:
             return False
-        beside.replace(file)
+        temporary.replace(file)
     return True
 
 

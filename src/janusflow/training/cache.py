@@ -68,8 +68,8 @@ def _read(file: Path) -> Tensor | None:
 def _write(file: Path, value: Tensor) -> None:
     file.parent.mkdir(exist_ok=True)
     try:
-        with temporary_path(file, tidy=False) as beside:
-            save_file({NAME: value.contiguous()}, beside)
-            beside.replace(file)
+        with temporary_path(file, tidy=False) as temporary:
+            save_file({NAME: value.contiguous()}, temporary)
+            temporary.replace(file)
     except (OSError, SafetensorError) as error:  # the latter, for a full disk, is not an OSError
         raise OSError(f"the cache {file} could not be written ({error}); the last checkpoint is intact") from error

@@ -85,29 +85,29 @@ def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool 
     averaged = averaged_model(state.objective, state.ema, model, world, config)
     heads = averaged_heads(state.objective, state.ema)
     if averaged is not None:
-        with temporary_path(folder) as beside:
-            beside.mkdir()
+        with temporary_path(folder) as temporary:
+            temporary.mkdir()
             if averaged.adapters is not None:
                 averaged.adapters.peft_config["default"].base_model_name_or_path = config.model.checkpoint
                 # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
-                averaged.adapters.save_pretrained(beside / "adapter", save_embedding_layers=False)
-                _write_card(beside / "adapter", state, model, adapter=True)
+                averaged.adapters.save_pretrained(temporary / "adapter", save_embedding_layers=False)
+                _write_card(temporary / "adapter", state, model, adapter=True)
                 averaged.merge_adapters()
-            averaged.save_pretrained(beside)
+            averaged.save_pretrained(temporary)
             for term, head in heads.items():
-                save_file(head, beside / HEAD.format(term))
-            _write_card(beside, state, model)
+                save_file(head, temporary / HEAD.format(term))
+            _write_card(temporary, state, model)
             if official:
                 weights = dict(averaged.network.named_parameters())
                 place = folder.with_name(f"{folder.name}-official")
                 licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
                 layout = family_of(averaged.network.config).layout("official")
                 export_to(layout, averaged.network.config, weights, averaged.processor, place, licence=licence)
-                if (beside / "vae").is_dir():
-                    shutil.copytree(beside / "vae", place / "vae", dirs_exist_ok=True)
+                if (temporary / "vae").is_dir():
+                    shutil.copytree(temporary / "vae", place / "vae", dirs_exist_ok=True)
                 _write_card(place, state, model, more=where_vae_is(place))
             shutil.rmtree(folder, ignore_errors=True)
-            beside.rename(folder)
+            temporary.rename(folder)
     world.wait()
     return folder
 

@@ -25,17 +25,17 @@ def publish(trained: str | Path, folder: Path) -> Path:
     """
     model = JanusFlow.from_pretrained(trained, device="cpu")
     codec = model.codec
-    with temporary_path(folder) as beside:
-        model.network.to(torch.bfloat16).save_pretrained(beside)
+    with temporary_path(folder) as temporary:
+        model.network.to(torch.bfloat16).save_pretrained(temporary)
         model.network.config.dtype = "float32"
-        model.network.config.save_pretrained(beside)
-        model.processor.save_pretrained(beside)
-        LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(beside / "vae")
+        model.network.config.save_pretrained(temporary)
+        model.processor.save_pretrained(temporary)
+        LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(temporary / "vae")
         if model.preview_decoder is not None:
             model.small_decoder.module.to(torch.bfloat16)
-            model.small_decoder.save_pretrained(beside / PREVIEW_DECODER)
-        for file in beside.rglob("*"):
+            model.small_decoder.save_pretrained(temporary / PREVIEW_DECODER)
+        for file in temporary.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
         shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        temporary.rename(folder)
     return folder

@@ -64,7 +64,7 @@ class Begun:
     """A checkpoint that is not complete yet: where it goes, where it is written, and the best step when it began."""
 
     final: Path
-    beside: Path
+    temporary: Path
     best: int
     future: Future[Any] | None = None
 
@@ -118,19 +118,19 @@ class Checkpoints:
         self.begun = Begun(final, final.with_suffix(".tmp"), progress.best[1])
         with self._intact(self.begun):
             if self.world.first:
-                self.begun.beside.mkdir(parents=True)
+                self.begun.temporary.mkdir(parents=True)
             self.world.wait()
-            self._write_progress(self.begun.beside, progress)
+            self._write_progress(self.begun.temporary, progress)
             tensors, alone = _tensors(objective, ema, optimizers), self.world.mesh is None
             warnings.filterwarnings("ignore", ALONE)
             if self.background:
                 future = dcp.async_save(
-                    tensors, checkpoint_id=self.begun.beside, process_group=self._group(), no_dist=alone
+                    tensors, checkpoint_id=self.begun.temporary, process_group=self._group(), no_dist=alone
                 )
                 assert isinstance(future, Future)
                 self.begun.future = future
                 return
-            dcp.save(tensors, checkpoint_id=self.begun.beside, no_dist=alone)
+            dcp.save(tensors, checkpoint_id=self.begun.temporary, no_dist=alone)
         self.finish()
 
     def settle(self) -> None:
@@ -156,10 +156,10 @@ class Checkpoints:
                 begun.future.result()
             self.world.wait()
             if self.world.first:
-                write_checksums(begun.beside)
+                write_checksums(begun.temporary)
         if self.world.first:
             shutil.rmtree(begun.final, ignore_errors=True)
-            begun.beside.rename(begun.final)
+            begun.temporary.rename(begun.final)
             self._prune(begun.best)
         self.world.wait()
 
@@ -170,7 +170,7 @@ class Checkpoints:
         except (Exception, CheckpointException) as error:  # the latter, for a full disk, is not an Exception
             self.begun = None
             if self.world.first:
-                shutil.rmtree(begun.beside, ignore_errors=True)
+                shutil.rmtree(begun.temporary, ignore_errors=True)
             raise OSError(f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}") from error
 
     def _group(self) -> dist.ProcessGroup | None:

@@ -165,7 +165,7 @@ def attacks(place: Path) -> dict[str, bytes]:
         "exec": {"a": Runs(exec, write)},
         "eval": {"a": Runs(eval, write)},
         "as a key": {Runs(exec, write): array},
-        "beside arrays": {"a": array, "b": [Runs(exec, write)]},
+        "next to arrays": {"a": array, "b": [Runs(exec, write)]},
         "getattr": {"a": Runs(getattr, "text", "upper")},
         "objects in an array": {"a": np.array([Runs(exec, write)], dtype=object)},
         "a class of ours": {"a": Path("x")},

@@ -244,7 +244,7 @@ def test_the_official_answers_of_mplug() -> None:
 
     # By hand: "man: yes, suit: no, green suit: yes, man leaning over a laptop: yes" needs the suit twice.
     assert score("mini-dalle", "tifa160_6") == 25
-    # Motorcycle yes, no doors; so neither is their paint chipped nor do they stand beside it, whatever was answered.
+    # Motorcycle yes, no doors; so neither is their paint chipped nor do they stand next to it, whatever was answered.
     assert score("mini-dalle", "tifa160_12") == pytest.approx(100 * 3 / 6)
     for (model, name), questions in judged.items():  # the rule once more: one needs all that it stands on, at any depth
         no = {number for number, (_, said) in questions.items() if not said}

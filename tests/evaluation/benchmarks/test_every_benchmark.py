@@ -21,14 +21,15 @@ from tests.evaluation.benchmarks.test_geneval import Oracle, at, geneval_folder
 from tests.evaluation.benchmarks.test_gqa import gqa_folder
 from tests.evaluation.benchmarks.test_mjhq import mjhq_folder
 from tests.evaluation.benchmarks.test_mmbench import mmbench_folder
+from tests.evaluation.benchmarks.test_mme import mme_folder
 from tests.evaluation.benchmarks.test_mmmu import mmmu_folder
 from tests.evaluation.benchmarks.test_mmvet import mmvet_folder
+from tests.evaluation.benchmarks.test_pope import pope_folder
 from tests.evaluation.benchmarks.test_qa import qa_file
 from tests.evaluation.benchmarks.test_seedbench import seed_folder
 from tests.evaluation.benchmarks.test_uni_mmmu import scored, uni_mmmu_folder
 from tests.evaluation.benchmarks.test_vqav2 import vqa_folder
 from tests.evaluation.benchmarks.test_wise import write_prompts
-from tests.evaluation.benchmarks.test_yes_no import mme_folder, pope_folder
 from tests.evaluation.vision.test_frechet import save_inception
 
 

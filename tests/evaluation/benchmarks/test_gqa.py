@@ -9,7 +9,7 @@ import pytest
 
 from janusflow.evaluation.benchmarks.gqa import FILE, Gqa
 from janusflow.evaluation.benchmarks.pope import BriefSettings
-from tests.evaluation.benchmarks.test_yes_no import cut, judges_anything, run, save_picture
+from tests.evaluation.benchmarks.questions import cut, judges_anything, run, save_picture
 
 
 def gqa_folder(folder: Path) -> Path:

@@ -15,8 +15,8 @@ from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
+from tests.evaluation.benchmarks.questions import Answering, judges_anything, run, save_picture
 from tests.evaluation.benchmarks.test_mmvet import Replying
-from tests.evaluation.benchmarks.test_yes_no import Answering, judges_anything, run, save_picture
 
 OPTIONS = {"A": "a red apple", "B": "two pears", "C": "nothing at all"}
 COLUMNS = ["index", "question", "hint", "A", "B", "C", "D", "answer", "category", "l2-category", "image", "split"]

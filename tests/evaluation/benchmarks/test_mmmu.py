@@ -18,7 +18,7 @@ from janusflow.evaluation.benchmarks.mmmu import (
     read_open,
 )
 from janusflow.evaluation.protocol import Item, Row
-from tests.evaluation.benchmarks.test_yes_no import cut, judges_anything, run, save_picture
+from tests.evaluation.benchmarks.questions import cut, judges_anything, run, save_picture
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 OPTIONS = {"A": "a red apple", "B": "two pears", "C": "nothing at all", "D": "$5"}

@@ -14,7 +14,7 @@ from PIL import Image
 from janusflow.evaluation.benchmarks.mmvet import TRIES, MmVet, MmVetSettings, read_grade
 from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.protocol import NotJudgedError
-from tests.evaluation.benchmarks.test_yes_no import cut, judges_anything, run, save_picture
+from tests.evaluation.benchmarks.questions import cut, judges_anything, run, save_picture
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 

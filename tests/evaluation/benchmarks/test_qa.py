@@ -15,7 +15,7 @@ from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.protocol import NotJudgedError
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from tests.evaluation.benchmarks.test_yes_no import Answering, cut, judges_anything, run, save_picture
+from tests.evaluation.benchmarks.questions import Answering, cut, judges_anything, run, save_picture
 
 RECORDS: list[dict[str, Any]] = [
     {"id": "cat 1", "image": "pictures/a.png", "question": "What is it?", "answer": "A cat.", "category": "animals"},

@@ -13,7 +13,7 @@ import torch
 from janusflow import JanusFlow
 from janusflow.evaluation.benchmarks.seedbench import SeedBench, SeedBenchSettings, choice_losses
 from janusflow.evaluation.protocol import Item, Row, conversation
-from tests.evaluation.benchmarks.test_yes_no import cut, judges_anything, run, save_picture
+from tests.evaluation.benchmarks.questions import cut, judges_anything, run, save_picture
 
 OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 CHOICES = [

@@ -11,7 +11,7 @@ import pytest
 from janusflow.evaluation.benchmarks.vqav2 import VqaV2, VqaV2Settings, accuracy, normal
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
-from tests.evaluation.benchmarks.test_yes_no import Answering, cut, judges_anything, run, save_picture
+from tests.evaluation.benchmarks.questions import Answering, cut, judges_anything, run, save_picture
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from tests.evaluation.benchmarks.test_yes_no import Answering, cut, judges_anyth
         ("couldn'tve", "couldn't've"),
         ("somebody'd", "somebodyd"),  # the official table's slip
         ("x-ray", "x ray"),  # a mark between letters becomes a space
-        ("x - ray", "x ray"),  # beside a space it goes
+        ("x - ray", "x ray"),  # next to a space it goes
         ("left-right, up -down", "leftright up down"),  # and then everywhere
         ("1,000", "1000"),
         ("red/blue 1,000", "redblue 1000"),  # a comma in a number drops all marks

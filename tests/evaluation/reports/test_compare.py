@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,17 @@ from typer.testing import CliRunner
 
 from janusflow.cli import app
 from janusflow.evaluation import registry
+from janusflow.evaluation.protocol import Item
 from janusflow.evaluation.reports.compare import Comparison, compare_runs
 from janusflow.evaluation.reports.comparison_page import difference_cell, is_clear, latex, page, write_comparison
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
 from janusflow.evaluation.run.limit import limited
+from tests.evaluation.benchmarks.questions import Answering
 from tests.evaluation.benchmarks.test_qa import qa_file
-from tests.evaluation.benchmarks.test_yes_no import Answering
-from tests.evaluation.run import test_evaluate as test_run
-from tests.evaluation.run.test_evaluate import Counting, Model
+from tests.evaluation.counting import Counting, Model
 
-
-@pytest.fixture(autouse=True)
-def counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.BENCHMARKS, "counting", ("counting", "Counting"))
-    monkeypatch.setitem(sys.modules, "janusflow.evaluation.benchmarks.counting", test_run)
+pytestmark = pytest.mark.usefixtures("counting")
 
 
 def counted(out: Path, *wrong: int, **changes: Any) -> Path:
@@ -110,7 +105,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, monkeypatch: p
     ):
         with pytest.raises(ValueError, match=said):
             compare_runs(folders)
-    monkeypatch.setattr(Counting, "items", lambda self: [test_run.Item("z", "number 1", data={"n": 1})])
+    monkeypatch.setattr(Counting, "items", lambda self: [Item("z", "number 1", data={"n": 1})])
     elsewhere = counted(tmp_path / "z")
     with pytest.raises(ValueError, match="a and .*z have no judged item in common"):
         compare_runs([first, elsewhere])

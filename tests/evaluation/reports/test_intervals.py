@@ -7,7 +7,7 @@ import pytest
 from janusflow.evaluation.protocol import Item, Row
 from janusflow.evaluation.reports.intervals import bootstrap, effective_number, intervals, is_share, wilson
 from janusflow.evaluation.score_sample import ScoreSample, over
-from tests.evaluation.run.test_evaluate import Counting, CountingSettings
+from tests.evaluation.counting import Counting, CountingSettings
 
 
 def sample(*values: float, each: int = 1, whole: float = 100) -> ScoreSample:

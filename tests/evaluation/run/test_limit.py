@@ -12,7 +12,7 @@ from janusflow.evaluation.run.evaluate import checked_run
 from janusflow.evaluation.run.limit import limited
 from tests.evaluation.benchmarks.test_mmbench import mmbench_folder, rows_of
 from tests.evaluation.benchmarks.test_uni_mmmu import uni_mmmu_folder
-from tests.evaluation.run.test_evaluate import Counting, CountingSettings
+from tests.evaluation.counting import Counting, CountingSettings
 
 SIZES = {"a": 40, "b": 40, "c": 4}
 ITEMS = [Item(f"{part}/{n:03d}", "?", group=f"{part}{n // 2}") for part, size in SIZES.items() for n in range(size)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from janusflow.evaluation import registry
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
 from janusflow.evaluation.run.command import eval_command as command
@@ -19,16 +17,16 @@ from janusflow.evaluation.run.command import read_sweep
 from janusflow.evaluation.run.sweep import curves, draw_curves, network_evaluations, points
 from janusflow.flow import METHODS
 from tests.evaluation.benchmarks.test_qa import qa_file
+from tests.evaluation.counting import Model
 from tests.evaluation.reports.test_compare import Says
-from tests.evaluation.run import test_evaluate as test_run
+
+pytestmark = pytest.mark.usefixtures("counting")
 
 
 def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.BENCHMARKS, "counting", ("counting", "Counting"))
-    monkeypatch.setitem(sys.modules, "janusflow.evaluation.benchmarks.counting", test_run)
     opened = []
 
-    class Worse(test_run.Model):
+    class Worse(Model):
         """Wrong in as many pictures and answers as it is told to guide."""
 
         def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
@@ -55,13 +53,11 @@ def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatc
 def test_a_sweep_over_models_opens_each_once_and_compares_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_folder: Path
 ) -> None:
-    monkeypatch.setitem(registry.BENCHMARKS, "counting", ("counting", "Counting"))
-    monkeypatch.setitem(sys.modules, "janusflow.evaluation.benchmarks.counting", test_run)
     opened: list[str] = []
 
-    def open_model(request: EvalRequest) -> test_run.Model:
+    def open_model(request: EvalRequest) -> Model:
         opened.append(request.model)
-        return test_run.Model(wrong=[2] if request.model == "tiny" else [])
+        return Model(wrong=[2] if request.model == "tiny" else [])
 
     monkeypatch.setattr(command_module, "open_model", open_model)
     words = {"config": None, "changes": {"out": tmp_path}, "options": [], "settings": []}

@@ -116,10 +116,10 @@ class Mjhq(Benchmark):
             chosen = load_image(self._chosen(item.data["category"], item.data["id"]))
             file = self._features_of(item)
             file.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_path(file, tidy=False) as beside:
-                with beside.open("wb") as stream:
+            with temporary_path(file, tidy=False) as temporary:
+                with temporary.open("wb") as stream:
                     np.save(stream, self.features([output, chosen]))
-                beside.replace(file)
+                temporary.replace(file)
         if not self.settings.clip:
             return {"score": 0.0}
         vectors = self.clip.pictures([output]), self.clip.texts([f"{self.settings.clip_prefix} {item.prompt}".strip()])

@@ -241,7 +241,7 @@ def network_config(processor: JanusFlowProcessor) -> JanusFlowConfig:
 
 def _write(folder: Path, save: Callable[[Path], object]) -> None:
     """Write a folder atomically."""
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    save(beside)
-    beside.rename(folder)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    save(temporary)
+    temporary.rename(folder)

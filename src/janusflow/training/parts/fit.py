@@ -159,9 +159,9 @@ def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optim
         "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
-    with temporary_path(file) as beside:
-        torch.save(state, beside)
-        beside.replace(file)
+    with temporary_path(file) as temporary:
+        torch.save(state, temporary)
+        temporary.replace(file)
 
 
 def _resume(file: Path, model: nn.Module, average: AveragedModel, optimizers: Sequence[Optimizer]) -> int:

@@ -75,8 +75,8 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
         texts = batches(TEXTS, config.texts, reader, size=config.llm.batch_size, seed=config.seed)
         network = fit_llm(config.llm, sizes, texts, out / "llm", seed=config.seed, device=place)
         take_tower(network, tower)
-        with put_together(export) as beside:
-            JanusFlow(network.float().eval(), processor, LatentCodec(vae)).save_pretrained(beside)
+        with put_together(export) as temporary:
+            JanusFlow(network.float().eval(), processor, LatentCodec(vae)).save_pretrained(temporary)
     return export
 
 
@@ -87,8 +87,8 @@ def make_processor(config: PartsConfig, folder: Path) -> JanusFlowProcessor:
         tokenizer = learn_tokenizer(sentences, config.tokenizer.vocabulary)
         sizes = config.sizes(len(tokenizer))
         text = TextSettings(num_image_tokens=sizes.num_understanding_tokens, system_prompt="")
-        with put_together(folder) as beside:
-            JanusFlowProcessor(tokenizer, text, ImageSettings(image_size=sizes.image_size)).save_pretrained(beside)
+        with put_together(folder) as temporary:
+            JanusFlowProcessor(tokenizer, text, ImageSettings(image_size=sizes.image_size)).save_pretrained(temporary)
     return JanusFlowProcessor.from_pretrained(folder)
 
 

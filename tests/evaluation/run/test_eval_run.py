@@ -18,7 +18,7 @@ from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import digests
 from janusflow.evaluation.run import eval_run as run_module
 from janusflow.evaluation.run.evaluate import evaluate
-from tests.evaluation.run import test_evaluate as counting
+from tests.evaluation import counting
 
 read: list[str] = []
 
