@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -75,9 +75,9 @@ def serve(
     from janusflow.serving.command import ServeOptions, run_command
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    cluster = {"replicas": replicas, "max_replicas": max_replicas, "address": ray_address}
+    cluster: dict[str, Any] = {"replicas": replicas, "max_replicas": max_replicas, "address": ray_address}
     cluster |= {"cpus": replica_cpus, "gpus": replica_gpus}
-    opening = {"vae": vae, "device": device, "dtype": dtype, "quantize": quantize}
+    opening: dict[str, Any] = {"vae": vae, "device": device, "dtype": dtype, "quantize": quantize}
     opening |= {"compile": compile, "sft_format": sft_format}
     run_command(
         ServeOptions(
