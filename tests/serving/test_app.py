@@ -146,14 +146,15 @@ def test_a_key_that_asks_too_often_gets_429(tiny_model: JanusFlow) -> None:
         assert http.get("/health/live").status_code == 200
 
 
-def test_a_body_that_does_not_arrive_gets_408(tiny_model: JanusFlow) -> None:
+def test_a_body_that_does_not_arrive_gets_408_and_the_connection_is_closed(tiny_model: JanusFlow) -> None:
     limits = Limits(**{**vars(LIMITS), "body_seconds": 0.1})
     with serving(tiny_model, QueueSettings(), limits) as served:
         host, port = served.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
             connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
-            assert b" 408 " in connection.recv(100)
+            answer = b"".join(iter(lambda: connection.recv(10_000), b""))  # until the server closes the connection
+            assert b" 408 " in answer and b"body_timeout" in answer
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/models HTTP/1.1\r\nHost:"])

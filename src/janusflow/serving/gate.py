@@ -127,7 +127,8 @@ class Gate:
             _GoneError: if the client leaves meanwhile.
         """
         most = self.limits.max_body
-        large = ApiError(413, f"the body has more than {most} bytes", code="body_too_large")
+        closing = {"Connection": "close"}  # its rest would be read as the next request
+        large = ApiError(413, f"the body has more than {most} bytes", code="body_too_large", headers=closing)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length[:20]) > most:
             raise large
@@ -145,7 +146,7 @@ class Gate:
                         return bytes(body)
         except TimeoutError as error:
             late = f"the body did not arrive within {self.limits.body_seconds:g} s"
-            raise ApiError(408, late, code="body_timeout") from error
+            raise ApiError(408, late, code="body_timeout", headers=closing) from error
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
