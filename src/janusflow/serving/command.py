@@ -15,7 +15,7 @@ from janusflow.serving.app import create_app
 from janusflow.serving.keys import ApiKeys
 from janusflow.serving.models import read_adapters, with_adapters
 from janusflow.serving.policy import PolicySettings
-from janusflow.serving.runner import PipelineRunner, give_cores
+from janusflow.serving.runner import PipelineRunner, give_cores, keep_loaded
 from janusflow.serving.scheduler import QueueSettings, Scheduler
 from janusflow.serving.server import check_host, run
 from janusflow.serving.settings import Limits
@@ -84,6 +84,7 @@ def run_command(options: ServeOptions) -> None:
 
     models = scheduler.call(open_models)
     app = create_app(models, scheduler, limits=limits, keys=keys, page=options.page)
+    keep_loaded()
     run(app, scheduler, limits, host=options.host, port=options.port, grace=options.grace)
 
 

@@ -16,7 +16,7 @@ from janusflow.pipelines.base import Pipeline
 from janusflow.serving.app import create_app
 from janusflow.serving.models import with_adapters
 from janusflow.serving.policy import PolicySettings
-from janusflow.serving.runner import PipelineRunner, give_cores
+from janusflow.serving.runner import PipelineRunner, give_cores, keep_loaded
 from janusflow.serving.scheduler import QueueSettings, Scheduler
 from janusflow.serving.settings import Limits
 
@@ -111,6 +111,7 @@ class Replica:
         self.scheduler.call(model.identity)  # opens the VAE now, not with the first request
         self.models = LazyModels(options.name, model, options.adapters)
         self.app = create_app(self.models, self.scheduler, limits=options.limits, page=options.page)
+        keep_loaded()
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[dict[str, Any]]:
         """ASGI's messages of the answer to a request; when the caller stops listening, its jobs are cancelled."""
