@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,8 +17,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, LlamaModel
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from janusflow.model.llama import Attend, causal_attention
+
+CACHE = next(entry.name for entry in fields(CausalLMOutputWithPast) if entry.name in ("cache", "past_key_values"))
+"""What transformers calls the cache, in arguments and results of its models: `cache` since 5.24."""
 
 
 class FrozenLayer(DynamicLayer):
