@@ -35,6 +35,7 @@ from janusflow.model.prefix import (
     attend_after,
     attend_and_record,
     cache_under_checkpointing,
+    one_cache,
 )
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
@@ -214,7 +215,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         _check_inputs(input_ids, inputs_embeds, pixel_values, latents, t, kwargs)
         items = kwargs.pop("num_items_in_batch", None)
         encoded = None if latents is None or t is None else self.generation_encoder(latents, t)
-        cache = past_key_values if cache is None else cache
+        cache = one_cache(past_key_values, cache)
         decoding = cache is not None and cache.get_seq_length() > 0
         if input_ids is None:
             embeds = inputs_embeds

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache
 
-from janusflow.model.prefix import CACHE
+from janusflow.model.prefix import CACHE, one_cache
 
 
 class PicturePrompts:
@@ -58,9 +58,7 @@ class PicturePrompts:
             if covered is None:  # transformers drops a mask that hides nothing; the positions are as many
                 covered = kwargs.get("position_ids")
             whole = covered is None or covered.shape[-1] == input_ids.shape[1]
-            kwargs["prompt_embeds"] = self._embed_prompt(
-                input_ids, pixel_values, kwargs.get(CACHE), whole=whole
-            )
+            kwargs["prompt_embeds"] = self._embed_prompt(input_ids, pixel_values, kwargs.get(CACHE), whole=whole)
         input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size, is_encoder_decoder, input_ids, **kwargs
         )
@@ -109,7 +107,7 @@ class PicturePrompts:
             prompt_embeds: (B, P, D), see `_embed_prompt`.
             **kwargs: transformers'.
         """
-        cache = past_key_values if cache is None else cache
+        cache = one_cache(past_key_values, cache)
         if prompt_embeds is not None:
             kwargs.pop("pixel_values", None)
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]

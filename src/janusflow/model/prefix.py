@@ -25,6 +25,17 @@ CACHE = next(entry.name for entry in fields(CausalLMOutputWithPast) if entry.nam
 """What transformers calls the cache, in arguments and results of its models: `cache` since 5.24."""
 
 
+def one_cache(past_key_values: Cache | None, cache: Cache | None) -> Cache | None:
+    """The cache that was given under either of its names.
+
+    Raises:
+        ValueError: if both were given.
+    """
+    if past_key_values is not None and cache is not None:
+        raise ValueError("past_key_values and cache were given, which are two names of one argument; give one")
+    return past_key_values if cache is None else cache
+
+
 class FrozenLayer(DynamicLayer):
     """A cache layer that shows what it holds before the new keys and values, and keeps nothing of the new ones."""
 
