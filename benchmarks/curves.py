@@ -108,7 +108,7 @@ def main(
     found = measure({names[name]: worker for name, worker in workers.items()}, repeats)
     print(table(found))
     what = "two narrow layers" if small else f"width of JanusFlow-1.3B, {layers} of 24 layers"
-    draw(found, f"{what}, {dtype}, {threads} threads, random weights", out / "curves.png")
+    draw(found, f"{what}, {dtype}, threads: {threads}, random weights", out / "curves.png")
     for worker in workers.values():
         worker.process.terminate()
 
