@@ -151,12 +151,11 @@ def _generate(
         if given is not None and not given.expanduser().exists():
             raise ValueError(f"picture {quoted(str(given))} does not exist")
 
-    with options.collector_paused():
-        from janusflow.cli.pictures import check_again, from_words, merged, opening_of, settings_for
-        from janusflow.cli.prompt_file import from_file
-        from janusflow.engine.generation import choose_seeds
-        from janusflow.pipelines.sheet import output_folder
-        from janusflow.presets import KNOBS
+    from janusflow.cli.pictures import check_again, from_words, merged, opening_of, settings_for
+    from janusflow.cli.prompt_file import from_file
+    from janusflow.engine.generation import choose_seeds
+    from janusflow.pipelines.sheet import output_folder
+    from janusflow.presets import KNOBS
 
     if before is not None and asked["preset"] is not None:
         before = {name: value for name, value in before.items() if name not in KNOBS}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import gc
 import inspect
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -85,33 +83,16 @@ def one_sentence(command: Callable[..., None]) -> Callable[..., None]:
 
 def open_model(model: str, **options: Any) -> Pipeline:
     """Open a model without the messages of transformers and diffusers; options as in `Pipeline.from_pretrained`."""
-    with collector_paused():
-        from diffusers.utils import logging as diffusers_logging
-        from transformers.utils import logging as transformers_logging
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-        from janusflow.pipelines.base import Pipeline
+    from janusflow.pipelines.base import Pipeline
 
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        diffusers_logging.set_verbosity_error()
-        opened: Pipeline = Pipeline.from_pretrained(model, **options)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    opened: Pipeline = Pipeline.from_pretrained(model, **options)
     return opened
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Keep Python's garbage collector off while the body imports and opens what stays.
-
-    torch, transformers and diffusers make about a million objects when they are imported, through which the collector
-    would go again and again to find nothing.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def end_in_order() -> None:
