@@ -3,6 +3,7 @@
 python benchmarks/engine.py --official CHECKOUT --python VENV/bin/python   # transformers 4.49 and diffusers in VENV
 python benchmarks/engine.py --older OTHER/src --row step
 python benchmarks/engine.py --older src --quantize int8 --row prefill --row decode   # against this build, unquantized
+python benchmarks/engine.py --older src --compile on --row step            # compiled against eager
 python benchmarks/engine.py --small --repeats 1                            # does it run?
 
 Compare within one run only: the matrix rate of one machine varies by a factor of two within hours.
@@ -15,7 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,23 +31,41 @@ SMALL_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position
 
 @dataclass(frozen=True)
 class Row:
-    """One target: ours against another, as seconds (each step, picture or token) or peak memory above the weights."""
+    """One target: ours against another, as seconds (each step, picture or token) or peak memory.
+
+    Attributes:
+        name: for the table.
+        ours: task.
+        against: process and task.
+        target: with all bits.
+        fewer: targets with `--quantize`.
+        measure: "seconds", "memory" (above what is there before the task, mostly weights) or "total".
+    """
 
     name: str
     ours: str
-    against: str  # process and task
+    against: str
     target: str
-    memory: bool = False
+    fewer: dict[str, str] = field(default_factory=dict)
+    measure: str = "seconds"
 
 
 ROWS = {
     "step": Row("guided step, one picture, prompt of 24 tokens", "step", "other step", "<= 0.78"),
     "linear": Row("the same, against its linear layers", "step", "ours linear", "<= 1.15"),
     "batch": Row("step of four prompts, per picture, against batch 1", "batch", "ours step", "<= 1.00"),
-    "prefill": Row("prefill of 600 tokens", "prefill", "other prefill", "<= 0.78"),
-    "decode": Row("one token after 600", "decode", "other decode", "<= 0.77 (1.3x)"),
+    "fast": Row("latent of one picture in fast mode, against 30 steps (1 is run)", "fast", "other thirty", "<= 0.17"),
+    "prefill": Row("prefill of 600 tokens", "prefill", "other prefill", "<= 0.78", {"int8": "<= 0.55"}),
+    "decode": Row(
+        "one token after 600",
+        "decode",
+        "other decode",
+        "<= 0.77 (1.3x)",
+        {"int8": "<= 0.45 (2.2x)", "int4": "<= 0.33 (3x)"},
+    ),
     "decode8": Row("one token of 8 conversations, against batch 1", "decode8", "ours decode", "<= 0.25 (4x)"),
-    "memory": Row("peak memory of a step above the weights", "step", "other step", "<= 0.6", memory=True),
+    "memory": Row("peak memory of a step above the weights", "step", "other step", "<= 0.6", measure="memory"),
+    "total": Row("peak memory of a step in all", "step", "other step", "", {"int8": "<= 0.6"}, "total"),
 }
 
 
@@ -76,6 +95,17 @@ class Worker:
         return answer
 
 
+def start(
+    common: dict[str, Any], quantize: str | None, compiled: str, official: Path | None, python: str
+) -> dict[str, Worker]:
+    """The process of ours, and that of the official code if there is a checkout."""
+    ours = {**common, "kind": "ours", "quantize": quantize, "compile": compiled}
+    workers = {"ours": Worker(sys.executable, None, ours)}
+    if official:
+        workers["other"] = Worker(python, None, {**common, "kind": "official", "checkout": str(official.resolve())})
+    return workers
+
+
 def main(
     official: Annotated[Path | None, typer.Option(help="Checkout of the official repository.")] = None,
     python: Annotated[str, typer.Option(help="Interpreter for it.")] = sys.executable,
@@ -95,29 +125,27 @@ def main(
     """Print a table: ours, the other, the ratio, and the target."""
     size = {**SMALL, **SMALL_HEADS} if small else {**LLM, **HEADS, "num_hidden_layers": layers}
     common = {"size": size, "grid": 8 if small else 24, "dtype": dtype, "threads": threads}
-    ours = {**common, "kind": "ours", "quantize": quantize, "compile": compile}
-    workers = {"ours": Worker(sys.executable, None, ours)}
-    if official:
-        workers["other"] = Worker(python, None, {**common, "kind": "official", "checkout": str(official.resolve())})
-    elif older:
+    workers = start(common, quantize, compile, official, python)
+    if older and not official:
         workers["other"] = Worker(sys.executable, older.resolve(), {**common, "kind": "ours"})
-    print(f"| {'work':52} | ours | other | ratio | target |\n| --- | --- | --- | --- | --- |")
+    print(f"| {'work':64} | ours | other | ratio | target |\n| --- | --- | --- | --- | --- |")
     for name in row or ROWS:
         chosen = ROWS[name]
+        target = chosen.fewer.get(quantize or "", chosen.target)
         process, task = chosen.against.split()
         if process not in workers or task not in workers[process].tasks:
-            print(f"| {chosen.name:52} | | | not measured: {chosen.against} | {chosen.target} |")
+            print(f"| {chosen.name:64} | | | not measured: {chosen.against} | {target} |")
             continue
-        measure, found = "memory" if chosen.memory else "cpu" if cpu_time else "seconds", ([], [])
+        measure, found = "cpu" if cpu_time and chosen.measure == "seconds" else chosen.measure, ([], [])
         for repeat in range(repeats + 1):
             pair = workers["ours"].run(chosen.ours), workers[process].run(task)
             for values, value in zip(found, pair, strict=True) if repeat else ():
                 values.append(value[measure])
         ours, other = map(statistics.median, found)
-        scale, unit = (1 / 2**20, "MiB") if chosen.memory else (1.0, "s")
+        scale, unit = (1 / 2**20, "MiB") if chosen.measure in ("memory", "total") else (1.0, "s")
         print(
-            f"| {chosen.name:52} | {ours * scale:.4g} {unit} | {other * scale:.4g} {unit} | {ours / other:.2f} "
-            f"| {chosen.target} |",
+            f"| {chosen.name:64} | {ours * scale:.4g} {unit} | {other * scale:.4g} {unit} | {ours / other:.2f} "
+            f"| {target} |",
             flush=True,
         )
     for worker in workers.values():

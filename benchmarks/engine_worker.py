@@ -1,4 +1,5 @@
-"""One process of `benchmarks/engine.py`: builds a network with random weights, then runs one task per line of input.
+"""One process of `benchmarks/engine.py` and `curves.py`: builds a network with random weights, then runs one task per
+line of input, such as "step" or "picture batch=2 steps=3".
 
 It runs under the interpreter and the sources that it is started with: ours, an older build of ours, or the official
 code, which needs transformers 4. So each builds what it has, and nothing of ours is imported for the official code.
@@ -6,6 +7,7 @@ code, which needs transformers 4. So each builds what it has, and nothing of our
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import sys
@@ -19,7 +21,8 @@ import torch
 
 PROMPT, READ, SAID = 24, 600, 16  # tokens of a prompt, of a conversation, decoded
 LENGTHS = (12, 24, 48, 96)  # of the prompts of one batch
-Tasks = dict[str, Callable[[], int]]  # each returns what its time is divided by
+STEPS = 30  # of a picture of the official code
+Tasks = dict[str, Callable[..., float]]  # each returns what its time is divided by
 
 
 def ids(count: int) -> torch.Tensor:
@@ -30,7 +33,7 @@ def ids(count: int) -> torch.Tensor:
 def official(size: dict[str, int], grid: int, checkout: Path) -> Tasks:
     """The loop of the official demo, which reads the prompt again in each step, and transformers' cache for text."""
     import diffusers.models.embeddings  # noqa: F401 (before the stand-ins below, for which it would look)
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
     for name in ("torchvision", "torchvision.utils"):  # imported by the official file, and not used
@@ -45,35 +48,52 @@ def official(size: dict[str, int], grid: int, checkout: Path) -> Tasks:
     encoder = uvit.ShallowUViTEncoder(input_channels=4, stride=2, kernel_size=2, padding=0, **options).eval()
     decoder = uvit.ShallowUViTDecoder(in_channels=768, out_channels=4, upsamples=1, **options).eval()
     into, norm, out = torch.nn.Linear(768, width), LlamaRMSNorm(width), torch.nn.Linear(width, 768)
-    z, tokens = torch.randn(1, 4, 2 * grid, 2 * grid), ids(PROMPT).repeat(2, 1)
-    mask = torch.ones(2, PROMPT + 1 + grid**2, dtype=torch.int)
-    mask[1, 1:PROMPT] = 0
 
-    def step() -> int:
-        z_emb, t_emb, skip = encoder(torch.cat([z, z]), torch.full((2,), 300.0, dtype=z.dtype))
-        z_emb = into(z_emb.flatten(2).transpose(1, 2))
-        embeds = torch.cat([llm.model.embed_tokens(tokens), t_emb[:, None], z_emb], dim=1)
-        states = llm.model(inputs_embeds=embeds, use_cache=True, attention_mask=mask).last_hidden_state
-        states = out(norm(states[:, -(grid**2) :])).reshape(2, grid, grid, 768).permute(0, 3, 1, 2)
-        conditional, empty = decoder(states, skip, t_emb).chunk(2)
-        _ = z + (2 * conditional - empty) / 30
+    def picture(batch: int = 1, prompt: int = PROMPT, side: int = grid, steps: int = 1) -> float:
+        z, tokens = torch.randn(batch, 4, 2 * side, 2 * side), ids(prompt).repeat(2 * batch, 1)
+        mask = torch.ones(2 * batch, prompt + 1 + side**2, dtype=torch.int)
+        mask[batch:, 1:prompt] = 0
+        for _ in range(steps):
+            z_emb, t_emb, skip = encoder(torch.cat([z, z]), torch.full((2 * batch,), 300.0, dtype=z.dtype))
+            z_emb = into(z_emb.flatten(2).transpose(1, 2))
+            embeds = torch.cat([llm.model.embed_tokens(tokens), t_emb[:, None], z_emb], dim=1)
+            states = llm.model(inputs_embeds=embeds, use_cache=True, attention_mask=mask).last_hidden_state
+            states = out(norm(states[:, -(side**2) :])).reshape(2 * batch, side, side, 768).permute(0, 3, 1, 2)
+            conditional, empty = decoder(states, skip, t_emb).chunk(2)
+            z = z + (2 * conditional - empty) / STEPS
         return 1
 
-    def prefill() -> Any:
-        outputs = llm.model(inputs_embeds=llm.model.embed_tokens(ids(READ)), use_cache=True)
+    def prefill(count: int = READ) -> Any:
+        outputs = llm.model(inputs_embeds=llm.model.embed_tokens(ids(count)), use_cache=True)
         return llm.lm_head(outputs.last_hidden_state[:, -1:]).argmax(-1), outputs.past_key_values
 
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    tower = SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=384, patch_size=16))
+    picture.holds = tower  # type: ignore[attr-defined]  # does not run, but its weights count as ours do
     read: list[Any] = []
 
-    def decode() -> int:
-        token, cache = read.pop() if read else prefill()
-        for _ in range(SAID):
+    def say(token: torch.Tensor, cache: Any, count: int) -> None:
+        for _ in range(count):
             outputs = llm.model(input_ids=token, past_key_values=cache, use_cache=True)
             token = llm.lm_head(outputs.last_hidden_state).argmax(-1)
+
+    def decode() -> float:
+        say(*read.pop(), SAID)
         return SAID
 
+    def answer(prompt: int = READ, tokens: int = SAID) -> float:
+        say(*prefill(prompt), tokens)
+        return 1
+
     decode.prepare = lambda: read.append(prefill())  # type: ignore[attr-defined]
-    return {"step": step, "prefill": lambda: prefill() and 1, "decode": decode}
+    return {
+        "step": picture,
+        "picture": picture,
+        "thirty": lambda: picture() / STEPS,  # the time of one step, 30x
+        "prefill": lambda: prefill() and 1,
+        "decode": decode,
+        "answer": answer,
+    }
 
 
 def ours(size: dict[str, int], grid: int, quantize: str | None, compiled: str) -> Tasks:
@@ -110,6 +130,21 @@ def ours(size: dict[str, int], grid: int, quantize: str | None, compiled: str) -
         def product(layer: Any, x: torch.Tensor) -> Any:
             return layer(x)
 
+    def picture(batch: int = 1, prompt: int = PROMPT, side: int = grid, steps: int = 1, preset: str = "") -> float:
+        sampling = Sampling(steps)
+        if preset:
+            from janusflow.presets import PRESETS
+
+            chosen = {name: value for name, value in vars(PRESETS[preset]).items() if name != "decoder"}
+            sampling = Sampling(**chosen)
+        prompts = ids(prompt).repeat(batch, 1)
+        read = network.encode_prompts(prompts, torch.ones_like(prompts))
+        job = Job(read, torch.randn(batch, 4, 2 * side, 2 * side, dtype=torch.float32), sampling)
+        making = Engine(network)
+        while job.result is None:
+            making.advance([job])
+        return 1
+
     def advance(count: int) -> Callable[[], int]:
         chosen = prefixes[:1] if count == 1 else prefixes[1:]
         jobs = [Job(prefix, noise, Sampling(10_000)) for prefix in chosen]
@@ -144,6 +179,13 @@ def ours(size: dict[str, int], grid: int, quantize: str | None, compiled: str) -
         run.prepare = prepare  # type: ignore[attr-defined]
         return run
 
+    def answer(prompt: int = READ, tokens: int = SAID) -> float:
+        row = Slots(llm, 1, prompt + tokens + 1)
+        states = row.read([llm.embed_tokens(ids(prompt)[0])])
+        for _ in range(tokens):
+            states = row.step(llm.embed_tokens(product(network.lm_head, states).argmax(-1)))
+        return 1
+
     x = torch.randn(2 * (1 + grid**2), size["hidden_size"])
     wide = torch.randn(len(x), size["intermediate_size"])
 
@@ -155,7 +197,8 @@ def ours(size: dict[str, int], grid: int, quantize: str | None, compiled: str) -
                         module(wide if name == "down_proj" else x)
         return 1
 
-    tasks: Tasks = {"step": advance(1), "batch": advance(len(LENGTHS)), "linear": linear}
+    tasks: Tasks = {"step": advance(1), "batch": advance(len(LENGTHS)), "linear": linear, "picture": picture}
+    tasks |= {"fast": lambda: picture(preset="fast"), "answer": answer}
     return {**tasks, "prefill": prefill, "decode": decode(1), "decode8": decode(8)}
 
 
@@ -177,6 +220,7 @@ def older(network: Any, prefix: Any, noise: torch.Tensor) -> Tasks:
 def peak(reset: bool) -> int:
     """Largest resident memory since the last reset, in bytes (Linux)."""
     if reset:
+        ctypes.CDLL(None).malloc_trim(0)  # else what the last task freed would count as there
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
@@ -203,18 +247,18 @@ def main() -> None:
         tasks = ours(*shape, given.get("quantize"), given.get("compile", "off"))
     print(json.dumps({"tasks": list(tasks), "torch": torch.__version__}), file=answers, flush=True)
     for line in sys.stdin:
-        task = tasks[line.strip()]
+        name, *options = line.split()
+        task, numbers = tasks[name], {key: int(value) for key, value in (option.split("=") for option in options)}
         getattr(task, "prepare", lambda: None)()
         before = peak(reset=True)
         synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
         synchronize()
         started, computed = time.perf_counter(), time.process_time()
-        count = task()
+        count = task(**numbers)
         synchronize()
         seconds, cpu = (time.perf_counter() - started) / count, (time.process_time() - computed) / count
-        print(
-            json.dumps({"seconds": seconds, "cpu": cpu, "memory": peak(reset=False) - before}), file=answers, flush=True
-        )
+        found = {"seconds": seconds, "cpu": cpu, "memory": peak(reset=False) - before, "total": peak(reset=False)}
+        print(json.dumps(found), file=answers, flush=True)
 
 
 if __name__ == "__main__":

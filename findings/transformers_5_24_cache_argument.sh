@@ -9,7 +9,8 @@
 # Output seen:
 #   5.23.0 equal with and without a cache
 #   5.24.0 other tokens with a cache
-# What to do: allow transformers below 5.24 until `forward` takes `cache` (janusflow's pyproject.toml does).
+# What to do: take both names in `forward` and return the cache under the name that `CausalLMOutputWithPast` has
+# (`CACHE` in janusflow's `model/prefix.py`).
 #
 # Exits 0 while this is so, 1 if it has changed.
 set -euo pipefail

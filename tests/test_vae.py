@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from janusflow import JanusFlow
 from janusflow.tinyworld.captions import sample_pair
 from janusflow.tinyworld.scenes import render
-from janusflow.vae import WEIGHTS, LatentCodec, SmallDecoder
+from janusflow.vae import WEIGHTS, WIDE, LatentCodec, SmallDecoder
 
 
 def open_codec(folder: Path, dtype: torch.dtype = torch.float32) -> LatentCodec:
@@ -72,6 +72,26 @@ def test_the_shipped_vae_keeps_scenes(tiny_model: JanusFlow) -> None:
     latents = tiny_model.codec.encode(pixels)
     assert 0.8 < float(latents.std()) < 1.2
     assert float((tiny_model.codec.decode(latents) - pixels).square().mean()) < 0.004
+
+
+@pytest.mark.parametrize(("width", "dtype"), [(WIDE, torch.float32), (WIDE, torch.bfloat16), (16, torch.float32)])
+def test_only_a_wide_vae_decodes_in_channels_last_memory(width: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(width,), layers_per_block=1, norm_num_groups=8)
+    vae.save_pretrained(tmp_path / "before")
+    codec, latents = open_codec(tmp_path / "before", dtype), torch.randn(2, 4, 8, 8)
+    seen: list[bool] = []
+    first = codec.vae.decoder.conv_in
+    first.register_forward_hook(lambda *call: seen.append(call[2].is_contiguous(memory_format=torch.channels_last)))
+    pixels = codec.decode(latents)
+    assert seen == [width == WIDE and dtype == torch.float32]
+    if dtype == torch.float32:
+        with torch.no_grad():
+            expected = vae.decode(latents / vae.config.scaling_factor).sample.clip(-1, 1)
+        assert torch.allclose(pixels, expected, atol=1e-5)
+        codec.save_pretrained(tmp_path / "after")
+        before, after = (load_file(tmp_path / name / WEIGHTS) for name in ("before", "after"))
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 @pytest.mark.parametrize(

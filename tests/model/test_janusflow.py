@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, Trainer, Train
 from janusflow import JanusFlow, JanusFlowConfig, JanusFlowForConditionalGeneration
 from janusflow.config import tiny
 from janusflow.model import PromptPrefix
+from janusflow.model.prefix import CACHE
 from tests.conftest import GOLDEN, TOLERANCE
 
 
@@ -204,6 +205,19 @@ def test_the_trainer_of_transformers_accumulates_gradients(small_model: JanusFlo
     assert losses == pytest.approx([expected, expected], rel=1e-4)
     assert heads[0].abs().max() > 0
     torch.testing.assert_close(heads[1], heads[0], rtol=1e-3, atol=1e-6)
+
+
+def test_the_cache_has_two_names(small_model: JanusFlow) -> None:
+    network, ids = small_model.network, torch.arange(6)[None] + 5
+    whole = network(input_ids=ids).logits[:, -1]
+    for name in ("past_key_values", "cache"):
+        read = network(input_ids=ids[:, :-1], use_cache=True)
+        after = network(input_ids=ids[:, -1:], **{name: getattr(read, CACHE)})
+        assert torch.allclose(after.logits[:, -1], whole, atol=1e-5)
+        assert getattr(after, CACHE).get_seq_length() == 6
+    held = getattr(read, CACHE)
+    with pytest.raises(ValueError, match="two names of one argument"):
+        network(input_ids=ids[:, -1:], past_key_values=held, cache=held)
 
 
 def test_forward_refuses_what_it_would_not_use(small_model: JanusFlow) -> None:

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 
 from janusflow.device import execution_device
 from janusflow.model.picture_prompts import PicturePrompts
-from janusflow.model.prefix import RecordingLayer, cache_under_checkpointing
+from janusflow.model.prefix import CACHE, RecordingLayer, cache_under_checkpointing
 
 
 class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
@@ -122,7 +122,7 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=positions,
-                past_key_values=Cache(layers=layers),
+                **{CACHE: Cache(layers=layers)},
                 use_cache=False,
             )
         return outputs.last_hidden_state[:, -1], [(layer.keys, layer.values) for layer in layers]
@@ -145,7 +145,7 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
                 inputs_embeds=self.embed_codes(tokens)[:, None],
                 attention_mask=attention_mask,
                 position_ids=positions[:, None],
-                past_key_values=cache,
+                **{CACHE: cache},
                 use_cache=False,
             )
         return outputs.last_hidden_state[:, -1]

@@ -29,11 +29,13 @@ from janusflow.model.generation_encoder import EncodedLatent, GenerationEncoder
 from janusflow.model.llama import run_layers, runs_plainly
 from janusflow.model.picture_prompts import PicturePrompts
 from janusflow.model.prefix import (
+    CACHE,
     PromptPrefix,
     RecordingLayer,
     attend_after,
     attend_and_record,
     cache_under_checkpointing,
+    one_cache,
 )
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
@@ -70,7 +72,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
     _supports_flex_attn = True
     _supports_attention_backend = True
     _no_split_modules: ClassVar = ["LlamaDecoderLayer", "SiglipEncoderLayer", "SiglipVisionEmbeddings", "ConvNextBlock"]
-    _skip_keys_device_placement = "past_key_values"
+    _skip_keys_device_placement = ("past_key_values", "cache")
 
     def __init__(self, config: JanusFlowConfig) -> None:
         super().__init__(config)
@@ -188,6 +190,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         logits_to_keep: int | Tensor = 0,
         latents: Tensor | None = None,
         t: Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> JanusFlowOutput:
         """Next-token logits as transformers' vision-language models return them, and velocities of latents.
@@ -196,7 +199,8 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             input_ids: (B, T), or `inputs_embeds`: (B, T, D), exactly one of them.
             pixel_values: (N, 3, S, S), the pictures that `input_ids` hold tokens for.
             attention_mask: (B, T) 1 at tokens and 0 at (left) padding.
-            position_ids, past_key_values, use_cache, logits_to_keep: as for `LlamaForCausalLM`.
+            position_ids, use_cache, logits_to_keep: as for `LlamaForCausalLM`.
+            past_key_values, cache: two names of one argument, also as for `LlamaForCausalLM`.
             labels: (B, T) target ids, -100 where no loss is taken; gives `loss`, the mean next-token cross-entropy.
                 With `num_items_in_batch`, as transformers' `Trainer` passes it when it accumulates gradients, the sum
                 over this batch divided by that number.
@@ -211,7 +215,8 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         _check_inputs(input_ids, inputs_embeds, pixel_values, latents, t, kwargs)
         items = kwargs.pop("num_items_in_batch", None)
         encoded = None if latents is None or t is None else self.generation_encoder(latents, t)
-        decoding = past_key_values is not None and past_key_values.get_seq_length() > 0
+        cache = one_cache(past_key_values, cache)
+        decoding = cache is not None and cache.get_seq_length() > 0
         if input_ids is None:
             embeds = inputs_embeds
         elif decoding and pixel_values is None and t is None:  # whatever token the model wrote is read as a token
@@ -222,8 +227,8 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
             inputs_embeds=embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{CACHE: cache},
             **kwargs,
         )
         states = outputs.last_hidden_state
@@ -240,7 +245,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         return JanusFlowOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             velocity=velocity,
@@ -268,7 +273,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         else:
             layers = [RecordingLayer() for _ in llm.layers]
             with cache_under_checkpointing(llm):
-                llm(inputs_embeds=embeds, past_key_values=Cache(layers=layers), use_cache=False)
+                llm(inputs_embeds=embeds, use_cache=False, **{CACHE: Cache(layers=layers)})
             read = [(layer.keys, layer.values) for layer in layers]
         return PromptPrefix(read, visible=attention_mask, lengths=attention_mask.sum(dim=1))
 
@@ -299,7 +304,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                     inputs_embeds=embeds,
                     attention_mask=torch.cat([prefix.visible, prefix.visible.new_ones(len(embeds), new)], dim=1),
                     position_ids=positions,
-                    past_key_values=prefix.cache(),
+                    **{CACHE: prefix.cache()},
                     use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
                 ).last_hidden_state
         return self.generation_decoder(states[:, 1:], skip, time).to(x.dtype)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache
 
+from janusflow.model.prefix import CACHE, one_cache
+
 
 class PicturePrompts:
     """Generation for a network with `embed(input_ids, pixel_values) -> (B, T, D)`.
@@ -56,9 +58,7 @@ class PicturePrompts:
             if covered is None:  # transformers drops a mask that hides nothing; the positions are as many
                 covered = kwargs.get("position_ids")
             whole = covered is None or covered.shape[-1] == input_ids.shape[1]
-            kwargs["prompt_embeds"] = self._embed_prompt(
-                input_ids, pixel_values, kwargs.get("past_key_values"), whole=whole
-            )
+            kwargs["prompt_embeds"] = self._embed_prompt(input_ids, pixel_values, kwargs.get(CACHE), whole=whole)
         input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size, is_encoder_decoder, input_ids, **kwargs
         )
@@ -95,23 +95,25 @@ class PicturePrompts:
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """transformers' method; tokens of the prompt become their embeddings, pictures included.
 
         Args:
             input_ids: (B, T) the tokens so far.
-            past_key_values: has read the first of them.
+            past_key_values, cache: has read the first of them.
             inputs_embeds: the prompt, where the caller embedded it.
             prompt_embeds: (B, P, D), see `_embed_prompt`.
             **kwargs: transformers'.
         """
+        cache = one_cache(past_key_values, cache)
         if prompt_embeds is not None:
             kwargs.pop("pixel_values", None)
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
-            input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
+            input_ids, inputs_embeds=inputs_embeds, **{CACHE: cache}, **kwargs
         )
-        read = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        read = 0 if cache is None else int(cache.get_seq_length())
         ids = inputs.get("input_ids")
         if prompt_embeds is not None and ids is not None and read < prompt_embeds.shape[1]:
             prompt = prompt_embeds[:, read : read + ids.shape[1]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,8 +17,23 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, LlamaModel
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from janusflow.model.llama import Attend, causal_attention
+
+CACHE = next(entry.name for entry in fields(CausalLMOutputWithPast) if entry.name in ("cache", "past_key_values"))
+"""What transformers calls the cache, in arguments and results of its models: `cache` since 5.24."""
+
+
+def one_cache(past_key_values: Cache | None, cache: Cache | None) -> Cache | None:
+    """The cache that was given under either of its names.
+
+    Raises:
+        ValueError: if both were given.
+    """
+    if past_key_values is not None and cache is not None:
+        raise ValueError("past_key_values and cache were given, which are two names of one argument; give one")
+    return past_key_values if cache is None else cache
 
 
 class FrozenLayer(DynamicLayer):

@@ -49,6 +49,8 @@ def choice_losses(model: Any, talks: Sequence[Sequence[Mapping[str, Any]]], choi
     """
     import torch
 
+    from janusflow.model.prefix import CACHE
+
     network, processor = model.network, model.processor
     inputs, device = processor.encode_conversations(talks), network.device
     mask = inputs.attention_mask.to(device)  # (B, T), padded on the left
@@ -70,14 +72,14 @@ def choice_losses(model: Any, talks: Sequence[Sequence[Mapping[str, Any]]], choi
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = read.past_key_values
+        cache = getattr(read, CACHE)
         cache.batch_repeat_interleave(count)
         seen = mask.repeat_interleave(count, 0)
         after = network(
             inputs_embeds=network.get_input_embeddings()(ids),
             attention_mask=torch.cat([seen, real], dim=1),
             position_ids=seen.sum(1, keepdim=True) + torch.arange(longest, device=device),
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         )
         logits = torch.cat([read.logits[:, -1:].repeat_interleave(count, 0), after.logits[:, :-1]], dim=1)
