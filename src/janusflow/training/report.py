@@ -149,13 +149,9 @@ class Report:
         if averaged is None:
             return
         watch = self.config.watch
-        pictures = averaged.generate(
-            watch.prompts,
-            seed=0,
-            guidance_scale=watch.guidance_scale,
-            num_inference_steps=watch.num_inference_steps,
-            progress=False,
-        )
+        known = {"guidance_scale": watch.guidance_scale, "num_inference_steps": watch.num_inference_steps}
+        given = {name: value for name, value in averaged.complete({}).items() if name in known}
+        pictures = averaged.generate(watch.prompts, seed=0, progress=False, **{name: known[name] for name in given})
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
         sheet = contact_sheet(pictures, watch.prompts)
