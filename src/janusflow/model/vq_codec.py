@@ -27,7 +27,8 @@ def code_distances(vq: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     found = F.normalize(latents.flatten(2).transpose(1, 2).float(), dim=-1)
     every = torch.arange(vq.quantize.embedding.num_embeddings, device=latents.device)
     codes = F.normalize(vq.quantize.embedding(every).float(), dim=-1)  # called, so that offloaded weights load
-    return found, found.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * found @ codes.T
+    with torch.autocast(found.device.type, enabled=False):
+        return found, found.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * found @ codes.T
 
 
 class VqCodec:
