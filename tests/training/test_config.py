@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+import janusflow.families as registry
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.config import tiny
 from janusflow.families import families
@@ -130,7 +132,7 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
         ({"steps": "5"}, "steps is '5': input should be a valid integer"),
         ({"compile": "no"}, "compile is 'no': input should be a valid boolean"),
         ({"loss": {"ar": -1}}, "loss.ar is -1: input should be greater than or equal to 0"),
-        ({"loss": {"ar": 0, "flow": 0, "repa": 0}}, "loss are all 0, so there is nothing to learn"),
+        ({"loss": {"ar": 0, "flow": 0, "repa": 0, "codes": 0}}, "loss are all 0, so there is nothing to learn"),
         ({"samples": {"time_scale": 0}}, "samples.time_scale is 0: input should be greater than 0"),
         ({"samples": {"time_scale": float("inf")}}, "samples.time_scale is inf: input should be a finite number"),
         ({"loss": {"flow": float("inf")}}, "loss.flow is inf: input should be a finite number"),
@@ -303,12 +305,19 @@ def test_every_parameter_belongs_to_one_part() -> None:
     assert {family.part_of(name) for name, _ in network.named_parameters()} == set(family.trainable)
 
 
-def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(tmp_path: Path) -> None:
+def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config(write(tmp_path), ["model=tiny", "loss.repa_block=9"])
     for check in (describe, check_sizes):
         with pytest.raises(ValueError, match="repa_block is 9; the LLM has blocks 1 to 8"):
             check(config)
+    nothing = load_config(write(tmp_path), ["model=tiny", "loss.ar=0", "loss.flow=0", "loss.repa=0"])
+    with pytest.raises(ValueError, match="weights of ar, flow, repa in loss are all 0, so a JanusFlow learns nothing"):
+        check_sizes(nothing)
     janus = load_config(write(tmp_path), [f"model={GOLDEN / 'janus-small-a'}"])
+    assert check_sizes(janus).model_type == "janus"
+    monkeypatch.setitem(registry._found, "Janus", replace(families()["Janus"], trainable={}))
     with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
         check_sizes(janus)
 

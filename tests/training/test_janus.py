@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration as TransformersJanus
+from transformers import LlamaForCausalLM, SiglipVisionModel
 
 from janusflow import JanusFlow
-from janusflow.checkpoint import open_checkpoint
+from janusflow.checkpoint import open_checkpoint, read_sizes
 from janusflow.checkpoint.convert import convert
+from janusflow.config import siglip_config
 from janusflow.data.records import Record
 from janusflow.data.samples import Drawn, Sample, SampleConfig, SampleMaker
 from janusflow.data.templates import conversation, drawing, plain_text
+from janusflow.families.janus import FAMILY
 from janusflow.model.attention import PACKED
 from janusflow.model.janus import without_words
 from janusflow.model.janusflow import GENERATION_TOKEN
@@ -65,8 +69,8 @@ def data(tmp_path: Path) -> Path:
     return folder / "data.jsonl"
 
 
-def settings(data: Path, out: Path, **changes: Any) -> Any:
-    source = [{"kind": "jsonl", "path": str(data)}]
+def settings(file: Path, out: Path, **changes: Any) -> Any:
+    source = [{"kind": "jsonl", "path": str(file)}]
     values: dict[str, Any] = {
         "out": str(out),
         "parts": ["aligner", "generation", "llm", "tower"],
@@ -327,3 +331,29 @@ def test_what_does_not_fit_codes_is_refused_and_a_dry_run_describes_the_rest(dat
     new = {"preset": "janus_1b", "processor": str(GOLDEN)}
     with pytest.raises(ValueError, match="a new Janus has no codec; give model.vae=CHECKPOINT"):
         open_model(settings(data, tmp_path / "run", model=new), CPU)
+
+
+def test_a_new_janus_takes_language_model_tower_and_codec(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = read_sizes(GOLDEN)
+    monkeypatch.setitem(FAMILY.presets, "janus_1b", lambda: copy.deepcopy(sizes))
+    torch.manual_seed(0)
+    llm = LlamaForCausalLM(sizes.text_config)
+    vision = siglip_config(width=48, depth=2, heads=4, patch_size=16, image_size=64, pool_head=False)
+    tower = SiglipVisionModel(vision).eval()
+    llm.save_pretrained(tmp_path / "llm")
+    tower.save_pretrained(tmp_path / "tower")
+    new = {"preset": "janus_1b", "processor": str(GOLDEN), "llm": str(tmp_path / "llm")}
+    new |= {"tower": str(tmp_path / "tower"), "vae": str(GOLDEN)}
+    model: Any = open_model(settings(data, tmp_path / "run", model=new), CPU)
+    pixels, ids = torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([[4, 9, 7]])
+    torch.testing.assert_close(
+        model.network.model.vision_model(pixels).last_hidden_state,
+        tower(pixels).last_hidden_state,
+        atol=1e-5,
+        rtol=1e-4,
+    )
+    torch.testing.assert_close(model.network(ids).logits, llm(ids).logits, atol=1e-5, rtol=1e-4)
+    released: Any = JanusFlow.from_pretrained(GOLDEN, device="cpu")
+    assert torch.equal(model.network.encode(pixels), released.network.encode(pixels))
