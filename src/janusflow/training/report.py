@@ -152,7 +152,7 @@ class Report:
         watch = self.config.watch
         asked = {"guidance_scale": watch.guidance_scale, "num_inference_steps": watch.num_inference_steps}
         taken = signature(averaged.generate).parameters
-        given = {name: value for name, value in asked.items() if name in taken}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if name in taken}
         pictures = averaged.generate(watch.prompts, seed=0, progress=False, **given)
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)

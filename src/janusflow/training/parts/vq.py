@@ -35,6 +35,8 @@ UNUSED = 0.03  # of the mean use: a code below is replaced
 class VqLearner(nn.Module):
     """A codec with the running share of vectors that take each code."""
 
+    used: Tensor  # (K,)
+
     def __init__(self, config: JanusVQVAEConfig) -> None:
         super().__init__()
         self.vq: Any = JanusVQVAE(config)
