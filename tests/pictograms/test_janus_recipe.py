@@ -12,7 +12,9 @@ from janusflow.pictograms.build import BuildConfig, build
 from janusflow.pictograms.download import Downloads
 from janusflow.pictograms.recipe import run
 from janusflow.training.config import load_config
+from janusflow.training.parts.pretrain import pretrain
 from janusflow.training.trainer import train
+from tests.training.parts.test_parts import small
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "janus_pictograms"
 
@@ -20,7 +22,9 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "janus_pictograms"
 def test_the_recipe_of_a_small_janus_runs_and_its_model_is_tuned(tmp_path: Path, downloads: Downloads) -> None:
     data = tmp_path / "data"
     build(data, BuildConfig(shard_size=100, tints=1, workers=1), downloads)
-    folder = run(tmp_path, RECIPES, data, overrides=["parts.start=tiny"], device="cpu", steps=2)
+    start = pretrain(small(tmp_path / "start"), device="cpu")
+    codec = ["parts.vq.channels=[32,32,32,32]", "parts.vq.codes=64"]
+    folder = run(tmp_path, RECIPES, data, overrides=[f"parts.start={start}", *codec], device="cpu", steps=2)
     model: Any = JanusFlow.from_pretrained(folder, device="cpu")
     assert model.family.name == "Janus" and model.network.dtype == torch.float32
     picture = model.generate("a fox in flat style", progress=False)[0]

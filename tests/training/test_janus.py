@@ -84,6 +84,7 @@ def settings(file: Path, out: Path, **changes: Any) -> Any:
             "generation": source,
             "ratios": [{"understanding": 1, "generation": 1, "text": 0}],
             "workers": 0,
+            "cache": str(file.parent / "cache"),
         },
         "samples": {"crop": "center"},
         "save": {"every": 2},
