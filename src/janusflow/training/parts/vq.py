@@ -68,25 +68,32 @@ class VqLearner(nn.Module):
         absolute, squared = away.abs().mean(), away.square().mean()
         edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
         loss = absolute + 2 * squared + config.edges * edges + codebook + config.commitment * commitment
-        used = self._count(chosen, vectors.detach(), generator)
-        return {"loss": loss, "absolute": absolute, "squared": squared, "commitment": commitment, "used": used}
+        perplexity = self._count(chosen, vectors.detach(), generator)
+        shown = {"absolute": absolute, "squared": squared, "commitment": commitment, "perplexity": perplexity}
+        return {"loss": loss, **shown}
 
     @torch.no_grad()
     def _count(self, chosen: Tensor, vectors: Tensor, generator: torch.Generator) -> Tensor:
-        """Keeps count, puts vectors of this batch in the place of codes that are hardly used, and returns the share of
-        codes that are used.
+        """Keeps count, puts vectors of this batch in the place of codes that are hardly used, and returns the perplexity
+        of the codes over the last steps.
 
         A codebook that learns only by gradients loses codes: one that is nearest to nothing never moves again.
         """
         count = len(self.used)
         shares = torch.bincount(chosen.flatten(), minlength=count).to(self.used) / chosen.numel()
         self.used.lerp_(shares, 1 - MEMORY)
+        perplexity = perplexity_of(self.used)
         dead = (self.used < UNUSED / count).nonzero()[:, 0]
         flat = vectors.flatten(0, 1)
         at = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
         self.vq.quantize.embedding.weight[dead] = flat[at]
         self.used[dead] = 1 / count
-        return 1 - dead.new_tensor(len(dead)) / count
+        return perplexity
+
+
+def perplexity_of(shares: Tensor) -> Tensor:
+    """exp of the entropy of how often each code is used, (K,): K when all are used equally."""
+    return torch.special.entr(shares / shares.sum()).sum().exp()
 
 
 def fit_vq(
@@ -120,10 +127,7 @@ def fit_vq(
 
 
 def measured(vq: Any, pictures: list[Tensor]) -> dict[str, float]:
-    """How a codec does on pictures, each (B, 3, S, S): codes, those used, perplexity of the codes, mean squared error.
-
-    The perplexity, exp of the entropy of how often each code is used, is the number of codes when all are used equally.
-    """
+    """How a codec does on pictures, each (B, 3, S, S): codes, those used, their perplexity, mean squared error."""
     codec, squared, found = VqCodec(vq), [], []
     for pixels in pictures:
         codes = codec.encode(pixels)
@@ -131,7 +135,5 @@ def measured(vq: Any, pictures: list[Tensor]) -> dict[str, float]:
         squared.append((codec.decode(codes) - pixels).square().mean().item())
     count = vq.quantize.embedding.num_embeddings
     shares = torch.bincount(torch.cat(found), minlength=count).double()
-    shares /= shares.sum()
-    perplexity = torch.special.entr(shares).sum().exp().item()
-    used = int((shares > 0).sum())
+    used, perplexity = int((shares > 0).sum()), perplexity_of(shares).item()
     return {"codes": count, "used": used, "perplexity": perplexity, "squared": sum(squared) / len(squared)}
