@@ -74,10 +74,12 @@ class VqLearner(nn.Module):
 
     @torch.no_grad()
     def _count(self, chosen: Tensor, vectors: Tensor, generator: torch.Generator) -> Tensor:
-        """Keeps count, puts vectors of this batch in the place of codes that are hardly used, and returns the perplexity
-        of the codes over the last steps.
+        """Keeps count, and puts vectors of this batch in the place of codes that are hardly used.
 
         A codebook that learns only by gradients loses codes: one that is nearest to nothing never moves again.
+
+        Returns:
+            The perplexity of the codes over the last steps.
         """
         count = len(self.used)
         shares = torch.bincount(chosen.flatten(), minlength=count).to(self.used) / chosen.numel()
