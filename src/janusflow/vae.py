@@ -11,7 +11,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from annotated_types import Interval, Len
@@ -49,9 +49,21 @@ class LatentCodec:
         ValueError: if it holds float16 weights: activations of the SDXL-VAE overflow in float16.
     """
 
+    makes: ClassVar = "latents"
+
     def __init__(self, vae: AutoencoderKL) -> None:
         check_dtype(vae.dtype)
         self.vae = vae.eval().requires_grad_(False)
+
+    @property
+    def weights(self) -> AutoencoderKL:
+        """The weights that latents depend on."""
+        return self.vae
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """The settings that latents depend on."""
+        return self.vae.config.scaling_factor, self.vae.config.shift_factor
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, dtype: torch.dtype, device: torch.device) -> LatentCodec:

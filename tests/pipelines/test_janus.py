@@ -15,8 +15,6 @@ from transformers import JanusForConditionalGeneration as TransformersJanus
 from janusflow import JanusFlow
 from janusflow.model.llama import run_layers
 from janusflow.pipelines.janus import Janus
-from janusflow.training.config import load_config
-from janusflow.training.start import open_model
 from tests.conftest import Golden
 
 PROMPTS = ["a red circle", "two blue squares left of a small green star on a white background"]
@@ -146,13 +144,6 @@ def test_with_offload_a_part_is_on_the_device_while_it_works(
 def test_it_takes_no_vae(janus_golden: Golden) -> None:
     with pytest.raises(ValueError, match="takes no vae"):
         JanusFlow.from_pretrained(janus_golden.folder, vae=janus_golden.folder, device="cpu")
-
-
-def test_training_refuses_it(janus_golden: Golden) -> None:
-    recipe = Path(__file__).parents[2] / "recipes" / "tiny" / "stage2.yaml"
-    config = load_config(recipe, [f"model={janus_golden.folder}"])
-    with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
-        open_model(config, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("change", [{"stop": True}, {"guidance_scale": 2.0}, {"latents": torch.zeros(1)}])

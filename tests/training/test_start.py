@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import janusflow.families as registry
+from janusflow.families import families
 from janusflow.training.config import load_config
 from janusflow.training.dryrun import describe
 from janusflow.training.losses import terms
@@ -41,12 +44,19 @@ def test_a_damaged_repa_head_is_refused_and_one_of_another_size_only_warned_of(t
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(tmp_path: Path) -> None:
+def test_what_does_not_fit_the_model_is_told_before_its_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config(write(tmp_path), ["model=tiny", "loss.repa_block=9"])
     for check in (describe, check_sizes):
         with pytest.raises(ValueError, match="repa_block is 9; the LLM has blocks 1 to 8"):
             check(config)
+    nothing = load_config(write(tmp_path), ["model=tiny", "loss.ar=0", "loss.flow=0", "loss.repa=0"])
+    with pytest.raises(ValueError, match="weights of ar, flow, repa in loss are all 0, so a JanusFlow learns nothing"):
+        check_sizes(nothing)
     janus = load_config(write(tmp_path), [f"model={GOLDEN / 'janus-small-a'}"])
+    assert check_sizes(janus).model_type == "janus"
+    monkeypatch.setitem(registry._found, "Janus", replace(families()["Janus"], trainable={}))
     with pytest.raises(ValueError, match="is a Janus model; here JanusFlow is trained"):
         check_sizes(janus)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from PIL import Image, ImageOps
 from pydantic import Field
 from torch import Tensor
 
-from janusflow.config import JanusFlowConfig
 from janusflow.data.constraints import FromOne, Share
 from janusflow.data.records import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
+from janusflow.families import family_of
 from janusflow.flow import logit_normal, standard_normal
 from janusflow.processing.images import BACKDROP, ImageSource, load_image
 from janusflow.processing.processor import JanusFlowProcessor
@@ -37,13 +37,13 @@ class Drawn:
 
     Attributes:
         pixels: (3, H, W) in [-1, 1].
-        noise: x_0 of its latent, (C, h, w).
+        noise: x_0 of its latent, (C, h, w); None if it is generated as codes.
         t: the time.
         cropped: share of the picture's area that the square leaves out.
     """
 
     pixels: Tensor
-    noise: Tensor
+    noise: Tensor | None
     t: float
     cropped: float = 0.0
 
@@ -79,8 +79,9 @@ class SampleConfig:
 
     Attributes:
         template: "pretraining" or "chat"; see `data/templates.py`.
-        prompt_dropout: share of generation prompts of which only BOS is seen, for guidance.
-        time: distribution of t: "logit_normal" or "uniform".
+        prompt_dropout: share of generation prompts in whose place the row without words of guidance is seen (JanusFlow:
+            only BOS; Janus: pad tokens between the first and the last).
+        time: distribution of t: "logit_normal" or "uniform". This and the next two are not used for codes.
         time_mean, time_scale: of the logit of t.
         crop: how a picture to generate becomes a square: cropped at "random" or in the "center", or whole with white
             bars ("pad"). The last two can be cached. Pictures to understand are always whole.
@@ -100,9 +101,11 @@ class SampleConfig:
 class SampleMaker:
     """Makes samples for one network."""
 
-    def __init__(self, processor: JanusFlowProcessor, network: JanusFlowConfig, config: SampleConfig) -> None:
-        self.processor, self.network, self.config = processor, network, config
+    def __init__(self, processor: JanusFlowProcessor, network: Any, config: SampleConfig) -> None:
+        self.processor, self.config, family = processor, config, family_of(network)
         self.longest = min(config.longest, network.text_config.max_position_embeddings)
+        self.side, self.places = family.picture(network)[0], family.drawn_tokens(network)
+        self.latent, self.without_words = family.latent(network), family.without_words
 
     def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
         """The sample of a record for a task.
@@ -146,8 +149,7 @@ class SampleMaker:
         if len(record.images) != 1 or not record.text:
             raise ValueError(f"{record.name} is not one picture with a text: {len(record.images)} pictures")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        network, config = self.network, self.config
-        noise = self._noise(record, generator)
+        config, noise = self.config, self._noise(record, generator)
         if record.time is not None:
             t = record.time
         elif config.time == "uniform":
@@ -156,9 +158,9 @@ class SampleMaker:
             t = float(logit_normal(1, generator, mean=config.time_mean, scale=config.time_scale))
         image = load_image(record.images[0])
         if crop == "pad":
-            pixels, cropped = padded(image, network.image_size), 0.0
+            pixels, cropped = padded(image, self.side), 0.0
         else:
-            pixels = square(image, network.image_size, rng if crop == "random" else None)
+            pixels = square(image, self.side, rng if crop == "random" else None)
             cropped = 1 - min(image.size) / max(image.size)
         dropped = rng.random() < config.prompt_dropout
         tokens = self._drawing(record.text, dropped)
@@ -166,12 +168,16 @@ class SampleMaker:
         return Sample(tokens, drawn=Drawn(pixels, noise, t, cropped), rewritten=rewritten)
 
     def _drawing(self, text: str, dropped: bool) -> Tokens:
-        places, chat = self.network.num_generation_tokens, self.config.template == "chat"
-        return drawing(self.processor, text, places, dropped=dropped, chat=chat)
+        chat = self.config.template == "chat"
+        return drawing(self.processor, text, self.places, dropped=dropped, chat=chat, without_words=self.without_words)
 
-    def _noise(self, record: Record, generator: torch.Generator) -> Tensor:
-        """x_0, (C, h, w): the record's own, or at random."""
-        shape = (self.network.latent_channels, self.network.latent_size, self.network.latent_size)
+    def _noise(self, record: Record, generator: torch.Generator) -> Tensor | None:
+        """x_0, (C, h, w): the record's own, or at random; None for codes."""
+        shape = self.latent
+        if shape is None:
+            if record.noise is not None or record.noise_seed is not None:
+                raise ValueError(f"{record.name} belongs to a noise, but the model generates codes")
+            return None
         if record.noise is not None:
             values = torch.frombuffer(bytearray(record.noise), dtype=torch.float16).float()
             if values.numel() != math.prod(shape):

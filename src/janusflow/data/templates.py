@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from janusflow.families.family import only_first
 from janusflow.model.janusflow import GENERATION_TOKEN
 from janusflow.processing.chat_template import ROLE_WORDS
 from janusflow.processing.processor import JanusFlowProcessor
@@ -80,21 +81,27 @@ def captioning(processor: JanusFlowProcessor, instruction: str, caption: str, *,
 
 
 def drawing(
-    processor: JanusFlowProcessor, prompt: str, image_tokens: int, *, dropped: bool, chat: bool = True
+    processor: JanusFlowProcessor,
+    prompt: str,
+    image_tokens: int,
+    *,
+    dropped: bool,
+    chat: bool = True,
+    without_words: Callable[[list[int], int], tuple[list[int], list[int]]] = only_first,
 ) -> Tokens:
-    """A prompt, the place of the time token, and the tokens of the picture.
+    """A prompt, `<begin_of_image>`, and the tokens of the picture.
 
     Args:
         processor: of the model in training.
         image_tokens: of the picture.
-        dropped: drop every prompt token but BOS and keep the positions, as the unconditional rows of guidance do.
+        dropped: take what the unconditional rows of guidance see in place of the prompt.
         chat: in the chat template, as generation has it; else (stages 1 and 2) the prompt as it is.
+        without_words: those rows, see `Family.without_words`.
     """
-    prompt_ids = (
-        processor.encode_prompts([prompt])[0][0].tolist() if chat else processor.tokenizer.encode(prompt.strip())
-    )
-    length = len(prompt_ids)
-    before = list(range(1 if dropped else length))
-    ids = [prompt_ids[i] for i in before] + [processor.image_start_id] + [GENERATION_TOKEN] * image_tokens
-    positions = before + list(range(length, length + 1 + image_tokens))
-    return Tokens(ids, [IGNORE] * len(ids), positions)
+    before = processor.encode_prompts([prompt])[0][0].tolist() if chat else processor.tokenizer.encode(prompt.strip())
+    before.append(processor.image_start_id)
+    length, positions = len(before), list(range(len(before)))
+    if dropped:
+        before, positions = without_words(before, processor.tokenizer.pad_token_id)
+    ids = before + [GENERATION_TOKEN] * image_tokens
+    return Tokens(ids, [IGNORE] * len(ids), positions + list(range(length, length + image_tokens)))

@@ -13,6 +13,16 @@ from janusflow.families.sizes import Sizes
 TOKEN_IDS = {"image_token_id": "image_id"}
 
 
+def only_first(ids: list[int], pad: int) -> tuple[list[int], list[int]]:
+    """Return the first and the last token of a prompt at their places (`Family.without_words` of JanusFlow)."""
+    return [ids[0], ids[-1]], [0, len(ids) - 1]
+
+
+def latent_of(config: Any) -> tuple[int, int, int]:
+    """Return the shape (C, h, w) of a generated latent (`Family.latent` of JanusFlow)."""
+    return config.latent_channels, config.latent_size, config.latent_size
+
+
 @dataclass(frozen=True)
 class Licence:
     """The licence of released weights and of their derivatives.
@@ -43,6 +53,11 @@ class Family:
         pipeline: "module:Class", a `janusflow.pipelines.base.Pipeline`.
         seen_tokens, drawn_tokens: `configuration -> number` of image tokens of an input or a generated picture.
         picture: `configuration -> (side in pixels, what a picture is generated as, in words)`.
+        latent: `configuration -> (C, h, w)` of the noise that pictures start from; None if they are generated as codes.
+        losses: terms of the loss that learn pictures to generate as this family does. Terms that no family names learn
+            in all families.
+        without_words: `(prompt ids up to <begin_of_image>, pad id) -> ids and positions` that the row without words of
+            guidance sees, and training where it drops the prompt. A function of a module, not a lambda.
         parts: submodule of the network to what it is.
         sizes: dataclass that checks the values of a configuration; see `families/sizes.py`.
         depths: dotted name of a number of layers in a configuration to the least number of tensors per layer.
@@ -51,7 +66,9 @@ class Family:
         blocks: submodule of the network with the LLM's blocks.
         quantized: other submodules whose linear layers are quantized.
         trainable: parts that training may choose, with the prefixes of their parameters; empty if it cannot be trained.
-        never_run: part of the names of parameters that no forward pass reads, which stay frozen.
+        never_run: part of the names of parameters that the forward pass of training does not read; they stay frozen.
+        tower: name of a parameter of transformers' SigLIP vision tower to its name in the network.
+        codec: submodule with the codec of pictures, where that is a part of the network.
         presets: name to function that returns the configuration of a new network.
         separate_vae: whether pixels need a VAE that is stored next to the network.
         licence: of its released weights.
@@ -68,6 +85,9 @@ class Family:
     drawn_tokens: Callable[[Any], int]
     picture: Callable[[Any], tuple[int, str]]
     parts: Mapping[str, str]
+    latent: Callable[[Any], tuple[int, int, int] | None] = latent_of
+    losses: tuple[str, ...] = ("flow", "repa")
+    without_words: Callable[[list[int], int], tuple[list[int], list[int]]] = only_first
     sizes: type[Sizes] = Sizes
     depths: Mapping[str, int] = field(default_factory=dict)
     token_ids: Mapping[str, str] = field(default_factory=lambda: TOKEN_IDS)
@@ -76,6 +96,8 @@ class Family:
     quantized: tuple[str, ...] = ("lm_head",)
     trainable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     never_run: str = "\0"
+    tower: Callable[[str], str] = "understanding_encoder.tower.{}".format
+    codec: str = ""
     presets: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     separate_vae: bool = False
     licence: Licence | None = None

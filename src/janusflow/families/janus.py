@@ -13,7 +13,8 @@ from janusflow.checkpoint.layouts.paddle import paddle_layout
 from janusflow.families.family import Family
 from janusflow.families.janusflow import DEEPSEEK
 from janusflow.families.sizes import Long, Size, Sizes, Tower
-from janusflow.model.janus import JanusForConditionalGeneration
+from janusflow.model.janus import JanusForConditionalGeneration, without_words
+from janusflow.model.janus_config import janus_1b, janus_pro_7b
 
 GUIDANCE = 5.0  # of the official script
 
@@ -67,6 +68,9 @@ FAMILY = Family(
     seen_tokens=lambda config: int(config.vision_config.num_image_tokens),
     drawn_tokens=lambda config: int(config.vq_config.num_patches) ** 2,
     picture=_picture,
+    latent=lambda config: None,
+    losses=("codes",),
+    without_words=without_words,
     parts={
         "model.vision_model": "f_enc: SigLIP tower",
         "model.aligner": "features to LLM embeddings",
@@ -90,6 +94,21 @@ FAMILY = Family(
     },
     blocks="model.language_model.layers",
     quantized=("model.vision_model", "model.aligner", "model.generation_head", "lm_head"),
+    trainable={
+        "aligner": ("model.aligner.",),
+        "generation": (
+            "model.generation_embeddings.",
+            "model.generation_aligner.",
+            "model.generation_head.",
+            "model.vqmodel.",
+        ),
+        "llm": ("model.language_model.", "lm_head."),
+        "tower": ("model.vision_model.",),
+    },
+    never_run="model.vqmodel.",
+    tower=lambda name: f"model.vision_model.{name.replace('.out_proj.', '.projection_layer.')}",
+    codec="model.vqmodel",
+    presets={"janus_1b": janus_1b, "janus_pro_1b": janus_1b, "janus_pro_7b": janus_pro_7b},
     licence=DEEPSEEK,
     all_released=True,
     library="transformers",

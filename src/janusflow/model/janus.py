@@ -2,6 +2,7 @@
 
     text out:   embed(ids, pixels) -> LLM -> logits
     image out:  read(ids, mask) -> cache; next_logits(states), embed_codes(tokens), decode(tokens)
+    training:   forward(ids, pixels, latents=codes) -> logits, code_logits
 
 Shapes: B rows, T tokens, D width of the LLM, K codes of the VQ codec, L = n x n tokens of a picture.
 """
@@ -9,22 +10,79 @@ Shapes: B rows, T tokens, D width of the LLM, K codes of the VQ codec, L = n x n
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import Cache, GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers import JanusForConditionalGeneration as TransformersJanus
 from transformers.cache_utils import DynamicLayer
+from transformers.models.janus.modeling_janus import JanusCausalLMOutputWithPast
 
 from janusflow.device import execution_device
+from janusflow.model.janusflow import GENERATION_TOKEN
 from janusflow.model.picture_prompts import PicturePrompts
-from janusflow.model.prefix import CACHE, RecordingLayer, cache_under_checkpointing
+from janusflow.model.prefix import CACHE, RecordingLayer, cache_under_checkpointing, one_cache
+from janusflow.model.vq_codec import code_distances
+
+
+@dataclass
+class JanusOutput(JanusCausalLMOutputWithPast):
+    """What `forward` gives where pictures are to be generated.
+
+    Attributes:
+        code_logits: (M, L, K) of each code of the pictures, from the tokens before it.
+    """
+
+    code_logits: Tensor | None = None
 
 
 class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
     """transformers' class of this name, saved and opened as that; only methods are added."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        latents: Tensor | None = None,
+        cache: Cache | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' forward, and logits of codes of pictures to generate.
+
+        Args:
+            input_ids: (B, T). A picture to generate is `<begin_of_image>` and L times `GENERATION_TOKEN`.
+            latents: (M, L) codes of these pictures, in reading order; None if there are none.
+            past_key_values, cache: two names of one argument, also as for `LlamaForCausalLM`.
+            pixel_values, attention_mask, position_ids, inputs_embeds, labels, use_cache, logits_to_keep, **kwargs:
+                transformers'. With `latents`, `labels` are not used.
+
+        Raises:
+            ValueError: if the ids hold another number of image tokens than the pictures fill.
+        """
+        more = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache, **kwargs}
+        more[CACHE] = one_cache(past_key_values, cache)
+        if latents is None or input_ids is None:
+            more |= {"pixel_values": pixel_values, "labels": labels, "logits_to_keep": logits_to_keep}
+            return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **more)
+        embeds = self.embed(input_ids, pixel_values, codes=latents)
+        outputs = self.model.language_model(inputs_embeds=embeds, **more)
+        states = outputs.last_hidden_state
+        before = states[:, :-1][input_ids[:, 1:] == GENERATION_TOKEN]  # (M L, D), each followed by a code
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return JanusOutput(
+            logits=self.lm_head(states[:, keep]),
+            hidden_states=outputs.hidden_states,
+            code_logits=self.next_logits(before).unflatten(0, latents.shape),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -69,21 +127,37 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         assert isinstance(seen, Tensor)
         return seen
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None, *, seen: Tensor | None = None) -> Tensor:
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        *,
+        seen: Tensor | None = None,
+        codes: Tensor | None = None,
+    ) -> Tensor:
         """Input embeddings of text with pictures in it.
 
         Args:
-            input_ids: (B, T); `image_token_id` at each token of a picture.
+            input_ids: (B, T); `image_token_id` at each token of a picture, `GENERATION_TOKEN` at each of one to
+                generate.
             pixel_values: (N, 3, S, S), the pictures of all rows in reading order.
             seen: what `see` made of them, in place of `pixel_values`.
+            codes: (M, L) of the pictures to generate, likewise.
 
         Returns:
-            (B, T, D): token embeddings, and the aligned features of the tower at a picture's tokens.
+            (B, T, D): token embeddings, the aligned features of the tower at a picture's tokens, and the aligned
+            embeddings of codes.
 
         Raises:
             ValueError: if the ids hold another number of image tokens than the pictures fill.
         """
-        embeds = self.get_input_embeddings()(input_ids)
+        embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
+        drawn = input_ids == GENERATION_TOKEN
+        if int(drawn.sum()) != (0 if codes is None else codes.numel()):
+            given = 0 if codes is None else codes.numel()
+            raise ValueError(f"input_ids hold {int(drawn.sum())} tokens of pictures to generate; {given} were given")
+        if codes is not None:
+            embeds = embeds.masked_scatter(drawn[..., None], self.embed_codes(codes.flatten()).to(embeds.dtype))
         inside = input_ids == self.config.image_token_id
         seen = self.see(pixel_values) if pixel_values is not None and len(pixel_values) else seen
         count, size = 0 if seen is None else len(seen), self.num_understanding_tokens
@@ -172,13 +246,7 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         transformers' own `vqmodel.encode` takes the nearest by distance; the codec was trained with both sides of the
         comparison scaled to length 1.
         """
-        codec = self.model.vqmodel
-        latents = codec.quant_conv(codec.encoder(pixels.to(codec.quant_conv.weight.dtype)))
-        wanted = F.normalize(latents.flatten(2).transpose(1, 2).float(), dim=-1)  # (B, L, width of a code)
-        every = torch.arange(codec.quantize.embedding.num_embeddings, device=latents.device)
-        codes = F.normalize(codec.quantize.embedding(every).float(), dim=-1)  # called, so that offloaded weights load
-        distances = wanted.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * wanted @ codes.T
-        return distances.argmin(dim=-1)
+        return code_distances(self.model.vqmodel, pixels)[1].argmin(dim=-1)
 
 
 def cache_of(layers: list[tuple[Tensor, Tensor]], rows: Tensor) -> Cache:
@@ -201,3 +269,9 @@ def unconditional_ids(input_ids: Tensor, attention_mask: Tensor, pad_token_id: i
     empty[:, -1] = input_ids[:, -1]
     first = attention_mask.argmax(dim=1, keepdim=True)
     return empty.scatter(1, first, input_ids.gather(1, first))
+
+
+def without_words(ids: list[int], pad: int) -> tuple[list[int], list[int]]:
+    """The row of `unconditional_ids` for one prompt, and its positions (`Family.without_words`)."""
+    row = torch.tensor([ids])
+    return unconditional_ids(row, torch.ones_like(row), pad)[0].tolist(), list(range(len(ids)))

@@ -4,6 +4,8 @@
 
     python -m janusflow.pictograms.recipe --out runs/pictograms stage2.steps=24000 parts.vae.fit.steps=3000
 
+    python -m janusflow.pictograms.recipe --recipes recipes/janus_pictograms --out runs/janus_pictograms
+
 Every step is a command that users have: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. Stop it
 at any time; the same command continues. The result, `out/model`, opens with `JanusFlow.from_pretrained`.
 """
@@ -20,6 +22,7 @@ import typer
 from janusflow.arguments import quoted
 from janusflow.pictograms.build import BuildConfig, build
 from janusflow.pictograms.download import Downloads, default_cache
+from janusflow.recipes import read_recipe
 from janusflow.training.config import load_config
 from janusflow.training.parts.config import load_parts
 from janusflow.training.parts.pretrain import pretrain
@@ -63,8 +66,10 @@ def run(
     given = by_recipe(overrides)
     if not (data / FINISHED).is_file():
         build(data, BuildConfig(), downloads or Downloads(default_cache()))
-    places = [f"out={out / 'parts'}", f"pictures.0.path={data}", f"texts.0.path={data}"]
-    parts = load_parts(recipes / "parts.yaml", [*places, *given["parts"]])
+    recipe = recipes / "parts.yaml"
+    lists = [name for name in ("pictures", "texts") if name in read_recipe(recipe)]
+    places = [f"out={out / 'parts'}", *(f"{name}.0.path={data}" for name in lists)]
+    parts = load_parts(recipe, [*places, *given["parts"]])
     before = pretrain(parts if steps is None else parts.shortened(steps), device=device)
     for stage in STAGES:
         export = out / stage / "export"

@@ -25,13 +25,14 @@ from janusflow.engine.generation import as_pictures, check_request, choose_seeds
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd, TokenSettings
 from janusflow.engine.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
 from janusflow.model.janus import JanusForConditionalGeneration
-from janusflow.pipelines.base import Pipeline
+from janusflow.model.vq_codec import VqCodec
+from janusflow.pipelines.adapters import AdaptedPipeline
 from janusflow.pipelines.provenance import sign
 from janusflow.processing.transformers_layout import write_transformers_processor
 from janusflow.progress import progress_bar
 
 
-class Janus(Pipeline):
+class Janus(AdaptedPipeline):
     """A network with its processor; the VQ codec is a part of the network.
 
     Calls may run in several threads at once; see `janusflow.pipelines.conversation.Conversational`.
@@ -48,6 +49,11 @@ class Janus(Pipeline):
         write_transformers_processor(self.processor, folder)
         if self.origin is not None and self.origin.folder.is_dir():
             write_extras(self.origin, folder)
+
+    @property
+    def codec(self) -> VqCodec:
+        """A copy of the network's codec, which encodes pictures while the network is trained."""
+        return VqCodec(self.network.model.vqmodel)
 
     def _part(self, part: str) -> nn.Module:
         return self.network if part == "network" else self.network.model.vqmodel

@@ -9,6 +9,8 @@ A picture to generate may show the copy another text (`Sample.rewritten`): then 
 own text what it generated for that one. So a short prompt gives pictures as good as a long and clear one (context
 distillation; Askell et al., arXiv 2112.00861, section 2).
 
+Pictures that are generated as codes are treated like text: the copy's probabilities of each code are learned.
+
 Shapes: M pictures to generate in a row, A of them anchored; K labelled tokens, V vocabulary.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +28,6 @@ from janusflow.data.samples import Sample
 from janusflow.device import CPU
 from janusflow.flow import interpolate
 from janusflow.flow.path import expand
-from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.packing import Pack, labelled, pack, packed_forward
 
 
@@ -36,7 +38,7 @@ class Anchor:
         network: as it is before anything is trained, with the attention `PACKED`.
     """
 
-    def __init__(self, network: JanusFlowForConditionalGeneration) -> None:
+    def __init__(self, network: Any) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -49,11 +51,11 @@ class Anchor:
         Args:
             samples: of the row, in its order; the copy sees the rewritten text of those that have one.
             row: made of them by `pack`.
-            latents: x_1 of its pictures to generate, (M, C, H, W), or None.
+            latents: x_1 of its pictures to generate, (M, C, H, W), their codes, or None.
 
         Returns:
-            The row, with `noise` (M, C, H, W) and `anchored` set for its anchored pictures, and `soft_at` and
-            `soft_labels` for the labelled tokens of anchored samples; and its latents.
+            The row, with `noise` (M, C, H, W) or `soft_codes`, and `anchored` set for its anchored pictures, and
+            `soft_at` and `soft_labels` for the labelled tokens of anchored samples; and its latents.
         """
         anchored = [sample for sample in samples if sample.anchored]
         if not anchored:
@@ -61,17 +63,17 @@ class Anchor:
         device = row.input_ids.device
         own = pack([replace(s, tokens=s.rewritten or s.tokens) for s in anchored], device)
         drawn = torch.tensor([s.anchored for s in samples if s.drawn is not None], dtype=torch.bool, device=device)
-        noisy = None
-        if latents is not None and drawn.any():
-            assert own.noise is not None and own.t is not None
-            noisy = interpolate(own.noise, latents[drawn], own.t)
-        answer = packed_forward(self.network, own, latents=noisy)
-        if noisy is not None:
+        read = latents[drawn] if latents is not None and drawn.any() else None
+        if read is not None and own.noise is not None and own.t is not None:
+            read = interpolate(own.noise, read, own.t)
+        answer = packed_forward(self.network, own, latents=read)
+        if read is not None and own.noise is None:
+            row = replace(row, anchored=drawn, soft_codes=answer.code_logits.float())
+        elif read is not None:
             assert latents is not None and row.noise is not None and own.t is not None
-            assert answer.velocity is not None
-            t, velocity = expand(own.t, noisy), answer.velocity.float()
+            t, velocity = expand(own.t, read), answer.velocity.float()
             noise, latents = row.noise.clone(), latents.clone()
-            noise[drawn], latents[drawn] = noisy - t * velocity, noisy + (1 - t) * velocity
+            noise[drawn], latents[drawn] = read - t * velocity, read + (1 - t) * velocity
             row = replace(row, noise=noise, anchored=drawn)
         if len(own.labels):
             soft = torch.cat([torch.full((len(labelled(s.tokens)),), s.anchored, device=CPU) for s in samples])

@@ -108,7 +108,7 @@ def _losses(config: TrainConfig, progress: Progress, log: Path) -> str:
     given = [
         (term.title, _mean(first, name), _mean(last, name))
         for name, term in terms().items()
-        if config.loss.weight(name)
+        if config.loss.weight(name) and any(name in row for row in rows)
     ]
     steps = "first step", "last step"
     if count > 1:

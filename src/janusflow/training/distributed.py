@@ -115,7 +115,7 @@ def shard(objective: Objective, world: World, *, precision: str) -> None:
         return
     half = torch.bfloat16 if precision == "bfloat16" else torch.float32
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in objective.network.language_model.layers:
+    for block in objective.blocks.children():
         fully_shard(block, mesh=world.mesh, mp_policy=policy)
     fully_shard(objective, mesh=world.mesh, mp_policy=policy)
     objective.network.enable_input_require_grads()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from janusflow.config import JanusFlowConfig
-from janusflow.families import family_of
+from janusflow.families import Family, family_of
+from janusflow.model.convnext import ConvNextBlock
 from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import anchored, sources_of
-from janusflow.training.lora import WHOLE, add_adapters
+from janusflow.training.lora import ADAPTED, add_adapters
 from janusflow.training.losses import active
 from janusflow.training.replay import replays
 from janusflow.training.start import check_sizes
@@ -71,16 +72,16 @@ def estimate(config: TrainConfig) -> Estimate:
     family = family_of(sizes)
     with torch.device("meta"):
         network = family.network(sizes)
-    whole = set(config.parts) & set(WHOLE) if config.lora.rank else set(config.parts)
+    whole = set(config.parts) - set(ADAPTED) if config.lora.rank else set(config.parts)
     learning, frozen = dict.fromkeys(family.trainable, 0), dict.fromkeys(family.trainable, 0)
     for name, parameter in network.named_parameters():
         part = family.part_of(name)
         chosen = learning if part in whole and family.never_run not in name else frozen
         chosen[part] += parameter.numel()
     with torch.device("meta"):
-        heads = {name: term.head(sizes) for name, term in active(config.loss).items()}
+        heads = {name: term.head(sizes) for name, term in active(config.loss, family).items()}
     learning |= {name: sum(p.numel() for p in head.parameters()) for name, head in heads.items() if head is not None}
-    blocks = sum(p.numel() for p in network.language_model.layers.parameters())
+    blocks = sum(p.numel() for p in network.get_submodule(family.blocks).parameters())
     gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
     gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))
     copied = BYTES * sum(p.numel() for p in network.parameters()) if anchored(config.data) else 0
@@ -89,37 +90,48 @@ def estimate(config: TrainConfig) -> Estimate:
             adapted = add_adapters(network, config.lora, config.parts)
         learning["adapters"] = sum(p.numel() for name, p in adapted.named_parameters() if "lora_" in name)
     tokens, pictures = _tokens(config, sizes)
+    drawing = [p for name, p in network.named_parameters() if _draws(family, name)]
+    widths = sum(block.depthwise.in_channels for block in network.modules() if isinstance(block, ConvNextBlock))
     trained = sum(learning.values())
     state = BYTES * (sum(frozen.values()) + trained * (3 + MOMENTS))
     return Estimate(
         learning={part: count for part, count in learning.items() if count},
         frozen={part: count for part, count in frozen.items() if count},
         tokens=tokens,
-        flops=_flops(config, sizes, tokens, pictures),
+        flops=_flops(config, sizes, tokens, pictures, sum(p.numel() for p in drawing)),
         state=state,
         gathered=gathered,
         anchor=copied,
-        activations=_activations(config, sizes, tokens, pictures) + _logits(config, sizes, tokens),
+        activations=_activations(config, sizes, tokens, pictures, widths) + _logits(config, sizes, tokens),
         steps=config.steps,
     )
 
 
-def _tokens(config: TrainConfig, sizes: JanusFlowConfig) -> tuple[dict[str, int], dict[str, float]]:
+def _draws(family: Family, name: str) -> bool:
+    """Whether a parameter is multiplied at every token of a picture to generate, besides the LLM's."""
+    return family.part_of(name) == "generation" and family.never_run not in name and "embeddings" not in name
+
+
+def _tokens(config: TrainConfig, sizes: Any) -> tuple[dict[str, int], dict[str, float]]:
     """Tokens and pictures of a step by task, by the last ratio."""
     ratio = config.data.ratios[-1]
     shares = {"understanding": ratio.understanding, "generation": ratio.generation, "text": ratio.text}
     pictures = {task: config.batch_size * share / sum(shares.values()) for task, share in shares.items()}
     each = {
-        "understanding": sizes.num_understanding_tokens + TALK_TOKENS,
-        "generation": sizes.num_generation_tokens + PROMPT_TOKENS,
+        "understanding": family_of(sizes).seen_tokens(sizes) + TALK_TOKENS,
+        "generation": family_of(sizes).drawn_tokens(sizes) + PROMPT_TOKENS,
         "text": TEXT_TOKENS,
     }
     return {task: round(pictures[task] * each[task]) for task in each}, pictures
 
 
-def _flops(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], pictures: dict[str, float]) -> float:
-    """Two per weight and token forward; as much again for the gradient of the input, and once more for the weights'."""
-    llm, vision = sizes.text_config, sizes.vision_config
+def _flops(config: TrainConfig, sizes: Any, tokens: dict[str, int], pictures: dict[str, float], drawing: int) -> float:
+    """Two per weight and token forward; as much again for the gradient of the input, and once more for the weights'.
+
+    Args:
+        drawing: parameters that are multiplied at each token of a picture to generate.
+    """
+    family, llm, vision = family_of(sizes), sizes.text_config, sizes.vision_config
     layers = llm.num_hidden_layers
     block = 4 * llm.hidden_size**2 + 3 * llm.hidden_size * llm.intermediate_size
     llm_backward = 2 if "llm" in config.parts and not config.lora.rank else 1
@@ -131,39 +143,35 @@ def _flops(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], 
     flops += 2.0 * answers * llm.hidden_size * llm.vocab_size * 3
     tower = 12 * vision.hidden_size**2 * vision.num_hidden_layers
     seen = pictures["understanding"] * (3 if "tower" in config.parts else 1)
-    compared = pictures["generation"] if config.loss.repa else 0
-    flops += 2.0 * tower * sizes.num_understanding_tokens * (seen + compared)
-    inner = sizes.generation_encoder_width + sizes.generation_decoder_width
-    convs = 8 * (
-        sizes.generation_encoder_depth * sizes.generation_encoder_width**2 + sizes.generation_decoder_depth * inner**2
-    )
-    flops += 2.0 * convs * sizes.num_generation_tokens * pictures["generation"] * 3
-    return flops
+    compared = pictures["generation"] if "repa" in active(config.loss, family) else 0
+    flops += 2.0 * tower * family.seen_tokens(sizes) * (seen + compared)
+    return flops + 2.0 * drawing * family.drawn_tokens(sizes) * pictures["generation"] * 3
 
 
 def _activations(
-    config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int], pictures: dict[str, float]
+    config: TrainConfig, sizes: Any, tokens: dict[str, int], pictures: dict[str, float], widths: int
 ) -> float:
     """Of one row in 16 bits: bytes per token, width and block of the LLM, of a tower that learns, and of g_enc and
     g_dec; with checkpointing LLM and tower keep only the blocks' inputs.
+
+    Args:
+        widths: of all ConvNeXt blocks together.
     """
     llm, vision = sizes.text_config, sizes.vision_config
     transformer = 2 if config.activation_checkpointing else 34
     total = transformer * config.pack_length * llm.hidden_size * llm.num_hidden_layers
     rows = sum(tokens.values()) / config.pack_length
     if "tower" in config.parts or config.lora.tower:
-        seen = pictures["understanding"] / rows * sizes.num_understanding_tokens
+        seen = pictures["understanding"] / rows * family_of(sizes).seen_tokens(sizes)
         total += transformer * seen * vision.hidden_size * vision.num_hidden_layers
-    inner = sizes.generation_encoder_width + sizes.generation_decoder_width
-    widths = sizes.generation_encoder_depth * sizes.generation_encoder_width + sizes.generation_decoder_depth * inner
-    drawn = pictures["generation"] / rows * sizes.num_generation_tokens
+    drawn = pictures["generation"] / rows * family_of(sizes).drawn_tokens(sizes)
     total += CONVNEXT_BYTES * drawn * widths
     return total * (2 if config.precision == "float32" else 1)
 
 
-def _logits(config: TrainConfig, sizes: JanusFlowConfig, tokens: dict[str, int]) -> float:
+def _logits(config: TrainConfig, sizes: Any, tokens: dict[str, int]) -> float:
     """Of one row: 16 bits, a float32 copy and its gradient, at every token of plain text or about half of a talk's."""
-    share = 1.0 if tokens["text"] else TALK_TOKENS / 2 / (sizes.num_understanding_tokens + TALK_TOKENS)
+    share = 1.0 if tokens["text"] else TALK_TOKENS / 2 / (family_of(sizes).seen_tokens(sizes) + TALK_TOKENS)
     labelled = config.pack_length * share if tokens["text"] or tokens["understanding"] else 0
     return labelled * sizes.text_config.vocab_size * (2 + 4 + 4)
 

@@ -1,22 +1,29 @@
-"""Low-rank adapters on the LLM (and f_enc), through PEFT; g_enc, g_dec and the aligner train whole next to them."""
+"""Low-rank adapters on the LLM (and f_enc), through PEFT; the other parts that learn train whole next to them."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from janusflow.building import BUILDING
 from janusflow.extras import require
-from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.families import Family, family_of
 from janusflow.training.config import LoraConfig
 
 PROJECTIONS = r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-TOWER_PROJECTIONS = r"(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.(fc1|fc2))"
-WHOLE = {"aligner": ["understanding_encoder.aligner"], "generation": ["generation_encoder", "generation_decoder"]}
+TOWER_PROJECTIONS = r"(self_attn\.(q_proj|k_proj|v_proj|out_proj|projection_layer)|mlp\.(fc1|fc2))"
+ADAPTED = ("llm", "tower")  # parts that learn by adapters
 
 
-def add_adapters(network: JanusFlowForConditionalGeneration, config: LoraConfig, parts: Sequence[str]) -> Any:
+def whole_modules(family: Family, part: str) -> list[str]:
+    """Modules of a part that trains whole; a parameter next to them, such as begin-of-understanding, stays as it is."""
+    prefixes = () if part in ADAPTED else family.trainable[part]
+    return [prefix[:-1] for prefix in prefixes if prefix.endswith(".") and family.never_run not in prefix]
+
+
+def add_adapters(network: Any, config: LoraConfig, parts: Sequence[str]) -> Any:
     """Puts adapters into the network, in place; they and the parts trained whole are all that learns then.
 
     Args:
@@ -29,15 +36,16 @@ def add_adapters(network: JanusFlowForConditionalGeneration, config: LoraConfig,
     require("lora.rank", "peft")
     import peft
 
-    places = [rf"language_model\..*\.{PROJECTIONS}"]
+    family = family_of(network.config)
+    places = [rf"{re.escape(family.blocks)}\..*\.{PROJECTIONS}"]
     if config.tower:
-        places.append(rf"understanding_encoder\.tower\.encoder\..*\.{TOWER_PROJECTIONS}")
+        places.append(rf"{re.escape(family.tower('encoder.'))}.*\.{TOWER_PROJECTIONS}")
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules="|".join(places),
-        modules_to_save=[name for part in parts for name in WHOLE.get(part, [])] or None,
+        modules_to_save=[name for part in parts for name in whole_modules(family, part)] or None,
     )
     with BUILDING, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)  # PEFT still asks for it

@@ -14,13 +14,14 @@ from huggingface_hub import try_to_load_from_cache
 
 from janusflow.data.loader import StepSamples
 from janusflow.device import free_memory, resolve_device
+from janusflow.families import family_of
 from janusflow.folders import TINY, find_folder
 from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import learned, sources_of
 from janusflow.training.distributed import World
 from janusflow.training.dryrun import estimate
 from janusflow.training.replay import replays
-from janusflow.training.start import open_model
+from janusflow.training.start import open_model, sizes_of
 from janusflow.training.step import TrainState, take_step
 from janusflow.training.trainer import decided, open_data, prepare
 from janusflow.vae import DEFAULT_VAE
@@ -88,8 +89,8 @@ def _names(config: TrainConfig) -> list[str]:
     """Checkpoints that the run opens."""
     start = config.model
     names = [name for name in (start.checkpoint, start.llm, start.tower, start.processor) if name is not None]
-    if not any(ratio.generation for ratio in config.data.ratios):
-        return names
+    if not any(ratio.generation for ratio in config.data.ratios) or not family_of(sizes_of(start)).separate_vae:
+        return names + ([start.vae] if start.vae else [])
     own = (
         start.checkpoint is not None and _is_here(start.checkpoint) and (find_folder(start.checkpoint) / "vae").is_dir()
     )

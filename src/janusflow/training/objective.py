@@ -1,4 +1,4 @@
-"""The network with the losses of the paper's section 3.3: a packed row in, sums of losses out.
+"""The network with the losses of its family: a packed row in, sums of losses out.
 
 Every loss is a sum; it is divided by the number of tokens or pictures of the whole step, over all packs and processes,
 so that it does not matter how samples fell into them.
@@ -7,13 +7,14 @@ so that it does not matter how samples fell into them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from janusflow.device import CPU
+from janusflow.families import family_of
 from janusflow.flow import interpolate
-from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.training.losses import Forward, LossConfig, active
 from janusflow.training.losses.autoregressive import autoregressive_loss as autoregressive_loss
 from janusflow.training.losses.autoregressive import distillation_loss as distillation_loss
@@ -28,9 +29,11 @@ class Objective(nn.Module):
         ValueError: if a term does not fit the network, such as REPA of a block that does not exist.
     """
 
-    def __init__(self, network: JanusFlowForConditionalGeneration, config: LossConfig) -> None:
+    def __init__(self, network: Any, config: LossConfig) -> None:
         super().__init__()
-        self.network, self.config, self.terms = network, config, active(config)
+        self.network, self.config = network, config
+        self.family = family_of(network.config)
+        self.terms = active(config, self.family)
         self.heads: dict[str, str] = {}  # attributes of this module, by term
         for name, term in self.terms.items():
             term.check(network.config, config)
@@ -43,15 +46,14 @@ class Objective(nn.Module):
         measure in addition ("text" of L_AR), are not losses of their own.
 
         Args:
-            latents: x_1 of its pictures to generate, (M, C, H, W), or None if it has none.
+            latents: x_1 of its pictures to generate, (M, C, H, W), or their codes, (M, L); None if it has none.
             features: f_enc's of them for REPA, (M, L, W); computed here if not given.
         """
-        noisy = None
-        if latents is not None:
-            assert pack.noise is not None and pack.t is not None
-            noisy = interpolate(pack.noise, latents, pack.t)
+        read = latents
+        if latents is not None and pack.noise is not None and pack.t is not None:
+            read = interpolate(pack.noise, latents, pack.t)
         options = {key: value for term in self.terms.values() for key, value in term.options(pack).items()}
-        output = packed_forward(self.network, pack, latents=noisy, **options)
+        output = packed_forward(self.network, pack, latents=read, **options)
         sums: dict[str, Tensor] = {}
         for name, term in self.terms.items():
             head = self.get_submodule(self.heads[name]) if name in self.heads else None
@@ -59,13 +61,18 @@ class Objective(nn.Module):
         sums["zero"] = self._zero() + 0 * output.logits.sum()
         return sums
 
+    @property
+    def blocks(self) -> nn.Module:
+        """The LLM's blocks."""
+        return self.network.get_submodule(self.family.blocks)
+
     def _zero(self) -> Tensor:
         """Zero, as a function of every learning parameter outside the LLM's blocks.
 
         All of them then have a gradient in every step, whatever its samples use: under sharding all processes must have
         gradients of the same parameters, and the optimizer of a resumed run must hold a state for each.
         """
-        blocks = {id(p) for p in self.network.language_model.layers.parameters()}
+        blocks = {id(p) for p in self.blocks.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in blocks]
         if not others:
             return torch.zeros((), dtype=torch.float32, device=CPU)

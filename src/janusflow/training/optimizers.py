@@ -10,7 +10,10 @@ from torch.optim import AdamW, Optimizer
 from janusflow.training.config import OptimizerConfig
 from janusflow.training.muon import Muon
 
-BLOCKS = (".layers.", ".blocks.", ".resnets.", ".attentions.", "samplers.")  # LLM and f_enc; g_enc and g_dec; a VAE
+BLOCKS = (  # LLM and f_enc; g_enc and g_dec; a VAE; a VQ codec
+    *(".layers.", ".blocks.", ".resnets.", ".attentions.", "samplers."),
+    *(".vq.encoder.down.", ".vq.decoder.up.", ".mid."),
+)
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig, *, precision: str = "auto") -> list[Optimizer]:

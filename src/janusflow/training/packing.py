@@ -15,9 +15,7 @@ from torch import Tensor
 from janusflow.data.samples import Sample
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.device import CPU
-from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED, Documents
-from janusflow.model.janusflow import JanusFlowOutput
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,11 @@ class Pack:
         labels: (K,) those successors.
         of_text: (K,) which of them are of samples without any picture.
         seen: (N, 3, S, S) or None.
-        pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures to generate, or None.
+        pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures to generate, or None; of pictures that are
+            generated as codes, only the pixels.
         anchored: (M,) which pictures are anchored, or None if none is.
         soft_at, soft_labels: (K,) whether the label is replaced by logits, and those logits, one row each; or None.
+        soft_codes: (A, L, codes) logits in place of the codes of the anchored pictures, or None.
     """
 
     input_ids: Tensor
@@ -49,6 +49,7 @@ class Pack:
     anchored: Tensor | None = None
     soft_at: Tensor | None = None
     soft_labels: Tensor | None = None
+    soft_codes: Tensor | None = None
 
 
 def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
@@ -59,6 +60,7 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
     predicted_at = (following != IGNORE).nonzero()[:, 0]
     seen = [sample.seen for sample in samples if sample.seen is not None]
     drawn = [sample.drawn for sample in samples if sample.drawn is not None]
+    noise = [one.noise for one in drawn if one.noise is not None]
     return Pack(
         input_ids=ids[None].to(device),
         position_ids=positions[None].to(device),
@@ -68,18 +70,16 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
         of_text=torch.tensor([s.of_text for s in samples for _ in labelled(s.tokens)], dtype=torch.bool, device=device),
         seen=torch.cat(seen).to(device) if seen else None,
         pixels=torch.stack([one.pixels for one in drawn]).to(device) if drawn else None,
-        noise=torch.stack([one.noise for one in drawn]).to(device) if drawn else None,
-        t=torch.tensor([one.t for one in drawn], dtype=torch.float32, device=device) if drawn else None,
+        noise=torch.stack(noise).to(device) if noise else None,
+        t=torch.tensor([one.t for one in drawn], dtype=torch.float32, device=device) if noise else None,
     )
 
 
-def packed_forward(
-    network: JanusFlowForConditionalGeneration, row: Pack, *, latents: Tensor | None = None, **options: Any
-) -> JanusFlowOutput:
+def packed_forward(network: Any, row: Pack, *, latents: Tensor | None = None, **options: Any) -> Any:
     """The network's forward over a row, whose samples see only themselves; logits only where a label follows.
 
     Args:
-        latents: x_t of its pictures to generate at the times `row.t`, (M, C, H, W).
+        latents: of its pictures to generate, x_t at the times `row.t`, (M, C, H, W), or their codes, (M, L).
 
     Returns:
         Its output, with logits of shape (1, K, V).
@@ -89,12 +89,13 @@ def packed_forward(
     """
     if network.config.text_config._attn_implementation != PACKED:
         raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
-    output: JanusFlowOutput = network(
+    drawn = {} if latents is None else {"latents": latents}
+    drawn |= {} if latents is None or row.t is None else {"t": row.t}
+    return network(
         input_ids=row.input_ids,
         pixel_values=row.seen,
         position_ids=row.position_ids,
-        latents=latents,
-        t=None if latents is None else row.t,
+        **drawn,
         documents=row.documents,
         # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the row.
         attention_mask=row.position_ids.new_zeros(1, 1, 1, 1),
@@ -102,7 +103,6 @@ def packed_forward(
         logits_to_keep=row.predicted_at,
         **options,
     )
-    return output
 
 
 def labelled(tokens: Tokens) -> list[int]:

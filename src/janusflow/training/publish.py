@@ -9,7 +9,6 @@ import torch
 
 from janusflow.files import temporary_path
 from janusflow.pipelines.janusflow import JanusFlow
-from janusflow.vae import PREVIEW_DECODER, LatentCodec
 
 
 def publish(trained: str | Path, folder: Path) -> Path:
@@ -24,16 +23,17 @@ def publish(trained: str | Path, folder: Path) -> Path:
         PosixPath('runs/mine/model')
     """
     model = JanusFlow.from_pretrained(trained, device="cpu")
-    codec = model.codec
-    with temporary_path(folder) as temporary:
-        model.network.to(torch.bfloat16).save_pretrained(temporary)
-        model.network.config.dtype = "float32"
-        model.network.config.save_pretrained(temporary)
-        model.processor.save_pretrained(temporary)
-        LatentCodec(codec.vae.to(torch.bfloat16)).save_pretrained(temporary / "vae")
+    if model.family.separate_vae:
+        model.codec.vae.to(torch.bfloat16)
         if model.preview_decoder is not None:
             model.small_decoder.module.to(torch.bfloat16)
-            model.small_decoder.save_pretrained(temporary / PREVIEW_DECODER)
+    model.network.to(torch.bfloat16)
+    model.origin = None
+    with temporary_path(folder) as temporary:
+        temporary.mkdir()
+        model.save_pretrained(temporary)
+        model.network.config.dtype = "float32"
+        model.network.config.save_pretrained(temporary)
         for file in temporary.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +150,10 @@ class Report:
         if averaged is None:
             return
         watch = self.config.watch
-        pictures = averaged.generate(
-            watch.prompts,
-            seed=0,
-            guidance_scale=watch.guidance_scale,
-            num_inference_steps=watch.num_inference_steps,
-            progress=False,
-        )
+        asked = {"guidance_scale": watch.guidance_scale, "num_inference_steps": watch.num_inference_steps}
+        taken = signature(averaged.generate).parameters
+        given: dict[str, Any] = {name: value for name, value in asked.items() if name in taken}
+        pictures = averaged.generate(watch.prompts, seed=0, progress=False, **given)
         folder = self.out / "samples"
         folder.mkdir(exist_ok=True)
         sheet = contact_sheet(pictures, watch.prompts)

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, SiglipVisionModel
 
 from janusflow.building import BUILDING, finite, named, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
-from janusflow.config import JanusFlowConfig
 from janusflow.data.sources.replay import ReplayConfig
 from janusflow.families import families, family_of
 from janusflow.offline import cached_if_unreachable, first_line
@@ -23,7 +22,7 @@ from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.training.config import ModelConfig, TrainConfig
 from janusflow.training.config.sources import learned
-from janusflow.training.losses import active
+from janusflow.training.losses import active, terms_of
 from janusflow.training.objective import Objective
 
 HEAD = "{}_head.safetensors"  # of a loss, next to a trained model's weights
@@ -53,23 +52,39 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
             raise ValueError(f"{part} would stay as it is, but a new one knows nothing; give model.{part}=FOLDER_OR_ID")
     torch.manual_seed(config.seed)
     processor, sizes = _processor(start)
+    family = family_of(sizes)
+    if family.codec and start.vae is None:
+        raise ValueError(f"a new {family.name} has no codec; give model.vae=CHECKPOINT, whose codec it takes")
     with BUILDING:
-        network = family_of(sizes).network(sizes)
+        network = family.network(sizes)
     if start.llm is not None:
         llm = open_part(AutoModelForCausalLM, start.llm, "model.llm")
-        _take(network.language_model, llm.model.state_dict(), start.llm)
+        _take(network.get_submodule(family.blocks.removesuffix(".layers")), llm.model.state_dict(), start.llm)
         _take(network.lm_head, llm.lm_head.state_dict(), start.llm)
     if start.tower is not None:
-        tower = open_part(SiglipVisionModel, start.tower, "model.tower")
-        wanted = network.understanding_encoder.tower.state_dict().keys()
-        state = {name: value for name, value in tower.state_dict().items() if name in wanted}
-        _take(network.understanding_encoder.tower, state, start.tower)
-    parts = {"vae": start.vae} if family_of(sizes).separate_vae else {}
-    model: Any = pipeline_of(family_of(sizes)).assemble(network.eval().to(device), processor, **parts)
+        take_tower(network, open_part(SiglipVisionModel, start.tower, "model.tower"), start.tower)
+    if family.codec:
+        codec = JanusFlow.from_pretrained(str(start.vae), dtype="float32", device=device).network
+        _take(network.get_submodule(family.codec), codec.get_submodule(family.codec).state_dict(), str(start.vae))
+    parts = {"vae": start.vae} if family.separate_vae else {}
+    model: Any = pipeline_of(family).assemble(network.eval().to(device), processor, **parts)
     return model
 
 
-def check_sizes(config: TrainConfig) -> JanusFlowConfig:
+def take_tower(network: Any, tower: SiglipVisionModel, source: str = "the tower") -> None:
+    """Puts the weights of a SigLIP tower, without its pool head, into a network of any family.
+
+    Raises:
+        ValueError: if it does not fit.
+    """
+    family = family_of(network.config)
+    place = family.tower("").removesuffix(".")
+    wanted = network.get_submodule(place).state_dict().keys()
+    state = {family.tower(name).removeprefix(f"{place}."): value for name, value in tower.state_dict().items()}
+    _take(network.get_submodule(place), {name: value for name, value in state.items() if name in wanted}, source)
+
+
+def check_sizes(config: TrainConfig) -> Any:
     """The dimensions of what would be trained, read without its weights and checked against the losses.
 
     Raises:
@@ -81,23 +96,30 @@ def check_sizes(config: TrainConfig) -> JanusFlowConfig:
     sources = learned(config.data)
     if not any(source.teaches for *_, source in sources):
         raise ValueError("all data is anchored to what the model says already, so it learns nothing; give data=FOLDER")
-    for term in active(config.loss).values():
+    family = family_of(sizes)
+    for term in active(config.loss, family).values():
         term.check(sizes, config.loss)
+    if not any(config.loss.weight(name) for name in terms_of(family)):
+        own = ", ".join(terms_of(family))
+        raise ValueError(f"the weights of {own} in loss are all 0, so a {family.name} learns nothing")
+    side = family.picture(sizes)[0]
     for task, number, source in sources:
         place, replay = f"data.{task}.{number}", isinstance(source, ReplayConfig)
-        if task == "text" or source.image_size in (None, sizes.image_size) or not (replay or config.data.own):
+        if replay and family.latent(sizes) is None:
+            raise ValueError(f"{place} is a replay, which needs a model that starts from noise; give anchors instead")
+        if task == "text" or source.image_size in (None, side) or not (replay or config.data.own):
             continue
         other = f"{place}.path=FILE, a prompt in each line" if replay else f"'{place}={{kind: jsonl, path: FILE}}'"
         optional = config.data.own and config.data.own_share < 1
         without = ", or train without it: data.own_share=1" if optional else ""
         raise ValueError(
-            f"{config.model.checkpoint} has pictures of {sizes.image_size} pixels a side and "
+            f"{config.model.checkpoint} has pictures of {side} pixels a side and "
             f"{source.path if replay else source.kind} of {source.image_size}; give {other}{without}"
         )
     return sizes
 
 
-def sizes_of(start: ModelConfig) -> JanusFlowConfig:
+def sizes_of(start: ModelConfig) -> Any:
     """Dimensions of a network, from its checkpoint's configuration or its preset.
 
     Raises:
@@ -116,21 +138,22 @@ def sizes_of(start: ModelConfig) -> JanusFlowConfig:
     return next(one.presets[start.preset] for one in families().values() if start.preset in one.presets)()
 
 
-def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, JanusFlowConfig]:
+def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, Any]:
     """The tokenizer of another checkpoint with the new network's picture size, and the network's dimensions."""
     assert start.processor is not None
     given, sizes = (
         JanusFlowProcessor.from_pretrained(find_folder(start.processor, what="model.processor")),
         sizes_of(start),
     )
+    family = family_of(sizes)
     text = TextSettings(
-        sizes.num_understanding_tokens, sft_format=given.text.sft_format, system_prompt=given.text.system_prompt
+        family.seen_tokens(sizes), sft_format=given.text.sft_format, system_prompt=given.text.system_prompt
     )
     processor = JanusFlowProcessor(given.tokenizer, text, ImageSettings(sizes.vision_config.image_size))
     if start.preset == "tiny":
         sizes.text_config.vocab_size = len(given.tokenizer)
-    sizes.image_token_id, sizes.begin_image_token_id = processor.image_id, processor.image_start_id
-    sizes.end_image_token_id = processor.image_end_id
+    for field, attribute in family.token_ids.items():
+        setattr(sizes, field, getattr(processor, attribute))
     return processor, sizes
 
 

@@ -17,12 +17,11 @@ from torch.optim import Optimizer
 from janusflow.data.loader import StepSamples
 from janusflow.data.samples import Sample
 from janusflow.data.templates import IGNORE, Tokens
-from janusflow.families import family_of
 from janusflow.training.anchor import Anchor
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World, whole
 from janusflow.training.ema import Ema
-from janusflow.training.losses import LossConfig, terms
+from janusflow.training.losses import LossConfig, terms, terms_of
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import set_rate, update
 from janusflow.training.packing import Pack, fill, pack
@@ -37,7 +36,7 @@ class TrainState:
     """Everything that a step works on.
 
     Attributes:
-        latents: the VAE's encoder, from the cache where there is one; None without pictures to generate.
+        latents: the codec's encoder, from the cache where there is one; None without pictures to generate.
         features: f_enc through the cache, for REPA; None where the network computes them itself.
         anchor: gives anchored samples their targets; None where there are none.
     """
@@ -70,7 +69,8 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
         "pictures": float(sum(s.drawn is not None for s in found.samples)),
         "cropped": sum(s.drawn.cropped for s in found.samples if s.drawn is not None),
     }
-    for term in terms().values():
+    own = terms_of(objective.family).values()
+    for term in own:
         mine |= term.counts(found.samples)
     counts = world.add_up(mine)
     rows = int(world.largest({"rows": float(len(packs))})["rows"])
@@ -79,7 +79,7 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
     objective.train()
     rate = config.optimizer.rate(found.step, config.steps)
     set_rate(state.optimizers, rate)
-    totals = {name: 0.0 for term in terms().values() for name in term.counts(())}
+    totals = {name: 0.0 for term in own for name in term.counts(())}
     for samples, row in zip(filled, packs, strict=True):
         with autocast(config, world):
             latents = _encoded(state.latents, row)
@@ -110,9 +110,10 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
 
 def mean_losses(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
     """The mean of each term, their weighted sum "loss", and what terms say in detail, from a whole step's sums."""
-    losses = {name: totals[name] / max(counts[name], 1) for name in terms()}
-    losses["loss"] = sum(config.weight(name) * losses[name] for name in terms())
-    for term in terms().values():
+    found = {name: term for name, term in terms().items() if name in totals}
+    losses = {name: totals[name] / max(counts[name], 1) for name in found}
+    losses["loss"] = sum(config.weight(name) * losses[name] for name in found)
+    for term in found.values():
         losses |= term.detail(totals, counts)
     return losses
 
@@ -125,12 +126,11 @@ def clipped(objective: Objective, largest: float) -> dict[str, float]:
         head of a loss has the loss's name).
     """
     parts: dict[str, list[Tensor]] = {}
-    family = family_of(objective.network.config)
     heads = {attribute: name for name, attribute in objective.heads.items()}
     for name, parameter in objective.named_parameters():
         if parameter.grad is not None:
             above, _, inner = name.partition(".")
-            parts.setdefault(heads.get(above) or family.part_of(inner), []).append(parameter.grad)
+            parts.setdefault(heads.get(above) or objective.family.part_of(inner), []).append(parameter.grad)
     norms = {f"gradient_{part}": whole(get_total_norm(gradients)) for part, gradients in parts.items()}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     clip_grads_with_norm_([p for p in objective.parameters() if p.requires_grad], largest, total)

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from janusflow.data.loader import Data, StepSamples, steps, worker_killed
 from janusflow.data.mixture import Mixture
@@ -28,7 +30,6 @@ from janusflow.data.samples import SampleMaker
 from janusflow.data.sources import SourceConfig
 from janusflow.device import resolve_precision
 from janusflow.families import family_of
-from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED
 from janusflow.model.convnext import ConvNextBlock
 from janusflow.pipelines.janusflow import JanusFlow
@@ -43,7 +44,7 @@ from janusflow.training.export import export
 from janusflow.training.lock import alone_in
 from janusflow.training.loop import loop
 from janusflow.training.lora import add_adapters
-from janusflow.training.losses import watched_loss
+from janusflow.training.losses import active, watched_loss
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
@@ -182,7 +183,7 @@ def prepare(config: TrainConfig, world: World, model: JanusFlow) -> TrainState:
     return TrainState(config, world, objective, latents, features, optimizers, ema, Progress(), anchor)
 
 
-def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalGeneration) -> tuple[Objective, Ema]:
+def learner(config: TrainConfig, world: World, network: Any) -> tuple[Objective, Ema]:
     """The objective around a network, changed in place to train what the recipe says, and the averages of that."""
     torch.manual_seed(config.seed)
     if config.lora.rank:
@@ -200,28 +201,28 @@ def learner(config: TrainConfig, world: World, network: JanusFlowForConditionalG
     return objective, Ema(objective)
 
 
-def _compile(network: JanusFlowForConditionalGeneration, world: World) -> None:
+def _compile(network: Any, world: World) -> None:
     """The blocks of LLM, f_enc, g_enc and g_dec; on a CPU a C++ compiler is needed, and nothing happens without one."""
     if world.device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         warnings.warn("no C++ compiler was found, so nothing is compiled; steps take longer", stacklevel=2)
         return
-    blocks = [*network.language_model.layers, *network.understanding_encoder.tower.encoder.layers]
-    blocks += [module for module in network.modules() if isinstance(module, ConvNextBlock)]
-    for block in blocks:
-        block.compile(dynamic=True)
+    for module in network.modules():
+        if isinstance(module, GradientCheckpointingLayer | ConvNextBlock):  # the first are blocks of transformers'
+            module.compile(dynamic=True)
 
 
-def _frozen_parts(config: TrainConfig, world: World, model: JanusFlow) -> tuple[Encoder | None, Encoder | None]:
-    """What makes latents and, with a cache, features. A cached tower is a copy: the network's own is sharded."""
+def _frozen_parts(config: TrainConfig, world: World, model: Any) -> tuple[Encoder | None, Encoder | None]:
+    """What makes latents, or codes, and, with a cache, features. A cached tower is a copy: the network's is sharded."""
     if not any(ratio.generation for ratio in config.data.ratios):
         return None, None
     codec = model.codec
     if config.data.cache is None:
         return codec.encode, None
     folder = Path(config.data.cache)
-    scaling = (codec.vae.config.scaling_factor, codec.vae.config.shift_factor)
-    latents = PictureCache(folder / "latents" / config.precision, codec.vae, codec.encode, settings=scaling)
-    if not config.loss.repa or "tower" in config.parts or config.lora.tower:
+    made = folder / codec.makes / config.precision
+    latents = PictureCache(made, codec.weights, codec.encode, settings=codec.settings)
+    repa = "repa" in active(config.loss, model.family)
+    if not repa or "tower" in config.parts or config.lora.tower:
         return latents, None
     encoder = copy.deepcopy(model.network.understanding_encoder).eval().requires_grad_(False)
 

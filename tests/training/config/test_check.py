@@ -53,7 +53,7 @@ RECIPES = Path(__file__).parents[3] / "recipes"
         ({"steps": "5"}, "steps is '5': input should be a valid integer"),
         ({"compile": "no"}, "compile is 'no': input should be a valid boolean"),
         ({"loss": {"ar": -1}}, "loss.ar is -1: input should be greater than or equal to 0"),
-        ({"loss": {"ar": 0, "flow": 0, "repa": 0}}, "loss are all 0, so there is nothing to learn"),
+        ({"loss": {"ar": 0, "flow": 0, "repa": 0, "codes": 0}}, "loss are all 0, so there is nothing to learn"),
         ({"samples": {"time_scale": 0}}, "samples.time_scale is 0: input should be greater than 0"),
         ({"samples": {"time_scale": float("inf")}}, "samples.time_scale is inf: input should be a finite number"),
         ({"loss": {"flow": float("inf")}}, "loss.flow is inf: input should be a finite number"),

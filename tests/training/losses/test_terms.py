@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from janusflow.families import families
 from janusflow.training import losses
-from janusflow.training.losses import LossConfig, terms, watched_loss
+from janusflow.training.losses import LossConfig, terms, terms_of, watched_loss
 from tests.training.conftest import curve, quietly, settings, values
 
 EXTEND = Path(__file__).parents[3] / "docs" / "tutorials" / "extend.md"
@@ -33,9 +34,15 @@ def magnitude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def test_the_terms_of_the_paper_come_in_a_fixed_order() -> None:
     assert [(name, term.title) for name, term in terms().items()] == [
         ("ar", "L_AR"),
+        ("codes", "L_AR of codes"),
         ("flow", "L_RF"),
         ("repa", "L_REPA"),
     ]
+
+
+def test_a_family_learns_from_its_own_terms_and_from_those_that_none_claims(magnitude: None) -> None:
+    by_family = {name: list(terms_of(family)) for name, family in families().items()}
+    assert by_family == {"JanusFlow": ["ar", "flow", "repa", "magnitude"], "Janus": ["ar", "codes", "magnitude"]}
 
 
 def test_the_check_for_spikes_leaves_out_what_falls_below_zero() -> None:
@@ -59,7 +66,7 @@ def test_a_term_of_one_file_is_trained_logged_and_shown(start: Path, tmp_path: P
 
 
 def test_a_weight_of_a_term_that_does_not_exist_is_refused(start: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"loss.weights has 'magnitud'; known terms are ar, flow, repa"):
+    with pytest.raises(ValueError, match=r"loss.weights has 'magnitud'; known terms are ar, codes, flow, repa"):
         settings(start, tmp_path, loss={"weights": {"magnitud": 1.0}})
     with pytest.raises(ValueError, match="loss.weights has 'ar', whose weight is loss.ar"):
         settings(start, tmp_path, loss={"weights": {"ar": 1.0}})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from janusflow.data.constraints import Count, FromOne, Share
+
+Preset: TypeAlias = Literal["janusflow_1b", "janusflow_1b_256", "tiny", "janus_1b", "janus_pro_1b", "janus_pro_7b"]
 
 
 @dataclass(frozen=True)
@@ -14,15 +16,17 @@ class ModelConfig:
 
     Attributes:
         checkpoint: "tiny", a folder or a hub id to start from. Without one the network starts from `preset`.
-        preset: "janusflow_1b", "janusflow_1b_256" or "tiny": the dimensions of a new network.
+        preset: "janusflow_1b", "janusflow_1b_256", "tiny", "janus_1b", "janus_pro_1b" or "janus_pro_7b": the dimensions
+            of a new network.
         llm: a folder or hub id of a Llama causal LM that a new network's language model starts from.
         tower: the same of a SigLIP vision tower.
         processor: a checkpoint whose tokenizer and settings a new network takes.
-        vae: a folder or hub id; by default that of the checkpoint.
+        vae: a folder or hub id; by default that of the checkpoint. For a new Janus, the checkpoint whose VQ codec it
+            takes.
     """
 
     checkpoint: str | None = None
-    preset: Literal["janusflow_1b", "janusflow_1b_256", "tiny"] | None = None
+    preset: Preset | None = None
     llm: str | None = None
     tower: str | None = None
     processor: str | None = None

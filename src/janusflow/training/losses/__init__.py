@@ -12,10 +12,11 @@ import pkgutil
 from functools import lru_cache
 from importlib import import_module
 
+from janusflow.families import Family, families
 from janusflow.functions import load_plugin, plugins
 from janusflow.training.losses.term import Forward, LossConfig, Term
 
-__all__ = ["Forward", "LossConfig", "Term", "terms", "watched_loss"]
+__all__ = ["Forward", "LossConfig", "Term", "active", "terms", "terms_of", "watched_loss"]
 
 GROUP = "janusflow.losses"  # entry points of other packages
 
@@ -29,7 +30,7 @@ def terms() -> dict[str, Term]:
 
     Example:
         >>> list(terms())
-        ['ar', 'flow', 'repa']
+        ['ar', 'codes', 'flow', 'repa']
     """
     modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     built_in = [module.TERM for module in modules if hasattr(module, "TERM")]
@@ -37,11 +38,18 @@ def terms() -> dict[str, Term]:
     return {term.name: term for term in (*built_in, *others)}
 
 
-def active(config: LossConfig) -> dict[str, Term]:
-    """The terms that are computed: all but optional ones whose weight is 0."""
-    return {name: term for name, term in terms().items() if config.weight(name) or not term.optional}
+def terms_of(family: Family) -> dict[str, Term]:
+    """The terms that a family learns from: its own, and those that no family claims (`Family.losses`)."""
+    others = {name for one in families().values() for name in one.losses} - set(family.losses)
+    return {name: term for name, term in terms().items() if name not in others}
+
+
+def active(config: LossConfig, family: Family) -> dict[str, Term]:
+    """The terms that are computed: all of the family but optional ones whose weight is 0."""
+    return {name: term for name, term in terms_of(family).items() if config.weight(name) or not term.optional}
 
 
 def watched_loss(config: LossConfig, losses: dict[str, float]) -> float:
     """The loss that the check for spikes compares: without terms below zero, which would cancel others."""
-    return sum(config.weight(name) * losses[name] for name, term in terms().items() if not term.signed)
+    weighed = {name: term for name, term in terms().items() if name in losses}
+    return sum(config.weight(name) * losses[name] for name, term in weighed.items() if not term.signed)

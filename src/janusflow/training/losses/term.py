@@ -8,10 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from janusflow.config import JanusFlowConfig
 from janusflow.data.constraints import FromZero
 from janusflow.data.samples import Sample
-from janusflow.model.janusflow import JanusFlowOutput
 from janusflow.training.packing import Pack
 
 
@@ -21,15 +19,17 @@ class LossConfig:
 
     Attributes:
         ar, flow, repa: weights of L_AR, L_RF and L_REPA; with a weight of 0 a loss does not train.
+        codes: weight of L_AR over the codes of pictures to generate (Janus, in place of L_RF and L_REPA).
         weights: weights of other terms by name; 0 for those that are not listed.
-        anchor: weight of anchored samples relative to the others in L_AR and L_RF (`training/anchor.py`); L_REPA
-            leaves them out.
+        anchor: weight of anchored samples relative to the others in L_AR, L_RF and that of codes
+            (`training/anchor.py`); L_REPA leaves them out.
         repa_block: the LLM block, from 1, whose states REPA compares.
     """
 
     ar: FromZero = 1.0
     flow: FromZero = 1.0
     repa: FromZero = 1.0
+    codes: FromZero = 1.0
     repa_block: int = 6
     anchor: FromZero = 1.0
     weights: dict[str, FromZero] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Forward:
     Attributes:
         network: the network.
         row: the samples.
-        latents: x_1 of the M pictures to generate, (M, C, H, W); None without any.
+        latents: x_1 of the M pictures to generate, (M, C, H, W), or their codes, (M, L); None without any.
         features: f_enc's features of them from the cache, (M, L, W); None without a cache.
         output: what the network's forward returned.
         head: the term's own module, see `Term.head`.
@@ -58,7 +58,7 @@ class Forward:
     row: Pack
     latents: Tensor | None
     features: Tensor | None
-    output: JanusFlowOutput
+    output: Any
     head: nn.Module | None
     config: LossConfig
 
@@ -90,14 +90,14 @@ class Term:
         """How many tokens or pictures of these samples the sum is over."""
         raise NotImplementedError
 
-    def check(self, sizes: JanusFlowConfig, config: LossConfig) -> None:
+    def check(self, sizes: Any, config: LossConfig) -> None:
         """Check that a network of these dimensions can be trained with it.
 
         Raises:
             ValueError: if not.
         """
 
-    def head(self, sizes: JanusFlowConfig) -> nn.Module | None:
+    def head(self, sizes: Any) -> nn.Module | None:
         """A module that learns with the network and is not part of it. It is saved next to an export."""
         return None
 

@@ -1,1 +1,2 @@
-"""The parts that the paper takes pretrained, made from given data: tokenizer, VAE, SigLIP tower and language model."""
+"""The parts that the paper takes pretrained, made from given data: tokenizer, VAE or VQ codec, SigLIP
+tower and language model."""

@@ -54,6 +54,50 @@ class VaeConfig:
 
 
 @dataclass(frozen=True)
+class VqConfig:
+    """The VQ codec, whose loss is in `vq.py`. Every level halves the side of a picture; each patch of f_enc has a code.
+
+    Attributes:
+        fit: see `FitConfig`.
+        batch_size: pictures of a step.
+        codes: in the codebook.
+        width: of a code.
+        channels: of its levels, multiples of 32 and of the first.
+        blocks: residual blocks of a level.
+        latent_channels: of the last level, before and after the codebook.
+        edges, commitment: weights.
+    """
+
+    fit: FitConfig
+    batch_size: FromOne = 16
+    codes: FromOne = 2048
+    width: FromOne = 8
+    channels: tuple[int, ...] = (32, 64, 64, 128)
+    blocks: FromOne = 1
+    latent_channels: FromOne = 64
+    edges: FromZero = 1.0
+    commitment: FromZero = 0.25
+
+    def sizes(self) -> dict[str, Any]:
+        """The same as fields of `JanusVQVAEConfig`.
+
+        Raises:
+            ValueError: for channels that the codec cannot have.
+        """
+        first = self.channels[0] if self.channels else 0
+        if not first or any(each % 32 or each % first for each in self.channels):
+            raise ValueError(f"vq.channels is {list(self.channels)}; expected multiples of 32 and of the first")
+        return {
+            "num_embeddings": self.codes,
+            "embed_dim": self.width,
+            "base_channels": first,
+            "channel_multiplier": [each // first for each in self.channels],
+            "num_res_blocks": self.blocks,
+            "latent_channels": self.latent_channels,
+        }
+
+
+@dataclass(frozen=True)
 class TowerConfig:
     """The SigLIP tower.
 
@@ -90,24 +134,28 @@ class LlmConfig:
 
 @dataclass(frozen=True)
 class PartsConfig:
-    """One pretraining.
+    """One pretraining. With `vae` it gives a JanusFlow, with `vq` a Janus.
 
     Attributes:
         out: folder of the run; the model is written into its subfolder `export`.
-        pictures: sources of pictures with a text: for the VAE, the tower and the tokenizer.
+        pictures: sources of pictures with a text: for the codec, the tower and the tokenizer.
         texts: sources of texts and conversations: for the language model and the tokenizer. The text of a record takes
             the place of its pictures.
-        vae, tower, llm, tokenizer: see their classes.
+        vae, vq, tower, llm, tokenizer: see their classes.
+        start: a JanusFlow whose tokenizer, tower and language model are taken in place of `tokenizer`, `tower`, `llm`
+            and `network`.
         network: sizes that differ from those of the preset "tiny", as in `config.json`.
         seed: of everything random.
     """
 
     out: str
     pictures: list[AnySource]
-    texts: list[AnySource]
-    vae: VaeConfig
-    tower: TowerConfig
-    llm: LlmConfig
+    texts: list[AnySource] = field(default_factory=list)
+    vae: VaeConfig | None = None
+    vq: VqConfig | None = None
+    tower: TowerConfig | None = None
+    llm: LlmConfig | None = None
+    start: str | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     network: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -118,8 +166,17 @@ class PartsConfig:
         Raises:
             ValueError: in one sentence.
         """
+        if (self.vae is None) == (self.vq is None):
+            raise ValueError("give exactly one of vae and vq, the codec of a JanusFlow or of a Janus")
+        for name in ("tower", "llm"):
+            if (getattr(self, name) is None) == (self.start is None):
+                raise ValueError(f"give {name}, or start=MODEL, whose own is taken; not both")
+        if self.start is not None and self.network:
+            raise ValueError("network is for new parts; those of start keep their sizes")
+        if self.vq is not None:
+            self.vq.sizes()
         for name, sources in (("pictures", self.pictures), ("texts", self.texts)):
-            if not sources:
+            if not sources and not (name == "texts" and self.start):
                 raise ValueError(f"{name} has no source; expected one or more")
             for source in sources:
                 if source.kind == "replay":
@@ -147,10 +204,11 @@ class PartsConfig:
         """The same with few steps of small batches, to see that everything runs."""
 
         def short(part: Any) -> Any:
-            return replace(part, fit=replace(part.fit, steps=steps, warmup=1), batch_size=4)
+            return part and replace(part, fit=replace(part.fit, steps=steps, warmup=1), batch_size=4)
 
         tokenizer = replace(self.tokenizer, records=min(self.tokenizer.records, 100))
-        return replace(self, vae=short(self.vae), tower=short(self.tower), llm=short(self.llm), tokenizer=tokenizer)
+        parts = {name: short(getattr(self, name)) for name in ("vae", "vq", "tower", "llm")}
+        return replace(self, **parts, tokenizer=tokenizer)
 
 
 def load_parts(recipe: str | Path, overrides: Sequence[str] = ()) -> PartsConfig:

@@ -24,7 +24,7 @@ class PictureMaker(SampleMaker):
     def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
         if len(record.images) != 1 or not record.text:
             raise ValueError(f"{record.name} is not one picture with a text: {len(record.images)} pictures")
-        pixels = square(record.images[0], self.network.image_size, rng if crop == "random" else None)
+        pixels = square(record.images[0], self.side, rng if crop == "random" else None)
         ids = self.processor.tokenizer.encode(record.text, add_special_tokens=False)
         return Sample(Tokens(ids, [IGNORE] * len(ids), list(range(len(ids)))), drawn=Drawn(pixels, pixels[:0], 0.0))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from transformers import SiglipModel
+import torch
+from torch.nn import functional as F
 
 from janusflow.config import JanusFlowConfig
 from janusflow.data.samples import SampleConfig
@@ -14,6 +16,9 @@ from janusflow.device import resolve_device
 from janusflow.files import read_json, write_text
 from janusflow.folders import put_together
 from janusflow.model import JanusFlowForConditionalGeneration
+from janusflow.model.janus import JanusForConditionalGeneration
+from janusflow.model.janus_config import janus_config
+from janusflow.pipelines.janus import Janus
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
 from janusflow.training.distributed import World
@@ -24,6 +29,8 @@ from janusflow.training.parts.llm import fit_llm
 from janusflow.training.parts.tokenizer import learn_tokenizer
 from janusflow.training.parts.tower import fit_tower
 from janusflow.training.parts.vae import fit_vae
+from janusflow.training.parts.vq import fit_vq
+from janusflow.training.start import take_tower
 from janusflow.training.stop import leave_at_once, on_stop
 from janusflow.vae import LatentCodec
 
@@ -31,10 +38,10 @@ SETTINGS = "parts.json"
 
 
 def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
-    """Train tokenizer, VAE, tower and language model, or continue there to the bit.
+    """Train tokenizer, VAE or VQ codec, tower and language model, or continue there to the bit.
 
     Returns:
-        The folder of a checkpoint with g_enc, g_dec and aligners of random weights, `config.out/export`.
+        The folder of a checkpoint with random weights between these parts, `config.out/export`.
 
     Raises:
         ValueError: if data cannot be read, the folder belongs to a run with other settings or another process trains in
@@ -46,38 +53,87 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
         _keep_settings(config, out)
         if (export / "config.json").is_file():
             return export
-        processor = make_processor(config, out / "processor")
-        sizes = network_config(config, processor)
-        maker = PictureMaker(processor, sizes, SampleConfig())
+        model = Parts(config, out, place).janus() if config.vae is None else Parts(config, out, place).janusflow()
+        with put_together(export) as temporary:
+            model.save_pretrained(temporary)
+    return export
 
-        def pictures(size: int, seed: int) -> Batches:
-            return batches(PICTURES, config.pictures, maker, size=size, seed=seed)
 
-        vae = fit_vae(
-            config.vae,
-            sizes,
-            pictures(config.vae.batch_size, config.seed),
-            out / "vae",
-            seed=config.seed,
-            device=place,
-        )
+class Parts:
+    """The parts of a run, each trained or continued when it is asked for."""
+
+    def __init__(self, config: PartsConfig, out: Path, device: torch.device) -> None:
+        self.config, self.out, self.device = config, out, device
+        if config.start is None:
+            self.processor = make_processor(config, out / "processor")
+            self.sizes = network_config(config, self.processor)
+        else:
+            self.start: Any = JanusFlow.from_pretrained(config.start, dtype="float32", device=device)
+            self.processor, self.sizes = self.start.processor, self.start.network.config
+            if not isinstance(self.sizes, JanusFlowConfig):
+                raise ValueError(f"start is {config.start}, a {self.start.family.name} model; expected a JanusFlow")
+
+    def pictures(self, size: int, seed: int, sizes: Any = None) -> Batches:
+        """Batches of pictures of a network's size."""
+        maker = PictureMaker(self.processor, sizes or self.sizes, SampleConfig())
+        return batches(PICTURES, self.config.pictures, maker, size=size, seed=seed)
+
+    def network(self) -> JanusFlowForConditionalGeneration:
+        """A JanusFlow whose tower and language model are trained, or those of `start`."""
+        config, seed = self.config, self.config.seed
+        if config.tower is None or config.llm is None:
+            network: JanusFlowForConditionalGeneration = self.start.network
+            return network
         tower = fit_tower(
             config.tower,
-            sizes.vision_config,
-            pictures(config.tower.batch_size, config.seed + 1),
-            out / "tower",
-            vocabulary=len(processor.tokenizer),
-            pad=processor.tokenizer.pad_token_id,
-            seed=config.seed,
-            device=place,
+            self.sizes.vision_config,
+            self.pictures(config.tower.batch_size, seed + 1),
+            self.out / "tower",
+            vocabulary=len(self.processor.tokenizer),
+            pad=self.processor.tokenizer.pad_token_id,
+            seed=seed,
+            device=self.device,
         )
-        reader = TextMaker(processor, sizes, SampleConfig())
-        texts = batches(TEXTS, config.texts, reader, size=config.llm.batch_size, seed=config.seed)
-        network = fit_llm(config.llm, sizes, texts, out / "llm", seed=config.seed, device=place)
-        take_tower(network, tower)
-        with put_together(export) as temporary:
-            JanusFlow(network.float().eval(), processor, LatentCodec(vae)).save_pretrained(temporary)
-    return export
+        reader = TextMaker(self.processor, self.sizes, SampleConfig())
+        texts = batches(TEXTS, config.texts, reader, size=config.llm.batch_size, seed=seed)
+        network = fit_llm(config.llm, self.sizes, texts, self.out / "llm", seed=seed, device=self.device)
+        take_tower(network, tower.vision_model)
+        return network.float().eval()
+
+    def janusflow(self) -> JanusFlow:
+        """The parts with a VAE."""
+        assert self.config.vae is not None
+        config, seed = self.config.vae, self.config.seed
+        pictures = self.pictures(config.batch_size, seed)
+        vae = fit_vae(config, self.sizes, pictures, self.out / "vae", seed=seed, device=self.device)
+        return JanusFlow(self.network(), self.processor, LatentCodec(vae))
+
+    def janus(self) -> Janus:
+        """The parts with a VQ codec, whose codes are also what embeddings of codes start from.
+
+        Raises:
+            ValueError: if a code of the codec does not stand for as many pixels as a patch of f_enc.
+        """
+        assert self.config.vq is not None
+        config, seed = self.config.vq, self.config.seed
+        text, vision, own = self.sizes.text_config, self.sizes.vision_config, config.sizes()
+        if 2 ** (len(config.channels) - 1) != vision.patch_size:
+            levels = f"{len(config.channels)} levels, of 2 ** (levels - 1) pixels a code"
+            raise ValueError(f"vq.channels has {levels}; f_enc has patches of {vision.patch_size} pixels")
+        sizes = janus_config(text, vision, image_token_id=self.processor.image_id, **own)
+        sizes.dtype = torch.float32
+        pictures = self.pictures(config.batch_size, seed, sizes)
+        vq = fit_vq(config, sizes.vq_config, pictures, self.out / "vq", seed=seed, device=self.device)
+        source = self.network()
+        torch.manual_seed(seed)
+        network = JanusForConditionalGeneration(sizes).to(self.device)
+        network.model.language_model.load_state_dict(source.language_model.state_dict())
+        network.lm_head.load_state_dict(source.lm_head.state_dict())
+        network.model.vqmodel.load_state_dict(vq.state_dict())
+        take_tower(network, source.understanding_encoder.tower)
+        codebook = F.normalize(vq.quantize.embedding.weight.detach(), dim=-1)
+        network.model.generation_embeddings.load_state_dict({"weight": codebook})
+        return Janus(network.float().eval(), self.processor)
 
 
 def make_processor(config: PartsConfig, folder: Path) -> JanusFlowProcessor:
@@ -101,12 +157,6 @@ def network_config(config: PartsConfig, processor: JanusFlowProcessor) -> JanusF
     sizes.text_config.bos_token_id = processor.tokenizer.bos_token_id
     sizes.text_config.eos_token_id = processor.tokenizer.eos_token_id
     return sizes
-
-
-def take_tower(network: JanusFlowForConditionalGeneration, tower: SiglipModel) -> None:
-    """Puts the weights of a tower, without its pool head, into a network."""
-    state = {name: value for name, value in tower.vision_model.state_dict().items() if not name.startswith("head.")}
-    network.understanding_encoder.tower.load_state_dict(state)
 
 
 def _keep_settings(config: PartsConfig, out: Path) -> None:

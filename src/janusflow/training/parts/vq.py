@@ -1,0 +1,141 @@
+"""The VQ codec of a Janus: pictures to codes and back, in the layout of LlamaGen's tokenizer, which Janus takes.
+
+The encoder's vectors and the codes are compared at length 1. The decoder sees the code in the place of the vector, and
+its gradient goes straight through to the encoder (van den Oord et al., arXiv 1711.00937). LlamaGen adds a perceptual
+and an adversarial loss, for which two more networks are needed; here the edges of the picture take their place.
+
+Shapes: B pictures, L codes each, K codes of the codebook, W its width.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import JanusVQVAEConfig
+from transformers.models.janus.modeling_janus import JanusVQVAE
+
+from janusflow.files import write_text
+from janusflow.model.vq_codec import VqCodec, code_distances
+from janusflow.progress import say
+from janusflow.training.parts.config import VqConfig
+from janusflow.training.parts.data import Batches
+from janusflow.training.parts.fit import Losses, fit, step_generator
+from janusflow.training.parts.vae import MEASURED_STEPS, pixels_of
+
+REPORT = "report.json"
+MEMORY = 0.99  # of how often a code is used
+UNUSED = 0.03  # of the mean use: a code below is replaced
+
+
+class VqLearner(nn.Module):
+    """A codec with the running share of vectors that take each code."""
+
+    used: Tensor  # (K,)
+
+    def __init__(self, config: JanusVQVAEConfig) -> None:
+        super().__init__()
+        self.vq: Any = JanusVQVAE(config)
+        for module in self.vq.modules():  # transformers' initial weights are those of a language model
+            if isinstance(module, nn.Conv2d | nn.GroupNorm):
+                module.reset_parameters()
+        codes = config.num_embeddings
+        with torch.no_grad():
+            self.vq.quantize.embedding.weight.normal_()
+        self.register_buffer("used", torch.full((codes,), 1 / codes))
+
+    def losses(self, pixels: Tensor, config: VqConfig, generator: torch.Generator) -> Losses:
+        """|d| + 2 d^2 + edges |grad d| + |c - sg(z)|^2 + commitment |z - sg(c)|^2, d = decode(c) - x.
+
+        Args:
+            pixels: x, (B, 3, S, S) in [-1, 1].
+            config: weights.
+            generator: chooses the vectors that replace unused codes.
+        """
+        vectors, distances = code_distances(self.vq, pixels)  # z, (B, L, W)
+        chosen = distances.argmin(dim=-1)
+        codes = F.normalize(self.vq.quantize.embedding(chosen).float(), dim=-1)  # c
+        codebook = (codes - vectors.detach()).square().sum(dim=-1).mean()
+        commitment = (codes.detach() - vectors).square().sum(dim=-1).mean()
+        through = vectors + (codes - vectors).detach()
+        side = self.vq.quantize.quant_state_dims[0]
+        image = through.transpose(1, 2).unflatten(2, (side, side))
+        away = self.vq.decoder(self.vq.post_quant_conv(image)).float() - pixels
+        absolute, squared = away.abs().mean(), away.square().mean()
+        edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
+        loss = absolute + 2 * squared + config.edges * edges + codebook + config.commitment * commitment
+        perplexity = self._count(chosen, vectors.detach(), generator)
+        shown = {"absolute": absolute, "squared": squared, "commitment": commitment, "perplexity": perplexity}
+        return {"loss": loss, **shown}
+
+    @torch.no_grad()
+    def _count(self, chosen: Tensor, vectors: Tensor, generator: torch.Generator) -> Tensor:
+        """Keeps count, and puts vectors of this batch in the place of codes that are hardly used.
+
+        A codebook that learns only by gradients loses codes: one that is nearest to nothing never moves again.
+
+        Returns:
+            The perplexity of the codes over the last steps.
+        """
+        count = len(self.used)
+        shares = torch.bincount(chosen.flatten(), minlength=count).to(self.used) / chosen.numel()
+        self.used.lerp_(shares, 1 - MEMORY)
+        perplexity = perplexity_of(self.used)
+        dead = (self.used < UNUSED / count).nonzero()[:, 0]
+        flat = vectors.flatten(0, 1)
+        at = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
+        self.vq.quantize.embedding.weight[dead] = flat[at]
+        self.used[dead] = 1 / count
+        return perplexity
+
+
+def perplexity_of(shares: Tensor) -> Tensor:
+    """exp of the entropy of how often each code is used, (K,): K when all are used equally."""
+    return torch.special.entr(shares / shares.sum()).sum().exp()
+
+
+def fit_vq(
+    config: VqConfig, sizes: JanusVQVAEConfig, batch: Batches, folder: Path, *, seed: int, device: torch.device
+) -> Any:
+    """Trains a codec, or continues there, and reports what of its codebook pictures use (`report.json`).
+
+    Args:
+        config: see `VqConfig`.
+        sizes: of the codec.
+        batch: gives pictures.
+        folder: of the run.
+        seed: of its weights, and of the vectors that replace unused codes.
+        device: where.
+
+    Returns:
+        transformers' `JanusVQVAE`.
+    """
+    torch.manual_seed(seed)
+    learner = VqLearner(sizes).to(device)
+
+    def losses(model: Any, step: int) -> Losses:
+        return model.losses(pixels_of(batch, step).to(device), config, step_generator(seed, step))
+
+    vq = fit(learner, losses, config.fit, folder, title="VQ codec").vq
+    report = measured(vq, [pixels_of(batch, config.fit.steps + step).to(device) for step in range(MEASURED_STEPS)])
+    write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    used, count = report["used"], report["codes"]
+    say(f"VQ codec: {used:,} of {count:,} codes are used (perplexity {report['perplexity']:,.0f})")
+    return vq
+
+
+def measured(vq: Any, pictures: list[Tensor]) -> dict[str, float]:
+    """How a codec does on pictures, each (B, 3, S, S): codes, those used, their perplexity, mean squared error."""
+    codec, squared, found = VqCodec(vq), [], []
+    for pixels in pictures:
+        codes = codec.encode(pixels)
+        found.append(codes.flatten())
+        squared.append((codec.decode(codes) - pixels).square().mean().item())
+    count = vq.quantize.embedding.num_embeddings
+    shares = torch.bincount(torch.cat(found), minlength=count).double()
+    used, perplexity = int((shares > 0).sum()), perplexity_of(shares).item()
+    return {"codes": count, "used": used, "perplexity": perplexity, "squared": sum(squared) / len(squared)}

@@ -1,0 +1,360 @@
+"""Janus in the trainer: losses as in transformers and the official code; it learns, resumes and is exported."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import JanusForConditionalGeneration as TransformersJanus
+from transformers import LlamaForCausalLM, SiglipVisionModel
+
+from janusflow import JanusFlow
+from janusflow.checkpoint import open_checkpoint, read_sizes
+from janusflow.checkpoint.convert import convert
+from janusflow.config import siglip_config
+from janusflow.data.records import Record
+from janusflow.data.samples import Drawn, Sample, SampleConfig, SampleMaker
+from janusflow.data.templates import conversation, drawing, plain_text
+from janusflow.families.janus import FAMILY
+from janusflow.model.attention import PACKED
+from janusflow.model.janus import without_words
+from janusflow.model.janusflow import GENERATION_TOKEN
+from janusflow.pipelines.janus import Janus
+from janusflow.training.anchor import Anchor
+from janusflow.training.config import read_config
+from janusflow.training.dryrun import describe
+from janusflow.training.losses import LossConfig
+from janusflow.training.objective import Objective
+from janusflow.training.packing import pack
+from janusflow.training.start import open_model
+from tests.conftest import TOLERANCE, error
+from tests.training.conftest import curve, quietly
+from tests.training.test_distributed import sharded
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "janus-small-a"
+CPU = torch.device("cpu")
+LENGTH = 16  # codes of a picture
+
+
+@pytest.fixture
+def janus() -> Janus:
+    model: Any = JanusFlow.from_pretrained(GOLDEN, device="cpu")
+    model.network.set_attn_implementation({"text_config": PACKED})
+    model.network.requires_grad_(True).train()
+    return model
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two pictures with captions, and a question about the first."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = []
+    for name, color in (("red", (220, 30, 20)), ("blue", (10, 40, 240))):
+        picture = Image.new("RGB", (64, 64), "white")
+        picture.paste(color, (8, 16, 40, 56) if name == "red" else (30, 4, 60, 34))
+        picture.save(folder / f"{name}.png")
+        rows.append({"image": f"{name}.png", "text": f"a {name} square"})
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "data.jsonl"
+
+
+def settings(file: Path, out: Path, **changes: Any) -> Any:
+    source = [{"kind": "jsonl", "path": str(file)}]
+    values: dict[str, Any] = {
+        "out": str(out),
+        "parts": ["aligner", "generation", "llm", "tower"],
+        "steps": 4,
+        "batch_size": 4,
+        "pack_length": 256,
+        "precision": "float32",
+        "model": {"checkpoint": str(GOLDEN)},
+        "data": {
+            "understanding": source,
+            "generation": source,
+            "ratios": [{"understanding": 1, "generation": 1, "text": 0}],
+            "workers": 0,
+            "cache": str(file.parent / "cache"),
+        },
+        "samples": {"crop": "center"},
+        "save": {"every": 2},
+        "watch": {"tensorboard": False, "curves": False},
+        "optimizer": {"learning_rate": 1e-3},
+        "ema": 0.5,
+    }
+    return read_config({**values, **changes})
+
+
+def mixed_samples(model: Janus) -> list[Sample]:
+    generator = torch.Generator().manual_seed(0)
+    processor, tag = model.processor, model.processor.text.image_tag
+
+    def draw(prompt: str, dropped: bool) -> Sample:
+        pixels = torch.rand(3, 64, 64, generator=generator) * 2 - 1
+        tokens = drawing(processor, prompt, LENGTH, dropped=dropped, without_words=without_words)
+        return Sample(tokens, drawn=Drawn(pixels, None, 0.0))
+
+    seen = torch.rand(1, 3, 64, 64, generator=generator)
+    return [
+        draw("a red circle", False),
+        Sample(conversation(processor, [(f"{tag}\nwhat is it?", "a star"), ("sure?", "yes")]), seen=seen),
+        Sample(plain_text(processor, "a triangle has three corners")),
+        draw("two yellow stars on a gray background", True),
+        draw("a cat", False),
+    ]
+
+
+def sums(model: Janus, objective: Objective, samples: list[Sample]) -> dict[str, Tensor]:
+    row = pack(samples, CPU)
+    codes = None if row.pixels is None else model.codec.encode(row.pixels).clone()
+    return objective(row, codes)
+
+
+def by_transformers(network: Any, codes_of: Callable[[Tensor], Tensor], sample: Sample) -> Tensor:
+    """The loss of a sample summed over its labels, by transformers' own network and forward."""
+    ids = torch.tensor([sample.tokens.ids])
+    if sample.drawn is None:
+        labels = torch.tensor([sample.tokens.labels])
+        return network(input_ids=ids, pixel_values=sample.seen, labels=labels).loss * int((labels[:, 1:] != -100).sum())
+    codes = codes_of(sample.drawn.pixels[None])
+    prompt = ids[:, : -codes.shape[1]]
+    embeds = network.get_input_embeddings()(prompt)
+    embeds = torch.cat([embeds, network.prepare_embeddings_for_image_generation(codes)], dim=1)
+    states = network.model(inputs_embeds=embeds).last_hidden_state[:, prompt.shape[1] - 1 : -1]
+    return F.cross_entropy(network.model.generation_head(states)[0], codes[0], reduction="sum")
+
+
+def one_by_one(network: Any, codes_of: Callable[[Tensor], Tensor], sample: Sample) -> Tensor:
+    """The same for codes, slowly: the whole prefix is read again for each code, as generation would."""
+    assert sample.drawn is not None
+    codes = codes_of(sample.drawn.pixels[None])[0]
+    embeds = network.get_input_embeddings()(torch.tensor([sample.tokens.ids[:-LENGTH]]))
+    total = torch.zeros(())
+    for code in codes:
+        logits = network.model.generation_head(network.model(inputs_embeds=embeds).last_hidden_state[:, -1])[0]
+        total = total - logits.log_softmax(dim=-1)[code]
+        embeds = torch.cat([embeds, network.prepare_embeddings_for_image_generation(code[None, None])], dim=1)
+    return total
+
+
+def test_losses_are_those_of_transformers_and_of_a_slow_recomputation(janus: Janus, tmp_path: Path) -> None:
+    convert(GOLDEN, tmp_path / "theirs", to="transformers", progress=False)
+    theirs = TransformersJanus.from_pretrained(tmp_path / "theirs").eval()
+    objective, samples = Objective(janus.network, LossConfig()), mixed_samples(janus)
+    found = sums(janus, objective, samples)
+    assert set(objective.terms) == {"ar", "codes"}
+    with torch.no_grad():
+        wanted = [by_transformers(theirs, janus.network.encode, sample) for sample in samples]
+        slow = [one_by_one(theirs, janus.network.encode, sample) for sample in samples if sample.drawn is not None]
+    drawn = [sample.drawn is not None for sample in samples]
+    codes = sum(loss for loss, of in zip(wanted, drawn, strict=True) if of)
+    texts = sum(loss for loss, of in zip(wanted, drawn, strict=True) if not of)
+    torch.testing.assert_close(found["codes"], torch.as_tensor(codes), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found["codes"], torch.as_tensor(sum(slow)), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found["ar"], torch.as_tensor(texts), atol=1e-4, rtol=1e-5)
+    counts = {name: count for term in objective.terms.values() for name, count in term.counts(samples).items()}
+    assert counts["codes"] == 3 * LENGTH
+    weighted = objective.weighted(found, counts)
+    torch.testing.assert_close(weighted, found["codes"] / counts["codes"] + found["ar"] / counts["ar"])
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_dropped_prompt_is_the_row_without_words_of_the_official_code(janus: Janus, index: int) -> None:
+    case = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))["t2i"][index]
+    expected = load_file(GOLDEN / "expected.safetensors")[f"t2i.{index}.first_logits"]
+    codes = torch.zeros(1, LENGTH, dtype=torch.long)
+
+    def first(dropped: bool) -> Tensor:
+        tokens = drawing(janus.processor, case["prompt"], LENGTH, dropped=dropped, without_words=without_words)
+        row = pack([Sample(tokens, drawn=Drawn(torch.zeros(3, 64, 64), None, 0.0))], CPU)
+        output = janus.network(row.input_ids, position_ids=row.position_ids, latents=codes)
+        return output.code_logits[0, 0]
+
+    with torch.no_grad():
+        words, without = first(False), first(True)
+    guided = without + case["cfg_weight"] * (words - without)
+    assert error(guided.expand_as(expected), expected) < TOLERANCE
+
+
+def test_the_pad_token_is_that_of_the_release(janus: Janus) -> None:
+    record = Record("a", (Image.new("RGB", (64, 64)),), text="a red circle")
+    maker = SampleMaker(janus.processor, janus.network.config, SampleConfig(prompt_dropout=1.0))
+    pads = []
+    for pad in ("<｜▁pad▁｜>", "<|User|>"):
+        janus.processor.tokenizer.pad_token = pad
+        pads.append(janus.processor.tokenizer.pad_token_id)
+        ids = maker.make("generation", record, Random(0)).tokens.ids
+        before = ids[: ids.index(GENERATION_TOKEN)]
+        assert set(before[1:-1]) == {pads[-1]} and len(before) > 3
+        assert before[0] == janus.processor.tokenizer.bos_token_id and before[-1] == janus.processor.image_start_id
+    assert pads[0] != pads[1]
+    with pytest.raises(ValueError, match="belongs to a noise, but the model generates codes"):
+        maker.make("generation", Record("b", record.images, text="b", noise_seed=1), Random(0))
+
+
+def test_a_pack_is_its_samples_alone(janus: Janus) -> None:
+    objective, samples = Objective(janus.network, LossConfig()), mixed_samples(janus)
+
+    def gradients(groups: list[list[Sample]]) -> tuple[float, dict[str, Tensor]]:
+        objective.zero_grad()
+        total = 0.0
+        for group in groups:
+            loss = torch.stack(list(sums(janus, objective, group).values())).sum()
+            loss.backward()
+            total += float(loss)
+        return total, {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
+
+    whole, packed = gradients([samples])
+    each, alone = gradients([[sample] for sample in samples])
+    assert whole == pytest.approx(each, rel=1e-5)
+    assert packed.keys() == alone.keys()
+    for name, gradient in packed.items():
+        torch.testing.assert_close(gradient, alone[name], atol=2e-5 * float(alone[name].abs().max()) + 1e-6, rtol=1e-4)
+    still = {name for name, gradient in packed.items() if not gradient.any()}
+    assert all("vqmodel" in name for name in still), "every part but the codec learns"
+
+
+def test_an_anchored_picture_asks_for_nothing_while_nothing_has_changed(janus: Janus) -> None:
+    anchor, samples = Anchor(janus.network), mixed_samples(janus)
+    samples = [Sample(s.tokens, s.seen, s.drawn, anchored=index != 4) for index, s in enumerate(samples)]
+    objective = Objective(janus.network, LossConfig(anchor=2.0))
+    row = pack(samples, CPU)
+    codes = janus.codec.encode(row.pixels).clone()  # type: ignore[arg-type]
+    row, codes = anchor(samples, row, codes)  # type: ignore[assignment]
+    free = float(sums(janus, Objective(janus.network, LossConfig()), [samples[4]])["codes"])
+    assert float(objective(row, codes)["codes"]) == pytest.approx(free, rel=1e-4)
+    with torch.no_grad():
+        janus.network.model.generation_head.vision_head.weight.mul_(1.5)
+    assert float(objective(row, codes)["codes"]) > 1.001 * free
+
+
+def test_it_learns_codes_and_then_generates_them(data: Path, tmp_path: Path) -> None:
+    ratios = {"understanding": 0, "generation": 1, "text": 0}
+    source = [{"kind": "jsonl", "path": str(data)}]
+    config = settings(
+        data,
+        tmp_path / "run",
+        parts=["generation", "llm"],
+        steps=60,
+        data={"generation": source, "ratios": [ratios], "workers": 0, "cache": str(tmp_path / "cache")},
+        optimizer={"learning_rate": 5e-3, "warmup": 5},
+        ema=0.0,
+        save={"every": 100},
+    )
+    export = quietly(config)
+    rows = curve(tmp_path / "run")
+    assert rows[-1]["codes"] < 0.1 < 4 < rows[0]["codes"] and "flow" not in rows[0]
+    model: Any = JanusFlow.from_pretrained(export, device="cpu")
+    pixels = torch.stack([SampleMaker(model.processor, model.network.config, SampleConfig(crop="center")).make(
+        "generation", Record(name, (data.parent / f"{name}.png",), text="x"), Random(0)
+    ).drawn.pixels for name in ("red", "blue")])  # type: ignore[union-attr]  # fmt: skip
+    prompts = ["a red square", "a blue square"]
+    for guidance in (1, 2):
+        codes = model.generate(prompts, do_sample=False, guidance_scale=guidance, output_type="latent", progress=False)
+        assert torch.equal(codes, model.network.encode(pixels)), guidance
+    assert len(list((tmp_path / "cache" / "codes" / "float32").glob("*/*/*.safetensors"))) == 2
+    before = load_file(GOLDEN / "model.safetensors")["gen_vision_model.quantize.embedding.weight"]
+    assert torch.equal(model.network.model.vqmodel.quantize.embedding.weight, before)
+
+
+def test_a_run_that_was_stopped_continues_to_the_bit_and_is_written_in_every_layout(data: Path, tmp_path: Path) -> None:
+    whole = quietly(settings(data, tmp_path / "whole"), official=True)
+    quietly(settings(data, tmp_path / "parts", steps=2))
+    parts = quietly(settings(data, tmp_path / "parts"), resume=True)
+    names = ("step", "ar", "codes", "loss", "gradient")
+    assert [[row[name] for name in names] for row in curve(tmp_path / "whole")] == [
+        [row[name] for name in names] for row in curve(tmp_path / "parts")
+    ]
+    ours, again = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
+    assert ours.keys() == again.keys() and all(torch.equal(ours[name], again[name]) for name in ours)
+    theirs = TransformersJanus.from_pretrained(whole).state_dict()
+    official = open_checkpoint(tmp_path / "whole" / "export-official")
+    assert official.layout.name == "official" and open_checkpoint(whole).layout.name == "transformers"
+    back = load_file(convert(official.folder, tmp_path / "back", progress=False) / "model.safetensors")
+    for name, value in ours.items():
+        assert torch.equal(back[name], value) and torch.equal(theirs[name], value), name
+    assert not torch.equal(
+        ours["model.aligner.fc1.weight"], load_file(GOLDEN / "model.safetensors")["aligner.layers.0.weight"]
+    )
+
+
+def test_adapters_learn_next_to_the_parts_of_generation(data: Path, tmp_path: Path) -> None:
+    changes = {"lora": {"rank": 4, "tower": True}, "parts": ["aligner", "generation", "llm"]}
+    export = quietly(settings(data, tmp_path / "run", **changes))
+    prompt = {"prompts": "a red square", "do_sample": False, "output_type": "latent", "progress": False}
+    merged: Any = JanusFlow.from_pretrained(export, device="cpu")
+    model: Any = JanusFlow.from_pretrained(GOLDEN, adapter=export / "adapter", device="cpu")
+    inputs = torch.tensor([[5, 9, 3]])
+    torch.testing.assert_close(model.network(inputs).logits, merged.network(inputs).logits, atol=1e-5, rtol=1e-4)
+    assert torch.equal(model.generate(**prompt), merged.generate(**prompt))
+    tensors = load_file(export / "adapter" / "adapter_model.safetensors")
+    adapted = {name.split(".lora_")[0] for name in tensors if ".lora_" in name}
+    assert (
+        sum("vision_model" in name for name in adapted) == 2 * 6
+        and sum("language_model" in n for n in adapted) == 3 * 7
+    )
+    whole = [name for name in tensors if ".lora_" not in name]
+    assert {name.split(".")[3] for name in whole} == {
+        "aligner", "generation_aligner", "generation_embeddings", "generation_head"
+    }  # fmt: skip
+    before = load_file(GOLDEN / "model.safetensors")["gen_head.vision_head.weight"]
+    assert not torch.equal(merged.network.model.generation_head.vision_head.weight, before)
+
+
+def test_two_sharded_processes_give_the_curve_of_one(data: Path, tmp_path: Path) -> None:
+    quietly(settings(data, tmp_path / "one", steps=3))
+    sharded(settings(data, tmp_path / "two", steps=3))
+    for one, two in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
+        assert two["codes"] == pytest.approx(one["codes"], rel=1e-4) and two["ar"] == pytest.approx(one["ar"], rel=1e-4)
+
+
+def test_what_does_not_fit_codes_is_refused_and_a_dry_run_describes_the_rest(data: Path, tmp_path: Path) -> None:
+    text = describe(settings(data, tmp_path / "run"))
+    assert "generation" in text and "tokens per step" in text
+    with pytest.raises(ValueError, match="the weights of ar, codes in loss are all 0"):
+        quietly(settings(data, tmp_path / "run", loss={"ar": 0, "codes": 0}))
+    replay = {
+        "generation": [{"kind": "replay", "path": "tinyworld"}],
+        "ratios": [{"understanding": 0, "generation": 1, "text": 0}],
+    }
+    with pytest.raises(ValueError, match=r"data.generation.0 is a replay, .* give anchors instead"):
+        quietly(settings(data, tmp_path / "run", data=replay))
+    new = {"preset": "janus_1b", "processor": str(GOLDEN)}
+    with pytest.raises(ValueError, match="a new Janus has no codec; give model.vae=CHECKPOINT"):
+        open_model(settings(data, tmp_path / "run", model=new), CPU)
+
+
+def test_a_new_janus_takes_language_model_tower_and_codec(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = read_sizes(GOLDEN)
+    monkeypatch.setitem(FAMILY.presets, "janus_1b", lambda: copy.deepcopy(sizes))
+    torch.manual_seed(0)
+    llm = LlamaForCausalLM(sizes.text_config)
+    vision = siglip_config(width=48, depth=2, heads=4, patch_size=16, image_size=64, pool_head=False)
+    tower = SiglipVisionModel(vision).eval()
+    llm.save_pretrained(tmp_path / "llm")
+    tower.save_pretrained(tmp_path / "tower")
+    new = {"preset": "janus_1b", "processor": str(GOLDEN), "llm": str(tmp_path / "llm")}
+    new |= {"tower": str(tmp_path / "tower"), "vae": str(GOLDEN)}
+    model: Any = open_model(settings(data, tmp_path / "run", model=new), CPU)
+    pixels, ids = torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([[4, 9, 7]])
+    torch.testing.assert_close(
+        model.network.model.vision_model(pixels).last_hidden_state,
+        tower(pixels).last_hidden_state,
+        atol=1e-5,
+        rtol=1e-4,
+    )
+    torch.testing.assert_close(model.network(ids).logits, llm(ids).logits, atol=1e-5, rtol=1e-4)
+    released: Any = JanusFlow.from_pretrained(GOLDEN, device="cpu")
+    assert torch.equal(model.network.encode(pixels), released.network.encode(pixels))
