@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from janusflow.checkpoint.card import write_trained_card
 from janusflow.config import JanusFlowConfig
 from janusflow.data.samples import SampleConfig
 from janusflow.device import resolve_device
@@ -35,6 +36,7 @@ from janusflow.training.stop import leave_at_once, on_stop
 from janusflow.vae import LatentCodec
 
 SETTINGS = "parts.json"
+CARD = "Parts for `janusflow train`, made by `janusflow pretrain`; what is between them has random weights."
 
 
 def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
@@ -53,9 +55,12 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
         _keep_settings(config, out)
         if (export / "config.json").is_file():
             return export
-        model = Parts(config, out, place).janus() if config.vae is None else Parts(config, out, place).janusflow()
+        parts = Parts(config, out, place)
+        model = parts.janus() if config.vae is None else parts.janusflow()
+        origin = None if config.start is None else parts.start.origin
         with put_together(export) as temporary:
             model.save_pretrained(temporary)
+            write_trained_card(temporary, origin, title=out.resolve().name, text=CARD, base_model=config.start)
     return export
 
 
