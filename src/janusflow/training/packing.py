@@ -17,7 +17,7 @@ from janusflow.data.templates import IGNORE, Tokens
 from janusflow.device import CPU
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.attention import PACKED, Documents
-from janusflow.model.janusflow import JanusFlowOutput
+from janusflow.model.janusflow import GENERATION_TOKEN, JanusFlowOutput
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,17 @@ def packed_forward(
     """
     if network.config.text_config._attn_implementation != PACKED:
         raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
+    documents = row.documents
+    if network.config.image_attention == "bidirectional":
+        inside = row.input_ids[0] == GENERATION_TOKEN
+        documents = documents.seeing_each_other(inside | inside.roll(-1))  # the time token stands before the picture's
     output: JanusFlowOutput = network(
         input_ids=row.input_ids,
         pixel_values=row.seen,
         position_ids=row.position_ids,
         latents=latents,
         t=None if latents is None else row.t,
-        documents=row.documents,
+        documents=documents,
         # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the row.
         attention_mask=row.position_ids.new_zeros(1, 1, 1, 1),
         use_cache=False,
