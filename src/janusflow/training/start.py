@@ -47,8 +47,8 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
     """
     start = config.model
     if start.checkpoint is not None:
-        model = JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
-        return _as_variant(model, config)
+        opened = JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
+        return _as_variant(opened, config)
     for part in ("llm", "tower"):
         if part not in config.parts and getattr(start, part) is None:
             raise ValueError(f"{part} would stay as it is, but a new one knows nothing; give model.{part}=FOLDER_OR_ID")
