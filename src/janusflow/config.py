@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
 from transformers.configuration_utils import SubConfigSpec
 
+UNDERSTANDING_ENCODERS = ("siglip", "vae", "shared")
+IMAGE_ATTENTIONS = ("causal", "bidirectional")
+VARIANTS: dict[str, Any] = {"understanding_encoder": "siglip", "image_attention": "causal"}  # of released networks
 LATENT_DOWNSCALE = 8  # pixels per latent cell of the SDXL-VAE that the released checkpoints were trained on
 
 
@@ -38,6 +41,13 @@ class JanusFlowConfig(PreTrainedConfig):
         begin_image_token_id: id of `<begin_of_image>`. In understanding the learned begin-of-understanding embedding
             takes its place; in generation the time token does.
         end_image_token_id: id of `<end_of_image>`.
+        understanding_encoder: what reads pictures to understand: "siglip" (the paper's), "vae", a second encoder like
+            g_enc on the VAE's latents, or "shared", g_enc itself (experiments C and B of the paper's table 6). The last
+            two need equal grids of tokens for understanding and generation.
+        image_attention: "causal" (the paper's), or "bidirectional": the time token and image tokens of a picture to
+            generate see each other.
+
+    `config.json` contains the last two only where they differ from the paper's.
 
     Example:
         >>> from janusflow.config import janusflow_1b
@@ -67,6 +77,8 @@ class JanusFlowConfig(PreTrainedConfig):
     image_token_id: int = 100581
     begin_image_token_id: int = 100016
     end_image_token_id: int = 100593
+    understanding_encoder: str = VARIANTS["understanding_encoder"]
+    image_attention: str = VARIANTS["image_attention"]
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: object) -> None:
@@ -77,6 +89,29 @@ class JanusFlowConfig(PreTrainedConfig):
         pixels = self.latent_downscale * patch
         if self.image_size % pixels:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {pixels} (one image token)")
+        for name, allowed in (
+            ("understanding_encoder", UNDERSTANDING_ENCODERS),
+            ("image_attention", IMAGE_ATTENTIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {', '.join(allowed)}")
+        seen, drawn = (
+            (self.vision_config.image_size, self.num_understanding_tokens),
+            (
+                self.image_size,
+                self.num_generation_tokens,
+            ),
+        )
+        if self.understanding_encoder != "siglip" and seen != drawn:
+            raise ValueError(
+                f"understanding_encoder is {self.understanding_encoder!r}, which needs equal pictures and grids: "
+                f"understanding has {seen[1]} tokens of {seen[0]} pixels, generation {drawn[1]} of {drawn[0]}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; variants of the network only where they differ from released networks."""
+        values: dict[str, Any] = super().to_dict()
+        return {name: value for name, value in values.items() if name not in VARIANTS or value != VARIANTS[name]}
 
     @property
     def latent_size(self) -> int:

@@ -8,6 +8,7 @@ import typer
 
 from janusflow import __version__
 from janusflow.cli import ask, checkpoints, evaluation, generate, training
+from janusflow.cli.ablation import ablate
 from janusflow.cli.options import SuggestingCommand
 from janusflow.cli.plugins import PluginGroup
 from janusflow.cli.serve import serve
@@ -40,7 +41,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 COMMANDS = (generate.generate, ask.ask, ask.chat, serve, checkpoints.info, checkpoints.convert, training.train)
-for command in (*COMMANDS, training.pretrain):
+for command in (*COMMANDS, training.pretrain, ablate):
     app.command(cls=SuggestingCommand)(command)
 app.add_typer(evaluation.app, name="eval", help="Measure a model, and compare runs.")
 app.add_typer(training.data, name="data", help="Prepare data for training.")

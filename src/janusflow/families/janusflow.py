@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
@@ -41,6 +41,8 @@ class JanusFlowSizes(Sizes):
     image_size: Side
     begin_image_token_id: Id
     end_image_token_id: Id
+    understanding_encoder: Literal["siglip", "vae", "shared"]
+    image_attention: Literal["causal", "bidirectional"]
 
 
 FAMILY = Family(
@@ -79,7 +81,11 @@ FAMILY = Family(
     },
     quantized=("understanding_encoder", "lm_head"),
     trainable={
-        "aligner": ("understanding_encoder.aligner.", "understanding_encoder.begin_embedding"),
+        "aligner": (
+            "understanding_encoder.aligner.",
+            "understanding_encoder.latent_encoder.",
+            "understanding_encoder.begin_embedding",
+        ),
         "generation": ("generation_encoder.", "generation_decoder."),
         "llm": ("language_model.", "lm_head."),
         "tower": ("understanding_encoder.tower.",),

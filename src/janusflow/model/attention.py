@@ -10,7 +10,7 @@ Shapes: T tokens of the row, N samples of a group, L tokens of its longest, h he
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,13 +29,18 @@ EXPLICIT = 512  # up to this length softmax(QK)V is written out on the CPU: its 
 
 @dataclass(frozen=True)
 class Group:
-    """Samples of similar length: `tokens` (T',) of the row, and each one's `sample` and `offset` in (N, L)."""
+    """Samples of similar length: `tokens` (T',) of the row, and each one's `sample` and `offset` in (N, L).
+
+    Attributes:
+        together: (N, L) which tokens of each sample see each other, or None if attention is only causal.
+    """
 
     tokens: Tensor
     sample: Tensor
     offset: Tensor
     count: int
     longest: int
+    together: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,15 @@ class Documents:
             tokens, sample, offset = tokens.to(device), sample.to(device), offset.to(device)
             groups.append(Group(tokens, sample, offset, count=len(part), longest=lengths[part[0]]))
         return Documents(bounds.int().to(device), max(lengths), tuple(groups))
+
+    def seeing_each_other(self, inside: Tensor) -> Documents:
+        """The same samples, whose tokens in `inside`, (T,) bool, also see those of them that come later."""
+        groups = []
+        for group in self.groups:
+            together = inside.new_zeros(group.count, group.longest)
+            together[group.sample, group.offset] = inside[group.tokens]
+            groups.append(replace(group, together=together))
+        return replace(self, groups=tuple(groups))
 
 
 class _Unpack(torch.autograd.Function):
@@ -143,7 +157,8 @@ def packed_attention(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, h, d)
     if v.dtype in (torch.bfloat16, torch.float16):  # under autocast the rotation leaves queries and keys in float32
         q, k = q.to(v.dtype), k.to(v.dtype)
-    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+    only_causal = all(group.together is None for group in documents.groups)
+    if only_causal and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         return _variable_length(q, k, v, documents, scaling)[None], None
     return _grouped(q, k, v, documents, scaling, dropout)[None], None
 
@@ -151,7 +166,10 @@ def packed_attention(
 @torch.compiler.disable  # every row groups its samples differently: compiled, each would be compiled anew
 def _grouped(q: Tensor, k: Tensor, v: Tensor, documents: Documents, scaling: float, dropout: float) -> Tensor:
     parts = zip(*(_Unpack.apply(x, documents) for x in (q, k, v)), strict=True)
-    outputs = [_causal(q, k, v, scaling, dropout) for q, k, v in parts]
+    outputs = [
+        _causal(q, k, v, scaling, dropout) if group.together is None else _masked(q, k, v, scaling, dropout, group)
+        for (q, k, v), group in zip(parts, documents.groups, strict=True)
+    ]
     out = _Repack.apply(documents, *outputs)
     assert isinstance(out, Tensor)
     return out
@@ -179,6 +197,17 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float) -> 
     hidden = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
     scores = (q @ k.transpose(-1, -2) * scaling).masked_fill(hidden, float("-inf"))
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def _masked(q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float, group: Group) -> Tensor:
+    """Attention of a batch to the past, and among the tokens that see each other: (N, h, L, d) -> (N, h, L, d)."""
+    assert group.together is not None
+    both = group.together[:, :, None] & group.together[:, None]  # (N, L, L)
+    seen = both | torch.ones_like(both[0]).tril()
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=seen[:, None], dropout_p=dropout, scale=scaling, enable_gqa=grouped
+    )
 
 
 ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)

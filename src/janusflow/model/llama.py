@@ -132,3 +132,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         seen = torch.bmm(scores.softmax(dim=-1), values[:, : before + end])
         out[:, :, :, start:end] = seen.view(*grouped.shape[:3], end - start, width)
     return out.flatten(1, 2)
+
+
+def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of the last T of S tokens to all S; shapes as in `causal_attention`."""
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])

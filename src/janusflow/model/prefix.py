@@ -19,7 +19,7 @@ from transformers import Cache, LlamaModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from janusflow.model.llama import Attend, causal_attention
+from janusflow.model.llama import Attend, causal_attention, full_attention
 
 CACHE = next(entry.name for entry in fields(CausalLMOutputWithPast) if entry.name in ("cache", "past_key_values"))
 """What transformers calls the cache, in arguments and results of its models: `cache` since 5.24."""
@@ -153,25 +153,28 @@ class PrefixGroup:
     rows: Tensor | slice
     layers: list[tuple[Tensor, Tensor]]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal attention of new tokens to the group's prompts and to each other: (n, T, heads, d) each."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> Tensor:
+        """Attention of new tokens to the group's prompts and, causal or not, to each other: (n, T, heads, d) each."""
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         keys, values = self.layers[layer]
-        return causal_attention(q, torch.cat([keys, k.to(keys)], 2), torch.cat([values, v], 2)).transpose(1, 2)
+        attention = causal_attention if causal else full_attention
+        return attention(q, torch.cat([keys, k.to(keys)], 2), torch.cat([values, v], 2)).transpose(1, 2)
 
 
-def attend_after(prefix: PromptPrefix) -> Attend:
-    """Attention of a pass over R rows of T new tokens each, of which every row sees its prompt and its own past."""
+def attend_after(prefix: PromptPrefix, *, causal: bool = True) -> Attend:
+    """Attention of a pass over R rows of T new tokens each, of which every row sees its prompt and its own past, or
+    with `causal=False` all of its own tokens.
+    """
     groups = prefix.groups
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (part.unflatten(0, (len(prefix.lengths), -1)) for part in (q, k, v))
         q = q.to(v.dtype)
         if len(groups) == 1:
-            return groups[0].attend(layer, q, k, v).flatten(0, 1)
+            return groups[0].attend(layer, q, k, v, causal=causal).flatten(0, 1)
         out = torch.empty_like(q)
         for group in groups:
-            out[group.rows] = group.attend(layer, q[group.rows], k[group.rows], v[group.rows])
+            out[group.rows] = group.attend(layer, q[group.rows], k[group.rows], v[group.rows], causal=causal)
         return out.flatten(0, 1)
 
     return attend

@@ -38,6 +38,12 @@ class LatentPipeline(AdaptedPipeline):
     ) -> None:
         super().__init__(network, processor)
         self.vae, self.preview_decoder = vae, preview_decoder
+        self.give_latents()
+
+    def give_latents(self) -> None:
+        """Let a network that understands latents encode pictures with the VAE."""
+        if self.network.config.understanding_encoder != "siglip":
+            self.network.encode_pixels = lambda pixels: self.codec.encode(pixels)
 
     @classmethod
     def assemble(

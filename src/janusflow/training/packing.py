@@ -16,6 +16,7 @@ from janusflow.data.samples import Sample
 from janusflow.data.templates import IGNORE, Tokens
 from janusflow.device import CPU
 from janusflow.model.attention import PACKED, Documents
+from janusflow.model.janusflow import GENERATION_TOKEN
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ def packed_forward(network: Any, row: Pack, *, latents: Tensor | None = None, **
     """
     if network.config.text_config._attn_implementation != PACKED:
         raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
+    documents = row.documents
+    if getattr(network.config, "image_attention", "causal") == "bidirectional":
+        inside = row.input_ids[0] == GENERATION_TOKEN
+        documents = documents.seeing_each_other(inside | inside.roll(-1))  # the time token stands before the picture's
     drawn = {} if latents is None else {"latents": latents}
     drawn |= {} if latents is None or row.t is None else {"t": row.t}
     return network(
@@ -96,7 +101,7 @@ def packed_forward(network: Any, row: Pack, *, latents: Tensor | None = None, **
         pixel_values=row.seen,
         position_ids=row.position_ids,
         **drawn,
-        documents=row.documents,
+        documents=documents,
         # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the row.
         attention_mask=row.position_ids.new_zeros(1, 1, 1, 1),
         use_cache=False,

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, SiglipVisionModel
 
 from janusflow.building import BUILDING, finite, named, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
+from janusflow.config import VARIANTS
 from janusflow.data.sources.replay import ReplayConfig
 from janusflow.families import families, family_of
 from janusflow.offline import cached_if_unreachable, first_line
@@ -46,7 +47,8 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
     """
     start = config.model
     if start.checkpoint is not None:
-        return JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
+        opened = JanusFlow.from_pretrained(start.checkpoint, vae=start.vae, dtype="float32", device=device)
+        return _as_variant(opened, config)
     for part in ("llm", "tower"):
         if part not in config.parts and getattr(start, part) is None:
             raise ValueError(f"{part} would stay as it is, but a new one knows nothing; give model.{part}=FOLDER_OR_ID")
@@ -82,6 +84,34 @@ def take_tower(network: Any, tower: SiglipVisionModel, source: str = "the tower"
     wanted = network.get_submodule(place).state_dict().keys()
     state = {family.tower(name).removeprefix(f"{place}."): value for name, value in tower.state_dict().items()}
     _take(network.get_submodule(place), {name: value for name, value in state.items() if name in wanted}, source)
+
+
+def _as_variant(model: JanusFlow, config: TrainConfig) -> JanusFlow:
+    """The model with its network as the variant that the recipe asks for; parts that are new get random weights."""
+    sizes = varied(model.network.config, config.model)
+    if sizes is model.network.config:
+        return model
+    torch.manual_seed(config.seed)
+    with BUILDING:
+        network = family_of(sizes).network(sizes)
+    network.load_state_dict(model.network.state_dict(), strict=False)  # equal but for the understanding encoder
+    model.network = network.eval().to(model.network.device)
+    model.give_latents()
+    return model
+
+
+def varied(sizes: Any, start: ModelConfig) -> Any:
+    """The dimensions with the variants that a recipe asks for; the same object if nothing changes.
+
+    Raises:
+        ValueError: if they do not allow the variant.
+    """
+    asked = {name: value for name in VARIANTS if (value := getattr(start, name)) is not None}
+    for name in asked:
+        if not hasattr(sizes, name):
+            raise ValueError(f"{name} is a setting of JanusFlow; a {family_of(sizes).name} model has no such variant")
+    changes = {name: value for name, value in asked.items() if value != getattr(sizes, name)}
+    return type(sizes).from_dict({**sizes.to_dict(), **changes}) if changes else sizes
 
 
 def check_sizes(config: TrainConfig) -> Any:
@@ -133,9 +163,10 @@ def sizes_of(start: ModelConfig) -> Any:
         if not (family := family_of(sizes)).trainable:
             known = " or ".join(name for name, one in families().items() if one.trainable)
             raise ValueError(f"{start.checkpoint} is a {family.name} model; here {known} is trained")
-        return sizes
+        return varied(sizes, start)
     assert start.preset is not None  # by the configuration's own check
-    return next(one.presets[start.preset] for one in families().values() if start.preset in one.presets)()
+    preset = next(one.presets[start.preset] for one in families().values() if start.preset in one.presets)
+    return varied(preset(), start)
 
 
 def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, Any]:

@@ -189,7 +189,7 @@ def learner(config: TrainConfig, world: World, network: Any) -> tuple[Objective,
     if config.lora.rank:
         add_adapters(network, config.lora, config.parts)
     else:
-        choose_trainable(network, config.parts)
+        choose_trainable(network, config.parts, config.freeze)
     if config.activation_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
     objective = Objective(network, config.loss)

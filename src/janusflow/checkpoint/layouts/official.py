@@ -12,7 +12,7 @@ from typing import Any
 from transformers import LlamaConfig
 
 from janusflow.checkpoint.layouts import official_parts as parts
-from janusflow.config import JanusFlowConfig, siglip_config
+from janusflow.config import VARIANTS, JanusFlowConfig, siglip_config
 from janusflow.families.layout import Layout, Source
 
 CLASSES = {
@@ -143,7 +143,14 @@ def _tower_source(official: str) -> Source:
 
 
 def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
-    """Return the released form of `config.json`; a tower without a released name is listed by its sizes."""
+    """Return the released form of `config.json`; a tower without a released name is listed by its sizes.
+
+    Raises:
+        ValueError: for a variant of the network, which the official code does not have.
+    """
+    for name, released in VARIANTS.items():
+        if (given := getattr(config, name)) != released:
+            raise ValueError(f"{name} is {given!r}; the official layout only has {released!r}")
     llm, vision = config.text_config, config.vision_config
     width, patch = config.generation_encoder_width, config.latent_patch_size
     shared = {

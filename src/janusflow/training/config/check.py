@@ -56,6 +56,8 @@ def _check_parts(config: TrainConfig) -> None:
             "lora.rank is given, so the tower in parts learns only by adapters: "
             "give lora.tower=true, or leave tower out of parts"
         )
+    if config.lora.rank and config.freeze:
+        raise ValueError("freeze is for parts that are trained in full; leave it out, or lora.rank")
     taught = {task for task in TASKS if any(getattr(ratio, task) > 0 for ratio in config.data.ratios)}
     if not any(part not in TAUGHT_BY or TAUGHT_BY[part] in taught for part in parts):
         only = " and ".join(sorted({TAUGHT_BY[part] for part in parts}))

@@ -23,6 +23,8 @@ class ModelConfig:
         processor: a checkpoint whose tokenizer and settings a new network takes.
         vae: a folder or hub id; by default that of the checkpoint. For a new Janus, the checkpoint whose VQ codec it
             takes.
+        understanding_encoder, image_attention: variants of the network, see `JanusFlowConfig`; by default those of the
+            checkpoint, or the paper's. What a changed network has in addition starts with random weights.
     """
 
     checkpoint: str | None = None
@@ -31,6 +33,8 @@ class ModelConfig:
     tower: str | None = None
     processor: str | None = None
     vae: str | None = None
+    understanding_encoder: Literal["siglip", "vae", "shared"] | None = None
+    image_attention: Literal["causal", "bidirectional"] | None = None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class TrainConfig:
     Attributes:
         out: folder of the run.
         parts: what learns; names from `Family.trainable`.
+        freeze: beginnings of names of parameters that stay as they are, though their part learns, such as
+            `understanding_encoder.begin_embedding`.
         steps: optimizer steps in all.
         batch_size: samples of a step, over all processes.
         pack_length: tokens of a row.
@@ -87,6 +89,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     ema: Share = 0.99
     ema_warmup: bool = False
+    freeze: list[str] = field(default_factory=list)
     activation_checkpointing: bool = False
     compile: bool = False
     spike: FromZero = 10.0

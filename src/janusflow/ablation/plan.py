@@ -1,0 +1,98 @@
+"""What an ablation would take, and what it could show: the dry run and the power estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from janusflow.ablation.report import by_seed
+from janusflow.ablation.runs import Run
+from janusflow.ablation.statistics import paired, smallest_effect
+from janusflow.training.dryrun import estimate
+
+MOST_SEEDS = 10
+
+
+def dry_run(runs: Sequence[Run]) -> str:
+    """The runs with their steps and samples, the time that they take here, and days of an H100.
+
+    Time comes from finished runs, else from the recipe's `samples_per_second`; GPU days from FLOPs, where the sizes of
+    the model can be read. Evaluations are not counted, but for finished runs.
+
+    Raises:
+        ValueError: for a recipe of a stage that cannot be read.
+    """
+    finished = [found for run in runs if (found := run.result()) is not None and found.samples]
+    speed = runs[0].ablation.samples_per_second
+    if finished:
+        speed = sum(found.samples for found in finished) / sum(found.seconds for found in finished)
+    lines, left, days = [], 0.0, 0.0
+    for run in runs:
+        stages = run.stages
+        samples = sum(config.steps * config.batch_size for _, config in stages)
+        done = run.result() is not None
+        words = [f"{name} {config.steps:,} steps of {config.batch_size}" for name, config in stages]
+        took = "finished" if done else f"{samples / speed / 60:,.1f} min" if speed and samples else ""
+        gpu = gpu_days(run)
+        days += 0 if gpu is None or done else gpu
+        left += 0 if done or not speed else samples / speed
+        lines.append(", ".join(filter(None, [f"{run.name}: {'; '.join(words) or 'evaluation only'}", took])))
+    lines.append(f"{len(runs)} runs, {len(runs) - len(finished)} of them not finished")
+    if left:
+        lines.append(f"about {left / 3600:,.1f} hours at {speed:.3g} samples a second, without evaluations")
+    if days:
+        lines.append(f"about {days:,.3g} GPU days of H100 at 40 % MFU (from the FLOPs, not measured)")
+    return "\n".join(lines)
+
+
+def gpu_days(run: Run) -> float | None:
+    """Days of one H100 for a run's training; None if the sizes of its model cannot be read."""
+    configs = [config for _, config in run.stages]
+    days = 0.0
+    try:
+        for config in configs:  # what later stages start from is not there yet, but has the sizes of the first
+            asked = config.model
+            first = replace(
+                configs[0].model,
+                understanding_encoder=asked.understanding_encoder,
+                image_attention=asked.image_attention,
+            )
+            days += estimate(replace(config, model=first)).days(1)
+    except ValueError:
+        return None
+    return days
+
+
+def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) -> str:
+    """The smallest effects that two to ten seeds show with a probability of 80 %.
+
+    Args:
+        runs: finished ones give standard deviations of the paired differences; the largest over the variants counts.
+        deviations: by metric, in place of those.
+
+    Raises:
+        ValueError: if there is no deviation to compute with, or one of an unknown metric.
+    """
+    ablation = runs[0].ablation
+    if unknown := [name for name in deviations or () if name not in ablation.metrics]:
+        raise ValueError(f"--sd has {unknown[0]!r}; expected one of {', '.join(ablation.metrics)}")
+    found = dict(deviations or _deviations(runs))
+    if not found:
+        raise ValueError("no variant has two finished runs next to the baseline's; give --sd METRIC=DEVIATION")
+    lines = [f"{'seeds':>5}  " + "  ".join(f"{name:>12}" for name in found)]
+    for n in range(2, MOST_SEEDS + 1):
+        lines.append(f"{n:5}  " + "  ".join(f"{smallest_effect(sd, n):12.4g}" for sd in found.values()))
+    used = ", ".join(f"{name} {sd:.4g}" for name, sd in found.items())
+    return "\n".join([*lines, f"standard deviations of the differences paired by seed: {used}"])
+
+
+def _deviations(runs: Sequence[Run]) -> dict[str, float]:
+    values = by_seed([found for run in runs if (found := run.result()) is not None])
+    baseline = values.pop(runs[0].ablation.baseline, {})
+    largest: dict[str, float] = {}
+    for scores in values.values():
+        for name in scores:
+            difference = paired(scores[name], baseline.get(name, {}))
+            if difference is not None and difference.deviation:
+                largest[name] = max(largest.get(name, 0.0), difference.deviation)
+    return largest

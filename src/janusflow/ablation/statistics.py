@@ -1,0 +1,108 @@
+"""Intervals over seeds, differences paired by seed, verdicts, and the smallest effect that a number of seeds shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from scipy import optimize, stats
+
+CONFIDENCE, POWER = 0.95, 0.8
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95 % t interval, mean - half to mean + half.
+
+    Attributes:
+        n: number of values.
+        mean: of them.
+        deviation: their standard deviation; None for fewer than two.
+        half: half of the interval's width; None for fewer than two.
+    """
+
+    n: int
+    mean: float
+    deviation: float | None
+    half: float | None
+
+    @property
+    def effect_size(self) -> float | None:
+        """Mean in standard deviations: of paired differences, Cohen's d_z."""
+        return self.mean / self.deviation if self.deviation else None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero is outside. An interval without any width, of equal values, says nothing."""
+        return bool(self.half) and abs(self.mean) > (self.half or 0.0)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """mean +- t_{0.975, n-1} s / sqrt(n) of a value or more.
+
+    Example:
+        >>> round(interval([1.0, 2.0, 3.0]).half, 3)
+        2.484
+    """
+    n, mean = len(values), fmean(values)
+    if n < 2:
+        return Interval(n, mean, None, None)
+    deviation = stdev(values)
+    return Interval(n, mean, deviation, float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n))
+
+
+def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
+    """The interval of the differences to the baseline by seed, over the seeds that both have; None without any."""
+    differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
+    return interval(differences) if differences else None
+
+
+def verdict(difference: Interval | None, expected: str | None, *, lower_is_better: bool) -> str:
+    """One word, and what it rests on, about a claim.
+
+    Args:
+        difference: of a variant to the baseline.
+        expected: "better", "worse" or "equal", of the variant; None without a claim.
+        lower_is_better: of the metric.
+
+    Returns:
+        "confirmed" only if the interval excludes zero on the side that was expected.
+    """
+    if difference is None or difference.half is None:
+        return "not tested: fewer than two pairs of runs"
+    if not difference.half:
+        return "not tested: all differences are equal"
+    if not difference.excludes_zero:
+        if expected in (None, "equal"):
+            return "no difference visible: the interval includes zero"
+        return "not confirmed: the interval includes zero"
+    better = (difference.mean < 0) == lower_is_better
+    found = "better" if better else "worse"
+    if expected is None:
+        return f"{found} than the baseline; no claim"
+    return f"{'confirmed' if found == expected else 'refuted'}: {found} than the baseline, {expected} was expected"
+
+
+def smallest_effect(deviation: float, n: int) -> float:
+    """The smallest mean difference that a paired t test of n seeds finds with 80 % probability (5 %, two-sided).
+
+    Args:
+        deviation: of the paired differences.
+        n: seeds, two or more.
+
+    Raises:
+        ValueError: for fewer than two seeds, or a deviation that is not positive.
+    """
+    if n < 2 or not deviation > 0 or not math.isfinite(deviation):
+        raise ValueError(f"{n} seeds and a deviation of {deviation:g} were given; expected two or more, and above 0")
+    limit = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+
+    def missing(effect: float) -> float:
+        return float(stats.nct.sf(limit, n - 1, effect * math.sqrt(n))) - POWER  # the other tail is negligible
+
+    high = 1.0
+    while missing(high) < 0:
+        high *= 2
+    return deviation * float(optimize.brentq(missing, 0.0, high))

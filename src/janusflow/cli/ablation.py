@@ -1,0 +1,70 @@
+"""The command `janusflow ablate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from janusflow.cli.options import Debug, Device, one_sentence
+
+Only = Annotated[Optional[str], typer.Option(metavar="A,F", help="Only these variants; the baseline is compared with.")]
+Deviations = Annotated[
+    Optional[list[str]],
+    typer.Option(metavar="METRIC=VALUE", help="With --power: standard deviation of paired differences; repeatable."),
+]
+
+
+@one_sentence
+def ablate(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/ablation.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; the same one continues them.")] = Path("runs/ablation"),
+    only: Only = None,
+    seeds: Annotated[Optional[int], typer.Option(min=1, help="Runs of each variant.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, steps, expected time and GPU days.")] = False,
+    power: Annotated[
+        bool, typer.Option("--power", help="Print the smallest effects that 2 to 10 seeds show, from finished runs.")
+    ] = False,
+    sd: Deviations = None,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Train variants of one recipe with several seeds, measure them, and write OUT/paper.md with intervals.
+
+    The command can be stopped at any time; repeat it to continue. Several processes may run it at once: each takes runs
+    that are not finished. A run that fails is reported, and the others go on.
+
+    [bold]Examples[/bold]
+
+      janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --dry-run
+
+      janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --only A,F --seeds 2
+
+      janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --power
+
+      janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --power --sd KID=0.004
+
+      janusflow ablate recipes/ablation/full.yaml --out runs/full --dry-run
+    """
+    from janusflow.ablation.config import load_ablation
+    from janusflow.ablation.plan import dry_run as planned
+    from janusflow.ablation.plan import power as visible
+    from janusflow.ablation.report import write_report
+    from janusflow.ablation.runs import run_all, runs_of
+    from janusflow.evaluation.run.command import read_pair
+
+    chosen = [name.strip() for name in only.split(",")] if only else []
+    runs = runs_of(load_ablation(recipe, overrides or []), recipe.parent, out, only=chosen, seeds=seeds)
+    if dry_run:
+        print(planned(runs))
+        return
+    if power or sd:
+        given = {name: float(value) for name, value in map(read_pair, sd or [])}
+        print(visible(runs, given))
+        return
+    run_all(runs, device=device)
+    print(write_report(runs, out))
+    if failed := [run.name for run in runs if run.result() is None and run.failure() is not None]:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the same command tries again")

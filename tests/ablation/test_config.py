@@ -1,0 +1,73 @@
+"""The recipes of ablations: the ones that come with the package are whole, and wrong ones are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from janusflow.ablation.config import load_ablation
+from janusflow.ablation.runs import runs_of
+from janusflow.training.parts.config import load_parts
+from tests.ablation.conftest import ABLATION, write
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "ablation"
+ABLATIONS = ("table6", "repa", "guidance", "sizes", "claims", "full")
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_run_of_the_recipes_has_settings_that_go_together(name: str, tmp_path: Path) -> None:
+    runs = runs_of(load_ablation(RECIPES / f"{name}.yaml"), RECIPES, tmp_path, seeds=1)
+    assert len({run.settings for run in runs}) == len(runs)  # no two variants are the same
+
+
+def test_variants_of_table_6_see_equal_shares_of_their_tasks(tmp_path: Path) -> None:
+    for name in ("table6", "full"):
+        runs = {
+            run.variant: run for run in runs_of(load_ablation(RECIPES / f"{name}.yaml"), RECIPES, tmp_path, seeds=1)
+        }
+        steps = {variant: sum(config.steps for _, config in run.stages) for variant, run in runs.items()}
+        assert len({steps[name] for name in "ABCF"}) == 1
+        assert steps["D"] == pytest.approx(0.26 * steps["F"], abs=1)
+        assert steps["E"] == pytest.approx(0.74 * steps["F"], abs=1)
+        assert {len({config.seed for _, config in run.stages}) for run in runs.values()} == {2}
+
+
+def test_the_parts_of_the_ablations_have_equal_grids() -> None:
+    sizes = load_parts(RECIPES / "parts.yaml").sizes(2048)
+    assert sizes.image_size == sizes.vision_config.image_size == 32
+    assert sizes.num_understanding_tokens == sizes.num_generation_tokens == 16
+
+
+def test_what_a_variant_is_claimed_to_be_comes_from_it_or_from_the_paper(tmp_path: Path) -> None:
+    found = load_ablation(RECIPES / "table6.yaml")
+    assert found.expected("A", "KID") == "worse"  # its FID is higher
+    assert found.expected("E", "KID") == "better"
+    assert found.expected("A", "naming") == "better"
+    assert found.expected("D", "KID") is None
+    claims = load_ablation(RECIPES / "claims.yaml")
+    assert claims.expected("bidirectional", "KID") == "equal"
+    assert claims.expected("dropout-0.2", "KID") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "X"}, "baseline is 'X'; expected one of F, A, D"),
+        ({"parts": "parts.yaml"}, "give model or parts, not both"),
+        ({"at": [4, 2]}, "at is .*rising numbers"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"variants": {**ABLATION["variants"], "B C": {"about": ""}}}, "'B C' becomes a folder"),
+        (
+            {"variants": {"F": {"about": "", "without": ["third"]}}, "metrics": {}},
+            "without has 'third'; .*first, sec",
+        ),
+        ({"variants": {"F": {"about": "", "expects": {"x": "better"}}}, "metrics": {}}, "expects has 'x'; .*none"),
+        ({"metrics": {"a": {"evaluation": "b", "score": "c"}}}, "evaluation has 'b'; expected one of world"),
+        ({"seed": 3}, "seed is not a setting of a recipe; did you mean seeds"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_ablation(write(tmp_path, **changes))

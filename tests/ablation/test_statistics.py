@@ -1,0 +1,67 @@
+"""Intervals, verdicts and power against numbers worked out by hand or read from tables."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from janusflow.ablation.statistics import Interval, interval, paired, smallest_effect, verdict
+
+
+def test_an_interval_is_the_t_interval_of_the_table() -> None:
+    found = interval([1.0, 2.0, 3.0])  # s = 1, t = 4.303 for two degrees of freedom
+    assert (found.n, found.mean, found.deviation) == (3, 2.0, 1.0)
+    assert found.half == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+    assert found.effect_size == 2.0 and not found.excludes_zero
+    five = interval([4.0, 5.0, 5.0, 5.0, 6.0])  # s^2 = 2 / 4, t = 2.776
+    assert five.half == pytest.approx(2.7764 * math.sqrt(0.5) / math.sqrt(5), rel=1e-4)
+    assert five.excludes_zero
+
+
+def test_a_single_value_or_equal_values_exclude_nothing() -> None:
+    assert interval([3.0]) == Interval(1, 3.0, None, None)
+    assert interval([3.0]).effect_size is None and not interval([3.0]).excludes_zero
+    same = interval([3.0, 3.0])
+    assert same.half == 0 and same.effect_size is None and not same.excludes_zero
+
+
+def test_differences_are_paired_by_seed() -> None:
+    found = paired({0: 1.0, 1: 12.0, 2: 103.0, 7: 5.0}, {0: 0.0, 1: 10.0, 2: 100.0, 3: 9.0})
+    assert found == interval([1.0, 2.0, 3.0])
+    assert paired({0: 1.0}, {1: 1.0}) is None
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected", "lower", "said"),
+    [
+        ([1.0, 1.1, 0.9], "better", False, "confirmed: better"),
+        ([1.0, 1.1, 0.9], "better", True, "refuted: worse than the baseline, better was expected"),
+        ([-1.0, -1.1, -0.9], "better", True, "confirmed: better"),
+        ([1.0, 1.1, 0.9], "worse", False, "refuted: better"),
+        ([1.0, 1.1, 0.9], "equal", False, "refuted: better than the baseline, equal was expected"),
+        ([1.0, 1.1, 0.9], None, False, "better than the baseline; no claim"),
+        ([1.0, 2.0, 3.0], "better", False, "not confirmed: the interval includes zero"),
+        ([1.0, 2.0, 3.0], "equal", False, "no difference visible"),
+        ([1.0], "better", False, "not tested: fewer than two"),
+        ([1.0, 1.0], "better", False, "not tested: all differences are equal"),
+    ],
+)
+def test_a_claim_is_confirmed_only_if_the_interval_excludes_zero(
+    differences: list[float], expected: str | None, lower: bool, said: str
+) -> None:
+    assert verdict(interval(differences), expected, lower_is_better=lower).startswith(said)
+    assert verdict(None, expected, lower_is_better=lower).startswith("not tested")
+
+
+def test_the_smallest_effect_is_found_in_four_of_five_experiments() -> None:
+    effect = smallest_effect(2.0, 5)
+    assert smallest_effect(1.0, 5) == pytest.approx(effect / 2)
+    assert smallest_effect(1.0, 10) == pytest.approx(0.996, abs=0.002)  # d of G*Power's paired t test
+    samples = np.random.default_rng(0).normal(effect, 2.0, (20_000, 5))
+    assert (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.01)
+    for deviation, n in ((1.0, 1), (0.0, 3), (math.nan, 3)):
+        with pytest.raises(ValueError, match="expected two or more, and above 0"):
+            smallest_effect(deviation, n)
