@@ -13,7 +13,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from janusflow.cli import app
 from janusflow.serving.command import ServeOptions, checked_settings, read_limits, run_command
 from janusflow.serving.keys import VARIABLE, ApiKeys
 from janusflow.serving.policy import PolicySettings
@@ -41,6 +43,7 @@ def test_other_addresses_need_one(host: str) -> None:
         ({"limits": ["max_steps=many"]}, "expected a number"),
         ({"limits": ["max_steps=0"]}, "max_steps is 0"),
         ({"limits": ["max_n=65"]}, "max_queue is 64"),
+        ({"limits": ["timeout=inf"]}, "timeout is inf"),
         ({"policy": {"picture_share": 1.5}}, "picture_share is 1.5"),
         ({"policy": {"max_text_wait": 0}}, "max_text_wait is 0"),
         ({"queue": {"max_queue": 0}}, "max_queue is 0"),
@@ -56,6 +59,18 @@ def test_options_are_checked_before_weights_are_loaded(
     plain |= {"api_key_file": None, "queue": {}, "policy": {}, "limits": [], "grace": 1.0, "page": False, "opening": {}}
     with pytest.raises((ValueError, OSError), match=reason):
         run_command(ServeOptions(**{**plain, **change}))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--replicas", "2"], "--replicas, --max-replicas, --ray-address and --replica-gpus need --ray"),
+        (["--name", ""], "name is empty"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words: list[str], reason: str) -> None:
+    result = CliRunner().invoke(app, ["serve", *words])
+    assert result.exit_code == 2 and reason in " ".join(result.output.split())
 
 
 def test_settings_are_read_as_numbers() -> None:

@@ -40,6 +40,11 @@ def test_an_empty_file_and_a_short_key_are_errors_without_the_key(tmp_path: Path
     with pytest.raises(ValueError, match="at least 16") as refused:
         ApiKeys(["secret"])
     assert "secret" not in str(refused.value)
+    with pytest.raises(ValueError, match="begins with sha256: and continues with other than 64 hex digits"):
+        ApiKeys(["sha256:zz"])
+    file.write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ValueError, match="keys is not a text file; expected one API key a line"):
+        ApiKeys.read(file)
 
 
 def test_each_client_has_its_rate_and_gets_it_back_in_time() -> None:

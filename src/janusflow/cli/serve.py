@@ -39,7 +39,7 @@ def serve(
     limit: Limits = None,
     page: Annotated[bool, typer.Option("--page", help="Show a page to generate, edit and chat.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for accepted requests when the server stops.")] = 60,
-    ray: Annotated[bool, typer.Option("--ray", help="Run replicas on Ray; needs the extra [ray].")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Run replicas on Ray; needs the extra \\[ray].")] = False,
     replicas: Annotated[int, typer.Option(min=1, help="With --ray: copies of the model, at least.")] = 1,
     max_replicas: Annotated[Optional[int], typer.Option(help="With --ray: at most, when they are busy.")] = None,
     ray_address: Annotated[Optional[str], typer.Option(help="A running cluster; else one starts here.")] = None,
@@ -72,6 +72,10 @@ def serve(
     require("serving", "fastapi", "uvicorn", "prometheus_client", "multipart", "httpcore2")
     if ray:
         require("serving with --ray", "ray", "ray.serve")
+    elif replicas > 1 or max_replicas is not None or ray_address is not None or replica_gpus:
+        raise ValueError("--replicas, --max-replicas, --ray-address and --replica-gpus need --ray")
+    if name == "":
+        raise ValueError("name is empty; expected what clients call the model, or leave out --name")
     from janusflow.serving.command import ServeOptions, run_command
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

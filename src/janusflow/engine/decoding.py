@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from janusflow.arguments import counted, given, whole_number
+from janusflow.arguments import counted, given, in_range, whole_number
 from janusflow.device import CPU
 from janusflow.engine.generation import check_seed
 from janusflow.engine.token_generation import TokenSampling
@@ -63,6 +63,9 @@ class Decoding:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; expected a positive number")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
+        in_range("temperature", self.temperature)
+        in_range("repetition_penalty", self.repetition_penalty)
+        in_range("top_p", self.top_p, most=1)
         idle = [name for name in SAMPLING if getattr(self, name) != getattr(Decoding, name)]
         if idle and not self.do_sample:
             listed = f"{idle[0]} is" if len(idle) == 1 else f"{', '.join(idle[:-1])} and {idle[-1]} are"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.arguments import counted, given, number_from, quoted, whole_number
+from janusflow.arguments import counted, given, in_range, number_from, quoted, whole_number
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.engine.inpainting import Kept
@@ -65,6 +65,9 @@ class Sampling:
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength is {self.strength}; expected a number above 0 and at most 1")
         self.times()
+        in_range("guidance_scale", self.guidance_scale, 1)
+        in_range("shift", self.shift)
+        in_range("strength", self.strength, most=1)
 
     def times(self) -> list[float]:
         """The time grid. A shorter path is walked in proportionally fewer steps."""

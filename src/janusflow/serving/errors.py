@@ -16,6 +16,8 @@ from janusflow.serving.jobs import CancelledError, DeadlineError, StoppedError
 from janusflow.serving.scheduler import DrainingError, QueueFullError
 
 RETRY_WHILE_DRAINING = 5  # seconds
+FORMS = ("str", "constrained-str")
+FORM = re.compile(r"\[")  # such as list[TextPart]
 NAMED = re.compile(r"(?:the )?(\w+) (?:is|has|have|holds|hold) ")  # how our errors begin
 
 
@@ -101,18 +103,40 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     return respond(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
 
 
+def _names(place: Sequence[str | int]) -> list[str]:
+    """Names and numbers on the way to a value, without pydantic's names of the forms that it tried."""
+    found, tagged = list[str](), False
+    for part in place:
+        if part == "body" or part in FORMS or FORM.search(str(part)):
+            tagged = "tagged-union" in str(part)
+        elif tagged and isinstance(part, str):  # which of the forms it was
+            tagged = False
+        else:
+            found.append(str(part))
+    return found
+
+
+def _fits(error: Any) -> bool:
+    """Whether the form that was tried is that of the value: of a text or a list, the one that was given."""
+    return bool(error["type"] not in ("string_type", "list_type"))
+
+
 def from_validation(errors: Sequence[Any]) -> ApiError:
     """The first of pydantic's errors: unknown parameters before wrong values, which may follow from them."""
-    chosen = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-    place = [str(part) for part in chosen["loc"] if part not in ("body",)]
-    param = ".".join(place) or None
+    same = [one for one in errors if _names(one["loc"])[:1] == _names(errors[0]["loc"])[:1]]
+    nearest = max(same, key=lambda one: (len(one["loc"]), _fits(one)))  # where several forms of a value were tried
+    chosen = next((one for one in errors if one["type"] == "extra_forbidden"), nearest)
+    param = ".".join(_names(chosen["loc"])) or None
     if chosen["type"] == "extra_forbidden":
         message = f"{shortened(param or '')} is not a parameter that this server supports; leave it out"
         return invalid(message, shortened(param or ""), "unknown_parameter")
+    if chosen["type"] == "too_long" and "actual_length" in chosen.get("ctx", {}):
+        count, most = chosen["ctx"]["actual_length"], chosen["ctx"]["max_length"]
+        return invalid(f"{param} has {count} entries; at most {most} are allowed", param)
     if chosen["type"] == "missing":
         return invalid(f"{param or 'the body'} is missing", param, "missing_required_parameter")
     if chosen["type"] == "json_invalid":
         return invalid("the body is not valid JSON", None, "invalid_json")
     given = chosen.get("input")
     shown = f" is {shortened(repr(given))}" if isinstance(given, (str, int, float)) else ""
-    return invalid(f"{param or 'the body'}{shown}: {shortened(chosen['msg'])}", param)
+    return invalid(f"{param or 'the body'}{shown}: {shortened(chosen['msg'].removeprefix('Value error, '))}", param)

@@ -113,6 +113,8 @@ class Fetcher:
     async def _follow(self, url: str) -> bytes:
         place = url
         for _ in range(self.limits.fetch_redirects + 1):
+            if not place.isascii():
+                raise self._error(url, "has characters outside ASCII; percent-encode them")
             if urlsplit(place).scheme not in ("http", "https"):
                 raise self._error(url, "is not an http or https address")
             backend = _CheckedBackend(self.resolve, self.allowed)

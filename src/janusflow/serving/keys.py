@@ -36,6 +36,8 @@ class ApiKeys:
                 continue
             if found := HASHED.fullmatch(key):
                 self.hashes.append(bytes.fromhex(found[1]))
+            elif key.startswith("sha256:"):
+                raise ValueError(f"API key {number} begins with sha256: and continues with other than 64 hex digits")
             elif len(key) < SHORTEST:
                 raise ValueError(f"API key {number} has {len(key)} characters; expected at least {SHORTEST}")
             else:
@@ -52,13 +54,18 @@ class ApiKeys:
         if file is None:
             text = os.environ.get(VARIABLE)
             return None if text is None else cls._some(text.replace(",", "\n"), VARIABLE)
-        return cls._some(file.read_text(encoding="utf-8"), str(file))
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not a text file; expected one API key a line") from error
+        return cls._some(text, str(file))
 
     @classmethod
     def _some(cls, text: str, place: str) -> ApiKeys:
         keys = cls(text.splitlines())
         if not keys.hashes:
-            raise ValueError(f"{place} holds no API key; write one a line, of at least {SHORTEST} characters")
+            how = "separate several by commas" if place == VARIABLE else "write one a line"
+            raise ValueError(f"{place} holds no API key; {how}, of at least {SHORTEST} characters each")
         return keys
 
     def find(self, key: str) -> int | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 
 Count = Annotated[int, Ge(1)]
-Seconds = Annotated[float, Gt(0)]
+Seconds = Annotated[float, Gt(0), Le(86_400)]
 
 
 @dataclass(frozen=True)

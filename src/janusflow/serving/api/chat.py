@@ -40,6 +40,9 @@ async def chat_completions(body: ChatBody, http: Request) -> Response:
     pictures = await read_pictures(server, body)
     try:
         inputs = await asyncio.to_thread(encode, model, body, pictures)
+    except ValueError as error:
+        raise invalid(str(error), "messages") from error
+    try:
         requests = text_requests(server, model, inputs, body, seed_of(http, body.seed))
     except ValueError as error:
         raise as_api_error(error) from error

@@ -16,7 +16,7 @@ EXAMPLES: list[JsonValue] = [
 ]
 FLOW = ("preset", "num_inference_steps", "guidance_scale", "guidance_interval", "solver", "shift", "decoder")
 SAMPLING = (*FLOW, "do_sample", "temperature", "top_k", "top_p")
-SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 
 def _checked_size(size: str) -> str:

@@ -114,7 +114,9 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
     try:
         settings = await asyncio.to_thread(_settings, server, model, body, given)
     except ValueError as error:
-        raise as_api_error(error) from error
+        found = as_api_error(error)
+        found.param = "size" if found.param in ("height", "width") else found.param
+        raise found from error
     first = seed_of(http, body.seed)
     image, mask = given.get("image"), given.get("mask")
     requests = [
