@@ -121,8 +121,16 @@ def test_what_is_too_large_slow_or_missing_is_refused(port: int, path: str, reas
 
 @pytest.mark.parametrize(
     "url",
-    ["http://inside/a.png", "http://a.example:1/a.png", "http://", "http://[::1", "http://a:x/"]
-    + ["http://a.example/\u00e4.png", "http://b\u00fccher.example/", "http://a.example/\ud800"],
+    [
+        "http://inside/a.png",
+        "http://a.example:1/a.png",
+        "http://",
+        "http://[::1",
+        "http://a:x/",
+        "http://a.example/\u00e4.png",
+        "http://b\u00fccher.example/",
+        "http://a.example/\ud800",
+    ],
 )
 def test_other_addresses_are_one_sentence(url: str) -> None:
     with pytest.raises(ApiError, match="image_url"):
