@@ -59,7 +59,8 @@ def test_jobs_of_different_adapters_run_side_by_side(small_model: JanusFlow, tmp
         assert (picture_of(events) == generated(model)).all()  # type: ignore[arg-type]
 
 
-def test_a_model_that_takes_no_adapters_refuses_them(janus: Janus) -> None:
+def test_a_model_that_takes_no_adapters_refuses_them(janus: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(janus), "takes_adapters", False)
     with pytest.raises(ValueError, match="takes no adapters"):
         with_adapters("janus", janus, {"mine": "folder"})
 
