@@ -283,9 +283,8 @@ def test_a_run_that_was_stopped_continues_to_the_bit_and_is_written_in_every_lay
     back = load_file(convert(official.folder, tmp_path / "back", progress=False) / "model.safetensors")
     for name, value in ours.items():
         assert torch.equal(back[name], value) and torch.equal(theirs[name], value), name
-    assert not torch.equal(
-        ours["model.aligner.fc1.weight"], load_file(GOLDEN / "model.safetensors")["aligner.layers.0.weight"]
-    )
+    before = load_file(GOLDEN / "model.safetensors")["aligner.layers.0.weight"]
+    assert not torch.equal(ours["model.aligner.fc1.weight"], before)
 
 
 def test_adapters_learn_next_to_the_parts_of_generation(data: Path, tmp_path: Path) -> None:
@@ -299,10 +298,8 @@ def test_adapters_learn_next_to_the_parts_of_generation(data: Path, tmp_path: Pa
     assert torch.equal(model.generate(**prompt), merged.generate(**prompt))
     tensors = load_file(export / "adapter" / "adapter_model.safetensors")
     adapted = {name.split(".lora_")[0] for name in tensors if ".lora_" in name}
-    assert (
-        sum("vision_model" in name for name in adapted) == 2 * 6
-        and sum("language_model" in n for n in adapted) == 3 * 7
-    )
+    assert sum("vision_model" in name for name in adapted) == 2 * 6
+    assert sum("language_model" in name for name in adapted) == 3 * 7
     whole = [name for name in tensors if ".lora_" not in name]
     assert {name.split(".")[3] for name in whole} == {
         "aligner", "generation_aligner", "generation_embeddings", "generation_head"
@@ -323,10 +320,8 @@ def test_what_does_not_fit_codes_is_refused_and_a_dry_run_describes_the_rest(dat
     assert "generation" in text and "tokens per step" in text
     with pytest.raises(ValueError, match="the weights of ar, codes in loss are all 0"):
         quietly(settings(data, tmp_path / "run", loss={"ar": 0, "codes": 0}))
-    replay = {
-        "generation": [{"kind": "replay", "path": "tinyworld"}],
-        "ratios": [{"understanding": 0, "generation": 1, "text": 0}],
-    }
+    ratios = [{"understanding": 0, "generation": 1, "text": 0}]
+    replay = {"generation": [{"kind": "replay", "path": "tinyworld"}], "ratios": ratios}
     with pytest.raises(ValueError, match=r"data.generation.0 is a replay, .* give anchors instead"):
         quietly(settings(data, tmp_path / "run", data=replay))
     new = {"preset": "janus_1b", "processor": str(GOLDEN)}
@@ -334,9 +329,7 @@ def test_what_does_not_fit_codes_is_refused_and_a_dry_run_describes_the_rest(dat
         open_model(settings(data, tmp_path / "run", model=new), CPU)
 
 
-def test_a_new_janus_takes_language_model_tower_and_codec(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_janus_takes_llm_tower_and_codec(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = read_sizes(GOLDEN)
     monkeypatch.setitem(FAMILY.presets, "janus_1b", lambda: copy.deepcopy(sizes))
     torch.manual_seed(0)
@@ -349,12 +342,8 @@ def test_a_new_janus_takes_language_model_tower_and_codec(
     new |= {"tower": str(tmp_path / "tower"), "vae": str(GOLDEN)}
     model: Any = open_model(settings(data, tmp_path / "run", model=new), CPU)
     pixels, ids = torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([[4, 9, 7]])
-    torch.testing.assert_close(
-        model.network.model.vision_model(pixels).last_hidden_state,
-        tower(pixels).last_hidden_state,
-        atol=1e-5,
-        rtol=1e-4,
-    )
+    seen = model.network.model.vision_model(pixels).last_hidden_state
+    torch.testing.assert_close(seen, tower(pixels).last_hidden_state, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(model.network(ids).logits, llm(ids).logits, atol=1e-5, rtol=1e-4)
     released: Any = JanusFlow.from_pretrained(GOLDEN, device="cpu")
     assert torch.equal(model.network.encode(pixels), released.network.encode(pixels))
