@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import hypothesis
 import schemathesis
 import typer
+from requests.exceptions import Timeout
 from schemathesis import GenerationMode
 
 from janusflow import JanusFlow
@@ -67,8 +68,12 @@ def run(app: Any, requests: int, seed: int) -> tuple[Counter[tuple[str, int]], l
 
             def ask(case: Any) -> None:
                 began = time.monotonic()
-                answer = case.call(timeout=2 * SLOWEST)  # 10 s otherwise, which is no failure
                 name = f"{case.method.upper()} {case.operation.path}"
+                try:
+                    answer = case.call(timeout=2 * SLOWEST)  # 10 s otherwise, which is no failure
+                except Timeout:
+                    failures.append((name, 0, f"no answer in {2 * SLOWEST} s: {str(case.body)[:500]}"))
+                    return
                 statuses[name, answer.status_code] += 1
                 if wrong := check(answer, time.monotonic() - began):
                     failures.append((name, answer.status_code, f"{wrong}: {str(case.body)[:500]} {answer.text[:500]}"))
