@@ -127,16 +127,6 @@ def number_from(name: str, value: object, least: float | None = None, most: floa
 SMALLEST, LARGEST = 1e-6, 1e6  # of positive settings; beyond them float32 becomes 0 or infinite
 
 
-def in_range(name: str, value: float, least: float = SMALLEST, most: float = LARGEST) -> None:
-    """Refuse a setting that is too small or too large to compute with.
-
-    Raises:
-        ValueError: if it is outside `least` to `most`.
-    """
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value}; expected a number from {least:g} to {most:g}")
-
-
 def check_fields(settings: Any, *names: str) -> None:
     """Check all fields of a dataclass, or those named, against types and pydantic's constraints, without conversions.
 

@@ -140,6 +140,8 @@ class Ablation:
                 raise ValueError(f"{quoted(name)} becomes a folder; expected letters, digits, '.', '_' and '-'")
         if self.baseline not in self.variants:
             raise ValueError(f"baseline is {quoted(self.baseline)}; expected one of {', '.join(self.variants)}")
+        if not self.stages and self.model is None:
+            raise ValueError("without stages, model must name what is evaluated")
         if self.model is not None and self.parts is not None:
             raise ValueError("give model or parts, not both")
         if self.at and (not self.stages or self.at != sorted(set(self.at))):

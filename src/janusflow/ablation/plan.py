@@ -71,7 +71,7 @@ def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) ->
         deviations: by metric, in place of those.
 
     Raises:
-        ValueError: if there is no deviation to compute with, or one of an unknown metric.
+        ValueError: if no standard deviation is known, or one is given for an unknown metric.
     """
     ablation = runs[0].ablation
     if unknown := [name for name in deviations or () if name not in ablation.metrics]:

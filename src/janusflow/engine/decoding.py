@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from janusflow.arguments import counted, given, in_range, whole_number
+from janusflow.arguments import LARGEST, SMALLEST, counted, given, number_from, whole_number
 from janusflow.device import CPU
 from janusflow.engine.generation import check_seed
 from janusflow.engine.token_generation import TokenSampling
@@ -52,20 +52,14 @@ class Decoding:
         object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
         object.__setattr__(self, "prompt_lookup", whole_number("prompt_lookup", self.prompt_lookup, least=0, most=64))
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}; expected a positive number")
         seed: Any = self.seed
         if hasattr(seed, "__len__"):
             object.__setattr__(self, "seed", tuple(map(check_seed, seed)))
         elif self.seed is not None:
             object.__setattr__(self, "seed", check_seed(self.seed))
-        if not 0 < self.repetition_penalty < float("inf"):
-            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; expected a positive number")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
-        in_range("temperature", self.temperature)
-        in_range("repetition_penalty", self.repetition_penalty)
-        in_range("top_p", self.top_p, most=1)
+        number_from("temperature", self.temperature, SMALLEST, LARGEST)
+        number_from("repetition_penalty", self.repetition_penalty, SMALLEST, LARGEST)
+        number_from("top_p", self.top_p, SMALLEST, 1)
         idle = [name for name in SAMPLING if getattr(self, name) != getattr(Decoding, name)]
         if idle and not self.do_sample:
             listed = f"{idle[0]} is" if len(idle) == 1 else f"{', '.join(idle[:-1])} and {idle[-1]} are"

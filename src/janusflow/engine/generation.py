@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.arguments import counted, given, in_range, number_from, quoted, whole_number
+from janusflow.arguments import LARGEST, SMALLEST, counted, given, number_from, quoted, whole_number
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.engine.inpainting import Kept
@@ -52,8 +52,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_inference_steps", whole_number("num_inference_steps", self.num_inference_steps))
-        for name in ("guidance_scale", "shift", "strength"):
-            object.__setattr__(self, name, number_from(name, getattr(self, name)))
+        for name, bounds in (
+            ("guidance_scale", (1, LARGEST)),
+            ("shift", (SMALLEST, LARGEST)),
+            ("strength", (SMALLEST, 1)),
+        ):
+            object.__setattr__(self, name, number_from(name, getattr(self, name), *bounds))
         ends: Any = self.guidance_interval
         if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
             raise ValueError(f"guidance_interval is {quoted(ends)}; expected two numbers in [0, 1], such as (0.0, 0.6)")
@@ -62,12 +66,7 @@ class Sampling:
         check_guidance(self.guidance_scale, self.guidance_interval)
         if self.solver not in METHODS:
             raise ValueError(f"solver is {quoted(self.solver)}; choose from {', '.join(METHODS)}")
-        if not 0 < self.strength <= 1:
-            raise ValueError(f"strength is {self.strength}; expected a number above 0 and at most 1")
         self.times()
-        in_range("guidance_scale", self.guidance_scale, 1)
-        in_range("shift", self.shift)
-        in_range("strength", self.strength, most=1)
 
     def times(self) -> list[float]:
         """The time grid. A shorter path is walked in proportionally fewer steps."""

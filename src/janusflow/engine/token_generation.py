@@ -13,7 +13,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from janusflow.arguments import in_range, whole_number
+from janusflow.arguments import LARGEST, SMALLEST, number_from, whole_number
 from janusflow.engine.text import Slots, plain_llm
 from janusflow.model.janus import JanusForConditionalGeneration, cache_of, unconditional_ids
 
@@ -44,14 +44,10 @@ class TokenSampling:
     def __post_init__(self) -> None:
         if not math.isfinite(self.guidance_scale) or self.guidance_scale < 1:
             raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}; expected a positive number")
         whole_number("top_k", self.top_k, least=0)
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
-        in_range("guidance_scale", self.guidance_scale, 1)
-        in_range("temperature", self.temperature)
-        in_range("top_p", self.top_p, most=1)
+        number_from("guidance_scale", self.guidance_scale, 1, LARGEST)
+        number_from("temperature", self.temperature, SMALLEST, LARGEST)
+        number_from("top_p", self.top_p, SMALLEST, 1)
 
     def guide(self, logits: Tensor) -> Tensor:
         """(R, K) -> (N, K): with guidance R = 2N, first the rows with the prompt, then those without."""

@@ -252,13 +252,13 @@ class JanusFlowPipeline:
             strength, image=image is not None, mask=mask_image is not None or options.get("mask") is not None
         )
         self._interrupt, self._num_timesteps = False, len(Sampling(steps, strength=start).times()) - 1
-        told: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "guidance_scale": scale}
-        told |= {"num_images_per_prompt": num_images_per_prompt, "generator": generator, "latents": latents}
-        told |= {"image": image, "mask": mask_image, "strength": strength}
-        told |= {"output_type": "np" if output_type == "pt" else output_type, "decode_batch_size": self._decode_at_once}
-        told |= {"callback_on_step_end": self._called_back(callback_on_step_end, names, prompt, scale)}
-        told["progress"] = self._progress
-        pictures: Any = self.model.generate(prompt, **{**told, **options})
+        args: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "guidance_scale": scale}
+        args |= {"num_images_per_prompt": num_images_per_prompt, "generator": generator, "latents": latents}
+        args |= {"image": image, "mask": mask_image, "strength": strength}
+        args |= {"output_type": "np" if output_type == "pt" else output_type, "decode_batch_size": self._decode_at_once}
+        args |= {"callback_on_step_end": self._called_back(callback_on_step_end, names, prompt, scale)}
+        args["progress"] = self._progress
+        pictures: Any = self.model.generate(prompt, **{**args, **options})
         if output_type == "pt":
             pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)

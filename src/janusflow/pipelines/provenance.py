@@ -21,6 +21,7 @@ from typing import IO, Any
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from janusflow import __version__
+from janusflow.arguments import LARGEST, SMALLEST
 from janusflow.pipelines.digests import input_digests as input_digests  # also imported from here
 from janusflow.pipelines.digests import pixels_digest
 from janusflow.pipelines.digests import weights_digest as weights_digest
@@ -257,20 +258,20 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prompts": (lambda value: isinstance(value, str) and bool(value.strip()), "some text"),
     "seed": (lambda value: value is None or _whole(0, 2**64 - 1)(value), "a whole number from 0 to 2**64 - 1"),
     "num_inference_steps": (_whole(1, MAX_STEPS), f"a whole number from 1 to {MAX_STEPS}"),
-    "guidance_scale": (_number(1, 1e6), "a number from 1 upwards"),
+    "guidance_scale": (_number(1, LARGEST), "a number from 1 upwards"),
     "guidance_interval": (_interval, "two numbers from 0 to 1"),
     "solver": (lambda value: _text(value) and value.isidentifier(), "the name of a solver"),  # `generate` knows which
-    "shift": (_number(1e-6, 1e6), "a positive number"),
+    "shift": (_number(SMALLEST, LARGEST), "a positive number"),
     "preset": (lambda value: _text(value) and value.isidentifier(), "the name of a preset"),
     "decoder": (lambda value: value in DECODERS, " or ".join(DECODERS)),
-    "strength": (_number(1e-6, 1), "a number above 0 and at most 1"),
+    "strength": (_number(SMALLEST, 1), "a number above 0 and at most 1"),
     "paste_original": (lambda value: type(value) is bool, "true or false"),
     "height": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),
     "width": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),
     "do_sample": (lambda value: type(value) is bool, "true or false"),
-    "temperature": (_number(1e-6, 1e6), "a positive number"),
+    "temperature": (_number(SMALLEST, LARGEST), "a positive number"),
     "top_k": (_whole(0, 2**31), "a whole number from 0 upwards"),
-    "top_p": (_number(1e-6, 1), "a number above 0 and at most 1"),
+    "top_p": (_number(SMALLEST, 1), "a number above 0 and at most 1"),
 }
 """Each setting that a file may hold, with its check and what it says."""
 

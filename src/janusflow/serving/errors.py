@@ -16,8 +16,6 @@ from janusflow.serving.jobs import CancelledError, DeadlineError, StoppedError
 from janusflow.serving.scheduler import DrainingError, QueueFullError
 
 RETRY_WHILE_DRAINING = 5  # seconds
-FORMS = ("str", "constrained-str")
-FORM = re.compile(r"\[")  # such as list[TextPart]
 NAMED = re.compile(r"(?:the )?(\w+) (?:is|has|have|holds|hold) ")  # how our errors begin
 
 
@@ -107,7 +105,7 @@ def _names(place: Sequence[str | int]) -> list[str]:
     """Names and numbers on the way to a value, without pydantic's names of the forms that it tried."""
     found, tagged = list[str](), False
     for part in place:
-        if part == "body" or part in FORMS or FORM.search(str(part)):
+        if part in ("body", "str", "constrained-str") or "[" in str(part):  # such as list[TextPart]
             tagged = "tagged-union" in str(part)
         elif tagged and isinstance(part, str):  # which of the forms it was
             tagged = False
@@ -117,7 +115,7 @@ def _names(place: Sequence[str | int]) -> list[str]:
 
 
 def _fits(error: Any) -> bool:
-    """Whether the form that was tried is that of the value: of a text or a list, the one that was given."""
+    """Whether the value has the form that was tried: a text where a text was expected, or a list."""
     return bool(error["type"] not in ("string_type", "list_type"))
 
 
