@@ -95,6 +95,43 @@ def test_pictures_and_answers_of_janus_are_those_of_its_pipeline(janus: Janus, g
     assert text_of(answer) == janus.ask("hello", max_new_tokens=12)
 
 
+def test_previews_wait_for_each_other_and_are_those_of_a_picture_alone(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [
+        PictureRequest(
+            small_model, "small", PROMPT, seed, small_model.resolve(PROMPT, {"num_inference_steps": steps}), previews=2
+        )
+        for seed, steps in enumerate((6, 7, 9, 12))
+    ]
+    alone = [finish([request])[0] for request in requests]
+    decoded, decode = [], small_model.decode
+
+    def counted(latents: torch.Tensor, decoder: str = "vae") -> torch.Tensor:
+        decoded.append(len(latents))
+        return decode(latents, decoder)
+
+    monkeypatch.setattr(small_model, "decode", counted)
+    for events, expected in zip(finish(requests), alone, strict=True):
+        assert [type(event) for event in events] == [Preview, Preview, PictureDone]
+        for event, other in zip(events, expected, strict=True):
+            assert np.abs(np.asarray(event.picture, int) - np.asarray(other.picture, int)).max() <= 1
+    assert sum(decoded) == 12 and len(decoded) <= 7
+
+
+def test_a_preview_that_cannot_be_decoded_is_left_out(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, decode = small_model.resolve(PROMPT, {"num_inference_steps": 4}), small_model.decode
+
+    def without_previews(latents: torch.Tensor, decoder: str = "vae") -> torch.Tensor:
+        if decoder == "preview":
+            raise RuntimeError("no memory")
+        return decode(latents, decoder)
+
+    monkeypatch.setattr(small_model, "decode", without_previews)
+    found = finish([PictureRequest(small_model, "small", PROMPT, 0, settings, previews=2)])
+    assert [type(event) for event in found[0]] == [PictureDone]
+
+
 def test_pictures_share_each_forward(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, velocity = [], small_model.network.velocity
 

@@ -41,13 +41,23 @@ class DecodeJob:
         model: whose VAE decodes.
         latents: (1, C, H, W).
         decoder: see `model.decode`.
+        kept: pixels of the request's own picture that stay.
+        preview: number of the preview that this is; None for the result. The picture goes on without its previews.
         pixels: (1, 3, height, width) in [-1, 1], once they are there.
     """
 
     model: Any
     latents: Tensor
     decoder: str
+    kept: Kept | None = None
+    preview: int | None = None
     pixels: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def picture(self) -> Image.Image:
+        """The picture. Decodes it if that was not possible together with others."""
+        if not self.pixels.numel():
+            decode_together([self])
+        return _picture(self.pixels, self.kept)
 
 
 def decode_together(asked: Sequence[DecodeJob]) -> None:
@@ -86,13 +96,6 @@ def flow_picture(request: PictureRequest) -> Generator[list[Event] | Job | Decod
     noise = choose_noise(model.network.config, size, request.seed, None, None).to(device)
     yield []
 
-    def decode(latents: Tensor, decoder: str) -> Generator[DecodeJob, None, Image.Image]:
-        asked = DecodeJob(model, latents, decoder)
-        yield asked
-        if not asked.pixels.numel():  # it could not be decoded with others
-            decode_together([asked])
-        return _picture(asked.pixels, kept)
-
     previews, due = preview_steps(len(sampling.times()) - 1, request.previews), list[tuple[int, float, Tensor]]()
 
     def after_step(step: int, t: float, x: Tensor) -> StepChange:
@@ -104,11 +107,11 @@ def flow_picture(request: PictureRequest) -> Generator[list[Event] | Job | Decod
     while job.result is None:
         yield job
         for index, t, x in due:
-            preview = yield from decode(x + (1 - t) * job.velocity, "preview")
-            yield [Preview(index, preview)]
+            yield DecodeJob(model, x + (1 - t) * job.velocity, "preview", kept, index)
         due.clear()
-    picture = yield from decode(job.result, settings.get("decoder", "vae"))
-    yield [PictureDone(_signed(request, picture))]
+    result = DecodeJob(model, job.result, settings.get("decoder", "vae"), kept)
+    yield result
+    yield [PictureDone(_signed(request, result.picture()))]
 
 
 def code_picture(request: PictureRequest) -> Generator[list[Event]]:

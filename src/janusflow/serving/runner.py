@@ -6,7 +6,7 @@ import gc
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -16,13 +16,15 @@ from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.janus import Janus
 from janusflow.pipelines.janusflow import JanusFlow
-from janusflow.serving.jobs import Event, Failed, Request
+from janusflow.serving.jobs import Event, Failed, Preview, Request
 from janusflow.serving.pictures import DecodeJob, code_picture, decode_together, flow_picture
 from janusflow.serving.texts import Text, Texts
 
 LOG = logging.getLogger("janusflow.serving")
 PICTURES: dict[type[Pipeline], Callable[[Any], Generator[Any]]] = {JanusFlow: flow_picture, Janus: code_picture}
 """How the pictures of each pipeline are made."""
+PREVIEWS_TOGETHER, PATIENCE = 4, 3
+"""Previews are decoded once so many wait, as one alone takes twice as long; or after so many turns of their picture."""
 
 
 def give_cores(call: Callable[[Callable[[], int]], int]) -> None:
@@ -91,21 +93,18 @@ class PipelineRunner:
         return list(events.values())
 
     def _advance_pictures(self, states: Sequence[Work], events: dict[int, list[Event]]) -> None:
-        jobs, latents = defaultdict[Any, list[tuple[Work, Job]]](list), defaultdict[Any, list[DecodeJob]](list)
-        decoding = list[Work]()
+        jobs, results = defaultdict[Any, list[tuple[Work, Job]]](list), list[tuple[Work, DecodeJob]]()
         for state in states:
             piece = state.take(events[id(state)])
             if isinstance(piece, Job):
                 jobs[state.network].append((state, piece))
             elif piece is not None:
-                latents[piece.model, piece.decoder, piece.latents.shape].append(piece)
-                decoding.append(state)
-        for same in latents.values():
-            try:
-                decode_together(same)
-            except Exception:  # of many kinds, memory that runs out among them
-                LOG.exception("%d pictures could not be decoded together; each is tried on its own", len(same))
-        for state in decoding:
+                results.append((state, piece))
+        previews = _due_previews(states, [state for state, _ in results])
+        _decode([job for _, job in results] + [job for state in previews for job in state.previews])
+        for state in previews:
+            state.send_previews(events[id(state)])
+        for state, _ in results:
             state.take(events[id(state)])
         for network, asked in jobs.items():
             engine = self.engines.setdefault(network, Engine(network))
@@ -138,15 +137,21 @@ class Work:
     Attributes:
         pieces: events, or an engine's job that needs a velocity, or latents to decode.
         network: that the engine's job needs.
+        previews: that wait to be decoded together with others.
+        waited: turns that the first of them has waited.
     """
 
     pieces: Generator[Any]
     network: Any = None
+    previews: list[DecodeJob] = field(default_factory=list)
+    waited: int = 0
 
     def take(self, events: list[Event]) -> Job | DecodeJob | None:
         """Does the next piece: adds its events, or returns what is computed together with that of others."""
+        self.waited += 1 if self.previews else 0
         try:
-            piece = next(self.pieces)
+            while isinstance(piece := next(self.pieces), DecodeJob) and piece.preview is not None:
+                self.previews.append(piece)
         except Exception as error:  # of many kinds, memory that runs out among them
             LOG.exception("a job failed")
             piece = [Failed(error)]
@@ -154,6 +159,36 @@ class Work:
             return piece
         events += piece
         return None
+
+    def send_previews(self, events: list[Event]) -> None:
+        """Adds the previews that wait. One that cannot be decoded is left out: the picture itself may still succeed."""
+        for job in self.previews:
+            try:
+                events.append(Preview(job.preview or 0, job.picture()))
+            except Exception:  # of many kinds, memory that runs out among them
+                LOG.exception("a preview failed")
+        self.previews, self.waited = [], 0
+
+
+def _due_previews(states: Sequence[Work], ended: Sequence[Work]) -> list[Work]:
+    """The pictures whose previews are decoded now: all, once enough wait, one has waited long, or its picture ends."""
+    waiting = [state for state in states if state.previews]
+    enough = sum(len(state.previews) for state in waiting) >= min(PREVIEWS_TOGETHER, len(states))
+    if enough or any(state.waited >= PATIENCE or state in ended for state in waiting):
+        return waiting
+    return []
+
+
+def _decode(asked: Sequence[DecodeJob]) -> None:
+    """Decodes what can be decoded together. What fails is tried again on its own, by `DecodeJob.picture`."""
+    latents = defaultdict[Any, list[DecodeJob]](list)
+    for job in asked:
+        latents[job.model, job.decoder, job.latents.shape].append(job)
+    for same in latents.values():
+        try:
+            decode_together(same)
+        except Exception:  # of many kinds, memory that runs out among them
+            LOG.exception("%d pictures could not be decoded together; each is tried on its own", len(same))
 
 
 def _failure(engine: Engine, job: Job) -> list[Event]:

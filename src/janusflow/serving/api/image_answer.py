@@ -13,7 +13,6 @@ from PIL import Image
 from janusflow.pipelines.base import Pipeline
 from janusflow.serving.api.image_body import ImageBody
 from janusflow.serving.api.quality import said_quality
-from janusflow.serving.jobs import Preview
 
 COMPRESSION = 90  # quality of jpeg and webp, where a request names none
 
@@ -51,12 +50,12 @@ class ImageAnswer:
             return {"url": f"data:image/{self.body.output_format};base64,{data}"}
         return {"b64_json": data}
 
-    def partial(self, preview: Preview) -> dict[str, Any]:
-        """The event of a preview."""
+    def partial(self, index: int, picture: Image.Image) -> dict[str, Any]:
+        """The event of a preview, of which it is the `index`-th."""
         return {
             "type": f"{self.kind}.partial_image",
-            "b64_json": self._encoded(preview.picture),
-            "partial_image_index": preview.index,
+            "b64_json": self._encoded(picture),
+            "partial_image_index": index,
             "created_at": self.created,
             **self._said(),
         }
