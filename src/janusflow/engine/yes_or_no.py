@@ -24,13 +24,13 @@ def yes_probability(
     Args:
         network, processor: the model.
         inputs: padded on the left.
-        spellings: of yes, and of no; the first token of each counts.
+        spellings: of yes, and of no. Those that are one token count; where none is, the first token of each does.
 
     Raises:
         ValueError: if the tokenizer gives yes and no the same first tokens.
     """
-    encode, device = processor.tokenizer.encode, network.device
-    yes, no = ({encode(word, add_special_tokens=False)[0] for word in words} for words in spellings)
+    device = network.device
+    yes, no = (_first_tokens(processor, words) for words in spellings)
     yes, no = yes - no, no - yes
     if not yes or not no:
         raise ValueError("the tokenizer does not tell yes from no by their first token, so the model cannot judge")
@@ -45,3 +45,9 @@ def yes_probability(
         scores = network.get_output_embeddings()(states).float()
     found = [scores[:, sorted(tokens)].logsumexp(dim=1) for tokens in (yes, no)]
     return (found[0] - found[1]).sigmoid().tolist()
+
+
+def _first_tokens(processor: JanusFlowProcessor, words: Sequence[str]) -> set[int]:
+    tokens = [processor.tokenizer.encode(word, add_special_tokens=False) for word in words]
+    whole = {ids[0] for ids in tokens if len(ids) == 1}
+    return whole or {ids[0] for ids in tokens}

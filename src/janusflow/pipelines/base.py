@@ -48,7 +48,7 @@ class Pipeline(Conversational):
 
     network: Any
     takes_adapters: ClassVar = False
-    match_question = 'Does this image match the prompt "{}"? Answer yes or no.'  # of `match`; yours may be another
+    match_question = "does this picture show {}?"  # of `match`; set another one for a model that knows it better
     sampling: ClassVar[
         tuple[str, ...]
     ] = ()  # arguments of `generate` that a picture depends on, besides prompt and seed
