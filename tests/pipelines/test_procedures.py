@@ -102,6 +102,7 @@ def test_a_picture_that_does_not_match_is_generated_again(janus: Any, monkeypatc
         seeds = [later_seed(number, attempt) for attempt in range(number + 1)]
         assert one["seeds"] == seeds and "reasons" not in one
         assert same(picture, janus.generate("a star", seed=seeds[-1], progress=False)[0])
+    assert not same(pictures[1], janus.generate("a star", seed=1, progress=False)[0])
     assert settings_of(pictures[2])["redraw"] == 2 and settings_of(pictures[2])["seed"] == 2
 
 
@@ -184,4 +185,4 @@ def test_matching_needs_a_prompt_for_each_picture(tiny_model: JanusFlow) -> None
 def test_only_what_was_asked_for_is_recorded() -> None:
     assert Procedure.asked({"plan": False, "best_of": 1, "redraw": None, "seed": 3}) == {}
     assert Procedure.asked({"plan": True, "redraw": np.int64(2)}) == {"plan": True, "redraw": 2}
-    assert later_seed(2**64 - 1, 1) == 2**32 - 1
+    assert later_seed(2**64 - 1, 0) == 2**64 - 1 and later_seed(2**64 - 1, 1) == 1_000_002

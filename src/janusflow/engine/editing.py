@@ -75,7 +75,9 @@ def encode(
     network: JanusForConditionalGeneration, processor: JanusFlowProcessor, pictures: Sequence[Image.Image]
 ) -> Tensor:
     """The codes (P, L) of pictures, which are resized and padded to a square as for f_enc."""
-    scaled = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3, "do_normalize": True}
-    settings = replace(processor.image, image_size=network.drawn_size, **scaled)
+    half = (0.5, 0.5, 0.5)  # to [-1, 1], as the codec was trained
+    settings = replace(
+        processor.image, image_size=network.drawn_size, image_mean=half, image_std=half, do_normalize=True
+    )
     pixels = torch.stack([to_pixels(picture, settings) for picture in pictures])
     return network.encode(pixels.to(network.device))

@@ -36,7 +36,8 @@ Do not miss objects. Output your visualization directly without explanation:"""
 # Both texts are those that T2I-R1 was trained with: CaraJ7/T2I-R1, data/prompt/reasoning_prompt.txt and
 # src/t2i-r1/src/infer/reason_inference.py (Apache License 2.0).
 PLAN_TOKENS = 512
-APART = 2**32  # between the seeds of one picture's rounds
+APART = 1_000_003  # between the seeds of one picture's rounds
+BITS = 2**32  # seeds of torch's generator on the CPU; it ignores higher bits
 
 
 @dataclass(frozen=True)
@@ -217,9 +218,9 @@ def later_seed(seed: int, number: int) -> int:
 
     Example:
         >>> later_seed(7, 0), later_seed(7, 1)
-        (7, 4294967303)
+        (7, 1000010)
     """
-    return (seed + number * APART) % 2**64
+    return (seed + number * APART) % BITS if number else seed
 
 
 def _each(source: Any) -> list[Any]:
