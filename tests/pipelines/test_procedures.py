@@ -185,4 +185,7 @@ def test_matching_needs_a_prompt_for_each_picture(tiny_model: JanusFlow) -> None
 def test_only_what_was_asked_for_is_recorded() -> None:
     assert Procedure.asked({"plan": False, "best_of": 1, "redraw": None, "seed": 3}) == {}
     assert Procedure.asked({"plan": True, "redraw": np.int64(2)}) == {"plan": True, "redraw": 2}
+    rounds = [torch.rand(4, generator=torch.Generator().manual_seed(later_seed(5, number))) for number in range(3)]
+    assert not torch.equal(rounds[0], rounds[1]) and not torch.equal(rounds[1], rounds[2])
+    assert torch.equal(rounds[0], torch.rand(4, generator=torch.Generator().manual_seed(5 + 2**32)))  # why BITS is 32
     assert later_seed(2**64 - 1, 0) == 2**64 - 1 and later_seed(2**64 - 1, 1) == 1_000_002
