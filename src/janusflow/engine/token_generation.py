@@ -119,12 +119,7 @@ def read_prompts(
 
 
 def read_rows(
-    network: JanusForConditionalGeneration,
-    rows: Sequence[Tensor],
-    visible: Tensor,
-    *,
-    seen: Tensor | None = None,
-    codes: Tensor | None = None,
+    network: JanusForConditionalGeneration, rows: Sequence[Tensor], visible: Tensor, **pictures: Tensor
 ) -> ReadPrompts:
     """Reads the G rows of P prompts.
 
@@ -132,10 +127,10 @@ def read_rows(
         network: reads.
         rows: G times (P, T) ids, in the order of `TokenSampling.rows`.
         visible: (P, T) 0 at padding, on the left.
-        seen, codes: of the pictures in them; see `JanusForConditionalGeneration.embed`.
+        **pictures: `seen` and `codes` of those in the rows; see `JanusForConditionalGeneration.embed`.
     """
     every = visible.repeat(len(rows), 1)
-    states, layers = network.read(torch.cat(list(rows)), every, seen=seen, codes=codes)
+    states, layers = network.read(torch.cat(list(rows)), every, **pictures)
     return ReadPrompts(states, layers, every, len(visible))
 
 
