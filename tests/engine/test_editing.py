@@ -109,3 +109,10 @@ def test_what_cannot_be_edited_is_one_sentence(janus: Any, source: Any, argument
     given = {"image": source if image == "source" else [source] * 3} if image else {}
     with pytest.raises(ValueError, match=said):
         janus.generate("a star", progress=False, **{**arguments, **given})
+
+
+def test_a_prompt_to_edit_by_has_words_and_no_picture_of_its_own(janus: Any, source: Image.Image) -> None:
+    with pytest.raises(ValueError, match="prompt is ' '; expected a text that is not empty"):
+        janus.generate(" ", image=source, progress=False)
+    with pytest.raises(ValueError, match="has 2 <image_placeholder>, but 1 picture was given"):
+        janus.generate("<image_placeholder> a star", image=source, progress=False)

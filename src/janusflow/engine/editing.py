@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from janusflow.arguments import quoted, whole_text
 from janusflow.engine.token_generation import ReadPrompts, read_rows
 from janusflow.model.janus import JanusForConditionalGeneration, unconditional_ids
 from janusflow.model.janusflow import GENERATION_TOKEN
@@ -56,9 +57,15 @@ def edit_ids(processor: JanusFlowProcessor, prompts: Sequence[str], codes: int) 
         processor: of the model.
         prompts: what to change.
         codes: of one picture; `GENERATION_TOKEN` stands at each.
+
+    Raises:
+        ValueError: for an empty prompt, or one with an `<image_placeholder>` of its own.
     """
     tags, rows = processor.text, []
     for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"prompt is {quoted(prompt)}; expected a text that is not empty")
+        prompt = whole_text("prompt", prompt)
         text = processor.render_prompt(tags.image_tag + tags.image_start_tag + tags.image_end_tag + prompt)
         ids = processor.lay_pictures(processor.tokenizer.encode(text), 1)
         after = ids.index(processor.image_end_id) + 2  # the codes come after <end> <begin>

@@ -23,6 +23,7 @@ from janusflow.engine.understanding import continue_texts
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.model.janusflow import GENERATION_TOKEN
 from janusflow.processing.batching import UnderstandingInputs
+from janusflow.processing.chat_template import without_tags
 from janusflow.processing.processor import JanusFlowProcessor
 
 THINK = "\nLet me think Does this image match the prompt..."
@@ -59,7 +60,7 @@ def reasons(
     no = SPELLINGS[1][0]
     decoding = Decoding(max_new_tokens=REASON - 1, do_sample=True, seed=list(seeds))
     inputs = check_inputs(processor, prompts, pictures, no)
-    return [no + why for why in continue_texts(network, processor, inputs, decoding)]
+    return [no + without_tags(processor.text, why) for why in continue_texts(network, processor, inputs, decoding)]
 
 
 def read_again(

@@ -21,6 +21,7 @@ from janusflow.arguments import UnknownArgumentError, quoted, whole_number
 from janusflow.engine.generation import check_request, choose_seeds
 from janusflow.engine.size import Size
 from janusflow.pipelines.provenance import provenance_of, sign
+from janusflow.processing.chat_template import without_tags
 
 SYSTEM = "You are a helpful assistant that receives an image prompt and generate a visualization of the prompt."
 INSTRUCTION = """\
@@ -149,12 +150,10 @@ class _Rounds:
             for prompt in self.prompts
         ]
         plans = self.model.chat_batch(asked, do_sample=True, seed=self.seeds, max_new_tokens=PLAN_TOKENS)
-        tags = self.model.processor.text
-        for index, plan in enumerate(plans):
-            for tag in (tags.image_tag, tags.image_start_tag, tags.image_end_tag):
-                plan = plan.replace(tag, "")
-            self.records[index]["plan"] = plan.strip()
-            self.words[index] = f"{self.prompts[index]}. {plan.strip()}" if plan.strip() else self.prompts[index]
+        for index, written in enumerate(plans):
+            plan = without_tags(self.model.processor.text, written).strip()
+            self.records[index]["plan"] = plan
+            self.words[index] = f"{self.prompts[index]}. {plan}" if plan else self.prompts[index]
 
     def _best(self) -> list[Image.Image]:
         """Of k pictures of each the one with the highest score, the first of equal ones."""
