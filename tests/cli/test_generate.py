@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,42 @@ def test_janus_draws_answers_and_is_described(run, tmp_path: Path) -> None:
     assert result.exit_code == 0 and "Janus, chat template deepseek" in result.stdout and "VQ codec" in result.stdout
 
 
+def test_several_rounds_are_options_and_are_reported(run, tmp_path: Path) -> None:
+    words = ["generate", "a star", "--steps", 1, "--seed", 3, "--out", tmp_path]
+    assert run(*words, "--best-of", 2).exit_code == 0
+    with Image.open(tmp_path / "001-a-star-3.png") as picture:
+        assert picture.text["best_of"] == "2" and picture.text["seeds"] == "[3, 1000006]"
+    result = runner.invoke(app, ["info", str(tmp_path / "001-a-star-3.png")])
+    assert "best_of              2" in result.stdout and "\nscores " in result.stdout and "\nkept " in result.stdout
+    again = run("generate", "--from", tmp_path / "001-a-star-3.png", "--out", tmp_path)
+    assert again.exit_code == 0, again.output
+    first, second = (np.asarray(Image.open(tmp_path / f"00{number}-a-star-3.png")) for number in (1, 2))
+    assert np.array_equal(first, second)
+    assert run(*words, "--redraw", 1, "--plan").exit_code == 0
+    with Image.open(tmp_path / "003-a-star-3.png") as picture:
+        assert picture.text["redraw"] == "1" and picture.text["redraws"] in "01" and "plan" in picture.text
+    assert "best_of and redraw were given" in sentence(run(*words, "--redraw", 1, "--best-of", 2))
+
+
+def test_janus_edits_a_picture_and_a_descendant_is_named(picture: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "janus-small-a", tmp_path / "Janus-4o-7B"))
+    options = ["--model", str(folder), "--device", "cpu", "--out", str(tmp_path / "out"), "--seed", "3"]
+    words = ["generate", "make it red", "--image", str(picture), *options]
+    assert runner.invoke(app, [*words, "--image-guidance", "2"]).exit_code == 0
+    with Image.open(tmp_path / "out" / "001-make-it-red-3.png") as edited:
+        assert edited.text["image_guidance_scale"] == "2.0"
+    assert "--strength: not for a Janus model" in sentence(runner.invoke(app, [*words, "--strength", "0.5"]))
+    result = runner.invoke(app, ["info", str(folder)])
+    assert "Janus-4o, which edits pictures" in result.stdout
+
+
 def test_options_of_the_other_family_are_refused(run, tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "new"), "--device", "cpu"]
     janus = ["--model", str(GOLDEN / "janus-small-a")]
     refused = runner.invoke(app, ["generate", "a star", "--solver", "heun", "--steps", "3", *janus, *options])
     assert "--steps, --solver: not for a Janus model" in sentence(refused)
+    refused = run("generate", "a star", "--image-guidance", 3, *options[:2])
+    assert "--image-guidance: not for a JanusFlow model" in sentence(refused)
     assert "--top-k: not for a JanusFlow model" in sentence(run("generate", "a star", "--top-k", 3, *options[:2]))
     assert not (tmp_path / "new").exists()
 

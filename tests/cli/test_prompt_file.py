@@ -28,6 +28,17 @@ def test_a_line_may_have_a_preset(generated: Run, tmp_path: Path) -> None:
     assert "0 pictures generated, 2 existed" in again.stderr
 
 
+def test_a_line_may_ask_for_several_rounds_and_is_resumed(generated: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "p.jsonl", tmp_path / "out"
+    file.write_text(
+        '{"prompt": "a star", "seed": 1, "steps": 1, "best_of": 2}\n{"prompt": "a star", "seed": 1, "steps": 1}\n'
+    )
+    assert generated("--prompts", file, "--out", out).exit_code == 0
+    assert [settings_of(out / row["file"]).get("best_of") for row in rows(out)] == [2, None]
+    assert [row.get("best_of") for row in rows(out)] == [2, None]
+    assert "0 pictures generated, 2 existed" in generated("--prompts", file, "--out", out).stderr
+
+
 def test_a_text_file_gives_a_picture_a_line_and_is_resumed(generated: Run, tmp_path: Path) -> None:
     file, out = tmp_path / "prompts.txt", tmp_path / "out"
     file.write_text("a star\n\n  two cats \na star\n")

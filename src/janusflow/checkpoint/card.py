@@ -12,10 +12,27 @@ from huggingface_hub import ModelCardData
 
 from janusflow.checkpoint.load import Checkpoint
 from janusflow.families import Licence
+from janusflow.families.descendants import Descendant, named
+from janusflow.folders import read_json
 
 OURS = ("Written by `janusflow convert`", "Saved with janusflow")  # first words of cards that are rewritten each time
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 CACHED = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots")  # in the path of a folder of the hub's cache
+
+
+def descendant_of(checkpoint: Checkpoint) -> Descendant | None:
+    """Return which of its family's descendants a checkpoint is, as far as its names say."""
+    return named(checkpoint.family.descendants, names_of(checkpoint))
+
+
+def names_of(checkpoint: Checkpoint) -> list[str]:
+    """Return what the files call a checkpoint: its folder or hub id, then its configuration, then its card."""
+    folder, card = checkpoint.folder, _fields(_words(checkpoint))
+    cached = CACHED.search(str(folder))
+    base, raw = card.get("base_model"), read_json(folder / "config.json")
+    found = [f"{cached[1]}/{cached[2]}" if cached else folder.resolve().name, raw.get("_name_or_path")]
+    found += [raw.get("name_or_path"), card.get("model_name"), *(base if isinstance(base, list) else [base])]
+    return [name for name in found if isinstance(name, str)]
 
 
 def is_released(checkpoint: Checkpoint | None) -> bool:

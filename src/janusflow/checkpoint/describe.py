@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from janusflow.checkpoint.card import descendant_of
 from janusflow.checkpoint.load import empty_network, find_sources, open_checkpoint
 from janusflow.checkpoint.special_tokens import open_processor
+from janusflow.families.descendants import Descendant
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Description:
     Attributes:
         folder: of the checkpoint.
         family: "JanusFlow", "Janus" (which Janus-Pro is too), or another one.
+        descendant: which released descendant of the family it is, as far as its names say; otherwise None.
         layout: "janusflow", "official", "paddle", "transformers", or another one of the family.
         sft_format: name of the chat template.
         dtypes: dtype of the stored weights to number of tensors.
@@ -35,6 +38,7 @@ class Description:
 
     folder: Path
     family: str
+    descendant: Descendant | None
     layout: str
     sft_format: str
     dtypes: dict[str, int]
@@ -74,6 +78,7 @@ def describe(path_or_id: str | Path) -> Description:
     return Description(
         folder=checkpoint.folder,
         family=family.name,
+        descendant=descendant_of(checkpoint),
         layout=checkpoint.layout.name,
         sft_format=processor.text.sft_format,
         dtypes=dict(Counter(str(d).removeprefix("torch.") for d in checkpoint.tensors.dtypes.values())),

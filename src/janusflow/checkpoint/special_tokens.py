@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from janusflow.checkpoint.card import descendant_of
 from janusflow.checkpoint.load import Checkpoint
 from janusflow.families import family_of
 from janusflow.processing.processor import JanusFlowProcessor
@@ -15,12 +16,14 @@ def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> 
     """Open the processor in a checkpoint's folder, and check that it fits the network.
 
     Args:
-        sft_format: another chat template than the folder's.
+        sft_format: another chat template than the folder's, or than that of the scripts of a known descendant.
 
     Raises:
         ValueError: if its files are missing, damaged or for another network; names the file.
     """
     folder, config = checkpoint.folder, checkpoint.config
+    if sft_format is None and (descendant := descendant_of(checkpoint)) is not None:
+        sft_format = descendant.sft_format
     family, tokens = checkpoint.family, checkpoint.family.seen_tokens(config)
     processor = JanusFlowProcessor.from_pretrained(folder, num_image_tokens=tokens, sft_format=sft_format)
     if (side := processor.image.image_size) != (seen := config.vision_config.image_size):

@@ -53,6 +53,8 @@ def info(
     stored = ", ".join(f"{count} tensors {dtype}" for dtype, count in found.dtypes.items())
     table.add_row("from", str(found.folder))
     table.add_row("family", f"{found.family}, chat template {found.sft_format}")
+    if found.descendant is not None:
+        table.add_row("descendant", f"{found.descendant.name}, which {found.descendant.does}")
     table.add_row("layout", f"{found.layout}, {found.bytes / 1e6:,.1f} MB in {stored}")
     table.add_row("pictures", f"{found.image_size} px, {found.drawn}")
     seen, generated = found.image_tokens

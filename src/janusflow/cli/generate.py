@@ -49,6 +49,16 @@ Strength = Annotated[Optional[float], typer.Option(help="With --image: how much 
 Temperature = Annotated[Optional[float], typer.Option(help="Temperature for Janus; 1 by default.")]
 TopK = Annotated[Optional[int], typer.Option(help="Top-k for Janus; all codes by default.")]
 TopP = Annotated[Optional[float], typer.Option(help="Top-p for Janus; 1 by default.")]
+ImageGuidance = Annotated[
+    Optional[float], typer.Option(help="With --image for Janus: weight of the row without its codes; 5 by default.")
+]
+Plan = Annotated[bool, typer.Option("--plan", help="First write what the picture will show, then generate that too.")]
+BestOf = Annotated[
+    Optional[int], typer.Option(help="Generate that many, and keep the one that the model says matches best.")
+]
+Redraw = Annotated[
+    Optional[int], typer.Option(help="Generate again, at most that many times, while the model says it does not match.")
+]
 BatchSize = Annotated[int, typer.Option(help="Pictures generated at once.")]
 
 
@@ -78,6 +88,10 @@ def generate(
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    image_guidance: ImageGuidance = None,
+    plan: Plan = False,
+    best_of: BestOf = None,
+    redraw: Redraw = None,
     batch_size: BatchSize = 16,
     adapter: options.Adapter = None,
     device: options.Device = "auto",
@@ -107,6 +121,8 @@ def generate(
 
       janusflow generate "a yellow star" --image scene.png --mask mask.png
 
+      janusflow generate "a red circle above a blue square" --best-of 4
+
       janusflow generate --prompts prompts.txt --num-images 2 --out pictures
 
       janusflow generate --from pictures/001-three-stars-0.png --steps 50
@@ -119,6 +135,7 @@ def generate(
     asked |= {"height": height, "width": width, "image": image, "mask": mask, "strength": strength}
     asked |= {"paste_original": None if paste_original else False}
     asked |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    asked |= {"image_guidance_scale": image_guidance, "plan": plan or None, "best_of": best_of, "redraw": redraw}
     here = {"device": device, "compile": compile}
     _generate(prompts or [], prompt_file, source, asked, opening, here, out, num_images, batch_size)
 

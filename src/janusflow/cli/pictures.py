@@ -17,10 +17,12 @@ from typing import Any
 from PIL import Image
 
 from janusflow.pipelines.base import Pipeline
+from janusflow.pipelines.procedures import Procedure
 from janusflow.pipelines.provenance import Provenance, input_digests
 from janusflow.pipelines.sheet import contact_sheet, save_new_png, save_png
 from janusflow.progress import progress_bar
 
+PROCEDURES = tuple(Procedure.__dataclass_fields__)
 NAME_LENGTH = 40  # characters of a prompt in a file's name
 
 
@@ -132,9 +134,11 @@ def settings_for(model: Pipeline, asked: dict[str, Any]) -> dict[str, Any]:
     refused = [name for name, value in asked.items() if value is not None and name not in known]
     if refused:
         options = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+        options |= {"image_guidance_scale": "image-guidance"}
         named = ", ".join("--" + options.get(name, name).replace("_", "-") for name in refused)
         raise ValueError(f"{named}: not for a {type(model).__name__} model")
-    return {name: known[name].default if value is None else value for name, value in asked.items() if name in known}
+    given = {name: known[name].default if value is None else value for name, value in asked.items() if name in known}
+    return {name: value for name, value in given.items() if name not in PROCEDURES or asked[name] is not None}
 
 
 def check_again(model: Pipeline, made: Provenance, given: Mapping[str, Any], source: Path) -> None:

@@ -20,6 +20,7 @@ from janusflow.cli.pictures import Job, make, say, slug
 from janusflow.cli.prompt_lines import Line, read_lines
 from janusflow.files import checked, loads, locked, write_text
 from janusflow.pipelines.base import Pipeline
+from janusflow.pipelines.procedures import Procedure
 from janusflow.pipelines.provenance import input_digests, provenance_of
 
 MANIFEST, LOCK = "manifest.jsonl", ".manifest.lock"
@@ -57,7 +58,8 @@ def from_file(
     resolved = []
     for line in lines:
         try:
-            resolved.append(model.resolve(line.prompt, {**settings, **line.settings}))
+            given = {**settings, **line.settings}
+            resolved.append(model.resolve(line.prompt, given) | Procedure.asked(given))
         except ValueError as error:
             raise ValueError(f"line {line.number} of {file}: {error}") from error
     busy = f"another process is generating the pictures of a file of prompts in {out}; wait, or give another --out"

@@ -113,6 +113,9 @@ class SharedSettings(TypedDict, total=False):
     decode_batch_size: SupportsIndex | None
     callback_on_step_end: StepEnd | None
     progress: bool
+    plan: bool | str
+    best_of: SupportsIndex
+    redraw: SupportsIndex
 
 
 class FlowSettings(SharedSettings, total=False):
@@ -141,3 +144,5 @@ class TokenSettings(SharedSettings, total=False):
     temperature: float
     top_k: SupportsIndex
     top_p: float
+    image: ImageSource | Sequence[ImageSource] | None
+    image_guidance_scale: float | None

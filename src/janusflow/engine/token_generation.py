@@ -6,7 +6,7 @@ Shapes: P prompts of T tokens, N pictures, L codes each, K codes of the codebook
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -30,6 +30,8 @@ class TokenSampling:
         temperature: divides the logits.
         top_k: only so many of the likeliest codes; 0 is all.
         top_p: only the likeliest codes that together have this probability; 1 is all.
+        image_guidance_scale: w' in c = (f + w' p) / (1 + w') where a picture is edited: f of a row with its features
+            and its codes, p of one with its features only. None where no picture is edited.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -40,6 +42,7 @@ class TokenSampling:
     temperature: float = 1.0
     top_k: SupportsIndex = 0
     top_p: float = 1.0
+    image_guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.guidance_scale) or self.guidance_scale < 1:
@@ -48,12 +51,22 @@ class TokenSampling:
         number_from("guidance_scale", self.guidance_scale, 1, LARGEST)
         number_from("temperature", self.temperature, SMALLEST, LARGEST)
         number_from("top_p", self.top_p, SMALLEST, 1)
+        if self.image_guidance_scale is not None:
+            number_from("image_guidance_scale", self.image_guidance_scale, 0, LARGEST)
+
+    @property
+    def rows(self) -> int:
+        """G, rows of one picture: with the prompt, without the codes of an edited picture, without the words."""
+        return 1 + (self.image_guidance_scale is not None) + (self.guidance_scale > 1)
 
     def guide(self, logits: Tensor) -> Tensor:
-        """(R, K) -> (N, K): with guidance R = 2N, first the rows with the prompt, then those without."""
+        """(G N, K) -> (N, K): first all rows with the prompt, at the end all rows without its words."""
+        rows = logits.chunk(self.rows)
+        conditional, unconditional = rows[0], rows[-1]
+        if (weight := self.image_guidance_scale) is not None:
+            conditional = (conditional + weight * rows[1]) / (1 + weight)
         if self.guidance_scale == 1:
-            return logits
-        conditional, unconditional = logits.chunk(2)
+            return conditional
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
     def choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
@@ -82,12 +95,12 @@ class TokenSampling:
 
 @dataclass
 class ReadPrompts:
-    """P prompts, read once, with and (rows P to 2P) without their words.
+    """P prompts, each read once in G rows; see `TokenSampling.rows`.
 
     Attributes:
-        states: (2P, D) the last state of each, which the first code comes from; (P, D) without guidance.
+        states: (G P, D) the last state of each, which the first code comes from.
         layers: per LLM layer, keys and values.
-        visible: (2P, T) 0 at padding.
+        visible: (G P, T) 0 at padding.
         prompts: P.
     """
 
@@ -101,12 +114,24 @@ def read_prompts(
     network: JanusForConditionalGeneration, input_ids: Tensor, visible: Tensor, pad_token_id: int, *, guided: bool
 ) -> ReadPrompts:
     """Reads prompts that are padded on the left and end with `<begin_of_image>`."""
-    prompts = len(input_ids)
-    if guided:
-        input_ids = torch.cat([input_ids, unconditional_ids(input_ids, visible, pad_token_id)])
-        visible = torch.cat([visible, visible])
-    states, layers = network.read(input_ids, visible)
-    return ReadPrompts(states, layers, visible, prompts)
+    rows = [input_ids, unconditional_ids(input_ids, visible, pad_token_id)] if guided else [input_ids]
+    return read_rows(network, rows, visible)
+
+
+def read_rows(
+    network: JanusForConditionalGeneration, rows: Sequence[Tensor], visible: Tensor, **pictures: Tensor
+) -> ReadPrompts:
+    """Reads the G rows of P prompts.
+
+    Args:
+        network: reads.
+        rows: G times (P, T) ids, in the order of `TokenSampling.rows`.
+        visible: (P, T) 0 at padding, on the left.
+        **pictures: `seen` and `codes` of those in the rows; see `JanusForConditionalGeneration.embed`.
+    """
+    every = visible.repeat(len(rows), 1)
+    states, layers = network.read(torch.cat(list(rows)), every, **pictures)
+    return ReadPrompts(states, layers, every, len(visible))
 
 
 def draw_codes(
@@ -141,8 +166,7 @@ def code_by_code(
         uniform: (N, L) each picture's own chance, in [0, 1).
         sampling: see `TokenSampling`; its guidance must be what the prompts were read for.
     """
-    guided = sampling.guidance_scale > 1
-    rows = torch.cat([owner, owner + read.prompts]) if guided else owner
+    rows = torch.cat([owner + row * read.prompts for row in range(sampling.rows)])
     length, states = network.image_tokens, read.states[rows]
     codes = owner.new_empty(len(owner), length)
     continued = _continued(network, read, rows, length)
@@ -150,7 +174,7 @@ def code_by_code(
         codes[:, step] = sampling.choose(sampling.guide(network.next_logits(states)), uniform[:, step])
         yield codes[:, : step + 1]
         if step + 1 < length:
-            states = continued(codes[:, step].repeat(2) if guided else codes[:, step], step)
+            states = continued(codes[:, step].repeat(sampling.rows), step)
 
 
 def _continued(

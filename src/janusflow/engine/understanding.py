@@ -20,7 +20,7 @@ from janusflow.model.kernels import product
 from janusflow.processing.messages import Message
 from janusflow.processing.processor import JanusFlowProcessor, UnderstandingInputs
 
-__all__ = ["Decoding", "Speaker", "answer", "stream"]
+__all__ = ["Decoding", "Speaker", "answer", "continue_texts", "stream"]
 
 
 class Speaker(Protocol):
@@ -35,6 +35,8 @@ class Speaker(Protocol):
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None, *, seen: Tensor | None = None) -> Tensor: ...
 
     def see(self, pixel_values: Tensor) -> Tensor: ...
+
+    def get_decoder(self) -> Any: ...
 
     def get_input_embeddings(self) -> Any: ...
 
@@ -59,7 +61,19 @@ def answer(
     Raises:
         ValueError: for malformed conversations, or one that does not fit into the model's context.
     """
-    request = _Request.of(network, processor, conversations, decoding)
+    inputs = processor.encode_conversations(conversations, continue_final_message=True)
+    return continue_texts(network, processor, inputs, decoding, memory)
+
+
+def continue_texts(
+    network: Speaker,
+    processor: JanusFlowProcessor,
+    inputs: UnderstandingInputs,
+    decoding: Decoding,
+    memory: Memory | None = None,
+) -> list[str]:
+    """What follows B encoded texts with pictures; see `answer`."""
+    request = _Request.of(network, processor, inputs, decoding)
     if (tokens := request.decode(network, memory)) is not None:
         answers = [list(row) for row in zip(*tokens, strict=True)]
     else:
@@ -85,7 +99,8 @@ def stream(
     Raises:
         ValueError: as `answer`.
     """
-    request = _Request.of(network, processor, [messages], decoding)
+    inputs = processor.encode_conversations([messages], continue_final_message=True)
+    request = _Request.of(network, processor, inputs, decoding)
     pieces = Pieces(processor.tokenizer, request.before[0])
     if (tokens := request.decode(network, memory)) is not None:
         return pieces.of(first_row(tokens))
@@ -113,11 +128,10 @@ class _Request:
     def of(
         network: Speaker,
         processor: JanusFlowProcessor,
-        conversations: Sequence[Sequence[Message]],
+        inputs: UnderstandingInputs,
         decoding: Decoding,
     ) -> _Request:
         """The request, checked."""
-        inputs = processor.encode_conversations(conversations, continue_final_message=True)
         context = network.config.text_config.max_position_embeddings
         room = context - inputs.input_ids.shape[1]
         if room < 1:

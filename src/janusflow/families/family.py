@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from janusflow.arguments import quoted
+from janusflow.families.descendants import Descendant
 from janusflow.families.layout import Layout
 from janusflow.families.sizes import Sizes
 
@@ -74,6 +75,7 @@ class Family:
         licence: of its released weights.
         all_released: whether every checkpoint counts as derived from released weights.
         library: `library_name` of its model cards.
+        descendants: released checkpoints with the family's network and procedures of their own.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Family:
     licence: Licence | None = None
     all_released: bool = False
     library: str = "janusflow"
+    descendants: tuple[Descendant, ...] = ()
 
     @property
     def unused(self) -> tuple[str, ...]:

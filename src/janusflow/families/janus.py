@@ -10,6 +10,7 @@ from transformers import JanusConfig
 
 from janusflow.checkpoint.layouts import official_janus, transformers
 from janusflow.checkpoint.layouts.paddle import paddle_layout
+from janusflow.families.descendants import DESCENDANTS
 from janusflow.families.family import Family
 from janusflow.families.janusflow import DEEPSEEK
 from janusflow.families.sizes import Long, Size, Sizes, Tower
@@ -112,4 +113,5 @@ FAMILY = Family(
     licence=DEEPSEEK,
     all_released=True,
     library="transformers",
+    descendants=DESCENDANTS,
 )

@@ -178,12 +178,15 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         vq = self.config.vq_config
         return int(vq.num_patches * 2 ** (len(vq.channel_multiplier) - 1))
 
-    def read(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def read(
+        self, input_ids: Tensor, attention_mask: Tensor, *, seen: Tensor | None = None, codes: Tensor | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Reads prompts that are padded on the left.
 
         Args:
             input_ids: (B, T).
             attention_mask: (B, T), 0 at padding.
+            seen, codes: of the pictures in the prompts; see `embed`.
 
         Returns:
             the last state, (B, D), and per LLM layer keys and values, (B, heads, T, head width).
@@ -191,9 +194,13 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         llm = self.model.language_model
         layers = [RecordingLayer() for _ in llm.layers]
+        pictures = seen is not None or codes is not None
+        inputs = (
+            {"inputs_embeds": self.embed(input_ids, seen=seen, codes=codes)} if pictures else {"input_ids": input_ids}
+        )
         with cache_under_checkpointing(llm):
             outputs = llm(
-                input_ids=input_ids,
+                **inputs,
                 attention_mask=attention_mask,
                 position_ids=positions,
                 **{CACHE: Cache(layers=layers)},

@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Self
 
 import torch
+from PIL import Image
 from torch import nn
 
 from janusflow.arguments import checked_names, quoted
 from janusflow.checkpoint import Checkpoint, find_folder, load_network, open_checkpoint, quantization
-from janusflow.checkpoint.card import keep_licence
+from janusflow.checkpoint.card import descendant_of, keep_licence
 from janusflow.checkpoint.hub import push_to_hub
 from janusflow.checkpoint.special_tokens import open_processor, set_special_tokens
 from janusflow.device import resolve_device, resolve_dtype, warn_if_slow
+from janusflow.engine.yes_or_no import yes_probability
 from janusflow.families import Family, family_of
+from janusflow.families.descendants import Descendant
 from janusflow.folders import put_together
 from janusflow.model.kernels import check_mode, compile_network
 from janusflow.pipelines.conversation import Conversational
+from janusflow.processing.images import ImageSource
 from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar, without_others
+
+MATCHED = 16  # pictures that are judged at once
 
 
 class Pipeline(Conversational):
@@ -42,6 +48,7 @@ class Pipeline(Conversational):
 
     network: Any
     takes_adapters: ClassVar = False
+    match_question = "does this picture show {}?"  # of `match`; set another one for a model that knows it better
     sampling: ClassVar[
         tuple[str, ...]
     ] = ()  # arguments of `generate` that a picture depends on, besides prompt and seed
@@ -49,6 +56,7 @@ class Pipeline(Conversational):
     def __init__(self, network: Any, processor: JanusFlowProcessor) -> None:
         self.network, self.processor = network, processor
         self.origin: Checkpoint | None = None
+        self.descendant: Descendant | None = None  # which one of the family it is, as far as the checkpoint's names say
         self.quantized = False
 
     @classmethod
@@ -123,6 +131,7 @@ class Pipeline(Conversational):
         parts = {"folder": checkpoint.folder, "vae": vae} if family.separate_vae else {}
         model: Any = (cls if issubclass(cls, own) else own).assemble(network, processor, **parts)
         model.origin, model.quantized = checkpoint, quantize is not None
+        model.descendant = descendant_of(checkpoint)
         asked = {"vae": None if vae is None else str(vae)} if family.separate_vae else {}
         model.opened = {"name": str(path_or_id), **asked, "quantize": quantize}
         return model if adapter is None else model.load_adapters(adapter)
@@ -145,6 +154,56 @@ class Pipeline(Conversational):
     @abstractmethod
     def generate(self, *args: Any, **settings: Any) -> Any:
         """Generates pictures of prompts; see the family's own class."""
+
+    @torch.inference_mode()
+    def match(self, prompts: Sequence[str], images: Sequence[ImageSource]) -> list[float]:
+        """How well pictures match their prompts in the model's own judgement, which `best_of` and `redraw` rely on.
+
+        Args:
+            prompts: one per picture.
+            images: pictures.
+
+        Returns:
+            For each p(yes) / (p(yes) + p(no)) of the first token of the answer to `match_question`, in [0, 1].
+
+        Raises:
+            ValueError: if there are not the same number of both, or a picture cannot be read.
+
+        Example:
+            >>> from janusflow import JanusFlow
+            >>> model = JanusFlow.from_pretrained("tiny")
+            >>> [0 <= score <= 1 for score in model.match(["a red circle"], ["scene.png"])]
+            [True]
+        """
+        if isinstance(prompts, str) or len(prompts) != len(images):
+            raise ValueError(f"{quoted(prompts)} for {len(images)} pictures; give a list with one prompt per picture")
+        found: list[float] = []
+        for first in range(0, len(prompts), MATCHED):
+            pairs = zip(prompts[first : first + MATCHED], images[first : first + MATCHED], strict=True)
+            found += self._match([*pairs])
+        return found
+
+    def _match(self, pairs: Sequence[tuple[str, ImageSource]]) -> list[float]:
+        asked = [self._question(self.match_question.replace("{}", prompt), image) for prompt, image in pairs]
+        with self._working("network"):
+            return yes_probability(self.network, self.processor, self.processor.encode_conversations(asked))
+
+    def draw_again(
+        self,
+        draw: Callable[[], list[Image.Image]],
+        prompts: Sequence[str],
+        pictures: Sequence[Image.Image],
+        seeds: Sequence[int],
+        settings: Mapping[str, Any],
+    ) -> tuple[list[Image.Image], list[str]]:
+        """Other pictures in place of some that do not match their prompts, and the reasons, if the model gave any.
+
+        Args:
+            draw: generates them from the prompts and seeds only.
+            prompts, pictures, seeds: of the pictures.
+            settings: of `generate`.
+        """
+        return draw(), []
 
     def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of `generate` for one prompt with every default, checked before anything is made.

@@ -7,7 +7,7 @@ model.ask("what color is the circle?", images="circle.png")
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
@@ -21,15 +21,23 @@ from torch import Tensor, nn
 from janusflow.arguments import UnknownArgumentError, unknown_argument, whole_number
 from janusflow.checkpoint.convert import write_extras
 from janusflow.device import CPU
+from janusflow.engine import introspection
+from janusflow.engine.editing import edit_ids, read_edits
 from janusflow.engine.generation import as_pictures, check_request, choose_seeds
 from janusflow.engine.settings import FlowSettings, OutputType, StepChange, StepEnd, TokenSettings
+from janusflow.engine.size import Size
 from janusflow.engine.token_generation import ReadPrompts, TokenSampling, draw_codes, read_prompts
+from janusflow.engine.yes_or_no import yes_probability
 from janusflow.model.janus import JanusForConditionalGeneration
 from janusflow.model.vq_codec import VqCodec
 from janusflow.pipelines.adapters import AdaptedPipeline
-from janusflow.pipelines.provenance import sign
+from janusflow.pipelines.procedures import staged
+from janusflow.pipelines.provenance import input_digests, sign
+from janusflow.processing.images import ImageSource, listed, load_image
 from janusflow.processing.transformers_layout import write_transformers_processor
 from janusflow.progress import progress_bar
+
+IMAGE_GUIDANCE = 5.0  # of Janus-4o's demonstration
 
 
 class Janus(AdaptedPipeline):
@@ -78,6 +86,7 @@ class Janus(AdaptedPipeline):
         self, prompts: str | Sequence[str], *, output_type: OutputType, **settings: Unpack[TokenSettings]
     ) -> list[Image.Image] | np.ndarray | Tensor: ...
 
+    @staged
     @torch.inference_mode()
     def generate(
         self,
@@ -89,6 +98,11 @@ class Janus(AdaptedPipeline):
         temperature: float = 1.0,
         top_k: SupportsIndex = 0,
         top_p: float = 1.0,
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        image_guidance_scale: float | None = None,
+        plan: bool | str = False,
+        best_of: SupportsIndex = 1,
+        redraw: SupportsIndex = 0,
         seed: SupportsIndex | Sequence[SupportsIndex] | None = None,
         output_type: OutputType = "pil",
         batch_size: SupportsIndex = 16,
@@ -105,6 +119,12 @@ class Janus(AdaptedPipeline):
             guidance_scale: w; 1 is without guidance and half the work.
             do_sample: False takes the most likely code each time.
             temperature, top_k, top_p: of sampling.
+            image: a picture to edit as the prompt says, or one per prompt or per generated picture. Janus-4o was
+                trained for it.
+            image_guidance_scale: w' of the row that sees the picture's features but not its codes, from 0; by default
+                5. A larger one leaves more freedom.
+            plan, best_of, redraw: see `JanusFlow.generate`. Janus-Pro-R1 generates again with its reasons and the
+                picture before in view.
             seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
                 and prompt give the same picture whatever else is in the batch.
             output_type: "pil" for a list of pictures, "np" for an array (N, S, S, 3) in [0, 1], "latent" for the codes
@@ -127,28 +147,85 @@ class Janus(AdaptedPipeline):
         each = whole_number("num_images_per_prompt", num_images_per_prompt)
         at_once = whole_number("batch_size", batch_size)
         decode = at_once if decode_batch_size is None else whole_number("decode_batch_size", decode_batch_size)
-        sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p)
-        seeds = choose_seeds(seed, len(prompts), each)
-        ids, visible = self.processor.encode_prompts(prompts, side="left", keep_last=True)
-        self.check_context(visible)
+        edited = edit_scale(image, image_guidance_scale)
+        sampling = TokenSampling(guidance_scale, do_sample, temperature, top_k, top_p, edited)
+        seeds, size = choose_seeds(seed, len(prompts), each), Size(len(prompts), each, 0, 0)
+        named, sources = size.spread("prompt", prompts), None
+        if image is not None:
+            sources = size.spread("image", [load_image(source) for source in listed(image)])
+            prompts = named
+        self.check_context(self._ids(prompts, edited=image is not None)[1])
         with self._working("network"):
-            read = read_prompts(
-                self.network,
-                ids.to(self.device),
-                visible.to(self.device),
-                self.processor.tokenizer.pad_token_id,
-                guided=guidance_scale > 1,
-            )
+            read = self.read(prompts, sources, guided=guidance_scale > 1)
             codes = self._draw(read, seeds, sampling, at_once, callback_on_step_end, progress)
         if output_type == "latent":
             return codes
-        with self._working("codec"):
-            pixels = torch.cat([self.network.decode(part) for part in codes.split(decode)])
-            pictures = as_pictures(pixels.clip(-1, 1), output_type)
+        pictures = self._pictures(codes, output_type, decode)
         if output_type != "pil":
             return pictures
-        named = [prompt for prompt in prompts for _ in range(each)]
-        return sign(pictures, named, seeds, asdict(sampling), self.identity(), {})
+        inputs = {} if image is None else {"image": size.spread("image", input_digests("image", image))}
+        return sign(pictures, named, seeds, _recorded(sampling), self.identity(), inputs)
+
+    def _pictures(self, codes: Tensor, output_type: OutputType, at_once: int) -> Any:
+        with self._working("codec"):
+            pixels = torch.cat([self.network.decode(part) for part in codes.split(at_once)])
+            return as_pictures(pixels.clip(-1, 1), output_type)
+
+    def _ids(self, prompts: Sequence[str], *, edited: bool) -> tuple[Tensor, Tensor]:
+        if edited:
+            return edit_ids(self.processor, prompts, self.network.image_tokens)
+        return self.processor.encode_prompts(prompts, side="left", keep_last=True)
+
+    def read(self, prompts: Sequence[str], images: Sequence[Image.Image] | None, *, guided: bool) -> ReadPrompts:
+        """Reads prompts, with pictures to edit or without.
+
+        Args:
+            prompts: texts.
+            images: one per prompt, in RGB; None to edit none.
+            guided: whether there is a row without words.
+        """
+        if images is not None:
+            return read_edits(self.network, self.processor, prompts, images, guided=guided)
+        ids, visible = (part.to(self.device) for part in self._ids(prompts, edited=False))
+        return read_prompts(self.network, ids, visible, self.processor.tokenizer.pad_token_id, guided=guided)
+
+    # --- Janus-Pro-R1 -----------------------------------------------------------------------------------------------
+
+    @property
+    def introspects(self) -> bool:
+        """Whether the model reads its own pictures again, as a Janus-Pro-R1 does."""
+        return self.descendant is not None and self.descendant.introspects
+
+    def _match(self, pairs: Sequence[tuple[str, ImageSource]]) -> list[float]:
+        if not self.introspects:
+            return super()._match(pairs)
+        prompts, pictures = [prompt for prompt, _ in pairs], [load_image(picture) for _, picture in pairs]
+        inputs = introspection.check_inputs(self.processor, prompts, pictures)
+        with self._working("network"):
+            return yes_probability(self.network, self.processor, inputs, introspection.SPELLINGS)
+
+    def draw_again(
+        self,
+        draw: Callable[[], list[Image.Image]],
+        prompts: Sequence[str],
+        pictures: Sequence[Image.Image],
+        seeds: Sequence[int],
+        settings: Mapping[str, Any],
+    ) -> tuple[list[Image.Image], list[str]]:
+        """See `Pipeline.draw_again`; a Janus-Pro-R1 sees the picture and its reasons, unless it edits."""
+        if not self.introspects or settings.get("image") is not None:
+            return super().draw_again(draw, prompts, pictures, seeds, settings)
+        sampling = TokenSampling(**{name: settings[name] for name in self.sampling if name in settings})
+        network, processor, at_once = self.network, self.processor, int(settings.get("batch_size", 16))
+        with torch.inference_mode(), self._working("network"):
+            why = introspection.reasons(network, processor, prompts, pictures, seeds)
+            guided = sampling.guidance_scale > 1
+            read = introspection.read_again(network, processor, prompts, pictures, why, guided=guided)
+            self.check_context(read.visible)
+            shown, callback = settings.get("progress", True), settings.get("callback_on_step_end")
+            codes = self._draw(read, list(seeds), sampling, at_once, callback, shown)
+        drawn = self._pictures(codes, "pil", at_once)
+        return sign(drawn, prompts, seeds, _recorded(sampling), self.identity(), {}), why
 
     def _refuse(self, others: Mapping[str, object]) -> None:
         """Arguments of JanusFlow's `generate`, or of nothing.
@@ -166,10 +243,11 @@ class Janus(AdaptedPipeline):
 
     def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """See `Pipeline.resolve`."""
-        chosen = super().resolve(prompt, settings)
-        TokenSampling(**chosen)
-        self.check_context(self.processor.encode_prompts([prompt])[1])
-        return chosen
+        image, chosen = settings.get("image"), super().resolve(prompt, settings)
+        chosen["image_guidance_scale"] = edit_scale(image, chosen["image_guidance_scale"])
+        recorded = _recorded(TokenSampling(**chosen))
+        self.check_context(self._ids([prompt], edited=image is not None)[1])
+        return recorded if image is None else {**recorded, "image": image}
 
     def check_context(self, visible: Tensor) -> None:
         """Refuses prompts, of (P, T) visible tokens, that do not fit into the LLM's positions with the image tokens.
@@ -211,3 +289,18 @@ class Janus(AdaptedPipeline):
                 uniform = chance.to(self.device)[rows]
                 drawn.append(draw_codes(self.network, read, owner[rows], uniform, sampling, after_code))
         return torch.cat(drawn)
+
+
+def edit_scale(image: object, scale: float | None) -> float | None:
+    """`image_guidance_scale` as given, or its default with a picture.
+
+    Raises:
+        ValueError: if it is given without a picture.
+    """
+    if image is None and scale is not None:
+        raise ValueError("image_guidance_scale needs an image to edit")
+    return IMAGE_GUIDANCE if image is not None and scale is None else scale
+
+
+def _recorded(sampling: TokenSampling) -> dict[str, Any]:
+    return {name: value for name, value in asdict(sampling).items() if value is not None}

@@ -26,6 +26,7 @@ from janusflow.engine.settings import FlowSettings, OutputType, StepChange, Step
 from janusflow.engine.size import Size, check_context, check_size
 from janusflow.pipelines.digests import input_digests
 from janusflow.pipelines.latents import LatentPipeline
+from janusflow.pipelines.procedures import staged
 from janusflow.pipelines.provenance import sign
 from janusflow.presets import KNOBS, preset_of
 from janusflow.processing.images import ImageSource
@@ -68,6 +69,7 @@ class JanusFlow(LatentPipeline):
         self, prompts: str | Sequence[str], *, output_type: OutputType, **settings: Unpack[FlowSettings]
     ) -> list[Image.Image] | np.ndarray | Tensor: ...
 
+    @staged
     @checked_names
     @torch.inference_mode()
     def generate(
@@ -91,6 +93,9 @@ class JanusFlow(LatentPipeline):
         strength: float | None = None,
         paste_original: bool = True,
         decoder: str | None = None,
+        plan: bool | str = False,
+        best_of: SupportsIndex = 1,
+        redraw: SupportsIndex = 0,
         output_type: OutputType = "pil",
         batch_size: SupportsIndex = 16,
         decode_batch_size: SupportsIndex | None = None,
@@ -126,6 +131,11 @@ class JanusFlow(LatentPipeline):
                 `image` (resized and cropped). Otherwise only the latent keeps them: in cells of 8 x 8 pixels, through
                 the VAE, which changes them. Latents as output have no pixels to paste.
             decoder: "vae" (the default), or "small" for the model's small decoder, which is less exact.
+            plan: whether the model first writes, for each picture, what it will show, and generates from prompt and
+                plan; or your own instruction for that, with {} for the prompt.
+            best_of: how many pictures are generated for each one that is returned, the one that matches its prompt best
+                by the model's own judgement (`match`).
+            redraw: how many times a picture may be generated again while the model judges that it does not match.
             output_type: "pil" for a list of pictures, "np" for an array (N, height, width, 3) in [0, 1], "latent" for
                 a tensor (N, C, H, W).
             batch_size: how many pictures are generated at once.
@@ -276,5 +286,5 @@ class JanusFlow(LatentPipeline):
             warnings.warn(
                 f"generating at {width} x {height} (width x height); "
                 f"these weights were trained at {trained} x {trained}",
-                stacklevel=5,
+                stacklevel=6,  # of the line that calls `generate`
             )

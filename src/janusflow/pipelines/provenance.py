@@ -31,6 +31,7 @@ from janusflow.processing.images import ImageSource, load_image
 KEY = "janusflow"  # of the text chunk with all of it, as JSON
 MAX_TEXT = 1 << 20  # characters of a chunk that is read
 MAX_STEPS, MAX_SIDE = 10_000, 8192  # of settings that a file may ask for
+MAX_WORDS = 20_000  # characters of a plan or a reason
 FOREIGN = "does not say how it was made; expected a PNG (or its picture) that janusflow generated"
 
 
@@ -45,6 +46,7 @@ class Provenance:
         versions: of janusflow and torch.
         pixels: digest of the picture's pixels; None in files of versions that did not keep it.
         changed_by_callback: whether a callback changed the generation, which the settings do not say.
+        done: what `plan`, `best_of` and `redraw` did; the keys of `DONE`.
     """
 
     settings: dict[str, Any]
@@ -53,6 +55,7 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
     pixels: str | None = None
     changed_by_callback: bool = False
+    done: dict[str, Any] = field(default_factory=dict)
 
     def info(self) -> dict[Any, Any]:
         """The entries of a picture's `info`: all of it as JSON, and under the keys that other programs look for."""
@@ -73,6 +76,7 @@ class Provenance:
         return {
             "prompt": prompt,
             **shown,
+            **self.done,
             **({"model": self.model["name"]} if self.model.get("name") else {}),
             "Software": f"janusflow {self.versions.get('janusflow', '')}",
             "parameters": f"{prompt}\n{told}",
@@ -103,6 +107,7 @@ def sign(
     inputs: Mapping[str, Sequence[str]],
     *,
     changed: Sequence[bool] = (),
+    done: Sequence[Mapping[str, Any]] = (),
 ) -> list[Image.Image]:
     """The pictures, each with how it was made.
 
@@ -114,6 +119,7 @@ def sign(
         model: see `Provenance`.
         inputs: for each argument one digest a picture.
         changed: for each picture whether a callback changed it; empty for none.
+        done: for each picture what its procedure did; empty for none.
     """
     import torch
 
@@ -122,7 +128,8 @@ def sign(
     for number, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True)):
         own = {name: digests[number] for name, digests in inputs.items()}
         asked = {"prompts": prompt, "seed": seed, **settings}
-        made = Provenance(asked, dict(model), own, versions, pixels_digest(picture), bool(changed) and changed[number])
+        altered, steps = bool(changed) and changed[number], dict(done[number]) if done else {}
+        made = Provenance(asked, dict(model), own, versions, pixels_digest(picture), altered, steps)
         kept = GeneratedPicture.__new__(GeneratedPicture)
         kept.__setstate__(picture.__getstate__())
         kept.info = picture.info | made.info()
@@ -202,7 +209,7 @@ def describe_picture(picture: ImageSource) -> list[tuple[str, str]]:
     """
     made = provenance_of(picture)
     settings = {name: value for name, value in made.settings.items() if name != "prompts"}
-    rows: dict[str, Any] = {"prompt": made.settings["prompts"], **settings}
+    rows: dict[str, Any] = {"prompt": made.settings["prompts"], **settings, **made.done}
     rows |= {name: value for name, value in made.model.items() if value is not None and name != "name"}
     rows |= {"model": made.model["name"], **{f"{name} (sha256)": digest for name, digest in made.inputs.items()}}
     if made.changed_by_callback:
@@ -254,6 +261,14 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= 500 and value.isprintable()
 
 
+def _several(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is list and all(map(holds, value))
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_WORDS
+
+
 ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prompts": (lambda value: isinstance(value, str) and bool(value.strip()), "some text"),
     "seed": (lambda value: value is None or _whole(0, 2**64 - 1)(value), "a whole number from 0 to 2**64 - 1"),
@@ -272,8 +287,24 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (_number(SMALLEST, LARGEST), "a positive number"),
     "top_k": (_whole(0, 2**31), "a whole number from 0 upwards"),
     "top_p": (_number(SMALLEST, 1), "a number above 0 and at most 1"),
+    "image_guidance_scale": (_number(0, LARGEST), "a number from 0 upwards"),
+    "plan": (lambda value: type(value) is bool or (_words(value) and "{}" in value), "true, false or an instruction"),
+    "best_of": (_whole(1, 256), "a whole number from 1 to 256"),
+    "redraw": (_whole(0, 64), "a whole number from 0 to 64"),
 }
 """Each setting that a file may hold, with its check and what it says."""
+
+DONE: dict[str, Callable[[Any], bool]] = {
+    "plan": _words,
+    "scores": _several(_number(0, 1)),
+    "seeds": _several(_whole(0, 2**64 - 1)),
+    "kept": _whole(0, 255),
+    "redraws": _whole(0, 64),
+    "reasons": _several(_words),
+}
+"""What a procedure records of a picture: the plan; of each picture generated for it the score that the model gave it
+and the seed, in order; which of them was kept (`best_of`); how often it was generated again (`redraw`), and the model's
+reasons."""
 
 PARTS = ("settings", "model", "inputs", "versions")
 MODEL = ("name", "family", "digest", "vae", "adapter", "quantize", "dtype", "device", "sft_format")
@@ -306,7 +337,9 @@ def _parse(text: str, name: str) -> Provenance:
     model = {key: told["model"].get(key) for key in MODEL}
     interval = settings.get("guidance_interval")
     typed = {**settings, **({"guidance_interval": tuple(interval)} if interval else {})}
-    pixels, changed = told.get("pixels"), told.get("changed_by_callback", False)
+    pixels, changed, done = told.get("pixels"), told.get("changed_by_callback", False), told.get("done", {})
     if not (pixels is None or _text(pixels)) or type(changed) is not bool:
         raise ValueError(f"{name} is damaged: its pixels or changed_by_callback are of another type")
-    return Provenance(typed, model, dict(told["inputs"]), dict(told["versions"]), pixels, changed)
+    if not isinstance(done, dict) or not all(key in DONE and DONE[key](value) for key, value in done.items()):
+        raise ValueError(f"{name} is damaged: what was done for it is not a record of plan, best_of or redraw")
+    return Provenance(typed, model, dict(told["inputs"]), dict(told["versions"]), pixels, changed, done)

@@ -86,6 +86,13 @@ class TextSettings:
             raise ValueError(f"sft_format is {quoted(self.sft_format)}; known templates are {', '.join(ROLE_WORDS)}")
 
 
+def without_tags(settings: TextSettings, text: str) -> str:
+    """Return a text that a model wrote without the tags of pictures, so that it can stand in a prompt."""
+    for tag in (settings.image_tag, settings.image_start_tag, settings.image_end_tag):
+        text = text.replace(tag, "")
+    return text
+
+
 def chat_template(sft_format: str, system_prompt: str, image_tag: str) -> str:
     """Return the template of a checkpoint in Jinja.
 

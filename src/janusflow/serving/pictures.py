@@ -23,7 +23,7 @@ from janusflow.engine.inpainting import Kept, known_picture
 from janusflow.engine.jobs import Job
 from janusflow.engine.settings import StepChange
 from janusflow.engine.size import Size
-from janusflow.engine.token_generation import TokenSampling, code_by_code, read_prompts
+from janusflow.engine.token_generation import TokenSampling, code_by_code
 from janusflow.pipelines.base import Pipeline
 from janusflow.pipelines.provenance import input_digests, sign
 from janusflow.serving.jobs import Event, PictureDone, PictureRequest, Preview
@@ -123,9 +123,7 @@ def code_picture(request: PictureRequest) -> Generator[list[Event]]:
     model: Any = request.model
     network, device = model.network, model.device
     sampling = _read(TokenSampling, request.settings)
-    ids, visible = model.processor.encode_prompts([request.prompt], side="left", keep_last=True)
-    pad = model.processor.tokenizer.pad_token_id
-    read = read_prompts(network, ids.to(device), visible.to(device), pad, guided=sampling.guidance_scale > 1)
+    read = model.read([request.prompt], None, guided=sampling.guidance_scale > 1)
     length = network.image_tokens
     generator = torch.Generator(CPU).manual_seed(request.seed)
     uniform = torch.rand(length, generator=generator, device=CPU, dtype=torch.float32)[None].to(device)
