@@ -23,19 +23,11 @@ from janusflow.engine.size import Size
 from janusflow.pipelines.provenance import provenance_of, sign
 from janusflow.processing.chat_template import without_tags
 
-SYSTEM = "You are a helpful assistant that receives an image prompt and generate a visualization of the prompt."
-INSTRUCTION = """\
-You are asked to generate an image based on this prompt: "{}"
-Provide a brief, precise visualization of all elements in the prompt. Your description should:
-1. Include every object mentioned in the prompt
-2. Specify visual attributes (color, number, shape, texture) if specified in the prompt
-3. Clarify relationships (e.g., spatial) between objects if specified in the prompt
-4. Be concise (50 words or less)
-5. Focus only on what's explicitly stated in the prompt
-6. Do not elaborate beyond the attributes or relationships specified in the prompt
-Do not miss objects. Output your visualization directly without explanation:"""
-# Both texts are those that T2I-R1 was trained with: CaraJ7/T2I-R1, data/prompt/reasoning_prompt.txt and
-# src/t2i-r1/src/infer/reason_inference.py (Apache License 2.0).
+INSTRUCTION = (
+    'Describe the picture that this prompt asks for: "{}". Name each object with its number, color, shape and material'
+    " as far as the prompt gives them, and how the objects are placed. Add nothing that is not in the prompt. Write only"
+    " the description, in at most 50 words."
+)
 PLAN_TOKENS = 512
 APART = 1_000_003  # between the seeds of one picture's rounds
 BITS = 2**32  # seeds of torch's generator on the CPU; it ignores higher bits
@@ -142,13 +134,7 @@ class _Rounds:
     def _plan(self) -> None:
         """Put each picture's plan after its prompt."""
         instruction = INSTRUCTION if self.procedure.plan is True else str(self.procedure.plan)
-        asked = [
-            [
-                {"role": "system", "content": SYSTEM},
-                {"role": "user", "content": instruction.replace("{}", prompt)},
-            ]
-            for prompt in self.prompts
-        ]
+        asked = [[{"role": "user", "content": instruction.replace("{}", prompt)}] for prompt in self.prompts]
         plans = self.model.chat_batch(asked, do_sample=True, seed=self.seeds, max_new_tokens=PLAN_TOKENS)
         for index, written in enumerate(plans):
             plan = without_tags(self.model.processor.text, written).strip()
