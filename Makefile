@@ -74,7 +74,7 @@ $(READY): requirements.lock requirements-torch.lock requirements-quantize.lock p
 lock:
 	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
 	.venv.lock/bin/$(PIP) -r requirements-torch.lock
-	.venv.lock/bin/$(PIP) "setuptools>=77" ".[train,eval,pictograms,serve,ray,docs,dev]"
+	.venv.lock/bin/$(PIP) "setuptools>=77" ".[train,eval,pictograms,serve,ray,onnx,docs,dev]"
 	.venv.lock/bin/python -m pip freeze --all --exclude janusflow --exclude pip --exclude torch > .venv.lock/pinned
 	.venv.lock/bin/$(PIP) uv
 	.venv.lock/bin/$(HASHED) .venv.lock/pinned -o requirements.lock

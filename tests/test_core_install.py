@@ -19,6 +19,9 @@ EXTRAS = (
     "lmms_eval",
     "matplotlib",
     "omegaconf",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
     "openai",
     "peft",
     "pyarrow",
@@ -138,6 +141,7 @@ def test_commands_need_no_extra_or_name_it(tmp_path: Path, picture: Path) -> Non
         "ask": ["ask", "hello", "--max-new-tokens", "2"],
         "info": ["info"],
         "convert": ["convert", "tiny", "converted"],
+        "convert --to onnx": ["convert", "tiny", "graphs", "--to", "onnx"],
         "eval --list": ["eval", "--list"],
         "train": ["train", str(ROOT / "recipes" / "tiny" / "stage2.yaml"), "model=tiny", "--dry-run"],
         "eval": ["eval", "tinyworld", "--out", "evaluated"],
@@ -149,6 +153,7 @@ def test_commands_need_no_extra_or_name_it(tmp_path: Path, picture: Path) -> Non
     }
     found = run(COMMANDS, tmp_path, COMMANDS=json.dumps(commands))
     for name, feature, extra in (
+        ("convert --to onnx", "convert --to onnx", "onnx"),
         ("train", "training", "train"),
         ("eval", "evaluation", "eval"),
         ("eval --config", "evaluation", "eval"),

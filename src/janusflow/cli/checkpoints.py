@@ -73,7 +73,9 @@ def info(
 def convert(
     source: Annotated[str, typer.Argument(help="'tiny', a folder, or a hub id, in any layout.")],
     folder: Annotated[Path, typer.Argument(help="The new folder; it must not exist.")],
-    to: Annotated[str, typer.Option(help="janusflow, official, or (Janus) transformers.")] = "janusflow",
+    to: Annotated[
+        str, typer.Option(help="janusflow, official, (Janus) transformers, or (JanusFlow) onnx.")
+    ] = "janusflow",
     dtype: Annotated[str, typer.Option(help="auto (as stored), float32 or bfloat16.")] = "auto",
     sft_format: options.SftFormat = None,
     vae: Annotated[
@@ -88,11 +90,32 @@ def convert(
       janusflow convert paddle_folder JanusFlow-1.3B --to official --vae stabilityai/sdxl-vae
 
       janusflow convert deepseek-ai/JanusFlow-1.3B my_janusflow --dtype bfloat16
+
+      janusflow convert tiny graphs --to onnx
     """
     from janusflow.checkpoint.convert import convert as run
     from janusflow.checkpoint.convert import where_vae_is
 
     options.end_in_order()
+    if to == "onnx":
+        _convert_to_onnx(source, folder, dtype=dtype, sft_format=sft_format, vae=vae)
+        return
     print(run(source, folder, to=to, dtype=dtype, sft_format=sft_format, vae=vae))
     if note := where_vae_is(folder.expanduser()):
         print(f"note: {note}", file=sys.stderr)
+
+
+def _convert_to_onnx(source: str, folder: Path, *, dtype: str, sft_format: str | None, vae: str | None) -> None:
+    """Write graphs, and print how far each is from PyTorch."""
+    from janusflow.interop.onnx_export import export_onnx
+
+    if dtype not in ("auto", "float32"):
+        raise ValueError(f"dtype is {quoted(dtype)}, but ONNX graphs are written in float32; leave it out")
+    exported = export_onnx(source, folder, sft_format=sft_format, vae=vae)
+    print(exported.folder)
+    for name, error in exported.errors.items():
+        print(f"{name:<20} relative error {error:.1e}")
+    if "vae_decoder" not in exported.errors:
+        print(
+            "note: the source contains no VAE, so there is no vae_decoder; --vae FOLDER_OR_ID adds one", file=sys.stderr
+        )

@@ -1,1 +1,1 @@
-"""Adapters to other packages: diffusers, TorchUMM, lmms-eval."""
+"""Adapters to other packages: diffusers, TorchUMM, lmms-eval, ONNX."""
