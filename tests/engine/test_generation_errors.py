@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -48,6 +49,12 @@ FAST: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent"}
         ({"latents": torch.zeros(2, 4, 8, 8)}, r"latents have shape \(2, 4, 8, 8\)"),
         ({"latents": torch.full((1, 4, 8, 8), float("nan"))}, "not finite"),
         ({"latents": torch.zeros(1, 4, 9, 8)}, "height is 72"),
+        ({"latents": np.zeros((1, 4, 8, 8))}, "latents are ndarray; expected a tensor of floating-point numbers"),
+        ({"latents": [0.0]}, "latents are list; expected a tensor"),
+        ({"latents": torch.zeros(1, 4, 8, 8, dtype=torch.complex64)}, "latents are torch.complex64"),
+        ({"prompts": 5}, "prompts is 5; expected some text"),
+        ({"prompts": {"a": 1}}, "prompts is .*; expected some text"),
+        ({"generator": 5}, "generator holds 5; expected a torch.Generator"),
         ({"strength": 0.5}, "need an image"),
         ({"guidance_scale": 1e16}, "guidance_scale is 1e\\+16; expected a number from 1 to 1e\\+06"),
         ({"shift": 1e-20}, "shift is 1e-20; expected a number from 1e-06 to 1e\\+06"),

@@ -202,6 +202,20 @@ def test_a_callback_that_returns_anything_but_a_mapping_is_refused(small_model: 
         small_model.generate(PROMPT, callback_on_step_end=lambda *_: 3, **FAST)  # type: ignore[arg-type,return-value]
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"latents": torch.zeros(1, 4, 8, 9)}, r"latents of callback_on_step_end have shape \(1, 4, 8, 9\)"),
+        ({"latents": torch.full((1, 4, 8, 8), torch.nan)}, "latents of callback_on_step_end hold values that are not"),
+        ({"latents": "x"}, "latents of callback_on_step_end are str; expected a tensor"),
+        ({"stop": "no"}, "stop of callback_on_step_end is 'no'; expected true or false"),
+    ],
+)
+def test_what_a_callback_may_not_ask_for_is_said(small_model: JanusFlow, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        small_model.generate(PROMPT, callback_on_step_end=lambda *_: change, **FAST)
+
+
 # --- torch's global defaults ----------------------------------------------------------------------------------------
 
 

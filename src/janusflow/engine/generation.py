@@ -6,7 +6,7 @@ Shapes: N pictures, (C, H, W) a latent, (height, width) = f (H, W) pixels.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
@@ -19,7 +19,7 @@ from janusflow.arguments import LARGEST, SMALLEST, counted, given, number_from, 
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.engine.inpainting import Kept
-from janusflow.engine.settings import OUTPUT_TYPES, OutputType
+from janusflow.engine.settings import OUTPUT_TYPES, OutputType, check_latents
 from janusflow.engine.size import Size
 from janusflow.flow import METHODS, check_guidance, shifted_times, standard_normal
 
@@ -88,6 +88,8 @@ def check_request(prompts: str | Sequence[str], output_type: str) -> list[str]:
         raise ValueError(f"output_type is {quoted(output_type)}; expected {', '.join(OUTPUT_TYPES)}")
     if prompts is None:
         raise ValueError("prompt is None; a prompt is some text")
+    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping):
+        raise ValueError(f"prompts is {quoted(prompts)}; expected some text, or a list of texts")
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     if not listed:
         raise ValueError("no prompt was given; a prompt is some text")
@@ -176,7 +178,7 @@ def seeds_of(
         return [*seeds], seeds
     if generator is None:
         return [None] * size.pictures, seed
-    generators = [generator] * size.pictures if isinstance(generator, torch.Generator) else list(generator)
+    generators = _for_each_picture(generator, size)
     found: list[int | None] = []
     for number, one in enumerate(generators):
         new = one.device.type == "cpu" and all(one is not other for other in generators[:number])
@@ -209,23 +211,22 @@ def choose_noise(
     if generator is None:
         seeds = choose_seeds(seed, size.prompts, size.per_prompt)
         generators = [torch.Generator(CPU).manual_seed(value) for value in seeds]
-    elif isinstance(generator, torch.Generator):
-        generators = [generator] * size.pictures
     else:
-        generators = list(generator)
-        if len(generators) != size.pictures:
-            raise ValueError(f"{given(len(generators), 'generator')} for {counted(size.pictures, 'picture')}")
+        generators = _for_each_picture(generator, size)
     return torch.stack([standard_normal(shape, one) for one in generators])
 
 
-def check_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Given noise in float32.
+def _for_each_picture(generator: object, size: Size) -> list[torch.Generator]:
+    """One generator for all pictures, or one for each.
 
     Raises:
-        ValueError: if its shape is not (N, C, H, W) of the request, or it holds values that are not finite.
+        ValueError: for another type, or a wrong number.
     """
-    if tuple(latents.shape) != shape:
-        raise ValueError(f"latents have shape {tuple(latents.shape)}; this request needs {shape}")
-    if not torch.isfinite(latents).all():
-        raise ValueError("latents hold values that are not finite")
-    return latents.float()
+    if isinstance(generator, torch.Generator):
+        return [generator] * size.pictures
+    generators = list(generator) if isinstance(generator, Iterable) else [generator]
+    if odd := [one for one in generators if not isinstance(one, torch.Generator)]:
+        raise ValueError(f"generator holds {quoted(odd[0])}; expected a torch.Generator, or one for each picture")
+    if len(generators) != size.pictures:
+        raise ValueError(f"{given(len(generators), 'generator')} for {counted(size.pictures, 'picture')}")
+    return generators

@@ -63,11 +63,15 @@ class StepChange:
         return not last and (self.stop or self.guidance_scale not in (None, guidance_scale))
 
     @classmethod
-    def read(cls, returned: Mapping[str, Any] | None) -> StepChange:
+    def read(cls, returned: Mapping[str, Any] | None, latents: Tensor | None = None) -> StepChange:
         """The changes in what a callback returned.
 
+        Args:
+            returned: by the callback.
+            latents: x that it was given, whose shape new latents must have.
+
         Raises:
-            ValueError: for another type than a mapping, or a key that is none of them.
+            ValueError: for another type than a mapping, a key that is none of them, or a value that is not allowed.
         """
         known = list(cls.__dataclass_fields__)
         if returned is not None and not isinstance(returned, Mapping):
@@ -81,6 +85,10 @@ class StepChange:
         change = cls(**(returned or {}))
         if change.guidance_scale is not None:
             number_from("guidance_scale of callback_on_step_end", change.guidance_scale, 1)
+        if not isinstance(change.stop, bool):
+            raise ValueError(f"stop of callback_on_step_end is {quoted(change.stop)}; expected true or false")
+        if change.latents is not None and latents is not None:
+            check_latents(change.latents, tuple(latents.shape), "latents of callback_on_step_end")
         return change
 
     @classmethod
@@ -101,6 +109,27 @@ class StepChange:
                 f"callback_on_step_end returned {', '.join(asked)}, which a Janus model does not support; return None, "
                 "or raise an exception to cancel"
             )
+
+
+def check_latents(latents: Tensor, shape: tuple[int, ...], name: str = "latents") -> Tensor:
+    """Given latents in float32.
+
+    Args:
+        latents: a tensor of real numbers.
+        shape: (N, C, H, W) of the request.
+        name: for the errors.
+
+    Raises:
+        ValueError: for another type or shape, or values that are not finite.
+    """
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        kind = str(latents.dtype) if isinstance(latents, Tensor) else type(latents).__name__
+        raise ValueError(f"{name} are {kind}; expected a tensor of floating-point numbers")
+    if tuple(latents.shape) != shape:
+        raise ValueError(f"{name} have shape {tuple(latents.shape)}; this request needs {shape}")
+    if not torch.isfinite(latents).all():
+        raise ValueError(f"{name} hold values that are not finite")
+    return latents.float()
 
 
 class SharedSettings(TypedDict, total=False):

@@ -62,7 +62,7 @@ def check_size(config: JanusFlowConfig, height: object, width: object, latents: 
     Raises:
         ValueError: if one is not a positive multiple of the side of an image token (16 in the released checkpoints).
     """
-    if latents is not None and latents.ndim == 4:
+    if isinstance(latents, Tensor) and latents.ndim == 4:
         height = latents.shape[2] * config.latent_downscale if height is None else height
         width = latents.shape[3] * config.latent_downscale if width is None else width
     multiple = config.latent_downscale * config.latent_patch_size  # pixels of one image token

@@ -276,7 +276,7 @@ class Janus(AdaptedPipeline):
         owner = torch.arange(read.prompts, device=self.device).repeat_interleave(len(seeds) // read.prompts)
         generators = [torch.Generator(CPU).manual_seed(seed) for seed in seeds]
         chance = torch.stack([torch.rand(length, generator=g, device=CPU, dtype=torch.float32) for g in generators])
-        batches = torch.arange(len(seeds), device=self.device).split(batch_size)
+        batches = torch.arange(len(seeds), device=self.device).split(min(batch_size, len(seeds)))
         drawn = []
         with progress_bar("drawing", len(batches) * length, shown=progress) as advance:
 

@@ -111,7 +111,7 @@ class JanusFlow(LatentPipeline):
                 `solver`, `shift` and `decoder` are where they are not given; see `janusflow.presets`.
             num_inference_steps: steps of the ODE; by default 30.
             guidance_scale: w; 1 is without guidance and half the work.
-            guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts; by default all.
+            guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts; all with "exact".
             solver: euler (the default), heun, midpoint, ab2 or unipc.
             shift: of the time grid; above 1 puts more steps near the noise. 1 by default.
             height, width: multiples of the side of an image token (16 in the released checkpoints); by default what the
@@ -244,7 +244,7 @@ class JanusFlow(LatentPipeline):
         ids, visible = asked
         prompts = len(ids)
         owner = torch.arange(prompts, device=self.device).repeat_interleave(len(noise) // prompts)
-        batches = torch.arange(len(noise), device=self.device).split(batch_size)
+        batches = torch.arange(len(noise), device=self.device).split(min(batch_size, len(noise)))
         steps = len(sampling.times()) - 1
         made: list[Tensor] = []
         altered: list[bool] = []
@@ -258,7 +258,7 @@ class JanusFlow(LatentPipeline):
                 if callback is None:
                     return StepChange()
                 before = x.clone()  # a callback may write into x
-                change = StepChange.read(callback(self, step, t, {"latents": x}))
+                change = StepChange.read(callback(self, step, t, {"latents": x}), before)
                 last = step + 1 == steps
                 changed = changed or change.changes(before, scale, last=last) or not torch.equal(x, before)
                 scale = scale if change.guidance_scale is None else change.guidance_scale
