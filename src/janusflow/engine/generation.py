@@ -224,7 +224,7 @@ def _for_each_picture(generator: object, size: Size) -> list[torch.Generator]:
     """
     if isinstance(generator, torch.Generator):
         return [generator] * size.pictures
-    generators = list(generator) if isinstance(generator, Iterable) else [generator]
+    generators: list[Any] = list(generator) if isinstance(generator, Iterable) else [generator]
     if odd := [one for one in generators if not isinstance(one, torch.Generator)]:
         raise ValueError(f"generator holds {quoted(odd[0])}; expected a torch.Generator, or one for each picture")
     if len(generators) != size.pictures:

@@ -25,8 +25,8 @@ from janusflow.processing.chat_template import without_tags
 
 INSTRUCTION = (
     'Describe the picture that this prompt asks for: "{}". Name each object with its number, color, shape and material'
-    " as far as the prompt gives them, and how the objects are placed. Add nothing that is not in the prompt. Write only"
-    " the description, in at most 50 words."
+    " as far as the prompt gives them, and how the objects are placed. Add nothing that is not in the prompt. Write"
+    " only the description, in at most 50 words."
 )
 PLAN_TOKENS = 512
 APART = 1_000_003  # between the seeds of one picture's rounds
