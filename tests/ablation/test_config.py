@@ -13,7 +13,7 @@ from janusflow.training.parts.config import load_parts
 from tests.ablation.conftest import ABLATION, write
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "ablation"
-ABLATIONS = ("table6", "repa", "guidance", "sizes", "claims", "full")
+ABLATIONS = ("table6", "table6_tinyworld", "repa", "guidance", "sizes", "claims", "full")
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -23,7 +23,7 @@ def test_every_run_of_the_recipes_has_settings_that_go_together(name: str, tmp_p
 
 
 def test_variants_of_table_6_see_equal_shares_of_their_tasks(tmp_path: Path) -> None:
-    for name in ("table6", "full"):
+    for name in ("table6", "table6_tinyworld", "full"):
         runs = {
             run.variant: run for run in runs_of(load_ablation(RECIPES / f"{name}.yaml"), RECIPES, tmp_path, seeds=1)
         }
