@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from janusflow import JanusFlow
 from janusflow.cli import app
+from janusflow.files import locked
 from tests.conftest import GOLDEN
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -29,7 +31,13 @@ LARGEST_GRAPH = 500_000  # bytes; the weights of the shipped model have 50 MB
 
 @pytest.fixture(scope="module")
 def tiny_graphs(tmp_path_factory: pytest.TempPathFactory) -> onnx_export.Exported:
-    return export_onnx("tiny", tmp_path_factory.mktemp("onnx") / "graphs", progress=False)
+    """Exported by the first of the test processes that needs them."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny-graphs"
+    with locked(folder.with_suffix(".lock"), "", patience=-1):
+        if not folder.is_dir():
+            return export_onnx("tiny", folder, progress=False)
+    return onnx_export.Exported(folder, json.loads((folder / "onnx.json").read_text())["relative_errors"])
 
 
 def test_the_graphs_of_the_shipped_model_agree_with_pytorch(tiny_graphs: onnx_export.Exported) -> None:

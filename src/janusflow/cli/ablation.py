@@ -28,6 +28,11 @@ def ablate(
         bool, typer.Option("--power", help="Print the smallest effects that 2 to 10 seeds show, from finished runs.")
     ] = False,
     sd: Deviations = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Share the runs on Ray; needs the extra \\[ray].")] = False,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="With --ray: how many; else as many as fit.")] = None,
+    ray_address: Annotated[Optional[str], typer.Option(help="A running cluster; else one starts here.")] = None,
+    worker_cpus: Annotated[float, typer.Option(help="With --ray: processor cores of each worker.")] = 1,
+    worker_gpus: Annotated[float, typer.Option(help="With --ray: GPUs of each worker.")] = 0,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -46,6 +51,8 @@ def ablate(
 
       janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --power --sd KID=0.004
 
+      janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --ray --worker-gpus 0.25
+
       janusflow ablate recipes/ablation/full.yaml --out runs/full --dry-run
     """
     from janusflow.ablation.config import load_ablation
@@ -54,6 +61,7 @@ def ablate(
     from janusflow.ablation.report import write_report
     from janusflow.ablation.runs import run_all, runs_of
     from janusflow.evaluation.run.command import read_pair
+    from janusflow.extras import require
 
     chosen = [name.strip() for name in only.split(",")] if only else []
     runs = runs_of(load_ablation(recipe, overrides or []), recipe.parent, out, only=chosen, seeds=seeds)
@@ -64,7 +72,13 @@ def ablate(
         given = {name: float(value) for name, value in map(read_pair, sd or [])}
         print(visible(runs, given))
         return
-    run_all(runs, device=device)
+    if ray:
+        require("sharing an ablation on Ray", "ray")
+        from janusflow.ablation.distributed import RayWorkers, run_on_ray
+
+        run_on_ray(runs, RayWorkers(workers, ray_address, worker_cpus, worker_gpus), device=device)
+    else:
+        run_all(runs, device=device)
     print(write_report(runs, out))
     if failed := [run.name for run in runs if run.result() is None and run.failure() is not None]:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the same command tries again")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-import ray
-
+from janusflow.cluster import connected
 from janusflow.serving.front import Front
 from janusflow.serving.gate import Gate
 from janusflow.serving.keys import ApiKeys
@@ -47,18 +45,11 @@ def run_distributed(
     Raises:
         ValueError: if there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     most = cluster.replicas if cluster.max_replicas is None else cluster.max_replicas
     if most < cluster.replicas:
         raise ValueError(f"max_replicas is {most}, below the {cluster.replicas} replicas; raise it")
-    try:
-        ray.init(address=cluster.address, include_dashboard=False, log_to_driver=False)
-    except ConnectionError as error:
-        raise ValueError(f"ray_address is {cluster.address}, where no cluster answers; start one there") from error
-    try:
+    with connected(cluster.address, log_to_driver=False):
         handle = deploy(options, replicas=cluster.replicas, most=most, cpus=cluster.cpus, gpus=cluster.gpus)
         front = Front(handle)
         app = Gate(front, limits=options.limits, keys=keys, metrics=front.metrics)
         run(app, front, options.limits, host=host, port=port, grace=grace)
-    finally:
-        ray.shutdown()

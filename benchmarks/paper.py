@@ -1,0 +1,42 @@
+"""`docs/paper.md` from the pages that `janusflow ablate` wrote, each in its folder.
+
+    python benchmarks/paper.py runs/table6 runs/table6_tinyworld --out docs/paper.md
+
+The text before the first table is kept from the page that is there.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janusflow.ablation.report import FIGURE, REPORT
+from janusflow.files import write_text
+
+BEGIN = "<!-- made by benchmarks/paper.py -->"
+
+
+def main(
+    folders: Annotated[list[Path], typer.Argument(help="Of `janusflow ablate`.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/paper.md"),
+) -> None:
+    """Put the pages one after the other, their headings one level down, and figures next to the page."""
+    before = out.read_text(encoding="utf-8").split(BEGIN)[0] if out.is_file() else "# The paper in miniature\n\n"
+    parts = [before + BEGIN]
+    for folder in folders:
+        page = (folder / REPORT).read_text(encoding="utf-8").strip()
+        if (folder / FIGURE).is_file():
+            name = f"paper-{folder.name}.png"
+            shutil.copyfile(folder / FIGURE, out.parent / name)
+            page = page.replace(f"({FIGURE})", f"({name})")
+        parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE))
+    write_text(out, "\n\n".join(parts) + "\n")
+    print(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

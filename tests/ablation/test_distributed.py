@@ -1,0 +1,43 @@
+"""Workers of a Ray of this machine share the runs of an ablation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from janusflow.ablation.report import by_seed
+from tests.ablation.conftest import opened, write
+
+try:
+    import ray
+
+    from janusflow.ablation.distributed import RayWorkers, room, run_on_ray
+except ImportError:
+    pytest.skip("Ray is not installed here; `pip install 'janusflow[ray]'`", allow_module_level=True)
+
+
+def test_two_workers_share_the_runs_and_a_second_call_repeats_none(tmp_path: Path) -> None:
+    fewer = {"about": "fewer steps", "options": {"num_inference_steps": 2}}
+    write(tmp_path, stages=[], variants={"F": {"about": "all of it"}, "A": fewer})
+    runs, said = opened(tmp_path), list[str]()
+    workers = RayWorkers(count=2, cpus=0.5)
+    run_on_ray(runs, workers, device="cpu", say=said.append)
+    results = [found for run in runs if (found := run.result()) is not None]
+    assert said == ["2 workers share 4 runs"] and set(by_seed(results)) == {"F", "A"} and len(results) == 4
+    times = [(run.folder / "results.json").stat().st_mtime_ns for run in runs]
+    run_on_ray(runs, workers, device="cpu", say=said.append)
+    assert [(run.folder / "results.json").stat().st_mtime_ns for run in runs] == times
+    assert not ray.is_initialized()
+
+
+def test_workers_fill_the_scarcest_resource() -> None:
+    assert room({"CPU": 16.0, "GPU": 4.0}, RayWorkers(cpus=2, gpus=0.5)) == 8
+    assert room({"CPU": 16.0, "GPU": 1.0}, RayWorkers(cpus=1, gpus=0.5)) == 2
+    assert room({"CPU": 0.5}, RayWorkers()) == 1
+
+
+def test_an_address_without_a_cluster_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(ValueError, match=r"ray_address is 127\.0\.0\.1:1, where no cluster answers"):
+        run_on_ray(opened(tmp_path), RayWorkers(address="127.0.0.1:1"))
