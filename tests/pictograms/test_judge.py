@@ -107,6 +107,34 @@ def test_tones_persons_roles_shapes_and_weights_are_asked_only_where_there_are_a
         assert not (asked["subject"].label(row) and row["tones"])
 
 
+def test_the_probability_is_the_labels_share_of_the_estimates_above_zero(real: list[dict[str, Any]]) -> None:
+    target = targets(real, chosen_subjects(real, 30, 0))["subject"]
+    row = next(row for row in real if target.label(row))
+    labels = [target.label(row), "other", "third", "fourth"]
+    # x is the first feature's root, so the estimates are 1/4 + (0.75, 0.25, -0.75, 0) and what is below 0 is left out
+    ridge = Ridge(np.zeros(2, np.float32), np.array([[0.75, 0.25, -0.75, 0.0], [0.0] * 4], np.float32))
+    judge = Judge({"subject": labels}, {("subject", target.apart(row)): ridge}, {}, np.zeros((0, 2)))
+    look = Look(np.array([4.0, 0.0], np.float32), np.zeros(216), np.zeros(232))
+    assert judge.probability(target, row, look) == pytest.approx(1.0 / 1.75)
+    assert judge.ranked(target, row, look, 1) == [target.label(row)]
+
+
+def test_real_pictures_are_reduced_to_the_side_of_a_smaller_model(
+    data: Path, real: list[dict[str, Any]], features: RandomFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(judge_module, "histogram", lambda image: seen.append(image.size) or histogram(image))
+    for side, size in ((16, (16, 16)), (None, (64, 64))):
+        seen.clear()
+        (data / (CACHE if side is None else f"{side}-{CACHE}")).unlink(missing_ok=True)
+        open_judge(data, features, real, subjects=30, seed=0, side=side)
+        assert set(seen) == {size}
+    looked = features.looked
+    open_judge(data, features, real, subjects=30, seed=0, side=16)
+    open_judge(data, features, real, subjects=30, seed=0)
+    assert features.looked == looked  # each side has a cache of its own
+
+
 def test_a_cached_judge_looks_at_nothing_again(
     data: Path, real: list[dict[str, Any]], features: RandomFeatures
 ) -> None:

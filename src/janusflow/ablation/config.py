@@ -67,6 +67,7 @@ class Evaluation:
         data: folder of its data.
         settings, options: as for `janusflow eval`.
         limit: number of items.
+        batch_size: items that are generated or answered together.
         seed_setting: name of the setting that gets the run's seed; without one all seeds are measured on equal items
             with equal noise.
     """
@@ -76,6 +77,7 @@ class Evaluation:
     settings: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     limit: FromOne | None = None
+    batch_size: FromOne = 16
     seed_setting: str | None = None
 
 

@@ -129,6 +129,8 @@ class Run:
                 stage["model"]["checkpoint"] = ""  # the parts, or the stage before
         parts = asdict(replace(parts_of(self), out="")) if self.ablation.parts else None
         measured = [{name: asdict(one) for name, one in kind.items()} for kind in self._measured()]
+        for evaluation in measured[0].values():
+            del evaluation["batch_size"]  # changes nothing but rounding
         everything = [stages, parts, measured, self.changes.options, self.seed, self.ablation.at]
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -274,6 +276,7 @@ def _measure(run: Run, steps: int, model: str, device: str) -> dict[str, float]:
             model=model,
             data=None if one.data is None else Path(one.data),
             limit=one.limit,
+            batch_size=one.batch_size,
             device=device,
             options={**one.options, **run.changes.options},
             settings=settings,

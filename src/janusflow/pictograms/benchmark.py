@@ -125,6 +125,7 @@ class Pictograms(Benchmark):
                 found |= {name: float(ranked[0] == wanted), f"{name}, judged": ranked[0]}
                 if name in NAMING:
                     found[f"{name}, top-5"] = float(wanted in ranked)
+                    found[f"{name}, probability"] = judge.probability(targets[name], row, look)
         if kind == TINT:
             found["color"] = float(nearest_color(output, TINT_COLOURS) == row["color"])
         if kind == OPEN:
@@ -237,7 +238,14 @@ class Pictograms(Benchmark):
     def fitted(self) -> tuple[Judge, dict[str, Target]]:
         """The judge and what it can be asked."""
         options = self.settings
-        return open_judge(self._folder, self.features, self.real, subjects=options.subjects, seed=options.seed)
+        return open_judge(
+            self._folder,
+            self.features,
+            self.real,
+            subjects=options.subjects,
+            seed=options.seed,
+            side=options.side,
+        )
 
     @property
     def _folder(self) -> Path:

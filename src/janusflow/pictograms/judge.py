@@ -137,6 +137,17 @@ class Judge:
         scores = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0]
         return [self.labels[target.name][number] for number in np.argsort(-scores, kind="stable")[:count]]
 
+    def probability(self, target: Target, row: Columns, look: Look) -> float:
+        """The judge's probability, in [0, 1], that a picture has the label that it should have.
+
+        A least-squares fit to one-hot labels estimates P(label | picture), which may be below 0 or add up to something
+        else: what is below 0 counts as 0, and the rest is divided by its sum.
+        """
+        labels = self.labels[target.name]
+        scores = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0] + 1 / len(labels)
+        estimates = scores.clip(0)
+        return float(estimates[labels.index(target.label(row))] / max(estimates.sum(), 1e-9))
+
     def ceiling(self, target: str, parts: Sequence[str] | None = None, top: int = 1) -> list[float]:
         """1 or 0 for each real picture that was tested: whether the right label was among the first `top`.
 
@@ -150,7 +161,13 @@ class Judge:
 
 
 def open_judge(
-    folder: Path, features: Features, pictures: Sequence[Columns], *, subjects: int, seed: int
+    folder: Path,
+    features: Features,
+    pictures: Sequence[Columns],
+    *,
+    subjects: int,
+    seed: int,
+    side: int | None = None,
 ) -> tuple[Judge, dict[str, Target]]:
     """The judge of a data set: from its cache, or fitted and kept there.
 
@@ -160,18 +177,20 @@ def open_judge(
         pictures: of `read_pictures`.
         subjects: number of subjects to name.
         seed: of what is chosen at random.
+        side: pixels that real pictures are reduced to before they are looked at, as a smaller model's have.
 
     Returns:
         The judge, and its targets by name.
     """
     asked = targets(pictures, chosen_subjects(pictures, subjects, seed))
-    digest = hashlib.sha256(json.dumps([FORMAT, PENALTY, subjects, REFERENCE, seed, digest_of(features)]).encode())
+    fixed = [FORMAT, PENALTY, subjects, REFERENCE, seed, digest_of(features), *([] if side is None else [side])]
+    digest = hashlib.sha256(json.dumps(fixed).encode())
     for file in (*files_of(folder)[0], files_of(folder)[1]):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
-    file, key = folder / CACHE, digest.hexdigest()
+    file, key = folder / (CACHE if side is None else f"{side}-{CACHE}"), digest.hexdigest()
     judge = _read(file, key)
     if judge is None:
-        judge = _fit(asked, features, pictures, seed)
+        judge = _fit(asked, features, pictures, seed, side)
         try:
             _write(file, judge, key)
         except OSError as error:
@@ -185,12 +204,14 @@ def look_at(features: Features, images: Sequence[Image.Image]) -> list[Look]:
     return [Look(vector, histogram(image), texture(image)) for vector, image in zip(vectors, images, strict=True)]
 
 
-def _fit(asked: Mapping[str, Target], features: Features, pictures: Sequence[Columns], seed: int) -> Judge:
+def _fit(
+    asked: Mapping[str, Target], features: Features, pictures: Sequence[Columns], seed: int, side: int | None = None
+) -> Judge:
     used = {name: chosen(target, pictures, seed) for name, target in asked.items()}
     training = [number for number, row in enumerate(pictures) if not row["held_out"]]
     kept = Random(f"reference/{seed}").sample(training, min(REFERENCE, len(training) // 2))
     needed = sorted({*kept, *(number for numbers in used.values() for number in numbers)})
-    looks = dict(zip(needed, _looked(features, [pictures[number] for number in needed]), strict=True))
+    looks = dict(zip(needed, _looked(features, [pictures[number] for number in needed], side), strict=True))
     judge = Judge({}, {}, {}, np.stack([looks[number].features for number in kept]))
     judge.names = [str(pictures[number]["id"]) for number in kept]
     for name, target in asked.items():
@@ -200,13 +221,18 @@ def _fit(asked: Mapping[str, Target], features: Features, pictures: Sequence[Col
     return judge
 
 
-def _looked(features: Features, pictures: Sequence[Columns]) -> Iterator[Look]:
+def _looked(features: Features, pictures: Sequence[Columns], side: int | None) -> Iterator[Look]:
     with progress_bar("looking at real pictures", len(pictures)) as advance:
         for first in range(0, len(pictures), BATCH):
             part = pictures[first : first + BATCH]
-            for look in look_at(features, [load_image(row["image"]["bytes"]) for row in part]):
+            for look in look_at(features, [reduced(load_image(row["image"]["bytes"]), side) for row in part]):
                 yield look
                 advance()
+
+
+def reduced(picture: Image.Image, side: int | None) -> Image.Image:
+    """The same picture at `side` x `side` pixels; as it is for None."""
+    return picture if side is None else picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from annotated_types import Interval
 
 from janusflow.evaluation.protocol import Item
 from janusflow.pictograms.held_out import COLOR, GENDER, STYLE, TINT, TONE
-from janusflow.pictograms.judge import Judge
+from janusflow.pictograms.judge import Judge, reduced
 from janusflow.pictograms.pictures import PHOSPHOR
 from janusflow.pictograms.reading import FACTORS, read
 from janusflow.pictograms.targets import Columns, Target
@@ -53,6 +53,8 @@ class PictogramSettings:
         open_seeds: pictures of each of them.
         questions: on pictures of unseen styles and combinations, for the name and for the style each.
         subjects: number of subjects that the judge names.
+        side: pixels that real pictures are reduced to before the judge sees them; the side of the pictures of a model
+            that generates smaller ones than the data set has.
         tuning: choose options of generating on other prompts: only KID, over `prompts_tuning.jsonl`.
         seed: of what is chosen, and of noise.
     """
@@ -64,6 +66,7 @@ class PictogramSettings:
     open_seeds: Annotated[int, Interval(ge=1, le=1000)] = 20
     questions: Annotated[int, Interval(ge=0, le=10_000)] = 200
     subjects: Annotated[int, Interval(ge=2, le=10_000)] = 300
+    side: Annotated[int, Interval(ge=8, le=1024)] | None = None
     tuning: bool = False
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
@@ -115,7 +118,7 @@ class Tasks:
         """The real pictures of `like`, to go through the VAE."""
         for number, row in enumerate(self._others()[: self.settings.pictures]):
             data = {**_kept(row), "kind": VAE}
-            picture = load_image(row["image"]["bytes"])
+            picture = reduced(load_image(row["image"]["bytes"]), self.settings.side)
             yield Item(f"{VAE}/{number:05d}", row["captions"][0], images=(picture,), data=data)
 
     def open(self) -> Iterator[Item]:
