@@ -33,7 +33,6 @@ MOVED = {
     "settings": "engine.settings",
     "sheet": "pipelines.sheet",
     "token_generation": "engine.token_generation",
-    "training.tiny": "tinyworld.recipe.train",
     "understanding": "engine.understanding",
 }
 PLACES = {f"janusflow.{old}": f"janusflow.{new}" for old, new in MOVED.items()}

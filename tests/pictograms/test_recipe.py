@@ -62,8 +62,6 @@ def test_the_stages_are_those_of_the_paper() -> None:
         assert config.samples.prompt_dropout == 0.1 and (config.samples.time_mean, config.samples.time_scale) == (0, 1)
         for source in (one for given in sources_of(config.data).values() for one in given):
             assert source.kind in ("parquet", "tinyworld") and not source.anchor
-            tricks = ("bold", "composed", "ordered", "unnamed", "spoiled")
-            assert not any(getattr(source, trick, 0) for trick in tricks)
 
 
 def test_an_override_names_its_recipe() -> None:

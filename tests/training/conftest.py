@@ -16,18 +16,22 @@ from transformers import LlamaConfig
 from janusflow import JanusFlow, JanusFlowForConditionalGeneration
 from janusflow.config import JanusFlowConfig, siglip_config
 from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, TextSettings
-from janusflow.tinyworld.recipe.parts import make_processor
 from janusflow.training.config import TrainConfig, read_config
 from janusflow.training.distributed import World
+from janusflow.training.parts.config import load_parts
+from janusflow.training.parts.pretrain import make_processor
 from janusflow.training.trainer import train
 from janusflow.vae import LatentCodec
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a new, very small model of the tiny world."""
     folder = tmp_path_factory.mktemp("start")
-    tokenizer = make_processor(folder / "processor").tokenizer
+    parts = load_parts(RECIPES / "tiny" / "parts.yaml", ["tokenizer.records=300"])
+    tokenizer = make_processor(parts, folder / "processor").tokenizer
     processor = JanusFlowProcessor(tokenizer, TextSettings(16, system_prompt=""), ImageSettings(64))
     config = JanusFlowConfig(
         text_config=LlamaConfig(

@@ -48,7 +48,6 @@ FRAMES = (
     "show me {}",
 )
 BACKGROUND_WORDS = ("{} on a {} background", "{} on {}", "{} in front of a {} background")
-UNNAMED = 0.35  # share of the prompts with an unnamed shape in which only the first is unnamed; the same for the second
 LINKS = ("{} and {}", "{} and {}", "{} with {}", "{} together with {}")
 
 
@@ -107,26 +106,6 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
         text = words[0] if len(words) == 1 else rng.choice(LINKS).format(*words)
     background = rng.choice(tuple(BACKGROUNDS)) if rng.random() < 0.15 else None
     return _framed(rng, Task(kind, text, clauses, relation, background))
-
-
-def reworded(rng: Random, task: Task, relation: str) -> tuple[Task, Task]:
-    """Word a task of two clauses anew, and return it without and with a relation."""
-    words, frames = [noun_phrase(clause) for clause in task.clauses], rng.getrandbits(64)
-    plain = replace(task, prompt=rng.choice(LINKS).format(*words))
-    clear = replace(task, kind="position", prompt=_related(rng, words, relation), relation=relation)
-    return _framed(Random(frames), plain), _framed(Random(frames), clear)
-
-
-def unnamed(rng: Random, task: Task) -> tuple[Task, Task]:
-    """Word a position task anew: once with "shape" for one kind or both, and once with both kinds."""
-    assert task.relation is not None
-    frames, joint, chance = rng.getrandbits(64), rng.getrandbits(64), rng.random()
-    left_out = (chance < UNNAMED or chance >= 2 * UNNAMED, chance >= UNNAMED)
-    named = [noun_phrase(clause) for clause in task.clauses]
-    pairs = zip(task.clauses, named, left_out, strict=True)
-    words = [noun_phrase(replace(clause, kind="shape")) if out else phrase for clause, phrase, out in pairs]
-    plain, clear = (replace(task, prompt=_related(Random(joint), some, task.relation)) for some in (words, named))
-    return _framed(Random(frames), plain), _framed(Random(frames), clear)
 
 
 def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None:

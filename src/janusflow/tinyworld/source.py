@@ -15,13 +15,10 @@ from janusflow.arguments import quoted
 from janusflow.data.records import Record
 from janusflow.data.reflow import Correct
 from janusflow.data.sources import SourceConfig
-from janusflow.tinyworld.bold import bold_pair, ordered_pair, unnamed_pair
 from janusflow.tinyworld.captions import KINDS, Task, describe, sample_pair
 from janusflow.tinyworld.checker import check
-from janusflow.tinyworld.composed import composed_pair
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import UNITS, render
-from janusflow.tinyworld.spoiled import spoil
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -34,25 +31,12 @@ class TinyworldConfig(SourceConfig):
         shares: of the kinds of scenes; by default equal.
         questions: largest number per scene, and at least half of it; they share the scene's tokens.
         described: share of the pictures to generate whose text is the full description of the scene.
-        bold: share of the scenes in which what the prompt leaves open is bold (`bold.py`).
-        ordered: share of the pictures to generate with two objects whose order the prompt leaves open and the kind of
-            the first object decides; with `anchor` the rewritten text states the order.
-        unnamed: share of the pictures to generate whose prompt states how two objects are placed but calls one or both
-            of them only "shape"; with `anchor` the rewritten text names them.
-        composed: share of the pictures to generate in which what the prompt leaves open is composed as in a photograph
-            (`composed.py`); `described` and `bold` are shares of the others.
-        spoiled: share of the pictures to understand that are covered by tiles of random colors (`spoiled.py`).
     """
 
     kind: Literal["tinyworld"] = "tinyworld"
     shares: dict[str, float] = field(default_factory=dict)
     questions: Annotated[int, Field(ge=1)] = 4
     described: Share = 0.0
-    bold: Share = 0.0
-    ordered: Share = 0.0
-    unnamed: Share = 0.0
-    composed: Share = 0.0
-    spoiled: Share = 0.0
 
     @property
     def image_size(self) -> int:
@@ -60,8 +44,7 @@ class TinyworldConfig(SourceConfig):
 
     @property
     def teaches(self) -> bool:
-        """With anchors, only rewritten texts teach something new."""
-        return not self.anchor or bool(self.ordered or self.unnamed)
+        return not self.anchor
 
     def check(self, task: str, *, checkpoint: bool) -> None:
         super().check(task, checkpoint=checkpoint)
@@ -70,11 +53,6 @@ class TinyworldConfig(SourceConfig):
         shares = self.shares.values()
         if shares and not (all(0 <= share < inf for share in shares) and sum(shares) > 0):
             raise ValueError(f"tinyworld's shares are {self.shares}; expected none below 0 and at least one above")
-        for name in ("ordered", "unnamed", "composed"):
-            if getattr(self, name) and task != "generation":
-                raise ValueError(f"tinyworld's {name} is for pictures to generate, in data.generation")
-        if self.spoiled and task != "understanding":
-            raise ValueError("tinyworld's spoiled is for pictures to understand, in data.understanding")
 
     def open(self, task: str, seed: int, rank: int, ranks: int) -> TinyworldSource:
         return TinyworldSource(self, task, seed)
@@ -106,17 +84,7 @@ class TinyworldSource:
         if self.task == "text" and rng.random() < 0.1:
             facts = tuple((fact.text, fact.answer) for fact in (sample_fact(rng) for _ in range(3)))
             return Record(name, turns=facts)
-        if config.ordered and rng.random() < config.ordered:
-            text, rewritten, scene = ordered_pair(rng)
-            return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
-        if config.unnamed and rng.random() < config.unnamed:
-            text, rewritten, scene = unnamed_pair(rng)
-            return Record(name, (Image.fromarray(render(scene)),), text=text, rewritten=rewritten)
-        if config.composed and rng.random() < config.composed:
-            task, scene = composed_pair(rng, kind)
-            return Record(name, (Image.fromarray(render(scene)),), text=task.prompt)
-        bold = config.bold and rng.random() < config.bold
-        task, scene = (bold_pair if bold else sample_pair)(rng, kind)
+        task, scene = sample_pair(rng, kind)
         if self.task == "generation":
             text = describe(scene) if rng.random() < config.described else task.prompt
             return Record(name, (Image.fromarray(render(scene)),), text=text)
@@ -125,10 +93,7 @@ class TinyworldSource:
         turns = rng.randint(max(config.questions // 2, 1), config.questions)
         talk = [(spelled(rng, q.text), q.answer) for q in sample_talk(rng, scene, turns)]
         if self.task == "understanding":
-            seen = render(scene)
-            if config.spoiled and rng.random() < config.spoiled:
-                seen = spoil(rng, seen)
-            return Record(name, (Image.fromarray(seen),), turns=tuple(talk))
+            return Record(name, (Image.fromarray(render(scene)),), turns=tuple(talk))
         (first, answer), *rest = talk
         return Record(name, turns=((f"{describe(scene)}\n{first}", answer), *rest))
 

@@ -91,30 +91,13 @@ RECIPES = Path(__file__).parents[3] / "recipes"
         ),
         ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "questions": 0}]}}, "data.text.0.questions is 0: "),
         (
-            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "ordered": 2.0}]}},
-            "ordered is 2.0: input should be less than or equal to 1",
+            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "described": 2.0}]}},
+            "described is 2.0: input should be less than or equal to 1",
         ),
         (
-            {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "unnamed": 0.5}]}},
-            "data.text: tinyworld's unnamed is for pictures to generate",
+            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "described": -1.0}]}},
+            "described is -1.0: input should be greater",
         ),
-        (
-            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "composed": -1.0}]}},
-            "composed is -1.0: input should be greater",
-        ),
-        (
-            {"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "composed": 0.5}]}},
-            "data.text: tinyworld's composed",
-        ),
-        (
-            {"data": {**GOOD["data"], "understanding": [{"kind": "tinyworld", "spoiled": 1.5}]}},
-            "spoiled is 1.5: input should be less",
-        ),
-        (
-            {"data": {**GOOD["data"], "generation": [{"kind": "tinyworld", "spoiled": 0.5}]}},
-            "data.generation: tinyworld's spoiled is for pictures to understand",
-        ),
-        ({"data": {**GOOD["data"], "text": [{"kind": "tinyworld", "bold": 2}]}}, "bold is 2: input should be less"),
         (
             {"data": {**GOOD["data"], "ratios": [{"understanding": 0, "generation": 0, "text": float("nan")}]}},
             "data.ratios.0.text is nan: input should be a finite number",
