@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import combinations, combinations_with_replacement
 from random import Random
 
 import numpy as np
@@ -144,16 +142,6 @@ def held_out(a: Shape, b: Shape) -> bool:
     )
 
 
-def is_held_out(scene: Scene) -> bool:
-    """Return whether a scene shows a combination that training never shows."""
-    return any(held_out(a, b) for a, b in combinations(scene.shapes, 2))
-
-
-def held_out_pairs() -> list[tuple[str, str]]:
-    """Return all unordered pairs of kinds that training never shows together."""
-    return [pair for pair in combinations_with_replacement(SHAPES, 2) if held_out_pair(*pair)]
-
-
 # --- scenes at random -----------------------------------------------------------------------------------------------
 
 
@@ -232,12 +220,6 @@ def clearly(relation: str, a: Shape, b: Shape) -> bool:
     if relation in ("left of", "right of"):
         across, along = along, across
     return relation in relations(a, b) and along >= 1.5 * across
-
-
-def stand_apart(shapes: Sequence[Shape]) -> bool:
-    """Return whether shapes are placed as in `sample_scene`: inside the picture, with a gap between them."""
-    inside = all(s.radius + MARGIN <= place <= UNITS - s.radius - MARGIN for s in shapes for place in (s.x, s.y))
-    return inside and not any(_touch(a, b) for a, b in combinations(shapes, 2))
 
 
 # --- rendering ------------------------------------------------------------------------------------------------------
