@@ -127,11 +127,12 @@ class Run:
         for stage in stages:
             if str(stage["model"]["checkpoint"]).startswith(str(self.out)):
                 stage["model"]["checkpoint"] = ""  # the parts, or the stage before
-        parts = asdict(replace(parts_of(self), out="")) if self.ablation.parts else None
+        parts = asdict(replace(parts_of(self), out="")) if self.ablation.parts else {}
+        parts.pop("workers", None)  # changes nothing
         measured = [{name: asdict(one) for name, one in kind.items()} for kind in self._measured()]
         for evaluation in measured[0].values():
             del evaluation["batch_size"]  # changes nothing but rounding
-        everything = [stages, parts, measured, self.changes.options, self.seed, self.ablation.at]
+        everything = [stages, parts or None, measured, self.changes.options, self.seed, self.ablation.at]
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def result(self) -> Result | None:

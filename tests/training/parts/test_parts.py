@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from janusflow.config import tiny
 from janusflow.data.records import Record
+from janusflow.data.samples import SampleConfig
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training.parts.config import LlmConfig, PartsConfig, TokenizerConfig, TowerConfig, VaeConfig, load_parts
-from janusflow.training.parts.data import corpus, described
+from janusflow.training.parts.data import PICTURES, PictureMaker, batches, corpus, described
 from janusflow.training.parts.fit import FitConfig
-from janusflow.training.parts.pretrain import pretrain
+from janusflow.training.parts.pretrain import make_processor, pretrain
 from janusflow.training.parts.tower import outlines, word_targets
 
 FIT = FitConfig(steps=2, learning_rate=1e-3, warmup=1, precision="float32")
@@ -54,6 +57,19 @@ def test_a_run_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     other = replace(small(tmp_path), seed=1, llm=LlmConfig(FIT, batch_size=3))
     with pytest.raises(ValueError, match="started with other llm, seed"):
         pretrain(other, device="cpu")
+
+
+def test_workers_make_the_same_samples_and_end_when_they_are_closed(tmp_path: Path) -> None:
+    maker = PictureMaker(make_processor(small(tmp_path), tmp_path / "processor"), tiny(300), SampleConfig())
+    given = {"sources": [TinyworldConfig(described=1.0)], "maker": maker, "size": 3, "seed": 4}
+    alone, ahead = (batches(PICTURES, workers=workers, **given) for workers in (0, 1))
+    for step in (5, 6, 7, 2, 3):  # in order, and another one than was made ahead
+        wanted, found = alone(step), ahead(step)
+        assert [sample.tokens for sample in found] == [sample.tokens for sample in wanted]
+        assert all(torch.equal(a.drawn.pixels, b.drawn.pixels) for a, b in zip(found, wanted, strict=True))
+    assert len(multiprocessing.active_children()) == 1
+    ahead.close()
+    assert not multiprocessing.active_children()
 
 
 def test_the_text_of_a_record_takes_the_place_of_its_picture() -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from janusflow.arguments import quoted
 from janusflow.config import JanusFlowConfig, tiny
-from janusflow.data.constraints import FromOne, FromZero
+from janusflow.data.constraints import Count, FromOne, FromZero
 from janusflow.data.sources.registry import AnySource
 from janusflow.training.config import recipe_values, typed_config
 from janusflow.training.parts.fit import FitConfig
@@ -146,6 +146,7 @@ class PartsConfig:
             and `network`.
         network: sizes that differ from those of the preset "tiny", as in `config.json`.
         seed: of everything random.
+        workers: processes that make samples ahead; they change nothing but the time.
     """
 
     out: str
@@ -159,6 +160,7 @@ class PartsConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     network: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    workers: Count = 0
 
     def check(self) -> None:
         """Checks what types do not show.

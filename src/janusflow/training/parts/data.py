@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from random import Random
 
-from janusflow.data.loader import Data
+from janusflow.data.loader import Data, StepSamples, steps
 from janusflow.data.mixture import Mixture, Ratio
 from janusflow.data.records import Record
 from janusflow.data.samples import Crop, Drawn, Sample, SampleMaker, square
@@ -15,6 +15,7 @@ from janusflow.data.templates import IGNORE, Tokens
 
 PICTURES, TEXTS = "generation", "text"  # the tasks of `janusflow train` whose records are read
 RATIOS = {PICTURES: Ratio(0, 1, 0), TEXTS: Ratio(0, 0, 1)}
+LAST = 1_000_000  # more steps than a part is fitted
 Batches = Callable[[int], list[Sample]]
 
 
@@ -60,22 +61,52 @@ def described(record: Record, tag: str) -> Record:
     return replace(record, images=(), turns=tuple(turns))
 
 
-def batches(task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, size: int, seed: int) -> Batches:
-    """Gives the samples of a step.
+class StepBatches:
+    """Gives the samples of a step, which are a function of its number; close it to end its processes.
 
     Args:
-        sources: they take turns by weight.
+        data: of all steps.
+        workers: processes that make the steps after the one asked for; 0 makes each when it is asked for.
     """
-    mixture = Mixture([RATIOS[task]], {task: [source.weight for source in sources]}, batch_size=size, seed=seed)
-    data = Data({task: sources}, mixture, maker, seed=seed)
 
-    def batch(step: int) -> list[Sample]:
-        found = data[step]
+    def __init__(self, data: Data, workers: int = 0) -> None:
+        self.data, self.workers = data, workers
+        self._ahead: Generator[StepSamples, None, None] | None = None
+        self._next = -1
+
+    def __call__(self, step: int) -> list[Sample]:
+        found = self._ready(step) if self.workers else self.data[step]
         if found.failed:
             raise ValueError(found.failed)
         return found.samples
 
-    return batch
+    def _ready(self, step: int) -> StepSamples:
+        if self._ahead is None or step != self._next:  # the first, or not the one that was made ahead
+            self.close()
+            self._ahead = steps(self.data, step, step + LAST, workers=self.workers)
+        self._next = step + 1
+        return next(self._ahead)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+
+def batches(
+    task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, size: int, seed: int, workers: int = 0
+) -> StepBatches:
+    """Gives the samples of a step.
+
+    Args:
+        sources: they take turns by weight.
+        size: samples of a step.
+        seed: of everything random.
+        workers: processes that make samples ahead.
+    """
+    mixture = Mixture([RATIOS[task]], {task: [source.weight for source in sources]}, batch_size=size, seed=seed)
+    return StepBatches(Data({task: sources}, mixture, maker, seed=seed), workers)
 
 
 def corpus(pictures: Sequence[SourceConfig], texts: Sequence[SourceConfig], records: int, seed: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from janusflow.processing.processor import ImageSettings, JanusFlowProcessor, Te
 from janusflow.training.distributed import World
 from janusflow.training.lock import alone_in
 from janusflow.training.parts.config import PartsConfig
-from janusflow.training.parts.data import PICTURES, TEXTS, Batches, PictureMaker, TextMaker, batches, corpus
+from janusflow.training.parts.data import PICTURES, TEXTS, PictureMaker, StepBatches, TextMaker, batches, corpus
 from janusflow.training.parts.llm import fit_llm
 from janusflow.training.parts.tokenizer import learn_tokenizer
 from janusflow.training.parts.tower import fit_tower
@@ -78,10 +79,10 @@ class Parts:
             if not isinstance(self.sizes, JanusFlowConfig):
                 raise ValueError(f"start is {config.start}, a {self.start.family.name} model; expected a JanusFlow")
 
-    def pictures(self, size: int, seed: int, sizes: Any = None) -> Batches:
-        """Batches of pictures of a network's size."""
-        maker = PictureMaker(self.processor, sizes or self.sizes, SampleConfig())
-        return batches(PICTURES, self.config.pictures, maker, size=size, seed=seed)
+    def pictures(self, size: int, seed: int, sizes: Any = None) -> closing[StepBatches]:
+        """Batches of pictures of a network's size, for the time of a `with`."""
+        maker, workers = PictureMaker(self.processor, sizes or self.sizes, SampleConfig()), self.config.workers
+        return closing(batches(PICTURES, self.config.pictures, maker, size=size, seed=seed, workers=workers))
 
     def network(self) -> JanusFlowForConditionalGeneration:
         """A JanusFlow whose tower and language model are trained, or those of `start`."""
@@ -89,19 +90,20 @@ class Parts:
         if config.tower is None or config.llm is None:
             network: JanusFlowForConditionalGeneration = self.start.network
             return network
-        tower = fit_tower(
-            config.tower,
-            self.sizes.vision_config,
-            self.pictures(config.tower.batch_size, seed + 1),
-            self.out / "tower",
-            vocabulary=len(self.processor.tokenizer),
-            pad=self.processor.tokenizer.pad_token_id,
-            seed=seed,
-            device=self.device,
-        )
-        reader = TextMaker(self.processor, self.sizes, SampleConfig())
-        texts = batches(TEXTS, config.texts, reader, size=config.llm.batch_size, seed=seed)
-        network = fit_llm(config.llm, self.sizes, texts, self.out / "llm", seed=seed, device=self.device)
+        with self.pictures(config.tower.batch_size, seed + 1) as pictures:
+            tower = fit_tower(
+                config.tower,
+                self.sizes.vision_config,
+                pictures,
+                self.out / "tower",
+                vocabulary=len(self.processor.tokenizer),
+                pad=self.processor.tokenizer.pad_token_id,
+                seed=seed,
+                device=self.device,
+            )
+        reader, size = TextMaker(self.processor, self.sizes, SampleConfig()), config.llm.batch_size
+        with closing(batches(TEXTS, config.texts, reader, size=size, seed=seed, workers=config.workers)) as texts:
+            network = fit_llm(config.llm, self.sizes, texts, self.out / "llm", seed=seed, device=self.device)
         take_tower(network, tower.vision_model)
         return network.float().eval()
 
@@ -109,8 +111,8 @@ class Parts:
         """The parts with a VAE."""
         assert self.config.vae is not None
         config, seed = self.config.vae, self.config.seed
-        pictures = self.pictures(config.batch_size, seed)
-        vae = fit_vae(config, self.sizes, pictures, self.out / "vae", seed=seed, device=self.device)
+        with self.pictures(config.batch_size, seed) as pictures:
+            vae = fit_vae(config, self.sizes, pictures, self.out / "vae", seed=seed, device=self.device)
         return JanusFlow(self.network(), self.processor, LatentCodec(vae))
 
     def janus(self) -> Janus:
@@ -127,8 +129,8 @@ class Parts:
             raise ValueError(f"vq.channels has {levels}; f_enc has patches of {vision.patch_size} pixels")
         sizes = janus_config(text, vision, image_token_id=self.processor.image_id, **own)
         sizes.dtype = torch.float32
-        pictures = self.pictures(config.batch_size, seed, sizes)
-        vq = fit_vq(config, sizes.vq_config, pictures, self.out / "vq", seed=seed, device=self.device)
+        with self.pictures(config.batch_size, seed, sizes) as pictures:
+            vq = fit_vq(config, sizes.vq_config, pictures, self.out / "vq", seed=seed, device=self.device)
         source = self.network()
         torch.manual_seed(seed)
         network = JanusForConditionalGeneration(sizes).to(self.device)
@@ -166,7 +168,8 @@ def network_config(config: PartsConfig, processor: JanusFlowProcessor) -> JanusF
 
 def _keep_settings(config: PartsConfig, out: Path) -> None:
     """Writes the settings of a new run, or compares them with those of the one to continue."""
-    settings = {name: value for name, value in json.loads(json.dumps(asdict(config))).items() if name != "out"}
+    values = json.loads(json.dumps(asdict(config)))
+    settings = {name: value for name, value in values.items() if name not in ("out", "workers")}
     file = out / SETTINGS
     if file.is_file():
         before = read_json(file)
