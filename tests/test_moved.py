@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
-from pathlib import Path
 
 import pytest
 
 from janusflow.moved import PLACES
-from tests.processes import fork, run_module
 
 NEEDS = ("janusflow.evaluation.lmms",)  # packages that are not installed
 
@@ -23,17 +20,3 @@ def test_an_old_name_gives_the_module_at_its_new_place_with_a_warning(old: str) 
         module = importlib.import_module(old)
     assert module is importlib.import_module(PLACES[old])
     assert module.__spec__ is not None and module.__spec__.name == PLACES[old] == module.__name__
-
-
-def test_an_old_command_runs(tmp_path: Path) -> None:
-    def run() -> None:
-        warnings.simplefilter("default")
-        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
-        for name in ("janusflow.training.tiny", PLACES["janusflow.training.tiny"]):
-            sys.modules.pop(name, None)
-        run_module("janusflow.training.tiny", ["--help"])
-
-    shown = fork(run, said=tmp_path / "said")
-    shown.join()
-    said = (tmp_path / "said").read_text()
-    assert shown.exitcode == 0 and "usage" in said.lower() and "has moved to" in said

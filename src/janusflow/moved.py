@@ -8,7 +8,7 @@ import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, spec_from_loader
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 MOVED = {
@@ -58,11 +58,6 @@ class MovedModules(MetaPathFinder, Loader):
         """Restore the module's own spec; it has been executed under its new name."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
-
-    def get_code(self, fullname: str) -> CodeType | None:
-        """For `python -m` with the old name."""
-        spec = find_spec(PLACES[fullname])
-        return spec.loader.get_code(PLACES[fullname]) if spec and spec.loader else None  # type: ignore[attr-defined]
 
 
 def install() -> None:
