@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from janusflow.pictograms import recipe as recipe_module
 from janusflow.pictograms.build import BuildConfig, build
 from janusflow.pictograms.download import Downloads
-from janusflow.pictograms.recipe import STAGES, by_recipe, run
+from janusflow.pictograms.recipe import STAGES, by_recipe, run, train_together
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.config import load_config
 from janusflow.training.config.sources import sources_of
@@ -37,6 +39,28 @@ def test_the_whole_recipe_gives_a_small_model_that_opens_and_resumes(tmp_path: P
     assert (run(tmp_path, RECIPES, data, device="cpu", steps=2) / "model.safetensors").read_bytes() == before
     for stage in STAGES:
         assert (tmp_path / stage / "export" / "model.safetensors").is_file()
+
+
+def test_processes_train_a_stage_together_and_an_error_of_theirs_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without torch: what would be started says so, and fails or not."""
+    said, real = tmp_path / "said", recipe_module.subprocess.Popen
+    for status in (0, 3):
+        program = f"import sys; open({str(said)!r}, 'w').write(' '.join(sys.argv[1:])); sys.exit({status})"
+
+        def start(command: list[str], program: str = program, **options: Any) -> Any:
+            return real([command[0], "-c", program, *command[1:]], **options)
+
+        monkeypatch.setattr(recipe_module.subprocess, "Popen", start)
+        if status:
+            with pytest.raises(RuntimeError, match=r"stage1\.yaml ended with status 3; the same command continues"):
+                train_together(RECIPES / "stage1.yaml", ["steps=2"], 2, "cpu")
+        else:
+            train_together(RECIPES / "stage1.yaml", ["steps=2"], 2, "cpu")
+    words = said.read_text().split()
+    assert "--nproc-per-node=2" in words and words[-4:] == ["steps=2", "--resume", "--device", "cpu"]
+    assert words[words.index("janusflow.cli") :][1:3] == ["train", str(RECIPES / "stage1.yaml")]
 
 
 def test_the_model_of_the_recipe_fits_into_the_package() -> None:

@@ -4,6 +4,8 @@
 
     python -m janusflow.pictograms.recipe --out runs/pictograms stage2.steps=24000 parts.vae.fit.steps=3000
 
+    python -m janusflow.pictograms.recipe --out runs/pictograms --processes 2
+
     python -m janusflow.pictograms.recipe --recipes recipes/janus_pictograms --out runs/janus_pictograms
 
 Every step is a command that users have: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. Stop it
@@ -12,7 +14,10 @@ at any time; the same command continues. The result, `out/model`, opens with `Ja
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +37,7 @@ from janusflow.training.trainer import train
 
 STAGES = ("stage1", "stage2", "stage3")
 FINISHED = "report.json"  # the last file of a data set
+PATIENCE = 60.0  # seconds for the processes of a stage to save and end
 
 
 def run(
@@ -43,6 +49,7 @@ def run(
     downloads: Downloads | None = None,
     device: str = "auto",
     steps: int | None = None,
+    processes: int = 1,
 ) -> Path:
     """Build the data, pretrain the parts, train the stages and write the model, skipping what is done.
 
@@ -55,12 +62,15 @@ def run(
         downloads: where packages come from.
         device: where to train.
         steps: few steps of small batches in each part and stage, to see that everything runs.
+        processes: that train a stage together, as `torchrun` starts them. On a CPU one for each core is faster than one
+            with many threads.
 
     Returns:
         The folder of the finished model.
 
     Raises:
         ValueError: if a recipe or data cannot be read, or a loss is not finite.
+        RuntimeError: if the processes of a stage ended with an error; they have said which.
         SystemExit: of status 0, when SIGTERM ended a stage early.
     """
     given = by_recipe(overrides)
@@ -78,13 +88,35 @@ def run(
             changes += [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
             changes += given[stage]
             changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
-            train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
+            if processes > 1:
+                train_together(recipes / f"{stage}.yaml", changes, processes, device)
+            else:
+                train(load_config(recipes / f"{stage}.yaml", changes), resume=True, device=device)
             if not export.is_dir():
                 raise SystemExit(0)  # stopped by SIGTERM: the same command continues
         before = export
     model = publish(before, out / "model")
     shutil.copytree(data / "licences", model / "licences", dirs_exist_ok=True)
     return model
+
+
+def train_together(recipe: Path, changes: Sequence[str], processes: int, device: str) -> None:
+    """`torchrun ... janusflow train RECIPE`, with one thread each; SIGTERM and Ctrl-C are passed on.
+
+    Raises:
+        RuntimeError: if it ended with an error.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "janusflow.cli", "train", str(recipe), *changes, "--resume", "--device", device]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as running:
+        try:
+            status = running.wait()
+        except BaseException:  # what `leave_at_once` raises, or a second Ctrl-C
+            running.terminate()
+            running.wait(PATIENCE)
+            raise
+    if status:
+        raise RuntimeError(f"{recipe} ended with status {status}; the same command continues")
 
 
 def by_recipe(overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -111,10 +143,11 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the data set; built if missing.")] = Path("data/pictograms"),
     steps: Annotated[int | None, typer.Option(help="Few steps of each part and stage, to try it out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    processes: Annotated[int, typer.Option(min=1, help="That train a stage together; one a core is fastest.")] = 1,
 ) -> None:
     """Train the shipped model from nothing; stop and repeat the command to continue."""
     with on_stop(leave_at_once):
-        folder = run(out, recipes, data, overrides=overrides or (), device=device, steps=steps)
+        folder = run(out, recipes, data, overrides=overrides or (), device=device, steps=steps, processes=processes)
     print(f"trained: {folder}")
 
 
