@@ -4,7 +4,7 @@
 
     python -m janusflow.pictograms.recipe --out runs/pictograms stage2.steps=24000 parts.vae.fit.steps=3000
 
-    python -m janusflow.pictograms.recipe --out runs/pictograms --processes 2
+    python -m janusflow.pictograms.recipe --out runs/pictograms --processes 8
 
     python -m janusflow.pictograms.recipe --recipes recipes/janus_pictograms --out runs/janus_pictograms
 
@@ -62,8 +62,8 @@ def run(
         downloads: where packages come from.
         device: where to train.
         steps: few steps of small batches in each part and stage, to see that everything runs.
-        processes: that train a stage together, as `torchrun` starts them. On a CPU one for each core is faster than one
-            with many threads.
+        processes: that train a stage together, as `torchrun` starts them: one for each GPU. On two cores one process with
+            two threads is faster.
 
     Returns:
         The folder of the finished model.
@@ -101,7 +101,7 @@ def run(
 
 
 def train_together(recipe: Path, changes: Sequence[str], processes: int, device: str) -> None:
-    """`torchrun ... janusflow train RECIPE`, with one thread each; SIGTERM and Ctrl-C are passed on.
+    """`torchrun ... janusflow train RECIPE`, with one thread of a CPU each; SIGTERM and Ctrl-C are passed on.
 
     Raises:
         RuntimeError: if it ended with an error.
@@ -143,7 +143,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the data set; built if missing.")] = Path("data/pictograms"),
     steps: Annotated[int | None, typer.Option(help="Few steps of each part and stage, to try it out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    processes: Annotated[int, typer.Option(min=1, help="That train a stage together; one a core is fastest.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="That train a stage together; one a GPU.")] = 1,
 ) -> None:
     """Train the shipped model from nothing; stop and repeat the command to continue."""
     with on_stop(leave_at_once):
