@@ -62,8 +62,8 @@ def run(
         downloads: where packages come from.
         device: where to train.
         steps: few steps of small batches in each part and stage, to see that everything runs.
-        processes: that train a stage together, as `torchrun` starts them: one for each GPU. On two cores one process with
-            two threads is faster.
+        processes: that train a stage together, as `torchrun` starts them: one for each GPU. On two cores one process
+            with two threads is faster.
 
     Returns:
         The folder of the finished model.
