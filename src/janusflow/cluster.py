@@ -30,6 +30,8 @@ def connected(address: str | None, *, log_to_driver: bool = True) -> Iterator[No
             _reach(address)
         ray.init(address=address, include_dashboard=False, log_to_driver=log_to_driver)
     except (OSError, ValueError) as error:  # a ConnectionError is an OSError
+        if address is None:
+            raise
         raise ValueError(f"ray_address is {address}, where no cluster answers ({error}); start one there") from error
     try:
         yield
@@ -38,7 +40,7 @@ def connected(address: str | None, *, log_to_driver: bool = True) -> Iterator[No
 
 
 def _reach(address: str) -> None:
-    """Raises an OSError if nothing listens there, or a ValueError if it is no address."""
+    """Connect and disconnect: OSError if nothing listens at the address, ValueError if its port is not a number."""
     place = urlsplit(address if "//" in address else f"//{address}")
     if place.hostname and place.port:
         socket.create_connection((place.hostname, place.port), PATIENCE).close()

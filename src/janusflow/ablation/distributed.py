@@ -36,7 +36,7 @@ def run_on_ray(
     """`run_all` in each worker. They see this folder at the same path: on several machines, a shared disk.
 
     Raises:
-        ValueError: if there is no cluster at the address, or a worker died; the same command continues.
+        ValueError: if no cluster answers at the address, or a worker died. Run the same command again to continue.
     """
     with connected(workers.address):
         count = min(len(runs), workers.count or room(ray.cluster_resources(), workers))

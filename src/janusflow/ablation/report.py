@@ -85,7 +85,8 @@ def _differences(ablation: Ablation, values: Mapping[str, Mapping[str, Mapping[i
             if {variant, ablation.baseline} <= metric.paper.keys():
                 published = f"{metric.paper[variant] - metric.paper[ablation.baseline]:+.4g}"
             rows.append([variant, name, _signed(found), size, str(found.n), visible, published])
-            sentences.append(f"- **{variant}, {name}**: {said} ({_signed(found)}; {found.n} pairs).")
+            pairs = "1 pair" if found.n == 1 else f"{found.n} pairs"
+            sentences.append(f"- **{variant}, {name}**: {said} ({_signed(found)}; {pairs}).")
     heads = ["variant", "metric", "difference", "effect size", "pairs", "smallest visible", "paper's difference"]
     return [*lines, *_markdown(heads, rows), "", "## Verdicts", "", *sentences] if rows else [*lines, "None yet."]
 

@@ -134,7 +134,7 @@ class Judge:
             look: of the picture.
             count: number of labels.
         """
-        scores = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0]
+        scores = self._scores(target, row, look)
         return [self.labels[target.name][number] for number in np.argsort(-scores, kind="stable")[:count]]
 
     def probability(self, target: Target, row: Columns, look: Look) -> float:
@@ -144,9 +144,13 @@ class Judge:
         else: what is below 0 counts as 0, and the rest is divided by its sum.
         """
         labels = self.labels[target.name]
-        scores = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0] + 1 / len(labels)
-        estimates = scores.clip(0)
+        estimates = (self._scores(target, row, look) + 1 / len(labels)).clip(0)
         return float(estimates[labels.index(target.label(row))] / max(estimates.sum(), 1e-9))
+
+    def _scores(self, target: Target, row: Columns, look: Look) -> np.ndarray:
+        """(L,) of the classifier that was not fitted on the picture's part."""
+        scores: np.ndarray = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0]
+        return scores
 
     def ceiling(self, target: str, parts: Sequence[str] | None = None, top: int = 1) -> list[float]:
         """1 or 0 for each real picture that was tested: whether the right label was among the first `top`.

@@ -14,7 +14,6 @@ at any time; the same command continues. The result, `out/model`, opens with `Ja
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -101,14 +100,14 @@ def run(
 
 
 def train_together(recipe: Path, changes: Sequence[str], processes: int, device: str) -> None:
-    """`torchrun ... janusflow train RECIPE`, with one thread of a CPU each; SIGTERM and Ctrl-C are passed on.
+    """`torchrun ... janusflow train RECIPE`, which gives each one thread of a CPU; SIGTERM and Ctrl-C are passed on.
 
     Raises:
         RuntimeError: if it ended with an error.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "janusflow.cli", "train", str(recipe), *changes, "--resume", "--device", device]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as running:
+    with subprocess.Popen(command) as running:
         try:
             status = running.wait()
         except BaseException:  # what `leave_at_once` raises, or a second Ctrl-C

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from janusflow.checkpoint.card import write_trained_card
 from janusflow.config import JanusFlowConfig
+from janusflow.data.loader import worker_killed
 from janusflow.data.samples import SampleConfig
 from janusflow.device import resolve_device
 from janusflow.files import read_json, write_text
@@ -56,8 +57,13 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
         _keep_settings(config, out)
         if (export / "config.json").is_file():
             return export
-        parts = Parts(config, out, place)
-        model = parts.janus() if config.vae is None else parts.janusflow()
+        try:
+            parts = Parts(config, out, place)
+            model = parts.janus() if config.vae is None else parts.janusflow()
+        except RuntimeError as error:
+            if not worker_killed(error, config.workers):
+                raise
+            raise ValueError("a data worker was killed, probably for lack of memory: give fewer workers") from error
         origin = None if config.start is None else parts.start.origin
         with put_together(export) as temporary:
             model.save_pretrained(temporary)
