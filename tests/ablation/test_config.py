@@ -13,7 +13,7 @@ from janusflow.training.parts.config import load_parts
 from tests.ablation.conftest import ABLATION, write
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "ablation"
-ABLATIONS = ("table6", "table6_tinyworld", "repa", "guidance", "sizes", "claims", "full")
+ABLATIONS = ("table6", "table6_tinyworld", "repa", "guidance", "guidance_tinyworld", "sizes", "claims", "full")
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -30,7 +30,8 @@ def test_variants_of_table_6_see_equal_shares_of_their_tasks(tmp_path: Path) -> 
         steps = {variant: sum(config.steps for _, config in run.stages) for variant, run in runs.items()}
         assert len({steps[name] for name in "ABCF"}) == 1
         assert steps["D"] == pytest.approx(0.26 * steps["F"], abs=1)
-        assert steps["E"] == pytest.approx(0.74 * steps["F"], abs=1)
+        if "E" in steps:  # not where only answers are compared
+            assert steps["E"] == pytest.approx(0.74 * steps["F"], abs=1)
         assert {len({config.seed for _, config in run.stages}) for run in runs.values()} == {2}
 
 

@@ -155,6 +155,9 @@ def test_options_of_a_variant_and_the_seed_reach_an_evaluation_without_training(
     run_all(opened(tmp_path), say=quiet)
     scale = "guidance_scale"
     assert asked == [("tiny", {scale: w}, {"seed": seed}) for seed in (0, 1) for w in (2.0, 3.0)]
+    write(tmp_path, stages=[], evaluations={"world": world}, variants=variants, metrics=metrics, model="another")
+    with pytest.raises(ValueError, match="F/seed-0 was made with other settings"):
+        run_all(opened(tmp_path), say=quiet)
 
 
 def test_parts_are_pretrained_once_and_every_run_starts_from_them(

@@ -133,6 +133,7 @@ class Run:
         for evaluation in measured[0].values():
             del evaluation["batch_size"]  # changes nothing but rounding
         everything = [stages, parts or None, measured, self.changes.options, self.seed, self.ablation.at]
+        everything += [] if self.stages else [self.ablation.model]
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def result(self) -> Result | None:
