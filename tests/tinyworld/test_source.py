@@ -24,6 +24,13 @@ def test_tinyworld_is_endless_and_a_function_of_number_and_seed(task: str) -> No
         assert (record.text, record.turns) != (other.record(number).text, other.record(number).turns)
         if task != "text":
             assert read(np.asarray(record.images[0])).scene is not None
+        assert source.length is None
     only = source_of("generation", shares={"counting": 1.0})
     numbers = ("two", "three", "four")
     assert all(any(word in only.record(n).text.lower() for word in numbers) for n in range(20))
+
+
+def test_a_number_of_scenes_ends_the_source_after_the_same_records() -> None:
+    endless, counted = source_of("generation"), source_of("generation", scenes=7)
+    assert counted.length == 7
+    assert [counted.record(n).text for n in range(7)] == [endless.record(n).text for n in range(7)]

@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import Field
 
 from janusflow.arguments import quoted
+from janusflow.data.constraints import Count
 from janusflow.data.records import Record
 from janusflow.data.reflow import Correct
 from janusflow.data.sources import SourceConfig
@@ -31,12 +32,15 @@ class TinyworldConfig(SourceConfig):
         shares: of the kinds of scenes; by default equal.
         questions: largest number per scene, and at least half of it; they share the scene's tokens.
         described: share of the pictures to generate whose text is the full description of the scene.
+        scenes: number of records, which come again in another order once all were shown, so that `data.cache` can hold
+            their latents; 0 for records without end.
     """
 
     kind: Literal["tinyworld"] = "tinyworld"
     shares: dict[str, float] = field(default_factory=dict)
     questions: Annotated[int, Field(ge=1)] = 4
     described: Share = 0.0
+    scenes: Count = 0
 
     @property
     def image_size(self) -> int:
@@ -71,10 +75,9 @@ class TinyworldSource:
         seed: of everything random.
     """
 
-    length: int | None = None
-
     def __init__(self, config: TinyworldConfig, task: str, seed: int) -> None:
         self.config, self.task, self.seed = config, task, seed
+        self.length = config.scenes or None
         self.shares = dict(config.shares) or dict.fromkeys(KINDS, 1.0)
 
     def record(self, index: int) -> Record:
