@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -37,7 +38,7 @@ class Served:
 
     url: str
     scheduler: Scheduler
-    model: JanusFlow
+    model: Any
 
     def client(self, key: str = KEY) -> OpenAI:
         """The official client; errors are not retried."""
@@ -57,7 +58,7 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 @contextmanager
-def serving(model: JanusFlow, queue: QueueSettings, limits: Limits = LIMITS) -> Iterator[Served]:
+def serving(model: JanusFlow | Janus, queue: QueueSettings, limits: Limits = LIMITS) -> Iterator[Served]:
     """A server in this process."""
     scheduler = Scheduler(PipelineRunner(), queue)
     fetcher = Fetcher(limits, allowed=lambda address: address == "127.0.0.1")

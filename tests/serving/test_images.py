@@ -11,8 +11,10 @@ import pytest
 from openai import BadRequestError, OpenAI
 from PIL import Image
 
+from janusflow.pipelines.janus import Janus
 from janusflow.pipelines.provenance import settings_of
-from tests.serving.conftest import Served
+from janusflow.serving.scheduler import QueueSettings
+from tests.serving.conftest import Served, serving
 
 PROMPT = "a red circle above a blue square"
 
@@ -145,6 +147,23 @@ def test_what_is_not_supported_is_refused_by_name(served: Served, settings: dict
         found = http.post("/v1/images/generations", json={"prompt": PROMPT, **settings})
     assert found.status_code == 400, found.text
     assert param in found.json()["error"]["message"]
+
+
+def test_a_janus_edits_and_says_which_settings_it_takes(janus: Janus) -> None:
+    source = Image.new("RGB", (80, 64), (10, 200, 30))
+    with serving(janus, QueueSettings()) as served, served.http() as http:
+        settings = http.get("/v1/models").json()["data"][0]["settings"]
+        assert settings["guidance_scale"] == 5.0 and "image_guidance_scale" in settings
+        assert not {"num_inference_steps", "strength", "mask", "height"} & settings.keys()
+        sent = {"prompt": PROMPT, "seed": "2", "image_guidance_scale": "3"}
+        found = http.post("/v1/images/edits", data=sent, files={"image": ("a.png", png(source))})
+        expected = janus.generate(PROMPT, image=source, seed=2, image_guidance_scale=3.0, progress=False)[0]
+        assert difference(opened(found.json()["data"][0]["b64_json"]), expected) == 0
+        seen = found.json()["usage"]["input_tokens_details"]["image_tokens"]
+        assert seen == janus.processor.text.num_image_tokens + janus.network.image_tokens
+        for name, value in (("strength", "0.5"), ("num_inference_steps", "4")):
+            refused = http.post("/v1/images/edits", data={**sent, name: value}, files={"image": ("a.png", png(source))})
+            assert f"{name} is not a setting of a Janus model" in refused.json()["error"]["message"]
 
 
 def test_edits_that_do_not_go_together_are_refused(client: OpenAI) -> None:

@@ -95,6 +95,17 @@ def test_pictures_and_answers_of_janus_are_those_of_its_pipeline(janus: Janus, g
     assert text_of(answer) == janus.ask("hello", max_new_tokens=12)
 
 
+def test_an_edit_of_janus_is_that_of_its_pipeline(janus: Janus) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    shown = Image.fromarray(pixels)
+    edited: dict[str, Any] = {"image": shown, "image_guidance_scale": 2.0}
+    for given in (edited, {"image": shown}):
+        (events,) = finish([PictureRequest(janus, "janus", PROMPT, 3, janus.resolve(PROMPT, given), shown)])
+        expected = np.asarray(janus.generate(PROMPT, seed=3, progress=False, **given)[0])
+        assert (picture_of(events) == expected).all()
+    assert (expected != np.asarray(janus.generate(PROMPT, seed=3, progress=False)[0])).any()
+
+
 def test_previews_wait_for_each_other_and_are_those_of_a_picture_alone(
     small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,7 +123,8 @@ def code_picture(request: PictureRequest) -> Generator[list[Event]]:
     model: Any = request.model
     network, device = model.network, model.device
     sampling = _read(TokenSampling, request.settings)
-    read = model.read([request.prompt], None, guided=sampling.guidance_scale > 1)
+    images = None if request.image is None else [request.image]
+    read = model.read([request.prompt], images, guided=sampling.guidance_scale > 1)
     length = network.image_tokens
     generator = torch.Generator(CPU).manual_seed(request.seed)
     uniform = torch.rand(length, generator=generator, device=CPU, dtype=torch.float32)[None].to(device)

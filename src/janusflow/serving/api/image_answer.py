@@ -37,6 +37,9 @@ class ImageAnswer:
         else:
             side = model.network.drawn_size
             self.size, self.tokens = f"{side}x{side}", model.network.image_tokens
+        self.seen_tokens = 0
+        if "image" in settings and "height" not in settings:  # a Janus reads it, as features and as codes
+            self.seen_tokens = model.processor.text.num_image_tokens + self.tokens
         self.prompt_tokens = int(model.processor.encode_prompts([body.prompt])[1].sum())
 
     def whole(self, pictures: Sequence[dict[str, str]]) -> dict[str, Any]:
@@ -79,12 +82,12 @@ class ImageAnswer:
         }
 
     def _usage(self, pictures: int) -> dict[str, Any]:
-        made = self.tokens * pictures
+        read, made = self.prompt_tokens + self.seen_tokens, self.tokens * pictures
         return {
-            "input_tokens": self.prompt_tokens,
-            "input_tokens_details": {"text_tokens": self.prompt_tokens, "image_tokens": 0},
+            "input_tokens": read,
+            "input_tokens_details": {"text_tokens": self.prompt_tokens, "image_tokens": self.seen_tokens},
             "output_tokens": made,
-            "total_tokens": self.prompt_tokens + made,
+            "total_tokens": read + made,
         }
 
     def _encoded(self, picture: Image.Image) -> str:

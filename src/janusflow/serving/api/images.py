@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from inspect import signature
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -21,7 +20,7 @@ from janusflow.serving.api.documented import ERRORS
 from janusflow.serving.api.image_answer import ImageAnswer
 from janusflow.serving.api.image_body import EditBody, GenerationBody, ImageBody
 from janusflow.serving.api.quality import with_preset
-from janusflow.serving.api.server import Server, seed_of, server_of
+from janusflow.serving.api.server import Server, seed_of, server_of, settings_of
 from janusflow.serving.api.sse import EventStream, event
 from janusflow.serving.api.waiting import Waiting
 from janusflow.serving.errors import as_api_error, from_validation, invalid
@@ -90,7 +89,8 @@ async def edits(http: Request) -> Response:
         raise from_validation(error.errors()) from error
     except ValueError as error:
         raise as_api_error(error) from error
-    given: dict[str, Any] = {"image": image, "strength": body.strength}
+    own = {"strength": body.strength, "image_guidance_scale": body.image_guidance_scale}
+    given: dict[str, Any] = {"image": image, **{name: value for name, value in own.items() if value is not None}}
     if "mask" in data:
         given["mask"] = await asyncio.to_thread(read_mask, data["mask"], server.limits)
         if given["mask"].shape != (image.height, image.width):
@@ -187,12 +187,13 @@ def _settings(server: Server, model: Pipeline, body: ImageBody, given: Mapping[s
     height, width = body.sides()
     sides = {name: value for name, value in (("height", height), ("width", width)) if value is not None}
     asked = {**with_preset(body, "preset" in model.sampling), **given}
+    known = settings_of(model)
     for name in asked:
-        if name not in (*model.sampling, "image", "mask", "paste_original"):
+        if name not in known:
             raise invalid(f"{name} is not a setting of a {type(model).__name__} model", name, "unknown_parameter")
     if sides and sides["height"] * sides["width"] > server.limits.max_output_pixels:
         most = server.limits.max_output_pixels
         raise invalid(f"size is {body.size}; this server allows at most {most} pixels", "size")
-    if sides and not {"height", "width"} <= signature(model.generate).parameters.keys():
+    if sides and "height" not in known:
         raise invalid(f"size is {body.size}; a {type(model).__name__} model has only one, which auto gives", "size")
     return model.resolve(body.prompt, {**asked, **sides})

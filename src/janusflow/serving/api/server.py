@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 from fastapi import Request
 
@@ -15,6 +17,8 @@ from janusflow.serving.errors import ApiError, invalid
 from janusflow.serving.fetch import Fetcher
 from janusflow.serving.scheduler import Scheduler
 from janusflow.serving.settings import Limits
+
+EDITING = ("image", "mask", "strength", "paste_original", "image_guidance_scale")
 
 
 @dataclass
@@ -64,6 +68,13 @@ class Server:
         """
         if value > most:
             raise invalid(f"{name} is {value}; this server allows at most {most}", name)
+
+
+def settings_of(model: Pipeline) -> dict[str, Any]:
+    """What requests for pictures may set, arguments of `generate`, with its defaults; None where it has none."""
+    known = signature(model.generate).parameters
+    names = [name for name in (*model.sampling, "height", "width", *EDITING) if name in known]
+    return {**dict.fromkeys(names), **model.complete({})}
 
 
 def seed_of(http: Request, seed: int | None) -> int:

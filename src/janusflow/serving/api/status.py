@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from janusflow.serving.api.documented import ERRORS
-from janusflow.serving.api.server import Server, server_of
+from janusflow.serving.api.server import Server, server_of, settings_of
 
 router = APIRouter(tags=["status"])
 
@@ -29,7 +29,8 @@ async def model(name: str, http: Request) -> dict[str, Any]:
 
 
 def _described(server: Server, name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": server.created, "owned_by": "janusflow"}
+    settings = settings_of(server.models[name])
+    return {"id": name, "object": "model", "created": server.created, "owned_by": "janusflow", "settings": settings}
 
 
 @router.get("/health/live", summary="Whether the process answers")

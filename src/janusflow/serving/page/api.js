@@ -57,7 +57,37 @@ export async function* events(path, body, signal) {
   }
 }
 
-export const model = () => document.querySelector("#model").value;
+const models = document.querySelector("#model");
+let settings = {}; // of each model: what it can be given, with the defaults
+
+export const model = () => models.value;
+
+// The fields that the chosen model can be given.
+export function taken(fields) {
+  const known = settings[model()] ?? {};
+  return Object.fromEntries(Object.entries(fields).filter(([name]) => name in known));
+}
+
+// Shows the controls that the chosen model has, with its defaults.
+function adapt() {
+  for (const label of document.querySelectorAll("[data-setting]")) {
+    const name = label.dataset.setting;
+    label.hidden = !(name in taken({ [name]: null }));
+    const start = settings[model()]?.[name];
+    if (label.dataset.keep !== undefined || typeof start !== "number") continue;
+    const control = label.querySelector("input");
+    control.value = start;
+    control.dispatchEvent(new Event("input"));
+  }
+}
+
+export async function listModels() {
+  const { data } = await (await call("../v1/models")).json();
+  settings = Object.fromEntries(data.map((one) => [one.id, one.settings]));
+  models.replaceChildren(...data.map(({ id }) => new Option(id)));
+  models.addEventListener("change", adapt);
+  adapt();
+}
 
 export const address = (data) => `data:image/png;base64,${data}`;
 

@@ -1,6 +1,6 @@
 // Edit: a picture to start from, and a brush over what is to be generated anew.
 
-import { anySeed, busy, model, show } from "./api.js";
+import { anySeed, busy, model, show, taken } from "./api.js";
 import { generate } from "./gallery.js";
 
 const section = document.querySelector("#edit");
@@ -9,6 +9,7 @@ const gallery = section.querySelector(".gallery");
 const canvas = section.querySelector("canvas");
 const shown = canvas.getContext("2d");
 const mask = document.createElement("canvas");
+const NAMES = { num_inference_steps: "steps", strength: "strength", image_guidance_scale: "freedom" };
 let picture = null;
 let brushed = false;
 
@@ -82,15 +83,21 @@ function transparentWhereBrushed() {
   return blob(made);
 }
 
+function chosen() {
+  const { strength, steps, freedom } = form.elements;
+  return taken({
+    num_inference_steps: steps.value, strength: strength.value, image_guidance_scale: freedom.value,
+  });
+}
+
 async function body(seed) {
   const plain = document.createElement("canvas");
   [plain.width, plain.height] = [canvas.width, canvas.height];
   plain.getContext("2d").drawImage(picture, 0, 0);
   const made = new FormData();
   made.set("image", await blob(plain), "picture.png");
-  if (brushed) made.set("mask", await transparentWhereBrushed(), "mask.png");
-  const { prompt, strength, steps } = form.elements;
-  const fields = { model: model(), prompt: prompt.value, seed, num_inference_steps: steps.value, strength: strength.value };
+  if (brushed && "mask" in taken({ mask })) made.set("mask", await transparentWhereBrushed(), "mask.png");
+  const fields = { model: model(), prompt: form.elements.prompt.value, seed, ...chosen() };
   for (const [name, value] of Object.entries({ ...fields, stream: true, partial_images: 3 })) made.set(name, value);
   return made;
 }
@@ -101,10 +108,11 @@ form.addEventListener("submit", (event) => {
     show(new Error("Choose a picture first."));
     return;
   }
-  const { prompt, seed, strength, steps } = form.elements;
-  const chosen = seed.value === "" ? anySeed() : Number(seed.value);
-  const caption = `${prompt.value} · seed ${chosen} · strength ${strength.value} · ${steps.value} steps`;
+  const { prompt, seed } = form.elements;
+  const number = seed.value === "" ? anySeed() : Number(seed.value);
+  const said = Object.entries(chosen()).map(([name, value]) => `${NAMES[name]} ${value}`);
+  const caption = [prompt.value, `seed ${number}`, ...said].join(" · ");
   busy(form, async (signal) =>
-    generate(gallery, "../v1/images/edits", await body(chosen), caption, [["Edit", open]], signal),
+    generate(gallery, "../v1/images/edits", await body(number), caption, [["Edit", open]], signal),
   );
 });

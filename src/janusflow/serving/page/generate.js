@@ -1,6 +1,6 @@
 // Generate: pictures of a prompt, with one or two sets of settings.
 
-import { anySeed, busy, model } from "./api.js";
+import { anySeed, busy, model, taken } from "./api.js";
 import { open as edit } from "./edit.js";
 import { generate } from "./gallery.js";
 
@@ -22,10 +22,10 @@ function reuse(settings) {
 
 function one(settings, signal) {
   const { prompt, seed, steps, guidance } = settings;
-  const body = {
-    model: model(), prompt, seed, num_inference_steps: steps, guidance_scale: guidance, stream: true, partial_images: 3,
-  };
-  const caption = `${prompt} · seed ${seed} · ${steps} steps · guidance ${guidance}`;
+  const own = taken({ num_inference_steps: steps, guidance_scale: guidance });
+  const body = { model: model(), prompt, seed, ...own, stream: true, partial_images: 3 };
+  const many = "num_inference_steps" in own ? ` · ${steps} steps` : "";
+  const caption = `${prompt} · seed ${seed}${many} · guidance ${guidance}`;
   const actions = [["Reuse settings", () => reuse(settings)], ["Edit", edit]];
   return generate(gallery, "../v1/images/generations", body, caption, actions, signal);
 }

@@ -1,6 +1,6 @@
 // The page: tabs, the list of models, and the values next to sliders.
 
-import { call, show } from "./api.js";
+import { listModels, show } from "./api.js";
 import "./chat.js";
 import "./edit.js";
 import "./generate.js";
@@ -35,8 +35,7 @@ for (const slider of document.querySelectorAll("input[type=range]")) {
 }
 
 try {
-  const { data } = await (await call("../v1/models")).json();
-  document.querySelector("#model").replaceChildren(...data.map(({ id }) => new Option(id)));
+  await listModels();
 } catch (problem) {
   show(problem);
 }
