@@ -1,14 +1,17 @@
-"""Tokens a second of drawing with Janus: our loop, the official code's, and transformers' own, on the same weights.
+"""Codes a second of Janus: our loop, also in int8, the official code's, and transformers' own, on the same weights.
 
-python benchmarks/janus.py            # Janus-1.3B's size, random weights, 25 of the 576 tokens of a picture
-python benchmarks/janus.py --small    # to see that it runs
+python benchmarks/janus.py                             # Janus-1.3B's size, random weights, 25 of a picture's 576 codes
+python benchmarks/janus.py --dtype float32 --layers 8  # on a CPU without bfloat16 units
+python benchmarks/janus.py --small                     # to see that it runs
 """
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 from transformers import GenerationConfig, JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 from transformers import JanusForConditionalGeneration as TransformersJanus
 
+from janusflow.checkpoint.quantization import quantize
 from janusflow.device import resolve_device
 from janusflow.engine.token_generation import TokenSampling, draw_codes, read_prompts
 from janusflow.model.janus import JanusForConditionalGeneration, unconditional_ids
@@ -25,9 +29,9 @@ BOS, BEGIN, PAD = 1, 2, 3
 GUIDANCE = 5.0
 
 
-def sizes(side: int, *, small: bool) -> JanusConfig:
-    """Dimensions of a Janus that draws side x side tokens: those of Janus-1.3B, or a few layers of it."""
-    width, layers = (256, 2) if small else (2048, 24)
+def sizes(side: int, *, layers: int, small: bool) -> JanusConfig:
+    """Dimensions of a Janus that draws side x side tokens: those of Janus-1.3B, with so many layers; or tiny ones."""
+    width, layers = (256, 2) if small else (2048, layers)
     text = LlamaConfig(
         vocab_size=102400 if not small else 512,
         hidden_size=width,
@@ -94,39 +98,60 @@ def transformers_own(network: JanusForConditionalGeneration, ids: Tensor, pictur
 
 
 def main(
-    pictures: Annotated[int, typer.Option(help="Drawn at once.")] = 1,
+    pictures: Annotated[list[int] | None, typer.Option(help="Drawn at once; repeatable. 1 and 8 by default.")] = None,
     side: Annotated[int, typer.Option(help="A picture is side x side tokens; 24 for the released ones.")] = 5,
     repeats: Annotated[int, typer.Option(help="Of each, taking turns.")] = 5,
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 40,
+    layers: Annotated[int, typer.Option(help="Of the language model; 24 in the released ones.")] = 24,
+    dtype: Annotated[str, typer.Option(help="float32 where a CPU has no bfloat16 units.")] = "bfloat16",
     small: Annotated[bool, typer.Option("--small", help="A tiny network.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
-    """Prints a table in Markdown: the median of the repeats, and their range."""
+    """Prints a table in Markdown: the median of the repeats, their range, and ratios."""
     torch.manual_seed(0)
-    network = JanusForConditionalGeneration._from_config(sizes(side, small=small), dtype=torch.bfloat16).eval()
+    found = sizes(side, layers=layers, small=small)
+    network = JanusForConditionalGeneration._from_config(found, dtype=getattr(torch, dtype)).eval()
     network = network.to(resolve_device(device))
+    eight = copy.deepcopy(network)
+    quantize(eight, "int8")
     inner = torch.randint(4, 500, (1, prompt - 2))
     ids = torch.cat([torch.tensor([[BOS]]), inner, torch.tensor([[BEGIN]])], dim=1).to(network.device)
-    loops: dict[str, Callable[[JanusForConditionalGeneration, Tensor, int], Tensor]] = {
-        "janusflow": ours,
-        "official loop": official,
-        "transformers' generate": transformers_own,
+    loops: dict[str, Callable[[Tensor, int], Tensor]] = {
+        "janusflow": partial(ours, network),
+        "janusflow, int8": partial(ours, eight),
+        "official loop": partial(official, network),
+        "transformers' generate": partial(transformers_own, network),
     }
-    agreed = [loop(network, ids, pictures) for loop in loops.values()]  # also warms up
-    same = [float((codes == agreed[0]).float().mean()) for codes in agreed]
+    count = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{count:,} parameters, {network.dtype}, {network.device}; {side * side} codes after {prompt} tokens\n")
+    print("| loop | pictures | codes/s | range | of transformers' | of one picture | same codes |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    alone: dict[str, float] = {}
+    for many in pictures or [1, 8]:
+        drawn = {name: loop(ids, many) for name, loop in loops.items()}  # also warms up
+        speeds = timed(loops, ids, many, repeats)
+        middle = {name: statistics.median(values) for name, values in speeds.items()}
+        for name, values in speeds.items():
+            same = float((drawn[name] == drawn["janusflow"]).float().mean())
+            of_one = middle[name] / alone.setdefault(name, middle[name])
+            of_theirs = middle[name] / middle["transformers' generate"]
+            print(
+                f"| {name} | {many} | {middle[name]:.2f} | {min(values):.2f} to {max(values):.2f} | {of_theirs:.2f} "
+                f"| {of_one:.2f} | {same:.0%} |"
+            )
+
+
+def timed(
+    loops: Mapping[str, Callable[[Tensor, int], Tensor]], ids: Tensor, pictures: int, repeats: int
+) -> dict[str, list[float]]:
+    """Codes a second of each loop, several times, taking turns."""
     speeds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(repeats):
         for name, loop in loops.items():
             started = time.perf_counter()
-            loop(network, ids, pictures)
-            speeds[name].append(pictures * network.image_tokens / (time.perf_counter() - started))
-    count = sum(parameter.numel() for parameter in network.parameters())
-    print(
-        f"{count:,} parameters, {network.dtype}, {network.device}; {pictures} x {side * side} tokens after {prompt}\n"
-    )
-    print("| loop | tokens/s | range | same tokens |\n| --- | ---: | ---: | ---: |")
-    for (name, found), share in zip(speeds.items(), same, strict=True):
-        print(f"| {name} | {statistics.median(found):.2f} | {min(found):.2f} to {max(found):.2f} | {share:.0%} |")
+            codes = loop(ids, pictures)
+            speeds[name].append(codes.numel() / (time.perf_counter() - started))
+    return speeds
 
 
 if __name__ == "__main__":
