@@ -90,7 +90,8 @@ def pretended(replace: Callable[[Any, str, Any], None]) -> Journal:
         run = request.out.parents[1]
         found.append(("evaluate", f"{run.parent.name}/{run.name}", request.out.name, request.model))
         seed = float(run.name.removeprefix("seed-"))
-        return {"scores": {"drawing": seed**2 + 10 * (run.parent.name == "F") + seed * (run.parent.name == "A")}}
+        scores = {"drawing": seed**2 + 10 * (run.parent.name == "F") + seed * (run.parent.name == "A")}
+        return {"scores": scores, "judged": 2, "items": 2}
 
     replace(module, "train", train)
     replace(module, "evaluate", evaluate)

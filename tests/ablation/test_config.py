@@ -44,12 +44,18 @@ def test_the_parts_of_the_ablations_have_equal_grids() -> None:
 def test_what_a_variant_is_claimed_to_be_comes_from_it_or_from_the_paper(tmp_path: Path) -> None:
     found = load_ablation(RECIPES / "table6.yaml")
     assert found.expected("A", "KID") == "worse"  # its FID is higher
-    assert found.expected("E", "KID") == "better"
-    assert found.expected("A", "naming") == "better"
+    assert found.expected("E", "KID") == "equal"  # the recipe says so, although its FID is lower
+    assert load_ablation(RECIPES / "full.yaml").expected("E", "FID") == "better"
+    assert found.expected("B", "naming") == "worse"
     assert found.expected("D", "KID") is None
     claims = load_ablation(RECIPES / "claims.yaml")
     assert claims.expected("bidirectional", "KID") == "equal"
     assert claims.expected("dropout-0.2", "KID") is None
+
+
+def test_a_recipe_of_training_is_told_from_an_ablation() -> None:
+    with pytest.raises(ValueError, match=r"stage1.yaml is a recipe of `janusflow train`; an ablation has variants"):
+        load_ablation(RECIPES / "stage1.yaml")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,12 @@ def test_what_a_variant_is_claimed_to_be_comes_from_it_or_from_the_paper(tmp_pat
         ),
         ({"variants": {"F": {"about": "", "expects": {"x": "better"}}}, "metrics": {}}, "expects has 'x'; .*none"),
         ({"metrics": {"a": {"evaluation": "b", "score": "c"}}}, "evaluation has 'b'; expected one of world"),
+        ({"stages": [{"name": "a", "recipe": "x"}] * 2}, "a stage is named 'a'; expected names of their own"),
+        ({"stages": [{"name": "export", "recipe": "x"}]}, "a stage is named 'export'"),
+        (
+            {"model": None, "variants": {"F": {"about": "", "without": ["first", "second"]}}, "metrics": {}},
+            "variants.F leaves out all stages",
+        ),
         ({"seed": 3}, "seed is not a setting of a recipe; did you mean seeds"),
     ],
 )

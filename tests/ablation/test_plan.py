@@ -33,6 +33,13 @@ def test_finished_runs_give_the_speed_and_are_not_counted(tmp_path: Path, journa
     assert "3 runs, 2 of them not finished" in text and "at 2 samples a second" in text
 
 
+def test_finished_runs_without_training_are_counted_as_finished(tmp_path: Path, journal: Journal) -> None:
+    metrics = {"drawing": {"evaluation": "world", "score": "drawing"}}
+    write(tmp_path, stages=[], variants={"F": {"about": ""}}, metrics=metrics)
+    run_all(opened(tmp_path), say=lambda text: None)
+    assert dry_run(opened(tmp_path)).endswith("2 runs, 0 of them not finished")
+
+
 def test_power_comes_from_the_largest_deviation_of_finished_runs(tmp_path: Path, journal: Journal) -> None:
     """Differences of A to F are -10, -9, -8 (see the report's test), a deviation of 1; those of D are equal."""
     write(tmp_path, seeds=3)

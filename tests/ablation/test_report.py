@@ -27,6 +27,15 @@ def test_the_page_has_means_paper_figures_differences_and_verdicts(tmp_path: Pat
     assert "- Everything is smaller." in lines and FIGURE not in "".join(lines)
 
 
+def test_runs_that_were_not_asked_for_again_stay_in_the_page(tmp_path: Path, journal: Journal) -> None:
+    write(tmp_path)
+    run_all(opened(tmp_path), say=lambda text: None)
+    whole = write_report(opened(tmp_path), tmp_path).read_text()
+    assert write_report(opened(tmp_path, only=["A"], seeds=1), tmp_path).read_text() == whole
+    (tmp_path / "out" / "runs" / "F" / "seed-old").mkdir()
+    assert write_report(opened(tmp_path, only=["A"]), tmp_path).read_text() == whole
+
+
 def test_without_finished_runs_there_is_a_page_without_verdicts(tmp_path: Path) -> None:
     write(tmp_path)
     page = write_report(opened(tmp_path), tmp_path).read_text()

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from janusflow.ablation import runs as module
+from janusflow.ablation.config import load_ablation
 from janusflow.ablation.report import write_report
-from janusflow.ablation.runs import FAILED, LOCK, RESULTS, run_all
+from janusflow.ablation.runs import FAILED, LOCK, RESULTS, run_all, runs_of
 from janusflow.files import locked, read_json
-from tests.ablation.conftest import Journal, opened, pretended, write
+from tests.ablation.conftest import ABLATION, Journal, opened, pretended, write
 from tests.processes import fork
 
 
@@ -50,6 +51,88 @@ def test_equal_seeds_give_equal_data_to_all_variants_and_others_do_not(tmp_path:
     seeds = {run.name: [config.seed for _, config in run.stages] for run in opened(tmp_path)}
     assert seeds["F/seed-0"] == seeds["A/seed-0"] and seeds["D/seed-0"] == seeds["F/seed-0"][1:]
     assert not set(seeds["F/seed-0"]) & set(seeds["F/seed-1"])
+
+
+def test_a_run_that_was_begun_with_other_settings_is_not_continued(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    runs, real = opened(tmp_path, only=["F"], seeds=1), module.train
+    monkeypatch.setattr(module, "train", lambda config, **options: real(config).parent)  # as SIGTERM ends it
+    with pytest.raises(SystemExit):
+        run_all(runs, say=quiet)
+    monkeypatch.setattr(module, "train", real)
+    file, count = tmp_path / "stage.yaml", len(journal)
+    before = file.read_text()
+    file.write_text(before.replace("batch_size: 4", "batch_size: 5"))
+    with pytest.raises(ValueError, match="F/seed-0 was begun with other settings; give another --out"):
+        run_all(opened(tmp_path), say=quiet)
+    assert len(journal) == count
+    file.write_text(before)
+    run_all(opened(tmp_path, only=["F"], seeds=1), say=quiet)
+    assert runs[0].result() is not None
+
+
+def test_settings_are_read_before_anything_is_trained_and_not_again(tmp_path: Path, journal: Journal) -> None:
+    variants = {"F": {"about": ""}, "A": {"about": "", "set": ["loss.rpea=0"]}}
+    metrics = {"drawing": {"evaluation": "world", "score": "drawing"}}
+    write(tmp_path, variants=variants)
+    with pytest.raises(ValueError, match="rpea"):
+        run_all(opened(tmp_path), say=quiet)
+    stages = [{"name": "only", "recipe": "stage.yaml", "set": ["optimizer.schedule=cosine"]}]
+    write(tmp_path, at=[4], stages=stages, variants={"F": {"about": ""}}, metrics=metrics)
+    with pytest.raises(ValueError, match="at needs a stage of constant rate, but only has the schedule cosine"):
+        run_all(opened(tmp_path, only=["F"]), say=quiet)
+    assert not journal
+    write(tmp_path)
+    runs, file = opened(tmp_path, only=["F"]), tmp_path / "stage.yaml"
+
+    def edit(text: str) -> None:
+        file.write_text(file.read_text().replace("batch_size: 4", "batch_size: 5"))
+
+    run_all(runs, say=edit)
+    assert [one.samples for run in runs if (one := run.result()) is not None] == [40, 40]
+
+
+def test_what_the_digest_of_settings_tells_apart(tmp_path: Path) -> None:
+    def digest(out: str = "out", **changes: Any) -> str:
+        write(tmp_path, **changes)
+        ablation = load_ablation(tmp_path / "ablation.yaml")
+        return runs_of(ablation, tmp_path, tmp_path / out, only=["F"], seeds=1)[0].settings
+
+    metric = ABLATION["metrics"]["drawing"]
+    same = [digest(), digest("elsewhere"), digest("with #")]
+    same.append(digest(metrics={"drawing": {**metric, "paper": {}, "lower_is_better": True}}))
+    assert len(set(same)) == 1
+    inside = [digest(model=f"{tmp_path}/out{rest}") for rest in ("", "/one/export", "/another/export", "2/export")]
+    assert len({*same, *inside}) == 5
+
+
+def test_a_model_that_is_not_there_is_reported_before_anything_is_trained(tmp_path: Path, journal: Journal) -> None:
+    write(tmp_path, model=f"{tmp_path}/none/export")
+    with pytest.raises(ValueError, match="F/seed-0 starts from .*none/export, which is not there"):
+        run_all(opened(tmp_path), say=quiet)
+    (tmp_path / "none" / "export").mkdir(parents=True)
+    run_all(opened(tmp_path, only=["F"], seeds=1), say=quiet)
+    assert len(trained(journal)) == 2
+
+
+def test_any_name_of_the_folder_reaches_the_stages(tmp_path: Path) -> None:
+    write(tmp_path)
+    (run,) = runs_of(load_ablation(tmp_path / "ablation.yaml"), tmp_path, tmp_path / "a #1", only=["F"], seeds=1)
+    (_, first), (_, second) = run.stages
+    assert first.out == str(run.folder / "first") and second.model.checkpoint == f"{first.out}/export"
+
+
+def test_items_that_were_not_judged_fail_a_run(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    some = {"scores": {"drawing": 1.0}, "judged": 1, "items": 3}
+    monkeypatch.setattr(module, "evaluate", lambda request: some)
+    runs = opened(tmp_path, only=["F"], seeds=1)
+    run_all(runs, say=quiet)
+    assert runs[0].failure() == "ValueError: world: 2 of 3 items were not judged"
 
 
 def test_a_finished_run_is_never_repeated(tmp_path: Path, journal: Journal) -> None:
@@ -145,7 +228,7 @@ def test_options_of_a_variant_and_the_seed_reach_an_evaluation_without_training(
 
     def evaluate(request: Any) -> dict[str, Any]:
         asked.append((request.model, dict(request.options), dict(request.settings)))
-        return {"scores": {"drawing": 1.0}}
+        return {"scores": {"drawing": 1.0}, "judged": 2, "items": 2}
 
     monkeypatch.setattr(module, "evaluate", evaluate)
     world = {"benchmark": "tinyworld", "options": {"guidance_scale": 2.0}, "seed_setting": "seed"}
@@ -154,7 +237,7 @@ def test_options_of_a_variant_and_the_seed_reach_an_evaluation_without_training(
     write(tmp_path, stages=[], evaluations={"world": world}, variants=variants, metrics=metrics)
     run_all(opened(tmp_path), say=quiet)
     scale = "guidance_scale"
-    assert asked == [("tiny", {scale: w}, {"seed": seed}) for seed in (0, 1) for w in (2.0, 3.0)]
+    assert asked == [("tiny", {scale: w}, {"seed": seed}) for seed in (0, 100_000) for w in (2.0, 3.0)]
     write(tmp_path, stages=[], evaluations={"world": world}, variants=variants, metrics=metrics, model="another")
     with pytest.raises(ValueError, match="F/seed-0 was made with other settings"):
         run_all(opened(tmp_path), say=quiet)

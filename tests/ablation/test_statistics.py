@@ -34,6 +34,15 @@ def test_differences_are_paired_by_seed() -> None:
     assert paired({0: 1.0}, {1: 1.0}) is None
 
 
+def test_differences_that_are_equal_but_for_rounding_say_nothing() -> None:
+    shares = [{0: 37 / 300, 1: 51 / 300}, {0: 30 / 300, 1: 44 / 300}]  # 7 / 300 apart, twice
+    found = paired(*shares)
+    assert found is not None and found.deviation == 0 and not found.excludes_zero
+    assert verdict(found, "better", lower_is_better=False) == "not tested: all differences are equal"
+    third = paired({0: 0.3, 1: 0.4, 2: 0.2}, {0: 0.2, 1: 0.3, 2: 0.1})
+    assert third is not None and third.deviation == 0
+
+
 @pytest.mark.parametrize(
     ("differences", "expected", "lower", "said"),
     [

@@ -56,3 +56,6 @@ def test_the_command_plans_and_estimates_power(recipe: Path) -> None:
     assert "F/seed-0: only 2 steps of 4" in planned.output and not (recipe.parent / "out").exists()
     power = CliRunner().invoke(app, [*words, "--sd", "drawing=1"])
     assert power.exit_code == 0 and power.output.splitlines()[0].split() == ["seeds", "drawing"]
+    for wrong in ("0", "abc"):
+        refused = CliRunner().invoke(app, [*words, "--sd", f"drawing={wrong}"])
+        assert refused.exit_code == 2 and f"--sd drawing={wrong}: expected a number above 0" in refused.output

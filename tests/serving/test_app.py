@@ -14,6 +14,9 @@ import pytest
 from openai import AuthenticationError, OpenAI, RateLimitError
 
 from janusflow import JanusFlow
+from janusflow.serving.api.server import Server
+from janusflow.serving.api.status import described
+from janusflow.serving.errors import ApiError
 from janusflow.serving.scheduler import QueueSettings
 from janusflow.serving.settings import Limits
 from tests.serving.conftest import KEY, LIMITS, Served, serving, until
@@ -24,6 +27,20 @@ LONG: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 60}
 def test_the_models_are_listed_and_described(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").owned_by == "janusflow"
+
+
+def test_adapters_are_not_read_to_list_them(tiny_model: JanusFlow) -> None:
+    class OnDisk(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            assert name == "tiny", "an adapter was read"
+            return super().__getitem__(name)
+
+    server = Server(OnDisk({"tiny": tiny_model, "tiny:mine": None}), None, LIMITS, None)  # type: ignore[arg-type]
+    found = [described(server, name) for name in server.models]
+    assert [one["id"] for one in found] == ["tiny", "tiny:mine"] and found[0]["settings"] == found[1]["settings"]
+    server.check_model("tiny:mine")
+    with pytest.raises(ApiError, match="there are tiny, tiny:mine"):
+        server.check_model("tiny:other")
 
 
 def test_without_the_key_only_health_is_answered(served: Served) -> None:

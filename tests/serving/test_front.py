@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx2
 import pytest
 
 from janusflow.serving.errors import ApiError
@@ -133,5 +134,8 @@ def test_the_process_is_live_without_a_replica_and_refuses_requests_while_it_dra
 
 def test_the_model_that_a_body_names_chooses_the_replica() -> None:
     assert adapter_of(b'{"model": "tiny:mine"}') == "tiny:mine"
+    sent = {"prompt": "a", "model": "tiny:mine"}
+    form = httpx2.Request("POST", "http://x", data=sent, files={"image": b"..."}).read()
+    assert adapter_of(form) == "tiny:mine" and adapter_of(form.replace(b"tiny:mine", b"tiny")) == ""
     for body in (b'{"model": "tiny"}', b'{"model": 3}', b"{}", b"[", b"[]", b"\xff", b"[" * 100_000):
         assert adapter_of(body) == ""

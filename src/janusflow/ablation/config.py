@@ -16,6 +16,7 @@ from janusflow.recipes import overridden, read_recipe
 from janusflow.training.config import typed_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TAKEN = ("evaluations", "export", "results.json", "failed.json", "settings.json", "run.lock")  # in a run's folder
 Outcome = Literal["better", "worse", "equal"]
 
 
@@ -140,6 +141,11 @@ class Ablation:
         for name in (*self.variants, *self.evaluations, *(stage.name for stage in self.stages)):
             if not NAME.fullmatch(name):
                 raise ValueError(f"{quoted(name)} becomes a folder; expected letters, digits, '.', '_' and '-'")
+        stages = [stage.name for stage in self.stages]
+        if wrong := [name for name in stages if stages.count(name) > 1 or name in TAKEN]:
+            raise ValueError(
+                f"a stage is named {quoted(wrong[0])}; expected names of their own, not {', '.join(TAKEN)}"
+            )
         if self.baseline not in self.variants:
             raise ValueError(f"baseline is {quoted(self.baseline)}; expected one of {', '.join(self.variants)}")
         if not self.stages and self.model is None:
@@ -151,11 +157,12 @@ class Ablation:
         for name, metric in self.metrics.items():
             _known(f"metrics.{name}.evaluation", [metric.evaluation], self.evaluations)
             _known(f"metrics.{name}.paper", metric.paper, self.variants)
-        stages = [stage.name for stage in self.stages]
         for name, variant in self.variants.items():
             _known(f"variants.{name}.stages", variant.stages, stages)
             _known(f"variants.{name}.without", variant.without, [*stages, *self.evaluations])
             _known(f"variants.{name}.expects", variant.expects, self.metrics)
+            if stages and set(stages) <= set(variant.without) and self.model is None and self.parts is None:
+                raise ValueError(f"variants.{name} leaves out all stages; without model and parts nothing is evaluated")
 
     def expected(self, variant: str, name: str) -> Outcome | None:
         """What is claimed of a variant: as it says, or as the paper's figures do; None without a claim."""
@@ -185,6 +192,9 @@ def load_ablation(file: Path, overrides: Sequence[str] = ()) -> Ablation:
         >>> load_ablation(Path("recipes/ablation/table6.yaml")).baseline
         'F'
     """
-    found: Ablation = typed_config(Ablation, overridden(read_recipe(file), overrides))
+    values = read_recipe(file)
+    if "variants" not in values and "steps" in values:
+        raise ValueError(f"{file} is a recipe of `janusflow train`; an ablation has variants, evaluations and metrics")
+    found: Ablation = typed_config(Ablation, overridden(values, overrides))
     found.check()
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from janusflow.ablation.report import by_seed
-from janusflow.ablation.runs import Run
+from janusflow.ablation.runs import Run, with_finished
 from janusflow.ablation.statistics import paired, smallest_effect
 from janusflow.training.dryrun import estimate
 
@@ -17,15 +17,17 @@ def dry_run(runs: Sequence[Run]) -> str:
     """The runs with their steps and samples, the time that they take here, and days of an H100.
 
     Time comes from finished runs, else from the recipe's `samples_per_second`; GPU days from FLOPs, where the sizes of
-    the model can be read. Evaluations are not counted, but for finished runs.
+    the model can be read: not before the parts are there. Evaluations are counted only where finished runs give the
+    speed.
 
     Raises:
         ValueError: for a recipe of a stage that cannot be read.
     """
-    finished = [found for run in runs if (found := run.result()) is not None and found.samples]
+    finished = [found for run in runs if (found := run.result()) is not None]
+    trained = [found for found in finished if found.samples]
     speed = runs[0].ablation.samples_per_second
-    if finished:
-        speed = sum(found.samples for found in finished) / sum(found.seconds for found in finished)
+    if trained:
+        speed = sum(found.samples for found in trained) / sum(found.seconds for found in trained)
     lines, left, days = [], 0.0, 0.0
     for run in runs:
         stages = run.stages
@@ -37,9 +39,12 @@ def dry_run(runs: Sequence[Run]) -> str:
         days += 0 if gpu is None or done else gpu
         left += 0 if done or not speed else samples / speed
         lines.append(", ".join(filter(None, [f"{run.name}: {'; '.join(words) or 'evaluation only'}", took])))
-    lines.append(f"{len(runs)} runs, {len(runs) - len(finished)} of them not finished")
+    lines.append(f"{len(runs)} run{'s'[: len(runs) > 1]}, {len(runs) - len(finished)} of them not finished")
     if left:
-        lines.append(f"about {left / 3600:,.1f} hours at {speed:.3g} samples a second, without evaluations")
+        counted = "with evaluations" if trained else "without evaluations"
+        lines.append(f"about {left / 3600:,.1f} hours at {speed:.3g} samples a second, {counted}")
+    if not days and left:
+        lines.append("GPU days: unknown before the model or the parts that the runs start from are there")
     if days:
         lines.append(f"about {days:,.3g} GPU days of H100 at 40 % MFU (from the FLOPs, not measured)")
     return "\n".join(lines)
@@ -67,7 +72,8 @@ def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) ->
     """The smallest effects that two to ten seeds show with a probability of 80 %.
 
     Args:
-        runs: finished ones give standard deviations of the paired differences; the largest over the variants counts.
+        runs: all finished ones of their ablation give standard deviations of the paired differences; the largest over
+            the variants counts.
         deviations: by metric, in place of those.
 
     Raises:
@@ -76,7 +82,7 @@ def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) ->
     ablation = runs[0].ablation
     if unknown := [name for name in deviations or () if name not in ablation.metrics]:
         raise ValueError(f"--sd has {unknown[0]!r}; expected one of {', '.join(ablation.metrics)}")
-    found = dict(deviations or _deviations(runs))
+    found = dict(deviations or _deviations(with_finished(runs)))
     if not found:
         raise ValueError("no variant has two finished runs next to the baseline's; give --sd METRIC=DEVIATION")
     lines = [f"{'seeds':>5}  " + "  ".join(f"{name:>12}" for name in found)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from janusflow.ablation.config import Ablation
-from janusflow.ablation.runs import Result, Run
+from janusflow.ablation.runs import Result, Run, with_finished
 from janusflow.ablation.statistics import Interval, interval, paired, smallest_effect, verdict
 from janusflow.files import temporary_path, write_text
 
@@ -16,10 +16,14 @@ REPORT, FIGURE = "paper.md", "curves.png"
 def write_report(runs: Sequence[Run], out: Path) -> Path:
     """Write `paper.md` into a folder, and `curves.png` where runs were measured more than once.
 
+    Args:
+        runs: those that were asked for; other finished ones of the ablation are reported, too.
+        out: the folder.
+
     Raises:
         ValueError: if the file of a finished run is damaged.
     """
-    ablation = runs[0].ablation
+    runs, ablation = with_finished(runs), runs[0].ablation
     results = [found for run in runs if (found := run.result()) is not None]
     failed = [(run, said) for run in runs if run.result() is None and (said := run.failure()) is not None]
     values = by_seed(results)

@@ -1,7 +1,7 @@
 """The runs of an ablation: each variant with each seed, in a folder that says whether it is finished.
 
     OUT/parts                     shared by all runs, if the recipe has parts
-    OUT/runs/VARIANT/seed-N       stages, evaluations, `results.json` or `failed.json`
+    OUT/runs/VARIANT/seed-N       stages, evaluations, `settings.json`, `results.json` or `failed.json`
 
 Any number of processes may run the same command: a lock is held per run, and none is repeated.
 """
@@ -30,8 +30,9 @@ from janusflow.training.parts.config import PartsConfig, load_parts
 from janusflow.training.parts.pretrain import pretrain
 from janusflow.training.trainer import train
 
-RESULTS, FAILED, LOCK = "results.json", "failed.json", "run.lock"
+RESULTS, FAILED, SETTINGS, LOCK = "results.json", "failed.json", "settings.json", "run.lock"
 STAGE_SEEDS = 100  # between the seeds of two runs: the stages of a run have different ones
+EVALUATION_SEEDS = 100_000  # the same of their evaluations, whose items have seed + 0, 1, 2, ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Result:
         scores: by metric, at the end.
         curve: by step of the last stage, scores by metric; of one point if there is no curve.
         samples: that were trained on.
-        seconds: of training and evaluation, without interruptions.
+        seconds: of training and evaluation; of what was interrupted, only since its last start.
         version: of the package.
     """
 
@@ -96,7 +97,8 @@ class Run:
         """Names and settings of the stages; equal seeds give equal data in equal order to all variants.
 
         Raises:
-            ValueError: for a recipe that cannot be read, or an override that does not fit.
+            ValueError: for a recipe that cannot be read, an override that does not fit, or points of a curve (`at`)
+                in a stage whose rate depends on the number of its steps.
         """
         before = self.base()
         found: list[tuple[str, TrainConfig]] = []
@@ -104,12 +106,14 @@ class Run:
             if stage.name in self.changes.without:
                 continue
             folder = self.folder / stage.name
-            places = [f"out={folder}", f"seed={STAGE_SEEDS * self.seed + number}"]
-            places += [] if before is None else ["model.preset=null", f"model={before}"]
+            places = [f"out={json.dumps(str(folder))}", f"seed={STAGE_SEEDS * self.seed + number}"]
+            places += [] if before is None else ["model.preset=null", f"model={json.dumps(before)}"]
             changes = [*stage.set, *self.changes.set, *self.changes.stages.get(stage.name, ())]
             config = load_config(self.source / stage.recipe, [*places, *changes])
             found.append((stage.name, replace(config, steps=self._share(config.steps))))
             before = str(folder / "export")
+        if self.ablation.at and found and (schedule := found[-1][1].optimizer.schedule) != "constant":
+            raise ValueError(f"at needs a stage of constant rate, but {found[-1][0]} has the schedule {schedule}")
         return found
 
     def points(self, steps: int) -> list[int]:
@@ -122,19 +126,29 @@ class Run:
 
     @cached_property
     def settings(self) -> str:
-        """A digest of everything that determines the run, but no place."""
+        """A digest of everything that determines the run, but no place and not the content of data and models."""
         stages = [asdict(config) | {"out": "", "save": "", "watch": ""} for _, config in self.stages]
+        made = [str(self.out / "parts" / "export"), *(str(Path(config.out) / "export") for _, config in self.stages)]
         for stage in stages:
-            if str(stage["model"]["checkpoint"]).startswith(str(self.out)):
-                stage["model"]["checkpoint"] = ""  # the parts, or the stage before
+            if stage["model"]["checkpoint"] in made:
+                stage["model"]["checkpoint"] = ""
         parts = asdict(replace(parts_of(self), out="")) if self.ablation.parts else {}
         parts.pop("workers", None)  # changes nothing
-        measured = [{name: asdict(one) for name, one in kind.items()} for kind in self._measured()]
-        for evaluation in measured[0].values():
-            del evaluation["batch_size"]  # changes nothing but rounding
-        everything = [stages, parts or None, measured, self.changes.options, self.seed, self.ablation.at]
+        evaluations, metrics = self._measured()
+        measured = {name: asdict(one) | {"batch_size": 0} for name, one in evaluations.items()}  # only rounding
+        scores = {name: (one.evaluation, one.score) for name, one in metrics.items()}
+        everything = [stages, parts or None, measured, scores, self.changes.options, self.seed, self.ablation.at]
         everything += [] if self.stages else [self.ablation.model]
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def missing(self) -> str | None:
+        """A local model that the run starts from and that is not there, nor made by the ablation; None if all are."""
+        parts, first = str(self.out / "parts" / "export"), self.stages[0][1].model.checkpoint if self.stages else None
+        for place in (first, self.ablation.model):
+            local = place is not None and place.count("/") > 1  # a hub id has one
+            if place is not None and local and place != parts and not Path(place).exists():
+                return place
+        return None
 
     def result(self) -> Result | None:
         """What the finished run measured; None if it is not finished.
@@ -149,6 +163,16 @@ class Run:
         if found.settings != self.settings:
             raise ValueError(f"{self.folder} was made with other settings; give another --out, or remove it")
         return found
+
+    def check_begun(self) -> None:
+        """Check that what is there of the run was made with its settings.
+
+        Raises:
+            ValueError: if it was begun with others.
+        """
+        file = self.folder / SETTINGS
+        if file.is_file() and read_json(file) != {"settings": self.settings}:
+            raise ValueError(f"{self.folder} was begun with other settings; give another --out, or remove it")
 
     def failure(self) -> str | None:
         """The error that ended the last try, or None."""
@@ -181,7 +205,19 @@ def runs_of(
 def parts_of(run: Run) -> PartsConfig:
     """The recipe of the parts that all runs start from."""
     assert run.ablation.parts is not None
-    return load_parts(run.source / run.ablation.parts, [f"out={run.out / 'parts'}"])
+    return load_parts(run.source / run.ablation.parts, [f"out={json.dumps(str(run.out / 'parts'))}"])
+
+
+def with_finished(runs: Sequence[Run]) -> list[Run]:
+    """These runs, and all others of their ablation that are finished, seed by seed."""
+    first, chosen = runs[0], {run.name: run for run in runs}
+    order = list(first.ablation.variants)
+    for file in first.out.glob(f"runs/*/seed-*/{RESULTS}"):
+        variant, seed = file.parents[1].name, file.parent.name.removeprefix("seed-")
+        if variant in order and seed.isdecimal():
+            run = replace(first, variant=variant, seed=int(seed))
+            chosen.setdefault(run.name, run)
+    return sorted(chosen.values(), key=lambda run: (run.seed, order.index(run.variant)))
 
 
 def run_all(runs: Sequence[Run], *, device: str = "auto", say: Callable[[str], None] = print) -> None:
@@ -194,7 +230,13 @@ def run_all(runs: Sequence[Run], *, device: str = "auto", say: Callable[[str], N
         SystemExit: if SIGTERM ended a training.
     """
     started = time.time()
+    for run in runs:
+        _ = run.settings  # what cannot be read is reported now, and what changes from here on is not seen
     todo = [run for run in runs if run.result() is None]
+    for run in todo:
+        run.check_begun()
+        if (place := run.missing()) is not None:
+            raise ValueError(f"{run.name} starts from {place}, which is not there; see the head of the recipe")
     say(f"{len(runs) - len(todo)} of {len(runs)} runs are finished")
     if todo and todo[0].ablation.parts:
         config = parts_of(todo[0])
@@ -240,6 +282,8 @@ def perform(run: Run, *, device: str = "auto") -> Result:
         ValueError: as training and evaluation do, or if a metric's score is missing.
         SystemExit: if SIGTERM ended a training.
     """
+    run.check_begun()
+    write_text(run.folder / SETTINGS, json.dumps({"settings": run.settings}) + "\n")
     stages = run.stages
     samples = sum(config.steps * config.batch_size for _, config in stages)
     model, curve, seconds = run.base() or "tiny", dict[int, dict[str, float]](), 0.0
@@ -271,7 +315,7 @@ def _measure(run: Run, steps: int, model: str, device: str) -> dict[str, float]:
     evaluations, metrics = run._measured()
     scores: dict[str, dict[str, float]] = {}
     for name, one in evaluations.items():
-        settings = one.settings | ({one.seed_setting: run.seed} if one.seed_setting else {})
+        settings = one.settings | ({one.seed_setting: EVALUATION_SEEDS * run.seed} if one.seed_setting else {})
         request = EvalRequest(
             one.benchmark,
             run.folder / "evaluations" / f"{name}-{steps}",
@@ -283,7 +327,10 @@ def _measure(run: Run, steps: int, model: str, device: str) -> dict[str, float]:
             options={**one.options, **run.changes.options},
             settings=settings,
         )
-        scores[name] = evaluate(request)["scores"]
+        found = evaluate(request)
+        if found["judged"] < found["items"]:
+            raise ValueError(f"{name}: {found['items'] - found['judged']} of {found['items']} items were not judged")
+        scores[name] = found["scores"]
     for metric in metrics.values():
         if metric.score not in scores[metric.evaluation]:
             known = ", ".join(scores[metric.evaluation])

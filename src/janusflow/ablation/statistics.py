@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from scipy import optimize, stats
 
 CONFIDENCE, POWER = 0.95, 0.8
+ROUNDING = 1e-9  # of the largest value: deviations below it come from rounding
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,13 @@ class Interval:
         return bool(self.half) and abs(self.mean) > (self.half or 0.0)
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float], scale: float = 0.0) -> Interval:
     """mean +- t_{0.975, n-1} s / sqrt(n) of a value or more.
+
+    Args:
+        values: one a seed.
+        scale: size of the numbers that the values were computed from, if these were larger. A deviation that is only
+            their rounding counts as 0.
 
     Example:
         >>> round(interval([1.0, 2.0, 3.0]).half, 3)
@@ -50,13 +56,16 @@ def interval(values: Sequence[float]) -> Interval:
     if n < 2:
         return Interval(n, mean, None, None)
     deviation = stdev(values)
+    if deviation <= ROUNDING * max(scale, *map(abs, values)):
+        deviation = 0.0
     return Interval(n, mean, deviation, float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n))
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
     """The interval of the differences to the baseline by seed, over the seeds that both have; None without any."""
-    differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
-    return interval(differences) if differences else None
+    both = sorted(values.keys() & baseline.keys())
+    scale = max((abs(scores[seed]) for scores in (values, baseline) for seed in both), default=0.0)
+    return interval([values[seed] - baseline[seed] for seed in both], scale) if both else None
 
 
 def verdict(difference: Interval | None, expected: str | None, *, lower_is_better: bool) -> str:

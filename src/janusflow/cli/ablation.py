@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -9,7 +10,9 @@ import typer
 
 from janusflow.cli.options import Debug, Device, one_sentence
 
-Only = Annotated[Optional[str], typer.Option(metavar="A,F", help="Only these variants; the baseline is compared with.")]
+Only = Annotated[
+    Optional[str], typer.Option(metavar="A,F", help="Train only these variants; differences need the baseline, too.")
+]
 Deviations = Annotated[
     Optional[list[str]],
     typer.Option(metavar="METRIC=VALUE", help="With --power: standard deviation of paired differences; repeatable."),
@@ -19,7 +22,9 @@ Deviations = Annotated[
 @one_sentence
 def ablate(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/ablation.")],
-    overrides: Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[
+        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Other values of the recipe, as seeds=5.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs; the same one continues them.")] = Path("runs/ablation"),
     only: Only = None,
     seeds: Annotated[Optional[int], typer.Option(min=1, help="Runs of each variant.")] = None,
@@ -69,7 +74,10 @@ def ablate(
         print(planned(runs))
         return
     if power or sd:
-        given = {name: float(value) for name, value in map(read_pair, sd or [])}
+        given = dict(map(read_pair, sd or []))
+        for name, value in given.items():
+            if not isinstance(value, int | float) or not 0 < value < inf:
+                raise ValueError(f"--sd {name}={value}: expected a number above 0, such as {name}=0.01")
         print(visible(runs, given))
         return
     if ray:

@@ -56,7 +56,8 @@ class PictogramSettings:
         side: pixels that real pictures are reduced to before the judge sees them; the side of the pictures of a model
             that generates smaller ones than the data set has.
         tuning: choose options of generating on other prompts: only KID, over `prompts_tuning.jsonl`.
-        seed: of what is chosen, and of noise.
+        seed: of what is chosen, of the judge, and of noise.
+        noise: seed of noise, where it is not `seed`: the same prompts and judge with other noise.
     """
 
     seen: Annotated[int, Interval(ge=0, le=10_000)] = 40
@@ -69,6 +70,7 @@ class PictogramSettings:
     side: Annotated[int, Interval(ge=8, le=1024)] | None = None
     tuning: bool = False
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    noise: Annotated[int, Interval(ge=0, lt=2**63)] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Tasks:
             rows = by_subject[subject]
             data = {**_kept(rows[0]), "kind": OPEN, "wanted": shares(rows)}
             for seed in range(self.settings.open_seeds):
-                noise = self.settings.seed + number * self.settings.open_seeds + seed
+                noise = self._noise(number * self.settings.open_seeds + seed)
                 key, group = f"{OPEN}/{number:04d}-{seed:03d}", f"{OPEN}/{number:04d}"
                 yield Item(key, rows[0]["captions"][NO_STYLE], seed=noise, group=group, data=data)
 
@@ -157,7 +159,11 @@ class Tasks:
 
     def _drawn(self, key: str, kind: str, row: Columns, number: int, group: str = "") -> Item:
         prompt = row["prompt"] if "prompt" in row else row["captions"][0]
-        return Item(key, prompt, seed=self.settings.seed + number, group=group, data={**_kept(row), "kind": kind})
+        return Item(key, prompt, seed=self._noise(number), group=group, data={**_kept(row), "kind": kind})
+
+    def _noise(self, number: int) -> int:
+        first = self.settings.seed if self.settings.noise is None else self.settings.noise
+        return first + number
 
     def _rng(self, name: str) -> Random:
         return Random(f"{name}/{self.settings.seed}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -26,6 +27,9 @@ LOG = logging.getLogger("janusflow.serving")
 ATTEMPTS = 4  # of a request, each on another replica
 PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers", "state")
 LIVE = "/health/live"  # of this process
+MODEL = re.compile(  # the field of a form
+    rb'content-disposition: form-data; name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,200})\r\n', re.IGNORECASE
+)
 
 
 class Front:
@@ -133,9 +137,9 @@ class Front:
 
 
 def adapter_of(body: bytes) -> str:
-    """The model with adapters that a JSON body names; empty for another one."""
+    """The model with adapters that a body of JSON or multipart/form-data names; empty for another one."""
     try:
-        name = json.loads(body)["model"]
+        name = field[1].decode() if (field := MODEL.search(body)) else json.loads(body)["model"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return ""
     return name if isinstance(name, str) and ":" in name and len(name) < 200 else ""

@@ -86,11 +86,15 @@ class EditBody(ImageBody):
 
     strength: Annotated[
         float | None,
-        Field(gt=0, le=1, description="How far from the picture; 0.6 by default, and 1 with a mask. Of a JanusFlow."),
+        Field(
+            gt=0,
+            le=1,
+            description="JanusFlow models only: how far from the picture; 0.6 by default, 1 with a mask.",
+        ),
     ] = None
     paste_original: Annotated[bool | None, Field(description="Whether other pixels stay exactly the same.")] = None
     image_guidance_scale: Annotated[
-        float | None, Field(ge=0, description="Of a Janus model; a larger one follows the picture less closely.")
+        float | None, Field(ge=0, description="Janus models only: a larger one follows the picture less closely.")
     ] = None
 
     model_config = ConfigDict(strict=False)  # a form has only texts

@@ -46,15 +46,23 @@ class Server:
             ApiError: if there is none of that name.
         """
         chosen = next(iter(self.models)) if name is None else name
-        if chosen not in self.models:
+        self.check_model(chosen)
+        return chosen, self.models[chosen]
+
+    def check_model(self, name: str) -> None:
+        """Refuses a name that no model has, without reading adapters.
+
+        Raises:
+            ApiError: naming the models that there are.
+        """
+        if name not in self.models:
             known = ", ".join(self.models)
             raise ApiError(
                 404,
-                f"model {shortened(repr(chosen))} is not served here; there are {known}",
+                f"model {shortened(repr(name))} is not served here; there are {known}",
                 param="model",
                 code="model_not_found",
             )
-        return chosen, self.models[chosen]
 
     def timeout(self, body: Job) -> float:
         """Seconds until a request fails."""
@@ -71,7 +79,7 @@ class Server:
 
 
 def settings_of(model: Pipeline) -> dict[str, Any]:
-    """What requests for pictures may set, arguments of `generate`, with its defaults; None where it has none."""
+    """What requests for pictures may set, arguments of `generate`, with defaults; None where these depend on others."""
     known = signature(model.generate).parameters
     names = [name for name in (*model.sampling, "height", "width", *EDITING) if name in known]
     return {**dict.fromkeys(names), **model.complete({})}

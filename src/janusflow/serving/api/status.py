@@ -18,18 +18,20 @@ router = APIRouter(tags=["status"])
 async def models(http: Request) -> dict[str, Any]:
     """The model, and one entry `MODEL:ADAPTER` for each of its adapters."""
     server = server_of(http)
-    return {"object": "list", "data": [_described(server, name) for name in server.models]}
+    return {"object": "list", "data": [described(server, name) for name in server.models]}
 
 
 @router.get("/v1/models/{name:path}", summary="Describe a model", responses=ERRORS)
 async def model(name: str, http: Request) -> dict[str, Any]:
     """One model."""
     server = server_of(http)
-    return _described(server, server.model(name)[0])
+    server.check_model(name)
+    return described(server, name)
 
 
-def _described(server: Server, name: str) -> dict[str, Any]:
-    settings = settings_of(server.models[name])
+def described(server: Server, name: str) -> dict[str, Any]:
+    """A model in OpenAI's form, with the settings of requests for pictures."""
+    settings = settings_of(server.model(None)[1])  # adapters change none, and are not read for this
     return {"id": name, "object": "model", "created": server.created, "owned_by": "janusflow", "settings": settings}
 
 

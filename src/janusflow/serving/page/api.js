@@ -68,17 +68,20 @@ export function taken(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([name]) => name in known));
 }
 
-// Shows the controls that the chosen model has, with its defaults.
+// Shows the controls that the chosen model has, with its defaults where they are not those of the one before.
+let before = {};
 function adapt() {
+  const now = settings[model()] ?? {};
   for (const label of document.querySelectorAll("[data-setting]")) {
     const name = label.dataset.setting;
     label.hidden = !(name in taken({ [name]: null }));
-    const start = settings[model()]?.[name];
-    if (label.dataset.keep !== undefined || typeof start !== "number") continue;
+    const start = now[name];
+    if (label.dataset.keep !== undefined || typeof start !== "number" || start === before[name]) continue;
     const control = label.querySelector("input");
     control.value = start;
     control.dispatchEvent(new Event("input"));
   }
+  before = now;
 }
 
 export async function listModels() {

@@ -56,7 +56,7 @@ form.elements.picture.addEventListener("change", () => {
 form.elements.clear.addEventListener("click", clear);
 
 function brush(event) {
-  if (!picture || event.buttons !== 1) return;
+  if (!picture || event.buttons !== 1 || !("mask" in taken({ mask }))) return;
   const scale = canvas.width / canvas.clientWidth;
   const context = mask.getContext("2d");
   context.fillStyle = "magenta";
