@@ -137,7 +137,15 @@ class Run:
         evaluations, metrics = self._measured()
         measured = {name: asdict(one) | {"batch_size": 0} for name, one in evaluations.items()}  # only rounding
         scores = {name: (one.evaluation, one.score) for name, one in metrics.items()}
-        everything = [stages, parts or None, measured, scores, self.changes.options, self.seed, self.ablation.at]
+        everything: list[object] = [
+            stages,
+            parts or None,
+            measured,
+            scores,
+            self.changes.options,
+            self.seed,
+            self.ablation.at,
+        ]
         everything += [] if self.stages else [self.ablation.model]
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
