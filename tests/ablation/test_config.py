@@ -13,7 +13,18 @@ from janusflow.training.parts.config import load_parts
 from tests.ablation.conftest import ABLATION, write
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "ablation"
-ABLATIONS = ("table6", "table6_tinyworld", "repa", "guidance", "guidance_tinyworld", "tuning", "codes", "sizes", "claims", "full")
+ABLATIONS = (
+    "table6",
+    "table6_tinyworld",
+    "repa",
+    "guidance",
+    "guidance_tinyworld",
+    "tuning",
+    "codes",
+    "sizes",
+    "claims",
+    "full",
+)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

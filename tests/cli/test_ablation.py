@@ -50,6 +50,13 @@ def test_a_failed_run_ends_the_command_with_an_error_after_the_page(recipe: Path
     assert "has no score 'nothing'" in (recipe.parent / "out" / "paper.md").read_text()
 
 
+def test_a_page_is_written_without_training(recipe: Path) -> None:
+    out = recipe.parent / "out"
+    found = CliRunner().invoke(app, ["ablate", str(recipe), "--out", str(out), "--report"])
+    assert found.exit_code == 0 and "runs are finished" in (out / "paper.md").read_text()
+    assert not (out / "runs").exists()
+
+
 def test_the_command_plans_and_estimates_power(recipe: Path) -> None:
     words = ["ablate", str(recipe), "--out", str(recipe.parent / "out")]
     planned = CliRunner().invoke(app, [*words, "--dry-run"])

@@ -33,6 +33,9 @@ def ablate(
         bool, typer.Option("--power", help="Print the smallest effects that 2 to 10 seeds show, from finished runs.")
     ] = False,
     sd: Deviations = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write the page of what is finished, and train nothing.")
+    ] = False,
     ray: Annotated[bool, typer.Option("--ray", help="Share the runs on Ray; needs the extra \\[ray].")] = False,
     workers: Annotated[Optional[int], typer.Option(min=1, help="With --ray: how many; else as many as fit.")] = None,
     ray_address: Annotated[Optional[str], typer.Option(help="A running cluster; else one starts here.")] = None,
@@ -51,6 +54,8 @@ def ablate(
       janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --dry-run
 
       janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --only A,F --seeds 2
+
+      janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --report
 
       janusflow ablate recipes/ablation/table6.yaml --out runs/table6 --power
 
@@ -79,6 +84,9 @@ def ablate(
             if not isinstance(value, int | float) or not 0 < value < inf:
                 raise ValueError(f"--sd {name}={value}: expected a number above 0, such as {name}=0.01")
         print(visible(runs, given))
+        return
+    if report:
+        print(write_report(runs, out))
         return
     if ray:
         require("sharing an ablation on Ray", "ray")
