@@ -118,6 +118,8 @@ def _draw(ablation: Ablation, results: Sequence[Result], file: Path) -> None:
         axes = figure.add_subplot(1, len(ablation.metrics), place, title=name, xlabel="step")
         for variant in ablation.variants:
             curves = [one.curve for one in results if one.variant == variant and name in one.scores]
+            if not curves:
+                continue
             steps = sorted({step for curve in curves for step in curve})
             points = [interval([curve[step][name] for curve in curves if step in curve]) for step in steps]
             axes.plot(steps, [one.mean for one in points], marker=".", label=variant)
