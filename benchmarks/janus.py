@@ -30,7 +30,7 @@ GUIDANCE = 5.0
 
 
 def sizes(side: int, *, layers: int, small: bool) -> JanusConfig:
-    """Dimensions of a Janus that draws side x side tokens: those of Janus-1.3B, with so many layers; or tiny ones."""
+    """Dimensions of Janus-1.3B with the given number of layers, or of a tiny network; side x side codes a picture."""
     width, layers = (256, 2) if small else (2048, layers)
     text = LlamaConfig(
         vocab_size=102400 if not small else 512,
