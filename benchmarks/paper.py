@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from janusflow.ablation.report import FIGURE, REPORT
+from janusflow.ablation.figures import CURVES, OPTIONS
+from janusflow.ablation.report import REPORT
 from janusflow.files import write_text
 
 BEGIN = "<!-- made by benchmarks/paper.py -->"
@@ -29,10 +30,11 @@ def main(
     parts = [before + BEGIN]
     for folder in folders:
         page = (folder / REPORT).read_text(encoding="utf-8").strip()
-        if (folder / FIGURE).is_file():
-            name = f"paper-{folder.name}.png"
-            shutil.copyfile(folder / FIGURE, out.parent / name)
-            page = page.replace(f"({FIGURE})", f"({name})")
+        for figure in (CURVES, OPTIONS):
+            if f"({figure})" in page:
+                name = f"paper-{folder.name}-{figure}"
+                shutil.copyfile(folder / figure, out.parent / name)
+                page = page.replace(f"({figure})", f"({name})")
         parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE))
     write_text(out, "\n\n".join(parts) + "\n")
     print(out)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from janusflow.ablation.report import FIGURE, write_report
-from janusflow.ablation.runs import run_all
+from janusflow.ablation.config import load_ablation
+from janusflow.ablation.figures import CURVES, OPTIONS, draw_figures, numbers, over_option, over_steps
+from janusflow.ablation.report import write_report
+from janusflow.ablation.runs import Result, run_all
 from tests.ablation.conftest import Journal, opened, write
+
+METRICS = {"drawing": {"evaluation": "world", "score": "drawing"}}
 
 
 def test_the_page_has_means_paper_figures_differences_and_verdicts(tmp_path: Path, journal: Journal) -> None:
@@ -24,7 +28,7 @@ def test_the_page_has_means_paper_figures_differences_and_verdicts(tmp_path: Pat
     assert "confirmed: worse than the baseline, worse was expected" in said
     (other,) = [line for line in lines if line.startswith("- **D, drawing**")]
     assert "not tested: all differences are equal" in other  # F - 10 with every seed
-    assert "- Everything is smaller." in lines and FIGURE not in "".join(lines)
+    assert "- Everything is smaller." in lines and ".png" not in "".join(lines)
 
 
 def test_runs_that_were_not_asked_for_again_stay_in_the_page(tmp_path: Path, journal: Journal) -> None:
@@ -46,5 +50,42 @@ def test_curves_are_drawn_where_there_are_any(tmp_path: Path, journal: Journal) 
     write(tmp_path, at=[4])
     runs = opened(tmp_path, only=["F", "A"])
     run_all(runs, say=lambda text: None)
-    assert f"]({FIGURE})" in write_report(runs, tmp_path).read_text()
-    assert (tmp_path / FIGURE).read_bytes().startswith(b"\x89PNG")
+    assert f"]({CURVES})" in write_report(runs, tmp_path).read_text()
+    assert (tmp_path / CURVES).read_bytes().startswith(b"\x89PNG")
+
+
+def test_scores_over_an_option_that_some_variants_vary_alone(tmp_path: Path) -> None:
+    """w2 is the baseline, whose options are the evaluation's; b changes two options, and c what was trained."""
+    variants = {
+        "w2": {"about": ""},
+        "w1": {"about": "", "options": {"guidance_scale": 1.0}},
+        "w7": {"about": "", "options": {"guidance_scale": 7.0}},
+        "b": {"about": "", "options": {"guidance_scale": 3.0, "solver": "heun"}},
+        "c": {"about": "", "options": {"guidance_scale": 4.0}, "set": ["loss.repa=0"]},
+        "s": {"about": "", "options": {"solver": "ab2"}},
+    }
+    evaluations = {"world": {"benchmark": "tinyworld", "options": {"guidance_scale": 2.0}}}
+    ablation = load_ablation(
+        write(tmp_path, variants=variants, evaluations=evaluations, baseline="w2", metrics=METRICS)
+    )
+    scores = {"w2": (0.2, 0.4), "w1": (0.5,), "w7": (0.6,), "b": (0.1,), "c": (0.1,), "s": (0.1,)}
+    results = [
+        Result(variant, seed, "", {"drawing": value}, {0: {"drawing": value}}, 0, 0.0)
+        for variant, values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+    assert over_option(numbers(ablation, results)["guidance_scale"], "drawing") == {
+        2.0: [0.2, 0.4],
+        1.0: [0.5],
+        7.0: [0.6],
+    }
+    assert numbers(ablation, results).keys() == {"guidance_scale"}
+    assert draw_figures(ablation, results, tmp_path).keys() == {OPTIONS}
+    assert (tmp_path / OPTIONS).read_bytes().startswith(b"\x89PNG")
+    assert not numbers(ablation, [one for one in results if one.variant != "w7"])  # two values are no curve
+
+
+def test_scores_over_the_steps_have_all_seeds() -> None:
+    curves = ({4: {"drawing": 1.0}, 8: {"drawing": 2.0}}, {4: {"drawing": 3.0}, 8: {"drawing": 5.0, "other": 0.0}})
+    results = [Result("F", seed, "", curve[8], curve, 0, 0.0) for seed, curve in enumerate(curves)]
+    assert over_steps(results, "drawing") == {"F": {4: [1.0, 3.0], 8: [2.0, 5.0]}}

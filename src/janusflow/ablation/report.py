@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from janusflow.ablation.config import Ablation
+from janusflow.ablation.figures import draw_figures
 from janusflow.ablation.runs import Result, Run, with_finished
 from janusflow.ablation.statistics import Interval, interval, paired, smallest_effect, verdict
-from janusflow.files import temporary_path, write_text
+from janusflow.files import write_text
 
-REPORT, FIGURE = "paper.md", "curves.png"
+REPORT = "paper.md"
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Write `paper.md` into a folder, and `curves.png` where runs were measured more than once.
+    """Write `paper.md` into a folder, and the figures that the runs allow.
 
     Args:
         runs: those that were asked for; other finished ones of the ablation are reported, too.
@@ -29,9 +30,8 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
     values = by_seed(results)
     lines = [f"# {ablation.title}", "", *_state(runs, results), "", *_table(ablation, values), ""]
     lines += _differences(ablation, values)
-    if any(len(result.curve) > 1 for result in results):
-        _draw(ablation, results, out / FIGURE)
-        lines += ["", f"![Scores over the steps of the last stage, with 95 % bands]({FIGURE})"]
+    for file, caption in draw_figures(ablation, results, out).items():
+        lines += ["", f"![{caption}]({file})"]
     if ablation.differs:
         lines += ["", "## What differs from the paper", "", *(f"- {sentence}" for sentence in ablation.differs)]
     if failed:
@@ -107,25 +107,3 @@ def _signed(found: Interval) -> str:
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
-
-
-def _draw(ablation: Ablation, results: Sequence[Result], file: Path) -> None:
-    """Each metric over the steps, a line with a band for each variant."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * len(ablation.metrics), 3.5), layout="constrained")
-    for place, name in enumerate(ablation.metrics, start=1):
-        axes = figure.add_subplot(1, len(ablation.metrics), place, title=name, xlabel="step")
-        for variant in ablation.variants:
-            curves = [one.curve for one in results if one.variant == variant and name in one.scores]
-            if not curves:
-                continue
-            steps = sorted({step for curve in curves for step in curve})
-            points = [interval([curve[step][name] for curve in curves if step in curve]) for step in steps]
-            axes.plot(steps, [one.mean for one in points], marker=".", label=variant)
-            low, high = ([one.mean + sign * (one.half or 0) for one in points] for sign in (-1, 1))
-            axes.fill_between(steps, low, high, alpha=0.2)
-        axes.legend()
-    with temporary_path(file) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-        temporary.replace(file)

@@ -1,0 +1,92 @@
+"""The figures of `paper.md`: scores over the steps of training, and over an option of sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from janusflow.ablation.config import Ablation
+from janusflow.ablation.runs import Result
+from janusflow.ablation.statistics import interval
+from janusflow.files import temporary_path
+
+CURVES, OPTIONS = "curves.png", "options.png"
+
+Points = Mapping[float, Sequence[float]]
+"""Scores of all seeds by place on the horizontal axis."""
+
+
+def draw_figures(ablation: Ablation, results: Sequence[Result], out: Path) -> dict[str, str]:
+    """Draw what the results allow into a folder.
+
+    Returns:
+        Captions by file name: `curves.png` if runs were measured more than once, and `options.png` if three variants or
+        more differ in nothing but one number among the options of sampling.
+    """
+    found = {}
+    if any(len(result.curve) > 1 for result in results):
+        _draw([("step", name, over_steps(results, name)) for name in ablation.metrics], out / CURVES)
+        found[CURVES] = "Scores over the steps of the last stage, with 95 % bands"
+    options = numbers(ablation, results)
+    if panels := [
+        (option, name, {"": over_option(options[option], name)}) for option in options for name in ablation.metrics
+    ]:
+        _draw(panels, out / OPTIONS)
+        found[OPTIONS] = f"Scores over {' and '.join(options)}, with 95 % bands where there are several seeds"
+    return found
+
+
+def over_steps(results: Iterable[Result], metric: str) -> dict[str, dict[float, list[float]]]:
+    """Scores of a metric by variant and step."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for result in results:
+        for step, scores in result.curve.items():
+            if metric in scores:
+                found.setdefault(result.variant, {}).setdefault(step, []).append(scores[metric])
+    return found
+
+
+def numbers(ablation: Ablation, results: Sequence[Result]) -> dict[str, dict[float, list[Result]]]:
+    """Results by option and its value, for options that three variants or more vary alone."""
+    common: dict[str, object] = {}
+    for evaluation in ablation.evaluations.values():
+        common |= evaluation.options
+    found: dict[str, dict[float, list[Result]]] = {}
+    for option in dict.fromkeys(name for variant in ablation.variants.values() for name in variant.options):
+        values: dict[float, list[Result]] = {}
+        for result in results:
+            variant = ablation.variants[result.variant]
+            asked = common | variant.options
+            alone = all(asked[name] == common.get(name) for name in asked if name != option)
+            value = asked.get(option)
+            if alone and not variant.set and not variant.stages and isinstance(value, int | float):
+                values.setdefault(value, []).append(result)
+        if len(values) > 2:
+            found[option] = values
+    return found
+
+
+def over_option(results: Mapping[float, Sequence[Result]], metric: str) -> dict[float, list[float]]:
+    """Scores of a metric by value."""
+    scores = {value: [one.scores[metric] for one in some if metric in one.scores] for value, some in results.items()}
+    return {value: some for value, some in scores.items() if some}
+
+
+def _draw(panels: Sequence[tuple[str, str, Mapping[str, Points]]], file: Path) -> None:
+    """A panel for each name of the horizontal axis, name of the vertical one, and lines by label."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for place, (across, up, lines) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), place, xlabel=across, ylabel=up)
+        for label, scores in lines.items():
+            places = sorted(scores)
+            means = [interval(scores[one]) for one in places]
+            axes.plot(places, [one.mean for one in means], marker=".", label=label)
+            low, high = ([one.mean + sign * (one.half or 0) for one in means] for sign in (-1, 1))
+            axes.fill_between(places, low, high, alpha=0.2)
+        if any(lines):
+            axes.legend()
+    with temporary_path(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+        temporary.replace(file)
