@@ -44,7 +44,7 @@ ABLATION: dict[str, Any] = {
     ],
     "variants": {
         "F": {"about": "all of it"},
-        "A": {"about": "no REPA", "set": ["loss.repa=0"]},
+        "A": {"about": "no REPA", "set": ["loss.repa=0"], "expects": {"drawing": "worse"}},
         "D": {"about": "a quarter", "share": 0.25, "without": ["first"]},
     },
     "evaluations": {"world": {"benchmark": "tinyworld", "settings": {"prompts": 1, "images": 1, "questions": 1}}},

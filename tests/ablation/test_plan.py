@@ -40,7 +40,7 @@ def test_finished_runs_without_training_are_counted_as_finished(tmp_path: Path, 
     assert dry_run(opened(tmp_path)).endswith("2 runs, 0 of them not finished")
 
 
-def test_power_comes_from_the_largest_deviation_of_finished_runs(tmp_path: Path, journal: Journal) -> None:
+def test_power_comes_from_the_deviations_of_finished_runs(tmp_path: Path, journal: Journal) -> None:
     """Differences of A to F are -10, -9, -8 (see the report's test), a deviation of 1; those of D are equal."""
     write(tmp_path, seeds=3)
     runs = opened(tmp_path)

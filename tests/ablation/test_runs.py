@@ -195,14 +195,25 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(
     assert [run.name for run in runs if run.result() is None] == ["A/seed-0"]
     assert "failing" in read_json(runs[1].folder / FAILED)["traceback"]
     page = write_report(runs, tmp_path).read_text()
-    assert "3 of 4 runs are finished" in page and "- A/seed-0: RuntimeError: out of memory" in page
+    assert "3 runs are finished" in page and "- A/seed-0: RuntimeError: out of memory" in page
     monkeypatch.setattr(module, "train", real)
     run_all(runs, say=quiet)  # tries again
     assert runs[1].result() is not None and runs[1].failure() is None
 
 
+def test_a_share_of_the_steps_has_a_share_of_warm_up_and_the_same_share_of_starting_weights(tmp_path: Path) -> None:
+    """After a quarter of 400 steps an EMA of 0.99 would be 37 % starting weights, after all of them 2 %."""
+    stage = {"name": "train", "recipe": "stage.yaml", "set": ["steps=400", "optimizer.warmup=20"]}
+    write(tmp_path, stages=[stage], metrics={}, variants={"F": {"about": ""}, "D": {"about": "", "share": 0.25}})
+    (whole,), (quarter,) = ([config for _, config in run.stages] for run in opened(tmp_path, seeds=1))
+    assert (quarter.steps, quarter.optimizer.warmup, whole.optimizer.warmup) == (100, 5, 20)
+    assert quarter.start_share(100) == pytest.approx(whole.start_share(400)) == pytest.approx(0.018, abs=0.001)
+    assert whole.ema == 0.99  # the whole stage is as the recipe says
+
+
 def test_a_score_that_is_missing_fails_the_run_and_is_named(tmp_path: Path, journal: Journal) -> None:
-    write(tmp_path, metrics={"x": {"evaluation": "world", "score": "KID"}})
+    variants = {"F": {"about": "all of it"}}
+    write(tmp_path, metrics={"x": {"evaluation": "world", "score": "KID"}}, variants=variants)
     runs = opened(tmp_path, only=["F"], seeds=1)
     run_all(runs, say=quiet)
     assert runs[0].failure() == "ValueError: world has no score 'KID'; it has drawing"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from janusflow.ablation.statistics import Interval, interval, paired, smallest_effect, verdict
+from janusflow.ablation.statistics import Interval, holm, interval, paired, pooled, smallest_effect, verdict
 
 
 def test_an_interval_is_the_t_interval_of_the_table() -> None:
@@ -46,14 +46,14 @@ def test_differences_that_are_equal_but_for_rounding_say_nothing() -> None:
 @pytest.mark.parametrize(
     ("differences", "expected", "lower", "said"),
     [
-        ([1.0, 1.1, 0.9], "better", False, "confirmed: better"),
-        ([1.0, 1.1, 0.9], "better", True, "refuted: worse than the baseline, better was expected"),
-        ([-1.0, -1.1, -0.9], "better", True, "confirmed: better"),
-        ([1.0, 1.1, 0.9], "worse", False, "refuted: better"),
-        ([1.0, 1.1, 0.9], "equal", False, "refuted: better than the baseline, equal was expected"),
-        ([1.0, 1.1, 0.9], None, False, "better than the baseline; no claim"),
-        ([1.0, 2.0, 3.0], "better", False, "not confirmed: the interval includes zero"),
-        ([1.0, 2.0, 3.0], "equal", False, "no difference visible"),
+        ([1.0, 1.1, 0.9], "better", False, "confirmed (better)"),
+        ([1.0, 1.1, 0.9], "better", True, "refuted (better)"),
+        ([-1.0, -1.1, -0.9], "better", True, "confirmed (better)"),
+        ([1.0, 1.1, 0.9], "worse", False, "refuted (worse)"),
+        ([1.0, 1.1, 0.9], "equal", False, "better, but equal in the paper"),
+        ([1.0, 1.1, 0.9], None, False, "better"),
+        ([1.0, 2.0, 3.0], "better", False, "not confirmed (better)"),
+        ([1.0, 2.0, 3.0], "equal", False, "no difference found"),
         ([1.0], "better", False, "not tested: fewer than two"),
         ([1.0, 1.0], "better", False, "not tested: all differences are equal"),
     ],
@@ -63,6 +63,21 @@ def test_a_claim_is_confirmed_only_if_the_interval_excludes_zero(
 ) -> None:
     assert verdict(interval(differences), expected, lower_is_better=lower).startswith(said)
     assert verdict(None, expected, lower_is_better=lower).startswith("not tested")
+
+
+def test_p_values_are_those_of_a_paired_t_test_and_corrected_for_the_number_of_tests() -> None:
+    """Holm: 4 x 0.005 = 0.02; 3 x 0.01 = 0.03, 2 x 0.03 = 0.06, and 0.04, which cannot be less than the one before."""
+    ones, others = [0.3, 0.5, 0.9, 0.4], [0.1, 0.4, 0.2, 0.3]
+    difference = interval([a - b for a, b in zip(ones, others, strict=True)])
+    assert difference.p_value == pytest.approx(stats.ttest_rel(ones, others).pvalue)
+    assert interval([1.0]).p_value is None and interval([1.0, 1.0]).p_value is None
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.4, 0.9]) == [0.8, 0.9] and holm([0.7, 0.6]) == [1.0, 1.0] and not holm([])
+
+
+def test_deviations_are_pooled_by_degrees_of_freedom() -> None:
+    assert pooled([(3, 1.0), (5, 2.0)]) == pytest.approx(math.sqrt((2 * 1 + 4 * 4) / 6))
+    assert pooled([]) is None
 
 
 def test_the_smallest_effect_is_found_in_four_of_five_experiments() -> None:

@@ -43,11 +43,11 @@ class Variant:
         about: in the table.
         set: overrides of all stages.
         stages: more overrides by stage.
-        share: of the steps of every stage.
+        share: of the steps of every stage; its warm-up and the steps that its EMA reaches back shrink with it.
         without: names of stages and evaluations that are left out.
         options: of generating and answering in the evaluations.
-        expects: by metric, whether the claim says that this variant is better or worse than the baseline, or equal. By
-            default what the paper's figures say.
+        expects: by metric, whether the paper's text says that this variant is better or worse than the baseline, or
+            equal. Metrics without an entry are reported without a claim.
     """
 
     about: str
@@ -165,15 +165,8 @@ class Ablation:
                 raise ValueError(f"variants.{name} leaves out all stages; without model and parts nothing is evaluated")
 
     def expected(self, variant: str, name: str) -> Outcome | None:
-        """What is claimed of a variant: as it says, or as the paper's figures do; None without a claim."""
-        if name in self.variants[variant].expects:
-            return self.variants[variant].expects[name]
-        metric = self.metrics[name]
-        if variant not in metric.paper or self.baseline not in metric.paper:
-            return None
-        ahead = metric.paper[variant] - metric.paper[self.baseline]
-        ahead = -ahead if metric.lower_is_better else ahead
-        return "equal" if not ahead else "better" if ahead > 0 else "worse"
+        """What is claimed of a variant; None without a claim."""
+        return self.variants[variant].expects.get(name)
 
 
 def _known(place: str, given: Any, allowed: Any) -> None:

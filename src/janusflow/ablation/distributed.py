@@ -10,7 +10,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
-from janusflow.ablation.runs import Run, run_all
+from janusflow.ablation.runs import Run, run_all, unfinished
 from janusflow.cluster import connected
 
 
@@ -36,8 +36,10 @@ def run_on_ray(
     """`run_all` in each worker. They see this folder at the same path: on several machines, a shared disk.
 
     Raises:
-        ValueError: if no cluster answers at the address, or a worker died. Run the same command again to continue.
+        ValueError: as `unfinished`; if no cluster answers at the address; or if a worker died. In the last case run the
+            same command again to continue.
     """
+    unfinished(runs)  # what is wrong with a recipe is reported here, not by a worker
     with connected(workers.address):
         count = min(len(runs), workers.count or room(ray.cluster_resources(), workers))
         say(f"{count} workers share {len(runs)} runs")

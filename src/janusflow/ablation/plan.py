@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from janusflow.ablation.report import by_seed
+from janusflow.ablation.report import by_seed, pooled_deviations
 from janusflow.ablation.runs import Run, with_finished
-from janusflow.ablation.statistics import paired, smallest_effect
+from janusflow.ablation.statistics import smallest_effect
 from janusflow.training.dryrun import estimate
 
 MOST_SEEDS = 10
@@ -72,8 +72,8 @@ def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) ->
     """The smallest effects that two to ten seeds show with a probability of 80 %.
 
     Args:
-        runs: all finished ones of their ablation give standard deviations of the paired differences; the largest over
-            the variants counts.
+        runs: all finished ones of their ablation give standard deviations of the paired differences, pooled over the
+            variants.
         deviations: by metric, in place of those.
 
     Raises:
@@ -82,7 +82,8 @@ def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) ->
     ablation = runs[0].ablation
     if unknown := [name for name in deviations or () if name not in ablation.metrics]:
         raise ValueError(f"--sd has {unknown[0]!r}; expected one of {', '.join(ablation.metrics)}")
-    found = dict(deviations or _deviations(with_finished(runs)))
+    finished = [result for run in with_finished(runs) if (result := run.result()) is not None]
+    found = dict(deviations or pooled_deviations(by_seed(finished), ablation.baseline))
     if not found:
         raise ValueError("no variant has two finished runs next to the baseline's; give --sd METRIC=DEVIATION")
     lines = [f"{'seeds':>5}  " + "  ".join(f"{name:>12}" for name in found)]
@@ -90,15 +91,3 @@ def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) ->
         lines.append(f"{n:5}  " + "  ".join(f"{smallest_effect(sd, n):12.4g}" for sd in found.values()))
     used = ", ".join(f"{name} {sd:.4g}" for name, sd in found.items())
     return "\n".join([*lines, f"standard deviations of the differences paired by seed: {used}"])
-
-
-def _deviations(runs: Sequence[Run]) -> dict[str, float]:
-    values = by_seed([found for run in runs if (found := run.result()) is not None])
-    baseline = values.pop(runs[0].ablation.baseline, {})
-    largest: dict[str, float] = {}
-    for scores in values.values():
-        for name in scores:
-            difference = paired(scores[name], baseline.get(name, {}))
-            if difference is not None and difference.deviation:
-                largest[name] = max(largest.get(name, 0.0), difference.deviation)
-    return largest

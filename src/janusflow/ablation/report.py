@@ -8,10 +8,20 @@ from pathlib import Path
 from janusflow.ablation.config import Ablation
 from janusflow.ablation.figures import draw_figures
 from janusflow.ablation.runs import Result, Run, with_finished
-from janusflow.ablation.statistics import Interval, interval, paired, smallest_effect, verdict
+from janusflow.ablation.statistics import Interval, holm, interval, paired, pooled, smallest_effect, verdict
 from janusflow.files import write_text
 
 REPORT = "paper.md"
+LEGEND = (
+    "Differences are paired by seed, with 95 % t intervals. d_z is Cohen's effect size: their mean in standard "
+    "deviations. Visible is the difference that this many pairs detect with 80 % probability, given the standard "
+    "deviation pooled over the variants. p is that of a paired t test, first plain, then with Holm's correction for "
+    "the {tests} tests of claims in this table. A claim is confirmed if the interval excludes zero on the side in "
+    "parentheses, which the paper names."
+)
+
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""By variant, metric and seed."""
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Path:
@@ -28,7 +38,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
     results = [found for run in runs if (found := run.result()) is not None]
     failed = [(run, said) for run in runs if run.result() is None and (said := run.failure()) is not None]
     values = by_seed(results)
-    lines = [f"# {ablation.title}", "", *_state(runs, results), "", *_table(ablation, values), ""]
+    lines = [f"# {ablation.title}", "", _state(ablation, results), "", *_table(ablation, values), ""]
     lines += _differences(ablation, values)
     for file, caption in draw_figures(ablation, results, out).items():
         lines += ["", f"![{caption}]({file})"]
@@ -49,15 +59,25 @@ def by_seed(results: Sequence[Result]) -> dict[str, dict[str, dict[int, float]]]
     return found
 
 
-def _state(runs: Sequence[Run], results: Sequence[Result]) -> list[str]:
-    seconds = sum(result.seconds for result in results)
-    return [
-        f"{len(results)} of {len(runs)} runs are finished; they took {seconds / 3600:.2f} hours. Means over seeds with "
-        "95 % t intervals; differences are paired by seed, and their effect size is Cohen's d_z."
-    ]
+def pooled_deviations(values: Scores, baseline: str) -> dict[str, float]:
+    """By metric, one standard deviation of the paired differences to the baseline, from all variants."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for variant, scores in values.items():
+        for name in scores if variant != baseline else ():
+            difference = paired(scores[name], values.get(baseline, {}).get(name, {}))
+            if difference is not None and difference.deviation:
+                found.setdefault(name, []).append((difference.n, difference.deviation))
+    return {name: sd for name, several in found.items() if (sd := pooled(several))}
 
 
-def _table(ablation: Ablation, values: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[str]:
+def _state(ablation: Ablation, results: Sequence[Result]) -> str:
+    seconds, planned = sum(result.seconds for result in results), f"{len(ablation.variants)} variants, "
+    planned += "1 seed" if ablation.seeds == 1 else f"{ablation.seeds} seeds"
+    hours = f"{len(results)} runs are finished (the recipe has {planned}); they took {seconds / 3600:.2f} hours."
+    return f"{hours} Means over seeds with 95 % t intervals."
+
+
+def _table(ablation: Ablation, values: Scores) -> list[str]:
     heads = ["variant", "", "runs"]
     for name, metric in ablation.metrics.items():
         heads.append(f"{name} {'↓' if metric.lower_is_better else '↑'}")
@@ -73,26 +93,52 @@ def _table(ablation: Ablation, values: Mapping[str, Mapping[str, Mapping[int, fl
     return _markdown(heads, rows)
 
 
-def _differences(ablation: Ablation, values: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[str]:
+def _differences(ablation: Ablation, values: Scores) -> list[str]:
     lines = [f"## Differences to {ablation.baseline}", ""]
-    rows, sentences = [], []
-    for variant in (name for name in ablation.variants if name != ablation.baseline):
+    deviations, tested = pooled_deviations(values, ablation.baseline), _tested(ablation, values)
+    corrected = dict(zip(tested, holm([*tested.values()]), strict=True))
+    rows = []
+    for variant in ablation.variants:
         for name, metric in ablation.metrics.items():
-            both = [values.get(one, {}).get(name, {}) for one in (variant, ablation.baseline)]
-            found, claim = paired(*both), ablation.expected(variant, name)
+            found, claim = _difference(ablation, values, variant, name), ablation.expected(variant, name)
             if found is None:
                 continue
-            said = verdict(found, claim, lower_is_better=metric.lower_is_better)
-            size = "-" if found.effect_size is None else f"{found.effect_size:+.2f}"
-            visible = "-" if not found.deviation else f"{smallest_effect(found.deviation, found.n):.3g}"
             published = "-"
             if {variant, ablation.baseline} <= metric.paper.keys():
                 published = f"{metric.paper[variant] - metric.paper[ablation.baseline]:+.4g}"
-            rows.append([variant, name, _signed(found), size, str(found.n), visible, published])
-            pairs = "1 pair" if found.n == 1 else f"{found.n} pairs"
-            sentences.append(f"- **{variant}, {name}**: {said} ({_signed(found)}; {pairs}).")
-    heads = ["variant", "metric", "difference", "effect size", "pairs", "smallest visible", "paper's difference"]
-    return [*lines, *_markdown(heads, rows), "", "## Verdicts", "", *sentences] if rows else [*lines, "None yet."]
+            visible = "-"
+            if name in deviations and found.n > 1:
+                visible = f"{smallest_effect(deviations[name], found.n):.3g}"
+            row = [variant, name, _signed(found), published, str(found.n)]
+            row += ["-" if found.effect_size is None else f"{found.effect_size:+.2f}", visible]
+            row += [_number(found.p_value), _number(corrected.get((variant, name)))]
+            rows.append([*row, verdict(found, claim, lower_is_better=metric.lower_is_better)])
+    heads = ["variant", "metric", "difference", "in the paper", "pairs", "d_z", "visible", "p", "p, Holm", "verdict"]
+    if not rows:
+        return [*lines, "None yet."]
+    return [*lines, *_markdown(heads, rows), "", LEGEND.format(tests=len(tested))]
+
+
+def _difference(ablation: Ablation, values: Scores, variant: str, name: str) -> Interval | None:
+    """To the baseline, paired by seed; None for the baseline itself and for what was not measured."""
+    if variant == ablation.baseline:
+        return None
+    return paired(*(values.get(one, {}).get(name, {}) for one in (variant, ablation.baseline)))
+
+
+def _tested(ablation: Ablation, values: Scores) -> dict[tuple[str, str], float]:
+    """p values of the differences about which there is a claim, by variant and metric."""
+    found: dict[tuple[str, str], float] = {}
+    for variant in ablation.variants:
+        for name in ablation.metrics:
+            difference = _difference(ablation, values, variant, name)
+            if ablation.expected(variant, name) and difference is not None and difference.p_value is not None:
+                found[variant, name] = difference.p_value
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
 
 
 def _mean(found: Interval) -> str:

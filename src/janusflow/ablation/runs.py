@@ -110,7 +110,7 @@ class Run:
             places += [] if before is None else ["model.preset=null", f"model={json.dumps(before)}"]
             changes = [*stage.set, *self.changes.set, *self.changes.stages.get(stage.name, ())]
             config = load_config(self.source / stage.recipe, [*places, *changes])
-            found.append((stage.name, replace(config, steps=self._share(config.steps))))
+            found.append((stage.name, self._shortened(config)))
             before = str(folder / "export")
         if self.ablation.at and found and (schedule := found[-1][1].optimizer.schedule) != "constant":
             raise ValueError(f"at needs a stage of constant rate, but {found[-1][0]} has the schedule {schedule}")
@@ -190,6 +190,13 @@ class Run:
     def _share(self, steps: int) -> int:
         return max(1, round(steps * self.changes.share))
 
+    def _shortened(self, config: TrainConfig) -> TrainConfig:
+        """A stage with the variant's share of its steps. With the warm-up and EMA of the whole stage, a short one would
+        hardly leave its starting weights."""
+        share, optimizer = self.changes.share, config.optimizer
+        warmup = replace(optimizer, warmup=round(optimizer.warmup * share))
+        return replace(config, steps=self._share(config.steps), ema=config.ema ** (1 / share), optimizer=warmup)
+
     def _measured(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Evaluations and metrics of this variant."""
         used = {n: one for n, one in self.ablation.evaluations.items() if n not in self.changes.without}
@@ -228,23 +235,33 @@ def with_finished(runs: Sequence[Run]) -> list[Run]:
     return sorted(chosen.values(), key=lambda run: (run.seed, order.index(run.variant)))
 
 
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """The runs without a result. All recipes are read here, so that changes from now on are not seen.
+
+    Raises:
+        ValueError: for a recipe that cannot be read, runs with other settings, or a missing model.
+    """
+    for run in runs:
+        _ = run.settings
+    todo = [run for run in runs if run.result() is None]
+    for run in todo:
+        run.check_begun()
+        if (place := run.missing()) is not None:
+            raise ValueError(f"{run.name} starts from {place}, which is not there; see the head of the recipe")
+    return todo
+
+
 def run_all(runs: Sequence[Run], *, device: str = "auto", say: Callable[[str], None] = print) -> None:
     """Run what is not finished and not held by another process; a run that fails is written down and left.
 
     A later call tries failed runs again, from their last checkpoint.
 
     Raises:
-        ValueError: before anything is trained, for a recipe that cannot be read or finished runs with other settings.
+        ValueError: as `unfinished`, before anything is trained.
         SystemExit: if SIGTERM ended a training.
     """
     started = time.time()
-    for run in runs:
-        _ = run.settings  # what cannot be read is reported now, and what changes from here on is not seen
-    todo = [run for run in runs if run.result() is None]
-    for run in todo:
-        run.check_begun()
-        if (place := run.missing()) is not None:
-            raise ValueError(f"{run.name} starts from {place}, which is not there; see the head of the recipe")
+    todo = unfinished(runs)
     say(f"{len(runs) - len(todo)} of {len(runs)} runs are finished")
     if todo and todo[0].ablation.parts:
         config = parts_of(todo[0])

@@ -35,6 +35,13 @@ class Interval:
         return self.mean / self.deviation if self.deviation else None
 
     @property
+    def p_value(self) -> float | None:
+        """Of a t test whether the mean is 0, two-sided; None where it cannot be tested."""
+        if not self.deviation:
+            return None
+        return 2 * float(stats.t.sf(abs(self.mean) / self.deviation * math.sqrt(self.n), self.n - 1))
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether zero is outside. An interval without any width, of equal values, says nothing."""
         return bool(self.half) and abs(self.mean) > (self.half or 0.0)
@@ -69,7 +76,7 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interv
 
 
 def verdict(difference: Interval | None, expected: str | None, *, lower_is_better: bool) -> str:
-    """One word, and what it rests on, about a claim.
+    """What the runs say about a claim.
 
     Args:
         difference: of a variant to the baseline.
@@ -77,21 +84,43 @@ def verdict(difference: Interval | None, expected: str | None, *, lower_is_bette
         lower_is_better: of the metric.
 
     Returns:
-        "confirmed" only if the interval excludes zero on the side that was expected.
+        A few words: "confirmed" only if the interval excludes zero on the side that was expected.
     """
     if difference is None or difference.half is None:
-        return "not tested: fewer than two pairs of runs"
+        return "not tested: fewer than two pairs"
     if not difference.half:
         return "not tested: all differences are equal"
     if not difference.excludes_zero:
-        if expected in (None, "equal"):
-            return "no difference visible: the interval includes zero"
-        return "not confirmed: the interval includes zero"
-    better = (difference.mean < 0) == lower_is_better
-    found = "better" if better else "worse"
-    if expected is None:
-        return f"{found} than the baseline; no claim"
-    return f"{'confirmed' if found == expected else 'refuted'}: {found} than the baseline, {expected} was expected"
+        return "no difference found" if expected in (None, "equal") else f"not confirmed ({expected})"
+    found = "better" if (difference.mean < 0) == lower_is_better else "worse"
+    if expected in (None, "equal"):
+        return found if expected is None else f"{found}, but equal in the paper"
+    return f"{'confirmed' if found == expected else 'refuted'} ({expected})"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values of a family of tests with Holm's correction, which keeps the family's error rate.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda one: p_values[one])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def pooled(deviations: Sequence[tuple[int, float]]) -> float | None:
+    """One standard deviation from several, (n, s): the root of the mean of s^2, weighted by n - 1; None without any.
+
+    Example:
+        >>> pooled([(3, 3.0), (3, 4.0)])
+        3.5355339059327378
+    """
+    weight = sum(n - 1 for n, _ in deviations)
+    return math.sqrt(sum((n - 1) * s**2 for n, s in deviations) / weight) if weight else None
 
 
 def smallest_effect(deviation: float, n: int) -> float:
