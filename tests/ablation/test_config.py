@@ -54,7 +54,7 @@ def test_the_parts_of_the_ablations_have_equal_grids() -> None:
 
 def test_claims_are_those_of_the_paper_s_text_and_not_the_signs_of_its_figures() -> None:
     found = load_ablation(RECIPES / "table6.yaml")
-    assert found.expected("A", "KID") == "worse" and found.expected("B", "naming") == "worse"
+    assert found.expected("A", "KID") == "worse" and found.expected("B", "style") == "worse"
     assert found.expected("E", "KID") == "equal"  # although its FID is lower
     assert found.expected("B", "KID") is None  # although its FID is higher
     assert load_ablation(RECIPES / "full.yaml").expected("E", "FID") == "equal"
