@@ -37,17 +37,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Variant:
-    """What one column of the comparison changes.
+    """One variant, described by its changes to the recipe.
 
     Attributes:
-        about: in the table.
-        set: overrides of all stages.
-        stages: more overrides by stage.
-        share: of the steps of every stage; its warm-up and the steps that its EMA reaches back shrink with it.
-        without: names of stages and evaluations that are left out.
-        options: of generating and answering in the evaluations.
-        expects: by metric, whether the paper's text says that this variant is better or worse than the baseline, or
-            equal. Metrics without an entry are reported without a claim.
+        about: description in the table.
+        set: overrides for all stages.
+        stages: further overrides by stage.
+        share: fraction of the steps of each stage to train. Warm-up and EMA horizon shrink with it.
+        without: names of stages and evaluations to leave out.
+        options: options for generating and answering in the evaluations.
+        expects: the paper's claim by metric: "better", "worse" or "equal", compared with the baseline. Metrics without
+            an entry are reported without a verdict on a claim.
     """
 
     about: str
@@ -61,16 +61,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark of `janusflow eval`.
+    """A benchmark of `janusflow eval`, with its settings.
 
     Attributes:
-        benchmark: its name.
-        data: folder of its data.
-        settings, options: as for `janusflow eval`.
-        limit: number of items.
-        batch_size: items that are generated or answered together.
-        seed_setting: name of the setting that gets the run's seed; without one all seeds are measured on equal items
-            with equal noise.
+        benchmark: name of the benchmark.
+        data: folder with its data.
+        settings, options: as in `janusflow eval`.
+        limit: maximum number of items.
+        batch_size: number of items generated or answered at once.
+        seed_setting: name of the benchmark setting that receives the seed of the run. Without it, all seeds are
+            evaluated on the same items and noise.
     """
 
     benchmark: str
@@ -84,14 +84,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score that is compared.
+    """A score to compare.
 
     Attributes:
-        evaluation: name of the evaluation that measures it.
-        score: its name in the evaluation's report.
-        lower_is_better: whether it is.
-        paper: the paper's figure by variant.
-        paper_title: what the paper's figures are of.
+        evaluation: name of the evaluation that computes the score.
+        score: name of the score in the report of the evaluation.
+        lower_is_better: whether lower values are better.
+        paper: the figures in the paper, by variant.
+        paper_title: name of the paper's metric.
     """
 
     evaluation: str
@@ -106,17 +106,17 @@ class Ablation:
     """One comparison.
 
     Attributes:
-        title: of the report.
-        baseline: the variant that the others are compared with, by seed.
-        variants, evaluations, metrics: by name.
-        model: where the first stage starts, or what is evaluated without stages. Without it the first stage's recipe
-            says that, or `parts` does.
-        parts: a recipe of `janusflow pretrain`, relative to this file, whose result the first stage starts from.
-        stages: one after the other; without any, only options of the evaluations differ.
-        seeds: number of runs of each variant.
-        at: steps of the last stage at which it is also measured, for curves.
-        samples_per_second: of training, for the estimate of a dry run.
-        differs: what differs from the paper and why; sentences for the report.
+        title: title of the report.
+        baseline: variant that the others are compared with, seed by seed.
+        variants, evaluations, metrics: mappings from names to definitions.
+        model: model that the first stage starts from, or that is evaluated if there are no stages. If it is None, the
+            model comes from `parts` or from the recipe of the first stage.
+        parts: recipe for `janusflow pretrain`, relative to this file. The first stage starts from its result.
+        stages: training stages, in order. Without stages, the variants differ only in options of the evaluations.
+        seeds: number of seeds for each variant.
+        at: additional steps of the last stage at which the model is evaluated, for curves.
+        samples_per_second: training speed that a dry run assumes before any run is finished.
+        differs: sentences for the report on what differs from the paper and why.
     """
 
     title: str
@@ -133,10 +133,10 @@ class Ablation:
     differs: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Check that all names exist.
+        """Check the names and their references.
 
         Raises:
-            ValueError: in one sentence.
+            ValueError: if a name is invalid or does not exist, or options contradict each other.
         """
         for name in (*self.variants, *self.evaluations, *(stage.name for stage in self.stages)):
             if not NAME.fullmatch(name):
@@ -165,7 +165,7 @@ class Ablation:
                 raise ValueError(f"variants.{name} leaves out all stages; without model and parts nothing is evaluated")
 
     def expected(self, variant: str, name: str) -> Outcome | None:
-        """What is claimed of a variant; None without a claim."""
+        """Return the claim about a metric of a variant, or None."""
         return self.variants[variant].expects.get(name)
 
 
@@ -179,7 +179,7 @@ def load_ablation(file: Path, overrides: Sequence[str] = ()) -> Ablation:
     """Read and check the recipe of an ablation.
 
     Raises:
-        ValueError: in one sentence.
+        ValueError: if the recipe is not valid.
 
     Example:
         >>> load_ablation(Path("recipes/ablation/table6.yaml")).baseline

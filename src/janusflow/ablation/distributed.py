@@ -1,4 +1,4 @@
-"""`janusflow ablate --ray`: workers of a Ray cluster that share the runs of an ablation."""
+"""`janusflow ablate --ray`: share the runs of an ablation among workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from janusflow.cluster import connected
 
 @dataclass(frozen=True)
 class RayWorkers:
-    """Who shares the runs.
+    """The workers that share the runs.
 
     Attributes:
-        count: workers; None is as many as the cluster has room for, and never more than runs.
-        address: of a running cluster; None starts one on this machine.
-        cpus, gpus: that each worker reserves.
+        count: number of workers. None starts as many as fit into the cluster, up to the number of runs.
+        address: address of a running cluster. None starts one on this machine.
+        cpus, gpus: resources that each worker reserves.
     """
 
     count: int | None = None
@@ -33,13 +33,13 @@ class RayWorkers:
 def run_on_ray(
     runs: Sequence[Run], workers: RayWorkers, *, device: str = "auto", say: Callable[[str], None] = print
 ) -> None:
-    """`run_all` in each worker. They see this folder at the same path: on several machines, a shared disk.
+    """Call `run_all` in each worker. All workers need the current folder at the same path, such as on a shared disk.
 
     Raises:
-        ValueError: as `unfinished`; if no cluster answers at the address; or if a worker died. In the last case run the
-            same command again to continue.
+        ValueError: from `unfinished`; if no cluster answers at the address; or if a worker died. In the last case, the
+            same command continues.
     """
-    unfinished(runs)  # what is wrong with a recipe is reported here, not by a worker
+    unfinished(runs)  # reports invalid recipes here instead of in a worker
     with connected(workers.address):
         count = min(len(runs), workers.count or room(ray.cluster_resources(), workers))
         say(f"{count} workers share {len(runs)} runs")
@@ -51,7 +51,7 @@ def run_on_ray(
 
 
 def room(resources: dict[str, float], workers: RayWorkers) -> int:
-    """How many workers fit into a cluster, at least one.
+    """Return the number of workers that fit into a cluster, at least one.
 
     Example:
         >>> room({"CPU": 16.0, "GPU": 4.0}, RayWorkers(cpus=2, gpus=0.5))
@@ -63,6 +63,6 @@ def room(resources: dict[str, float], workers: RayWorkers) -> int:
 
 
 def work(folder: str, runs: Sequence[Run], device: str) -> None:
-    """What a worker does: the runs that no other one has, in the folder where the command was given."""
+    """Execute the runs that no other worker has taken, in the folder where the command was started."""
     os.chdir(folder)
     run_all(runs, device=device)

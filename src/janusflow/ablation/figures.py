@@ -17,11 +17,11 @@ Points = Mapping[float, Sequence[float]]
 
 
 def draw_figures(ablation: Ablation, results: Sequence[Result], out: Path) -> dict[str, str]:
-    """Draw what the results allow into a folder.
+    """Draw the figures for which there are results.
 
     Returns:
-        Captions by file name: `curves.png` if runs were measured more than once, and `options.png` if three variants or
-        more differ in nothing but one number among the options of sampling.
+        Captions by file name: `curves.png` if runs were evaluated at several steps, and `options.png` if at least three
+        variants differ only in the value of one numeric option.
     """
     found = {}
     if any(len(result.curve) > 1 for result in results):
@@ -37,7 +37,7 @@ def draw_figures(ablation: Ablation, results: Sequence[Result], out: Path) -> di
 
 
 def over_steps(results: Iterable[Result], metric: str) -> dict[str, dict[float, list[float]]]:
-    """Scores of a metric by variant and step."""
+    """Return the scores of a metric by variant and step."""
     found: dict[str, dict[float, list[float]]] = {}
     for result in results:
         for step, scores in result.curve.items():
@@ -47,7 +47,7 @@ def over_steps(results: Iterable[Result], metric: str) -> dict[str, dict[float, 
 
 
 def numbers(ablation: Ablation, results: Sequence[Result]) -> dict[str, dict[float, list[Result]]]:
-    """Results by option and its value, for options that three variants or more vary alone."""
+    """Group results by option and value, for numeric options with three or more values that change nothing else."""
     common: dict[str, object] = {}
     for evaluation in ablation.evaluations.values():
         common |= evaluation.options
@@ -67,13 +67,13 @@ def numbers(ablation: Ablation, results: Sequence[Result]) -> dict[str, dict[flo
 
 
 def over_option(results: Mapping[float, Sequence[Result]], metric: str) -> dict[float, list[float]]:
-    """Scores of a metric by value."""
+    """Return the scores of a metric by value of the option."""
     scores = {value: [one.scores[metric] for one in some if metric in one.scores] for value, some in results.items()}
     return {value: some for value, some in scores.items() if some}
 
 
 def _draw(panels: Sequence[tuple[str, str, Mapping[str, Points]]], file: Path) -> None:
-    """A panel for each name of the horizontal axis, name of the vertical one, and lines by label."""
+    """Draw one panel for each (label of x, label of y, lines by label)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""What an ablation would take, and what it could show: the dry run and the power estimate."""
+"""The dry run and the power estimate: the cost of an ablation, and the differences that it can detect."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ MOST_SEEDS = 10
 
 
 def dry_run(runs: Sequence[Run]) -> str:
-    """The runs with their steps and samples, the time that they take here, and days of an H100.
+    """Describe the runs: their steps and samples, the expected time, and H100 days.
 
-    Time comes from finished runs, else from the recipe's `samples_per_second`; GPU days from FLOPs, where the sizes of
-    the model can be read: not before the parts are there. Evaluations are counted only where finished runs give the
-    speed.
+    The time is estimated from finished runs, otherwise from the recipe's `samples_per_second`, which does not include
+    evaluations. GPU days are computed from FLOPs. This requires the sizes of the model, so the parts must exist.
 
     Raises:
-        ValueError: for a recipe of a stage that cannot be read.
+        ValueError: if the recipe of a stage cannot be read.
     """
     finished = [found for run in runs if (found := run.result()) is not None]
     trained = [found for found in finished if found.samples]
@@ -51,11 +50,11 @@ def dry_run(runs: Sequence[Run]) -> str:
 
 
 def gpu_days(run: Run) -> float | None:
-    """Days of one H100 for a run's training; None if the sizes of its model cannot be read."""
+    """Return the days that one H100 needs for the training of a run, or None if the model cannot be read yet."""
     configs = [config for _, config in run.stages]
     days = 0.0
     try:
-        for config in configs:  # what later stages start from is not there yet, but has the sizes of the first
+        for config in configs:  # the models of later stages do not exist yet, but have the sizes of the first
             asked = config.model
             first = replace(
                 configs[0].model,
@@ -69,15 +68,15 @@ def gpu_days(run: Run) -> float | None:
 
 
 def power(runs: Sequence[Run], deviations: Mapping[str, float] | None = None) -> str:
-    """The smallest effects that two to ten seeds show with a probability of 80 %.
+    """Tabulate the smallest differences that two to ten seeds detect with 80 % probability.
 
     Args:
-        runs: all finished ones of their ablation give standard deviations of the paired differences, pooled over the
-            variants.
-        deviations: by metric, in place of those.
+        runs: runs of the ablation. Standard deviations of the paired differences come from all its finished runs,
+            pooled over the variants.
+        deviations: standard deviations by metric to use instead.
 
     Raises:
-        ValueError: if no standard deviation is known, or one is given for an unknown metric.
+        ValueError: if no standard deviation is known, or if one is given for an unknown metric.
     """
     ablation = runs[0].ablation
     if unknown := [name for name in deviations or () if name not in ablation.metrics]:

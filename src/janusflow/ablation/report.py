@@ -1,4 +1,4 @@
-"""`paper.md`: tables next to the paper's figures, with intervals, effect sizes and verdicts, from finished runs."""
+"""`paper.md`: tables of the finished runs next to the paper's figures, with intervals, effect sizes and verdicts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Write `paper.md` into a folder, and the figures that the runs allow.
+    """Write `paper.md` and its figures.
 
     Args:
-        runs: those that were asked for; other finished ones of the ablation are reported, too.
-        out: the folder.
+        runs: runs of the ablation. All its finished runs are reported, including those not in the list.
+        out: folder to write to.
+
+    Returns:
+        The path of `paper.md`.
 
     Raises:
-        ValueError: if the file of a finished run is damaged.
+        ValueError: if the result of a finished run is damaged.
     """
     runs, ablation = with_finished(runs), runs[0].ablation
     results = [found for run in runs if (found := run.result()) is not None]
@@ -51,7 +54,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
 
 
 def by_seed(results: Sequence[Result]) -> dict[str, dict[str, dict[int, float]]]:
-    """Scores by variant, metric and seed."""
+    """Group scores by variant, metric and seed."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for result in results:
         for name, value in result.scores.items():
@@ -60,7 +63,7 @@ def by_seed(results: Sequence[Result]) -> dict[str, dict[str, dict[int, float]]]
 
 
 def pooled_deviations(values: Scores, baseline: str) -> dict[str, float]:
-    """By metric, one standard deviation of the paired differences to the baseline, from all variants."""
+    """Return the standard deviation of the paired differences to the baseline by metric, pooled over the variants."""
     found: dict[str, list[tuple[int, float]]] = {}
     for variant, scores in values.items():
         for name in scores if variant != baseline else ():
@@ -120,14 +123,14 @@ def _differences(ablation: Ablation, values: Scores) -> list[str]:
 
 
 def _difference(ablation: Ablation, values: Scores, variant: str, name: str) -> Interval | None:
-    """To the baseline, paired by seed; None for the baseline itself and for what was not measured."""
+    """Return the difference to the baseline, paired by seed; None for the baseline and for missing scores."""
     if variant == ablation.baseline:
         return None
     return paired(*(values.get(one, {}).get(name, {}) for one in (variant, ablation.baseline)))
 
 
 def _tested(ablation: Ablation, values: Scores) -> dict[tuple[str, str], float]:
-    """p values of the differences about which there is a claim, by variant and metric."""
+    """Return the p values of all differences with a claim, by variant and metric."""
     found: dict[tuple[str, str], float] = {}
     for variant in ablation.variants:
         for name in ablation.metrics:

@@ -1,9 +1,9 @@
-"""The runs of an ablation: each variant with each seed, in a folder that says whether it is finished.
+"""The runs of an ablation: one folder for each variant and seed, which also records whether the run is finished.
 
     OUT/parts                     shared by all runs, if the recipe has parts
     OUT/runs/VARIANT/seed-N       stages, evaluations, `settings.json`, `results.json` or `failed.json`
 
-Any number of processes may run the same command: a lock is held per run, and none is repeated.
+Any number of processes can run the same command: each run has a lock, and no finished run is repeated.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from janusflow.training.parts.pretrain import pretrain
 from janusflow.training.trainer import train
 
 RESULTS, FAILED, SETTINGS, LOCK = "results.json", "failed.json", "settings.json", "run.lock"
-STAGE_SEEDS = 100  # between the seeds of two runs: the stages of a run have different ones
-EVALUATION_SEEDS = 100_000  # the same of their evaluations, whose items have seed + 0, 1, 2, ...
+STAGE_SEEDS = 100  # distance between the seeds of two runs; stage n of a run adds n to its seed
+EVALUATION_SEEDS = 100_000  # the same for evaluations, whose items use seed + 0, 1, 2, ...
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, as `results.json` contains it.
+    """The result of a finished run, as stored in `results.json`.
 
     Attributes:
-        variant, seed: which run.
-        settings: digest of everything that determines it.
-        scores: by metric, at the end.
-        curve: by step of the last stage, scores by metric; of one point if there is no curve.
-        samples: that were trained on.
-        seconds: of training and evaluation; of what was interrupted, only since its last start.
-        version: of the package.
+        variant, seed: identify the run.
+        settings: digest of everything that determines the run.
+        scores: final score of each metric.
+        curve: scores of each metric by step of the last stage; a single point if `at` is empty.
+        samples: number of training samples.
+        seconds: time for training and evaluation. After an interruption, only the time since the last start.
+        version: version of the package.
     """
 
     variant: str
@@ -65,10 +65,10 @@ class Run:
 
     Attributes:
         ablation: the recipe.
-        source: folder of its file, where recipes of stages are found.
-        variant: its name.
-        seed: from 0.
-        out: folder of the ablation.
+        source: folder of the recipe file; paths of stage recipes are relative to it.
+        variant: name of the variant.
+        seed: 0, 1, ...
+        out: output folder of the ablation.
     """
 
     ablation: Ablation
@@ -84,21 +84,21 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """The folder of this run."""
         return self.out / "runs" / self.name
 
     @property
     def changes(self) -> Variant:
-        """What the variant changes."""
+        """The changes that this variant makes."""
         return self.ablation.variants[self.variant]
 
     @cached_property
     def stages(self) -> list[tuple[str, TrainConfig]]:
-        """Names and settings of the stages; equal seeds give equal data in equal order to all variants.
+        """Names and settings of the stages. With the same seed, all variants see the same data in the same order.
 
         Raises:
-            ValueError: for a recipe that cannot be read, an override that does not fit, or points of a curve (`at`)
-                in a stage whose rate depends on the number of its steps.
+            ValueError: if a recipe cannot be read, an override does not fit, or `at` is used with a learning-rate
+                schedule that depends on the number of steps.
         """
         before = self.base()
         found: list[tuple[str, TrainConfig]] = []
@@ -117,16 +117,16 @@ class Run:
         return found
 
     def points(self, steps: int) -> list[int]:
-        """The steps of the last stage after which it is evaluated."""
+        """Return the steps of the last stage at which the model is evaluated."""
         return [*(self._share(at) for at in self.ablation.at if self._share(at) < steps), steps]
 
     def base(self) -> str | None:
-        """The model that the run starts from; None if its first recipe says that."""
+        """Return the model that the run starts from, or None if the recipe of the first stage names it."""
         return str(self.out / "parts" / "export") if self.ablation.parts else self.ablation.model
 
     @cached_property
     def settings(self) -> str:
-        """A digest of everything that determines the run, but no place and not the content of data and models."""
+        """Digest of everything that determines the run, except paths and the content of data sets and models."""
         stages = [asdict(config) | {"out": "", "save": "", "watch": ""} for _, config in self.stages]
         made = [str(self.out / "parts" / "export"), *(str(Path(config.out) / "export") for _, config in self.stages)]
         for stage in stages:
@@ -150,7 +150,7 @@ class Run:
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def missing(self) -> str | None:
-        """A local model that the run starts from and that is not there, nor made by the ablation; None if all are."""
+        """Return the local model that the run starts from if it does not exist and no earlier step creates it."""
         parts, first = str(self.out / "parts" / "export"), self.stages[0][1].model.checkpoint if self.stages else None
         for place in (first, self.ablation.model):
             local = place is not None and place.count("/") > 1  # a hub id has one
@@ -159,10 +159,10 @@ class Run:
         return None
 
     def result(self) -> Result | None:
-        """What the finished run measured; None if it is not finished.
+        """Return the result of the run, or None if it is not finished.
 
         Raises:
-            ValueError: if its file is damaged, or the run was made with other settings.
+            ValueError: if the file is damaged, or the run was made with other settings.
         """
         file = self.folder / RESULTS
         if not file.is_file():
@@ -173,17 +173,17 @@ class Run:
         return found
 
     def check_begun(self) -> None:
-        """Check that what is there of the run was made with its settings.
+        """Check that an unfinished run in the folder was started with the same settings.
 
         Raises:
-            ValueError: if it was begun with others.
+            ValueError: if it was started with other settings.
         """
         file = self.folder / SETTINGS
         if file.is_file() and read_json(file) != {"settings": self.settings}:
             raise ValueError(f"{self.folder} was begun with other settings; give another --out, or remove it")
 
     def failure(self) -> str | None:
-        """The error that ended the last try, or None."""
+        """Return the error that ended the last attempt, or None."""
         file = self.folder / FAILED
         return str(read_json(file)["error"]) if file.is_file() else None
 
@@ -191,14 +191,14 @@ class Run:
         return max(1, round(steps * self.changes.share))
 
     def _shortened(self, config: TrainConfig) -> TrainConfig:
-        """A stage with the variant's share of its steps. With the warm-up and EMA of the whole stage, a short one would
-        hardly leave its starting weights."""
+        """Return the stage with the variant's share of its steps, warm-up and EMA horizon. With the EMA of the whole
+        stage, the average of a short one would consist largely of starting weights."""
         share, optimizer = self.changes.share, config.optimizer
         warmup = replace(optimizer, warmup=round(optimizer.warmup * share))
         return replace(config, steps=self._share(config.steps), ema=config.ema ** (1 / share), optimizer=warmup)
 
     def _measured(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Evaluations and metrics of this variant."""
+        """Return the evaluations and metrics of this variant."""
         used = {n: one for n, one in self.ablation.evaluations.items() if n not in self.changes.without}
         return used, {n: one for n, one in self.ablation.metrics.items() if one.evaluation in used}
 
@@ -206,10 +206,10 @@ class Run:
 def runs_of(
     ablation: Ablation, source: Path, out: Path, *, only: Sequence[str] = (), seeds: int | None = None
 ) -> list[Run]:
-    """All runs, seed by seed, so that those that are finished first can be compared.
+    """Return all runs, ordered by seed, so that the first finished runs can already be compared.
 
     Raises:
-        ValueError: for a name in `only` that is not a variant.
+        ValueError: if a name in `only` is not a variant.
     """
     if unknown := [name for name in only if name not in ablation.variants]:
         raise ValueError(f"--only has {unknown[0]!r}; expected some of {', '.join(ablation.variants)}")
@@ -218,13 +218,13 @@ def runs_of(
 
 
 def parts_of(run: Run) -> PartsConfig:
-    """The recipe of the parts that all runs start from."""
+    """Return the recipe of the pretrained parts that all runs start from."""
     assert run.ablation.parts is not None
     return load_parts(run.source / run.ablation.parts, [f"out={json.dumps(str(run.out / 'parts'))}"])
 
 
 def with_finished(runs: Sequence[Run]) -> list[Run]:
-    """These runs, and all others of their ablation that are finished, seed by seed."""
+    """Return these runs and all other finished runs of the ablation, ordered by seed."""
     first, chosen = runs[0], {run.name: run for run in runs}
     order = list(first.ablation.variants)
     for file in first.out.glob(f"runs/*/seed-*/{RESULTS}"):
@@ -236,10 +236,10 @@ def with_finished(runs: Sequence[Run]) -> list[Run]:
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """The runs without a result. All recipes are read here, so that changes from now on are not seen.
+    """Return the runs without a result. This reads all recipes, so later changes to the files have no effect.
 
     Raises:
-        ValueError: for a recipe that cannot be read, runs with other settings, or a missing model.
+        ValueError: if a recipe cannot be read, a run was made with other settings, or a model is missing.
     """
     for run in runs:
         _ = run.settings
@@ -252,9 +252,9 @@ def unfinished(runs: Sequence[Run]) -> list[Run]:
 
 
 def run_all(runs: Sequence[Run], *, device: str = "auto", say: Callable[[str], None] = print) -> None:
-    """Run what is not finished and not held by another process; a run that fails is written down and left.
+    """Execute all runs that are not finished and that no other process has taken.
 
-    A later call tries failed runs again, from their last checkpoint.
+    A run that fails is recorded, and the others continue. The next call retries it from its last checkpoint.
 
     Raises:
         ValueError: as `unfinished`, before anything is trained.
@@ -301,10 +301,10 @@ def _try(run: Run, device: str, say: Callable[[str], None]) -> None:
 
 
 def perform(run: Run, *, device: str = "auto") -> Result:
-    """Train a run's stages and measure the result, or continue.
+    """Train the stages of a run and evaluate the result, continuing from what exists.
 
     Raises:
-        ValueError: as training and evaluation do, or if a metric's score is missing.
+        ValueError: from training and evaluation, or if the score of a metric is missing.
         SystemExit: if SIGTERM ended a training.
     """
     run.check_begun()

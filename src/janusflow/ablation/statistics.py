@@ -1,4 +1,4 @@
-"""Intervals over seeds, differences paired by seed, verdicts, and the smallest effect that a number of seeds shows."""
+"""Intervals over seeds, paired differences, verdicts, and the smallest detectable effect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from scipy import optimize, stats
 
 CONFIDENCE, POWER = 0.95, 0.8
-ROUNDING = 1e-9  # of the largest value: deviations below it come from rounding
+ROUNDING = 1e-9  # deviations below this fraction of the largest value come from rounding
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Interval:
 
     Attributes:
         n: number of values.
-        mean: of them.
-        deviation: their standard deviation; None for fewer than two.
-        half: half of the interval's width; None for fewer than two.
+        mean: mean of the values.
+        deviation: standard deviation of the values; None for fewer than two values.
+        half: half-width of the interval; None for fewer than two values.
     """
 
     n: int
@@ -31,29 +31,29 @@ class Interval:
 
     @property
     def effect_size(self) -> float | None:
-        """Mean in standard deviations: of paired differences, Cohen's d_z."""
+        """Mean divided by the standard deviation; Cohen's d_z for paired differences."""
         return self.mean / self.deviation if self.deviation else None
 
     @property
     def p_value(self) -> float | None:
-        """Of a t test whether the mean is 0, two-sided; None where it cannot be tested."""
+        """p value of a two-sided t test for a mean of 0; None if it cannot be tested."""
         if not self.deviation:
             return None
         return 2 * float(stats.t.sf(abs(self.mean) / self.deviation * math.sqrt(self.n), self.n - 1))
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero is outside. An interval without any width, of equal values, says nothing."""
+        """Whether the interval excludes zero. An interval of zero width, from equal values, counts as including it."""
         return bool(self.half) and abs(self.mean) > (self.half or 0.0)
 
 
 def interval(values: Sequence[float], scale: float = 0.0) -> Interval:
-    """mean +- t_{0.975, n-1} s / sqrt(n) of a value or more.
+    """Return mean +- t_{0.975, n-1} s / sqrt(n).
 
     Args:
-        values: one a seed.
-        scale: size of the numbers that the values were computed from, if these were larger. A deviation that is only
-            their rounding counts as 0.
+        values: one or more values, one per seed.
+        scale: magnitude of the numbers that the values were computed from, if it was larger. Deviations at the level of
+            their rounding count as 0.
 
     Example:
         >>> round(interval([1.0, 2.0, 3.0]).half, 3)
@@ -69,22 +69,22 @@ def interval(values: Sequence[float], scale: float = 0.0) -> Interval:
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
-    """The interval of the differences to the baseline by seed, over the seeds that both have; None without any."""
+    """Return the interval of the differences by seed, over the seeds that both have, or None if there are none."""
     both = sorted(values.keys() & baseline.keys())
     scale = max((abs(scores[seed]) for scores in (values, baseline) for seed in both), default=0.0)
     return interval([values[seed] - baseline[seed] for seed in both], scale) if both else None
 
 
 def verdict(difference: Interval | None, expected: str | None, *, lower_is_better: bool) -> str:
-    """What the runs say about a claim.
+    """Judge a claim by the interval of a difference.
 
     Args:
-        difference: of a variant to the baseline.
-        expected: "better", "worse" or "equal", of the variant; None without a claim.
-        lower_is_better: of the metric.
+        difference: variant minus baseline.
+        expected: claim about the variant: "better", "worse" or "equal"; None if there is no claim.
+        lower_is_better: whether lower values of the metric are better.
 
     Returns:
-        A few words: "confirmed" only if the interval excludes zero on the side that was expected.
+        A short verdict, "confirmed" only if the interval excludes zero on the expected side.
     """
     if difference is None or difference.half is None:
         return "not tested: fewer than two pairs"
@@ -99,7 +99,7 @@ def verdict(difference: Interval | None, expected: str | None, *, lower_is_bette
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values of a family of tests with Holm's correction, which keeps the family's error rate.
+    """Adjust p values with Holm's method, which controls the family-wise error rate.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -113,7 +113,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def pooled(deviations: Sequence[tuple[int, float]]) -> float | None:
-    """One standard deviation from several, (n, s): the root of the mean of s^2, weighted by n - 1; None without any.
+    """Pool standard deviations, given as (n, s): sqrt(sum (n - 1) s^2 / sum (n - 1)). Return None for an empty list.
 
     Example:
         >>> pooled([(3, 3.0), (3, 4.0)])
@@ -124,14 +124,14 @@ def pooled(deviations: Sequence[tuple[int, float]]) -> float | None:
 
 
 def smallest_effect(deviation: float, n: int) -> float:
-    """The smallest mean difference that a paired t test of n seeds finds with 80 % probability (5 %, two-sided).
+    """Return the smallest mean difference that a paired t test detects with 80 % power (two-sided, 5 %).
 
     Args:
-        deviation: of the paired differences.
-        n: seeds, two or more.
+        deviation: standard deviation of the paired differences.
+        n: number of seeds, at least two.
 
     Raises:
-        ValueError: for fewer than two seeds, or a deviation that is not positive.
+        ValueError: if there are fewer than two seeds, or the deviation is not positive.
     """
     if n < 2 or not deviation > 0 or not math.isfinite(deviation):
         raise ValueError(f"{n} seeds and a deviation of {deviation:g} were given; expected two or more, and above 0")
