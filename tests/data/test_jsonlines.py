@@ -63,6 +63,22 @@ def test_a_malformed_line_on_disk_costs_itself(lines: Path) -> None:
     assert tasks_of("jsonl", str(lines)) == ("understanding", "generation")
 
 
+def test_records_that_fit_are_those_of_the_task(tmp_path: Path) -> None:
+    talk = [{"from": "human", "value": "why?"}, {"from": "gpt", "value": "because."}]
+    rows = [
+        {"image": "a.png", "text": "a star"},
+        {"conversations": talk},
+        {"image": "a.png", "conversations": [{"from": "human", "value": "<image>\nwhat?"}, talk[1]]},
+        {"image": "a.png"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    config = file_config("jsonl", str(tmp_path / "rows.jsonl"), fitting=True)
+    skipped = {task: FileSource(config, task).skipped for task in ("understanding", "generation", "text")}
+    assert skipped == {"understanding": 1, "generation": 3, "text": 2}
+    assert [FileSource(config, "text").record(index).text for index in range(2)] == ["a star", ""]
+
+
 def test_a_malformed_line_of_a_stream_costs_itself(lines: Path) -> None:
     config = file_config("jsonl", str(lines), streaming=True)
     texts, faults = taken(StreamSource(config, 0, 1), 7)

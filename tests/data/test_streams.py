@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,38 @@ def test_a_tar_that_is_cut_off_costs_its_rest_and_is_named(tmp_path: Path, cut: 
         again.restore(state)
         assert again.state() == state
         assert before + texts(again, len(found) - stop) == found, stop
+
+
+def five_rows() -> Iterator[dict[str, str]]:
+    yield from ({"text": f"row {number}"} for number in range(5))
+
+
+@dataclass(frozen=True)
+class OnTheHub:
+    """A data set without a list of files, as a hub's data set is opened."""
+
+    path: str = "someone/rows"
+
+    def parts(self) -> list[Path]:
+        return []
+
+    def rows(self, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
+        from datasets import IterableDataset
+
+        return IterableDataset.from_generator(five_rows), Path()
+
+
+def test_a_data_set_of_one_shard_is_read_from_its_first_row_in_later_epochs_of_a_resumed_run() -> None:
+    whole = texts(StreamSource(OnTheHub(), 0, 1), 15)
+    assert whole == 3 * [f"row {number}" for number in range(5)]
+    for stops in ((3, 3), (2, 5), (6, 1)):
+        found, source = [], StreamSource(OnTheHub(), 0, 1)
+        for stop in stops:  # resumed twice
+            found += texts(source, stop)
+            state = json.loads(json.dumps(source.state()))
+            source = StreamSource(OnTheHub(), 0, 1)
+            source.restore(state)
+        assert found + texts(source, 15 - sum(stops)) == whole, stops
 
 
 def test_processes_that_share_rows_continue_exactly(tmp_path: Path) -> None:

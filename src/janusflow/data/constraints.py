@@ -1,4 +1,4 @@
-"""Ranges that several settings have."""
+"""Value ranges shared by several settings."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Folders of pictures: with a .txt file for each, or with metadata files that name pictures and what belongs to them.
+"""Read folders of pictures: with a .txt file for each, or with metadata files that list the pictures and their data.
 
-Metadata files are `metadata.jsonl`, `.json`, `.csv` or `.parquet`, in any folders below; their columns are `file_name`
-or `file_names`, relative to their own folder, and those that every source knows. Where folders that contain pictures
-are named after splits (`train`, `validation`, `test`, ...), one split is read. Upper and lower case are the same in
-these names and in suffixes. Hidden files and folders are not read.
+Metadata files are `metadata.jsonl`, `.json`, `.csv` or `.parquet`, in any folders below. Their columns are `file_name`
+or `file_names`, relative to the metadata file's folder, and the columns that every source accepts. If the folders that
+contain pictures are named after splits (`train`, `validation`, `test`, ...), one split is read. These names and
+suffixes are case-insensitive. Hidden files and folders are not read.
 """
 
 from __future__ import annotations
@@ -30,36 +30,37 @@ ALL, OUTSIDE = "all", "outside the splits"
 
 
 class Listed(list[dict[str, Any]]):
-    """Rows in memory, as `JsonLines` has them on disk."""
+    """Rows in memory, with the interface of `JsonLines`, whose rows are on disk."""
 
     def select(self, indices: Sequence[int]) -> Listed:
-        """Only those rows."""
+        """Select rows by index."""
         return Listed(self[index] for index in indices)
 
 
 def visible_files(path: Path) -> list[Path]:
-    """All files below a folder in the order of their paths, without hidden ones and those in hidden folders."""
+    """Return all files below a folder, sorted by path, except hidden files and files in hidden folders."""
     found = [file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     return sorted(file for file in found if not file.is_dir())
 
 
 def is_folder_of_pictures(path: Path) -> bool:
-    """Whether a folder has metadata files, or pictures with a .txt file for at least one."""
+    """Return whether a folder contains metadata files, or at least one picture with a .txt file."""
     files = visible_files(path)
     texts = _texts(files)
     return any(_is_metadata(file) or (_is_picture(file) and file.with_suffix("") in texts) for file in files)
 
 
 def read_folder(path: Path, split: str) -> Listed:
-    """The rows of a folder: those of its metadata files, then the pictures that they do not name and that have a .txt
-    file; without metadata files all pictures.
+    """Read the rows of a folder: those of its metadata files, then other pictures that have a .txt file.
+
+    Without metadata files, all pictures are read.
 
     Args:
-        path: absolute.
-        split: of a folder with splits, or "all"; "train" otherwise.
+        path: absolute path of the folder.
+        split: a split of the folder, or "all"; "train" for a folder without splits.
 
     Raises:
-        ValueError: if there is no such split, no picture, or a metadata file cannot be read.
+        ValueError: if the split does not exist, there are no pictures, or a metadata file cannot be read.
     """
     rows = _read_files(_files(path, split))
     if not rows:
@@ -68,7 +69,7 @@ def read_folder(path: Path, split: str) -> Listed:
 
 
 def unused_files(path: Path, split: str) -> Iterator[tuple[Path, str]]:
-    """Files of a folder that no row comes from, and why; hidden ones and those of other splits do not count."""
+    """Yield the files of a folder that no row comes from, and why; skip hidden files and those of other splits."""
     files = _files(path, split)
     named = {place for row in _read_files(files) for place in _pictures(row)}
     stems = {place.with_suffix("") for place in named}
@@ -84,7 +85,7 @@ def unused_files(path: Path, split: str) -> Iterator[tuple[Path, str]]:
 
 
 def other_splits(path: Path, split: str) -> str:
-    """Which split of a folder is read and what is not, with the numbers of records; empty where all of it is read."""
+    """Describe which split of a folder is read and what is not, with record counts; empty if everything is read."""
     wanted, splits = _known(split), _splits(path)
     left = [f"{name!r} ({_size(path, name)})" for name in splits if name != wanted]
     outside = sum(map(_is_picture, _outside(path))) if splits else 0
@@ -96,7 +97,7 @@ def other_splits(path: Path, split: str) -> str:
 
 
 def _size(path: Path, split: str) -> str:
-    """How many records a split has, in words."""
+    """Return how many records a split has, in words."""
     try:
         return counted(len(read_folder(path, split)), "record")
     except ValueError:
@@ -108,8 +109,10 @@ def _known(split: str) -> str:
 
 
 def _splits(path: Path) -> dict[str, list[Path]]:
-    """The folders of a folder's splits by name: where all folders with pictures or metadata are named after splits, or
-    two of them are named after different ones. There are none where metadata stands above them.
+    """Return the folders of each split, by the split's name.
+
+    A folder has splits if all its folders with pictures or metadata are named after splits, or if two of them are named
+    after different ones. It has none if there is metadata above them.
     """
     kept = [file.relative_to(path) for file in visible_files(path) if _is_metadata(file) or _is_picture(file)]
     tops = sorted({file.parts[0] for file in kept if len(file.parts) > 1})
@@ -124,12 +127,12 @@ def _splits(path: Path) -> dict[str, list[Path]]:
 
 
 def _outside(path: Path) -> list[Path]:
-    """The files of a folder with splits that are in none of them."""
+    """Return the files of a folder with splits that are in none of them."""
     return [file for file in visible_files(path) if file.relative_to(path).parts[0].lower() not in KNOWN]
 
 
 def _files(path: Path, split: str) -> list[Path]:
-    """The files of a split; all files where there are no splits or all are wanted."""
+    """Return the files of a split; all files if there are no splits or all are wanted."""
     splits, wanted = _splits(path), _known(split)
     if wanted == ALL or (not splits and wanted == "train"):
         return visible_files(path)
@@ -149,12 +152,12 @@ def _is_picture(file: Path) -> bool:
 
 
 def _texts(files: Sequence[Path]) -> dict[Path, Path]:
-    """The .txt files by their paths without the suffix."""
+    """Return the .txt files by their paths without the suffix."""
     return {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
 
 
 def _read_files(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The rows of some files, as `read_folder` has them."""
+    """Read the rows of some files, as `read_folder` does."""
     metadata, texts = [file for file in files if _is_metadata(file)], _texts(files)
     rows = [row for file in metadata for row in _rows(file)]
     named = {place for row in rows for place in _pictures(row)}
@@ -163,7 +166,7 @@ def _read_files(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a metadata file, pictures under the name that every source has for them."""
+    """Yield the rows of a metadata file, with pictures in the columns that every source uses."""
     try:
         found = list(_read(file))
     except (OSError, ValueError, csv.Error) as error:
@@ -197,14 +200,14 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _pictures(row: dict[str, Any]) -> list[Path]:
-    """Where the pictures of a row are."""
+    """Return the paths of a row's pictures."""
     given = row.get("images", row.get("image"))
     listed = given if isinstance(given, list) else [given]
     return [Path(row.get(FOLDER, ""), place) for place in listed if isinstance(place, str)]
 
 
 def _captioned(picture: Path, text: Path | None) -> dict[str, Any]:
-    """A picture and its caption, if it has a file of one; or the fault of one that cannot be read."""
+    """Return the row of a picture, with its caption if it has one, or with a fault if that cannot be read."""
     try:
         caption = "" if text is None else text.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

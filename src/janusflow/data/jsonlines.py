@@ -1,5 +1,6 @@
-"""JSON lines and arrays, read row by row: a malformed line costs its record, not the file, and columns need no common
-type.
+"""Read JSON lines and arrays row by row.
+
+A malformed line loses only its record, not the file, and columns need no common type.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-FAULT = "__fault__"  # the column of a row that could not be read: it says why
-FOLDER = "__folder__"  # the column of a row that names what its relative paths start from: its file's folder
-NAME = "__name__"  # the column of a row that says where it stands, for messages
+FAULT = "__fault__"  # column of a row that could not be read: the reason
+FOLDER = "__folder__"  # column with the folder that a row's relative paths start from: its file's folder
+NAME = "__name__"  # column with the location of a row, for messages
 AS_LINES = "an array is read from a .json file, or written as lines by `jq -c '.[]'`"
 
 
 class JsonLines:
-    """The rows of files by number; blank lines do not count. Only where they begin is kept in memory.
+    """The rows of files, by index; blank lines do not count. Only the positions of rows are kept in memory.
 
     Args:
-        files: of lines or of one array, in the order of their rows.
-        places: (N, 4) file, first byte, length and number (from 1) of each row; by default of all rows in the files.
+        files: files of JSON lines or of one array each, in the order of their rows.
+        places: (N, 4) file, first byte, length and number (from 1) of each row; by default all rows of the files.
     """
 
     def __init__(self, files: Sequence[Path], places: np.ndarray | None = None) -> None:
@@ -49,12 +50,12 @@ class JsonLines:
         return (self[index] for index in range(len(self)))
 
     def select(self, indices: Sequence[int]) -> JsonLines:
-        """Only those rows."""
+        """Select rows by index."""
         return JsonLines(self.files, self.places[list(indices)])
 
 
 def read_lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """The rows of files, one after the other."""
+    """Yield the rows of files, one file after the other."""
     for file in files:
         if is_array(file):
             yield from JsonLines([file])
@@ -66,8 +67,9 @@ def read_lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
-    """The row that a line or an item of an array holds, its `FOLDER` and its `NAME`; of a malformed one its
-    `FAULT`, which names file and line, and its `NAME`.
+    """Parse a line or an item of an array into a row with its `FOLDER` and `NAME`.
+
+    A malformed one becomes a row with a `FAULT`, which names file and line, and its `NAME`.
     """
     try:
         row = json.loads(line)
@@ -82,7 +84,7 @@ def parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
 
 
 def is_array(file: Path) -> bool:
-    """Whether a .json file holds one array, by its first byte that is not a space."""
+    """Return whether a .json file contains one array, judged by its first byte that is not a space."""
     if file.suffix.lower() != ".json":
         return False
     with file.open("rb") as opened:
@@ -90,7 +92,7 @@ def is_array(file: Path) -> bool:
 
 
 def is_lines(file: Path) -> bool:
-    """Whether a file holds JSON lines, and not one array or something compressed, by its name or its first bytes."""
+    """Return whether a file contains JSON lines, not one array or compressed data, by its name or first bytes."""
     if file.suffix.lower() == ".jsonl":
         return True
     with file.open("rb") as opened:
@@ -98,7 +100,7 @@ def is_lines(file: Path) -> bool:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, int, int]]:
-    """First byte, length and number (from 1) of every line that is not blank."""
+    """Yield the first byte, length and number (from 1) of every line that is not blank."""
     start = 0
     with file.open("rb") as opened:
         for number, line in enumerate(opened, 1):
@@ -108,9 +110,9 @@ def _lines(file: Path) -> Iterator[tuple[int, int, int]]:
 
 
 def _items(file: Path) -> Iterator[tuple[int, int, int]]:
-    """First byte, length and number (from 1) of every item of an array; the rest behind a malformed one is one item.
+    """Yield the first byte, length and number (from 1) of every item of an array; a malformed one extends to the end.
 
-    Read as Latin-1, a character is a byte, and JSON's own signs are the same.
+    The file is read as Latin-1, where each character is one byte and JSON's own symbols are the same.
     """
     text, decoder, number = file.read_bytes().decode("latin-1"), json.JSONDecoder(), 0
     place = _behind_space(text, text.index("[") + 1)

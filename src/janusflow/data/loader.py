@@ -1,4 +1,4 @@
-"""The samples of a step for one process: chosen by the plan, made by the sample maker, broken ones replaced."""
+"""Load a process's samples of a step: the plan chooses them, `SampleMaker` makes them, broken ones are replaced."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ NO_PICTURE = "it shows no picture and is learned as a conversation in text"
 
 @dataclass
 class StepSamples:
-    """The samples of one step that fall to this process.
+    """The samples of one step for this process.
 
     Attributes:
-        step: its number.
-        samples: in the order of their numbers.
-        broken: names of the records that were skipped, and why.
-        notes: names of records that were taken, and what of them was left out or is unusual.
-        lost: further records that were lost with a file of a stream that breaks off, as far as other files say.
-        failed: why there are no samples; empty if there are.
-        streams: the places of the streams after this step, for resuming; empty without streams.
+        step: number of the step.
+        samples: the samples, in the order of their numbers.
+        broken: names of skipped records, and why they were skipped.
+        notes: names of used records, and what was left out of them or is unusual about them.
+        lost: number of further records lost in a stream's file that breaks off, estimated from the other files.
+        failed: why there are no samples; empty if there are any.
+        streams: positions of the streams after this step, for resuming; empty without streams.
     """
 
     step: int
@@ -51,10 +51,10 @@ class StepSamples:
 
 
 class Data(Dataset):
-    """All steps of a run, as this process sees them: sample n of a step falls to process n mod `ranks`.
+    """All steps of a run, as seen by this process: sample n of a step goes to process n mod `ranks`.
 
     Args:
-        rank, ranks: this process and how many there are.
+        rank, ranks: index of this process, and number of processes.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Data(Dataset):
                 config = self.configs[draw.task][draw.source]
                 sample = self._sample(draw.task, source, draw.count, rng, found, config.crop)
                 found.samples.append(replace(sample, anchored=config.anchor))
-            except ValueError as error:  # raised here, it would come out of a worker with that one's traceback
+            except ValueError as error:  # raised here, it would carry the traceback of a worker
                 return StepSamples(step, [], found.broken, failed=str(error))
         found.streams = {name: stream.state() for name, stream in self.streams().items()}
         return found
@@ -121,7 +121,7 @@ class Data(Dataset):
         raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {found.broken[-1]}")
 
     def _record(self, source: Source | StreamSource, count: int, tried: list[int], rng: Random) -> Record:
-        """The record that stands at a place of a source, or in place of a broken one another that was not tried."""
+        """Return the record at a position of a source or, in place of a broken one, another that was not tried."""
         if isinstance(source, StreamSource):
             return source.next()
         if source.length is None:
@@ -133,7 +133,7 @@ class Data(Dataset):
         return source.record(index)
 
     def streams(self) -> dict[str, StreamSource]:
-        """Those sources whose place has to be kept, by name."""
+        """Return the sources whose position must be saved, by name."""
         return {
             f"{task}.{index}": source
             for task, sources in self.sources.items()
@@ -142,7 +142,7 @@ class Data(Dataset):
         }
 
     def described(self) -> str:
-        """Which source serves which task, and how many records of it."""
+        """Describe which source serves which task, and with how many records."""
         parts = []
         for task, sources in self.sources.items():
             pairs = zip(self.configs[task], sources, strict=True)
@@ -151,14 +151,14 @@ class Data(Dataset):
         return "; ".join(parts)
 
     def restore(self, streams: Mapping[str, Any]) -> None:
-        """Puts the streams where `StepSamples.streams` says they were."""
+        """Move the streams to positions that `StepSamples.streams` recorded."""
         for name, source in self.streams().items():
             if name in streams:
                 source.restore(streams[name])
 
 
 def size_in_words(source: Source | StreamSource, task: str) -> str:
-    """How many records a source has for a task, and what of it is not read, in words."""
+    """Describe how many records a source has for a task, and what is not read."""
     if isinstance(source, StreamSource):
         return "a stream"
     parts = "endless" if source.length is None else "1 record" if source.length == 1 else f"{source.length:,} records"
@@ -170,10 +170,10 @@ def size_in_words(source: Source | StreamSource, task: str) -> str:
 
 
 def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepSamples, None, None]:
-    """Steps `first` to `last` - 1 in order, made ahead by worker processes, which end when this is closed.
+    """Yield steps `first` to `last` - 1 in order, made ahead by worker processes, which end when this is closed.
 
-    Streams are read one after the other, so with any of them there is one worker only. If a worker is killed, the last
-    step has `failed`, or `worker_killed` knows the error that torch raises wherever the main process is.
+    Streams are read sequentially, so with any stream there is only one worker. If a worker is killed, the last step has
+    `failed` set, or torch raises an error wherever the main process is, which `worker_killed` recognises.
     """
     if data.streams():
         workers = min(workers, 1)
@@ -201,16 +201,16 @@ def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepS
     finally:
         if isinstance(ahead, _MultiProcessingDataLoaderIter):
             ahead._shutdown_workers()
-            for worker in ahead._workers:  # SIGTERM, with which it ends them otherwise, is ignored there
+            for worker in ahead._workers:  # they ignore SIGTERM, with which it ends them otherwise
                 worker.kill()
 
 
 def worker_killed(error: BaseException, workers: int) -> str:
-    """What to do about an error that comes from a data worker that was killed; empty for any other error.
+    """Return what to do about an error caused by a killed data worker; empty for any other error.
 
     Args:
-        error: torch raises it from a signal handler, so that it may be the cause of another one, or what the error of
-            a checkpoint that was being written quotes.
+        error: the error. torch raises it from a signal handler, so it may be the cause of another error, or the error
+            of a checkpoint that was being written may quote it.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -224,7 +224,7 @@ def worker_killed(error: BaseException, workers: int) -> str:
 
 
 def _allow_open_files() -> None:
-    """Every tensor that a worker hands over is an open file; where the system has a lower limit, it is raised."""
+    """Raise a low limit of open files: every tensor that a worker hands over is an open file."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -236,8 +236,9 @@ def _allow_open_files() -> None:
 
 
 def _outlive_signals(worker: int) -> None:
-    """A scheduler's SIGTERM and a terminal's SIGINT go to every process: the run saves and then ends its workers, not
-    the other way round.
+    """Make a worker ignore a scheduler's SIGTERM and a terminal's SIGINT, which every process receives.
+
+    The run first saves and then ends its workers.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

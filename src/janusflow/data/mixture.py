@@ -1,9 +1,9 @@
-"""Which sample of which source stands where: a function of (seed, step, number) and of nothing else.
+"""Plan which sample of which source comes where, as a function of only (seed, step, number).
 
-Tasks take turns by their shares: after any step the samples drawn of a task differ from its share by about one at most.
-Within a task its sources take turns by weight in the same way, and each source is walked through in a new order in
-every epoch. So a run needs no state of the data to be resumed, and any number of processes sees the same
-global batch.
+Tasks take turns by their shares: after any step, the number of samples of a task differs from its share by at most
+about one. Within a task, sources take turns by weight in the same way, and each source is traversed in a new order in
+every epoch. So a run can be resumed without any state of the data, and any number of processes sees the same global
+batch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from random import Random
 from janusflow.data.constraints import FromOne, FromZero
 
 TASKS = ("understanding", "generation", "text")
-ROUNDS = 4  # of the Feistel network that permutes a source
+ROUNDS = 4  # rounds of the Feistel network that permutes a source
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Shares of the samples of a step, and the step until which they hold (None: to the end)."""
+    """Each task's share of the samples of a step, and the step until which the shares hold (None: to the end)."""
 
     understanding: FromZero
     generation: FromZero
@@ -33,7 +33,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Draw:
-    """The `count`-th sample (from 0) that is ever taken of source `source` of a task."""
+    """The `count`-th sample (from 0) that a run takes from source `source` of a task."""
 
     task: str
     source: int
@@ -44,12 +44,12 @@ class Mixture:
     """The plan of all steps.
 
     Args:
-        ratios: of the tasks, one after the other; every one but the last has an `until`.
-        weights: of each task's sources, by task.
-        seed: of the order within a step.
+        ratios: ratios of the tasks, in order; all but the last have an `until`.
+        weights: weights of each task's sources, by task.
+        seed: seed of the order within a step.
 
     Raises:
-        ValueError: if a ratio gives a share to a task without sources, or nothing to all.
+        ValueError: if a ratio gives a share to a task without sources, or to no task.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Mixture:
             raise ValueError("data ratios must follow one another: every one but the last with a growing 'until'")
 
     def plan(self, step: int) -> list[Draw]:
-        """The samples of a step, in the order of their numbers."""
+        """Return the samples of a step, in the order of their numbers."""
         draws: list[Draw] = []
         before, after = self._taken(step), self._taken(step + 1)
         for task in TASKS:
@@ -93,7 +93,7 @@ class Mixture:
 
     @lru_cache(maxsize=4)  # noqa: B019 (one mixture lives as long as its run)
     def _taken(self, step: int) -> dict[str, int]:
-        """Samples of each task in the steps before this one; together exactly step * batch_size."""
+        """Return how many samples of each task come before this step; their sum is exactly step * batch_size."""
         taken = dict.fromkeys(TASKS, 0)
         start = 0
         for ratio in self.ratios:
@@ -105,7 +105,7 @@ class Mixture:
         return taken
 
     def _source(self, task: str, count: int) -> tuple[int, int]:
-        """The source of the count-th sample of a task, and how many that source gave before."""
+        """Return the source of a task's count-th sample, and how many samples that source gave before."""
         weights = self.weights[task]
         if len(weights) == 1:
             return 0, count
@@ -119,9 +119,9 @@ def _shares(ratio: Ratio) -> dict[str, float]:
 
 
 def apportion(number: int, weights: Sequence[float]) -> list[int]:
-    """How many of the first `number` samples each weight gets when they take turns (Webster's method).
+    """Return how many of the first `number` samples each weight gets when they take turns (Webster's method).
 
-    The k-th sample (from 0) of weight w is due at (k + 1/2) / w, and the earliest due is taken: so no count ever falls
+    The k-th sample (from 0) of weight w is due at (k + 1/2) / w, and the earliest due is taken. So no count ever falls
     when the number grows, and each stays within about one of its share.
     """
     total = sum(weights)
@@ -133,13 +133,13 @@ def apportion(number: int, weights: Sequence[float]) -> list[int]:
 
 
 def index_of(count: int, length: int, seed: str) -> int:
-    """The record that the count-th sample of a source of `length` records is: each once per epoch, in a new order."""
+    """Return the index of a source's count-th sample among `length` records: each once per epoch, in a new order."""
     epoch, place = divmod(count, length)
     return permuted(place, length, f"{seed}/{epoch}")
 
 
 def permuted(place: int, length: int, seed: str) -> int:
-    """A pseudo-random permutation of range(length), computed for one place: a Feistel network with cycle walking."""
+    """Return one place of a pseudo-random permutation of range(length): a Feistel network with cycle walking."""
     half = max(1, math.ceil(math.log2(max(length, 2)) / 2))
     mask = (1 << half) - 1
     while True:

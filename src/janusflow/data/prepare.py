@@ -1,8 +1,8 @@
-"""What the paper did before training: filter pictures, caption them again, drop duplicates, write shards and a report.
+"""Prepare data as the paper did before training: filter and recaption pictures, drop duplicates, write shards, report.
 
-Conversations pass through with their pictures. Whatever is dropped is named with its reason in `dropped.jsonl`. Records
-are read one after the other; after every shard the state is written, so that a killed run continues with the same
-command and the result is the same.
+Conversations pass through with their pictures. `dropped.jsonl` lists everything that is dropped, with its reason.
+Records are read one after the other, and the state is saved after every shard, so that a killed run continues with the
+same command and gives the same result.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from janusflow.reasoning import final_answer
 Captioner = Callable[[list[Image.Image]], list[str]]
 Scorer = Callable[[Image.Image], float]
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
-NAMED = 3  # broken records named while a run continues
+NAMED = 3  # number of broken records that warnings name during a run
 NO_CAPTION = "no caption"
 NONE = ("", "")  # no reason
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What is kept and how it is written.
+    """What to keep and how to write it.
 
     Attributes:
-        min_side: pixels of the shorter side.
-        max_aspect: longer side over shorter.
-        min_score: of the scorer, if one is given.
-        short_share: of the captions is cut to its first sentence.
+        min_side: minimum of the shorter side, in pixels.
+        max_aspect: maximum ratio of the longer side to the shorter.
+        min_score: minimum score, if a scorer is given.
+        short_share: share of the captions that are cut to their first sentence.
         format: webdataset or parquet.
-        shard_size: records of a shard.
+        shard_size: records per shard.
         batch_size: pictures captioned at once.
         seed: decides which captions are cut.
     """
@@ -76,20 +76,22 @@ def prepare(
     scorer: Scorer | None = None,
     names: Mapping[str, str | None] | None = None,
 ) -> State:
-    """Reads a source, writes `shard-NNNNNN` files, `report.json`, `report.md`, `dropped.jsonl` (what was dropped, and
-    why) and `sheet.jpg` (some of what was kept) into a folder.
+    """Read a source, and write what is kept to a folder.
+
+    The folder gets `shard-NNNNNN` files, `report.json`, `report.md`, `dropped.jsonl` (what was dropped, and why) and
+    `sheet.jpg` (some of what was kept).
 
     Args:
         source: pictures with conversations, which are kept as they are, or with captions if no captioner is given.
         out: the folder; a run that was stopped there continues.
-        scorer: gives a picture's score, for `min_score`.
-        names: what captioner and scorer are (model, question, ...); a run with others cannot be continued.
+        scorer: function that returns a picture's score, for `min_score`.
+        names: description of captioner and scorer (model, question, ...); a run with another one cannot be continued.
 
     Returns:
         The final state: what was kept and what was dropped, and why.
 
     Raises:
-        ValueError: if the source cannot be read or contains no records, or `out` holds a run with other settings.
+        ValueError: if the source cannot be read or contains no records, or `out` contains a run with other settings.
     """
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
@@ -135,7 +137,7 @@ def _shard(
     *,
     captioned: bool,
 ) -> Iterator[KeptRecord]:
-    """Records that pass, until a shard is full or nothing is left; not those without a caption that get none."""
+    """Yield records that pass, until a shard is full or none are left; drop those that have no caption and get none."""
     full = 0
     while full < config.shard_size:
         number = state.next
@@ -179,20 +181,20 @@ def _shard(
 
 
 def _place(record: Record) -> str:
-    """Where a record comes from: its picture's file, if it has one of its own."""
+    """Return where a record comes from: the file of its picture, if it has one of its own."""
     (image, *others) = record.images or (None,)
     return str(image) if isinstance(image, Path) and not others and not record.turns else record.name
 
 
 def _pictures(record: Record) -> tuple[ImageSource, ...]:
-    """A record's pictures: any number with a conversation, else one."""
+    """Return a record's pictures: any number with a conversation, otherwise one."""
     if not record.turns and len(record.images) != 1:
         raise ValueError(f"{record.name} has {len(record.images)} pictures, not one")
     return record.images
 
 
 def _fault(image: Image.Image, config: PrepareConfig, scorer: Scorer | None) -> tuple[str, str]:
-    """Why a picture is dropped for itself, in general and in particular; or nothing."""
+    """Return why a picture by itself is dropped, as a reason and a detail; `NONE` if it is not."""
     short, long = sorted(image.size)
     size = f"{image.width} x {image.height} pixels"
     if short < config.min_side:
@@ -205,7 +207,7 @@ def _fault(image: Image.Image, config: PrepareConfig, scorer: Scorer | None) -> 
 
 
 def _cropped(images: list[Image.Image]) -> float:
-    """Share of a single picture's area that a square crop leaves out."""
+    """Return the share of a single picture's area that a square crop leaves out."""
     return 1 - min(images[0].size) / max(images[0].size) if len(images) == 1 else 0.0
 
 
@@ -217,7 +219,7 @@ def _captioned(
     captioner: Captioner | None,
     drops: Drops,
 ) -> list[KeptRecord]:
-    """The shard with its final captions; pictures without one are dropped. Conversations stay as they are."""
+    """Return the shard with final captions; pictures without one are dropped, and conversations stay as they are."""
     asked = [kept for kept in shard if not kept.record.turns]
     captions = {kept.number: kept.record.text for kept in shard}
     for start in range(0, len(asked) if captioner is not None else 0, config.batch_size):

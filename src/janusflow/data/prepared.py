@@ -1,4 +1,4 @@
-"""What a preparation writes into its folder next to shards: its state, what was kept, what was dropped, the report."""
+"""Files of a preparation next to its shards: state, digests of what was kept, list of what was dropped, report."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from janusflow.data.folders import OUTSIDE
 from janusflow.data.streams import Place
 from janusflow.files import checked, read_json, remove_leftovers, write_text
 
-DIGEST = r"^[0-9a-f]*(:[0-9a-f]*)?$"  # of `duplicates.digest_of`
+DIGEST = r"^[0-9a-f]*(:[0-9a-f]*)?$"  # form of `duplicates.digest_of`
 DROPPED, DIGESTS, SHEET = "dropped.jsonl", "digests.log", "sheet.jpg"
 DUPLICATE = "duplicate"
-SAID = ("kept", DUPLICATE)  # counts that a summary names in any case
-OTHER_FILES = ("not a picture", "not in the metadata", OUTSIDE)  # reasons of files that no record comes from
-READ = ("kind", "path", "split", "streaming")  # what a report says of a source
-CROPPED = 0.05  # share of the area from which on cropping is worth a word
+SAID = ("kept", DUPLICATE)  # counts that a summary always names
+OTHER_FILES = ("not a picture", "not in the metadata", OUTSIDE)  # reasons for files that no record comes from
+READ = ("kind", "path", "split", "streaming")  # fields of a source that a report shows
+CROPPED = 0.05  # share of the area from which cropping is reported
 
 
 @dataclass
 class State:
-    """How far a run is: what continuing needs besides the files that grow with it, `dropped.jsonl` and `digests.log`.
+    """The progress of a run: what it needs to continue, besides the growing files `dropped.jsonl` and `digests.log`.
 
     Attributes:
         next: number of the next record.
-        shards: written so far.
-        counts: of what became of the records: "kept", and reasons for dropping.
-        hashes: digests of the records kept, where an earlier version wrote them here and not into `digests.log`.
-        words: words of all captions kept, and how many were cut.
-        talks: conversations kept.
-        cropped: share of a picture's area that a square crop leaves out, summed over the captioned pictures kept.
-        notes: of what was left out of conversations, and how often.
+        shards: number of shards written so far.
+        counts: number of records by what became of them: "kept", or the reason for dropping them.
+        hashes: digests of kept records, if an earlier version wrote them here and not into `digests.log`.
+        words: number of words in all kept captions, and how many captions were cut.
+        talks: number of kept conversations.
+        cropped: share of a picture's area that a square crop leaves out, summed over the kept captioned pictures.
+        notes: what was left out of conversations, and how often.
         dropped, digests: bytes of `dropped.jsonl` and `digests.log` that belong to the records so far.
-        stream: the place in a streamed source.
+        stream: position in a streamed source.
         finished: whether all records were taken.
-        config: of the run; another one cannot continue it.
+        config: settings of the run; a run with other settings cannot continue it.
     """
 
     next: Count = 0
@@ -61,29 +61,31 @@ class State:
     config: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> str:
-        """How many of the records were kept, in words."""
+        """Return how many of the records were kept, in words."""
         kept, total = self.counts["kept"], sum(self.counts[one] for one in self.counts if one not in OTHER_FILES)
         what = "pictures" if not self.talks else "conversations" if self.talks == kept else "pictures and conversations"
         return f"{kept} of {total} {what} kept"
 
     def dropped_in_words(self) -> str:
-        """How many records were dropped for each reason, duplicates in any case."""
+        """Return how many records were dropped for each reason; duplicates are always listed."""
         copies = self.counts[DUPLICATE]
         reasons = [f"{copies} duplicate{'' if copies == 1 else 's'}"]
         reasons += [f"{count} {one}" for one, count in self.counts.most_common() if one not in (*SAID, *OTHER_FILES)]
         return ", ".join(reasons)
 
     def other_files(self) -> str:
-        """Files that no record comes from, in words; empty if there are none."""
+        """Describe the files that no record comes from; empty if there are none."""
         return ", ".join(f"{self.counts[one]} {one}" for one in OTHER_FILES if self.counts[one])
 
 
 class Growing:
-    """Lines of a file that grows with a state: new ones are appended before the state is written, and what a killed run
-    appended after its last state is cut off.
+    """Lines of a file that grows with a state.
+
+    New lines are appended before the state is written. Lines that a killed run appended after its last state are cut
+    off.
 
     Args:
-        size: bytes that belong to the state.
+        size: number of bytes that belong to the state.
 
     Raises:
         ValueError: if the file is shorter.
@@ -98,7 +100,7 @@ class Growing:
             opened.truncate(size)
 
     def write(self) -> int:
-        """Append the new lines; returns the size of the file."""
+        """Append the new lines, and return the size of the file."""
         with self.file.open("ab") as opened:
             opened.write("".join(f"{line}\n" for line in self.new).encode(errors="backslashreplace"))  # odd file names
             self.new.clear()
@@ -106,7 +108,7 @@ class Growing:
 
 
 class KeptDigests(Copies):
-    """The records that were kept, in memory and in `digests.log`.
+    """The digests of kept records, in memory and in `digests.log`.
 
     Raises:
         ValueError: if the file is damaged.
@@ -130,36 +132,36 @@ class KeptDigests(Copies):
         self.log.new.remove(digest)
 
     def write(self) -> None:
-        """Append what is new."""
+        """Append the new digests."""
         self.state.digests = self.log.write()
 
 
 class Drops:
-    """What is dropped, counted at once and written with the state, so that a killed run names nothing twice."""
+    """Dropped records and files, counted at once and written with the state, so that a killed run lists none twice."""
 
     def __init__(self, out: Path, state: State) -> None:
         self.log, self.state = Growing(out / DROPPED, state.dropped), state
 
     def add(self, name: str, reason: str, detail: str = "") -> None:
-        """Count a record or a file under a reason; `detail` says more."""
+        """Count a record or a file under a reason; `detail` is more specific."""
         self.state.counts[reason] += 1
         row = {"record": name, "reason": reason, **({"detail": detail} if detail else {})}
         self.log.new.append(json.dumps(row, ensure_ascii=False))
 
     def write(self) -> None:
-        """Append what is new."""
+        """Append the new lines."""
         self.state.dropped = self.log.write()
 
 
 def continued(out: Path, settings: dict[str, Any]) -> State:
-    """The state of the run in a folder, or of a new one; what was written after that state is removed.
+    """Return the state of the run in a folder, or of a new run; what was written after that state is removed.
 
     Raises:
         ValueError: if the run there has other settings, or its state is damaged.
     """
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    for half in out.glob("*.tmp"):  # of older versions
+    for half in out.glob("*.tmp"):  # from older versions
         half.unlink()
     file = out / "state.json"
     if not file.is_file():
@@ -171,7 +173,7 @@ def continued(out: Path, settings: dict[str, Any]) -> State:
     if state.next > state.counts.total():
         raise ValueError(f"{file} is damaged: next is {state.next}, but counts has {state.counts.total()} records")
     count = settings.get("records")  # None for a stream
-    if count is not None and state.config.setdefault("records", count) != count:  # earlier versions did not keep it
+    if count is not None and state.config.setdefault("records", count) != count:  # earlier versions did not store it
         raise ValueError(
             f"{out} was begun with {state.config['records']} records, and {_in_words(settings['source'])} has {count} "
             f"now; put them back, or use another --out"
@@ -185,14 +187,14 @@ def continued(out: Path, settings: dict[str, Any]) -> State:
         raise ValueError(
             f"{file} is damaged or files are lost: {state.shards} shards, but {len(shards)} files are there"
         )
-    for shard in shards:  # written after the state was: it is made again
+    for shard in shards:  # one written after the state is made again
         if int(shard.stem.split("-")[1]) >= state.shards:
             shard.unlink()
     return state
 
 
 def _in_words(value: Any) -> str:
-    """A setting as an error shows it: of a source only where it is."""
+    """Return a setting as errors show it: for a source, only its path or kind."""
     return str(value.get("path") or value.get("kind")) if isinstance(value, dict) else str(value)
 
 
@@ -243,7 +245,7 @@ def write_report(out: Path, state: State, unread: str = "") -> None:
 
 
 def cropping(state: State) -> str:
-    """What square crops will leave out of the captioned pictures, in words; empty where they leave out little."""
+    """Describe how much square crops will leave out of the captioned pictures; empty if it is little."""
     share = state.cropped / max(state.counts["kept"] - state.talks, 1)
     if share < CROPPED:
         return ""

@@ -1,6 +1,6 @@
-"""Records, what every source gives: a row of any known form as pictures, a text and a conversation.
+"""Records, which every source gives: a row of any known form as pictures, a text and a conversation.
 
-Pictures stay undecoded, so that a broken one costs its record and not the run.
+Pictures stay undecoded, so that a broken one loses only its record and does not stop the run.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """What a source holds of one sample, before any template.
+    """The content of one sample in a source, before any template.
 
     Attributes:
-        name: to find it again in a log.
-        images: its pictures in reading order, undecoded where they come from files.
+        name: name in logs, by which the record can be found.
+        images: pictures in reading order, undecoded if they come from files.
         text: a caption, a prompt or plain text; empty if there is none.
-        turns: (user, assistant) messages; an `<image_placeholder>` in the user's for each picture, or nowhere.
-        system: the prompt that the conversation brings; None for the model's own.
-        noise_seed: of the noise that the picture is generated from, where that is not random (Reflow).
-        noise: that noise itself, as the bytes of float16 values.
-        time: t, where it is not random.
-        rewritten: the text in clearer words, or empty: an anchored record is learned to be drawn as these are
-            (`training/anchor.py`).
-        note: what of the row was left out, and why; empty if nothing was.
+        turns: (user, assistant) messages; the user's have an `<image_placeholder>` for each picture, or none at all.
+        system: system prompt of the conversation; None for the model's own.
+        noise_seed: seed of the noise that the picture is generated from, if that is not random (Reflow).
+        noise: the noise itself, as the bytes of float16 values.
+        time: t, if it is not random.
+        rewritten: the text in clearer words, or empty. For an anchored record, the model learns to generate for `text`
+            what it generates for this one (`training/anchor.py`).
+        note: what was left out of the row, and why; empty if nothing was.
     """
 
     name: str
@@ -74,14 +74,14 @@ class Record:
 
 
 def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
-    """A row of any of the known forms as a record.
+    """Convert a row of any known form into a record.
 
     Args:
-        name: of the record, for messages, unless the row names itself (`NAME`).
-        folder: what relative paths start from, unless the row names its own (`FOLDER`).
+        name: name of the record in messages, unless the row has its own (`NAME`).
+        folder: folder that relative paths start from, unless the row has its own (`FOLDER`).
 
     Raises:
-        MalformedError: if it could not be read, contains nothing that is known, or a malformed picture or conversation.
+        MalformedError: if the row could not be read, contains nothing known, or a malformed picture or conversation.
     """
     own, name = row.get(FOLDER), row.get(NAME) or name
     if row.get(FAULT):
@@ -90,7 +90,7 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
         columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER, NAME)}
         record = _record_of(columns, name, Path(own) if own else folder)
         texts = (record.text, record.rewritten, record.system or "", *(text for turn in record.turns for text in turn))
-        "".join(texts).encode()  # refuses half of a character, which JSON can spell ("\ud800") and no tokenizer takes
+        "".join(texts).encode()  # rejects lone surrogates, which JSON can contain ("\ud800") and no tokenizer accepts
         return record
     except BROKEN as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -124,7 +124,7 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
 
 
 def _text(fields: Mapping[str, Any]) -> str:
-    """The first column that holds a text, or a number, which is one too."""
+    """Return the first column that contains a text; a number counts as text."""
     for key in TEXT_COLUMNS:
         value = fields.get(key)
         if isinstance(value, bytes):
@@ -149,11 +149,11 @@ def _messages(talk: Any, name: str) -> Sequence[Any]:
 
 
 def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
-    """The record with the turns of a conversation in LLaVA's (`from`, `value`) or OpenAI's form (`role`, `content`, a
-    string or parts), and all pictures in reading order: those of the messages and, where a message has only the tag of
-    one, the record's.
+    """Add to a record the turns of a conversation, in LLaVA's (`from`, `value`) or OpenAI's form (`role`, `content`).
 
-    A first turn of the assistant and a last one of the user, which teach nothing, are left out and noted.
+    OpenAI's content is a string or parts. The pictures come in reading order: those of the messages and, where a
+    message has only the tag of one, the record's. A first assistant turn and a last user turn, which teach nothing, are
+    left out and noted.
     """
     name, left = record.name, list(record.images)
     plain = [_plain(message, name) for message in messages]
@@ -162,7 +162,7 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
         raise ValueError(f"{name}: a system message stands at the start of a conversation")
     own = [[one if one is None else _picture(one, folder) for one in shown] for _, _, shown in plain]
     tags = sum(one is None for shown in own for one in shown)
-    if tags != len(left):  # the row may list what its messages show too
+    if tags != len(left):  # the row may also list what its messages show
         shown_there = {key for shown in own for one in shown if (key := _key(one)) is not None}
         left = [one for one in left if _key(one) not in shown_there]
     if tags and tags != len(left):
@@ -171,7 +171,7 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
     texts, notes = [(role, content) for role, content, _ in plain], []
     while texts and texts[0][0] == "assistant":
         texts.pop(0)
-        left = [*pictures.pop(0), *left]  # what it showed is talked about after that
+        left = [*pictures.pop(0), *left]  # later turns are about what it showed
         notes.append(UNASKED)
     if texts and texts[-1][0] == "user":
         texts.pop()
@@ -191,7 +191,7 @@ def _with_talk(record: Record, messages: Sequence[Any], folder: Path) -> Record:
 
 
 def _plain(message: Any, name: str) -> tuple[str, str, list[Any]]:
-    """Role, text and pictures of a message, None for each that it has only the tag of."""
+    """Return role, text and pictures of a message; a picture is None if the message has only its tag."""
     malformed = f"{name} has a malformed message: {message!r:.80}"
     if not isinstance(message, Mapping):
         raise ValueError(malformed)
@@ -216,12 +216,12 @@ def _plain(message: Any, name: str) -> tuple[str, str, list[Any]]:
 
 
 def _key(picture: ImageSource | None) -> str | bytes | None:
-    """What two mentions of one picture have in common; None where that cannot be seen."""
+    """Return a key that is the same for two mentions of one picture; None if that cannot be determined."""
     return str(picture) if isinstance(picture, str | Path) else picture if isinstance(picture, bytes) else None
 
 
 def _given(value: Any) -> bool:
-    """Whether a column holds anything: an empty path is not a picture."""
+    """Return whether a column contains anything; an empty path is not a picture."""
     if isinstance(value, Mapping):
         return not value.keys() & {"bytes", "path"} or bool(value.get("bytes") or value.get("path"))
     return value is not None and not (isinstance(value, str | bytes | list | tuple) and len(value) == 0)

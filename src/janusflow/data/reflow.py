@@ -1,18 +1,19 @@
-"""Reflow: what a model generates from known noise becomes what it is trained to generate from that noise.
+"""Reflow: pictures that a model generates from known noise become its training targets for that noise.
 
-Rectified flow's second procedure (Liu et al., arXiv 2209.03003, section 2.2). In the first training any noise x_0 may
-become any picture x_1 of a prompt, and where paths cross, the velocity is their mean. Here the pairs (x_0, x_1) are
-those that the model's own ODE, with guidance, connects: paths no longer cross, guidance is learned with them, and few
-steps suffice. Pairs that a judge refuses are left out, or get the picture that should have been drawn; then training on
-them also raises the share of pictures that are right.
+This is the second procedure of rectified flow (Liu et al., arXiv 2209.03003, section 2.2). In the first training, any
+noise x_0 may lead to any picture x_1 of a prompt, and where paths cross, the velocity is their mean. Here, the pairs
+(x_0, x_1) are connected by the model's own ODE with guidance: paths no longer cross, the model learns guidance along
+with them, and few steps are enough. Pairs that a judge rejects are left out, or get the picture that should have been
+generated; training on them then also raises the share of correct pictures.
 
-A model that has gone astray is at a state x_t that no straight line of such pairs comes through. With `states` its own
-states, from the noise on, are kept next to each pair, every one to be trained towards the wanted picture,
-v = (x_1 - x_t) / (1 - t) (as DAgger does, Ross et al., arXiv 1011.0686). They are written as the noise from which a
-straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats them as any other sample.
+A model that has gone astray is at a state x_t that is on none of the straight lines of such pairs. With `states`, the
+model's own states, starting with the noise, are stored along with each pair. Each is trained towards the wanted
+picture, v = (x_1 - x_t) / (1 - t), as in DAgger (Ross et al., arXiv 1011.0686). A state is written as the noise from
+which a straight line leads through x_t to x_1, (x_t - t x_1) / (1 - t), so that training treats it like any other
+sample.
 
-With a teacher the picture is the one that the teacher generates from the same noise, and the states are the model's
-own: so a fine-tuned model learns to generate again what it generated before (on-policy distillation, Agarwal et al.,
+With a teacher, the picture is the one that the teacher generates from the same noise, and the states are the model's
+own. So a fine-tuned model learns to generate again what it generated before (on-policy distillation, Agarwal et al.,
 arXiv 2306.13649).
 """
 
@@ -56,7 +57,7 @@ STATE = "reflow.json"
 
 @dataclass
 class _State:
-    """What `reflow.json` holds: the settings of a run, and how many pairs each finished file has."""
+    """The content of `reflow.json`: the settings of a run, and the number of pairs in each finished file."""
 
     settings: dict[str, Any]
     kept: list[Count]
@@ -64,16 +65,16 @@ class _State:
 
 @dataclass(frozen=True)
 class ReflowConfig:
-    """How pairs are generated.
+    """How to generate pairs.
 
     Attributes:
-        images: pictures of each prompt.
+        images: pictures per prompt.
         steps: Euler steps from noise to picture.
         guidance: weight of classifier-free guidance; training on the pairs makes it part of the velocity.
-        seed: of the first picture's noise; the others count on from it.
+        seed: seed of the first picture's noise; those of the others count up from it.
         batch_size: pictures generated at once.
-        shard_size: pictures generated for one file.
-        states: number of first states of every path, from the noise at t = 0 on, that are kept next to the pair.
+        shard_size: pictures generated per file.
+        states: number of states of every path, starting with the noise at t = 0, that are stored along with the pair.
     """
 
     images: FromOne = 1
@@ -100,21 +101,21 @@ def reflow(
     correct: Correct | None = None,
     names: dict[str, Any] | None = None,
 ) -> dict[str, int]:
-    """Generate pictures and write Parquet files: image, text, noise_seed and, of states, reflow_noise and reflow_time.
+    """Generate pictures and write Parquet files: image, text, noise_seed and, for states, reflow_noise and reflow_time.
 
-    A run that was stopped continues with the next file; what it gives does not depend on that.
+    A run that was stopped continues with the next file; its result does not depend on that.
 
     Args:
-        teacher: generates the pictures that are kept, from the same noise in the same way; the states stay the model's.
-        correct: judges or replaces the pictures; by default all are kept as they are.
-        names: what else shaped the pairs (model, judge, ...); a run with others is not continued.
+        teacher: model that generates the kept pictures, from the same noise in the same way; states stay the model's.
+        correct: function that judges or replaces the pictures; by default all are kept as they are.
+        names: what else affects the pairs (model, judge, ...); a run with other values is not continued.
 
     Returns:
-        "drawn" and "kept": how many.
+        "drawn" and "kept": the number of pictures generated, and of pairs kept.
 
     Raises:
-        ValueError: if there is no prompt, the teacher's pictures have another size, or `out` contains a run with other
-            settings.
+        ValueError: if there are no prompts, the teacher's pictures have another size, or `out` contains a run with
+            other settings.
     """
     if not prompts:
         raise ValueError("no prompts were given")
@@ -145,10 +146,10 @@ def reflow(
 
 
 def read_prompts(file: Path) -> list[str]:
-    """The prompts of a file: a line each, or the field `prompt` or `text` of JSON lines.
+    """Read the prompts of a file: one per line, or the field `prompt` or `text` of JSON lines.
 
     Raises:
-        ValueError: if it cannot be read, or holds none.
+        ValueError: if the file cannot be read, or contains none.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
@@ -172,18 +173,18 @@ def _prompt_of(row: dict[str, Any], file: Path) -> str:
 
 
 def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
-    """Keep the pictures whose score is at least `least`.
+    """Return a function that keeps the pictures whose score is at least `least`.
 
     Raises:
-        ValueError: if the least score is not a number; from what is returned, for a score that is not a number, or if
-            the judge fails.
+        ValueError: if the least score is not a number. The returned function raises it for a score that is not a
+            number, or if the judge fails.
     """
     number_from("min_score", least)
 
     def enough(prompt: str, picture: Image.Image) -> bool:
         try:
             score = judge(prompt, picture)
-        except Exception as error:  # whatever a function of others raises
+        except Exception as error:  # a user's function may raise anything
             raise ValueError(f"the judge failed on {prompt!r}: {type(error).__name__}: {error}") from error
         try:
             return float(score) >= least
@@ -245,15 +246,16 @@ def _pairs(
 
 
 def time_shift(config: ReflowConfig, first: int) -> float:
-    """The shift of the time grid of the batch that begins with a number: 1, or with states at random around it.
+    """Return the time shift of the batch that begins with number `first`: 1, or with states a random value around it.
 
-    States of one grid would lie at few times, which a network learns to distinguish from those between (docs/log.md).
+    The states of a single grid would lie at few times, which a network learns to distinguish from those in between
+    (docs/log.md).
     """
     return 2 ** Random(f"{config.seed}/{first}").uniform(-0.7, 0.7) if config.states else 1.0
 
 
 def _latents(model: JanusFlow, pictures: Sequence[Image.Image]) -> Tensor:
-    """x_1 as training encodes it, (N, C, H, W) float32."""
+    """Return x_1 as training encodes it, (N, C, H, W) float32."""
     pixels = [square(picture, model.network.config.image_size, None) for picture in pictures]
     return model.codec.encode(torch.stack(pixels)).float().cpu()
 
@@ -278,7 +280,7 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     )
     shown = not datasets.are_progress_bars_disabled()
     table = datasets.Dataset.from_list([{name: row.get(name) for name in features} for row in rows], features=features)
-    datasets.disable_progress_bars()  # this run has its own
+    datasets.disable_progress_bars()  # this run has its own bar
     try:
         with temporary_path(file) as temporary:
             table.to_parquet(str(temporary))
@@ -289,7 +291,7 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _continue(out: Path, settings: dict[str, Any]) -> list[int]:
-    """How many pairs each finished file holds."""
+    """Return the number of pairs in each finished file."""
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     kept: list[int] = []

@@ -1,4 +1,4 @@
-"""A record becomes a training sample: template, picture transforms, noise and time, all from one source of chance."""
+"""Turn records into training samples: template, picture transforms, noise and time, all from one random generator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from janusflow.processing.processor import JanusFlowProcessor
 
 Template = Literal["pretraining", "chat"]
 Crop = Literal["random", "center", "pad"]
-INSTRUCTIONS = (  # of stages 1 and 2, before a caption
+INSTRUCTIONS = (  # before a caption in stages 1 and 2
     "Generate the caption of this image.",
     "Describe this image.",
     "What does this picture show?",
@@ -53,12 +53,12 @@ class Sample:
     """One training sample.
 
     Attributes:
-        tokens: its sequence.
-        seen: (n, 3, S, S), the pictures that it shows, normalised for f_enc; None if there are none.
-        drawn: the picture that it draws, or None.
-        anchored: what the model said before the run is learned in place of its labels and its picture.
-        rewritten: where it is anchored and draws, the sequence that the model before the run is shown in place of
-            `tokens`; None for the same.
+        tokens: token sequence.
+        seen: pictures to understand, (n, 3, S, S), normalised for f_enc; None if there are none.
+        drawn: picture to generate, or None.
+        anchored: whether the model learns its own outputs from before the run in place of the labels and the picture.
+        rewritten: for an anchored sample with a picture to generate, the sequence that the model from before the run
+            sees in place of `tokens`; None if it sees `tokens`.
     """
 
     tokens: Tokens
@@ -69,24 +69,24 @@ class Sample:
 
     @property
     def of_text(self) -> bool:
-        """Whether it is without any picture."""
+        """Whether the sample has no picture."""
         return self.seen is None and self.drawn is None
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How records become samples.
+    """How to turn records into samples.
 
     Attributes:
         template: "pretraining" or "chat"; see `data/templates.py`.
-        prompt_dropout: share of generation prompts in whose place the row without words of guidance is seen (JanusFlow:
+        prompt_dropout: share of generation prompts that are replaced by the unconditional row of guidance (JanusFlow:
             only BOS; Janus: pad tokens between the first and the last).
         time: distribution of t: "logit_normal" or "uniform". This and the next two are not used for codes.
-        time_mean, time_scale: of the logit of t.
+        time_mean, time_scale: mean and scale of the logit of t.
         crop: how a picture to generate becomes a square: cropped at "random" or in the "center", or whole with white
             bars ("pad"). The last two can be cached. Pictures to understand are always whole.
-        longest: most tokens of a sample: of a plain text a part is taken, others are refused. The LLM's number of
-            positions is a limit, too.
+        longest: maximum number of tokens in a sample. Longer plain text is cut to a part of it; other samples are
+            rejected. The LLM's number of positions is a limit, too.
     """
 
     template: Template = "chat"
@@ -108,10 +108,10 @@ class SampleMaker:
         self.latent, self.without_words = family.latent(network), family.without_words
 
     def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
-        """The sample of a record for a task.
+        """Make a sample of a record for a task.
 
         Args:
-            crop: in place of the configuration's.
+            crop: used in place of the configuration's.
 
         Raises:
             ValueError: if the record lacks what the task needs, a picture is broken, or the sample is too long.
@@ -128,7 +128,7 @@ class SampleMaker:
         return sample
 
     def _understanding(self, record: Record, rng: Random) -> Sample:
-        """A conversation about pictures, or about none; or a caption that is asked for."""
+        """Make a sample of a conversation, with or without pictures, or of a caption after an instruction."""
         if not record.images and not record.turns:
             raise ValueError(f"{record.name} has no picture to understand")
         if not record.turns and not record.text:
@@ -172,7 +172,7 @@ class SampleMaker:
         return drawing(self.processor, text, self.places, dropped=dropped, chat=chat, without_words=self.without_words)
 
     def _noise(self, record: Record, generator: torch.Generator) -> Tensor | None:
-        """x_0, (C, h, w): the record's own, or at random; None for codes."""
+        """Return x_0, (C, h, w): the record's own, or a random one; None for codes."""
         shape = self.latent
         if shape is None:
             if record.noise is not None or record.noise_seed is not None:
@@ -190,7 +190,7 @@ class SampleMaker:
         return standard_normal(shape, generator)
 
     def _text(self, record: Record, rng: Random) -> Sample:
-        """A conversation, or plain text of which a part of at most `longest` tokens is taken."""
+        """Make a sample of a conversation, or of plain text, cut to a part of at most `longest` tokens."""
         if record.turns:
             return Sample(self._talk(record.turns, 0, record.system))
         if not record.text:
@@ -203,7 +203,7 @@ class SampleMaker:
         return Sample(tokens)
 
     def _talk(self, turns: Sequence[tuple[str, str]], pictures: int, system: str | None = None) -> Tokens:
-        """A conversation whose pictures have their tags anywhere in the user's turns, or stand before the first."""
+        """Tokenize a conversation; its picture tags are anywhere in the user's turns, or are put before the first."""
         placed = sum(question.count(self.processor.text.image_tag) for question, _ in turns)
         if pictures and not placed:
             (first, answer), *rest = turns
@@ -214,7 +214,7 @@ class SampleMaker:
 
 
 def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
-    """A picture to generate as a square crop, at random or in the middle: (3, side, side) in [-1, 1]."""
+    """Crop a picture to generate to a square, at random or in the middle: (3, side, side) in [-1, 1]."""
     image = load_image(source)
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
@@ -226,6 +226,6 @@ def square(source: ImageSource, side: int, rng: Random | None) -> Tensor:
 
 
 def padded(source: ImageSource, side: int) -> Tensor:
-    """A whole picture to generate: long side to `side`, with white bars, (3, side, side) in [-1, 1]."""
+    """Pad a picture to generate with white bars, its long side resized to `side`: (3, side, side) in [-1, 1]."""
     image = ImageOps.pad(load_image(source), (side, side), Image.Resampling.BICUBIC, color=BACKDROP)
     return torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1

@@ -19,7 +19,7 @@ from janusflow.processing.images import load_image
 
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
 QUALITY = 92  # of the JPEGs
-SHOWN, SHOWN_SIDE, LABEL = 16, 192, 120  # pictures on a sheet, their pixels, and characters below each
+SHOWN, SHOWN_SIDE, LABEL = 16, 192, 120  # pictures on a sheet, their side in pixels, and characters below each
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class KeptRecord:
     """A record that passed.
 
     Attributes:
-        number: of the record.
+        number: number of the record.
         name: where it comes from.
-        jpegs: its pictures as they are written; decoded, a shard of them would fill the memory.
+        jpegs: its pictures as they are written; decoded, those of a shard would fill the memory.
         record: its text and turns.
-        digest: what copies of it have too.
+        digest: digest by which copies of it are found.
         cropped: share of its picture's area that a square crop leaves out.
     """
 
@@ -65,7 +65,7 @@ def write_shard(out: Path, number: int, shard: list[KeptRecord], kind: str) -> N
 
 
 def contact_sheet_of(out: Path, kind: str) -> Image.Image | None:
-    """Some of the pictures in a folder of shards, evenly spaced, each with its text; None if there are none."""
+    """Make a contact sheet of evenly spaced pictures in a folder of shards, with their texts; None without pictures."""
     files = sorted(out.glob(f"shard-*.{SUFFIXES[kind]}"))
     files = [files[index] for index in _spaced(len(files), SHOWN)]
     pictures, labels = [], []
@@ -81,14 +81,14 @@ def contact_sheet_of(out: Path, kind: str) -> Image.Image | None:
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """A picture as it is written."""
+    """Encode a picture as it is written."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
 def _members(kept: KeptRecord) -> list[tuple[str, bytes]]:
-    """The members of a sample in a tar, by their endings."""
+    """Return the members of a sample in a tar, as endings and contents."""
     several = len(kept.jpegs) > 1
     members = [(f"{index}.jpg" if several else "jpg", data) for index, data in enumerate(kept.jpegs)]
     if kept.record.text:
@@ -100,7 +100,7 @@ def _members(kept: KeptRecord) -> list[tuple[str, bytes]]:
 
 
 def _row(kept: KeptRecord) -> dict[str, Any]:
-    """A sample as a row of a Parquet file."""
+    """Return a sample as a row of a Parquet file."""
     pictures = [{"bytes": data, "path": None} for data in kept.jpegs]
     talk = json.dumps(_messages(kept.record), ensure_ascii=False) if kept.record.turns else None
     only = pictures[0] if len(pictures) == 1 else None
@@ -108,7 +108,7 @@ def _row(kept: KeptRecord) -> dict[str, Any]:
 
 
 def _messages(record: Record) -> list[dict[str, str]]:
-    """A conversation in LLaVA's form."""
+    """Return a conversation in LLaVA's form."""
     messages = [] if record.system is None else [{"from": "system", "value": record.system}]
     for question, answer in record.turns:
         asked = question.replace(IMAGE_TAG, LLAVA_TAG)
@@ -125,6 +125,6 @@ def _label(record: Record) -> str:
 
 
 def _spaced(length: int, count: int) -> list[int]:
-    """At most `count` evenly spaced numbers below `length`."""
+    """Return at most `count` evenly spaced numbers below `length`."""
     count = min(length, count)
     return [index * length // count for index in range(count)]

@@ -1,6 +1,6 @@
-"""Sources that are read one after the other, without an index: their state is the place in the files.
+"""Sources that are read sequentially, without an index: their state is the position in the files.
 
-A stream is read file by file (from the hub: shard by shard), so that one that breaks off costs its rest and no other.
+A stream is read file by file (from the hub: shard by shard), so that a file that breaks off loses only its own rest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from janusflow.data.tars import Tars, read_remote
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stream is, as `StreamSource.state` gives it and files keep it.
+    """The position of a stream, as `StreamSource.state` returns it and files store it.
 
     Attributes:
-        epoch, part, place: which row comes next: its epoch, its part of the data, its number in the epoch.
+        epoch, part, place: the next row's epoch, part of the data, and number in the epoch.
         begun: number of that part's first row.
-        rows: the state of the part's reader, where that has one.
-        read: parts that were read to their end, and rows in them.
+        rows: state of the part's reader, if it has one.
+        read: number of parts that were read to their end, and of rows in them.
     """
 
     epoch: Count
@@ -42,11 +42,11 @@ class Place:
 
 
 class EmptyStreamError(ValueError):
-    """A whole epoch gave no record, so asking again is useless."""
+    """A whole epoch had no record, so trying again is useless."""
 
 
 class LostRowsError(ValueError):
-    """A part breaks off; `rows` are lost with it, as far as the parts read before say."""
+    """A part breaks off; `rows` is the number of rows lost with it, estimated from the parts read before."""
 
     def __init__(self, said: str, rows: int) -> None:
         super().__init__(said)
@@ -54,7 +54,7 @@ class LostRowsError(ValueError):
 
 
 class Parts(Protocol):
-    """What a stream is read from: the settings of a source of files."""
+    """What a stream reads: the settings of a source of files."""
 
     @property
     def path(self) -> str: ...
@@ -65,13 +65,13 @@ class Parts(Protocol):
 
 
 class StreamSource:
-    """A data set read from its beginning, again and again.
+    """A data set that is read from its beginning, again and again.
 
     Args:
         rank, ranks: this process reads every `ranks`-th file or, where there are fewer files, every `ranks`-th row.
 
     Raises:
-        ValueError: if it is not there.
+        ValueError: if the data set does not exist.
     """
 
     def __init__(self, config: Parts, rank: int, ranks: int) -> None:
@@ -84,27 +84,29 @@ class StreamSource:
         self.parts = len(self.files) or getattr(self._whole, "num_shards", 1)
         self._own = range(rank, self.parts, ranks) if self.parts >= ranks else range(self.parts)
         self._fault = ""
-        self.read = (0, 0)  # parts to their end, and rows in them
+        self.read = (0, 0)  # parts read to their end, and rows in them
         self._go_to(0, 0, 0)
 
     def _go_to(self, epoch: int, part: int, place: int, rows: dict[str, Any] | None = None) -> None:
-        """The next row is that of a part whose state is `rows`, or its first."""
+        """Continue in a part at the state `rows` of its reader, or at its first row."""
         self.epoch, self.part, self.place, self._saved = epoch, part, place, rows
-        self.begun = place  # of the part
+        self.begun = place  # number of the part's first row
         self._rows: Any = None
         self._iterator: Iterator[Any] | None = None
 
     def _open_part(self) -> Iterator[Any]:
-        """The rows of the part at hand. A used one would begin again where its state was once restored."""
+        """Return the rows of the current part."""
         part, taken = self._own[self.part], self.place - self.begun
-        # Where processes share parts, each part begins with another one, so that short ones go round.
+        # Where processes share parts, each part begins with another process, so that short parts reach all of them.
         first, every = ((self.rank - part) % self.ranks, self.ranks) if self.parts < self.ranks else (0, 1)
         if self.files and isinstance(file := self.files[part], str):
             return islice(_remote(file), first + taken * every, None, every)
         if self._whole is None:
             rows, self.folder = self.config.rows([Path(self.files[part])])
-        else:
-            rows = self._whole if self.parts == 1 else self._whole.shard(self.parts, part)
+        elif isinstance(self._whole, Tars | Listed):
+            rows = self._whole
+        else:  # always a new object: one that restored a state would start there in every epoch
+            rows = self._whole.shard(self.parts, part)
         if isinstance(rows, Tars):
             return rows.in_order(first + taken * every, every)
         if isinstance(rows, Listed):
@@ -121,7 +123,7 @@ class StreamSource:
         return str(self.files[part]) if self.files else f"shard {part + 1} of {self.parts} of {self.name}"
 
     def next(self) -> Record:
-        """The next record; behind the last one the first again.
+        """Return the next record; after the last one, the first again.
 
         Raises:
             ValueError: as `take` does.
@@ -132,19 +134,19 @@ class StreamSource:
         return record
 
     def take(self) -> Record | None:
-        """The next record, or None at the end of an epoch.
+        """Return the next record, or None at the end of an epoch.
 
         Raises:
             ValueError: if it is malformed.
-            LostRowsError: if its file breaks off: the record after that is the next file's first.
-            EmptyStreamError: if there was not one record in the epoch.
+            LostRowsError: if its file breaks off; the next call returns the next file's first record.
+            EmptyStreamError: if the epoch had no record.
         """
         while self.part < len(self._own):
             try:
                 if self._iterator is None:
                     self._iterator = self._open_part()
                 row = next(self._iterator, None)
-            except Exception as error:  # what readers of tars, of Parquet and of the hub raise has no common class
+            except Exception as error:  # errors of readers of tars, Parquet and the hub have no common class
                 said = (str(error) or type(error).__name__).splitlines()[0]
                 self._fault = (
                     f"{self._part_name()} cannot be read further, and the rest is skipped in this epoch: {said}"
@@ -164,19 +166,19 @@ class StreamSource:
         return None
 
     def state(self) -> dict[str, Any]:
-        """To continue exactly here."""
+        """Return the state from which the stream continues exactly here."""
         rows = self._saved if self._rows is None else self._rows.state_dict()
         places = {"epoch": self.epoch, "part": self.part, "place": self.place, "begun": self.begun}
         return {**places, "rows": rows, "read": list(self.read)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues where `state` was taken."""
+        """Continue where `state` was taken."""
         self._go_to(state["epoch"], state["part"], state["place"], state["rows"])
         self.begun, self.read = state["begun"], (state["read"][0], state["read"][1])
 
 
 def _remote(tar: str) -> Iterator[Any]:
-    """The rows of a tar of the hub, which is read once, without copying it."""
+    """Yield the rows of a tar on the hub, which is read once, without copying it."""
     import fsspec
 
     with fsspec.open(tar, "rb") as opened:

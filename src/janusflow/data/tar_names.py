@@ -1,9 +1,9 @@
-"""Which members of a WebDataset tar are one sample, by their names.
+"""Group the members of a WebDataset tar into samples by their names.
 
-Names that are equal up to the first dot of the file name, as WebDataset has it (`0001.jpg`, `0001.txt`,
-`0001.seg.png`), wherever they lie in the tar. But where names with further dots have a picture and a text of their own
-(`a.b.jpg`, `a.b.txt`, `a.c.jpg`, `a.c.txt`), or there are only pictures, everything before the last dot is the name,
-and these are samples of their own.
+As in WebDataset, names that are equal up to the first dot of the file name are one sample (`0001.jpg`, `0001.txt`,
+`0001.seg.png`), wherever they are in the tar. But if names with further dots have their own picture and text
+(`a.b.jpg`, `a.b.txt`, `a.c.jpg`, `a.c.txt`), or there are only pictures, the name is everything before the last dot,
+and these are separate samples.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ TEXTS = ("txt", "text", "caption", "prompt", "content", "json")
 
 
 def grouped(names: Sequence[str]) -> list[list[int]]:
-    """Which names are one sample each, as numbers, in the order of their first; hidden and unknown files are none.
+    """Group names into samples, as indices, in the order of each sample's first; hidden and unknown files are left out.
 
-    A name that comes twice begins another sample, as in tars that were joined.
+    A name that occurs twice begins another sample, as in tars that were joined.
     """
     groups: dict[tuple[str, int], list[int]] = {}
     times: dict[str, int] = {}
@@ -37,7 +37,7 @@ def grouped(names: Sequence[str]) -> list[list[int]]:
 
 
 def _split(group: list[int], names: Sequence[str]) -> list[list[int]]:
-    """The samples among names that are equal up to the first dot."""
+    """Split names that are equal up to the first dot into samples."""
     stems: dict[str, list[int]] = {}
     for number in group:
         stems.setdefault(names[number].rpartition(".")[0], []).append(number)
@@ -48,14 +48,14 @@ def _split(group: list[int], names: Sequence[str]) -> list[list[int]]:
 
 
 def fields_of(names: Sequence[str]) -> list[str]:
-    """What the members of a sample are, by their names: `jpg`, `txt`, or with further dots `seg.png`."""
+    """Return the fields of a sample's members, from their names: `jpg`, `txt`, or with further dots `seg.png`."""
     if len({name.rpartition(".")[0] for name in names}) == 1:
         return [suffix_of(name) for name in names]
     return [PurePosixPath(name).name.partition(".")[2].lower() for name in names]
 
 
 def key_of(name: str) -> str:
-    """WebDataset's: up to the first dot of the file name."""
+    """Return WebDataset's key: the name up to the first dot of the file name."""
     folder, slash, file = name.rpartition("/")
     return f"{folder}{slash}{file.partition('.')[0]}"
 

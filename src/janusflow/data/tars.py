@@ -1,6 +1,6 @@
-"""WebDataset tars, read member by member: nothing is copied, every sample counts, and columns need no common type.
+"""Read WebDataset tars member by member: nothing is copied, every sample counts, and columns need no common type.
 
-`tar_names.py` says which members are one sample.
+`tar_names.py` groups members into samples.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ COMPRESSED = {  # first bytes
     b"\xfd7zXZ\0": ("xz", "xz -dc"),
     b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dc"),
 }
-NAMED_PICTURES = ("image", "images")  # what a .json calls its pictures
+NAMED_PICTURES = ("image", "images")  # fields of a .json that name its pictures
 BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar; `offset` is of its header, `read` gives its content. Without a name: bytes from `offset` on that
-    are not a member.
+    """A file in a tar; `offset` is that of its header, and `read` returns its content.
+
+    A member without a name stands for bytes from `offset` on that are not a member.
     """
 
     name: str
@@ -41,22 +42,22 @@ class Member:
 
 
 class Tars:
-    """The samples of tars by number. Only where their members begin is kept in memory.
+    """The samples of tars, by index. Only the offsets of their members are kept in memory.
 
-    What is not a tar member inside a file is a row whose `FAULT` names it. A file that breaks off has
-    a number of such rows at the end: of samples of the mean size that fit into what is lost.
+    Bytes in a file that are not a tar member are a row whose `FAULT` names them. A file that breaks off has such rows
+    at the end, one for each sample of mean size that fits into the lost bytes.
 
     Args:
-        files: in the order of their rows.
+        files: tars, in the order of their rows.
 
     Raises:
-        ValueError: if there is no sample in any of the files and some are damaged.
+        ValueError: if none of the files contains a sample and some are damaged.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
         offsets, self._bounds, self._home = array("q"), array("q", [0]), array("q")
-        lost: list[tuple[str, int]] = []  # what is said of a file that breaks off, and bytes that went with it
+        lost: list[tuple[str, int]] = []  # fault of a file that breaks off, and bytes lost with it
         read = 0
         for number, file in enumerate(self.files):
             samples, end, said = _scan(file)
@@ -92,7 +93,7 @@ class Tars:
         return (self[index] for index in range(len(self)))
 
     def select(self, indices: Sequence[int]) -> Tars:
-        """Only those rows."""
+        """Select rows by index."""
         chosen = Tars.__new__(Tars)
         vars(chosen).update(vars(self))
         numbers = np.arange(len(self)) if self._chosen is None else self._chosen
@@ -100,7 +101,7 @@ class Tars:
         return chosen
 
     def in_order(self, first: int, every: int) -> Iterator[dict[str, Any]]:
-        """Every `every`-th row from `first` on, as a stream reads them.
+        """Yield every `every`-th row from `first` on, as a stream reads them.
 
         Raises:
             OSError: at the end, if a file breaks off.
@@ -112,10 +113,10 @@ class Tars:
 
 
 def read_remote(opened: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """The rows of a tar that is read once from front to back; members of a sample must lie together there.
+    """Yield the rows of a tar that is read once from front to back; the members of a sample must be adjacent.
 
     Raises:
-        OSError: at the end, if it breaks off.
+        OSError: at the end, if the tar breaks off.
     """
     run: list[Member] = []
     try:
@@ -128,20 +129,20 @@ def read_remote(opened: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
             elif is_known(member.name):
                 content = member.read()
                 run.append(Member(member.name, member.offset, partial(bytes, content)))
-    except tarfile.TarError as error:  # what was read of the last sample may not be all of it
+    except tarfile.TarError as error:  # the last sample may be incomplete
         raise OSError(str(error)) from error
     yield from _rows(run, name)
 
 
 def row_of(members: Sequence[Member], file: str, folder: Path) -> dict[str, Any]:
-    """One sample as a row: `image` or `images`, its texts, and what its .json holds; or only its `FAULT`.
+    """Convert a sample into a row: `image` or `images`, its texts, and the content of its .json; or only its `FAULT`.
 
-    A picture in the tar takes the place of what the .json names. A .json that is a list is the conversation.
+    Pictures in the tar replace those that the .json names. A .json that is a list is the conversation.
 
     Args:
-        members: of the sample.
-        file: of the tar, for messages.
-        folder: of the tar: what paths in a .json start from.
+        members: members of the sample.
+        file: name of the tar, for messages.
+        folder: folder of the tar, which paths in a .json start from.
     """
     if not members[0].name:
         return {FAULT: f"{file}: what stands from byte {members[0].offset} on is not a tar member and is skipped"}
@@ -183,7 +184,7 @@ def _metadata(content: bytes) -> dict[str, Any]:
 
 
 def _chosen(pictures: dict[str, Member], row: dict[str, Any]) -> list[Member]:
-    """A sample's pictures: those that the .json lists, else that without a further dot, else all."""
+    """Return a sample's pictures: those that the .json lists, else the one without a further dot, else all."""
     listed: list[Any] = next((row[name] for name in NAMED_PICTURES if isinstance(row.get(name), list)), [])
     if len(listed) > 1:
         by_name = {PurePosixPath(member.name).name: member for member in pictures.values()}
@@ -199,7 +200,7 @@ def _chosen(pictures: dict[str, Member], row: dict[str, Any]) -> list[Member]:
 
 
 def compression(file: Path) -> str:
-    """What a compressed file is and how to decompress it, by its first bytes; empty for any other file."""
+    """Return how a file is compressed, by its first bytes, and how to decompress it; empty for any other file."""
     with file.open("rb") as opened:
         start = opened.read(max(map(len, COMPRESSED)))
     for mark, (name, command) in COMPRESSED.items():
@@ -210,7 +211,7 @@ def compression(file: Path) -> str:
 
 
 def _scan(file: Path) -> tuple[list[list[int]], int, str]:
-    """Where the members of every sample begin, the byte up to which the tar can be read, and why no further."""
+    """Return where the members of every sample begin, the byte up to which the tar can be read, and why not further."""
     if said := compression(file):
         return [], 0, said
     members: list[Member] = []
@@ -218,7 +219,7 @@ def _scan(file: Path) -> tuple[list[list[int]], int, str]:
     try:
         with file.open("rb") as opened:
             for member in _members(opened):
-                members.append(Member(member.name, member.offset, bytes))  # without what keeps its header in memory
+                members.append(Member(member.name, member.offset, bytes))  # `read` keeps its header in memory
     except (tarfile.TarError, OSError) as error:
         said, size = str(error), members[-1].offset if members else 0
     if members and not said and not members[-1].name:  # nothing can be read after it
@@ -226,13 +227,13 @@ def _scan(file: Path) -> tuple[list[list[int]], int, str]:
     samples = [(group[0], [members[number].offset for number in group]) for group in grouped(_names(members))]
     samples += [(number, [member.offset]) for number, member in enumerate(members) if not member.name]
     found = [offsets for _, offsets in sorted(samples)]
-    if said and members and members[-1].offset == size:  # that member breaks off, so its sample is not whole
+    if said and members and members[-1].offset == size:  # that member breaks off, so its sample is incomplete
         found = [offsets for offsets in found if size not in offsets]
     return found, size, said
 
 
 def _members(opened: IO[bytes]) -> Iterator[Member]:
-    """Files in a tar in their order, from several that were joined too, and a nameless one for bytes that are none."""
+    """Yield the files in a tar, or in joined tars, in order, and a nameless member for bytes that are not a member."""
     end = 0
     with tarfile.open(fileobj=opened, mode="r:", ignore_zeros=True) as tar:
         while (info := tar.next()) is not None:
@@ -245,7 +246,7 @@ def _members(opened: IO[bytes]) -> Iterator[Member]:
 
 
 def _gap(opened: IO[bytes], start: int, end: int) -> Iterator[Member]:
-    """A nameless member if there is anything but zeros between two."""
+    """Yield a nameless member if there is anything but zeros between two members."""
     if start >= end:
         return
     place = opened.tell()
@@ -259,7 +260,7 @@ def _gap(opened: IO[bytes], start: int, end: int) -> Iterator[Member]:
 
 
 def _member_at(stream: IO[bytes], offset: int) -> Member:
-    """The member whose header begins there, or the nameless one for what is not a header."""
+    """Return the member whose header begins at an offset, or a nameless one if there is no header."""
     stream.seek(offset)
     try:
         tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (the stream is closed by its owner)

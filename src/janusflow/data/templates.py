@@ -1,4 +1,4 @@
-"""Conversations as training sequences: token ids, and labels where the assistant speaks."""
+"""Turn conversations into training sequences: token ids, and labels where the assistant speaks."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Tokens:
 def conversation(
     processor: JanusFlowProcessor, turns: Sequence[tuple[str, str]], *, system: str | None = None
 ) -> Tokens:
-    """A finished conversation in the chat template; every answer and its end token are labelled.
+    """Tokenize a finished conversation in the chat template; every answer and its end token are labelled.
 
-    The pieces are encoded one by one so that their borders are known; the ids are those of the whole text.
+    The pieces are encoded one by one so that their boundaries are known; the ids are those of the whole text.
 
     Args:
-        processor: of the model in training.
-        turns: (user, assistant) messages; the user's hold a placeholder for each of their pictures.
-        system: the prompt of a conversation that brings one; the processor's by default.
+        processor: processor of the model in training.
+        turns: (user, assistant) messages; the user's contain a placeholder for each of their pictures.
+        system: system prompt of the conversation, if it has one; the processor's by default.
     """
     user, assistant = ROLE_WORDS[processor.text.sft_format]
     encode, tag = processor.tokenizer, processor.text.image_tag
@@ -61,14 +61,14 @@ def conversation(
 
 
 def plain_text(processor: JanusFlowProcessor, text: str) -> Tokens:
-    """A text without roles: every token after BOS is labelled, the end token too."""
+    """Tokenize a text without roles; every token after BOS is labelled, including the end token."""
     tokenizer = processor.tokenizer
     ids = tokenizer.encode(text + tokenizer.eos_token)
     return Tokens(ids, [IGNORE, *ids[1:]], list(range(len(ids))))
 
 
 def captioning(processor: JanusFlowProcessor, instruction: str, caption: str, *, pictures: int) -> Tokens:
-    """The template of stages 1 and 2: pictures, an instruction on the next line, the caption on the line after.
+    """Tokenize the template of stages 1 and 2: pictures, an instruction on the next line, the caption on the one after.
 
     The caption and its end token are labelled.
     """
@@ -89,14 +89,14 @@ def drawing(
     chat: bool = True,
     without_words: Callable[[list[int], int], tuple[list[int], list[int]]] = only_first,
 ) -> Tokens:
-    """A prompt, `<begin_of_image>`, and the tokens of the picture.
+    """Tokenize a prompt, `<begin_of_image>`, and the tokens of the picture.
 
     Args:
-        processor: of the model in training.
-        image_tokens: of the picture.
-        dropped: take what the unconditional rows of guidance see in place of the prompt.
-        chat: in the chat template, as generation has it; else (stages 1 and 2) the prompt as it is.
-        without_words: those rows, see `Family.without_words`.
+        processor: processor of the model in training.
+        image_tokens: number of the picture's tokens.
+        dropped: use what the unconditional rows of guidance see in place of the prompt.
+        chat: use the chat template, as generation does; otherwise (stages 1 and 2) the prompt as it is.
+        without_words: makes those rows, see `Family.without_words`.
     """
     before = processor.encode_prompts([prompt])[0][0].tolist() if chat else processor.tokenizer.encode(prompt.strip())
     before.append(processor.image_start_id)

@@ -1,4 +1,4 @@
-"""Where training data comes from: one file per kind of source, each with its own settings.
+"""Sources of training data: one file per kind of source, each with its own settings.
 
 Another package registers a kind in its `pyproject.toml`:
 

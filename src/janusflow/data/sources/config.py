@@ -1,4 +1,4 @@
-"""What sources of every kind have in common: their settings, and the records that they give."""
+"""What all kinds of sources share: their settings, and the records that they give."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from janusflow.data.streams import StreamSource
 
 
 class Source(Protocol):
-    """Records by number. `length` is None where there is no end."""
+    """Records by index; `length` is None if there is no end."""
 
     length: int | None
 
     def record(self, index: int) -> Record:
-        """The record with a number.
+        """Return the record at an index.
 
         Raises:
             ValueError: if it is malformed.
@@ -32,15 +32,15 @@ class Source(Protocol):
 class SourceConfig:
     """The settings of a source of data. Each kind has a subclass with its own settings, registered under its name.
 
-    A subclass defines `open`; ranges of its settings are pydantic's constraints.
+    A subclass defines `open`; pydantic constraints set the ranges of its settings.
 
     Attributes:
         kind: name of the kind, a key of `registry.kinds`.
         path: a file, a folder, a pattern, or a hub id.
         weight: how often it is sampled, relative to the other sources of its task.
-        anchor: train on what the model says of these samples before the run, in place of what they hold, so that
-            nothing that they are about is forgotten. For a picture to generate whose record has a `rewritten` text,
-            on what the model says to that text (`training/anchor.py`).
+        anchor: train on the model's own outputs for these samples from before the run, in place of their content, so
+            that nothing they are about is forgotten. For a picture to generate whose record has a `rewritten` text,
+            train on the outputs for that text (`training/anchor.py`).
         crop: how its pictures to generate become squares; `samples.crop` by default.
     """
 
@@ -62,14 +62,14 @@ class SourceConfig:
         return True
 
     def check(self, task: str, *, checkpoint: bool) -> None:
-        """Check what the constraints of single settings do not show; no file is opened.
+        """Check what constraints of single settings cannot express; no file is opened.
 
         Args:
-            task: what the source is for: understanding, generation or text.
+            task: task of the source: understanding, generation or text.
             checkpoint: whether the run starts from a checkpoint.
 
         Raises:
-            ValueError: for settings that do not go together.
+            ValueError: for settings that cannot be combined.
         """
         if self.anchor and not checkpoint:
             raise ValueError("anchors keep what model.checkpoint can do, and none is given")
@@ -82,7 +82,7 @@ class SourceConfig:
         """
 
     def files(self) -> Sequence[Path]:
-        """The local files that the source reads; a resumed run notices when they have changed.
+        """Return the local files that the source reads; a resumed run notices when they have changed.
 
         Raises:
             ValueError: if there are none.
@@ -93,9 +93,9 @@ class SourceConfig:
         """Open the source.
 
         Args:
-            task: what its records are for.
-            seed: of everything random.
-            rank, ranks: this process and how many there are; a stream is divided among them.
+            task: task that its records are for.
+            seed: seed of everything random.
+            rank, ranks: index of this process, and number of processes; a stream is divided among them.
 
         Raises:
             ValueError: if it cannot be read.
@@ -103,7 +103,7 @@ class SourceConfig:
         raise NotImplementedError
 
     def replayed(self, seed: int, count: int) -> tuple[list[str], Correct] | None:
-        """Prompts of what the source shows, and a judge of the pictures generated for them (`replay.py`).
+        """Return prompts for what the source shows, and a judge of the pictures generated for them (`replay.py`).
 
         Returns:
             None for a kind that makes no prompts.

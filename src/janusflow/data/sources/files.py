@@ -1,4 +1,4 @@
-"""Sources that are read from files: by index here, one after the other in `data/streams.py`."""
+"""Sources that are read from files: by index here, sequentially in `data/streams.py`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class FileConfig(SourceConfig):
     """The settings of a source that is read from files.
 
     Attributes:
-        split: of a hub's data set, or of a folder whose folders of pictures are named after splits (`data/folders.py`);
+        split: split of a hub data set, or of a folder whose picture folders are named after splits (`data/folders.py`);
             "all" reads all of them.
-        streaming: read one after the other without an index: nothing is copied, and the order is that of the files.
+        streaming: read sequentially without an index: nothing is copied, and the order is that of the files.
         fitting: leave out records that do not serve the task; by default they count as broken.
     """
 
     split: str = "train"
     streaming: bool = False
     fitting: bool = False
-    suffixes: ClassVar[tuple[str, ...]] = ()  # of the kind's files, in lower case
+    suffixes: ClassVar[tuple[str, ...]] = ()  # suffixes of the kind's files, in lower case
 
     def check(self, task: str, *, checkpoint: bool) -> None:
         super().check(task, checkpoint=checkpoint)
@@ -53,21 +53,22 @@ class FileConfig(SourceConfig):
 
     @property
     def place(self) -> Path:
-        """The path, absolute."""
+        """The absolute path."""
         return Path(self.path).expanduser().absolute()
 
     def parts(self) -> Sequence[Path | str]:
-        """Files or addresses that a stream reads one by one; none if it is read as a whole."""
+        """Return the files or addresses that a stream reads one by one; none if it is read as a whole."""
         return self.files()
 
     def unread(self) -> str:
-        """Which splits are not read, in words; empty if everything is."""
+        """Describe which splits are not read; empty if everything is read."""
         return ""
 
     @without_others(reads_data=True)
     def rows(self, files: Sequence[Path] | None = None) -> tuple[Any, Path]:
-        """The rows of the data set, or of only some of its files, and the folder that their paths are relative to where
-        a row does not name another one (`FOLDER`).
+        """Return the rows of the data set, or of some of its files, and the folder that their paths are relative to.
+
+        A row may name another folder (`FOLDER`).
 
         Raises:
             ValueError: if they cannot be read.
@@ -75,7 +76,7 @@ class FileConfig(SourceConfig):
         return self.read(files)
 
     def read(self, files: Sequence[Path] | None) -> tuple[Any, Path]:
-        """As `rows`, which hides the bars of `datasets` around it."""
+        """Read what `rows` returns; `rows` hides the bars of `datasets` meanwhile."""
         raise NotImplementedError
 
     def open(self, task: str, seed: int, rank: int, ranks: int) -> Source | StreamSource:
@@ -86,14 +87,14 @@ class FileSource:
     """A data set on disk, by index.
 
     Args:
-        task: what its records are for; needed where only fitting ones are wanted.
+        task: task that its records are for; needed if only fitting ones are wanted.
 
     Attributes:
-        skipped: number of records that do not serve the task, where only fitting ones are wanted.
-        unread: which splits of a folder are not read, in words; empty if all of it is.
+        skipped: number of records that do not serve the task, if only fitting ones are wanted.
+        unread: which splits of a folder are not read, in words; empty if everything is read.
 
     Raises:
-        ValueError: if it cannot be opened, or no readable record serves the task where only fitting ones are wanted.
+        ValueError: if it cannot be opened, or if only fitting records are wanted and no readable one serves the task.
     """
 
     def __init__(self, config: FileConfig, task: str = "") -> None:
@@ -116,7 +117,7 @@ class FileSource:
 
 
 def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str] | None:
-    """The tasks that a row serves, or None for a malformed one."""
+    """Return the tasks that a row serves, or None for a malformed one."""
     try:
         record = read_row(row, name, folder)
     except ValueError:
@@ -126,9 +127,11 @@ def served_by(row: Mapping[str, Any], name: str, folder: Path) -> set[str] | Non
         tasks.add("understanding")
     if len(record.images) == 1 and record.text:
         tasks.add("generation")
+    if record.text or (record.turns and not record.images):
+        tasks.add("text")
     return tasks
 
 
 def has_suffix(file: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file has one of these suffixes, in upper or lower case."""
+    """Return whether a file has one of these suffixes, in upper or lower case."""
     return file.name.lower().endswith(suffixes)

@@ -1,4 +1,4 @@
-"""The kind `hub`: a data set of the Hugging Face hub, or a folder that `datasets` opens like one."""
+"""The kind `hub`: a data set on the Hugging Face hub, or a folder that `datasets` opens like one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class HubConfig(FileConfig):
 
 @lru_cache(maxsize=8)
 def remote_tars(path: str, split: str) -> tuple[str, ...]:
-    """The addresses of a split's tars, where a hub id is a data set in WebDataset's form; none where it is not.
+    """Return the addresses of a split's tars if a hub id is a data set in WebDataset's form; none if it is not.
 
     Raises:
         ValueError: if it cannot be read, or has no such split.

@@ -1,4 +1,4 @@
-"""What a folder or file of a user's own is, and which tasks its records serve."""
+"""Detect the kind of a user's own folder or file, and which tasks its records serve."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PICTURE_TASKS = ("understanding", "generation")
 
 
 def file_config(kind: str, path: str, **settings: Any) -> FileConfig:
-    """The settings of a source of files.
+    """Return the settings of a source of files.
 
     Raises:
-        ValueError: if there is no such kind, or one that is read from something else.
+        ValueError: if the kind does not exist, or is not read from files.
 
     Example:
         >>> file_config("folder", "my_pictures").split
@@ -36,13 +36,13 @@ def file_config(kind: str, path: str, **settings: Any) -> FileConfig:
 
 
 def kind_of(path: str, *, captions: bool = True) -> str:
-    """The kind of source that a folder or file is: jsonl, folder, parquet or webdataset.
+    """Return the kind of source of a folder or file: jsonl, folder, parquet or webdataset.
 
     Args:
         captions: whether pictures need captions.
 
     Raises:
-        ValueError: if it is none of them, or pictures without captions next to a file of records.
+        ValueError: if it is none of them, or contains pictures without captions next to a file of records.
     """
     place = Path(path).expanduser()
     if not place.exists():
@@ -73,7 +73,7 @@ def kind_of(path: str, *, captions: bool = True) -> str:
 
 @lru_cache(maxsize=8)
 def tasks_of(kind: str, path: str) -> tuple[str, ...]:
-    """The tasks that some readable record of a data set serves: understanding, generation.
+    """Return the tasks that any readable record of a data set serves: understanding, generation.
 
     Raises:
         ValueError: if it cannot be read.
@@ -82,14 +82,14 @@ def tasks_of(kind: str, path: str) -> tuple[str, ...]:
     found: set[str] = set()
     for row in rows:
         found |= served_by(row, path, folder) or set()
-        if len(found) == len(PICTURE_TASKS):
+        if found.issuperset(PICTURE_TASKS):
             break
     return tuple(task for task in PICTURE_TASKS if task in found)
 
 
 @lru_cache(maxsize=8)
 def size_of(kind: str, path: str) -> int:
-    """How many rows a data set has.
+    """Return the number of rows of a data set.
 
     Raises:
         ValueError: if it cannot be read.

@@ -21,6 +21,6 @@ class ParquetConfig(FileConfig):
     def read(self, files: Sequence[Path] | None) -> tuple[Any, Path]:
         found = list(files or self.files())
         rows = read_tables("parquet", found, self)
-        if self.streaming and hasattr(rows, "reshard"):  # older versions of `datasets` have it not
-            rows = rows.reshard()  # by row groups: how much comes before a corrupt one is else left to chance
+        if self.streaming and hasattr(rows, "reshard"):  # older versions of `datasets` lack it
+            rows = rows.reshard()  # by row groups: otherwise, how much comes before a corrupt one is left to chance
         return rows, found[0].parent

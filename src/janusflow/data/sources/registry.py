@@ -32,15 +32,15 @@ BUILT_IN = {
 
 
 def kinds() -> dict[str, EntryPoint]:
-    """All kinds by name; those of the package are not replaced."""
+    """Return all kinds by name; those of the package are not replaced."""
     return BUILT_IN | plugins(GROUP, BUILT_IN)
 
 
 def find_kind(kind: str) -> type[SourceConfig]:
-    """The class of the settings of a kind of source.
+    """Return the settings class of a kind of source.
 
     Raises:
-        ValueError: for an unknown kind, or one whose class cannot be loaded or is none of a source.
+        ValueError: for an unknown kind, or one whose class cannot be loaded or is not that of a source.
 
     Example:
         >>> find_kind("jsonl").__name__
@@ -57,7 +57,7 @@ def find_kind(kind: str) -> type[SourceConfig]:
 
 
 def read_source(values: Any) -> SourceConfig:
-    """The settings of a source from plain values, validated by its kind's class.
+    """Build the settings of a source from plain values, validated by its kind's class.
 
     Raises:
         ValueError: for an unknown kind; as pydantic's ValidationError for settings that the kind does not have.
@@ -68,13 +68,13 @@ def read_source(values: Any) -> SourceConfig:
 
 
 AnySource = Annotated[SourceConfig, PlainValidator(read_source)]
-"""A source in a recipe; `kind` says which class reads it."""
+"""A source in a recipe; `kind` selects the class that reads it."""
 
 
 def without_foreign(values: Any) -> Any:
-    """Plain values of a source without settings of other kinds, which older versions wrote for every source.
+    """Remove settings of other kinds, which older versions wrote for every source, from a source's plain values.
 
-    Values that no source has stay as they are, for `read_source` to refuse.
+    Settings that no source has stay, for `read_source` to reject.
     """
     kind = values.get("kind") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in kinds():

@@ -18,15 +18,15 @@ from janusflow.data.sources.registry import find_kind, kinds
 
 @dataclass(frozen=True)
 class ReplayConfig(SourceConfig):
-    """Pictures of prompts.
+    """Pictures generated for prompts.
 
     Attributes:
-        path: a file of prompts; or the name of a kind of source that makes prompts, such as `tinyworld`, and judges the
-            pictures of them: wrong ones are left out. (A file of such a name is given as `./tinyworld`.)
-        images, guidance: number of pictures in all, and the weight of their prompts.
+        path: a file of prompts; or the name of a kind of source that makes prompts, such as `tinyworld`, and judges
+            their pictures: wrong ones are left out. (A file with such a name is given as `./tinyworld`.)
+        images, guidance: total number of pictures, and the weight of their prompts.
         teacher: another model, whose pictures from the same noise are learned in place of the model's own.
-        judge, min_score: `module:function` of prompt and picture that gives a score; pictures below `min_score` are
-            left out.
+        judge, min_score: `module:function` that scores a prompt and a picture; pictures below `min_score` are left
+            out.
     """
 
     kind: Literal["replay"] = "replay"
@@ -38,7 +38,7 @@ class ReplayConfig(SourceConfig):
 
     @property
     def prompt_source(self) -> SourceConfig | None:
-        """The source that makes the prompts; None if a file holds them."""
+        """The source that makes the prompts; None if a file contains them."""
         return find_kind(self.path)(self.path) if self.path in kinds() else None
 
     @property
@@ -59,7 +59,7 @@ class ReplayConfig(SourceConfig):
             raise ValueError(f"a replay of {self.path} is judged by {self.path} itself; leave judge out")
 
     def prompts(self, seed: int) -> tuple[list[str], Correct | None]:
-        """A prompt for each picture, and the judge that their source brings.
+        """Return a prompt for each picture, and the judge of their source.
 
         Raises:
             ValueError: if there are none.
@@ -68,7 +68,7 @@ class ReplayConfig(SourceConfig):
         return made or (spread(read_prompts(Path(self.path)), self.images), None)
 
     def open(self, task: str, seed: int, rank: int, ranks: int) -> Source:
-        """The prompts with empty pictures, which have yet to be generated."""
+        """Return the prompts with empty pictures, which have yet to be generated."""
         return _Ungenerated(self.prompts(seed)[0])
 
 
@@ -82,6 +82,6 @@ class _Ungenerated:
 
 
 def spread(prompts: list[str], count: int) -> list[str]:
-    """`count` prompts: repeated ones of fewer, or evenly spaced ones of more."""
+    """Return `count` prompts: repeated if there are fewer, evenly spaced if there are more."""
     total = len(prompts)
     return [prompts[n % total if count > total else n * total // count] for n in range(count)]

@@ -1,4 +1,4 @@
-"""Hugging Face `datasets` as a reader of local files: of Parquet, and of JSON that is neither lines nor an array."""
+"""Read local files with Hugging Face `datasets`: Parquet, and JSON that is neither lines nor an array."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from janusflow.offline import first_line
 
 
 def read_tables(builder: str, files: Sequence[Path], config: FileConfig, hint: str = "") -> Any:
-    """The rows of files that a builder of `datasets` reads; of an index, a damaged file costs only its own rows.
+    """Read the rows of files with a builder of `datasets`; unless streamed, a damaged file loses only its own rows.
 
     Args:
-        hint: for an error, how the files are read otherwise.
+        hint: how else to read the files, for errors.
 
     Raises:
         ValueError: if none can be read.
@@ -36,7 +36,7 @@ def read_tables(builder: str, files: Sequence[Path], config: FileConfig, hint: s
 
 
 def undecoded(rows: Any) -> Any:
-    """The rows with their pictures as files have them."""
+    """Return the rows with their pictures undecoded, as files contain them."""
     import datasets
 
     raw = datasets.Image(decode=False)
@@ -49,17 +49,19 @@ def undecoded(rows: Any) -> Any:
 
 
 def unreadable() -> tuple[type[Exception], ...]:
-    """What `datasets` and pyarrow raise for files that they cannot read."""
+    """Return the errors that `datasets` and pyarrow raise for files that they cannot read."""
     import datasets
     import pyarrow
 
-    damaged = (LookupError, TypeError, AttributeError, StopIteration, RecursionError)  # of an odd structure
+    damaged = (LookupError, TypeError, AttributeError, StopIteration, RecursionError)  # for an odd structure
     return (OSError, ValueError, *damaged, pyarrow.lib.ArrowException, datasets.exceptions.DatasetGenerationError)
 
 
 def _readable(builder: str, files: Sequence[Path], config: FileConfig) -> Any:
-    """The rows of the files that can be read, each with its `FOLDER`. One that cannot is
-    replaced by the number of rows that a readable one of its size has, whose `FAULT` names it, so that losses count.
+    """Read the rows of the readable files, each with its `FOLDER`.
+
+    An unreadable file is replaced by the number of rows that a readable one of its size has. Their `FAULT` names it, so
+    that losses count.
     """
     import datasets
 

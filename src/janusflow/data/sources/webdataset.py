@@ -16,7 +16,7 @@ class WebdatasetConfig(FileConfig):
     """A `.tar` file, or a folder of them."""
 
     kind: Literal["webdataset"] = "webdataset"
-    # for errors about compressed ones
+    # compressed ones are included for error messages
     suffixes: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
     def read(self, files: Sequence[Path] | None) -> tuple[Any, Path]:
