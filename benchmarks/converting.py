@@ -30,7 +30,7 @@ TEMPLATE = Path(__file__).parents[1] / "tests" / "golden" / "janus-small-a"
 
 
 def make_janus(folder: Path) -> None:
-    """An official Janus of 1.3B's size with random weights, written tensor by tensor."""
+    """Write an official Janus of the 1.3B size with random weights, tensor by tensor."""
     config = sizes(24, small=False)
     raw = official_janus.official_config(config, "bfloat16")
     (folder / "config.json").write_text(json.dumps(raw))
@@ -45,7 +45,7 @@ def make_janus(folder: Path) -> None:
 
 
 def pickled(folder: Path) -> None:
-    """The weights of a folder as `pytorch_model-*.bin` shards of about half a gigabyte, with their index."""
+    """Replace the weights of a folder with `pytorch_model-*.bin` shards of about half a gigabyte and their index."""
     home: dict[str, str] = {}
     for file in sorted(folder.glob("*.safetensors")):
         shards: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
@@ -69,7 +69,7 @@ def main(
     as_pickles: Annotated[bool, typer.Option("--pickled", help="From sharded .bin files.")] = False,
     source: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Measures in a fresh process."""
+    """Measure in a fresh process."""
     if source is not None:
         started = time.perf_counter()
         folder = convert(source, source.parent / "converted", to=to)

@@ -1,11 +1,11 @@
-"""What a picture and an answer cost: time and memory against batch, prompt, picture size, steps and answer length, ours
-and the official code in turn; writes docs/curves.png and prints a table.
+"""Time and memory of a picture and an answer against batch, prompt, picture size, steps and answer length, for our code
+and the official code in turn. Writes docs/curves.png and prints a table.
 
-python benchmarks/curves.py --official CHECKOUT --python PYTHON     # transformers 4.49 and diffusers in PYTHON's place
-python benchmarks/curves.py --small --out /tmp                      # does it run?
+python benchmarks/curves.py --official CHECKOUT --python PYTHON     # PYTHON has transformers 4.49 and diffusers
+python benchmarks/curves.py --small --out /tmp                      # to check that it runs
 
-Random weights of JanusFlow-1.3B's width with 2 of its 24 layers, so that it takes minutes; g_enc and g_dec, which are a
-fifteenth of a step of 24 layers, are then a half. Guided steps, no VAE. Memory is the peak above what is there before.
+Random weights of JanusFlow-1.3B's width with 2 of its 24 layers, so that it takes minutes. g_enc and g_dec take a
+fifteenth of a step with 24 layers, and half of a step here. Guided steps, no VAE. Memory is the peak above the start.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ CURVES: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "steps": ("picture steps={}", "steps", (1, 2, 4, 8)),
     "length of the answer": ("answer prompt=100 tokens={}", "tokens", (8, 16, 32, 64)),
 }
-PIXELS = 16  # of an image token each way
+PIXELS = 16  # per image token, each way
 Measured = dict[str, dict[str, list[dict[str, float]]]]
 
 
 def measure(workers: dict[str, Worker], repeats: int) -> Measured:
-    """By curve and process, the quickest run at each value."""
+    """Return the quickest run at each value, by curve and process."""
     found: Measured = {}
     for name, (task, _, values) in CURVES.items():
         found[name] = {process: [] for process in workers}
@@ -49,12 +49,12 @@ def measure(workers: dict[str, Worker], repeats: int) -> Measured:
 
 
 def shown(name: str) -> list[int]:
-    """The values of a curve as its axis shows them."""
+    """Return the values of a curve as its axis shows them."""
     return [value * PIXELS if name == "size of the picture" else value for value in CURVES[name][2]]
 
 
 def table(found: Measured) -> str:
-    """In Markdown."""
+    """Return the table in Markdown."""
     processes = list(next(iter(found.values())))
     head = ["cost against", "value", *(f"{name}, s" for name in processes), *(f"{name}, MiB" for name in processes)]
     lines = ["| " + " | ".join(head) + " |", "| --- | ---: |" + " ---: |" * (2 * len(processes))]
@@ -67,7 +67,7 @@ def table(found: Measured) -> str:
 
 
 def draw(found: Measured, title: str, file: Path) -> None:
-    """Time above, memory below, one column per curve."""
+    """Draw time above and memory below, one column per curve."""
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=(14, 5.5), layout="constrained")
@@ -92,13 +92,13 @@ def draw(found: Measured, title: str, file: Path) -> None:
 
 def main(
     official: Annotated[Path | None, typer.Option(help="Checkout of the official repository.")] = None,
-    python: Annotated[str, typer.Option(help="Interpreter for it.")] = sys.executable,
-    repeats: Annotated[int, typer.Option(help="Runs of each, of which the quickest counts.")] = 1,
+    python: Annotated[str, typer.Option(help="Interpreter for the official code.")] = sys.executable,
+    repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 1,
     dtype: str = "float32",
     threads: int = os.cpu_count() or 1,
-    layers: Annotated[int, typer.Option(help="Of the LLM.")] = 2,
+    layers: Annotated[int, typer.Option(help="Layers of the LLM.")] = 2,
     small: Annotated[bool, typer.Option(help="A network of two narrow layers.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of curves.png.")] = DOCS,
+    out: Annotated[Path, typer.Option(help="Folder for curves.png.")] = DOCS,
 ) -> None:
     """Measure, draw, and print a table."""
     size = {**SMALL, **SMALL_HEADS} if small else {**LLM, **HEADS, "num_hidden_layers": layers}

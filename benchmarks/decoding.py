@@ -1,4 +1,4 @@
-"""The VAE's decoder in channels-last memory, or with only its latents so, against contiguous memory, in turn.
+"""The VAE's decoder in channels-last memory, or with only its latents in it, against contiguous memory, in turn.
 
 python benchmarks/decoding.py                # a random decoder of the SDXL-VAE's size, 384 pixels
 python benchmarks/decoding.py --width 32     # a quarter of its width
@@ -19,7 +19,7 @@ from janusflow import JanusFlow
 
 
 def sdxl_size(width: int = 128) -> AutoencoderKL:
-    """The SDXL-VAE, or one as deep with another width of its first level, with random weights."""
+    """Return the SDXL-VAE, or one of the same depth with another width of its first level, with random weights."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -30,16 +30,16 @@ def sdxl_size(width: int = 128) -> AutoencoderKL:
 
 
 def main(
-    vae: Annotated[str | None, typer.Option(help="A model whose VAE is taken.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Model whose VAE is used.")] = None,
     width: Annotated[int, typer.Option(help="Channels of a random VAE's first level.")] = 128,
-    side: Annotated[int | None, typer.Option(help="Of the latents; 48 (16 of the shipped model's) by default.")] = None,
+    side: Annotated[int | None, typer.Option(help="Side of the latents; 48 (shipped model: 16) by default.")] = None,
     dtype: str = "float32",
     batch: int = 1,
     repeats: int = 3,
     threads: int = 1,
     device: str = "cpu",
 ) -> None:
-    """Print medians of seconds of the process (on a GPU: of the clock) and the largest difference of pixels."""
+    """Print medians of processor seconds (on a GPU: of wall-clock seconds) and the largest difference of pixels."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = sdxl_size(width) if vae is None else JanusFlow.from_pretrained(vae, progress=False).codec.vae

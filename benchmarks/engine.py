@@ -4,7 +4,7 @@ python benchmarks/engine.py --official CHECKOUT --python VENV/bin/python   # tra
 python benchmarks/engine.py --older OTHER/src --row step
 python benchmarks/engine.py --older src --quantize int8 --row prefill --row decode   # against this build, unquantized
 python benchmarks/engine.py --older src --compile on --row step            # compiled against eager
-python benchmarks/engine.py --small --repeats 1                            # does it run?
+python benchmarks/engine.py --small --repeats 1                            # to check that it runs
 
 Compare within one run only: the matrix rate of one machine varies by a factor of two within hours.
 """
@@ -31,15 +31,15 @@ SMALL_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position
 
 @dataclass(frozen=True)
 class Row:
-    """One target: ours against another, as seconds (each step, picture or token) or peak memory.
+    """One target: ours against another, in seconds (per step, picture or token) or peak memory.
 
     Attributes:
-        name: for the table.
-        ours: task.
-        against: process and task.
-        target: with all bits.
+        name: name in the table.
+        ours: our task.
+        against: process and task to compare with.
+        target: target without quantization.
         fewer: targets with `--quantize`.
-        measure: "seconds", "memory" (above what is there before the task, mostly weights) or "total".
+        measure: "seconds", "memory" (above that before the task, mostly weights) or "total".
     """
 
     name: str
@@ -81,7 +81,7 @@ class Worker:
         self.tasks: list[str] = self._answer()["tasks"]
 
     def run(self, task: str) -> dict[str, float]:
-        """Seconds and bytes of one run."""
+        """Return the seconds and bytes of one run."""
         assert self.process.stdin is not None
         print(task, file=self.process.stdin, flush=True)
         return self._answer()
@@ -98,7 +98,7 @@ class Worker:
 def start(
     common: dict[str, Any], quantize: str | None, compiled: str, official: Path | None, python: str
 ) -> dict[str, Worker]:
-    """The process of ours, and that of the official code if there is a checkout."""
+    """Start our process, and that of the official code if there is a checkout."""
     ours = {**common, "kind": "ours", "quantize": quantize, "compile": compiled}
     workers = {"ours": Worker(sys.executable, None, ours)}
     if official:
@@ -108,15 +108,15 @@ def start(
 
 def main(
     official: Annotated[Path | None, typer.Option(help="Checkout of the official repository.")] = None,
-    python: Annotated[str, typer.Option(help="Interpreter for it.")] = sys.executable,
-    older: Annotated[Path | None, typer.Option(help="src/ of an older build, in its place.")] = None,
-    row: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(ROWS)}; again for several.")] = None,
-    repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 5,
+    python: Annotated[str, typer.Option(help="Interpreter for the official code.")] = sys.executable,
+    older: Annotated[Path | None, typer.Option(help="src/ of an older build, to compare with instead.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(ROWS)}; repeatable.")] = None,
+    repeats: Annotated[int, typer.Option(help="Runs of each, after one warm-up run.")] = 5,
     dtype: str = "bfloat16",
     threads: int = os.cpu_count() or 1,
-    quantize: Annotated[str | None, typer.Option(help="int8 or int4, of ours.")] = None,
-    compile: Annotated[str, typer.Option(help="off, auto or on, of ours.")] = "off",  # noqa: A002
-    layers: Annotated[int, typer.Option(help="Of the LLM; fewer for a quick look.")] = 24,
+    quantize: Annotated[str | None, typer.Option(help="int8 or int4, for our network.")] = None,
+    compile: Annotated[str, typer.Option(help="off, auto or on, for our network.")] = "off",  # noqa: A002
+    layers: Annotated[int, typer.Option(help="Layers of the LLM; fewer for a quick look.")] = 24,
     cpu_time: Annotated[
         bool, typer.Option("--cpu-time", help="Processor time, with --threads 1: for a machine with other jobs.")
     ] = False,

@@ -1,8 +1,8 @@
 """One process of `benchmarks/engine.py` and `curves.py`: builds a network with random weights, then runs one task per
 line of input, such as "step" or "picture batch=2 steps=3".
 
-It runs under the interpreter and the sources that it is started with: ours, an older build of ours, or the official
-code, which needs transformers 4. So each builds what it has, and nothing of ours is imported for the official code.
+It runs with the interpreter and the sources that it is started with: ours, an older build of ours, or the official
+code, which needs transformers 4. So each builds its own network, and the official code imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from typing import Any
 
 import torch
 
-PROMPT, READ, SAID = 24, 600, 16  # tokens of a prompt, of a conversation, decoded
-LENGTHS = (12, 24, 48, 96)  # of the prompts of one batch
-STEPS = 30  # of a picture of the official code
-Tasks = dict[str, Callable[..., float]]  # each returns what its time is divided by
+PROMPT, READ, SAID = 24, 600, 16  # tokens: of a prompt, of a conversation, decoded
+LENGTHS = (12, 24, 48, 96)  # tokens of the prompts in one batch
+STEPS = 30  # per picture of the official code
+Tasks = dict[str, Callable[..., float]]  # each returns the number that its time is divided by
 
 
 def ids(count: int) -> torch.Tensor:
-    """(1, count) ids."""
+    """Return ids of shape (1, count)."""
     return torch.arange(count)[None] + 5
 
 
 def official(size: dict[str, int], grid: int, checkout: Path) -> Tasks:
-    """The loop of the official demo, which reads the prompt again in each step, and transformers' cache for text."""
+    """Return tasks of the official demo's loop, which rereads the prompt in each step, and of transformers' cache."""
     import diffusers.models.embeddings  # noqa: F401 (before the stand-ins below, for which it would look)
     from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-    for name in ("torchvision", "torchvision.utils"):  # imported by the official file, and not used
+    for name in ("torchvision", "torchvision.utils"):  # imported by the official file, but not used
         sys.modules.setdefault(name, types.ModuleType(name))
     found = importlib.util.spec_from_file_location("uvit", checkout / "janus" / "janusflow" / "models" / "uvit.py")
     assert found is not None and found.loader is not None
@@ -69,7 +69,7 @@ def official(size: dict[str, int], grid: int, checkout: Path) -> Tasks:
 
     sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
     tower = SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=384, patch_size=16))
-    picture.holds = tower  # type: ignore[attr-defined]  # does not run, but its weights count as ours do
+    picture.holds = tower  # type: ignore[attr-defined]  # it does not run, but its weights count, as ours do
     read: list[Any] = []
 
     def say(token: torch.Tensor, cache: Any, count: int) -> None:
@@ -97,7 +97,7 @@ def official(size: dict[str, int], grid: int, checkout: Path) -> Tasks:
 
 
 def ours(size: dict[str, int], grid: int, quantize: str | None, compiled: str) -> Tasks:
-    """The engine under `generate` and `chat`; a build without it runs its network as it did."""
+    """Return tasks of the engine behind `generate` and `chat`; a build without it runs its network directly."""
     from janusflow.config import janusflow_1b
     from janusflow.engine.generation import Sampling
     from janusflow.model import JanusFlowForConditionalGeneration
@@ -203,7 +203,7 @@ def ours(size: dict[str, int], grid: int, quantize: str | None, compiled: str) -
 
 
 def older(network: Any, prefix: Any, noise: torch.Tensor) -> Tasks:
-    """A build before the engine."""
+    """Return the tasks of a build before the engine."""
     both = type(prefix).concatenate(prefix, prefix.unconditional())
 
     def step() -> int:
@@ -218,9 +218,9 @@ def older(network: Any, prefix: Any, noise: torch.Tensor) -> Tasks:
 
 
 def peak(reset: bool) -> int:
-    """Largest resident memory since the last reset, in bytes (Linux)."""
+    """Return the largest resident memory since the last reset, in bytes (Linux)."""
     if reset:
-        ctypes.CDLL(None).malloc_trim(0)  # else what the last task freed would count as there
+        ctypes.CDLL(None).malloc_trim(0)  # else memory that the last task freed would count as in use
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
@@ -229,8 +229,8 @@ def peak(reset: bool) -> int:
 def main() -> None:
     """Print a JSON line when ready and after each task.
 
-    The argument is JSON: kind, size, grid (image tokens per side), dtype, threads, checkout; quantize and
-    compile of ours; and a device if not cpu.
+    The argument is JSON: kind, size, grid (image tokens per side), dtype, threads, checkout; quantize and compile for
+    our network; and the device if it is not cpu.
     """
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])

@@ -1,16 +1,16 @@
 """Fault injection: mutated checkpoints, configs, adapters, records and pictures, and kills at random moments.
 
-Every case is made from its number and the seed, runs in a process of its own and ends as one of
-- same: the result is that of the valid input (the damage lies where nothing is read);
+Each case is made from its number and the seed, runs in its own process, and ends as one of
+- same: the result is that of the valid input (the damage is where nothing is read);
 - refused: a ValueError or OSError of one sentence that names the file or its folder;
-- changed: another result, where a valid file may say the same: another plausible number, a default in place of a
+- changed: another result, which a valid file could also give: another plausible number, a default in place of a
   deleted value, other bits of a weight or pixel without a checksum;
 or as a failure:
-- traceback: any other exception; unclear: an error of several lines, of over 500 characters, or that names no file;
+- traceback: any other exception; unclear: an error of several lines, of over 500 characters, or without a file name;
 - silent difference: a damaged file (wrong type or length, NaN, a negative count, cut off, not UTF-8, or anything that a
   checksum protects) gave another result; accepted: a file that cannot be right (missing, surplus, misshapen or integer
-  tensors, NaN, an index that leads outside, a pickle of something else) was taken;
-- too slow: over 30 s of processor time; too large: over 2 GB of memory above the start, or memory that was refused;
+  tensors, NaN, an index out of range, a pickle of something else) was accepted;
+- too slow: over 30 s of processor time; too large: over 2 GB of memory above the start, or a failed allocation;
 - left behind: files, temporary files or processes that a valid run does not leave; ran code; crashed.
 
     python benchmarks/faults.py                              # 10,000 mutated inputs and 200 kills
@@ -46,12 +46,12 @@ CASES, KILLS = 10_000, 200
 
 
 def chosen_cases(count: int, names: Sequence[str]) -> list[int]:
-    """The first cases, of some kinds only if any are named by a part of their name."""
+    """Return the first cases; only those of some kinds if parts of the kinds' names are given."""
     return [n for n in range(count) if not names or any(name in ": ".join(kind_of_case(n)) for name in names)]
 
 
 def run_cases(cases: Sequence[int], seed: int, work: Path, jobs: int) -> Iterator[Outcome]:
-    """Run cases in several processes; yields outcomes as they come."""
+    """Run cases in several processes, and yield the outcomes."""
     for name in dict.fromkeys(kind_of_case(case)[0] for case in cases):
         make_base(name, work)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
@@ -59,7 +59,7 @@ def run_cases(cases: Sequence[int], seed: int, work: Path, jobs: int) -> Iterato
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Counts of verdicts by kind, and failures by cause."""
+    """Return counts of verdicts by kind, and failures by cause."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for outcome in outcomes:
         counts[outcome.kind][outcome.verdict] += 1
@@ -73,7 +73,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _causes(failures: Sequence[Outcome]) -> list[str]:
-    """Failures by verdict, line of ours and exception, the most frequent first; each with one of its cases."""
+    """Return failures by verdict, line of our code and exception, the most frequent first; each with one case."""
     groups: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
     for one in failures:
         error = one.message.split(":")[0] if one.place else ""
@@ -86,16 +86,16 @@ def _causes(failures: Sequence[Outcome]) -> list[str]:
 
 
 def main(
-    cases: Annotated[int, typer.Option(help="Mutated inputs.")] = CASES,
-    kills: Annotated[int, typer.Option(help="Runs that are killed.")] = KILLS,
+    cases: Annotated[int, typer.Option(help="Number of mutated inputs.")] = CASES,
+    kills: Annotated[int, typer.Option(help="Number of runs to kill.")] = KILLS,
     share: Annotated[float, typer.Option(min=0, max=1, help="Only this share of both.")] = 1.0,
     kind: Annotated[
-        str, typer.Option("--kinds", help="Parts of the names of kinds, by commas; 'kills' for kills.")
+        str, typer.Option("--kinds", help="Parts of names of kinds, separated by commas; 'kills' for kills.")
     ] = "",
-    case: Annotated[int | None, typer.Option(help="Only the case of this number.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the mutations.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    out: Annotated[Path | None, typer.Option(help="JSON lines, one per failure.")] = None,
+    case: Annotated[int | None, typer.Option(help="Only the case with this number.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the mutations.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="File for failures, one JSON line each.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name all kinds.")] = False,
 ) -> None:
     """Mutate inputs and kill runs; exit code 1 if anything goes wrong."""

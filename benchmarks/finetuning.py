@@ -1,11 +1,12 @@
-"""Teaches a model a colour or shape that it never saw from 200 pictures, and scores it and all that it knew before.
+"""Teach a model a colour or shape that it never saw, from 200 pictures, and score it on this and on all that it knew.
 
 python benchmarks/finetuning.py --out runs/finetuning
 
-Runs of recipes/tiny/finetune_both.yaml. In the first, by its defaults, what is not a lesson is anchored: the model
-learns what it said itself before (docs/training.md, Fine-tuning). Rounds of recipes/tiny/finetune_round.yaml follow it,
-with the checker as judge of what the tuned model draws of the new. In the next run LoRA takes the place of the whole
-LLM, and in the last ones pictures that the model draws before the run, or nothing, that of anchors.
+These are runs of recipes/tiny/finetune_both.yaml. The first has its defaults: samples other than the lessons are
+anchors, on which the model learns its own earlier output (docs/training.md, Fine-tuning). Rounds of
+recipes/tiny/finetune_round.yaml follow it, in which the checker judges the pictures of the new colour or shape that the
+tuned model generates. The next run trains LoRA instead of the whole LLM. The last ones replace the anchors with
+pictures that the model generates before the run, or with nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ ROUND_PROMPTS, MOST_ROUNDS = 420, 5
 
 
 def lesson(rng: Random, new: str) -> tuple[Task, Scene]:
-    """A picture with the new colour or shape in it, alone or next to a known shape, and its prompt."""
+    """Return a picture with the new colour or shape, alone or next to a known shape, and its prompt."""
     while True:
         if new in RESERVED_COLORS:
             clauses = [Clause(rng.choice(SHAPES), color=new)]
@@ -63,7 +64,7 @@ def lesson(rng: Random, new: str) -> tuple[Task, Scene]:
 
 
 def write_lessons(folder: Path, new: str, count: int) -> None:
-    """Pictures with captions and conversations, as a user would have them."""
+    """Write pictures with captions and conversations, as a user would have them."""
     folder.mkdir(parents=True)
     rows = []
     for index in range(count):
@@ -81,25 +82,25 @@ def write_lessons(folder: Path, new: str, count: int) -> None:
 
 
 def round_tasks(new: str, number: int) -> list[Task]:
-    """What a round asks for of the new, drawn as lessons are."""
+    """Return a round's tasks for the new colour or shape, sampled in the same way as lessons."""
     first = number * ROUND_PROMPTS
     return [lesson(Random(f"round-{index}"), new)[0] for index in range(first, first + ROUND_PROMPTS)]
 
 
 @cache
 def asked_for(new: str) -> dict[str, Task]:
-    """The tasks of the first rounds by their prompts."""
+    """Return the tasks of the first rounds by their prompts."""
     return {task.prompt: task for number in range(1, MOST_ROUNDS + 1) for task in round_tasks(new, number)}
 
 
 def right(prompt: str, picture: Image.Image) -> float:
-    """The judge of the rounds: 1 if the checker finds the picture right."""
+    """Judge the pictures of the rounds: 1 if the checker finds the picture right."""
     task = next(asked_for(new)[prompt] for new in NEW if f" {new}" in prompt)
     return float(check(task, np.asarray(picture)).passed)
 
 
 def another_round(start: str, model: str, out: Path, new: str, number: int) -> str:
-    """Trains a tuned model on what it draws right of the new, and towards what the model before draws of the old."""
+    """Train a tuned model on its own right pictures of the new, and towards the earlier model's pictures of the old."""
     prompts = out / f"prompts{number}.txt"
     prompts.write_text("".join(f"{task.prompt}\n" for task in round_tasks(new, number)))
     given = [
@@ -116,7 +117,7 @@ def another_round(start: str, model: str, out: Path, new: str, number: int) -> s
 
 
 def new_tasks(new: str) -> list[Task]:
-    """The new shape alone, in every colour, and next to every known shape; the new colour on every shape, likewise."""
+    """Return tasks with the new shape alone, in each colour and next to each known shape; for a new colour likewise."""
     clauses: list[tuple[Clause, ...]]
     if new in RESERVED_COLORS:
         neighbours = tuple(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
@@ -130,7 +131,7 @@ def new_tasks(new: str) -> list[Task]:
 
 
 def new_questions(new: str, count: int) -> Iterable[tuple[Scene, Question]]:
-    """Questions about pictures with the new that are not in the lessons."""
+    """Return questions about pictures of the new colour or shape that are not in the lessons."""
     for index in range(count):
         rng = Random(f"examination-{index}")
         scene = lesson(rng, new)[1]
@@ -140,7 +141,7 @@ def new_questions(new: str, count: int) -> Iterable[tuple[Scene, Question]]:
 
 
 def examine(model: JanusFlow, new: str, prompts: int, questions: int, guidance: float) -> dict[str, float]:
-    """Shares right: pictures and answers, of the new and of all old kinds."""
+    """Return the shares of right pictures and answers, for the new and for all old kinds."""
     tasks = new_tasks(new)
     pictures = model.generate(
         [task.prompt for task in tasks], num_images_per_prompt=4, seed=0, guidance_scale=guidance, batch_size=60
@@ -165,7 +166,7 @@ def examine(model: JanusFlow, new: str, prompts: int, questions: int, guidance: 
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """In Markdown."""
+    """Return the table in Markdown."""
     columns = list(rows["before"])
     lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
     lines += [
@@ -175,17 +176,17 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of lessons and runs; must not exist.")] = Path("runs/finetuning"),
+    out: Annotated[Path, typer.Option(help="Folder for lessons and runs; must not exist.")] = Path("runs/finetuning"),
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
     new: Annotated[str, typer.Option(help=f"{', '.join(NEW)}.")] = "cyan",
-    pictures: Annotated[int, typer.Option(help="Of the lesson.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Old ones of each kind, two pictures each.")] = 100,
-    questions: Annotated[int, typer.Option(help="New ones, and as many old ones.")] = 400,
-    rounds: Annotated[int, typer.Option(help="That follow the first run.", max=MOST_ROUNDS)] = 3,
-    guidance: Annotated[float, typer.Option(help="Of the pictures that are judged.")] = 1.5,
+    pictures: Annotated[int, typer.Option(help="Number of pictures in the lesson.")] = 200,
+    prompts: Annotated[int, typer.Option(help="Old prompts of each kind, two pictures each.")] = 100,
+    questions: Annotated[int, typer.Option(help="Number of new questions, and of old ones.")] = 400,
+    rounds: Annotated[int, typer.Option(help="Rounds after the first run.", max=MOST_ROUNDS)] = 3,
+    guidance: Annotated[float, typer.Option(help="Guidance weight of the pictures that are judged.")] = 1.5,
     only: Annotated[list[str] | None, typer.Option(help=f"Runs, by default all: {', '.join(RUNS)}.")] = None,
 ) -> None:
-    """Prints a table in Markdown after each run: scores before, and after the runs so far."""
+    """Print a table in Markdown after each run: the scores before, and after the runs so far."""
     if new not in NEW:
         raise typer.BadParameter(f"{new!r} is nothing new; expected one of {', '.join(NEW)}")
     if unknown := set(only or ()) - set(RUNS):

@@ -1,9 +1,9 @@
-"""A share of an ablation in a few minutes of one GPU, by several processes: steps as small as these do not fill it.
+"""A share of an ablation in a few minutes on one GPU, with several processes: steps as small as these do not fill it.
 
     python benchmarks/gpu_ablation.py --parts runs/table6/parts --out $OUT
 
-Bring the folder of pretrained parts and the data set; runs that are not finished in time can be continued elsewhere
-with `janusflow ablate RECIPE --out OUT`. On a CPU, to see that it runs: `--minutes 1 --processes 1 --device cpu`.
+It needs the folder of pretrained parts and the data set. Runs that do not finish in time can be resumed elsewhere with
+`janusflow ablate RECIPE --out OUT`. To check on a CPU that it runs: `--minutes 1 --processes 1 --device cpu`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ ENDING = 20.0  # seconds for processes to save and end
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")],
-    parts: Annotated[Path, typer.Option(help="Pretrained parts, as OUT/parts of an earlier run.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")],
+    parts: Annotated[Path, typer.Option(help="Pretrained parts, such as OUT/parts of an earlier run.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    recipe: Annotated[Path, typer.Option(help="Of the ablation.")] = Path("recipes/ablation/table6.yaml"),
-    minutes: Annotated[float, typer.Option(help="After these, all processes are stopped.")] = 8.0,
-    processes: Annotated[int, typer.Option(help="That share the device.")] = 8,
+    recipe: Annotated[Path, typer.Option(help="Recipe of the ablation.")] = Path("recipes/ablation/table6.yaml"),
+    minutes: Annotated[float, typer.Option(help="Minutes after which all processes are stopped.")] = 8.0,
+    processes: Annotated[int, typer.Option(help="Number of processes that share the device.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Run what can be run of an ablation in time, and write its page."""
+    """Run as much of an ablation as fits in the time, and write its page."""
     begun = time.monotonic()
     if not (out / "parts").exists():
         shutil.copytree(parts, out / "parts")

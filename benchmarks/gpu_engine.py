@@ -1,11 +1,11 @@
-"""The targets of one GPU in one run of about 8 minutes: JanusFlow-1.3B's size, random weights, bfloat16.
+"""The targets for one GPU in one run of about 8 minutes: JanusFlow-1.3B's size, random weights, bfloat16.
 
 python benchmarks/gpu_engine.py --official CHECKOUT --python VENV/bin/python   # official code on the same card
 python benchmarks/gpu_engine.py                                                # ours only
-python benchmarks/gpu_engine.py --small --device cpu                           # does it run?
+python benchmarks/gpu_engine.py --small --device cpu                           # to check that it runs
 
-Each row is printed as soon as it is measured, so a run that is stopped keeps what it has. `--minutes` bounds the whole:
-rows that would start later are listed as not measured.
+Each row is printed as soon as it is measured, so a run that is stopped keeps its rows. `--minutes` limits the whole
+run: rows that would start later are listed as not measured.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ Row = tuple[str, str, Callable[[], str]]  # name, target, measurement
 
 
 def drawing(model: JanusFlow, count: int, repeats: int, device: torch.device, **settings: Any) -> float:
-    """Seconds of a batch of pictures with their decoding."""
+    """Return the seconds for a batch of pictures, including decoding."""
     asked = {"seed": 0, "batch_size": count, "output_type": "np", "progress": False, **settings}
     return typical(lambda: model.generate([PROMPT] * count, **asked), device, repeats)
 
 
 @torch.inference_mode()
 def answering(model: JanusFlow, count: int, tokens: int, repeats: int, device: torch.device) -> float:
-    """Tokens a second of several conversations after a prompt of 32 tokens, the prefill not counted."""
+    """Return tokens per second of several conversations after a prompt of 32 tokens, without the prefill."""
     llm, head = model.network.language_model, model.network.lm_head
     slots = Slots(llm, count, PROMPT_TOKENS + WARM + (repeats + 1) * tokens)
     states = slots.read([llm.embed_tokens(torch.arange(5, 5 + PROMPT_TOKENS, device=device))] * count)
@@ -63,7 +63,7 @@ def answering(model: JanusFlow, count: int, tokens: int, repeats: int, device: t
 
 
 def official_seconds(worker: Worker | None, task: str, repeats: int) -> float | None:
-    """The official code's time, the least of several after one to warm up."""
+    """Return the official code's time, the least of several after one warm-up run."""
     if worker is None:
         return None
     return min([worker.run(task)["seconds"] for _ in range(repeats + 1)][1:])
@@ -72,7 +72,7 @@ def official_seconds(worker: Worker | None, task: str, repeats: int) -> float | 
 def training_rows(
     model: JanusFlow, device: torch.device, *, small: bool, repeats: int, compiled: bool
 ) -> Iterator[Row]:
-    """Model FLOPs utilization of packed rows, and packed against padded, on captions' lengths."""
+    """Yield model FLOPs utilization of packed rows, and packed against padded, with lengths of captions."""
     samples = captions(model, 16 if small else 256)
     tokens = sum(len(sample.tokens) for sample in samples)
     network = model.network.train().requires_grad_(True)
@@ -107,7 +107,7 @@ def training_rows(
 def engine_rows(
     model: JanusFlow, official: Worker | None, device: torch.device, *, small: bool, repeats: int
 ) -> Iterator[Row]:
-    """Pictures and answers."""
+    """Yield the rows of pictures and answers."""
     steps, tokens, many, conversations = (2, 4, 2, 3) if small else (STEPS, TOKENS, 16, 64)
     fewer = {"num_inference_steps": 2} if small else {}
     draw = partial(drawing, model, repeats=repeats, device=device)
@@ -146,10 +146,10 @@ def engine_rows(
 
 def main(
     official: Annotated[Path | None, typer.Option(help="Checkout of the official repository.")] = None,
-    python: Annotated[str, typer.Option(help="Interpreter for it: transformers 4.49 and diffusers.")] = sys.executable,
-    compile: Annotated[str, typer.Option(help="off, auto or on, of the network.")] = "auto",  # noqa: A002
-    repeats: Annotated[int, typer.Option(help="Of each row; the median counts.")] = 3,
-    minutes: Annotated[float, typer.Option(help="After which no further row starts.")] = 7.0,
+    python: Annotated[str, typer.Option(help="Interpreter with transformers 4.49 and diffusers.")] = sys.executable,
+    compile: Annotated[str, typer.Option(help="off, auto or on, for the network.")] = "auto",  # noqa: A002
+    repeats: Annotated[int, typer.Option(help="Runs of each row; the median counts.")] = 3,
+    minutes: Annotated[float, typer.Option(help="Minutes after which no further row starts.")] = 7.0,
     small: Annotated[bool, typer.Option("--small", help="The tiny network.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:

@@ -1,9 +1,9 @@
-"""Stage 2 of the pictograms recipe in a few minutes of one GPU: samples per second against batch size, then a run with
-the best of them that ends in time, with its checkpoint and its export in `--out`.
+"""Stage 2 of the pictograms recipe in a few minutes on one GPU: samples per second against batch size, then a run with
+the best batch size that ends in time, with its checkpoint and export in `--out`.
 
     python benchmarks/gpu_pictures.py --start runs/pictograms/stage1/export --data data/pictograms --out $OUT
 
-On a CPU, to see that it runs: `--minutes 0.2 --batch 8 --batch 16 --probe 2 --workers 0`.
+To check on a CPU that it runs: `--minutes 0.2 --batch 8 --batch 16 --probe 2 --workers 0`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from janusflow.training.trainer import decided, open_data, prepare, train
 
 RECIPE = Path("recipes/pictograms/stage2.yaml")
 WARM = 2  # steps before the clock starts
-USED = 0.92  # of the minutes, for steps; the rest is for starting and saving
-SLACK = 1.05  # of the minutes, after which the run is stopped
+USED = 0.92  # share of the minutes for steps; the rest is for starting and saving
+SLACK = 1.05  # share of the minutes after which the run is stopped
 LARGEST_RATE = 3.0e-3
 BATCHES = (64, 256, 512, 1024, 2048)
 LAST = 100_000  # more steps than are ever timed
 
 
 def configured(recipe: Path, start: str, data: Path, out: Path, batch: int, changes: list[str]) -> TrainConfig:
-    """The recipe for a batch size: the rate grows with its root, as noise of the gradient falls."""
+    """Return the recipe for a batch size: the learning rate grows with its root, because gradient noise falls."""
     given = load_config(recipe, [f"model={start}"])
     rate = min(LARGEST_RATE, given.optimizer.learning_rate * (batch / given.batch_size) ** 0.5)
     places = [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
@@ -49,7 +49,7 @@ def configured(recipe: Path, start: str, data: Path, out: Path, batch: int, chan
 
 
 def samples_per_second(config: TrainConfig, device: torch.device, seconds: float) -> float:
-    """Training samples per second, data loading included, over about this many seconds after a warm-up."""
+    """Return training samples per second, including data loading, over about `seconds` seconds after a warm-up."""
     world = World(0, 1, device, None)
     config = decided(config, world)
     model = open_model(config, device)
@@ -57,7 +57,7 @@ def samples_per_second(config: TrainConfig, device: torch.device, seconds: float
     data = open_data(config, world, model, sources_of(config.data))
     with closing(samples_of(data, 0, LAST, workers=config.data.workers)) as feed:
         for number, samples in enumerate(feed):
-            take_step(run, samples)  # reads the losses, so it ends when the device has
+            take_step(run, samples)  # reads the losses, so it waits for the device
             if number + 1 == WARM:
                 begun = time.perf_counter()
             elif number + 1 > WARM:
@@ -68,19 +68,19 @@ def samples_per_second(config: TrainConfig, device: torch.device, seconds: float
 
 
 def main(
-    start: Annotated[str, typer.Option(help="What stage 2 starts from: an export of stage 1.")],
-    data: Annotated[Path, typer.Option(help="The data set of pictograms.")],
+    start: Annotated[str, typer.Option(help="Export of stage 1 that stage 2 starts from.")],
+    data: Annotated[Path, typer.Option(help="Data set of pictograms.")],
     out: Annotated[Path, typer.Option(help="Folder for rates, checkpoint and export.")],
     recipe: Annotated[Path, typer.Option(help="Recipe of the stage.")] = RECIPE,
-    batch: Annotated[list[int], typer.Option(help="Batch size to time; again for several.")] = list(BATCHES),  # noqa: B006
-    minutes: Annotated[float, typer.Option(help="Of training.")] = 8.0,
-    probe: Annotated[float, typer.Option(help="Seconds of each batch size.")] = 6.0,
-    pack_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 32768,
-    workers: Annotated[int, typer.Option(help="Processes that make samples.")] = 14,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks; takes a minute to begin.")] = False,
+    batch: Annotated[list[int], typer.Option(help="Batch size to time; repeatable.")] = list(BATCHES),  # noqa: B006
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 8.0,
+    probe: Annotated[float, typer.Option(help="Seconds per batch size.")] = 6.0,
+    pack_length: Annotated[int, typer.Option(help="Tokens per row.")] = 32768,
+    workers: Annotated[int, typer.Option(help="Number of processes that make samples.")] = 14,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks; takes a minute at first.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Time batch sizes, then train with the best."""
+    """Time batch sizes, then train with the best one."""
     place = resolve_device(device)
     changes = [f"pack_length={pack_length}", f"data.workers={workers}", f"compile={str(compiled).lower()}"]
     changes += ["ema=0.99", "ema_warmup=true", "optimizer.warmup=20", "save.every=1000000", "save.keep=1"]
@@ -106,7 +106,7 @@ def main(
     config = configured(recipe, start, data, out / "stage2", best, [*changes, f"steps={count}"])
     made = train(config, device=device, progress_bar=False)
     stop.cancel()
-    if not (made / "config.json").is_file():  # stopped before the last step: what is saved
+    if not (made / "config.json").is_file():  # stopped before the last step: use what is saved
         made = export_only(out / "stage2", device=device)
     print(f"trained: {made}", flush=True)
 

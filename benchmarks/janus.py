@@ -1,8 +1,8 @@
-"""Codes a second of Janus: our loop, also in int8, the official code's, and transformers' own, on the same weights.
+"""Codes per second of Janus: our loop, also in int8, the official code's and transformers' own, on the same weights.
 
 python benchmarks/janus.py                             # Janus-1.3B's size, random weights, 25 of a picture's 576 codes
 python benchmarks/janus.py --dtype float32 --layers 8  # on a CPU without bfloat16 units
-python benchmarks/janus.py --small                     # to see that it runs
+python benchmarks/janus.py --small                     # to check that it runs
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GUIDANCE = 5.0
 
 
 def sizes(side: int, *, layers: int, small: bool) -> JanusConfig:
-    """Dimensions of Janus-1.3B with the given number of layers, or of a tiny network; side x side codes a picture."""
+    """Return the dimensions of Janus-1.3B with `layers` layers, or of a tiny network; side x side codes per picture."""
     width, layers = (256, 2) if small else (2048, layers)
     text = LlamaConfig(
         vocab_size=102400 if not small else 512,
@@ -54,7 +54,7 @@ def sizes(side: int, *, layers: int, small: bool) -> JanusConfig:
 
 @torch.inference_mode()
 def ours(network: JanusForConditionalGeneration, ids: Tensor, pictures: int) -> Tensor:
-    """Our loop: each prompt read once, then both guidance rows of all pictures in one cached batch."""
+    """Run our loop: read each prompt once, then both guidance rows of all pictures in one cached batch."""
     read = read_prompts(network, ids, torch.ones_like(ids), PAD, guided=True)
     owner = torch.zeros(pictures, dtype=torch.long, device=ids.device)
     chance = torch.zeros(pictures, network.image_tokens, device=ids.device)
@@ -63,7 +63,7 @@ def ours(network: JanusForConditionalGeneration, ids: Tensor, pictures: int) -> 
 
 @torch.inference_mode()
 def official(network: JanusForConditionalGeneration, ids: Tensor, pictures: int) -> Tensor:
-    """What the official code does: all rows read the prompt, pairs of rows stand together, a growing cache."""
+    """Run the loop of the official code: all rows read the prompt, pairs of rows are adjacent, the cache grows."""
     empty = unconditional_ids(ids, torch.ones_like(ids), PAD)
     rows = torch.cat([ids, empty]).repeat(pictures, 1)
     embeds, cache, drawn = network.get_input_embeddings()(rows), None, []
@@ -80,7 +80,7 @@ def official(network: JanusForConditionalGeneration, ids: Tensor, pictures: int)
 
 @torch.inference_mode()
 def transformers_own(network: JanusForConditionalGeneration, ids: Tensor, pictures: int) -> Tensor:
-    """`generate(generation_mode="image")` with its static cache."""
+    """Run `generate(generation_mode="image")` with its static cache."""
     config = GenerationConfig(
         guidance_scale=GUIDANCE,
         do_sample=False,
@@ -98,16 +98,16 @@ def transformers_own(network: JanusForConditionalGeneration, ids: Tensor, pictur
 
 
 def main(
-    pictures: Annotated[list[int] | None, typer.Option(help="Drawn at once; repeatable. 1 and 8 by default.")] = None,
+    pictures: Annotated[list[int] | None, typer.Option(help="Batch sizes; repeatable. 1 and 8 by default.")] = None,
     side: Annotated[int, typer.Option(help="A picture is side x side tokens; 24 for the released ones.")] = 5,
-    repeats: Annotated[int, typer.Option(help="Of each, taking turns.")] = 5,
-    prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 40,
-    layers: Annotated[int, typer.Option(help="Of the language model; 24 in the released ones.")] = 24,
-    dtype: Annotated[str, typer.Option(help="float32 where a CPU has no bfloat16 units.")] = "bfloat16",
+    repeats: Annotated[int, typer.Option(help="Runs of each, taking turns.")] = 5,
+    prompt: Annotated[int, typer.Option(help="Number of tokens in the prompt.")] = 40,
+    layers: Annotated[int, typer.Option(help="Layers of the language model; 24 in the released ones.")] = 24,
+    dtype: Annotated[str, typer.Option(help="float32 for CPUs without bfloat16 units.")] = "bfloat16",
     small: Annotated[bool, typer.Option("--small", help="A tiny network.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
-    """Prints a table in Markdown: the median of the repeats, their range, and ratios."""
+    """Print a table in Markdown: the median of the repeats, their range, and ratios."""
     torch.manual_seed(0)
     found = sizes(side, layers=layers, small=small)
     network = JanusForConditionalGeneration._from_config(found, dtype=getattr(torch, dtype)).eval()
@@ -144,7 +144,7 @@ def main(
 def timed(
     loops: Mapping[str, Callable[[Tensor, int], Tensor]], ids: Tensor, pictures: int, repeats: int
 ) -> dict[str, list[float]]:
-    """Codes a second of each loop, several times, taking turns."""
+    """Return codes per second of each loop, measured several times, taking turns."""
     speeds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(repeats):
         for name, loop in loops.items():

@@ -4,9 +4,9 @@ pip install gguf xllamacpp
 pip download --no-deps --no-binary :all: llama-cpp-python && tar xzf llama_cpp_python-*.tar.gz
 python benchmarks/llama_cpp.py --llama-cpp llama_cpp_python-0.3.36/vendor/llama.cpp
 
-By default the model is the golden Janus of the tests, which is small and has random weights. transformers and llama.cpp
-answer greedily from the same text and picture; the deviation is that of the log-probabilities of all tokens, at each
-position before which both have written the same.
+By default, the model is the golden Janus of the tests, which is small and has random weights. transformers and
+llama.cpp answer greedily from the same text and picture. The deviation is that of the log-probabilities of all tokens,
+at each position up to which both have written the same.
 
 llama.cpp's server reports no log-probabilities for a token that ends inside a character of several bytes
 (`findings/llama_cpp_logprobs_skip_tokens.sh`), so the positions of such tokens are not compared.
@@ -34,7 +34,7 @@ from janusflow.checkpoint.convert import convert
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "janus-small-a"
 TOKENS = 24
 BYTES = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
-LEADS = [0] * 12 + [2, 2, 3, 4]  # bytes of a character by the first four bits of its first byte; 0 if one is enough
+LEADS = [0] * 12 + [2, 2, 3, 4]  # bytes of a character by the first four bits of its first byte; 0 if it has only one
 # The golden tokenizer splits text as GPT-2's does, and the converter knows tokenizers by a digest of their ids.
 CONVERTER = """
 import runpy, sys
@@ -64,7 +64,7 @@ class Reference:
     """transformers' own model.
 
     Args:
-        folder: in its layout.
+        folder: folder in transformers' layout.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class Reference:
         self.model = JanusForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
     def inputs(self, question: str, picture: Image.Image | None) -> Any:
-        """Ids, pixels and mask of a question, with the family's system prompt."""
+        """Return ids, pixels and mask of a question, with the family's system prompt."""
         parts = [] if picture is None else [{"type": "image"}]
         talk = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
         text = self.processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
@@ -82,7 +82,7 @@ class Reference:
 
     @torch.no_grad()
     def answer(self, inputs: Any) -> tuple[list[int], np.ndarray]:
-        """Greedy tokens, and the log-probabilities at each, (TOKENS, V)."""
+        """Return greedy tokens, and the log-probabilities at each, (TOKENS, V)."""
         ids, pixels, scores = inputs["input_ids"], inputs.get("pixel_values"), []
         for _ in range(TOKENS):
             logits = self.model(input_ids=ids, pixel_values=pixels).logits[:, -1]
@@ -91,14 +91,14 @@ class Reference:
         return ids[0, -TOKENS:].tolist(), torch.cat(scores).numpy()
 
     def inside_character(self, ids: list[int]) -> bool:
-        """Whether the text ends inside a character of several bytes, as llama.cpp sees it: by the last three bytes."""
+        """Return whether the text ends inside a multi-byte character, judged by its last three bytes like llama.cpp."""
         written = bytes(
             BYTES[symbol] for token in self.processor.tokenizer.convert_ids_to_tokens(ids) for symbol in token
         )
         return any(LEADS[written[-back] >> 4] > back for back in range(1, min(3, len(written)) + 1))
 
     def around_picture(self, inputs: Any) -> list[str]:
-        """The prompt's text before and after the image tokens; only the text if there are none."""
+        """Return the prompt's text before and after the image tokens, or the whole text if there are none."""
         tokenizer, image = self.processor.tokenizer, self.model.config.image_token_id
         ids = inputs["input_ids"][0].tolist()[1:]  # llama.cpp adds the first one
         if image not in ids:
@@ -107,7 +107,7 @@ class Reference:
 
 
 class LlamaCpp:
-    """llama.cpp's server, in this process.
+    """llama.cpp's server in this process.
 
     Args:
         model, mmproj: GGUF files of the LLM, and of the vision tower with its aligner.
@@ -120,19 +120,19 @@ class LlamaCpp:
         params = xllamacpp.CommonParams()
         params.model.path, params.mmproj.path = str(model), str(mmproj)
         params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 512, 1, False, 0
-        params.chat_template = "{{ messages[0]['content'] }}"  # prompts are complete
-        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # by default float16
-        # With flash attention, which is the default, it would read the cache as float16.
+        params.chat_template = "{{ messages[0]['content'] }}"  # prompts are already complete
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # float16 by default
+        # With flash attention, the default, it would read the cache as float16.
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
         self._server, self._vocabulary = xllamacpp.Server(params), vocabulary
 
     def answer(self, texts: list[str], picture: Image.Image | None) -> tuple[list[int], np.ndarray]:
-        """Greedy tokens that end a character, and the log-probabilities at each, (N, V).
+        """Return greedy tokens that end a character, and the log-probabilities at each, (N, V).
 
         Args:
-            texts: before and after the picture, with the tokens that llama.cpp does not add for this family.
-            picture: as large as the model's.
+            texts: text before and after the picture, with the tokens that llama.cpp does not add for this family.
+            picture: picture of the model's size.
         """
         parts: list[dict[str, Any]] = [{"type": "text", "text": text} for text in texts]
         if picture is not None:
@@ -155,7 +155,7 @@ class LlamaCpp:
 
 
 def compare(reference: Reference, runtime: LlamaCpp, question: str, picture: Image.Image | None) -> str:
-    """One line of the report."""
+    """Return one line of the report."""
     inputs = reference.inputs(question, picture)
     written, expected = reference.answer(inputs)
     whole = [place for place in range(TOKENS) if not reference.inside_character(written[: place + 1])]
@@ -164,19 +164,19 @@ def compare(reference: Reference, runtime: LlamaCpp, question: str, picture: Ima
     same = next(
         (i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found))
     )
-    seen = np.s_[: same + 1]  # nothing before has differed
+    seen = np.s_[: same + 1]  # up to here nothing has differed
     both = min(len(scores[seen]), len(expected[seen]))
     deviation = np.nanmax(np.abs(scores[:both] - expected[:both])[expected[:both] > -20])
     return f"{same} of {len(wanted)} greedy tokens equal, log-probabilities within {deviation:.1e}"
 
 
 def main(
-    llama_cpp: Annotated[Path, typer.Option(help="Folder of llama.cpp's sources.")],
+    llama_cpp: Annotated[Path, typer.Option(help="Folder with llama.cpp's sources.")],
     model: Annotated[str, typer.Option(help="A Janus or Janus-Pro: folder or hub id, in any layout.")] = str(GOLDEN),
     picture: Annotated[Path, typer.Option()] = GOLDEN / "image_0.png",
     question: Annotated[str, typer.Option()] = "what is it?",
 ) -> None:
-    """Convert, run both, print how far they agree."""
+    """Convert the model, run both, and print how closely they agree."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = convert(model, Path(scratch) / "transformers", to="transformers", dtype="float32", progress=False)
         text, vision = Path(scratch) / "text.gguf", Path(scratch) / "mmproj.gguf"

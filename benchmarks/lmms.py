@@ -1,9 +1,9 @@
-"""Runs lmms-eval with our model on two small tasks of its own format: questions about rendered scenes.
+"""Run lmms-eval with our model on two small tasks in its own format: questions about rendered scenes.
 
 python benchmarks/lmms.py --out runs/lmms
 
-Needs the extra [lmms]. A task is, as lmms-eval's own are, a YAML file, functions, and rows with pictures. Any other of
-its tasks runs in the same way, with `--tasks NAME` in place of ours.
+Needs the extra [lmms]. Like lmms-eval's own tasks, each task has a YAML file, functions, and rows with pictures. Any of
+its other tasks runs in the same way, with `--tasks NAME` instead of ours.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def judge(doc, results):
 
 
 def write_tasks(folder: Path, questions: int) -> None:
-    """The tasks' folder: questions of all kinds to answer in words, and questions to choose yes or no for."""
+    """Write the tasks: questions of all kinds to answer in words, and questions to choose yes or no for."""
     from datasets import Dataset, Features, Image, Value
     from PIL import Image as Pillow
 
@@ -88,9 +88,9 @@ def write_tasks(folder: Path, questions: int) -> None:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the tasks and the results.")] = Path("runs/lmms"),
     model: Annotated[str, typer.Option(help="'tiny', a folder or a hub id.")] = "tiny",
-    questions: Annotated[int, typer.Option(help="Of each task.")] = 100,
+    questions: Annotated[int, typer.Option(help="Questions per task.")] = 100,
 ) -> None:
-    """Writes the tasks and runs lmms-eval on them."""
+    """Write the tasks and run lmms-eval on them."""
     write_tasks(out / "tasks", questions)
     command = [sys.executable, "-m", "lmms_eval", "--model", "janusflow", "--model_args", f"pretrained={model}"]
     command += ["--include_path", str(out / "tasks"), "--tasks", ",".join(TASKS), "--batch_size", "16"]

@@ -1,6 +1,6 @@
-"""Peak memory while JanusFlow-1.3B loads, over the size of its weights (bar: 1.2).
+"""Peak memory while JanusFlow-1.3B loads, divided by the size of its weights (bar: 1.2).
 
-Makes a checkpoint of that size in the official layout with random weights, 4.1 GB, in a temporary folder.
+It writes a checkpoint of that size in the official layout with random weights, 4.1 GB, to a temporary folder.
 
     python benchmarks/loading.py --dtype bfloat16
 """
@@ -28,7 +28,7 @@ TEMPLATE = Path(__file__).parents[1] / "tests" / "golden" / "janusflow-small-a"
 
 
 def make(folder: Path) -> None:
-    """An official checkpoint of the released size, one shard per part so that making it needs little memory."""
+    """Write an official checkpoint of the released size, one shard per part so that this needs little memory."""
     raw = json.loads((TEMPLATE / "config.json").read_text())
     del raw["small_vision_tower"]
     config = janusflow_1b()
@@ -58,7 +58,7 @@ def make(folder: Path) -> None:
 
 
 def official_shapes(ours: str, shape: torch.Size) -> list[tuple[str, torch.Size]]:
-    """Names and shapes of the official tensors behind one of our parameters."""
+    """Return the names and shapes of the official tensors behind one of our parameters."""
     source = official.source(ours)
     if source.third is not None:
         return [(source.names[0], torch.Size([3 * shape[0], *shape[1:]]))]
@@ -69,16 +69,16 @@ def official_shapes(ours: str, shape: torch.Size) -> list[tuple[str, torch.Size]
 
 
 def peak() -> int:
-    """Largest resident size of this process so far, in bytes.
+    """Return the largest resident size of this process so far, in bytes.
 
-    Not `ru_maxrss`: a process that is started has that of the one that started it.
+    It does not use `ru_maxrss`, which a new process inherits from the process that started it.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def load(folder: Path, dtype: str) -> None:
-    """Loads in this process and prints what it took."""
+    """Load in this process and print what it took."""
     started = time.perf_counter()
     network = load_network(open_checkpoint(folder), dtype=getattr(torch, dtype), device=torch.device("cpu"))
     seconds = time.perf_counter() - started
@@ -90,11 +90,11 @@ def load(folder: Path, dtype: str) -> None:
 
 
 def main(
-    folder: Annotated[Path | None, typer.Option(help="An official checkpoint; by default one is made.")] = None,
-    dtype: Annotated[str, typer.Option(help="To load in.")] = "bfloat16",
+    folder: Annotated[Path | None, typer.Option(help="Official checkpoint; by default one is made.")] = None,
+    dtype: Annotated[str, typer.Option(help="Dtype to load in.")] = "bfloat16",
     inside: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Measures in a fresh process."""
+    """Measure in a fresh process."""
     if inside:
         assert folder is not None
         load(folder, dtype)

@@ -2,8 +2,8 @@
 
 python benchmarks/packing.py
 
-Two mixtures: the tiny world's, as stage 2 draws it, and texts of made caption lengths (log-normal: median 60 tokens).
-Also says how full the rows are (bar: 95 %).
+There are two mixtures: the tiny world's, sampled as in stage 2, and texts with synthetic caption lengths (log-normal:
+median 60 tokens). It also prints how full the rows are (bar: 95 %).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ COUNTS = {"ar": 1.0, "flow": 1.0}
 
 
 def tiny_mixture(config: TrainConfig, model: JanusFlow, count: int) -> list[Sample]:
-    """Samples as a run draws them."""
+    """Return samples as in a training run."""
     mixture = Mixture(config.data.ratios, weights_of(config.data), batch_size=count, seed=0)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
     return Data(sources_of(config.data), mixture, maker, seed=0)[10_000].samples
 
 
 def captions(model: JanusFlow, count: int) -> list[Sample]:
-    """Texts of random ids whose lengths are those of captions: a median of 60 tokens, a long tail."""
+    """Return texts of random ids with lengths like those of captions: a median of 60 tokens, a long tail."""
     rng, samples = Random(0), []
     for _ in range(count):
         length = min(max(round(rng.lognormvariate(math.log(60), 0.8)), 4), 1000)
@@ -56,7 +56,7 @@ def captions(model: JanusFlow, count: int) -> list[Sample]:
 
 
 def packed(objective: Objective, model: JanusFlow, rows: Sequence[list[Sample]], device: torch.device) -> None:
-    """Forward and backward over packed rows."""
+    """Run forward and backward passes over packed rows."""
     for row in rows:
         one = pack(row, device)
         latents = None if one.pixels is None else model.codec.encode(one.pixels).clone()
@@ -66,7 +66,7 @@ def packed(objective: Objective, model: JanusFlow, rows: Sequence[list[Sample]],
 
 
 def padded(model: JanusFlow, batches: Sequence[list[Sample]], device: torch.device) -> None:
-    """The same losses over batches padded to their longest sample."""
+    """Compute the same losses over batches padded to their longest sample."""
     for batch in batches:
         one, longest = pack(batch, device), max(len(sample.tokens) for sample in batch)
         ids = torch.zeros(len(batch), longest, dtype=torch.long)
@@ -107,7 +107,7 @@ def padded(model: JanusFlow, batches: Sequence[list[Sample]], device: torch.devi
 
 
 def seconds(work: Callable[[], None], repeats: int) -> float:
-    """The best of several times, after one to warm up."""
+    """Return the best of several times, after one warm-up run."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -120,13 +120,13 @@ def seconds(work: Callable[[], None], repeats: int) -> float:
 
 def main(
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
-    samples: Annotated[int, typer.Option(help="Of each mixture.")] = 96,
-    batch: Annotated[int, typer.Option(help="Samples of a padded batch.")] = 16,
-    length: Annotated[int, typer.Option(help="Tokens of a packed row.")] = 4096,
-    repeats: Annotated[int, typer.Option(help="Of each measurement; the best counts.")] = 3,
+    samples: Annotated[int, typer.Option(help="Samples of each mixture.")] = 96,
+    batch: Annotated[int, typer.Option(help="Samples per padded batch.")] = 16,
+    length: Annotated[int, typer.Option(help="Tokens per packed row.")] = 4096,
+    repeats: Annotated[int, typer.Option(help="Runs of each measurement; the best counts.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Prints one line per mixture."""
+    """Print one line per mixture."""
     place = resolve_device(device)
     pipeline = JanusFlow.from_pretrained(model, dtype="float32", device=place)
     config = load_config(Path(__file__).parents[1] / "recipes" / "tiny" / "stage2.yaml", [])

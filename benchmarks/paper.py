@@ -1,8 +1,8 @@
-"""`docs/paper.md` from the pages that `janusflow ablate` wrote, each in its folder.
+"""Make `docs/paper.md` from the pages that `janusflow ablate` wrote, each in its folder.
 
     python benchmarks/paper.py runs/table6 runs/table6_tinyworld --out docs/paper.md
 
-The text before the first table is kept from the page that is there.
+The text before the first table of the existing page is kept.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ BEGIN = "<!-- made by benchmarks/paper.py -->"
 
 
 def main(
-    folders: Annotated[list[Path], typer.Argument(help="Of `janusflow ablate`.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/paper.md"),
+    folders: Annotated[list[Path], typer.Argument(help="Folders of `janusflow ablate`.")],
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/paper.md"),
 ) -> None:
-    """Put the pages one after the other, their headings one level down, and figures next to the page."""
+    """Join the pages, with their headings one level down, and put the figures next to the page."""
     before = out.read_text(encoding="utf-8").split(BEGIN)[0] if out.is_file() else "# The paper in miniature\n\n"
     parts = [before + BEGIN]
     for folder in folders:

@@ -1,11 +1,11 @@
-"""What solver, steps, shift and guidance interval cost in quality: every point against the exact 30-step picture.
+"""What solver, steps, shift and guidance interval cost in quality: each point against the exact 30-step picture.
 
-python benchmarks/pareto.py runs/pareto --prompts 8    # repeat until it says that nothing is missing
+python benchmarks/pareto.py runs/pareto --prompts 8    # repeat until it reports that nothing is missing
 python benchmarks/pareto.py runs/pareto --prompts 40 --only exact --only balanced --only fast
 
 The prompts are the first of each kind of `janusflow eval tinyworld`. Distances are those of the latents, relative to
-the exact latents of the same prompt and seed, over the pictures that all points have; scores are the checker's. What is
-there is not made again. At the end docs/pareto.md and docs/pareto.png are written.
+the exact latents of the same prompt and seed, over the pictures that all points have; scores are the checker's.
+Existing pictures are not generated again. At the end, docs/pareto.md and docs/pareto.png are written.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.items import WorldSettings, to_generate
 
 DOCS = Path(__file__).parents[1] / "docs"
-BATCH = 12  # pictures at once
+BATCH = 12  # pictures per batch
 EXACT = PRESETS["exact"]
 
 
 def points() -> dict[str, Preset]:
-    """All settings that are compared, by name: the presets, then one knob after the other."""
+    """Return all settings to compare, by name: the presets, then one knob after the other."""
     early, late = (0.0, 0.5), (0.5, 1.0)
     found = [Preset(5, solver) for solver in ("ab2", "unipc", "euler")]
     found += [Preset(6, "ab2", guidance_interval=early), Preset(6, "unipc", guidance_interval=early)]
@@ -53,7 +53,7 @@ def points() -> dict[str, Preset]:
 
 
 def name_of(point: Preset) -> str:
-    """A short name, such as "ab2 8, shift 1.5, guidance 0.0 to 0.5"."""
+    """Return a short name, such as "ab2 8, shift 1.5, guidance 0.0 to 0.5"."""
     ends = "" if point.guidance_interval == (0.0, 1.0) else "guidance {} to {}".format(*point.guidance_interval)
     shift = "" if point.shift == 1 else f"shift {point.shift}"
     return ", ".join(filter(None, [f"{point.solver} {point.num_inference_steps}", shift, ends]))
@@ -84,7 +84,7 @@ class Measured:
 
 
 def knobs_of(point: Preset) -> str:
-    """What identifies a point: presets with the same settings share their pictures."""
+    """Return the identity of a point: presets with the same settings share their pictures."""
     return json.dumps(asdict(point), sort_keys=True)
 
 
@@ -107,7 +107,7 @@ def measure(model: JanusFlow, point: Preset, batch: list[Any], guidance: float, 
     rows = []
     for number, (item, task) in enumerate(batch):
         away = float((latents[number] - exact[number]).norm() / exact[number].norm())
-        error = float((pixels[number] - wanted[number]).square().mean() / 4)  # of pixels in [0, 1]
+        error = float((pixels[number] - wanted[number]).square().mean() / 4)  # for pixels in [0, 1]
         (picture,) = as_pictures(pixels[number : number + 1], "pil")
         passed = check(task, np.asarray(picture)).passed
         row = {"knobs": knobs_of(point), "key": item.key, "distance": away, "error": error, "passed": bool(passed)}
@@ -116,7 +116,7 @@ def measure(model: JanusFlow, point: Preset, batch: list[Any], guidance: float, 
 
 
 def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
-    """One row for each point that has pictures."""
+    """Return one row for each point that has pictures."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (knobs, _), row in found.rows.items():
         groups[knobs].append(row)
@@ -152,15 +152,15 @@ def summary(found: Measured, guidance: float) -> list[dict[str, Any]]:
 
 
 def write(table: list[dict[str, Any]], guidance: float, name: str) -> None:
-    """The figure and the table, in docs/."""
+    """Write the figure and the table to docs/."""
     lines = [
         "# Work against quality",
         "",
         f"Written by `python benchmarks/pareto.py` (model `{name}`, guidance {guidance:g}). Evaluations count rows of",
         "the network per picture. Seconds are measured on one core with other jobs running. The distance is from the",
         "latents to the exact latents, relative to the norm of the exact latents, and the PSNR is that of the pictures;",
-        f"both are over the pictures that all settings have ({table[0]['compared']}). The score is the share of the n",
-        "pictures that are right, with its 95 % interval.",
+        f"both are over the pictures that all settings have ({table[0]['compared']}). The score is the share of the",
+        "n pictures that are right, with its 95 % interval.",
         "",
         "![Distance and score against network evaluations and seconds](pareto.png)",
         "",
@@ -180,7 +180,7 @@ def write(table: list[dict[str, Any]], guidance: float, name: str) -> None:
 
 
 def draw(table: list[dict[str, Any]]) -> None:
-    """Distance and score against evaluations and seconds."""
+    """Plot distance and score against evaluations and seconds."""
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=(11, 7), layout="constrained")
@@ -215,10 +215,10 @@ def draw(table: list[dict[str, Any]]) -> None:
 def main(
     out: Path,
     model: str = "tiny",
-    prompts: Annotated[int, typer.Option(help="Of each of the six kinds.")] = 8,
+    prompts: Annotated[int, typer.Option(help="Prompts of each of the six kinds.")] = 8,
     guidance: float = 1.5,
-    only: Annotated[list[str] | None, typer.Option(help="Name of a point or a preset; all by default.")] = None,
-    seconds: Annotated[float, typer.Option(help="After which no further batch is begun.")] = 180.0,
+    only: Annotated[list[str] | None, typer.Option(help="Name of a point or preset; all by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds after which no further batch is started.")] = 180.0,
     threads: int = 1,
 ) -> None:
     """Measure what is missing, then write docs/pareto.md and docs/pareto.png."""

@@ -1,4 +1,4 @@
-"""How far the network is from what the official code answers for a golden case: the figures behind test_parity.py.
+"""Deviation of the network from the official code's outputs for a golden case: the figures behind test_parity.py.
 
 python benchmarks/parity.py tests/golden/janusflow-small-a
 python benchmarks/parity.py tests/golden/janusflow-small-a --device cuda    # without TF32
@@ -20,13 +20,13 @@ from janusflow.model import PromptPrefix
 
 
 def deviation(found: Tensor, expected: Tensor) -> float:
-    """Largest, as a share of max(1, max|expected|)."""
+    """Return the largest deviation, as a share of max(1, max|expected|)."""
     found = found.cpu()
     return float((found - expected).abs().max() / max(1.0, float(expected.abs().max())))
 
 
 def trajectory(model: JanusFlow, case: dict[str, Any], noise: Tensor) -> list[Tensor]:
-    """The latent after each step."""
+    """Return the latent after each step."""
     steps: list[Tensor] = []
     model.generate(
         case["prompt"],
@@ -43,7 +43,7 @@ def trajectory(model: JanusFlow, case: dict[str, Any], noise: Tensor) -> list[Te
 
 @torch.inference_mode()
 def of_understanding(model: JanusFlow, folder: Path, cases: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Prints the deviations of pixels, embeddings and logits."""
+    """Print the deviations of pixels, embeddings and logits."""
     talks = [
         [{**message, "images": [folder / name for name in message.get("images", [])]} for message in messages]
         for messages in cases["conversations"][:2]
@@ -61,7 +61,7 @@ def of_understanding(model: JanusFlow, folder: Path, cases: dict[str, Any], tens
 
 @torch.inference_mode()
 def of_generation(model: JanusFlow, low: JanusFlow, cases: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Prints the deviations of first velocities and whole trajectories, and of the last latents in bfloat16."""
+    """Print the deviations of first velocities and whole trajectories, and of the last latents in bfloat16."""
     for number, case in enumerate(cases["t2i"]):
         noise, steps = tensors[f"t2i.{number}.z0"], case["num_inference_steps"]
         ids, mask = (x.to(model.device) for x in model.processor.encode_prompts([case["prompt"]]))
@@ -81,10 +81,10 @@ def of_generation(model: JanusFlow, low: JanusFlow, cases: dict[str, Any], tenso
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="A golden case.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a golden case.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Prints a table in Markdown."""
+    """Print a table in Markdown."""
     torch.backends.cudnn.allow_tf32 = False
     cases, tensors = json.loads((folder / "expected.json").read_text()), load_file(folder / "expected.safetensors")
     print("| | largest deviation |\n| --- | ---: |")

@@ -1,10 +1,10 @@
-"""Matrix products of one layer of the 1.3B size by PyTorch's CPU kernels: milliseconds of processor time, one thread.
+"""Matrix products of one layer of the 1.3B size with PyTorch's CPU kernels: milliseconds of processor time, one thread.
 
 python benchmarks/products.py
 python benchmarks/products.py --rows 1 --rows 577 --repeats 5
-python benchmarks/products.py --small-operations --rows 1154    # those between the products, plain and compiled
+python benchmarks/products.py --small-operations --rows 1154    # operations between the products, plain and compiled
 
-Three weights of 2048 x 5632 in turn, so that none stays in the cache; medians over all kernels interleaved.
+Three weights of 2048 x 5632 take turns, so that none stays in the cache. Medians; the kernels are interleaved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Product = Callable[[Tensor], object]
 
 
 def kernels(layers: list[nn.Linear], rows: int) -> dict[str, Product]:
-    """By name, a function that multiplies (rows, 2048) by all weights."""
+    """Return functions, by name, that multiply (rows, 2048) by all weights."""
     weights = [layer.weight.detach() for layer in layers]
     turned = [weight.t().contiguous() for weight in weights]
     packed = [torch.ops.mkldnn._reorder_linear_weight(weight, rows) for weight in weights]
@@ -45,7 +45,7 @@ def kernels(layers: list[nn.Linear], rows: int) -> dict[str, Product]:
         "oneDNN, packed": lambda x: [onednn(x, weight, None, "none", [], "") for weight in packed],
         "Int8Linear": lambda x: [layer(x) for layer in eight],
     }
-    if rows <= max(ROWS[:6]):  # slow for more
+    if rows <= max(ROWS[:6]):  # slow for more rows
         found["Int4Linear"] = lambda x: [layer(x) for layer in four]
         found["_weight_int8pack_mm, bfloat16"] = lambda x: [
             torch.ops.aten._weight_int8pack_mm(x.bfloat16(), weight, scale.bfloat16())
@@ -57,7 +57,7 @@ def kernels(layers: list[nn.Linear], rows: int) -> dict[str, Product]:
 
 
 def operations(rows: int) -> dict[str, Callable[[], object]]:
-    """By name, the operations of `model/kernels.py` on one layer's sizes, plain and compiled."""
+    """Return the operations of `model/kernels.py`, by name, on one layer's sizes, plain and compiled."""
     x, weight = torch.randn(rows, INPUTS), torch.randn(INPUTS)
     heads, cos, sin = torch.randn(rows, 16, 128), torch.randn(rows, 1, 128), torch.randn(rows, 1, 128)
     gates, up = torch.randn(rows, OUTPUTS), torch.randn(rows, OUTPUTS)
@@ -70,7 +70,7 @@ def operations(rows: int) -> dict[str, Callable[[], object]]:
 
 
 def medians(choices: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of processor time of each, in turn, after one call to warm up."""
+    """Return seconds of processor time of each, in turn, after one warm-up call."""
     times: dict[str, list[float]] = {name: [] for name in choices}
     for repeat in range(repeats + 1):
         for name, work in choices.items():
@@ -83,9 +83,9 @@ def medians(choices: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
 
 @torch.inference_mode()
 def main(
-    rows: Annotated[list[int] | None, typer.Option(help="Of the input; again for several.")] = None,
-    repeats: Annotated[int, typer.Option(help="Of each, after one to warm up.")] = 3,
-    small_operations: Annotated[bool, typer.Option("--small-operations", help="Not the products.")] = False,
+    rows: Annotated[list[int] | None, typer.Option(help="Rows of the input; repeatable.")] = None,
+    repeats: Annotated[int, typer.Option(help="Calls of each, after one warm-up call.")] = 3,
+    small_operations: Annotated[bool, typer.Option("--small-operations", help="Other operations instead.")] = False,
 ) -> None:
     """Print a table in Markdown."""
     torch.set_num_threads(1)

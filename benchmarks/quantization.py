@@ -27,7 +27,7 @@ VARIANTS = {**FULL, **FEWER}
 
 @torch.inference_mode()
 def velocity(model: JanusFlow, prompts: list[str]) -> Tensor:
-    """v(x, t) of fixed noise at t = 0.1, 0.3, ..., 0.9. Whole paths part where a noise stands between two pictures."""
+    """Return v(x, t) of fixed noise at t = 0.1, 0.3, ..., 0.9. Whole paths part if noise lies between two pictures."""
     sizes = model.network.config
     shape = (len(prompts), sizes.latent_channels, sizes.latent_size, sizes.latent_size)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
@@ -38,12 +38,12 @@ def velocity(model: JanusFlow, prompts: list[str]) -> Tensor:
 
 def main(
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
-    questions: Annotated[int, typer.Option(help="Asked about rendered scenes.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Painted of each kind.")] = 10,
+    questions: Annotated[int, typer.Option(help="Questions about rendered scenes.")] = 200,
+    prompts: Annotated[int, typer.Option(help="Prompts of each kind.")] = 10,
     guidance: Annotated[float, typer.Option(help="Guidance weight.")] = 2.0,
-    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(VARIANTS)}; again for several.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(VARIANTS)}; repeatable.")] = None,
 ) -> None:
-    """Prints a table in Markdown."""
+    """Print a table in Markdown."""
     asked = tinyworld.questions(questions)
     texts = [question.text for _, question in asked]
     pictures = [Image.fromarray(render(scene)) for scene, _ in asked]

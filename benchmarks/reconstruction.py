@@ -1,4 +1,4 @@
-"""What the VAE of a model loses, on pictograms that it never saw: the ceiling of what the model can generate.
+"""What a model's VAE loses on pictograms that it never saw: an upper bound on the quality that the model can generate.
 
 python benchmarks/reconstruction.py --model runs/pictograms/parts/export --data data/pictograms
 """
@@ -23,11 +23,11 @@ BATCH = 64
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A model: 'tiny', a folder or a hub id.")],
-    data: Annotated[Path, typer.Option(help="A data set of pictograms, with held_out.feather.")],
+    model: Annotated[str, typer.Option(help="'tiny', a folder or a hub id.")],
+    data: Annotated[Path, typer.Option(help="Data set of pictograms, with held_out.feather.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Print for each style the number of pictures, the mean absolute difference in levels of 255, and PSNR in dB."""
+    """Print the number of pictures, the mean absolute difference in levels of 255, and PSNR in dB for each style."""
     pipeline = JanusFlow.from_pretrained(model, device=device)
     side = pipeline.network.config.image_size
     table = feather.read_table(data / "held_out.feather", columns=["image", "style"]).to_pylist()

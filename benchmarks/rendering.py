@@ -14,7 +14,7 @@ from janusflow.tinyworld.scenes import render
 
 
 def main() -> None:
-    """Prints scenes per second: drawn at random, rendered, read back."""
+    """Print scenes per second: sampled at random, rendered, read back."""
     rng = Random(0)
     started = time.perf_counter()
     scenes = [sample_pair(rng, rng.choice(KINDS))[1] for _ in range(3000)]

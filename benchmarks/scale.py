@@ -1,7 +1,7 @@
-"""What a GPU makes of JanusFlow-1.3B's size, with random weights: training, drawing and answering.
+"""Rates of a GPU at JanusFlow-1.3B's size, with random weights: training, generating and answering.
 
 python benchmarks/scale.py            # for a GPU with 80 GB or more
-python benchmarks/scale.py --small    # the tiny network, to see that it runs
+python benchmarks/scale.py --small    # the tiny network, to check that it runs
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ SMALL["up_block_types"] = ("UpDecoderBlock2D",) * 3
 
 
 def synchronized(device: torch.device) -> float:
-    """The time, once the device has done what it was given."""
+    """Return the time once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def new(small: bool) -> list[str]:
-    """Overrides for a model from nothing; all of its parts have to learn."""
+    """Return overrides for a model from scratch; all of its parts have to learn."""
     preset = ["model.preset=tiny", "loss.repa_block=3"] if small else ["model.preset=janusflow_1b"]
     return [
         "model.checkpoint=null",
@@ -65,7 +65,7 @@ def new(small: bool) -> list[str]:
 
 
 def random_model(config: TrainConfig, device: torch.device, *, small: bool) -> JanusFlow:
-    """Random weights made on the device, with a random VAE of the SDXL-VAE's form."""
+    """Return a model with random weights made on the device, and a random VAE of the SDXL-VAE's architecture."""
     with device:
         model = open_model(config, device)
         latent = model.network.config.latent_channels
@@ -74,7 +74,7 @@ def random_model(config: TrainConfig, device: torch.device, *, small: bool) -> J
 
 
 def training(batch: int, steps: int, device: torch.device, *, small: bool, changes: list[str]) -> None:
-    """Prints a row of the table: stage 2's steps of so many samples of the tiny world, enlarged to the model's size."""
+    """Print a row of the table: steps of stage 2 on `batch` samples of the tiny world, enlarged to the model's size."""
     given = [*new(small), f"batch_size={batch}", "data.workers=0"]
     given += [f"data.{task}={TINYWORLD}" for task in ("understanding", "generation", "text")]
     model = random_model(load_config(RECIPE, given), device, small=small)
@@ -110,7 +110,7 @@ def training(batch: int, steps: int, device: torch.device, *, small: bool, chang
 
 
 def typical(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Seconds, the median of several after one to warm up."""
+    """Return seconds, the median of several after one warm-up run."""
     times = []
     for _ in range(repeats + 1):
         started = synchronized(device)
@@ -120,7 +120,7 @@ def typical(work: Callable[[], object], device: torch.device, repeats: int) -> f
 
 
 def inference(model: JanusFlow, device: torch.device, batches: list[int], steps: int, tokens: int) -> None:
-    """Prints a table: pictures and answer tokens a second, by batch."""
+    """Print a table: pictures and answer tokens per second, by batch."""
     print(
         f"\n| at once | pictures/s ({steps} Euler steps, guidance 2, with the VAE) | answer tokens/s | peak GB |\n"
         "| ---: | ---: | ---: | ---: |"
@@ -144,13 +144,13 @@ def inference(model: JanusFlow, device: torch.device, batches: list[int], steps:
 
 
 def main(
-    batch: Annotated[int, typer.Option(help="Samples of a training step.")] = 64,
-    steps: Annotated[int, typer.Option(help="Steps to time, after two to warm up.")] = 5,
+    batch: Annotated[int, typer.Option(help="Samples per training step.")] = 64,
+    steps: Annotated[int, typer.Option(help="Steps to time, after two warm-up steps.")] = 5,
     small: Annotated[bool, typer.Option("--small", help="The tiny network.")] = False,
-    compiled: Annotated[bool, typer.Option(help="Time compiled training, too.")] = True,
+    compiled: Annotated[bool, typer.Option(help="Also time compiled training.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Prints two tables in Markdown."""
+    """Print two tables in Markdown."""
     place = resolve_device(device)
     name = torch.cuda.get_device_name() if place.type == "cuda" else place.type
     print(f"{name}, PyTorch {torch.__version__}\n")

@@ -1,11 +1,11 @@
-"""Rates of `janusflow serve`: clients against a server of its own on a loopback port, with the shipped model.
+"""Rates of `janusflow serve`: clients against a separate server on a loopback port, with the shipped model.
 
 python benchmarks/serving.py pictures                16 clients, against one job at a time and `generate` in a loop
 python benchmarks/serving.py texts                   32 clients, against `ask` in a loop
 python benchmarks/serving.py both                    gaps of text tokens while pictures saturate
 python benchmarks/serving.py previews                what a preview every fifth step costs
 python benchmarks/serving.py scaling text            requests/s and latencies from 1 to 64 clients
-python benchmarks/serving.py figure picture.txt text.txt docs/serving.png    of what `scaling` printed
+python benchmarks/serving.py figure picture.txt text.txt docs/serving.png    from the output of `scaling`
 
 Faults and overload are in serving_faults.py.
 """
@@ -25,12 +25,12 @@ import typer
 from serving_load import CHAT, KINDS, PICTURES, TOKENS, percentiles, picture, repeat, server, shown, text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-Seconds = Annotated[float, typer.Option(help="Of each part.")]
-Dtype = Annotated[str, typer.Option(help="Of the weights.")]
+Seconds = Annotated[float, typer.Option(help="Seconds for each part.")]
+Dtype = Annotated[str, typer.Option(help="Dtype of the weights.")]
 
 
 async def measure(url: str, kind: str, clients: int, seconds: float, **more: Any) -> tuple[float, list[float]]:
-    """Requests/s of some clients, and how long each request took."""
+    """Return requests/s of some clients, and how long each request took."""
     path, make = KINDS[kind]
     took: list[float] = []
     async with httpx2.AsyncClient(base_url=url, timeout=600) as http:
@@ -40,7 +40,7 @@ async def measure(url: str, kind: str, clients: int, seconds: float, **more: Any
             (await http.post(path, json={**make(index), **more})).raise_for_status()
             took.append(time.monotonic() - began)
 
-        await repeat(2, 2, one)  # warm
+        await repeat(2, 2, one)  # warm-up
         took.clear()
         began = time.monotonic()
         await repeat(clients, seconds, one)
@@ -48,7 +48,7 @@ async def measure(url: str, kind: str, clients: int, seconds: float, **more: Any
 
 
 def loop(seconds: float, call: Callable[[int], object]) -> float:
-    """Calls/s of a function that is called again and again."""
+    """Return calls/s of a function that is called repeatedly."""
     for index in range(3):
         call(index)
     began, count = time.monotonic(), 0
@@ -60,7 +60,7 @@ def loop(seconds: float, call: Callable[[int], object]) -> float:
 
 @app.command()
 def pictures(clients: int = 16, seconds: Seconds = 30, dtype: Dtype = "float32") -> None:
-    """Pictures/s of a server that has many in work, one in work, and of `generate` in a loop."""
+    """Measure pictures/s of a server with many at a time, of one with one at a time, and of `generate` in a loop."""
     from janusflow import JanusFlow
 
     rates = []
@@ -81,7 +81,7 @@ def pictures(clients: int = 16, seconds: Seconds = 30, dtype: Dtype = "float32")
 
 @app.command()
 def texts(clients: int = 32, seconds: Seconds = 20, dtype: Dtype = "float32") -> None:
-    """Answers/s of a server, against `ask` in a loop: 24 tokens, and one word about a new picture."""
+    """Measure answers/s of a server against `ask` in a loop: 24 tokens, and one word about a new picture."""
     from janusflow import JanusFlow
 
     found = {}
@@ -109,7 +109,7 @@ def both(
     share: Annotated[float, typer.Option(help="--picture-share.")] = 0.75,
     seconds: Seconds = 30,
 ) -> None:
-    """Four streams of text while pictures saturate, against pictures by themselves."""
+    """Run four streams of text while pictures saturate the server, against pictures by themselves."""
     gaps: list[float] = []
 
     async def measured(url: str, streams: int) -> float:
@@ -134,7 +134,7 @@ def both(
             return len(done) / (time.monotonic() - began)
 
     with server("--max-text-wait", str(wait), "--picture-share", str(share)) as running:
-        asyncio.run(measured(running.url, 0) if seconds < 5 else measure(running.url, "picture", 8, 3))  # warm
+        asyncio.run(measured(running.url, 0) if seconds < 5 else measure(running.url, "picture", 8, 3))  # warm-up
         solo, shared = asyncio.run(measured(running.url, 0)), asyncio.run(measured(running.url, 4))
     print(f"pictures/s: {solo:.2f} by themselves, {shared:.2f} with four streams ({shared / solo:.0%})")
     print(f"gaps of text tokens (setting {wait:g} s): {percentiles(gaps)}")
@@ -142,7 +142,7 @@ def both(
 
 @app.command()
 def previews(seconds: Seconds = 30, clients: int = 4) -> None:
-    """Pictures of 20 steps as streams, without previews and with one every fifth step, in turns."""
+    """Stream pictures of 20 steps, without previews and with one every fifth step, in turn."""
     rates: dict[int, list[float]] = {0: [], 3: []}
     with server() as running:
         for _ in range(2):
@@ -160,7 +160,7 @@ def scaling(
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,2,4,8,16,32,64",
     seconds: Seconds = 30,
 ) -> None:
-    """Throughput and latency against the number of clients."""
+    """Measure throughput and latency against the number of clients."""
     with server("--max-queue", "128") as running:
         for number in map(int, clients.split(",")):
             rate, took = asyncio.run(measure(running.url, kind, number, seconds))
@@ -169,7 +169,7 @@ def scaling(
 
 @app.command()
 def figure(pictures: Path, texts: Path, out: Path) -> None:
-    """Draws what `scaling` printed for both kinds."""
+    """Plot what `scaling` printed for both kinds."""
     from matplotlib import pyplot as plt
 
     line = re.compile(r" *(\d+) clients +([\d.]+) \w+/s  p50 +([\d.]+) s  p95 +([\d.]+) s  p99 +([\d.]+) s")

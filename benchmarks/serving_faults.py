@@ -1,7 +1,7 @@
-"""Overload and faults of `janusflow serve`, against a server of its own on a loopback port, with the shipped model.
+"""Overload and faults of `janusflow serve`, with a separate server on a loopback port and the shipped model.
 
 python benchmarks/serving_faults.py overload --minutes 15    twice the sustainable load: every answer is checked
-python benchmarks/serving_faults.py stop                     SIGTERM under load: what was accepted is finished
+python benchmarks/serving_faults.py stop                     SIGTERM under load: accepted requests are finished
 python benchmarks/serving_faults.py clients                  slow readers, half-open sockets, truncated bodies
 """
 
@@ -23,12 +23,12 @@ from PIL import Image
 from serving_load import CHAT, KINDS, PICTURES, PROMPTS, TOKENS, picture, server, text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-VARIETY = 24  # different requests of each kind, whose answers are made offline
-FLAT = 0.03  # growth of memory after the first minute
+VARIETY = 24  # different requests of each kind, with answers computed offline
+FLAT = 0.03  # allowed growth of memory after the first minute
 
 
 def offline() -> dict[str, list[Any]]:
-    """What the pipeline answers to the first requests of each kind."""
+    """Return the pipeline's answers to the first requests of each kind."""
     from janusflow import JanusFlow
 
     model = JanusFlow.from_pretrained("tiny")
@@ -44,7 +44,7 @@ def offline() -> dict[str, list[Any]]:
 
 
 def same(kind: str, answer: Any, expected: Any) -> bool:
-    """Whether an answer is the offline one, a picture up to one level of 255."""
+    """Return whether an answer equals the offline one; a picture may differ by one level of 255."""
     if kind == "text":
         return bool(answer["choices"][0]["message"]["content"] == expected)
     found = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))), int)
@@ -55,7 +55,7 @@ def same(kind: str, answer: Any, expected: Any) -> bool:
 def overload(
     minutes: float = 15, warm: Annotated[float, typer.Option(help="Minutes before memory is measured.")] = 1
 ) -> None:
-    """Requests at twice the rate that the server sustains; all accepted ones must be right, and memory flat."""
+    """Send requests at twice the rate that the server sustains; all accepted ones must be right, and memory flat."""
     expected, seen = offline(), Counter[str]()
     memory: list[tuple[float, float]] = []
 
@@ -101,7 +101,7 @@ def overload(
 
 @app.command()
 def stop(clients: int = 16) -> None:
-    """SIGTERM while all clients wait: each gets its answer, 503, or a refused connection; exit code 0."""
+    """Send SIGTERM while all clients wait: each gets its answer, 503, or a refused connection; exit code 0."""
     seen = Counter[str]()
 
     async def one(http: httpx2.AsyncClient, number: int) -> None:
@@ -139,7 +139,7 @@ def stop(clients: int = 16) -> None:
 
 
 def raw(url: str, data: bytes, buffer: int | None = None) -> socket.socket:
-    """A connection on which some bytes were sent."""
+    """Open a connection and send some bytes."""
     host, port = url.removeprefix("http://").split(":")
     connection = socket.socket()
     if buffer is not None:
@@ -151,13 +151,13 @@ def raw(url: str, data: bytes, buffer: int | None = None) -> socket.socket:
 
 
 def post(path: str, length: int) -> bytes:
-    """The header of a request."""
+    """Return the header of a request."""
     fields = ("Host: x", "Content-Type: application/json", f"Content-Length: {length}")
     return "\r\n".join((f"POST {path} HTTP/1.1", *fields, "", "")).encode()
 
 
 def ended(connection: socket.socket) -> float:
-    """Seconds until the server closes a connection; what it sends is taken."""
+    """Return the seconds until the server closes a connection; what it sends is read."""
     began = time.monotonic()
     try:
         while connection.recv(65536):
@@ -168,11 +168,11 @@ def ended(connection: socket.socket) -> float:
 
 
 @app.command()
-def clients(each: Annotated[int, typer.Option(help="Connections of each kind.")] = 20) -> None:
-    """Clients that misbehave, while others are answered; the server must drop the first and keep the others."""
+def clients(each: Annotated[int, typer.Option(help="Number of connections of each kind.")] = 20) -> None:
+    """Run misbehaving clients along with normal ones; the server must drop the former and answer the latter."""
     stream = f'{{"prompt": "{PROMPTS[0]}", "stream": true, "partial_images": 3}}'.encode()
     asked = post(PICTURES, len(stream)) + stream
-    large = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 500  # more than the buffers of a connection hold
+    large = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 500  # more than a connection's buffers hold
     kinds = {
         "nothing": b"",
         "half a header": b"GET /v1/models HTTP/1.1\r\nHos",
@@ -185,7 +185,7 @@ def clients(each: Annotated[int, typer.Option(help="Connections of each kind.")]
         process = psutil.Process(running.process.pid)
         before = len(process.net_connections())
         open_ones = {name: [raw(running.url, data) for _ in range(each)] for name, data in kinds.items()}
-        readers = [raw(running.url, large, buffer=2048) for _ in range(each)]  # take nothing
+        readers = [raw(running.url, large, buffer=2048) for _ in range(each)]  # they read nothing
         gone = [raw(running.url, asked) for _ in range(each)]
         for one in gone:
             one.close()

@@ -1,4 +1,4 @@
-"""What the benchmarks of `janusflow serve` share: a server as a process of its own, requests, and clients."""
+"""Shared by the benchmarks of `janusflow serve`: a server in a separate process, requests, and clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from PIL import Image
 PROMPTS = ("a red circle above a blue square", "three stars", "a green cross", "two yellow triangles and a blue circle")
 QUESTIONS = ("describe the picture.", "name three colors.", "what is a circle?")
 PICTURES, CHAT = "/v1/images/generations", "/v1/chat/completions"
-TOKENS = 24  # of a long answer
+TOKENS = 24  # in a long answer
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Server:
     """A running server.
 
     Attributes:
-        url: of it.
-        process: of it.
+        url: its address.
+        process: its process.
         log: its lines so far.
     """
 
@@ -41,14 +41,14 @@ class Server:
     log: list[str] = field(default_factory=list)
 
     def stop(self, seconds: float = 120) -> int:
-        """Asks it to stop, and returns its exit code."""
+        """Ask it to stop, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
 
 @contextmanager
 def server(*options: str) -> Iterator[Server]:
-    """A server on a free loopback port; it must end with exit code 0."""
+    """Start a server on a free loopback port; it must end with exit code 0."""
     command = [sys.executable, "-m", "janusflow", "serve", "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -64,7 +64,7 @@ def server(*options: str) -> Iterator[Server]:
 
 
 def picture(number: int) -> dict[str, Any]:
-    """A request for a picture: prompts, steps (8 to 30) and guidance are mixed."""
+    """Return a request for a picture: prompts, steps (8 to 30) and guidance are mixed."""
     chance = random.Random(number)
     steps, guidance = chance.choice((8, 12, 20, 30)), chance.choice((1.0, 2.0, 4.0))
     prompt = PROMPTS[number % len(PROMPTS)]
@@ -72,19 +72,19 @@ def picture(number: int) -> dict[str, Any]:
 
 
 def text(number: int) -> dict[str, Any]:
-    """A request for an answer of 24 tokens; sampled, so that it seldom ends sooner."""
+    """Return a request for an answer of 24 tokens; sampled, so that it seldom ends sooner."""
     message = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
     return {"model": "tiny", "messages": [message], "max_completion_tokens": TOKENS, "temperature": 2.0, "seed": number}
 
 
 def shown(number: int) -> Image.Image:
-    """A small picture, another one for each number."""
+    """Return a small picture, a different one for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
 def word(number: int) -> dict[str, Any]:
-    """A request for one word about a picture that was not seen before."""
+    """Return a request for one word about a picture that was not seen before."""
     file = io.BytesIO()
     shown(number).save(file, format="PNG")
     url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -100,7 +100,7 @@ KINDS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
 
 
 async def repeat(clients: int, seconds: float, request: Callable[[int], Awaitable[None]]) -> None:
-    """Each client sends one request after the other."""
+    """Let each client send one request after the other."""
     end, numbers = time.monotonic() + seconds, iter(range(10**9))
 
     async def client() -> None:
@@ -111,6 +111,6 @@ async def repeat(clients: int, seconds: float, request: Callable[[int], Awaitabl
 
 
 def percentiles(values: list[float]) -> str:
-    """The median and the slow end."""
+    """Return the median and the slow percentiles."""
     cuts = np.percentile(values, [50, 95, 99])
     return "  ".join(f"p{name} {value:7.3f} s" for name, value in zip((50, 95, 99), cuts, strict=True))

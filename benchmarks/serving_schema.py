@@ -1,10 +1,10 @@
-"""10,000 requests that Schemathesis makes from the server's own OpenAPI document, against the application in process.
+"""10,000 requests that Schemathesis makes from the server's own OpenAPI document, against the in-process application.
 
 python benchmarks/serving_schema.py                  needs `pip install schemathesis`
 
-Half of them are valid by the document, half are not. The model is a small one with random weights, so that the requests
-reach it. What is counted: answers by status. It fails on any answer from 500 on, one without OpenAI's form, or one that
-takes over 30 s.
+Half of them are valid according to the document, half are not. The model is a small one with random weights, so that
+the requests reach it. Answers are counted by status. It fails on any answer with status 500 or above, without OpenAI's
+form, or after more than 30 s.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Failure = tuple[str, int, str]
 
 
 def check(answer: Any, seconds: float) -> str | None:
-    """What is wrong with an answer, if anything is."""
+    """Return what is wrong with an answer, or None."""
     if answer.status_code >= 500:
         return f"status {answer.status_code}"
     if seconds > SLOWEST:
@@ -50,7 +50,7 @@ def check(answer: Any, seconds: float) -> str | None:
 
 
 def run(app: Any, requests: int, seed: int) -> tuple[Counter[tuple[str, int]], list[Failure]]:
-    """Send about `requests` requests; returns how often each operation gave each status, and the failures."""
+    """Send about `requests` requests; return how often each operation gave each status, and the failures."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in schema.get_all_operations()]
     posts = [one for one in operations if one.method.upper() == "POST"]
@@ -70,7 +70,7 @@ def run(app: Any, requests: int, seed: int) -> tuple[Counter[tuple[str, int]], l
                 began = time.monotonic()
                 name = f"{case.method.upper()} {case.operation.path}"
                 try:
-                    answer = case.call(timeout=2 * SLOWEST)  # its default, 10 s, is too short for a busy machine
+                    answer = case.call(timeout=2 * SLOWEST)  # the default, 10 s, is too short for a busy machine
                 except Timeout:
                     failures.append((name, 0, f"no answer in {2 * SLOWEST} s: {str(case.body)[:500]}"))
                     return
@@ -87,12 +87,12 @@ def run(app: Any, requests: int, seed: int) -> tuple[Counter[tuple[str, int]], l
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Folder of a model.")] = "tiny",
+    model: Annotated[str, typer.Option(help="Folder of the model.")] = "tiny",
     requests: int = 10_000,
     seed: int = 0,
     out: Annotated[Path | None, typer.Option(help="File for failures.")] = None,
 ) -> None:
-    """Runs the requests."""
+    """Run the requests."""
     logging.disable(logging.INFO)
     scheduler = Scheduler(PipelineRunner(), QueueSettings(max_queue=16))
     scheduler.start()

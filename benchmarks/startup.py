@@ -1,5 +1,5 @@
-"""How long processes take from their start: importing, `--help`, and the shipped model's picture; this build, and an
-older one in turn if `--older` names its sources.
+"""Time of whole processes: importing, `--help`, and a picture of the shipped model; for this build and, in turn, an
+older one if `--older` names its sources.
 
 python benchmarks/startup.py
 python benchmarks/startup.py --older OTHER/src --only picture --cpu-time
@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 def run(command: list[str], source: Path, out: Path) -> tuple[float, float]:
-    """Seconds of the clock and of the processor that one process takes."""
+    """Return the wall-clock and processor seconds of one process."""
     environment = {**os.environ, "PYTHONPATH": str(source)}
     arguments = [str(out) if part == "OUT" else part for part in command]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -41,14 +41,14 @@ def run(command: list[str], source: Path, out: Path) -> tuple[float, float]:
 
 
 def main(
-    older: Annotated[Path | None, typer.Option(help="src/ of another build.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(COMMANDS)}; again for several.")] = None,
-    repeats: Annotated[int, typer.Option(help="Processes of each, after one to warm up.")] = 7,
+    older: Annotated[Path | None, typer.Option(help="src/ of an older build.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(COMMANDS)}; repeatable.")] = None,
+    repeats: Annotated[int, typer.Option(help="Processes of each, after one warm-up process.")] = 7,
     cpu_time: Annotated[
-        bool, typer.Option("--cpu-time", help="Of the processor: for a machine with other jobs.")
+        bool, typer.Option("--cpu-time", help="Processor time: for a machine with other jobs.")
     ] = False,
 ) -> None:
-    """Print a table: medians of seconds, and their ratio."""
+    """Print a table: median seconds, and their ratio."""
     builds = {"this build": HERE, **({"older": older.resolve()} if older else {})}
     print("| process | " + " | ".join(builds) + " | ratio |\n| --- |" + " ---: |" * (len(builds) + 1))
     with tempfile.TemporaryDirectory() as folder:

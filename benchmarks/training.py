@@ -21,12 +21,12 @@ from janusflow.training.config import load_config
 from janusflow.training.dryrun import estimate
 from janusflow.training.trainer import train
 
-SKIPPED = 3  # steps to warm up
-SIDE = 2048  # of the matrix product on a CPU
+SKIPPED = 3  # warm-up steps
+SIDE = 2048  # of the matrices on a CPU
 
 
 def gemm_rate(device: torch.device, precision: str) -> float:
-    """FLOP/s of a large matrix product of random numbers, the best of several."""
+    """Return the FLOP/s of a large matrix product of random numbers, the best of several."""
     side = SIDE if device.type == "cpu" else 4 * SIDE
     left, right = (torch.randn(side, side, device=device, dtype=DTYPES[precision]) for _ in range(2))
     best = float("inf")
@@ -38,13 +38,13 @@ def gemm_rate(device: torch.device, precision: str) -> float:
 
 
 def main(
-    settings: Annotated[list[str] | None, typer.Argument(help="Of the recipe, as key=value.")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="Settings of the recipe, as key=value.")] = None,
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
-    steps: Annotated[int, typer.Option(help="To time, after those that warm up.")] = 12,
-    recipe: Annotated[Path, typer.Option(help="What is trained.")] = Path("recipes/tiny/stage2.yaml"),
+    steps: Annotated[int, typer.Option(help="Steps to time, after the warm-up.")] = 12,
+    recipe: Annotated[Path, typer.Option(help="Recipe to train.")] = Path("recipes/tiny/stage2.yaml"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
-    """Prints the median step."""
+    """Print the median step."""
     with tempfile.TemporaryDirectory() as folder:
         changes = [f"model={model}", f"out={folder}/run", f"steps={steps + SKIPPED}", "watch.every=0"]
         changes += ["watch.tensorboard=false", "data.ratios=[{understanding: 23, generation: 70, text: 7}]"]

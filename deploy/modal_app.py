@@ -1,12 +1,12 @@
-"""Evaluations on Modal: builds an image from the lock file, mounts weights and data, and runs `janusflow eval`.
+"""Run evaluations on Modal: build an image from the lock file, mount weights and data, and run `janusflow eval`.
 
     modal run deploy/modal_app.py --model janus_flow --eval-config geneval
     modal run deploy/modal_app.py --model janus_flow --eval-config modal_geneval_janus_flow --mode generate
 
-`--eval-config` is a recipe of `recipes/eval`, or a name of TorchUMM's page: modal_geneval_janus_flow,
-modal_dpg_bench_janus_flow, modal_wise_janus_flow, modal_uni_mmmu_janus_flow (with `_score` at the end to score alone).
+`--eval-config` is a recipe of `recipes/eval`, or a name from TorchUMM's page: modal_geneval_janus_flow,
+modal_dpg_bench_janus_flow, modal_wise_janus_flow, modal_uni_mmmu_janus_flow (with `_score` at the end to only score).
 The volume janusflow-data is the recipes' folder data/eval (`modal volume put janusflow-data geneval/prompts /geneval`);
-weights from the hub stay in janusflow-weights, and runs are continued in janusflow-runs. A judge's key is the Modal
+weights from the hub stay in janusflow-weights, and runs are resumed in janusflow-runs. A judge's key is the Modal
 secret that JANUSFLOW_SECRET names; JANUSFLOW_GPU and JANUSFLOW_HOURS are the machine (L40S) and the longest run (24).
 """
 
@@ -21,18 +21,18 @@ import modal
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "eval"
 CODE, WEIGHTS = "/code", "/weights"  # in the container
-DATA, RUNS = f"{CODE}/data/eval", f"{CODE}/runs"  # where recipes look and write, seen from CODE
+DATA, RUNS = f"{CODE}/data/eval", f"{CODE}/runs"  # where recipes that run in CODE read and write
 MODELS = {"janus_flow": "deepseek-ai/JanusFlow-1.3B", "janusflow": "deepseek-ai/JanusFlow-1.3B"}
-THEIRS = {"dpg_bench": "dpg"}  # TorchUMM's names of benchmarks that are called otherwise here
-SHIPPED = ("pyproject.toml", "requirements.lock", "README.md", "LICENSE")  # beside src and recipes
+THEIRS = {"dpg_bench": "dpg"}  # TorchUMM's names of benchmarks that have other names here
+SHIPPED = ("pyproject.toml", "requirements.lock", "README.md", "LICENSE")  # in addition to src and recipes
 
 
 def find_recipe(eval_config: str, model: str = "janus_flow") -> tuple[str, str | None]:
-    """A recipe's name and the mode that is asked for, if any.
+    """Return a recipe's name and the requested mode, if any.
 
     Args:
         eval_config: "geneval", "modal_geneval_janus_flow" or "modal_geneval_janus_flow_score".
-        model: as given to the launcher; a name of TorchUMM's must be this model's.
+        model: model given to the launcher; a TorchUMM name in `eval_config` must be this model's.
 
     Raises:
         ValueError: if there is no such recipe.
@@ -55,14 +55,14 @@ def find_recipe(eval_config: str, model: str = "janus_flow") -> tuple[str, str |
 def command(
     eval_config: str, *, model: str = "janus_flow", mode: str = "", limit: int = 0, more: str = ""
 ) -> list[str]:
-    """The words that run in the container.
+    """Return the command that runs in the container, as words.
 
     Args:
         eval_config: see `find_recipe`.
         model: a name of `MODELS`, a hub id, or a folder in the volume of weights.
-        mode: full, generate or score; "" for what the config says.
-        limit: only so many of the first items; 0 for all.
-        more: settings "key=value", with spaces between.
+        mode: full, generate or score; "" for the mode of the config.
+        limit: number of first items to use; 0 for all.
+        more: settings "key=value", separated by spaces.
     """
     recipe, asked = find_recipe(eval_config, model)
     words = ["janusflow", "eval", "--config", f"recipes/eval/{recipe}.yaml", "--model", MODELS.get(model, model)]
@@ -103,7 +103,7 @@ secret = os.environ.get("JANUSFLOW_SECRET")
     secrets=[modal.Secret.from_name(secret)] if secret else [],
 )
 def evaluate(words: list[str]) -> None:
-    """Runs a command in the container; what it wrote is kept, also if it fails."""
+    """Run a command in the container; what it wrote is kept even if it fails."""
     try:
         subprocess.run(words, cwd=CODE, check=True)
     finally:

@@ -1,4 +1,4 @@
-"""Between ComfyUI's tensors and the arrays of janusflow, and a seed for each picture of a batch."""
+"""Convert between ComfyUI's tensors and janusflow's arrays, and make a seed for each picture of a batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SEEDS = 2**64  # ComfyUI's seeds are 0 to 2^64 - 1, as janusflow's
+SEEDS = 2**64  # ComfyUI's seeds are 0 to 2^64 - 1, like those of janusflow
 
 
 def as_pictures(image: Tensor) -> list[np.ndarray]:
@@ -26,5 +26,5 @@ def as_image(pictures: np.ndarray) -> Tensor:
 
 
 def following(seed: int, count: int) -> list[int]:
-    """Return a seed for each of `count` pictures; after the largest comes 0."""
+    """Return a seed for each of `count` pictures; 0 follows the largest."""
     return [(seed + picture) % SEEDS for picture in range(count)]

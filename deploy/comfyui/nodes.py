@@ -1,7 +1,7 @@
 """The nodes: load a model, generate pictures, edit pictures, ask about pictures.
 
-ComfyUI calls a class's `FUNCTION` with what its `INPUT_TYPES` names and takes a tuple as its `RETURN_TYPES` says. An
-IMAGE is (B, height, width, 3) float32 in [0, 1], a MASK (B, height, width) in [0, 1], 1 where something is to change.
+ComfyUI calls a class's `FUNCTION` with the inputs that `INPUT_TYPES` names, and expects a tuple that `RETURN_TYPES`
+describes. An IMAGE is (B, height, width, 3) float32 in [0, 1], a MASK (B, height, width) in [0, 1], 1 where to edit.
 The classes also run without ComfyUI.
 """
 
@@ -66,9 +66,9 @@ class LoadModel:
         """Open the model.
 
         Raises:
-            ValueError: in one sentence, for a model that cannot be opened.
+            ValueError: for a model that cannot be opened; the message is one sentence.
         """
-        with torch.inference_mode(False):  # within, weights could not be moved later
+        with torch.inference_mode(False):  # else the weights could not be moved later
             opened = JanusFlow.from_pretrained(
                 model,
                 dtype=dtype,
@@ -124,7 +124,7 @@ class Generate:
         """Return an IMAGE (batch_size, height, width, 3).
 
         Raises:
-            ValueError: in one sentence, for a value that the model does not allow.
+            ValueError: for a value that the model does not allow; the message is one sentence.
         """
         pictures = model.generate(
             prompt,
@@ -171,13 +171,13 @@ class GenerateCodes:
         """Return an IMAGE (batch_size, side, side, 3).
 
         Raises:
-            ValueError: in one sentence, for a value that the model does not allow.
+            ValueError: for a value that the model does not allow; the message is one sentence.
         """
         show: Callable[[int], None] | None = None
 
         def after_code(model: Any, step: int, t: float, tensors: Mapping[str, Tensor]) -> None:
             nonlocal show
-            show = show or progress_bar(round((step + 1) / t))  # t is the share of codes that are written
+            show = show or progress_bar(round((step + 1) / t))  # t is the share of codes that are generated
             show(step + 1)
             check_interrupt()
 
@@ -233,10 +233,10 @@ class Edit:
         mask: Tensor | None = None,
         solver: str = "euler",
     ) -> tuple[Tensor]:
-        """Return an IMAGE with a picture for each in `image`, of the size that the model was trained at.
+        """Return an IMAGE with a picture for each one in `image`, of the size that the model was trained on.
 
         Raises:
-            ValueError: in one sentence, for a value that the model does not allow.
+            ValueError: for a value that the model does not allow; the message is one sentence.
         """
         pictures = as_pictures(image)
         made = model.generate(
@@ -250,7 +250,7 @@ class Edit:
             strength=strength,
             solver=solver,
             output_type="np",
-            callback_on_step_end=step_callback(max(1, round(steps * strength))),  # the path is that much shorter
+            callback_on_step_end=step_callback(max(1, round(steps * strength))),  # the path is shorter by that factor
             progress=False,
         )
         return (as_image(made),)
@@ -291,7 +291,7 @@ class Ask:
         """Return the answer.
 
         Raises:
-            ValueError: in one sentence, for an empty question, or one that does not fit into the context.
+            ValueError: for an empty question, or one that does not fit into the context; the message is one sentence.
         """
         sampling = {"do_sample": True, "temperature": temperature, "seed": seed} if temperature else {}
         images = None if image is None else as_pictures(image)

@@ -1,4 +1,4 @@
-"""ComfyUI's progress bar and its "Cancel", while a node runs; without ComfyUI nothing is shown and nothing cancels."""
+"""ComfyUI's progress bar and "Cancel" button while a node runs; without ComfyUI, both have no effect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_interrupt() -> None:
 
 
 def progress_bar(total: int) -> Callable[[int], None]:
-    """Return what shows that a number of `total` steps are done, in ComfyUI's page if there is one."""
+    """Return a function that shows how many of `total` steps are done, in ComfyUI's page if there is one."""
     try:
         from comfy.utils import ProgressBar
     except ImportError:
@@ -28,7 +28,7 @@ def progress_bar(total: int) -> Callable[[int], None]:
 
 
 def step_callback(steps: int) -> Callable[[Any, int, float, Mapping[str, Tensor]], None]:
-    """Return a `callback_on_step_end` that shows the progress and ends the generation when it is cancelled."""
+    """Return a `callback_on_step_end` that shows the progress and stops the generation when it is cancelled."""
     show = progress_bar(steps)
 
     def after_step(model: Any, step: int, t: float, tensors: Mapping[str, Tensor]) -> None:

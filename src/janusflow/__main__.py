@@ -1,4 +1,4 @@
-"""`python -m janusflow`, the command line without its script."""
+"""Run the command line with `python -m janusflow`, without its script."""
 
 from janusflow.cli import main
 

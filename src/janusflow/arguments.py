@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, ParamSpec, SupportsFloat, TypeVar, cast, get_type_hints
 
-QUOTED_LENGTH = 200  # characters of a value in an error: most paths, and never a picture
-QUOTED_END = 40  # of them from its end, where a path has its name
+QUOTED_LENGTH = 200  # characters of a value that an error quotes: enough for most paths, never for a picture
+QUOTED_END = 40  # how many of them come from the end, where a path has its name
 
 SYNONYMS = {
     "adapters": ("adapter",),
@@ -71,22 +71,22 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text of at most `QUOTED_LENGTH` characters unchanged, and start, end and length of a longer one."""
+    """Return a text of at most `QUOTED_LENGTH` characters unchanged, or the start, end and length of a longer one."""
     if len(text) <= QUOTED_LENGTH:
         return text
     return f"{text[: QUOTED_LENGTH - QUOTED_END]}...{text[-QUOTED_END:]} ({len(text)} characters)"
 
 
 def whole_number(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
-    """Convert an integer (also NumPy's, by `operator.index`) to `int`; bools are errors.
+    """Convert an integer (NumPy's too, with `operator.index`) to `int`; bools are errors.
 
     Args:
-        name: of the argument, for the error.
-        value: to check.
-        least, most: the allowed range; None is without an upper end.
+        name: name of the argument, for the error message.
+        value: value to check.
+        least, most: allowed range; None means no upper limit.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
     """
     wanted = f"from {least} upwards" if most is None else f"from {least} to {most}"
     refusal = f"{name} is {quoted(value)}; expected a whole number {wanted}"
@@ -102,12 +102,12 @@ def whole_number(name: str, value: object, *, least: int = 1, most: int | None =
 
 
 def number_from(name: str, value: object, least: float | None = None, most: float | None = None) -> float:
-    """Convert a finite number in a closed range to `float`; None is without that end.
+    """Convert a finite number in a closed range to `float`; None means no limit at that end.
 
-    NumPy's numbers, tensors of one value and fractions are accepted; texts and bools are errors.
+    NumPy numbers, tensors with one value and fractions are accepted; strings and bools are errors.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
     """
     ends = {"from": least, "to": most}
     wanted = " ".join(["number", *(f"{word} {end:g}" for word, end in ends.items() if end is not None)])
@@ -124,14 +124,14 @@ def number_from(name: str, value: object, least: float | None = None, most: floa
     return number
 
 
-SMALLEST, LARGEST = 1e-6, 1e6  # of positive settings; beyond them float32 becomes 0 or infinite
+SMALLEST, LARGEST = 1e-6, 1e6  # limits of positive settings; beyond them float32 becomes 0 or infinite
 
 
 def check_fields(settings: Any, *names: str) -> None:
-    """Check all fields of a dataclass, or those named, against types and pydantic's constraints, without conversions.
+    """Check all or the named fields of a dataclass against their types and pydantic constraints, without conversion.
 
     Raises:
-        ValueError: for the first that does not fit.
+        ValueError: for the first field that does not fit.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -150,8 +150,8 @@ def whole_text(name: str, text: str) -> str:
     Python represents bytes that it cannot decode, and "\\ud800" in JSON, as lone surrogates.
 
     Args:
-        name: of the argument, for the error.
-        text: to check; bytes of UTF-8 that `os.fsdecode` could not decode are decoded.
+        name: name of the argument, for the error message.
+        text: text to check; UTF-8 bytes that `os.fsdecode` could not decode are decoded.
 
     Raises:
         ValueError: for other surrogates.
@@ -167,20 +167,20 @@ def whole_text(name: str, text: str) -> str:
 
 
 def given(number: int, noun: str) -> str:
-    """Return "1 picture was given", "2 pictures were given" for an error."""
+    """Return "1 picture was given" or "2 pictures were given", for an error message."""
     return f"{counted(number, noun)} {'was' if number == 1 else 'were'} given"
 
 
 def counted(number: int, noun: str) -> str:
-    """Return "1 picture", "2 pictures"."""
+    """Return "1 picture" or "2 pictures"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def nearest(name: str, known: Collection[str]) -> list[str]:
-    """Return the known names that an unknown one probably means; an empty list if there is none.
+    """Return the known names that an unknown name probably means; an empty list if there are none.
 
     Args:
-        name: of an argument, an option or a key; - and _ are the same.
+        name: name of an argument, an option or a key; - and _ are equivalent.
     """
     plain = name.lstrip("-").replace("-", "_").lower()
     same = {one.lstrip("-").replace("-", "_").lower(): one for one in known}
@@ -189,7 +189,7 @@ def nearest(name: str, known: Collection[str]) -> list[str]:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """Return `nearest` as the end of an error: "; did you mean ...?", or an empty text."""
+    """Return `nearest` as the end of an error message, "; did you mean ...?", or an empty string."""
     near = nearest(name, known)
     return f"; did you mean {' and '.join(near)}?" if near else ""
 
@@ -206,7 +206,7 @@ def unknown_argument(names: Iterable[str], known: Collection[str], *, of: str) -
 
 
 def checked_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function raise `UnknownArgumentError`, with the name that was probably meant, for unknown arguments."""
+    """Make a function raise `UnknownArgumentError`, which names the likely intended argument, for unknown arguments."""
     known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
     @functools.wraps(function)

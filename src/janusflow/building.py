@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 BUILDING = threading.RLock()
-"""Held while a module is built or changed: `with BUILDING: ...`. The thread that holds it may take it again."""
+"""Lock to hold while a module is built or changed: `with BUILDING: ...`. It is reentrant."""
 
 NAMED = 3  # names listed in an error about many tensors
 
@@ -22,7 +22,7 @@ NAMED = 3  # names listed in an error about many tensors
 def open_complete(kind: Any, where: str, *, surplus: bool = True, **options: Any) -> Any:
     """Open a transformers or diffusers model whose files must contain all of its weights.
 
-    Both libraries initialize missing weights randomly and only log that.
+    Both libraries initialize missing weights randomly and only log it.
 
     Args:
         kind: a class with `from_pretrained`.
@@ -30,7 +30,7 @@ def open_complete(kind: Any, where: str, *, surplus: bool = True, **options: Any
         surplus: whether tensors that the model does not use are accepted.
 
     Raises:
-        ValueError: if weights are missing, surplus or misshapen, or not finite numbers; names the first few.
+        ValueError: if weights are missing, surplus, misshapen or not finite numbers; the message names the first few.
     """
     with BUILDING:
         model, report = kind.from_pretrained(where, output_loading_info=True, **options)
@@ -50,7 +50,7 @@ def open_complete(kind: Any, where: str, *, surplus: bool = True, **options: Any
 
 
 def finite(value: Tensor) -> bool:
-    """Return whether a tensor holds floating-point numbers only, none of them NaN or infinite."""
+    """Return whether a tensor contains only floating-point numbers, none of them NaN or infinite."""
     if not value.is_floating_point():
         return False
     if not value.numel() or value.is_meta:

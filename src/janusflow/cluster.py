@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 
 import ray
 
-PATIENCE = 10.0  # seconds until a machine must answer: Ray itself asks for minutes, and then ends the process
+PATIENCE = 10.0  # seconds to wait for an answer: Ray itself keeps trying for minutes, and then ends the process
 
 
 @contextmanager
 def connected(address: str | None, *, log_to_driver: bool = True) -> Iterator[None]:
-    """Connected to a cluster while the body runs.
+    """Stay connected to a cluster while the body runs.
 
     Args:
         address: HOST:PORT of a running cluster, or "auto"; None starts one on this machine.
-        log_to_driver: print what workers print.
+        log_to_driver: whether to print what the workers print.
 
     Raises:
         ValueError: if no cluster answers there.

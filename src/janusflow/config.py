@@ -12,7 +12,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 UNDERSTANDING_ENCODERS = ("siglip", "vae", "shared")
 IMAGE_ATTENTIONS = ("causal", "bidirectional")
-VARIANTS: dict[str, Any] = {"understanding_encoder": "siglip", "image_attention": "causal"}  # of released networks
+VARIANTS: dict[str, Any] = {"understanding_encoder": "siglip", "image_attention": "causal"}  # in released networks
 LATENT_DOWNSCALE = 8  # pixels per latent cell of the SDXL-VAE that the released checkpoints were trained on
 
 
@@ -41,13 +41,13 @@ class JanusFlowConfig(PreTrainedConfig):
         begin_image_token_id: id of `<begin_of_image>`. In understanding the learned begin-of-understanding embedding
             takes its place; in generation the time token does.
         end_image_token_id: id of `<end_of_image>`.
-        understanding_encoder: what reads pictures to understand: "siglip" (the paper's), "vae", a second encoder like
-            g_enc on the VAE's latents, or "shared", g_enc itself (experiments C and B of the paper's table 6). The last
-            two need equal grids of tokens for understanding and generation.
-        image_attention: "causal" (the paper's), or "bidirectional": the time token and image tokens of a picture to
-            generate see each other.
+        understanding_encoder: encoder for understanding: "siglip" (as in the paper), "vae" (a second encoder like
+            g_enc, on the VAE's latents) or "shared" (g_enc itself). The last two are experiments C and B of the paper's
+            table 6, and need equal grids of tokens for understanding and generation.
+        image_attention: "causal" (as in the paper) or "bidirectional", where the time token and the image tokens of a
+            picture to generate see each other.
 
-    `config.json` contains the last two only where they differ from the paper's.
+    `config.json` contains the last two only if they differ from the paper's.
 
     Example:
         >>> from janusflow.config import janusflow_1b
@@ -109,23 +109,23 @@ class JanusFlowConfig(PreTrainedConfig):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields; variants of the network only where they differ from released networks."""
+        """Return the fields; variants of the network only where they differ from released networks."""
         values: dict[str, Any] = super().to_dict()
         return {name: value for name, value in values.items() if name not in VARIANTS or value != VARIANTS[name]}
 
     @property
     def latent_size(self) -> int:
-        """Side of the square latent at the size that the weights were trained at."""
+        """Side of the square latent at the size that the weights were trained on."""
         return self.image_size // self.latent_downscale
 
     @property
     def num_understanding_tokens(self) -> int:
-        """Tokens that f_enc makes of one picture (576 for the 384-pixel release)."""
+        """Number of tokens that f_enc makes from one picture (576 for the 384-pixel release)."""
         return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
 
     @property
     def num_generation_tokens(self) -> int:
-        """Latent tokens of one picture at the trained size (576 for the 384-pixel release)."""
+        """Number of latent tokens of one picture at the trained size (576 for the 384-pixel release)."""
         return (self.latent_size // self.latent_patch_size) ** 2
 
 
@@ -182,10 +182,10 @@ def siglip_config(
 
 
 def tiny(vocab_size: int = 1024) -> JanusFlowConfig:
-    """Return the shipped network: 64-pixel pictures, 8x8 image tokens on both sides, 13 M parameters.
+    """Return the shipped network: 64-pixel pictures, 8x8 tokens for understanding and generation, 13 M parameters.
 
     Args:
-        vocab_size: of the tiny world's tokenizer.
+        vocab_size: vocabulary size of the tiny world's tokenizer.
 
     Example:
         >>> tiny().image_size

@@ -1,4 +1,4 @@
-"""Choose device and dtype of a model. No other file names a device."""
+"""Choose the device and dtype of a model. No other file names a device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from janusflow.arguments import quoted
 
-CPU = torch.device("cpu")  # of ids, pixels and noise, whatever `torch.set_default_device` is
+CPU = torch.device("cpu")  # device of ids, pixels and noise, whatever `torch.set_default_device` is
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACCELERATORS = ("cuda", "mps", "xpu", "npu")
 BFLOAT16_UNITS = (
@@ -22,7 +22,7 @@ BFLOAT16_UNITS = (
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the torch device of a name; "auto" is the first available of cuda, mps, xpu and npu, or the CPU.
+    """Return the torch device for a name; "auto" is the first available of cuda, mps, xpu and npu, or the CPU.
 
     Raises:
         ValueError: if the name is unknown or this machine has no such device.
@@ -47,7 +47,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def device_of(device: str, rank: int, ranks: int) -> str:
-    """Return the device of one of several processes on this machine, which share its accelerators in turn."""
+    """Return the device of one of several processes on this machine, which get its accelerators in turn."""
     count = accelerators()
     if device != "auto" or ranks == 1 or not count:
         return device
@@ -55,13 +55,13 @@ def device_of(device: str, rank: int, ranks: int) -> str:
 
 
 def accelerators() -> int:
-    """Return how many accelerators "auto" can distribute; 0 on a CPU and with mps."""
+    """Return how many accelerators "auto" can distribute processes over; 0 on a CPU and with mps."""
     kind = resolve_device("auto").type
     return 0 if kind in ("cpu", "mps") else int(getattr(torch, kind).device_count())
 
 
 def execution_device(module: torch.nn.Module) -> torch.device:
-    """Return where a module computes: its parameters' device, or that of accelerate's hooks for offloaded ones."""
+    """Return the device that a module computes on: its parameters', or that of accelerate's hooks if offloaded."""
     device = next(module.parameters()).device
     if device.type != "meta":
         return device
@@ -75,7 +75,7 @@ def execution_device(module: torch.nn.Module) -> torch.device:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the free bytes of a device; None if they are unknown."""
+    """Return the free memory of a device in bytes; None if unknown."""
     if device.type == "cpu":
         import psutil
 
@@ -85,7 +85,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def has_graphs(device: torch.device) -> bool:
-    """Whether work on a device can be recorded and launched as a whole (CUDA graphs)."""
+    """Return whether work on a device can be recorded and launched as a whole (CUDA graphs)."""
     return device.type == "cuda"
 
 
@@ -95,10 +95,10 @@ def _available(kind: str) -> bool:
 
 
 def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
-    """Return the torch dtype of a name; "auto" is that of the checkpoint.
+    """Return the torch dtype for a name; "auto" is the dtype of the checkpoint.
 
     Raises:
-        ValueError: for another name or dtype.
+        ValueError: for any other name or dtype.
     """
     if dtype == "auto":
         return stored
@@ -112,8 +112,8 @@ def resolve_dtype(dtype: str | torch.dtype, stored: torch.dtype) -> torch.dtype:
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Return the dtype of matrix products; "auto" is bfloat16 where it is fast, and float32 elsewhere.
 
-    CPUs and CUDA devices report it; others get bfloat16. On a CPU without units for bfloat16 a product takes about 40x
-    as long as in float32 (docs/log.md).
+    CPUs and CUDA devices report whether it is fast; others get bfloat16. On a CPU without bfloat16 units, a product
+    takes about 40x as long as in float32 (docs/log.md).
     """
     if precision != "auto":
         return precision
@@ -136,6 +136,6 @@ def warn_if_slow(dtype: torch.dtype, device: torch.device) -> None:
 
 
 def cast(network: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast the parameters, as opening in that dtype does; rotary frequencies are buffers and stay float32."""
+    """Cast the parameters, as loading in that dtype does; rotary frequencies are buffers and stay float32."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)

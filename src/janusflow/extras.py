@@ -1,4 +1,4 @@
-"""Require the packages of optional features, the extras of pyproject.toml, where a feature starts."""
+"""Require the packages of optional features, the extras of pyproject.toml, when a feature starts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def require(feature: str, *packages: str, extra: str | None = None) -> None:
     """Check that the packages of a feature can be imported.
 
     Args:
-        feature: what needs them, as the start of a sentence.
-        packages: names of modules, keys of `EXTRAS`.
-        extra: the extra to name instead of that in `EXTRAS`, because several contain the same package.
+        feature: what needs the packages, as the start of a sentence.
+        packages: module names, which are keys of `EXTRAS`.
+        extra: extra to name instead of the one in `EXTRAS`, because several contain the same package.
 
     Raises:
-        ValueError: for the first that is missing, with the line that installs it.
+        ValueError: for the first missing package; the message has the command that installs it.
     """
     for package in packages:
         try:

@@ -22,25 +22,25 @@ from typing import Any, NoReturn, TypeVar
 T = TypeVar("T")
 
 TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
-NAME_LENGTH = 100  # characters of a file's name in its temporary one: names have at most 255 bytes
+NAME_LENGTH = 100  # characters of a file's name in its temporary name: names have at most 255 bytes
 _OPEN: set[str] = set()  # temporary names of this process that are in use
 
-ESCAPED = "backslashreplace"  # how text is written that UTF-8 cannot hold, such as half of a pair of surrogates
-LARGEST_YAML = 256 * 2**10  # bytes of a YAML file, which Python reads slowly
-MOST_VALUES = 100_000  # of a YAML file
-DEEPEST = 50  # levels of a YAML file
-SHOWN = 200  # characters of another library's error
-LARGEST = 256 * 2**20  # bytes of a JSON file; the largest tokenizers have a tenth of it
+ESCAPED = "backslashreplace"  # how to write text that UTF-8 cannot encode, such as half of a pair of surrogates
+LARGEST_YAML = 256 * 2**10  # bytes in a YAML file, which Python reads slowly
+MOST_VALUES = 100_000  # in a YAML file
+DEEPEST = 50  # levels of nesting in a YAML file
+SHOWN = 200  # characters shown of another library's error
+LARGEST = 256 * 2**20  # bytes in a JSON file; the largest tokenizers have a tenth of that
 
 
 def read_json(file: Path, *, finite: bool = True) -> Any:
     """Read a JSON file.
 
     Args:
-        finite: refuse NaN and infinite numbers, which Python writes and JSON does not have.
+        finite: whether to refuse NaN and infinite numbers, which Python writes but JSON does not have.
 
     Raises:
-        ValueError: if it is too large, is not UTF-8 or not JSON, is nested too deeply, or holds NaN or infinite
+        ValueError: if it is too large, is not UTF-8 or not JSON, is nested too deeply, or contains NaN or infinite
             numbers. The message names the file.
         OSError: if it cannot be read.
     """
@@ -54,10 +54,10 @@ def read_json(file: Path, *, finite: bool = True) -> Any:
 
 
 def read_yaml(file: Path) -> str:
-    """Read the text of a YAML file, and check it as `check_yaml` does.
+    """Read the text of a YAML file, and check it with `check_yaml`.
 
     Raises:
-        ValueError: if it is too large, is not UTF-8, or for what `check_yaml` refuses.
+        ValueError: if it is too large, is not UTF-8, or is refused by `check_yaml`.
         OSError: if it cannot be read.
     """
     size = file.stat().st_size
@@ -74,10 +74,10 @@ def read_yaml(file: Path) -> str:
 def check_yaml(text: str) -> None:
     """Check the structure of YAML without building it.
 
-    Aliases of aliases can make a short text as large as memory, so their sizes are added up first.
+    Aliases of aliases can expand a short text until it fills memory, so their sizes are added up first.
 
     Raises:
-        ValueError: if it is not YAML, is nested too deeply, holds itself, or has more than `MOST_VALUES` values.
+        ValueError: if it is not YAML, is nested too deeply, contains itself, or has more than `MOST_VALUES` values.
     """
     import yaml
 
@@ -92,7 +92,7 @@ def check_yaml(text: str) -> None:
 
 
 def _values(node: Any, known: dict[int, int], depth: int) -> int:
-    """Count the values of a YAML node; those of an alias count each time it is used."""
+    """Count the values of a YAML node; the values of an alias count each time it is used."""
     if depth > DEEPEST or known.get(id(node)) == 0:
         raise ValueError("it is nested too deeply, or holds itself")
     if id(node) not in known:
@@ -107,7 +107,7 @@ def loads(text: str | bytes, *, finite: bool = True) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: as `read_json`, without the name of a file.
+        ValueError: as in `read_json`, without the name of a file.
     """
     try:
         if not finite:
@@ -123,9 +123,9 @@ def checked(kind: type[T], value: Any, source: str | Path) -> T:
     """Convert values from JSON or YAML to a type, such as a dataclass, in pydantic's strict mode: "3" is not 3.
 
     Args:
-        kind: any type that pydantic knows; constraints are `Annotated[int, Field(ge=1)]`.
+        kind: any type that pydantic supports; constraints are written as `Annotated[int, Field(ge=1)]`.
         value: dictionaries, lists, strings, numbers, booleans and None.
-        source: where the value comes from, for the error.
+        source: where the value comes from, for the error message.
 
     Raises:
         ValueError: for the first field that is missing, unknown or of another type.
@@ -144,12 +144,12 @@ def checked(kind: type[T], value: Any, source: str | Path) -> T:
 
 
 def misfit(value: Any, kinds: Mapping[str, Any], *, optional: Collection[str] = ()) -> str:
-    """What is wrong with a mapping of JSON: the first field that is missing or has another type; "" for nothing.
+    """Return what is wrong with a JSON mapping: the first field that is missing or has another type; "" if none.
 
-    Pydantic cannot check these: it refuses texts that contain half of a pair of surrogates, as models' answers may.
+    Pydantic cannot check these: it refuses texts with half of a pair of surrogates, which models' answers may contain.
 
     Args:
-        kinds: the type, or types, of each field; other fields may have any.
+        kinds: type or types of each field; other fields may have any type.
         optional: fields that may be missing.
     """
     if not isinstance(value, dict):
@@ -164,7 +164,7 @@ def misfit(value: Any, kinds: Mapping[str, Any], *, optional: Collection[str] = 
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text next to its place, and move it there; make its folder, and escape what UTF-8 cannot hold."""
+    """Write a text file atomically; create its folder, and escape what UTF-8 cannot encode."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(file) as temporary:
         temporary.write_text(text, encoding="utf-8", errors=ESCAPED, newline="\n")
@@ -175,7 +175,7 @@ def write_text(file: Path, text: str) -> None:
 def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
     """Yield a new path next to a file or folder; the body writes it and renames it to the target.
 
-    Anything left at the path is removed at the end, also after an error.
+    Anything left at the path is removed at the end, even after an error.
 
     Args:
         target: final path of the file or folder.
@@ -200,7 +200,7 @@ def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders in a folder whose processes, on this machine, have ended."""
+    """Remove temporary files and folders from a folder if their processes were on this machine and have ended."""
     with suppress(OSError):  # the folder does not exist or cannot be listed
         for path in list(folder.iterdir()):
             found = TEMPORARY.fullmatch(path.name)
@@ -217,16 +217,16 @@ def _remove(path: Path) -> None:
 
 
 def _ended(process: int) -> bool:
-    """Return whether a process has ended; an unknown file with this process's id is from an earlier process."""
+    """Return whether a process has ended; an unknown file with this process's id comes from an earlier process."""
     if process == os.getpid():
         return True
-    if os.name == "nt":  # where signal 0 is Ctrl-C
+    if os.name == "nt":  # signal 0 is Ctrl-C there
         return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except OSError:  # of another user
+    except OSError:  # the process belongs to another user
         return False
     return False
 
@@ -251,15 +251,15 @@ def locked(file: Path, refusal: str, *, patience: float = 0.0) -> Iterator[None]
     """Hold a lock while the body runs. The operating system releases it when the process ends.
 
     The file is kept: if it were deleted, two processes could hold "the same" lock. On a file system without locks,
-    nothing is held.
+    no lock is held.
 
     Args:
-        file: of the lock; it is empty.
-        refusal: message of the error if another process holds it.
-        patience: seconds to wait for it.
+        file: lock file; it is empty.
+        refusal: error message if another process holds the lock.
+        patience: seconds to wait for the lock.
 
     Raises:
-        ValueError: `refusal`.
+        ValueError: with `refusal` as its message.
     """
     from filelock import FileLock, Timeout
 

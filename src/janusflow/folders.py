@@ -22,12 +22,12 @@ HUB_FILES = [*SMALL_FILES, "*.safetensors", "*.bin", "*.pdparams", "vae/*"]
 
 
 def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "model") -> Path:
-    """Return the local folder of a checkpoint, and download a hub id.
+    """Return the local folder of a checkpoint; a hub id is downloaded.
 
     Args:
         path_or_id: "tiny" (the shipped model), a folder, or a hub id.
         weights: whether to download the weights of a hub id, or only its small files.
-        what: name of the thing in error messages.
+        what: what the checkpoint is called in error messages.
 
     Raises:
         ValueError: if it is none of these, or the hub cannot be reached and nothing is cached.
@@ -39,7 +39,7 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "mo
     try:
         if folder.is_dir():
             return folder
-    except OSError as error:  # longer than any path
+    except OSError as error:  # the name is longer than any path
         raise ValueError(f"model is {quoted(name)}; {error.strerror}") from error
     if "${" in name:
         raise ValueError(f"{what} is {quoted(name)}, which names a variable of the environment that is not set")
@@ -55,16 +55,16 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "mo
     except (HFValidationError, RepositoryNotFoundError) as error:
         reason = "which is neither a folder here nor a repository of the hub"
         raise ValueError(f"{what} is {quoted(name)}, {reason}") from error
-    except Exception as error:  # the hub's, the HTTP library's or the system's
+    except Exception as error:  # from the hub, the HTTP library or the system
         why = why or f"it cannot be fetched: {first_line(error)}"
         raise ValueError(f"{what} {quoted(name)} is neither a folder here nor in the hub's cache, and {why}") from error
 
 
 @contextmanager
 def put_together(folder: Path) -> Iterator[Path]:
-    """Yield a new folder; at the end its files are moved to the target, and old weights there are removed.
+    """Yield a new folder; at the end, move its files to the target and remove old weights there.
 
-    Other files of an existing folder are kept, and all of them if anything fails.
+    Other files in an existing target are kept; if anything fails, all of its files are.
 
     Raises:
         ValueError: if the target is a file.

@@ -20,9 +20,9 @@ def load_function(
     """Load `module:function` from a module in the current folder or an installed one.
 
     Args:
-        name: as the user gave it.
-        setting: name of the option, for errors.
-        form, example: of what is expected, for errors.
+        name: name that the user gave.
+        setting: name of the option, for error messages.
+        form, example: expected form and an example of it, for error messages.
 
     Raises:
         ValueError: if it cannot be loaded or called.
@@ -39,7 +39,7 @@ def load_function(
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # whatever a module of others raises
+    except Exception as error:  # whatever a third-party module raises
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{setting} is {quoted(name)}; expected {form} of a module that loads ({said})") from error
     if not callable(found):
@@ -48,22 +48,22 @@ def load_function(
 
 
 def plugins(group: str, built_in: Collection[str] = ()) -> dict[str, EntryPoint]:
-    """The entry points that packages register in a group, by name; names of our own are not replaced."""
+    """Return the entry points that packages register in a group, by name; built-in names are not replaced."""
     return {found.name: found for found in entry_points(group=group) if found.name not in built_in}
 
 
 def load_plugin(plugin: EntryPoint, what: str) -> Any:
-    """Load what another package registers.
+    """Load an object that another package registers.
 
     Args:
-        what: kind of plug-in, for errors.
+        what: kind of plug-in, for error messages.
 
     Raises:
         ValueError: if it cannot be loaded.
     """
     try:
         return plugin.load()
-    except Exception as error:  # whatever a package of others raises
+    except Exception as error:  # whatever a third-party package raises
         raise ValueError(
             f"{what} {plugin.name!r} is registered as {plugin.value}, which does not load "
             f"({type(error).__name__}: {error}); reinstall or remove that package"
@@ -71,7 +71,7 @@ def load_plugin(plugin: EntryPoint, what: str) -> Any:
 
 
 def code_of(function: Callable[..., Any]) -> str:
-    """Return a short digest of the file that contains a function, to notice changes; empty if there is none."""
+    """Return a short digest of the file that contains a function, to detect changes; empty if there is no file."""
     try:
         text = inspect.getsource(inspect.getmodule(function) or function)
     except (OSError, TypeError):

@@ -1,4 +1,4 @@
-"""Import documented modules that have moved under their old names, with a warning, until version 0.3."""
+"""Make documented modules that have moved importable by their old names, with a warning, until version 0.3."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLACES = {f"janusflow.{old}": f"janusflow.{new}" for old, new in MOVED.items()}
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a module under its old name; the result is the module itself, not a copy."""
+    """Find a module by its old name; the result is the module itself, not a copy."""
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname not in PLACES:

@@ -1,7 +1,7 @@
 """Check quickly whether the hub can be reached before downloading from it.
 
-Without a network the libraries retry for half a minute and print each attempt. Here one request decides: cached files
-are then opened at once, and anything else fails at once. A slow connection keeps the libraries' retries.
+Without a network, the libraries retry for half a minute and print each attempt. Here one request decides: if it fails,
+cached files are opened at once, and anything else fails at once. Over a slow connection the libraries still retry.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 
-SECONDS = 5.0  # for a connection
+SECONDS = 5.0  # to wait for a connection
 CONNECTED = ("ReadTimeout", "ReadError", "WriteTimeout", "WriteError", "RemoteProtocolError", "PoolTimeout")
 
 
@@ -33,20 +33,20 @@ def hub_is_reachable() -> bool:
 def cached_if_unreachable(path_or_id: str | Path) -> Iterator[str]:
     """Let the body, which opens a folder or hub id, read only the cache if the hub cannot be reached.
 
-    This holds for other threads too, which could not download either.
+    This also applies to other threads, which could not download either.
 
     Args:
-        path_or_id: what is opened; for an existing folder no request is made.
+        path_or_id: folder or hub id to open; for an existing folder no request is made.
 
     Yields:
-        Why nothing can be downloaded, as the end of a sentence; "" if it can.
+        The reason why nothing can be downloaded, as the end of a sentence; "" if downloads are possible.
     """
     if constants.HF_HUB_OFFLINE:
         yield "HF_HUB_OFFLINE is set"
     elif Path(os.path.expanduser(path_or_id)).exists() or hub_is_reachable():
         yield ""
     else:
-        constants.HF_HUB_OFFLINE = True  # huggingface_hub reads it before every request, and all others go through it
+        constants.HF_HUB_OFFLINE = True  # read by huggingface_hub before every request; all others go through it
         try:
             yield "the hub cannot be reached"
         finally:

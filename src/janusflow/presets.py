@@ -1,8 +1,8 @@
-"""Presets of generation: names for sets of settings that trade quality for work. This is their only place.
+"""Presets of generation: named sets of settings that trade quality for work. They are defined only here.
 
     preset_of("fast", solver="euler")  # the settings of "fast", but with Euler steps
 
-What each costs in quality is measured by `benchmarks/pareto.py`.
+`benchmarks/pareto.py` measures what each costs in quality.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ DECODERS = ("vae", "small")
 
 @dataclass(frozen=True)
 class Preset:
-    """The settings that a preset names; each is an argument of `generate` too.
+    """Settings of a preset; each is also an argument of `generate`.
 
     Attributes:
         num_inference_steps: steps from noise to data.
         solver: a key of `janusflow.flow.METHODS`.
-        shift: of the time grid; above 1 puts more steps near the noise.
+        shift: shift of the time grid; above 1 puts more steps near the noise.
         guidance_interval: range of t in which guidance acts; elsewhere a step costs half.
         decoder: "vae", or "small" for the model's small decoder.
     """
@@ -36,11 +36,11 @@ class Preset:
     decoder: str = "vae"
 
     def sampling(self) -> dict[str, Any]:
-        """All but the decoder: what the ODE depends on."""
+        """Return all settings but the decoder: those that the ODE depends on."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "decoder"}
 
     def recorded(self) -> dict[str, str]:
-        """The decoder as a picture records it: not at all if it is the VAE."""
+        """Return the decoder as recorded in a picture; empty for the VAE."""
         return {} if self.decoder == "vae" else {"decoder": self.decoder}
 
 
@@ -55,14 +55,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def preset_of(name: str | None, **given: Any) -> Preset:
-    """The settings of a preset, of which those that are given and not None take the place.
+    """Return the settings of a preset; given settings that are not None take precedence.
 
     Args:
         name: a key of `PRESETS`; None is "exact".
         **given: attributes of `Preset`.
 
     Raises:
-        ValueError: for a name that is not known, or a decoder that does not exist.
+        ValueError: for an unknown name or decoder.
 
     Example:
         >>> preset_of("fast", num_inference_steps=8).num_inference_steps
@@ -80,4 +80,4 @@ def preset_of(name: str | None, **given: Any) -> Preset:
 
 
 KNOBS = tuple(field.name for field in fields(Preset))
-"""The settings that presets set."""
+"""Names of the settings in a preset."""

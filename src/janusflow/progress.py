@@ -46,10 +46,10 @@ def _on_console(level: int) -> bool:
 
 @contextmanager
 def without_others(*, reads_data: bool = False) -> Iterator[None]:
-    """Hide the bars of transformers and `datasets`, which they also show without a terminal.
+    """Hide the bars of transformers and `datasets`, which they show even without a terminal.
 
     Args:
-        reads_data: whether the body uses `datasets`, which is an extra; otherwise it is not imported for this.
+        reads_data: whether the body uses `datasets`, which is an extra; if not, it is not imported here.
 
     Raises:
         ValueError: if `datasets` is used and not installed.
@@ -74,7 +74,7 @@ def without_others(*, reads_data: bool = False) -> Iterator[None]:
 
 
 class ProgressBar:
-    """Shows the progress of a job; a context manager.
+    """Context manager that shows the progress of a job.
 
     It is a bar on a terminal (rich) or in a notebook (tqdm). Elsewhere it prints a line every 30 seconds, and one at
     the end if there were any before, so that logs stay short.
@@ -83,9 +83,9 @@ class ProgressBar:
         title: text before the numbers.
         total: number of items; None if it is unknown.
         done: number of items that are already done.
-        shown: False shows nothing.
+        shown: whether to show anything.
         keep: whether the bar stays on the screen, and the last line is always printed.
-        clock: returns monotonic seconds.
+        clock: function that returns monotonic seconds.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ProgressBar:
         """Set the number of items that are done.
 
         Args:
-            done: including those at the start.
+            done: number of items, including those that were done at the start.
             note: further text, such as losses.
         """
         self.done = done
@@ -174,6 +174,6 @@ def progress_bar(
     shown: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[], None]]:
-    """Show a `ProgressBar`, and yield a function that advances it by one; arguments as there."""
+    """Show a `ProgressBar`, which has the same arguments, and yield a function that advances it by one."""
     with ProgressBar(title, total, done=done, shown=shown, clock=clock) as bar:
         yield bar.advance

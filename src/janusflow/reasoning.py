@@ -16,8 +16,8 @@ def final_answer(reply: str) -> str:
     """Return the part of a reply after its reasoning.
 
     Reasoning is between `<think>` and `</think>`; `<thinking>`, `<thought>` and `<reasoning>`, `[THINK]` (Mistral)
-    and `◁think▷` (Kimi) count as well. Everything up to the last closing tag is dropped, with or without the opening
-    tag, because some chat templates put that into the prompt (DeepSeek, Qwen).
+    and `◁think▷` (Kimi) count as well. Everything up to the last closing tag is dropped, with or without an opening
+    tag, because some chat templates put the opening tag into the prompt (DeepSeek, Qwen).
 
     Returns:
         The answer; empty if the reasoning does not end because the reply was cut off. A reply without reasoning is

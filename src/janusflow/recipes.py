@@ -12,18 +12,18 @@ from janusflow.arguments import quoted
 from janusflow.extras import require
 from janusflow.files import check_yaml, read_yaml
 
-MOST_REFERENCES = 20  # in a recipe: references to references grow with every level
+MOST_REFERENCES = 20  # in a recipe: references to references multiply with every level
 
 
 def read_recipe(file: Path, *, feature: str = "training", extra: str | None = None) -> Any:
-    """The plain values of a recipe, with its references `${a.b}` as they stand.
+    """Return the plain values of a recipe, with references `${a.b}` left unresolved.
 
     Args:
-        file: of YAML, or JSON, which YAML contains.
-        feature, extra: what needs OmegaConf, and the extra that has it, for the error where it is missing.
+        file: YAML file, or JSON, which is a subset of YAML.
+        feature, extra: what needs OmegaConf, and the extra that contains it, for the error if it is missing.
 
     Raises:
-        ValueError: for a file that is missing, unreadable or not YAML.
+        ValueError: if the file is missing, unreadable or not YAML.
     """
     require(feature, "omegaconf", extra=extra)
     from omegaconf import OmegaConf
@@ -38,7 +38,7 @@ def read_recipe(file: Path, *, feature: str = "training", extra: str | None = No
         raise ValueError(f"{named} does not exist") from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{named} cannot be read: {str(error).splitlines()[0]}") from error
-    except AssertionError as error:  # with which OmegaConf answers a single number
+    except AssertionError as error:  # raised by OmegaConf for a single number
         raise ValueError(f"{named} contains a single value; expected settings, one `key: value` a line") from error
     return OmegaConf.to_container(recipe, resolve=False)
 
@@ -46,14 +46,14 @@ def read_recipe(file: Path, *, feature: str = "training", extra: str | None = No
 def overridden(
     values: Any, overrides: Sequence[str], *, short: Mapping[str, str] | None = None, resolve: bool = True
 ) -> Any:
-    """Plain values with overrides, and with references replaced by what they refer to.
+    """Return plain values with overrides applied, and references replaced by what they refer to.
 
     Args:
         overrides: `key=value` with dotted keys (`data.0.path=FOLDER`) and values in YAML.
         short: short names of keys.
 
     Raises:
-        ValueError: for an override that is not `key=value` or does not fit, or a reference to nothing.
+        ValueError: for an override that is not `key=value` or does not fit, or for a reference to nothing.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -83,10 +83,10 @@ def overridden(
 
 
 def yaml_value(text: str) -> Any:
-    """A value in YAML, as overrides have it.
+    """Return a value in YAML, as in an override.
 
     Raises:
-        ValueError: if it is not one.
+        ValueError: if it is not YAML.
     """
     require("a setting", "omegaconf")
     from omegaconf import OmegaConf
@@ -100,7 +100,7 @@ def yaml_value(text: str) -> Any:
 
 
 def with_environment(value: Any) -> Any:
-    """Plain values with each `${VAR}` in their texts replaced by that environment variable, if it is set."""
+    """Return plain values with each `${VAR}` in strings replaced by that environment variable, if it is set."""
     if isinstance(value, str):
         return re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), value)
     if isinstance(value, dict):

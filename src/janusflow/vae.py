@@ -1,7 +1,7 @@
 """Pixels to scaled latents and back: the frozen VAE outside the network.
 
 Shapes: pixels (B, 3, H, W) in [-1, 1], latents (B, C, H/f, W/f) scaled to about unit deviation, f = 8 for the SDXL-VAE.
-diffusers' autoencoders take a second to import, so this happens when a VAE is opened.
+diffusers' autoencoders take a second to import, so they are imported when a VAE is opened.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import DecoderTiny
 
 DEFAULT_VAE = "stabilityai/sdxl-vae"
-WIDE = 32  # channels of a VAE's first level from which a CPU decodes faster in channels-last memory (docs/log.md)
+WIDE = 32  # least width of a VAE's first level at which a CPU decodes faster in channels-last memory (docs/log.md)
 Size: TypeAlias = Annotated[int, Interval(ge=1, le=2**13)]
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name for a model's weights
-DECODER = "decoder."  # what names of a small decoder's weights begin with
+DECODER = "decoder."  # prefix of the names of a small decoder's weights
 PREVIEW_DECODER = "preview_decoder"  # folder of a model's small decoder
 
 
@@ -46,7 +46,7 @@ class LatentCodec:
         vae: the autoencoder; it is put into eval mode and frozen.
 
     Raises:
-        ValueError: if it holds float16 weights: activations of the SDXL-VAE overflow in float16.
+        ValueError: if its weights are float16: activations of the SDXL-VAE overflow in float16.
     """
 
     makes: ClassVar = "latents"
@@ -67,13 +67,13 @@ class LatentCodec:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, dtype: torch.dtype, device: torch.device) -> LatentCodec:
-        """Opens a folder in diffusers' layout (itself, or its `vae` subfolder), or a hub id.
+        """Open a folder in diffusers' layout (itself, or its `vae` subfolder), or a hub id.
 
         Raises:
-            ValueError: if there is none, or the dtype is float16.
+            ValueError: if there is no VAE, or the dtype is float16.
         """
         check_dtype(dtype)
-        with BUILDING, torch.inference_mode(False):  # no module is imported under another thread's patches
+        with BUILDING, torch.inference_mode(False):  # so that nothing is imported under another thread's patches
             from diffusers import AutoencoderKL
             from diffusers.utils import is_accelerate_available
         path = Path(os.path.expanduser(source))
@@ -82,11 +82,11 @@ class LatentCodec:
         if path.is_dir():
             _check_files(path)
         try:
-            with torch.inference_mode(False), cached_if_unreachable(path) as why:  # else never cast or moved
+            with torch.inference_mode(False), cached_if_unreachable(path) as why:  # else it cannot be cast or moved
                 place = str(path) if path.is_dir() else str(source)
-                sparing = is_accelerate_available()  # diffusers prints a warning where it is not
+                sparing = is_accelerate_available()  # diffusers prints a warning if it is not
                 vae = open_complete(AutoencoderKL, place, surplus=False, torch_dtype=dtype, low_cpu_mem_usage=sparing)
-        except Exception as error:  # of many kinds: the hub's, the HTTP library's, the system's
+        except Exception as error:  # from the hub, the HTTP library or the system
             if (path / "config.json").is_file():
                 raise ValueError(f"the VAE in {path} is damaged: {shortened(first_line(error))}") from error
             raise ValueError(
@@ -100,7 +100,7 @@ class LatentCodec:
         return codec
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes diffusers' layout, without the path that the VAE was once opened from."""
+        """Write diffusers' layout, without the path that the VAE was opened from."""
         self.vae.save_pretrained(folder)
         file = Path(folder) / "config.json"
         config = read_json(file)
@@ -119,12 +119,12 @@ class LatentCodec:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that the VAE computes on."""
         return execution_device(self.vae)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """The mean of the posterior, scaled, in float32. An autocast around it is off: float16 would overflow."""
+        """Return the scaled mean of the posterior in float32. Autocast is disabled: float16 would overflow."""
         with torch.autocast(self.device.type, enabled=False):
             posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist
         shift = self.vae.config.shift_factor or 0.0
@@ -132,7 +132,7 @@ class LatentCodec:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels clipped to [-1, 1], in float32; without autocast, as `encode`."""
+        """Return float32 pixels clipped to [-1, 1]; without autocast, as in `encode`."""
         unscaled = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         with torch.autocast(self.device.type, enabled=False):
             return self.vae.decode(unscaled.to(self.device, self.vae.dtype)).sample.float().clip(-1, 1)
@@ -146,8 +146,8 @@ class SmallDecoderConfig:
         latent_channels: channels of the latent.
         decoder_block_out_channels: width of each level; all are equal. Each level but the last doubles the sides.
         num_decoder_blocks: residual blocks of each level.
-        scaling_factor, shift_factor: latents are divided by the one, then the other is added.
-        act_fn, upsample_fn: of the layers.
+        scaling_factor, shift_factor: latents are divided by the first, then the second is added.
+        act_fn, upsample_fn: activation and upsampling of the layers.
     """
 
     latent_channels: Size = 4
@@ -161,7 +161,7 @@ class SmallDecoderConfig:
     upsample_fn: Literal["nearest"] = "nearest"
 
     def build(self) -> DecoderTiny:
-        """The decoder with random weights."""
+        """Build the decoder with random weights."""
         with BUILDING:
             from diffusers.models.autoencoders.vae import DecoderTiny
 
@@ -170,8 +170,9 @@ class SmallDecoderConfig:
 
 
 class SmallDecoder:
-    """Latents to pixels by a few convolutions, about as the VAE decodes them: the decoder of diffusers'
-    `AutoencoderTiny` (TAESD). An encoder in the same file is ignored.
+    """The decoder of diffusers' `AutoencoderTiny` (TAESD): a few convolutions that approximate the VAE's decoder.
+
+    An encoder in the same file is ignored.
 
     Args:
         module: the decoder; it is put into eval mode and frozen.
@@ -183,10 +184,10 @@ class SmallDecoder:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> SmallDecoder:
-        """Opens a folder in the layout of diffusers' `AutoencoderTiny`.
+        """Open a folder in the layout of diffusers' `AutoencoderTiny`.
 
         Raises:
-            ValueError: if it is damaged, in one sentence.
+            ValueError: if it is damaged; the message is one sentence.
         """
         file = Path(folder) / "config.json"
         raw = checked(dict[str, Any], read_json(file), file)
@@ -207,7 +208,7 @@ class SmallDecoder:
         return cls(module.to(device, dtype), config)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the layout that `from_pretrained` opens."""
+        """Write the layout that `from_pretrained` opens."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         weights = {DECODER + name: value.contiguous() for name, value in self.module.state_dict().items()}
         save_file(weights, Path(folder) / WEIGHTS, metadata={"format": "pt"})
@@ -226,7 +227,7 @@ class SmallDecoder:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, H, W) to pixels clipped to [-1, 1], in float32; without autocast."""
+        """Decode scaled latents (B, C, H, W) to float32 pixels clipped to [-1, 1]; without autocast."""
         first = next(self.module.parameters())
         unscaled = latents / self.config.scaling_factor + self.config.shift_factor
         with torch.autocast(first.device.type, enabled=False):
@@ -236,7 +237,7 @@ class SmallDecoder:
 
 @dataclass(frozen=True)
 class _Config:
-    """What is checked of an `AutoencoderKL`'s `config.json` before it is built; the defaults are diffusers'."""
+    """Fields of an `AutoencoderKL`'s `config.json` that are checked before it is built; the defaults are diffusers'."""
 
     in_channels: Literal[3] = 3
     out_channels: Literal[3] = 3
@@ -258,11 +259,11 @@ def _check_files(folder: Path) -> None:
     """Compare the sizes in a VAE's `config.json` with its weights, which must be floating-point numbers.
 
     Raises:
-        ValueError: one sentence that names the file.
+        ValueError: if they do not fit; the message is one sentence that names the file.
     """
     file = folder / "config.json"
     if not file.is_file():
-        return  # diffusers' own error
+        return  # diffusers raises its own error
     raw = checked(dict[str, Any], read_json(file), file)
     names = {entry.name for entry in fields(_Config)}
     checked(_Config, {name: value for name, value in raw.items() if name in names}, file)
@@ -288,29 +289,29 @@ def _check_files(folder: Path) -> None:
 
         with BUILDING, torch.device("meta"):
             wanted = sum(value.numel() for value in AutoencoderKL.from_config(raw).parameters())
-    except Exception as error:  # of many kinds: names of blocks, and sizes that do not go together
+    except Exception as error:  # of many kinds: names of blocks, and sizes that do not fit together
         raise ValueError(f"{file} describes no VAE that can be built: {shortened(first_line(error))}") from error
     if wanted > stored:
         raise ValueError(f"{file} is damaged: it describes {wanted} weights, and the weight files hold {stored}")
 
 
 def vae_weights(source: str | Path) -> list[Path]:
-    """The weight files of a VAE: in a folder, or fetched from the hub; none if it cannot be reached."""
+    """Return the weight files of a VAE in a folder, or fetch them from the hub; empty if it cannot be reached."""
     folder = Path(os.path.expanduser(source)).absolute()
     if folder.is_dir():
         return sorted(folder.rglob("*.safetensors"))
     try:
         with cached_if_unreachable(source):
             return [Path(hf_hub_download(str(source), WEIGHTS))]
-    except Exception:  # of many kinds: the hub's, the HTTP library's, the system's; opening it tells more
+    except Exception:  # from the hub, the HTTP library or the system; opening the VAE reports more
         return []
 
 
 def check_vae(codec: LatentCodec | SmallDecoder, source: object, config: JanusFlowConfig) -> None:
-    """Refuses a VAE, or a small decoder, whose latents are not those of a network.
+    """Refuse a VAE or small decoder whose latents do not match those of a network.
 
     Raises:
-        ValueError: naming both.
+        ValueError: if they differ; the message names both.
     """
     name = "vae" if isinstance(codec, LatentCodec) else "small decoder"
     if (codec.channels, codec.downscale) != (config.latent_channels, config.latent_downscale):
@@ -321,10 +322,10 @@ def check_vae(codec: LatentCodec | SmallDecoder, source: object, config: JanusFl
 
 
 def check_dtype(dtype: torch.dtype) -> None:
-    """Refuses float16.
+    """Refuse float16.
 
     Raises:
-        ValueError: saying why.
+        ValueError: if it is float16; the message says why.
     """
     if dtype == torch.float16:
         raise ValueError("dtype is float16, in which the SDXL-VAE overflows to black pictures; use bfloat16 or float32")

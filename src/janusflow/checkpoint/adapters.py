@@ -57,7 +57,7 @@ def open_adapters(network: JanusFlowForConditionalGeneration, folder: str | Path
 
     Args:
         network: the network that they were trained in.
-        folder: of the adapters, or a hub id.
+        folder: folder of the adapters, or a hub id.
 
     Returns:
         PEFT's model around the network.
@@ -148,7 +148,7 @@ def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any
             if names:
                 raise ValueError(f"they {fault} {named(names, 'tensors')}")
         set_peft_model_state_dict(adapted, tensors)
-    except Exception as error:  # PEFT raises many kinds for what does not fit
+    except Exception as error:  # PEFT raises many kinds of errors for what does not fit
         if adapted is not None:
             remove_adapters(adapted)
         reason = shortened(" ".join(first_line(error).split()))

@@ -26,7 +26,7 @@ def descendant_of(checkpoint: Checkpoint) -> Descendant | None:
 
 
 def names_of(checkpoint: Checkpoint) -> list[str]:
-    """Return what the files call a checkpoint: its folder or hub id, then its configuration, then its card."""
+    """Return the names of a checkpoint: its folder or hub id, then those in its configuration and in its card."""
     folder, card = checkpoint.folder, _fields(_words(checkpoint))
     cached = CACHED.search(str(folder))
     base, raw = card.get("base_model"), read_json(folder / "config.json")
@@ -53,8 +53,8 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
     """Write a card into the folder of saved weights that are derived from released ones, to keep their licence known.
 
     Args:
-        checkpoint: what they were derived from, if it is known.
-        place: final path of the folder; a card that exists there is kept, and the licence added if it is not named.
+        checkpoint: checkpoint that they were derived from, if it is known.
+        place: final path of the folder; an existing card there is kept, and the licence is added if the card lacks it.
     """
     licence = _released_licence(checkpoint)
     if checkpoint is None or licence is None:
@@ -78,9 +78,9 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     weights are not released or if it names that licence, except for cards that we wrote.
 
     Args:
-        checkpoint: what they were derived from, if it is known.
-        text: its first paragraph.
-        licence: of your own weights, in the hub's spelling.
+        checkpoint: checkpoint that they were derived from, if it is known.
+        text: first paragraph of the card.
+        licence: licence of your own weights, in the hub's spelling.
     """
     source = None if checkpoint is None else checkpoint.folder
     _copy_licences(folder, checkpoint)
@@ -100,7 +100,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
 def write_trained_card(
     folder: Path, source: Checkpoint | None, *, title: str, text: str, base_model: str | None, adapter: bool = False
 ) -> None:
-    """Write the card of newly trained weights, with the licence of what they were trained from.
+    """Write the card of newly trained weights, with the licence of the weights that they were trained from.
 
     Args:
         source: the checkpoint that they were trained from; None for a new network.
@@ -158,7 +158,7 @@ def _fields(card: str) -> dict[str, Any]:
 
 
 def _hub_id(name: str | None, source: Checkpoint | None, declared: dict[str, Any]) -> str | None:
-    """Return the hub id of a model: the given name, that of a folder in the hub's cache, or the card's own base model.
+    """Return the hub id of a model: the given name, the id of a folder in the hub's cache, or the card's base model.
 
     The hub rejects cards whose `base_model` is not a hub id, such as the name of a local folder.
     """

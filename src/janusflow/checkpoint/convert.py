@@ -50,11 +50,11 @@ def convert(
 
     Args:
         source: "tiny", a folder or a hub id, in any layout that `open_checkpoint` knows.
-        folder: the new one.
+        folder: the new folder.
         to: a layout of the family: "janusflow", "official" or, for Janus, "transformers", which is the same as
             "janusflow" there.
-        dtype: of the written weights; "auto" keeps the dtype of each tensor.
-        sft_format: another chat template than the source's.
+        dtype: dtype of the written weights; "auto" keeps the dtype of each tensor.
+        sft_format: chat template to use in place of the source's.
         vae: for JanusFlow, folder or hub id of a VAE to copy to the new folder's `vae`; by default the source's, if it
             has one.
         progress: whether to show a bar.
@@ -238,7 +238,7 @@ def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -
 
 
 def where_vae_is(folder: Path) -> str:
-    """Say where the VAE of a model in a released layout is, which does not contain one; "" for other folders."""
+    """Describe where the VAE is for a released layout, which does not contain one; "" for other folders."""
     found = find_layout(read_json(folder / "config.json"))
     if found is None or not (found[0].separate_vae and found[1].released):
         return ""

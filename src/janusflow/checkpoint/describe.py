@@ -19,19 +19,19 @@ class Description:
     """One checkpoint at a glance.
 
     Attributes:
-        folder: of the checkpoint.
-        family: "JanusFlow", "Janus" (which Janus-Pro is too), or another one.
+        folder: folder of the checkpoint.
+        family: "JanusFlow", "Janus" (also for Janus-Pro), or another one.
         descendant: which released descendant of the family it is, as far as its names say; otherwise None.
         layout: "janusflow", "official", "paddle", "transformers", or another one of the family.
         sft_format: name of the chat template.
         dtypes: dtype of the stored weights to number of tensors.
-        dtype: in which they are opened by default.
+        dtype: dtype in which they are opened by default.
         bytes: size of the weight files.
         parts: name of each part of the network to its number of parameters and what it is.
         image_size: side of generated pictures, in pixels.
         drawn: what a picture is generated as, in words.
         image_tokens: (understanding, generation) tokens per picture.
-        context: positions of the LLM.
+        context: number of positions of the LLM.
         separate_vae: whether pixels come from a VAE that is not a part of the network.
         vae: the folder of the VAE next to the weights; None if it is elsewhere or there is none.
     """

@@ -31,8 +31,8 @@ def export(
     """Write a folder in a layout, complete or not at all.
 
     Args:
-        weights: its parameters by our names, in the dtype that is written.
-        folder: to write; older weights in it are removed.
+        weights: parameters of the network by our names, in the dtype that is written.
+        folder: folder to write; older weights in it are removed.
         licence: a file to copy into it.
     """
     assert layout.write is not None

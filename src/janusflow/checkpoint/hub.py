@@ -33,12 +33,12 @@ def push_to_hub(
     """Upload a model and its card.
 
     Args:
-        model: of any family.
+        model: model of any family.
         repo_id: "owner/name"; created if it does not exist.
         private: whether a new repository is private.
-        token: by default the one that `hf auth login` stored.
-        licence: of your own weights, in the hub's spelling; released weights keep theirs.
-        message: of the commit.
+        token: access token; by default the one that `hf auth login` stored.
+        licence: licence of your own weights, in the hub's spelling; released weights keep theirs.
+        message: message of the commit.
 
     Returns:
         The address of the commit.

@@ -38,8 +38,8 @@ class Checkpoint:
     """A checkpoint folder whose configuration has been read, but not its weights.
 
     Attributes:
-        folder: of the checkpoint.
-        family: of the network.
+        folder: folder of the checkpoint.
+        family: family of the network.
         layout: how it is stored.
         config: the network's dimensions.
         tensors: its weight files.
@@ -106,7 +106,7 @@ def _read_config(family: Family, layout: Layout, raw: dict[str, Any], folder: Pa
     ids = _special_ids(folder) if layout.released else {}
     try:
         config = layout.read_config(raw, ids, tensors)
-    except Exception as error:  # transformers' configurations raise many kinds for damaged values
+    except Exception as error:  # transformers' configurations raise many kinds of errors for damaged values
         what = shortened(" ".join(str(error).split()) or type(error).__name__)
         if isinstance(error, KeyError):
             what = f"it lacks {what}"
@@ -140,7 +140,7 @@ def load_network(
     """Load the network with the checkpoint's weights, in eval mode and without gradients.
 
     Args:
-        device: of the parameters; each tensor is moved there on its own.
+        device: device of the parameters; each tensor is moved there on its own.
 
     Raises:
         ValueError: if tensors are missing, surplus, misshapen or not finite numbers; names the first few.
@@ -180,7 +180,7 @@ class _Room(TorchFunctionMode):
     """Limits how many values are created, so that a configuration cannot take more memory than its weights.
 
     Args:
-        values: largest number in all tensors together.
+        values: maximum number in all tensors together.
     """
 
     def __init__(self, values: int) -> None:

@@ -25,7 +25,7 @@ def quantize(network: Any, kind: str) -> None:
     """Quantize the linear layers in place.
 
     Args:
-        network: of any family, on the device where it will run.
+        network: network of any family, on the device where it will run.
         kind: "int8" (one scale per row; on a CPU inputs are quantized too) or "int4" (the LLM's blocks in groups of
             `GROUP`, the rest in int8).
 

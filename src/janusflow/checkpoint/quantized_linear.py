@@ -1,6 +1,6 @@
-"""Linear layers with weights of 8 or 4 bits for a CPU, over the integer kernels that PyTorch ships.
+"""Linear layers with 8-bit or 4-bit weights for a CPU, on top of the integer kernels that PyTorch ships.
 
-`Int8Linear` also rounds its inputs to 8 bits, each token with a scale of its own (W8A8), and multiplies integers.
+`Int8Linear` also rounds its inputs to 8 bits, each token with its own scale (W8A8), and multiplies integers.
 `Int4Linear` keeps its inputs in bfloat16.
 
 Shapes: (..., K) inputs, (..., N) outputs, weights (N, K).
@@ -15,16 +15,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-GROUP = 32  # weights of a row that share a scale, in 4 bits
-ROWS = 16  # the kernel of 4 bits takes multiples of them
-EXACT_UNITS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # add products of 8 bits without saturating
+GROUP = 32  # 4-bit weights of a row that share a scale
+ROWS = 16  # the 4-bit kernel takes multiples of this
+EXACT_UNITS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # CPU units that add 8-bit products without saturating
 
 
 class QuantizedLinear(nn.Module):
-    """What both have: they take the place of an `nn.Linear` on the CPU.
+    """Base class of both layers, which replace an `nn.Linear` on the CPU.
 
     Args:
-        linear: the layer with its full weights, which are not kept.
+        linear: layer with full weights, which are not kept.
 
     Attributes:
         weight_bytes: memory of the quantized weights.
@@ -57,10 +57,10 @@ class QuantizedLinear(nn.Module):
 
 
 class Int8Linear(QuantizedLinear):
-    """y = s_x s_w (q_x q_w), with integers of 8 bits, a scale s_x per token and s_w per row of the weights.
+    """y = s_x s_w (q_x q_w), with 8-bit integers, a scale s_x per token and s_w per row of the weights.
 
-    Where a CPU has no units for such products, its kernels add pairs of them in 16 bits. There the weights have 7 bits,
-    because sums of two could exceed that: rows of weights lose less by it than inputs, whose largest value stands out.
+    On a CPU without units for such products, the kernels add pairs of them in 16 bits. So that these sums do not
+    overflow, the weights have 7 bits there: their rows lose less by this than inputs, whose largest value stands out.
 
     Example:
         >>> layer = nn.Linear(64, 32)
@@ -75,7 +75,7 @@ class Int8Linear(QuantizedLinear):
         scale = (weight.abs().amax(dim=1) / largest).clamp(min=torch.finfo(torch.float32).tiny)
         rounded = (weight / scale[:, None]).round().to(torch.int8)
         self.weight_bytes = rounded.nbytes + scale.nbytes
-        with warnings.catch_warnings():  # PyTorch means to drop its quantized tensors some day, but not this kernel
+        with warnings.catch_warnings():  # PyTorch plans to remove its quantized tensors, but not this kernel
             warnings.filterwarnings("ignore", message=".*quantized tensor creation functions")
             zeros = torch.zeros(len(scale), dtype=torch.long)
             tensor = torch._make_per_channel_quantized_tensor(rounded, scale.double(), zeros, 0)
@@ -83,7 +83,7 @@ class Int8Linear(QuantizedLinear):
 
     def product(self, x: Tensor) -> Tensor:
         wide = x.float()
-        # The kernel has one scale for all tokens: they share it once each is divided by its own largest value.
+        # The kernel has one scale for all tokens, which they share once each is divided by its own largest value.
         largest = wide.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
         y: Tensor = torch.ops.quantized.linear_dynamic(wide / largest, self.packed, False)
         return y.mul_(largest)
@@ -112,7 +112,7 @@ class Int4Linear(QuantizedLinear):
 
     @staticmethod
     def fits(linear: nn.Linear) -> bool:
-        """Whether the kernel takes these sizes."""
+        """Return whether the kernel accepts these sizes."""
         return linear.in_features % GROUP == 0 and linear.out_features % ROWS == 0
 
     def product(self, x: Tensor) -> Tensor:
@@ -121,9 +121,9 @@ class Int4Linear(QuantizedLinear):
 
 
 def replace_linears(module: nn.Module, bits: int) -> None:
-    """Put quantized layers in the place of a module's linear ones; those that 4 bits do not fit get 8."""
+    """Replace a module's linear layers by quantized ones; those that do not fit the 4-bit kernel get 8 bits."""
     for name, child in module.named_children():
-        if type(child) is nn.Linear:  # a subclass's weights are read by others
+        if type(child) is nn.Linear:  # other code reads a subclass's weights
             kind = Int4Linear if bits == 4 and Int4Linear.fits(child) else Int8Linear
             setattr(module, name, kind(child))
         else:

@@ -16,7 +16,7 @@ def open_processor(checkpoint: Checkpoint, *, sft_format: str | None = None) -> 
     """Open the processor in a checkpoint's folder, and check that it fits the network.
 
     Args:
-        sft_format: another chat template than the folder's, or than that of the scripts of a known descendant.
+        sft_format: chat template to use in place of the folder's, or of the one in a known descendant's scripts.
 
     Raises:
         ValueError: if its files are missing, damaged or for another network; names the file.
@@ -42,13 +42,13 @@ def set_special_tokens(config: Any, processor: JanusFlowProcessor) -> Generation
     """Set the ids in a configuration's LLM, and return what transformers' own `generate` needs.
 
     Args:
-        config: of a network; changed in place.
+        config: configuration of a network; changed in place.
 
     Returns:
         The ids and the family's own settings.
     """
     tokenizer = processor.tokenizer
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    for name in ("bos_token_id", "eos_token_id"):  # with a pad token, Llama would not train that one's embedding
+    for name in ("bos_token_id", "eos_token_id"):  # with a pad token, Llama would not train its embedding
         setattr(config.text_config, name, ids[name])
     return GenerationConfig(**ids, **family_of(config).text_generation(processor))

@@ -33,13 +33,13 @@ WEIGHTS = (  # the first that exists is used: pickles may be older files of the 
     paddle.FILE,
     f"{paddle.FILE}{INDEX}",
 )
-EXTRAS = "official_extras.safetensors"  # of a converted Janus: official tensors that its network does not use
+EXTRAS = "official_extras.safetensors"  # in a converted Janus: official tensors that its network does not use
 SHARED = 2  # how often a pickle may use the same bytes: tied embeddings are stored once
 REMAP_BYTES = 256 * 2**20  # mapped pages count as memory of the process: files are mapped again after this many bytes
 
 
 class TensorFiles:
-    """The names, shapes and dtypes of all tensors of a folder; tensors are read one at a time.
+    """The names, shapes and dtypes of all tensors in a folder; tensors are read one at a time.
 
     Raises:
         ValueError: if there are no weights, a shard is missing, or a file is damaged.
@@ -111,15 +111,15 @@ class TensorFiles:
                     self._add(file, name, tuple(tensor.shape), tensor.dtype)
         except OSError:
             raise
-        except Exception as error:  # PyTorch's loader raises many kinds for damaged files
-            if "Unsupported global" in str(error):  # PyTorch's message would advise to run the file
+        except Exception as error:  # PyTorch's loader raises many kinds of errors for damaged files
+            if "Unsupported global" in str(error):  # PyTorch's message would advise running the file
                 raise ValueError(f"{file} contains objects that are not tensors, which are not loaded") from error
             advice = isinstance(error, pickle.UnpicklingError)  # PyTorch's message is long
             reason = "" if advice else f" ({shortened(first_line(error))})"
             raise ValueError(f"{file} is damaged or not a weights file{reason}; download it again") from error
 
     def _from_pickle(self, file: Path, name: str) -> Tensor:
-        """Read one tensor of a pickle: Paddle's is read, PyTorch's mapped, again after `REMAP_BYTES`."""
+        """Read one tensor of a pickle: Paddle's file is read, PyTorch's is mapped, and again after `REMAP_BYTES`."""
         if paddle.is_paddle(file):
             return self._paddle[name].read()
         far = self._mapped_read > REMAP_BYTES and is_zipfile(file)  # others are in memory anyway
@@ -135,7 +135,7 @@ class TensorFiles:
 
 
 def _map_pickle(file: Path) -> dict[str, Tensor]:
-    """Map a file of PyTorch; files in the format from before 2020 can only be read as a whole."""
+    """Map a PyTorch file; files in the format from before 2020 can only be read as a whole."""
     tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     return tensors
 

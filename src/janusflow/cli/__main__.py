@@ -1,4 +1,4 @@
-"""`python -m janusflow.cli`, which is what torchrun starts."""
+"""`python -m janusflow.cli`, the module that torchrun starts."""
 
 import os
 

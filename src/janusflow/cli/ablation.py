@@ -23,9 +23,9 @@ Deviations = Annotated[
 def ablate(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/ablation.")],
     overrides: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Other values of the recipe, as seeds=5.")
+        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe, as in seeds=5.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; the same one continues them.")] = Path("runs/ablation"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs; give it again to continue.")] = Path("runs/ablation"),
     only: Only = None,
     seeds: Annotated[Optional[int], typer.Option(min=1, help="Runs of each variant.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, steps, expected time and GPU days.")] = False,
@@ -34,11 +34,11 @@ def ablate(
     ] = False,
     sd: Deviations = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Write the page of what is finished, and train nothing.")
+        bool, typer.Option("--report", help="Write the page for the finished runs, and train nothing.")
     ] = False,
-    ray: Annotated[bool, typer.Option("--ray", help="Share the runs on Ray; needs the extra \\[ray].")] = False,
-    workers: Annotated[Optional[int], typer.Option(min=1, help="With --ray: how many; else as many as fit.")] = None,
-    ray_address: Annotated[Optional[str], typer.Option(help="A running cluster; else one starts here.")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Distribute the runs with Ray; needs the extra \\[ray].")] = False,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="With --ray: worker count; else all that fit.")] = None,
+    ray_address: Annotated[Optional[str], typer.Option(help="Address of a running cluster; else a local one.")] = None,
     worker_cpus: Annotated[float, typer.Option(help="With --ray: processor cores of each worker.")] = 1,
     worker_gpus: Annotated[float, typer.Option(help="With --ray: GPUs of each worker.")] = 0,
     device: Device = "auto",
@@ -47,7 +47,7 @@ def ablate(
     """Train variants of one recipe with several seeds, measure them, and write OUT/paper.md with intervals.
 
     The command can be stopped at any time; repeat it to continue. Several processes may run it at once: each takes runs
-    that are not finished. A run that fails is reported, and the others go on.
+    that are not finished. If a run fails, that is reported, and the others continue.
 
     [bold]Examples[/bold]
 

@@ -106,7 +106,7 @@ def convert(
 
 
 def _convert_to_onnx(source: str, folder: Path, *, dtype: str, sft_format: str | None, vae: str | None) -> None:
-    """Write graphs, and print how far each is from PyTorch."""
+    """Write ONNX graphs, and print how far each is from PyTorch."""
     from janusflow.interop.onnx_export import export_onnx
 
     if dtype not in ("auto", "float32"):

@@ -11,12 +11,12 @@ from typer.core import TyperGroup
 from janusflow.arguments import SYNONYMS, nearest
 from janusflow.cli.options import Debug, NoSuchOption, SuggestingCommand, Vae, one_sentence
 
-WIDE = 240  # columns of a table that goes into a file or a pipe
-MEASURE = "run"  # the command that `janusflow eval` is without the name of another one
+WIDE = 240  # columns of a table that is written to a file or a pipe
+MEASURE = "run"  # the command that `janusflow eval` runs if no other one is named
 
 
 class EvalGroup(TyperGroup):
-    """`janusflow eval compare ...`, and anything else as arguments of the command that measures."""
+    """Group that parses `janusflow eval compare ...`, and anything else as arguments of the command that measures."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] == MEASURE or args[0] not in self.commands:
@@ -29,12 +29,12 @@ class EvalGroup(TyperGroup):
 
 
 class MeasureCommand(SuggestingCommand):
-    """Help that ends with every benchmark, those of other packages among them."""
+    """Command whose help ends with all benchmarks, including those of other packages."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
-        except NoSuchOption as error:  # perhaps an argument of generate or ask, by other software's name too
+        except NoSuchOption as error:  # perhaps an argument of generate or ask, or another software's name for one
             from janusflow.evaluation.request import OPTIONS, SHORT
 
             name = error.option_name.lstrip("-").replace("-", "_")
@@ -64,7 +64,7 @@ class MeasureCommand(SuggestingCommand):
 
 Benchmark = Annotated[Optional[str], typer.Argument(help="A name from the list below, or MODULE:CLASS of your own.")]
 Model = Annotated[Optional[str], typer.Option("--model", "-m", help="'tiny' (the default), a folder, or a hub id.")]
-Data = Annotated[Optional[Path], typer.Option(help="Folder of the benchmark's official files; of qa your file.")]
+Data = Annotated[Optional[Path], typer.Option(help="Folder of the benchmark's official files; for qa, your file.")]
 Settings = Annotated[
     Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; repeatable.")
 ]
@@ -89,14 +89,14 @@ def evaluate(
     benchmark: Benchmark = None,
     model: Model = None,
     data: Data = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder of the run; the same one continues it.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the run; give it again to continue.")] = None,
     mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
     limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts equally.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Items made together; 16 by default.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Items processed together; 16 by default.")] = None,
     settings: Settings = None,
     options: Options = None,
     sweep: Sweep = None,
-    config: Annotated[Optional[Path], typer.Option(help="A recipe of ours or TorchUMM's; see recipes/eval.")] = None,
+    config: Annotated[Optional[Path], typer.Option(help="A janusflow or TorchUMM recipe; see recipes/eval.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
     ray: Annotated[int, typer.Option(min=0, help="Ray workers, in place of processes.")] = 0,
     vae: Vae = None,

@@ -27,7 +27,7 @@ Preset = Annotated[
     Optional[str], typer.Option(help="exact (by default), balanced or fast: steps, solver, shift, decoder ...")
 ]
 Steps = Annotated[Optional[int], typer.Option(help="Steps from noise to picture; by default 30.")]
-Guidance = Annotated[Optional[float], typer.Option(help="Guidance scale; 1 is without. By default 2, and 5 for Janus.")]
+Guidance = Annotated[Optional[float], typer.Option(help="Guidance scale; 1 is off. By default 2, and 5 for Janus.")]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of the first picture of each prompt; by default random.")]
 Solver = Annotated[Optional[str], typer.Option(help="euler (by default), heun, midpoint, ab2, unipc.")]
 Shift = Annotated[Optional[float], typer.Option(help="Above 1: more steps near the noise.")]
@@ -42,7 +42,7 @@ Side = Annotated[
 ]
 Image = Annotated[Optional[Path], typer.Option(help="Picture to start from.")]
 Mask = Annotated[
-    Optional[Path], typer.Option(help="With --image: what is bright and opaque in it is generated; any size.")
+    Optional[Path], typer.Option(help="With --image: generate where the mask is bright and opaque; any size.")
 ]
 PasteOriginal = Annotated[bool, typer.Option(help="With --mask: keep the other pixels exactly as they are in --image.")]
 Strength = Annotated[Optional[float], typer.Option(help="With --image: how much may change, above 0 and at most 1.")]

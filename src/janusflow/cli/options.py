@@ -29,7 +29,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
 Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4: quantize the large matrices.")]
 Compile = Annotated[str, typer.Option(help="off, auto (if it pays) or on: compile the small operations.")]
 SftFormat = Annotated[
-    Optional[str], typer.Option(help="Another chat template than the checkpoint's: deepseek_old, deepseek.")
+    Optional[str], typer.Option(help="Chat template to use instead of the checkpoint's: deepseek_old, deepseek.")
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -31,10 +31,10 @@ class Job:
     """One picture to generate.
 
     Attributes:
-        prompt: of the picture.
-        seed: of its noise.
-        settings: further arguments of `generate`.
-        file: to write.
+        prompt: prompt of the picture.
+        seed: seed of its noise.
+        settings: further arguments for `generate`.
+        file: file to write.
         new: whether the file must be new; if the name is taken, the picture gets another one.
     """
 
@@ -46,7 +46,7 @@ class Job:
 
 
 def make(model: Pipeline, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, Image.Image]]:
-    """Generate pictures in batches with one progress bar; those of a batch are saved before the first is yielded."""
+    """Generate pictures in batches with one progress bar; a batch is saved before its first picture is yielded."""
     batches = []
     for _, same in groupby(jobs, key=lambda job: job.settings):
         group = list(same)
@@ -120,7 +120,7 @@ def opening_of(made: Provenance) -> dict[str, Any]:
 
 
 def merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given values, and those of before where none is given."""
+    """Return the given values, and those of `before` where none is given."""
     return {**before, **{name: value for name, value in given.items() if value is not None or name not in before}}
 
 
@@ -142,7 +142,7 @@ def settings_for(model: Pipeline, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_again(model: Pipeline, made: Provenance, given: Mapping[str, Any], source: Path) -> None:
-    """Warn if model or input pictures are not those that a picture was generated with.
+    """Warn if the model or the input pictures are not those that a picture was generated with.
 
     Raises:
         ValueError: if an input picture is not given.

@@ -24,8 +24,8 @@ from janusflow.pipelines.procedures import Procedure
 from janusflow.pipelines.provenance import input_digests, provenance_of
 
 MANIFEST, LOCK = "manifest.jsonl", ".manifest.lock"
-SAME_MODEL = ("digest", "dtype", "quantize", "sft_format")  # of a picture that counts as made already
-SEEDS = 2**32  # a random one is below it
+SAME_MODEL = ("digest", "dtype", "quantize", "sft_format")  # must be equal for a picture to count as generated
+SEEDS = 2**32  # random seeds are below this
 INPUTS = ("image", "mask")
 
 
@@ -43,15 +43,15 @@ def from_file(
     """Generate the missing pictures of a file of prompts.
 
     Args:
-        file: of prompts, for errors and its format.
+        file: file of prompts, for error messages and its format.
         texts: its lines; see `janusflow.cli.prompt_lines.lines_of`.
         settings: for lines without their own.
         out: folder of the pictures and the manifest.
-        pictures: per prompt, for lines without a number.
-        seed: of each prompt's first picture, for lines without one; None is random, and the manifest keeps it.
+        pictures: pictures per prompt, for lines without a number.
+        seed: seed of each prompt's first picture, for lines without one; None is random, and the manifest keeps it.
 
     Raises:
-        ValueError: for what is not allowed; names the line.
+        ValueError: if something is not allowed; names the line.
         KeyboardInterrupt: when the command is interrupted; says how many pictures are done.
     """
     lines = read_lines(file, texts, list(signature(model.generate).parameters))
@@ -63,7 +63,7 @@ def from_file(
         except ValueError as error:
             raise ValueError(f"line {line.number} of {file}: {error}") from error
     busy = f"another process is generating the pictures of a file of prompts in {out}; wait, or give another --out"
-    with locked(out / LOCK, busy):  # the run that writes the manifest last would forget the pictures of another one
+    with locked(out / LOCK, busy):  # or the run that writes the manifest last would drop the pictures of another one
         made = _Made(model, out, settings)
         jobs, rows = _plan(lines, resolved, out, made, pictures, seed)
         write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -83,7 +83,7 @@ def from_file(
 
 @dataclass(frozen=True)
 class _Row:
-    """What is read of a row of the manifest."""
+    """Fields that are read from a row of the manifest."""
 
     file: str
     seed: int

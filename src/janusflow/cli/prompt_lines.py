@@ -56,7 +56,7 @@ def read_lines(file: Path, texts: Sequence[tuple[int, str]], known: Sequence[str
         file: its suffix decides which of the two it is.
 
     Raises:
-        ValueError: for what is not allowed; names the line.
+        ValueError: if something is not allowed; names the line.
     """
     objects = file.suffix.lower() in (".jsonl", ".ndjson", ".json")
     lines = []

@@ -13,10 +13,10 @@ from janusflow.cli.options import Compile, Debug, Device, Dtype, Model, Quantize
 from janusflow.extras import require
 
 Adapters = Annotated[
-    Optional[list[str]], typer.Option(help="NAME=FOLDER of low-rank adapters, served as MODEL:NAME; may be repeated.")
+    Optional[list[str]], typer.Option(help="NAME=FOLDER of low-rank adapters, served as MODEL:NAME; repeatable.")
 ]
 ApiKeyFile = Annotated[
-    Optional[Path], typer.Option(help="API keys, one a line, or sha256:HASH; else JANUSFLOW_API_KEYS is read.")
+    Optional[Path], typer.Option(help="File with an API key or sha256:HASH per line; else JANUSFLOW_API_KEYS is read.")
 ]
 Limits = Annotated[
     Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
@@ -26,23 +26,23 @@ Limits = Annotated[
 @one_sentence
 def serve(
     model: Model = "tiny",
-    name: Annotated[Optional[str], typer.Option(help="What clients call the model; by default --model.")] = None,
+    name: Annotated[Optional[str], typer.Option(help="Name of the model for clients; by default --model.")] = None,
     adapter: Adapters = None,
     host: Annotated[str, typer.Option(help="Address to listen on; if not loopback, keys are needed.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     api_key_file: ApiKeyFile = None,
     max_text_wait: Annotated[float, typer.Option(help="Longest wait of a text token behind pictures, in s.")] = 0.2,
     picture_share: Annotated[float, typer.Option(help="Share of the work for pictures when both wait.")] = 0.5,
-    max_queue: Annotated[int, typer.Option(help="Jobs that wait at most; more are refused with 429.")] = 64,
-    max_pictures: Annotated[int, typer.Option(help="Pictures in work at the same time.")] = 8,
-    max_texts: Annotated[int, typer.Option(help="Texts in work at the same time.")] = 32,
+    max_queue: Annotated[int, typer.Option(help="Most jobs that may wait; more are refused with 429.")] = 64,
+    max_pictures: Annotated[int, typer.Option(help="Most pictures in progress at a time.")] = 8,
+    max_texts: Annotated[int, typer.Option(help="Most texts in progress at a time.")] = 32,
     limit: Limits = None,
     page: Annotated[bool, typer.Option("--page", help="Show a page to generate, edit and chat.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for accepted requests when the server stops.")] = 60,
     ray: Annotated[bool, typer.Option("--ray", help="Run replicas on Ray; needs the extra \\[ray].")] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="With --ray: copies of the model, at least.")] = 1,
-    max_replicas: Annotated[Optional[int], typer.Option(help="With --ray: at most, when they are busy.")] = None,
-    ray_address: Annotated[Optional[str], typer.Option(help="A running cluster; else one starts here.")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray: smallest number of copies of the model.")] = 1,
+    max_replicas: Annotated[Optional[int], typer.Option(help="With --ray: largest number, when they are busy.")] = None,
+    ray_address: Annotated[Optional[str], typer.Option(help="Address of a running cluster; else a local one.")] = None,
     replica_cpus: Annotated[float, typer.Option(help="With --ray: processor cores of each replica.")] = 1,
     replica_gpus: Annotated[float, typer.Option(help="With --ray: GPUs of each replica.")] = 0,
     vae: Vae = None,

@@ -97,7 +97,7 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/pictograms/parts.yaml.")],
     overrides: Overrides = None,
     steps: Annotated[
-        Optional[int], typer.Option(help="A few steps of each part, to check that everything runs.")
+        Optional[int], typer.Option(help="Only this many steps of each part, to check that everything runs.")
     ] = None,
     device: Device = "auto",
     debug: Debug = False,
@@ -135,14 +135,14 @@ def prepare(
         bool, typer.Option("--streaming", help="Read without downloading or indexing everything.")
     ] = False,
     format: Annotated[str, typer.Option(help="webdataset or parquet.")] = "webdataset",
-    min_side: Annotated[int, typer.Option(help="Least length of the shorter side, in pixels.")] = 256,
+    min_side: Annotated[int, typer.Option(help="Smallest length of the shorter side, in pixels.")] = 256,
     max_aspect: Annotated[float, typer.Option(help="Largest ratio of the longer side to the shorter.")] = 2.0,
     scorer: Annotated[Optional[str], typer.Option(help="module:function that returns a picture's score.")] = None,
-    min_score: Annotated[float, typer.Option(help="Least score of a picture.")] = 0.0,
+    min_score: Annotated[float, typer.Option(help="Minimum score of a picture.")] = 0.0,
     caption: Annotated[Optional[str], typer.Option(help="Model for new captions: tiny, a folder, a hub id.")] = None,
     endpoint: Annotated[Optional[str], typer.Option(help="OpenAI-compatible endpoint for new captions.")] = None,
     endpoint_model: Annotated[str, typer.Option(help="The model's name at the endpoint.")] = "default",
-    question: Annotated[str, typer.Option(help="Question to the captioning model.")] = "Describe the picture.",
+    question: Annotated[str, typer.Option(help="Question for the captioning model.")] = "Describe the picture.",
     short_share: Annotated[float, typer.Option(help="Share of captions cut to their first sentence.")] = 0.25,
     shard_size: Annotated[int, typer.Option(help="Records per shard.")] = 1000,
     device: Device = "auto",
@@ -185,7 +185,7 @@ def prepare(
 
 
 def _print_prepared(state: State, out: Path, min_side: int) -> None:
-    """Print what a preparation kept and dropped; an error if it kept nothing."""
+    """Print what a preparation kept and dropped; raise an error if it kept nothing."""
     from janusflow.data.prepared import DROPPED, OTHER_FILES, SHEET, cropping
 
     summary = f"{state.summary()}; see {out / 'report.md'}"
@@ -217,7 +217,7 @@ def reflow(
     states: Annotated[int, typer.Option(help="Number of states of each path to also train from.")] = 0,
     teacher: Annotated[Optional[str], typer.Option(help="Another model whose pictures are kept instead.")] = None,
     judge: Annotated[Optional[str], typer.Option(help="module:function(prompt, picture) that returns a score.")] = None,
-    min_score: Annotated[float, typer.Option(help="Least score of a picture.")] = 0.5,
+    min_score: Annotated[float, typer.Option(help="Minimum score of a picture.")] = 0.5,
     batch_size: Annotated[int, typer.Option(help="Pictures generated at once.")] = 16,
     shard_size: Annotated[int, typer.Option(help="Pictures generated per file.")] = 1000,
     device: Device = "auto",

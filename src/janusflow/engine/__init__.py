@@ -1,1 +1,1 @@
-"""What runs a network: the steps of generation and of text decoding, for pipelines and evaluation."""
+"""Runs a network: the steps of generation and of text decoding, for pipelines and evaluation."""

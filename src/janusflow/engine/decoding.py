@@ -1,4 +1,4 @@
-"""How text is decoded: the settings of `ask` and `chat`, and sampling with random numbers of each row's own."""
+"""Text decoding: the settings of `ask` and `chat`, and sampling with separate random numbers for each row."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from janusflow.engine.generation import check_seed
 from janusflow.engine.token_generation import TokenSampling
 from janusflow.processing.processor import JanusFlowProcessor
 
-SAMPLING = ("temperature", "top_p", "top_k", "seed")  # what greedy decoding ignores
+SAMPLING = ("temperature", "top_p", "top_k", "seed")  # ignored by greedy decoding
 CALLER = 5  # stacklevel of the line that calls `Conversational.ask`: ask, _decoding and __init__ lie between
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How text is decoded; names and meaning are transformers'.
+    """Decoding settings, with transformers' names and meanings.
 
     Attributes:
-        max_new_tokens: at most; the model's context may end earlier.
-        do_sample: False takes the most likely token, whatever the settings of sampling are; a warning names those that
+        max_new_tokens: maximum number of new tokens; the model's context may end earlier.
+        do_sample: whether to sample; False takes the most likely token, and a warning names the sampling settings that
             are ignored.
-        temperature, top_p, top_k: of sampling.
+        temperature, top_p, top_k: sampling parameters.
         repetition_penalty: 1 is none.
-        seed: of sampling. One number serves every conversation of a batch, so that an answer is the same whatever else
-            is in the batch (and the same conversation twice gives the same answer twice); or one number each. With
-            None the seeds come from torch's global generator, which a given seed neither reads nor changes.
-        prompt_lookup: tokens that are guessed ahead by copying what followed the last words earlier in the conversation
-            (`engine/lookup.py`), and checked in one pass. The answer is the same, and arrives sooner where answers
-            repeat their questions; 0 guesses none. It acts on one conversation at a time, not on batches.
+        seed: sampling seed: one number for all conversations of a batch, so that an answer is the same whatever else is
+            in the batch (and the same conversation twice gives the same answer twice), or one number for each. With
+            None, the seeds come from torch's global generator, which a given seed neither reads nor changes.
+        prompt_lookup: number of tokens that are guessed ahead by copying what followed the last words earlier in the
+            conversation (`engine/lookup.py`), and checked in one pass. The answer is the same, and arrives sooner where
+            answers repeat their questions; 0 disables it. It works on single conversations, not on batches.
     """
 
     max_new_tokens: int = 512
@@ -66,11 +66,11 @@ class Decoding:
             warnings.warn(f"{listed} ignored without do_sample=True", stacklevel=CALLER)
 
     def config(self, processor: JanusFlowProcessor, room: int) -> GenerationConfig:
-        """transformers' configuration, with the tokenizer's end token and at most `room` new tokens."""
+        """Return transformers' configuration, with the tokenizer's end token and at most `room` new tokens."""
         tokenizer = processor.tokenizer
         return GenerationConfig(
             max_new_tokens=min(self.max_new_tokens, room),
-            do_sample=False,  # the likeliest of what `SeededSampling` leaves
+            do_sample=False,  # takes the token that `SeededSampling` leaves
             repetition_penalty=self.repetition_penalty,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -78,22 +78,22 @@ class Decoding:
         )
 
     def processors(self, conversations: int, steps: int, device: torch.device) -> LogitsProcessorList:
-        """All that changes logits: the repetition penalty, then `sampling`, whose arguments these are."""
+        """Return everything that changes logits: the repetition penalty, then `sampling`, with the same arguments."""
         found = self.sampling(conversations, steps, device)
         if self.repetition_penalty != 1:
             found.insert(0, RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
         return found
 
     def sampling(self, conversations: int, steps: int, device: torch.device) -> LogitsProcessorList:
-        """The processor that samples the tokens of a batch, for at most `steps` steps; none for greedy decoding.
+        """Return the processor that samples the tokens of a batch, for at most `steps` steps; none if greedy.
 
         Args:
-            conversations: of the batch.
+            conversations: number of conversations in the batch.
             steps: new tokens of each.
-            device: of the logits.
+            device: device of the logits.
 
         Raises:
-            ValueError: if there is another number of seeds.
+            ValueError: if the number of seeds differs from that of conversations.
         """
         if not self.do_sample:
             return LogitsProcessorList()
@@ -112,13 +112,13 @@ class Decoding:
 
 
 class SeededSampling(LogitsProcessor):
-    """Leaves one token of each row, chosen by the row's own random numbers: greedy decoding then samples.
+    """Leaves one token per row, chosen by the row's own random numbers, so that greedy decoding samples.
 
     transformers' own sampling reads torch's global generator, which all threads share.
 
     Args:
         sampling: temperature, top_k and top_p.
-        uniform: (B, steps) in [0, 1).
+        uniform: (B, steps) random numbers in [0, 1).
     """
 
     def __init__(self, sampling: TokenSampling, uniform: Tensor) -> None:

@@ -1,10 +1,10 @@
-"""A picture that is edited, as Janus-4o reads it: once as features, once as codes, before the words of the prompt.
+"""Picture editing: Janus-4o reads a picture once as features and once as codes, before the words of the prompt.
 
     user:       <begin> features <end> <begin> codes <end> what to change
     assistant:  <begin> the codes that are generated
 
-Its three rows of guidance are this prompt, the same with pad tokens for the codes, and one without the words and
-pictures. Source: `text_and_image_to_image_generate` in the README of FreedomIntelligence/ShareGPT-4o-Image.
+The three guidance rows are this prompt, the same with pad tokens for the codes, and one without words and pictures.
+Source: `text_and_image_to_image_generate` in the README of FreedomIntelligence/ShareGPT-4o-Image.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def read_edits(
     *,
     guided: bool,
 ) -> ReadPrompts:
-    """Reads P prompts, each with its picture, in the rows of `TokenSampling.rows`.
+    """Read P prompts, each with its picture, in the rows of `TokenSampling.rows`.
 
     Args:
         network, processor: the model.
         prompts: what to change.
         pictures: one per prompt, in RGB.
-        guided: whether there is a row without words.
+        guided: whether to add a row without words.
     """
     device, pad = network.device, processor.tokenizer.pad_token_id
     features = torch.stack([processor.preprocess(picture) for picture in pictures]).to(device)
@@ -51,15 +51,15 @@ def read_edits(
 
 
 def edit_ids(processor: JanusFlowProcessor, prompts: Sequence[str], codes: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask (P, T) of prompts with a picture each, padded on the left.
+    """Return ids and mask (P, T) of prompts with one picture each, padded on the left.
 
     Args:
-        processor: of the model.
+        processor: the model's processor.
         prompts: what to change.
-        codes: of one picture; `GENERATION_TOKEN` stands at each.
+        codes: number of codes of one picture, each marked by `GENERATION_TOKEN`.
 
     Raises:
-        ValueError: for an empty prompt, or one with an `<image_placeholder>` of its own.
+        ValueError: for an empty prompt, or one with its own `<image_placeholder>`.
     """
     tags, rows = processor.text, []
     for prompt in prompts:
@@ -74,14 +74,14 @@ def edit_ids(processor: JanusFlowProcessor, prompts: Sequence[str], codes: int) 
 
 
 def left_padded(processor: JanusFlowProcessor, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-    """Ids and mask (P, T) of rows of any lengths."""
+    """Return ids and mask (P, T) of rows of any lengths."""
     return Batching().collate(rows, pad=processor.tokenizer.pad_token_id, image=processor.image_id)
 
 
 def encode(
     network: JanusForConditionalGeneration, processor: JanusFlowProcessor, pictures: Sequence[Image.Image]
 ) -> Tensor:
-    """The codes (P, L) of pictures, which are resized and padded to a square as for f_enc."""
+    """Return the codes (P, L) of pictures, which are resized and padded to a square as for f_enc."""
     half = (0.5, 0.5, 0.5)  # to [-1, 1], as the codec was trained
     settings = replace(
         processor.image, image_size=network.drawn_size, image_mean=half, image_std=half, do_normalize=True

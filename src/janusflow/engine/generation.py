@@ -1,4 +1,4 @@
-"""A request for pictures: its settings, seeds and noise checked, and its result as pictures.
+"""A request for pictures: checks its settings, seeds and noise, and converts its result to pictures.
 
 Shapes: N pictures, (C, H, W) a latent, (height, width) = f (H, W) pixels.
 """
@@ -33,11 +33,11 @@ class Sampling:
 
     Attributes:
         num_inference_steps: steps from noise to data.
-        guidance_scale: w of classifier-free guidance; 1 runs no unconditional row.
+        guidance_scale: weight w of classifier-free guidance; 1 runs no unconditional row.
         guidance_interval: range of t in which guidance acts.
         solver: a key of `janusflow.flow.METHODS`.
-        shift: of the time grid; 1 is uniform, more puts more steps near the noise.
-        strength: how much of the path is walked: it starts at t = 1 - strength.
+        shift: shift of the time grid; 1 is uniform, a larger value puts more steps near the noise.
+        strength: fraction of the path that is integrated: it starts at t = 1 - strength.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -69,13 +69,13 @@ class Sampling:
         self.times()
 
     def times(self) -> list[float]:
-        """The time grid. A shorter path is walked in proportionally fewer steps."""
+        """Return the time grid. A shorter path has proportionally fewer steps."""
         steps = max(1, round(self.num_inference_steps * self.strength))
         return shifted_times(steps, self.shift, start=1 - self.strength)
 
 
 def check_request(prompts: str | Sequence[str], output_type: str) -> list[str]:
-    """The prompts of a request as a list.
+    """Check a request and return its prompts as a list.
 
     Args:
         prompts: one or several.
@@ -97,23 +97,23 @@ def check_request(prompts: str | Sequence[str], output_type: str) -> list[str]:
 
 
 def as_pictures(pixels: Tensor, output_type: OutputType, kept: Kept | None = None) -> Any:
-    """Pixels (N, 3, height, width) in [-1, 1] as pictures ("pil"), or as an array (N, height, width, 3) in [0, 1].
+    """Convert pixels (N, 3, height, width) in [-1, 1] to pictures ("pil") or an array (N, height, width, 3) in [0, 1].
 
     Args:
         pixels: see above.
         output_type: see above.
-        kept: what is pasted over them.
+        kept: pixels to paste over them.
     """
     array = (pixels.permute(0, 2, 3, 1).cpu().numpy() + 1) / 2
     if output_type != "np":
-        array = (array * 255).astype(np.uint8)  # truncated, not rounded, as the official code does it
+        array = (array * 255).astype(np.uint8)  # truncated, not rounded, as in the official code
     if kept is not None:
         array = kept.paste(array)
     return array if output_type == "np" else [Image.fromarray(picture) for picture in array]
 
 
 def choose_strength(strength: float | None, *, image: bool, mask: bool) -> float:
-    """`strength` as given, or its default with or without a picture and a mask.
+    """Return `strength` as given, or its default with or without a picture and a mask.
 
     Raises:
         ValueError: if a mask or a strength is given without a picture.
@@ -126,13 +126,13 @@ def choose_strength(strength: float | None, *, image: bool, mask: bool) -> float
 
 
 def choose_seeds(seed: SupportsIndex | Sequence[SupportsIndex] | None, prompts: int, per_prompt: int) -> list[int]:
-    """One seed per picture, pictures of one prompt standing together.
+    """Return one seed per picture, with pictures of one prompt adjacent.
 
     Args:
         seed: one number, from which picture j of every prompt gets seed + j; or one per picture (a list or an array);
-            or None for chance.
-        prompts: how many there are.
-        per_prompt: pictures of each.
+            or None for a random one.
+        prompts: number of prompts.
+        per_prompt: number of pictures per prompt.
 
     Raises:
         ValueError: for a wrong number of seeds, or one outside 0 .. 2^64 - 1.
@@ -155,10 +155,10 @@ def choose_seeds(seed: SupportsIndex | Sequence[SupportsIndex] | None, prompts: 
 
 
 def check_seed(seed: object) -> int:
-    """A seed as torch's generators take it.
+    """Return a seed as torch's generators take it.
 
     Raises:
-        ValueError: if it is no whole number from 0 to 2^64 - 1.
+        ValueError: if it is not a whole number from 0 to 2^64 - 1.
     """
     return whole_number("seed", seed, least=0, most=LARGEST_SEED)
 
@@ -169,9 +169,9 @@ def seeds_of(
     generator: torch.Generator | Sequence[torch.Generator] | None,
     latents: Tensor | None,
 ) -> tuple[list[int | None], SupportsIndex | Sequence[SupportsIndex] | None]:
-    """The seed that gives each picture's noise, None where none does; and the seeds to use, drawn if none are given.
+    """Return the seed that gives each picture's noise, None where none does, and the seeds to use, random by default.
 
-    A generator on the CPU that has not been used gives the noise of its seed.
+    An unused generator on the CPU gives the noise of its seed.
     """
     if generator is None and latents is None:
         seeds = choose_seeds(seed, size.prompts, size.per_prompt)
@@ -195,8 +195,9 @@ def choose_noise(
     generator: torch.Generator | Sequence[torch.Generator] | None,
     latents: Tensor | None,
 ) -> Tensor:
-    """x_0 ~ N(0, I), (N, C, H, W) float32: as given, or each picture's from its own generator, so that no picture
-    depends on another.
+    """Return x_0 ~ N(0, I), (N, C, H, W) float32.
+
+    It is as given, or each picture's comes from its own generator, so that no picture depends on another.
 
     Raises:
         ValueError: if more than one source is given, or one does not fit the request.
@@ -217,7 +218,7 @@ def choose_noise(
 
 
 def _for_each_picture(generator: object, size: Size) -> list[torch.Generator]:
-    """One generator for all pictures, or one for each.
+    """Return one generator per picture, from one for all pictures or one for each.
 
     Raises:
         ValueError: for another type, or a wrong number.

@@ -1,4 +1,4 @@
-"""Pictures to start from: what image to image and inpainting know, and what they paste back.
+"""Pictures that image to image and inpainting start from, and the pixels that they paste back.
 
 Shapes: N pictures, (C, H, W) a latent, (height, width) = f (H, W) pixels.
 """
@@ -28,23 +28,23 @@ class KnownPicture:
 
     Attributes:
         latents: (N, C, H, W), x_1 of the given pictures.
-        repaint: (N, 1, H, W) in {0, 1}, 1 in cells that are generated anew; None generates everything anew.
+        repaint: (N, 1, H, W) in {0, 1}, 1 in cells that are regenerated; None regenerates everything.
     """
 
     latents: Tensor
     repaint: Tensor | None
 
     def select(self, rows: Tensor) -> KnownPicture:
-        """Only the given pictures."""
+        """Return only the given rows."""
         return KnownPicture(self.latents[rows], None if self.repaint is None else self.repaint[rows])
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What inpainting pastes back: a cell of the latent is many pixels, and the VAE changes all of them.
+    """Pixels that inpainting pastes back, because a cell of the latent is many pixels and the VAE changes all of them.
 
     Attributes:
-        pixels: (N, height, width, 3) uint8, the given pictures as they were resized and cropped.
+        pixels: (N, height, width, 3) uint8, the given pictures after resizing and cropping.
         mask: (N, height, width, 1) bool, False where they are kept.
     """
 
@@ -52,7 +52,7 @@ class Kept:
     mask: np.ndarray
 
     def paste(self, pictures: np.ndarray) -> np.ndarray:
-        """Generated pictures, (N, height, width, 3) uint8 or floats in [0, 1], with the kept pixels in their place."""
+        """Paste the kept pixels into generated pictures, (N, height, width, 3) uint8 or floats in [0, 1]."""
         same = self.pixels if pictures.dtype == np.uint8 else (self.pixels / 255).astype(pictures.dtype)
         return np.where(self.mask, pictures, same)
 
@@ -64,14 +64,14 @@ def known_picture(
     mask: ImageSource | Sequence[ImageSource] | None,
     device: torch.device,
 ) -> tuple[KnownPicture, Kept | None]:
-    """The pictures (and masks) to start from, encoded, one for each that is generated; and what a mask keeps.
+    """Encode the pictures (and masks) to start from, one per generated picture; also return what a mask keeps.
 
     Args:
-        codec: encodes them.
-        size: of the request.
+        codec: encodes the pictures.
+        size: size of the request.
         image: pictures, or latents of this request's size, (N, C, H, W).
-        mask: bright where pictures are generated anew, or None.
-        device: where latents go.
+        mask: bright where pictures are regenerated, or None.
+        device: device of the latents.
     """
     given = _as_latents(image, (codec.channels, size.height // codec.downscale, size.width // codec.downscale))
     if given is None:
@@ -93,7 +93,7 @@ def known_picture(
 
 
 def _as_latents(image: Any, shape: tuple[int, int, int]) -> list[Tensor] | None:
-    """Given latents one by one, or None for pictures."""
+    """Return given latents one by one, or None if pictures are given."""
     listed = list(image) if isinstance(image, (list, tuple)) else [image]
     if not listed or not all(isinstance(one, Tensor) and one.shape[-3:] == shape for one in listed):
         return None
@@ -101,7 +101,7 @@ def _as_latents(image: Any, shape: tuple[int, int, int]) -> list[Tensor] | None:
 
 
 def fit_picture(source: ImageSource, height: int, width: int) -> Tensor:
-    """A picture resized to cover (height, width) and cropped in the middle: (3, height, width) in [-1, 1]."""
+    """Resize a picture to cover (height, width) and crop it in the middle: (3, height, width) in [-1, 1]."""
     image = load_image(source)
     if image.size != (width, height):
         box = _middle(image.height, image.width, height, width)
@@ -110,9 +110,9 @@ def fit_picture(source: ImageSource, height: int, width: int) -> Tensor:
 
 
 def fit_mask(source: ImageSource, height: int, width: int) -> Tensor:
-    """A mask at (height, width): (1, height, width) in {0, 1}, 1 in a pixel where any of its source's is bright.
+    """Resize a mask to (1, height, width) in {0, 1}; a pixel is 1 if any of its source pixels is bright.
 
-    It is cropped as `fit_picture` crops a picture of its size.
+    The mask is cropped as `fit_picture` crops a picture of the same size.
     """
     bright = load_mask(source)
     left, top, right, bottom = _middle(bright.shape[0], bright.shape[1], height, width)
@@ -121,12 +121,12 @@ def fit_mask(source: ImageSource, height: int, width: int) -> Tensor:
 
 
 def latent_mask(masks: Tensor, cell: int) -> Tensor:
-    """Masks on the latent grid, (N, 1, height, width) to (N, 1, H, W): a cell with any bright pixel is 1."""
+    """Pool masks (N, 1, height, width) to the latent grid, (N, 1, H, W): a cell with any bright pixel is 1."""
     return F.max_pool2d(masks, cell)
 
 
 def _middle(source_height: int, source_width: int, height: int, width: int) -> tuple[float, float, float, float]:
-    """The largest box of the aspect (height, width) in the middle of a source: left, top, right, bottom."""
+    """Return the largest box with the aspect ratio of (height, width) in the middle: left, top, right, bottom."""
     scale = min(source_height / height, source_width / width)
     left, top = (source_width - width * scale) / 2, (source_height - height * scale) / 2
     return max(left, 0), max(top, 0), min(left + width * scale, source_width), min(top + height * scale, source_height)

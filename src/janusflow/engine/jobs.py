@@ -1,9 +1,9 @@
-"""Pictures in the making: jobs at any steps, times, guidance weights, solvers and sizes share each forward.
+"""Generation jobs: jobs at any steps, times, guidance weights, solvers and sizes share each forward.
 
     results = run(network, [Job(prefix, noise, sampling), Job(other_prefix, other_noise, other_sampling)])
 
-A job is one solver with the rows that it moves; `Engine.advance` evaluates what every job asks for next, in one forward
-per picture size, and hands each its velocities. A scheduler may add and drop jobs between two calls.
+A job is one solver with the rows that it moves. `Engine.advance` evaluates what every job needs next, in one forward
+per picture size, and returns each job's velocities to it. A scheduler may add and drop jobs between two calls.
 
 Shapes: N pictures of a job, (C, H, W) a latent, R rows of a forward.
 """
@@ -26,7 +26,7 @@ from janusflow.model.kernels import kernels_of
 from janusflow.model.llama import runs_plainly
 
 Composition = tuple[torch.Size, tuple[tuple[PromptPrefix, bool], ...]]
-"""Which rows a forward has: of each job its prompts and whether it is guided."""
+"""The rows of a forward: for each job, its prompts and whether it is guided."""
 
 StepCallback = Callable[[int, float, Tensor], StepChange]
 
@@ -35,16 +35,16 @@ class Job:
     """N pictures that take their steps together.
 
     Args:
-        prefix: the N rows' prompts, read once.
+        prefix: the prompts of the N rows, read once.
         noise: x_0, (N, C, H, W) float32.
         sampling: steps, guidance and solver.
-        known: pictures to start from; where nothing is repainted x is put back on their path after every step.
-        callback: called with (step, t, x) after each step; the change that it returns is made.
+        known: pictures to start from; where nothing is repainted, x is put back on their path after every step.
+        callback: called with (step, t, x) after each step; the change that it returns is applied.
 
     Attributes:
-        x, t: what is evaluated next, (N, C, H, W) and a time in [0, 1].
+        x, t: the next evaluation, (N, C, H, W) and a time in [0, 1].
         scale: guidance weight of that evaluation.
-        velocity: that was received last.
+        velocity: the velocity received last.
         result: x_1 once the job is done, None before.
     """
 
@@ -71,7 +71,7 @@ class Job:
         return guided_at(self.t, self.scale, self._interval)
 
     def receive(self, velocity: Tensor) -> None:
-        """Takes v(x, t), guided, and moves on to the next evaluation or to the result."""
+        """Take the guided v(x, t) and move on to the next evaluation or to the result."""
         self.velocity = velocity
         try:
             self.x, self.t = self._steps.send(velocity)
@@ -99,7 +99,7 @@ class Job:
 
 
 class _StoppedError(Exception):
-    """A callback ends the integration at x."""
+    """Raised when a callback ends the integration at x."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _StoppedError(Exception):
 
 
 def start_of_path(noise: Tensor, sampling: Sampling, known: KnownPicture | None) -> Tensor:
-    """Where the path starts: the noise, or with pictures x_t = t x_1 + (1 - t) x_0 at t = 1 - strength."""
+    """Return the start of the path: the noise, or with pictures x_t = t x_1 + (1 - t) x_0 at t = 1 - strength."""
     if known is None:
         return noise
     return interpolate(noise, known.latents, noise.new_full((len(noise),), sampling.times()[0]))
@@ -117,7 +117,7 @@ class Engine:
     """Evaluates velocities for jobs.
 
     Args:
-        network: gives the velocity.
+        network: computes the velocity.
     """
 
     def __init__(self, network: JanusFlowForConditionalGeneration) -> None:
@@ -125,7 +125,7 @@ class Engine:
         self._velocities: dict[Composition, Callable[[Tensor, Tensor], Tensor]] = {}
 
     def advance(self, jobs: Sequence[Job]) -> None:
-        """One evaluation of every job, none of which is done; one forward for the jobs of each picture size."""
+        """Evaluate every job once, with one forward per picture size; none of the jobs may be done."""
         by_size: dict[torch.Size, list[Job]] = defaultdict(list)
         for job in jobs:
             by_size[job.x.shape[1:]].append(job)
@@ -140,10 +140,10 @@ class Engine:
             without = dict(zip(map(id, guided), found[len(same) :], strict=True))
             for job, v in zip(same, found, strict=False):
                 job.receive(combine(v, without[id(job)], job.scale) if id(job) in without else v)
-        self._velocities = velocities  # of this composition only: the next forward mostly has the same
+        self._velocities = velocities  # only of this composition: the next forward usually has the same
 
     def _velocity_of(self, jobs: Sequence[Job], guided: Sequence[Job]) -> Callable[[Tensor, Tensor], Tensor]:
-        """The velocity as a function of x and t: of all jobs' rows, then of the unconditional rows of the guided."""
+        """Return the velocity as a function of x and t: all jobs' rows, then unconditional rows of the guided jobs."""
         pictures = torch.arange(sum(sizes_of(jobs)), device=jobs[0].x.device).split(sizes_of(jobs))
         places = dict(zip(map(id, jobs), pictures, strict=True))
         of = torch.cat([*pictures, *(places[id(job)] for job in guided)])
@@ -159,12 +159,12 @@ class Engine:
 
 
 def sizes_of(jobs: Sequence[Job]) -> list[int]:
-    """Pictures of each."""
+    """Return the number of pictures of each job."""
     return [len(job.x) for job in jobs]
 
 
 def run(network: JanusFlowForConditionalGeneration, jobs: Sequence[Job]) -> list[Tensor]:
-    """x_1 of every job, all advanced together until the last is done."""
+    """Return x_1 of every job, advancing all of them together until the last is done."""
     engine = Engine(network)
     while open_jobs := [job for job in jobs if job.result is None]:
         engine.advance(open_jobs)

@@ -1,6 +1,6 @@
-"""Prompt lookup: what followed the last words earlier on is proposed as what follows now.
+"""Prompt lookup: propose the tokens that followed the last words earlier in the conversation.
 
-It is speculative decoding (arXiv 2211.17192) whose draft model is a search in the conversation: the LLM reads all
+This is speculative decoding (arXiv 2211.17192) with a search in the conversation as the draft model: the LLM reads all
 proposed tokens in one pass, and those that it would have chosen itself are kept.
 """
 
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LONGEST, SHORTEST = 3, 2  # tokens that have to be the same; one word repeats too often to say what follows it
+LONGEST, SHORTEST = 3, 2  # tokens that must match; a single word repeats too often to predict what follows
 
 
 def copied(known: Sequence[int], most: int) -> list[int]:
-    """At most `most` tokens that followed the last occurrence of the last tokens, the longest match first.
+    """Return up to `most` tokens that followed the last occurrence of the last tokens; longer matches come first.
 
     Args:
         known: ids of a conversation so far; those of pictures are negative, and are neither matched nor copied.
-        most: tokens.
+        most: maximum number of tokens.
 
     Example:
         >>> copied([7, 8, 9, 4, 7, 8], 2)

@@ -1,4 +1,4 @@
-"""The keyword arguments of `generate` as types, and the callback that watches, steers or cancels it."""
+"""Types of the keyword arguments of `generate`, and the callback that watches, steers or cancels it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ StepEnd: TypeAlias = Callable[[Any, int, float, dict[str, Tensor]], "Mapping[str
 {"codes": the codes so far}. A Janus callback returns None; a change is an error. A JanusFlow callback may return a
 mapping with
 
-- `latents`: they take x's place;
-- `guidance_scale`: it holds from the next step of this batch on;
+- `latents`: replace x;
+- `guidance_scale`: applies from the next step of this batch on;
 - `stop`: True ends the generation, and the pictures are returned as they are.
 
-A picture that a callback changed says so, and `settings_of` refuses it: its settings do not recreate it.
+A picture that a callback changed is marked as such, and `settings_of` rejects it: its settings do not recreate it.
 
-An exception that the callback raises ends the generation and is raised by `generate`; the model can be used again.
+An exception in the callback ends the generation and is raised by `generate`; the model can be used again.
 
 Example:
     >>> import threading
@@ -44,18 +44,18 @@ Example:
 
 @dataclass(frozen=True)
 class StepChange:
-    """What a callback asks for after a step; see `StepEnd`."""
+    """The change that a callback requests after a step; see `StepEnd`."""
 
     latents: Tensor | None = None
     guidance_scale: float | None = None
     stop: bool = False
 
     def changes(self, latents: Tensor, guidance_scale: float, *, last: bool) -> bool:
-        """Whether the picture becomes another one than without the callback.
+        """Whether the picture differs from the one without the callback.
 
         Args:
             latents: x before the callback was called.
-            guidance_scale: of the step before.
+            guidance_scale: guidance scale of the previous step.
             last: whether this was the last step, after which neither guidance nor stopping has an effect.
         """
         if self.latents is not None and not torch.equal(self.latents, latents):
@@ -64,14 +64,14 @@ class StepChange:
 
     @classmethod
     def read(cls, returned: Mapping[str, Any] | None, latents: Tensor | None = None) -> StepChange:
-        """The changes in what a callback returned.
+        """Read the changes from what a callback returned.
 
         Args:
-            returned: by the callback.
-            latents: x that it was given, whose shape new latents must have.
+            returned: return value of the callback.
+            latents: the x that it was given; new latents must have the same shape.
 
         Raises:
-            ValueError: for another type than a mapping, a key that is none of them, or a value that is not allowed.
+            ValueError: for anything but None or a mapping, an unknown key, or a value that is not allowed.
         """
         known = list(cls.__dataclass_fields__)
         if returned is not None and not isinstance(returned, Mapping):
@@ -93,7 +93,7 @@ class StepChange:
 
     @classmethod
     def refuse(cls, returned: Mapping[str, Any] | None) -> None:
-        """Check what a callback of Janus returned, which cannot change the generation.
+        """Check the return value of a Janus callback, which cannot change the generation.
 
         Raises:
             ValueError: for a change.
@@ -112,12 +112,12 @@ class StepChange:
 
 
 def check_latents(latents: Tensor, shape: tuple[int, ...], name: str = "latents") -> Tensor:
-    """Given latents in float32.
+    """Check given latents and return them in float32.
 
     Args:
         latents: a tensor of real numbers.
         shape: (N, C, H, W) of the request.
-        name: for the errors.
+        name: name in error messages.
 
     Raises:
         ValueError: for another type or shape, or values that are not finite.
@@ -133,7 +133,7 @@ def check_latents(latents: Tensor, shape: tuple[int, ...], name: str = "latents"
 
 
 class SharedSettings(TypedDict, total=False):
-    """What every model's `generate` takes besides prompts and `output_type`."""
+    """Arguments of every model's `generate`, besides prompts and `output_type`."""
 
     num_images_per_prompt: SupportsIndex
     guidance_scale: float
@@ -148,7 +148,7 @@ class SharedSettings(TypedDict, total=False):
 
 
 class FlowSettings(SharedSettings, total=False):
-    """What `JanusFlow.generate` takes."""
+    """Arguments of `JanusFlow.generate`."""
 
     preset: str | None
     num_inference_steps: SupportsIndex | None
@@ -167,7 +167,7 @@ class FlowSettings(SharedSettings, total=False):
 
 
 class TokenSettings(SharedSettings, total=False):
-    """What `Janus.generate` takes."""
+    """Arguments of `Janus.generate`."""
 
     do_sample: bool
     temperature: float

@@ -1,4 +1,4 @@
-"""How many pictures a request makes, of which size, and whether they fit into the model's context."""
+"""The number and size of the pictures of a request, and whether they fit into the model's context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Size:
-    """What a request makes: `prompts` times `per_prompt` pictures of `height` x `width` pixels."""
+    """The output of a request: `prompts` times `per_prompt` pictures of `height` x `width` pixels."""
 
     prompts: int
     per_prompt: int
@@ -26,11 +26,11 @@ class Size:
 
     @property
     def pictures(self) -> int:
-        """In all."""
+        """The total number of pictures."""
         return self.prompts * self.per_prompt
 
     def one_each(self, name: str, values: list[Tensor]) -> Tensor:
-        """One value per generated picture, stacked, from one for all, one per prompt, or one per picture.
+        """Stack one value per generated picture, from one for all, one per prompt, or one per picture.
 
         Raises:
             ValueError: for another number of values.
@@ -38,7 +38,7 @@ class Size:
         return torch.stack(self.spread(name, values))
 
     def spread(self, name: str, values: Sequence[T]) -> list[T]:
-        """One value per generated picture, likewise, as a list.
+        """Return the values that `one_each` stacks as a list.
 
         Raises:
             ValueError: for another number of values.
@@ -57,7 +57,7 @@ class Size:
 
 
 def check_size(config: JanusFlowConfig, height: object, width: object, latents: Tensor | None) -> tuple[int, int]:
-    """Height and width in pixels: as given, or of the latents, or what the weights were trained at.
+    """Return height and width in pixels: as given, from the latents, or the size that the weights were trained at.
 
     Raises:
         ValueError: if one is not a positive multiple of the side of an image token (16 in the released checkpoints).
@@ -81,10 +81,10 @@ def _multiple(name: str, value: object, config: JanusFlowConfig, multiple: int) 
 
 
 def check_context(config: JanusFlowConfig, prompt_mask: Tensor, image_tokens: int) -> None:
-    """Refuses prompts that, with the time and image tokens, do not fit into the LLM's positions.
+    """Check that prompts fit into the LLM's positions together with the time and image tokens.
 
     Raises:
-        ValueError: naming the longest prompt's tokens and what fits.
+        ValueError: if one does not; names the longest prompt's tokens and the maximum.
     """
     longest, room = int(prompt_mask.sum(dim=1).max()), config.text_config.max_position_embeddings
     if longest + 1 + image_tokens > room:

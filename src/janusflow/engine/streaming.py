@@ -1,4 +1,4 @@
-"""Tokens as text while they are decoded, and transformers' `generate` as an iterator of tokens."""
+"""Convert tokens to text while they are decoded, and transformers' `generate` to an iterator of tokens."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-HALF_A_CHARACTER = "\ufffd"  # what a decoder writes where the bytes of a character are not all there yet
+HALF_A_CHARACTER = "\ufffd"  # what a decoder writes while bytes of a character are missing
 
 
 def first_row(tokens: Generator[list[int], None, None]) -> Generator[int, None, None]:
-    """Those of the first row."""
+    """Yield the tokens of the first row."""
     with closing(tokens):
         for row in tokens:
             yield row[0]
 
 
 class Pieces:
-    """Turns tokens into text as they come; half characters wait for their other bytes.
+    """Turns tokens into text as they arrive; half characters wait for their remaining bytes.
 
     Args:
-        tokenizer: of the model.
-        before: ids that the answer continues, whose text is not part of it.
+        tokenizer: the model's tokenizer.
+        before: ids that the answer continues; their text is not part of it.
     """
 
     def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
@@ -37,18 +37,18 @@ class Pieces:
         self._ids, self._said = list(before), len(self._decode(list(before)))
 
     def of(self, tokens: Generator[int, None, None]) -> Iterator[str]:
-        """The pieces of an answer; closing this iterator closes the one of tokens."""
+        """Yield the pieces of an answer; closing this iterator also closes `tokens`."""
         with closing(tokens):
             yield from filter(None, map(self.add, tokens))
             yield from filter(None, [self.rest()])
 
     def add(self, token: int) -> str:
-        """The text that one more token completes."""
+        """Add a token and return the text that it completes."""
         self._ids.append(token)
         return self._new(self._decode(self._ids).removesuffix(HALF_A_CHARACTER))
 
     def rest(self) -> str:
-        """What is left at the end: the replacement for a half character."""
+        """Return what is left at the end: the replacement for a half character."""
         return self._new(self._decode(self._ids))
 
     def _new(self, text: str) -> str:
@@ -57,7 +57,7 @@ class Pieces:
 
 
 def tokens_of_transformers(generate: Callable[..., Any], request: dict[str, Any]) -> Generator[int, None, None]:
-    """The tokens of transformers' `generate`, which runs in a thread of its own."""
+    """Yield the tokens of transformers' `generate`, which runs in its own thread."""
     stop, made = threading.Event(), queue.SimpleQueue[int | BaseException | None]()
 
     class Streamer(BaseStreamer):

@@ -1,11 +1,11 @@
-"""Text, token by token: keys and values in fixed rows, read prompts kept for the next turn, pictures encoded once.
+"""Token-by-token text decoding: keys and values in fixed rows, prompts kept for the next turn, pictures encoded once.
 
     slots = Slots(llm, rows=2, room=600)
     states = slots.read([first_embeds, second_embeds])    # prefill, packed
-    states = slots.step(embed(states.argmax(...)))         # one token of every row
+    states = slots.step(embed(states.argmax(...)))         # one token per row
 
-A scheduler lets conversations join and leave: `resize` makes room, `read` takes new rows, `move` closes the gap of one
-that left, and `step` advances the first rows.
+A scheduler lets conversations join and leave: `resize` makes room, `read` fills new rows, `move` closes the gap that a
+conversation left, and `step` advances the first rows.
 
 Shapes: B conversations, T tokens, D width, g key-value heads of width d, S tokens that fit into a row.
 """
@@ -31,16 +31,17 @@ from janusflow.model.graphs import Graphed
 from janusflow.model.kernels import kernels_of
 from janusflow.model.llama import causal_attention, run_layers, runs_plainly
 
-KEPT_TOKENS = 4096  # of read conversations: 0.8 GB in bfloat16 for the 1.3B model
+KEPT_TOKENS = 4096  # of past conversations: 0.8 GB in bfloat16 for the 1.3B model
 KEPT_PICTURES = 16
-PREFILL_TOKENS = 8192  # that run at once
+PREFILL_TOKENS = 8192  # processed at once
 
 Layers = list[tuple[Tensor, Tensor]]
 
 
 def plain_llm(network: Any) -> LlamaModel | None:
-    """The network's LLM if our own loop can run it and pictures can be encoded apart (`see`); otherwise None, and
-    transformers' `generate` decodes.
+    """Return the network's LLM if our own loop can run it and pictures can be encoded separately (`see`).
+
+    Otherwise the result is None, and transformers' `generate` decodes.
     """
     llm = network.get_decoder() if hasattr(network, "see") else None
     return llm if isinstance(llm, LlamaModel) and runs_plainly(llm) else None
@@ -51,7 +52,7 @@ class Slots:
 
     Args:
         llm: reads and continues them.
-        rows: B.
+        rows: number of conversations, B.
         room: S, tokens of the longest conversation with its answer.
     """
 
@@ -60,7 +61,7 @@ class Slots:
         heads, width = config.num_key_value_heads, llm.layers[0].self_attn.head_dim
         self.llm, self.lengths = llm, [0] * rows
         graphs = kernels_of(llm).graphs
-        # A hidden NaN would spread through the products.
+        # A NaN at a hidden position would spread through the products.
         make = weight.new_empty if rows == 1 and not graphs else weight.new_zeros
         shape = (rows, heads, room, width)
         self.layers: Layers = [(make(shape), make(shape)) for _ in range(config.num_hidden_layers)]
@@ -70,13 +71,13 @@ class Slots:
         return Graphed(partial(_step, self.llm, self.layers, longest=room, ragged=True))
 
     def restore(self, row: int, layers: Layers) -> None:
-        """Puts the keys and values of an empty row's first tokens, (g, T, d) each, in their place."""
+        """Fill an empty row with the keys and values of its first tokens, (g, T, d) each."""
         for (keys, values), (old_keys, old_values) in zip(self.layers, layers, strict=True):
             self.lengths[row] = old_keys.shape[1]
             keys[row, :, : self.lengths[row]], values[row, :, : self.lengths[row]] = old_keys, old_values
 
     def forget(self, row: int, tokens: int) -> None:
-        """Takes the last tokens of a row back, as if they had not been read."""
+        """Drop the last tokens of a row, as if they had not been read."""
         self.lengths[row] -= tokens
 
     @property
@@ -85,7 +86,7 @@ class Slots:
         return self.layers[0][0].shape[2]
 
     def resize(self, rows: int, room: int) -> None:
-        """Makes it `rows` conversations of up to `room` tokens. Rows that stay keep what was read."""
+        """Resize to `rows` conversations of up to `room` tokens. Remaining rows keep what was read."""
         lengths = (self.lengths + [0] * rows)[:rows]
         for index, pair in enumerate(self.layers):
             made = []
@@ -101,7 +102,7 @@ class Slots:
             self._graphed = self._graph(room)
 
     def move(self, row: int, to: int) -> None:
-        """Puts a conversation in the place of another one, which is forgotten; its own row is empty afterwards."""
+        """Move a conversation to the row of another one, which is dropped; its own row is empty afterwards."""
         if row != to:
             self.restore(
                 to,
@@ -113,17 +114,17 @@ class Slots:
         self.lengths[row] = 0
 
     def kept(self, row: int) -> Layers:
-        """A copy of a row's keys and values, (g, T, d) each."""
+        """Return a copy of a row's keys and values, (g, T, d) each."""
         length = self.lengths[row]
         return [(keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self.layers]
 
     def read(self, embeds: Sequence[Tensor], rows: Sequence[int] | None = None, *, every: bool = False) -> Tensor:
-        """Reads more tokens of some rows, (T, D) each with its own T, and gives the last state of each.
+        """Read more tokens of some rows, (T, D) each with its own T, and return the last state of each.
 
         Args:
-            embeds: what each row reads.
-            rows: which; all by default.
-            every: give the states of all tokens instead, one row after the other.
+            embeds: embeddings that each row reads.
+            rows: the rows; all by default.
+            every: whether to return the states of all tokens instead, one row after the other.
 
         Returns:
             (len(embeds), D), or (sum of T, D) with `every`.
@@ -162,9 +163,9 @@ class Slots:
         return states
 
     def step(self, embeds: Tensor) -> Tensor:
-        """Reads one more token of each of the first n rows, (n, D), and gives its state, (n, D)."""
+        """Read one more token of each of the first n rows, (n, D), and return its state, (n, D)."""
         before = self.lengths[: len(embeds)]
-        if self._graphed is not None:  # of all rows; what it writes after the others' tokens is written over later
+        if self._graphed is not None:  # runs all rows; what it writes after the others' tokens is overwritten later
             padded = F.pad(embeds, (0, 0, 0, len(self.lengths) - len(embeds)))
             lengths = torch.tensor(self.lengths, device=embeds.device).clamp(max=self.room - 1)
             states = self._graphed(padded, lengths)[: len(embeds)]
@@ -176,7 +177,7 @@ class Slots:
 
 
 def _step(llm: LlamaModel, layers: Layers, embeds: Tensor, lengths: Tensor, *, longest: int, ragged: bool) -> Tensor:
-    """One more token of each of the first n rows, (n, D) -> (n, D), after `lengths` (n,) tokens of each.
+    """Run one more token of each of the first n rows, (n, D) -> (n, D), after `lengths` (n,) tokens of each.
 
     A row attends to its own tokens, which are among the first `longest`; unless `ragged`, to all of these.
     """
@@ -202,18 +203,18 @@ def _step(llm: LlamaModel, layers: Layers, embeds: Tensor, lengths: Tensor, *, l
 
 @dataclass
 class Memory:
-    """What one model keeps between calls: conversations that it read and pictures that it encoded.
+    """What one model keeps between calls: the conversations that it read and the pictures that it encoded.
 
-    Both hold for the weights that they were made with. Several threads may use it at once.
+    Both are valid only for the weights that they were computed with. Several threads may use it at once.
     """
 
     weights: str = ""
-    _turns: OrderedDict[bytes, Layers] = field(default_factory=OrderedDict)  # int64 ids, oldest use first
+    _turns: OrderedDict[bytes, Layers] = field(default_factory=OrderedDict)  # by int64 ids, least recently used first
     _pictures: OrderedDict[bytes, Tensor] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hold_for(self, weights: str) -> None:
-        """Forgets what was made with weights of another digest."""
+        """Forget what was computed with weights of another digest."""
         with self._lock:
             if weights != self.weights:
                 self._turns.clear()
@@ -221,7 +222,7 @@ class Memory:
                 self.weights = weights
 
     def pictures(self, pixel_values: Tensor, encode: Callable[[Tensor], Tensor]) -> tuple[Tensor, list[int]]:
-        """What `encode` makes of (N, 3, S, S) pixels, (N, tokens, D), and a number that stands for each content.
+        """Encode (N, 3, S, S) pixels to (N, tokens, D); also return a number that identifies each content.
 
         Only pictures that are not known yet are encoded.
         """
@@ -242,7 +243,7 @@ class Memory:
         return torch.stack([known[name] for name in names]), numbers
 
     def recall(self, ids: np.ndarray) -> Layers | None:
-        """Keys and values of the longest known beginning of a conversation that leaves at least one token to read."""
+        """Return keys and values of the longest known start of a conversation that leaves some token to read."""
         best, length = None, 0
         with self._lock:
             for name in self._turns:
@@ -258,7 +259,7 @@ class Memory:
             return [(keys[:, :length], values[:, :length]) for keys, values in self._turns[best]]
 
     def keep(self, ids: np.ndarray, layers: Layers) -> None:
-        """Keeps a read conversation; the ones used longest ago go once there are more than `KEPT_TOKENS` tokens."""
+        """Keep a conversation; beyond `KEPT_TOKENS` tokens in all, drop the least recently used ones."""
         with self._lock:
             for name in [name for name in self._turns if ids.tobytes().startswith(name)]:
                 del self._turns[name]

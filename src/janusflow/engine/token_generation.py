@@ -1,4 +1,4 @@
-"""From words to codes, one after the other: how Janus and Janus-Pro draw.
+"""From words to codes, one after the other: how Janus and Janus-Pro generate pictures.
 
 Shapes: P prompts of T tokens, N pictures, L codes each, K codes of the codebook.
 """
@@ -26,12 +26,12 @@ class TokenSampling:
 
     Attributes:
         guidance_scale: w in logits = u + w (c - u), c with the prompt and u without; 1 runs no unconditional row.
-        do_sample: False takes the most likely code.
+        do_sample: whether to sample; False takes the most likely code.
         temperature: divides the logits.
-        top_k: only so many of the likeliest codes; 0 is all.
-        top_p: only the likeliest codes that together have this probability; 1 is all.
-        image_guidance_scale: w' in c = (f + w' p) / (1 + w') where a picture is edited: f of a row with its features
-            and its codes, p of one with its features only. None where no picture is edited.
+        top_k: number of most likely codes to choose from; 0 is all.
+        top_p: choose from the most likely codes that together have this probability; 1 is all.
+        image_guidance_scale: w' in c = (f + w' p) / (1 + w') when a picture is edited, with f from a row with its
+            features and codes, and p from one with only its features. None if no picture is edited.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -56,11 +56,11 @@ class TokenSampling:
 
     @property
     def rows(self) -> int:
-        """G, rows of one picture: with the prompt, without the codes of an edited picture, without the words."""
+        """Number of rows per picture, G: with the prompt, without the codes of an edited picture, without the words."""
         return 1 + (self.image_guidance_scale is not None) + (self.guidance_scale > 1)
 
     def guide(self, logits: Tensor) -> Tensor:
-        """(G N, K) -> (N, K): first all rows with the prompt, at the end all rows without its words."""
+        """Guide logits, (G N, K) -> (N, K): all rows with the prompt come first, all rows without its words last."""
         rows = logits.chunk(self.rows)
         conditional, unconditional = rows[0], rows[-1]
         if (weight := self.image_guidance_scale) is not None:
@@ -70,10 +70,10 @@ class TokenSampling:
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
     def choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """One code per picture: (N, K) guided logits and (N,) uniform numbers in [0, 1) -> (N,).
+        """Choose one code per picture: (N, K) guided logits and (N,) uniform numbers in [0, 1) -> (N,).
 
-        The code is where the cumulative probability passes the uniform number, so a picture's codes depend on its own
-        numbers alone.
+        The code is where the cumulative probability passes the uniform number, so a picture's codes depend only on its
+        own numbers.
         """
         if not self.do_sample:
             return logits.argmax(dim=-1)
@@ -98,10 +98,10 @@ class ReadPrompts:
     """P prompts, each read once in G rows; see `TokenSampling.rows`.
 
     Attributes:
-        states: (G P, D) the last state of each, which the first code comes from.
+        states: (G P, D) last state of each row, from which the first code is predicted.
         layers: per LLM layer, keys and values.
         visible: (G P, T) 0 at padding.
-        prompts: P.
+        prompts: number of prompts, P.
     """
 
     states: Tensor
@@ -113,7 +113,7 @@ class ReadPrompts:
 def read_prompts(
     network: JanusForConditionalGeneration, input_ids: Tensor, visible: Tensor, pad_token_id: int, *, guided: bool
 ) -> ReadPrompts:
-    """Reads prompts that are padded on the left and end with `<begin_of_image>`."""
+    """Read prompts that are padded on the left and end with `<begin_of_image>`."""
     rows = [input_ids, unconditional_ids(input_ids, visible, pad_token_id)] if guided else [input_ids]
     return read_rows(network, rows, visible)
 
@@ -121,13 +121,13 @@ def read_prompts(
 def read_rows(
     network: JanusForConditionalGeneration, rows: Sequence[Tensor], visible: Tensor, **pictures: Tensor
 ) -> ReadPrompts:
-    """Reads the G rows of P prompts.
+    """Read the G rows of P prompts.
 
     Args:
-        network: reads.
+        network: the network.
         rows: G times (P, T) ids, in the order of `TokenSampling.rows`.
         visible: (P, T) 0 at padding, on the left.
-        **pictures: `seen` and `codes` of those in the rows; see `JanusForConditionalGeneration.embed`.
+        **pictures: `seen` and `codes` of the pictures in the rows; see `JanusForConditionalGeneration.embed`.
     """
     every = visible.repeat(len(rows), 1)
     states, layers = network.read(torch.cat(list(rows)), every, **pictures)
@@ -142,7 +142,7 @@ def draw_codes(
     sampling: TokenSampling,
     callback: TokenCallback = lambda step, codes: None,
 ) -> Tensor:
-    """The codes of N pictures, (N, L) int64.
+    """Generate the codes of N pictures, (N, L) int64.
 
     Args:
         network, read, owner, uniform, sampling: see `code_by_code`.
@@ -157,14 +157,14 @@ def draw_codes(
 def code_by_code(
     network: JanusForConditionalGeneration, read: ReadPrompts, owner: Tensor, uniform: Tensor, sampling: TokenSampling
 ) -> Iterator[Tensor]:
-    """The codes of N pictures so far, after each code: (N, 1), (N, 2), ... (N, L) int64.
+    """Yield the codes of N pictures so far, after each code: (N, 1), (N, 2), ... (N, L) int64.
 
     Args:
-        network: draws.
+        network: the network.
         read: the prompts.
         owner: (N,) the prompt of each picture.
-        uniform: (N, L) each picture's own chance, in [0, 1).
-        sampling: see `TokenSampling`; its guidance must be what the prompts were read for.
+        uniform: (N, L) each picture's own random numbers, in [0, 1).
+        sampling: see `TokenSampling`; its guidance must be the one that the prompts were read for.
     """
     rows = torch.cat([owner + row * read.prompts for row in range(sampling.rows)])
     length, states = network.image_tokens, read.states[rows]
@@ -180,12 +180,12 @@ def code_by_code(
 def _continued(
     network: JanusForConditionalGeneration, read: ReadPrompts, rows: Tensor, length: int
 ) -> Callable[[Tensor, int], Tensor]:
-    """From the codes (R,) of a step to the states (R, D) after them: in slots, or by transformers where that cannot be.
+    """Return a function from a step's codes (R,) to the states (R, D) after them, by slots or else by transformers.
 
     Args:
         network, read: see `code_by_code`.
         rows: (R,) the prompt of each row.
-        length: codes that there will be.
+        length: total number of codes.
     """
     visible = read.visible[rows]
     if (llm := plain_llm(network)) is not None:

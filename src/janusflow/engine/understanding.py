@@ -1,4 +1,4 @@
-"""From conversations to answers, whole or token by token: our own engine, or transformers' where that cannot run."""
+"""From conversations to answers, whole or token by token: our own engine, or transformers where it cannot run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Decoding", "Speaker", "answer", "continue_texts", "stream"]
 
 
 class Speaker(Protocol):
-    """What decoding needs of a network; JanusFlow's and Janus's both have it."""
+    """What decoding needs from a network; those of JanusFlow and Janus both have it."""
 
     config: Any
     generate: Callable[..., Any]
@@ -50,7 +50,7 @@ def answer(
     decoding: Decoding,
     memory: Memory | None = None,
 ) -> list[str]:
-    """One answer per conversation, all decoded in one batch; a last message of the assistant is continued.
+    """Return one answer per conversation, all decoded in one batch; a last message of the assistant is continued.
 
     Args:
         network, processor: the model.
@@ -72,7 +72,7 @@ def continue_texts(
     decoding: Decoding,
     memory: Memory | None = None,
 ) -> list[str]:
-    """What follows B encoded texts with pictures; see `answer`."""
+    """Return the continuations of B encoded texts with pictures; see `answer`."""
     request = _Request.of(network, processor, inputs, decoding)
     if (tokens := request.decode(network, memory)) is not None:
         answers = [list(row) for row in zip(*tokens, strict=True)]
@@ -92,12 +92,12 @@ def stream(
     decoding: Decoding,
     memory: Memory | None = None,
 ) -> Iterator[str]:
-    """The answer to one conversation, piece by piece as it is decoded; joined, what `answer` gives.
+    """Stream the answer to one conversation piece by piece; joined, the pieces are what `answer` returns.
 
-    The request is checked at once; closing the iterator stops the decoding.
+    The request is checked immediately; closing the iterator stops the decoding.
 
     Raises:
-        ValueError: as `answer`.
+        ValueError: as in `answer`.
     """
     inputs = processor.encode_conversations([messages], continue_final_message=True)
     request = _Request.of(network, processor, inputs, decoding)
@@ -109,14 +109,14 @@ def stream(
 
 @dataclass(frozen=True)
 class _Request:
-    """Conversations as the network takes them.
+    """Conversations in the form that the network takes.
 
     Attributes:
         inputs: ids, pixels and mask of B conversations, padded on the left.
-        config: transformers' settings of decoding.
-        decoding: ours.
-        before: of each row the token whose text the answer continues, if any: some tokenizers write a space only
-            between two tokens, so that an answer's first space needs the token before it.
+        config: transformers' decoding settings.
+        decoding: our decoding settings.
+        before: for each row, the token whose text the answer continues, if any: some tokenizers write a space only
+            between two tokens, so an answer's first space needs the token before it.
     """
 
     inputs: UnderstandingInputs
@@ -131,7 +131,7 @@ class _Request:
         inputs: UnderstandingInputs,
         decoding: Decoding,
     ) -> _Request:
-        """The request, checked."""
+        """Check and return the request."""
         context = network.config.text_config.max_position_embeddings
         room = context - inputs.input_ids.shape[1]
         if room < 1:
@@ -143,7 +143,7 @@ class _Request:
         return _Request(inputs, decoding.config(processor, room), decoding, before)
 
     def for_transformers(self, network: Speaker) -> dict[str, Any]:
-        """The arguments of the network's `generate`."""
+        """Return the arguments of the network's `generate`."""
         device = network.device
         with torch.inference_mode():
             pixels = None if self.inputs.pixel_values is None else self.inputs.pixel_values.to(device)
@@ -156,7 +156,7 @@ class _Request:
         }
 
     def decode(self, network: Speaker, memory: Memory | None) -> Generator[list[int], None, None] | None:
-        """The tokens of all rows, step by step, from our own engine; None where transformers must decode.
+        """Return the tokens of all rows, step by step, from our own engine; None if transformers must decode.
 
         A row that has ended continues with the end token.
         """
@@ -176,7 +176,7 @@ class _Request:
         rows, end, most = len(ids), self.config.eos_token_id, self.config.max_new_tokens
         said = torch.empty(rows, 0, dtype=torch.long, device=states.device)
         ended = torch.zeros(rows, dtype=torch.bool, device=states.device)
-        guess: list[int] = []  # of one row: states are then those of its last token and of each guessed one
+        guess: list[int] = []  # for a single row: states are then those of its last token and of each guess
         try:
             while True:
                 fresh = []
@@ -209,7 +209,7 @@ class _Request:
                 memory.keep(known, slots.kept(0))
 
     def _read(self, network: Speaker, llm: LlamaModel, memory: Memory) -> tuple[Slots, Tensor, list[np.ndarray]]:
-        """Prefill: the slots, each row's last state, and each row's ids, with pictures named by their content."""
+        """Prefill: return the slots, each row's last state, and its ids, with pictures identified by their content."""
         ids, embeds = embed_conversations(network, self.inputs, memory)
         slots = Slots(llm, len(ids), max(map(len, ids)) + self.config.max_new_tokens)
         for number, row in enumerate(ids):
@@ -221,16 +221,16 @@ class _Request:
 def embed_conversations(
     network: Speaker, inputs: UnderstandingInputs, memory: Memory
 ) -> tuple[list[np.ndarray], list[Tensor]]:
-    """What the LLM reads of B conversations.
+    """Embed B conversations for the LLM.
 
     Args:
-        network: embeds, and encodes pictures that the memory does not have.
-        inputs: padded on the left.
-        memory: of encoded pictures.
+        network: embeds text, and encodes pictures that the memory does not have.
+        inputs: conversations padded on the left.
+        memory: memory of encoded pictures.
 
     Returns:
-        Of each conversation its T ids, with pictures named by their content (as `Memory` compares them), and its
-        (T, D) embeddings.
+        For each conversation, its T ids, with pictures identified by their content (as `Memory` compares them), and
+        its (T, D) embeddings.
     """
     device = network.device
     named, seen = inputs.input_ids.clone(), None

@@ -1,4 +1,4 @@
-"""How probable "yes" is as the answer to a question about a picture."""
+"""The probability of "yes" as the answer to a question about a picture."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def yes_probability(
     inputs: UnderstandingInputs,
     spellings: Sequence[Sequence[str]] = SPELLINGS,
 ) -> list[float]:
-    """p(yes) / (p(yes) + p(no)) of the next token after B texts with pictures.
+    """Return p(yes) / (p(yes) + p(no)) of the next token after B texts with pictures.
 
     Args:
         network, processor: the model.
-        inputs: padded on the left.
-        spellings: of yes, and of no. Those that are one token count; where none is, the first token of each does.
+        inputs: texts padded on the left.
+        spellings: spellings of yes and of no. Only single-token ones count; if there are none, the first token of each.
 
     Raises:
         ValueError: if the tokenizer gives yes and no the same first tokens.

@@ -1,1 +1,1 @@
-"""Benchmarks: each takes a pipeline and gives back counts of right answers."""
+"""Benchmarks: each takes a pipeline and scores its outputs."""

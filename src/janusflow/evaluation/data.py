@@ -1,6 +1,6 @@
-"""Files of the understanding benchmarks: JSON, TSV and parquet, and the pictures that they name or hold.
+"""Read the files of the understanding benchmarks: JSON, TSV and parquet, and the pictures that they name or contain.
 
-An error about a missing or damaged file is one sentence: the file, what is wrong, and where it comes from.
+Errors about missing or damaged files are one sentence: the file, the problem, and where the file comes from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from janusflow.extras import require
 from janusflow.files import loads
 from janusflow.processing.images import load_image
 
-ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # of whole JPEG and PNG files, by their first bytes
+ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # last bytes of whole JPEG and PNG files, by first bytes
 T = TypeVar("T")
 
 
@@ -25,15 +25,15 @@ class DataFolder:
     """A folder with a benchmark's official files.
 
     Args:
-        source: what is expected in it, and where that comes from; every error ends with it.
-        unchecked: whether `picture` and `held_picture` leave looking at the pictures to `check`.
+        source: expected files and where they come from; every error ends with it.
+        unchecked: whether `picture` and `held_picture` leave the checks of pictures to `check`.
 
     Attributes:
-        read: the files that were read, without the pictures.
-        pictures: those that were found.
+        read: files that were read, without pictures.
+        pictures: pictures that were found.
 
     Raises:
-        ValueError: if there is no such folder.
+        ValueError: if the folder does not exist.
     """
 
     def __init__(self, path: Path | None, source: str, *, unchecked: bool = False) -> None:
@@ -47,14 +47,14 @@ class DataFolder:
         self.unchecked = unchecked
 
     def refusal(self, file: Path, problem: str) -> ValueError:
-        """The sentence on a file with a problem."""
+        """Return the error for a file with a problem."""
         return ValueError(f"{file} {problem}; expected {self.source}")
 
     def find(self, *names: str) -> Path:
-        """The first of these files that is there.
+        """Return the first of these files that exists.
 
         Raises:
-            ValueError: if none is.
+            ValueError: if none exists.
         """
         file = next((self.path / name for name in names if (self.path / name).is_file()), None)
         if file is None:
@@ -62,7 +62,7 @@ class DataFolder:
         return file
 
     def json(self, *names: str) -> Any:
-        """Content of a JSON file, the first of these that is there."""
+        """Return the content of the first of these JSON files that exists."""
         file = self.find(*names)
         self.read.append(file)
         try:
@@ -71,7 +71,7 @@ class DataFolder:
             raise self.refusal(file, f"is damaged ({error})") from error
 
     def parsed(self, file: Path, read: Callable[[Path], T]) -> T:
-        """What a function reads from a file; its ValueError gets the source added."""
+        """Return what `read` reads from a file; the source is added to its ValueError."""
         self.read.append(file)
         try:
             return read(file)
@@ -79,13 +79,13 @@ class DataFolder:
             raise ValueError(f"{error}; expected {self.source}") from error
 
     def tsv(self, file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-        """Rows of a TSV file with a heading, each with its number from 1.
+        """Yield the rows of a TSV file with a header, each with its number from 1.
 
         Raises:
-            ValueError: if it is damaged, cut off, or lacks one of the columns.
+            ValueError: if the file is damaged or truncated, or lacks one of the columns.
         """
         self.read.append(file)
-        csv.field_size_limit(sys.maxsize)  # a picture in base64 is long
+        csv.field_size_limit(sys.maxsize)  # base64 pictures are long
         try:
             with file.open(encoding="utf-8-sig", newline="") as handle:
                 rows = csv.DictReader(handle, delimiter="\t")
@@ -102,10 +102,10 @@ class DataFolder:
             raise self.refusal(file, f"is damaged ({error})") from error
 
     def parquet(self, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Rows of a parquet file.
+        """Yield the rows of a parquet file.
 
         Raises:
-            ValueError: if it is damaged, lacks one of the columns, or pyarrow is not installed.
+            ValueError: if the file is damaged or lacks one of the columns, or if pyarrow is not installed.
         """
         require(str(file), "pyarrow")
         from pyarrow import ArrowException
@@ -119,14 +119,14 @@ class DataFolder:
                     raise self.refusal(file, f"is another version: it has no column {', '.join(lacking)}")
                 for batch in content.iter_batches(batch_size=64, columns=list(columns)):
                     yield from batch.to_pylist()
-        except (ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a text column
+        except (ArrowException, OSError, UnicodeDecodeError) as error:  # UnicodeDecodeError: in a text column
             raise self.refusal(file, f"is damaged ({error})") from error
 
     def picture(self, *names: str) -> Path:
-        """A whole picture's path: the first of these files that is there.
+        """Return the path of a complete picture: the first of these files that exists.
 
         Raises:
-            ValueError: if none is, or it is cut off; not if pictures are left unchecked.
+            ValueError: if none exists or the picture is truncated; never if pictures are left unchecked.
         """
         if self.unchecked:
             places = [self.path / name for name in names]
@@ -134,10 +134,10 @@ class DataFolder:
         return self.check(self.find(*names))
 
     def check(self, file: Path) -> Path:
-        """A picture's path, if that is whole.
+        """Return a picture's path after checking that the picture is complete.
 
         Raises:
-            ValueError: if it is missing or cut off.
+            ValueError: if it is missing or truncated.
         """
         if not file.is_file():
             raise self.refusal(file, "is missing")
@@ -152,14 +152,14 @@ class DataFolder:
         return file
 
     def held_picture(self, content: bytes | str, where: str) -> bytes:
-        """A whole picture's bytes.
+        """Return the bytes of a complete picture.
 
         Args:
-            content: the bytes, or base64.
-            where: which picture of which file, for the message.
+            content: bytes or base64 text.
+            where: picture and file, for the error message.
 
         Raises:
-            ValueError: if it is cut off or not a picture; not if pictures are left unchecked.
+            ValueError: if it is truncated or not a picture; never if pictures are left unchecked.
         """
         try:
             found = base64.b64decode(content, validate=True) if isinstance(content, str) else content
@@ -172,10 +172,10 @@ class DataFolder:
         return found
 
     def check_held(self, picture: bytes, where: str) -> None:
-        """Refuse bytes that are not a whole picture.
+        """Check that bytes are a complete picture.
 
         Raises:
-            ValueError: naming `where`.
+            ValueError: if they are not; the message contains `where`.
         """
         if not _looks_whole(picture[:2], picture[-8:]):
             self._decode(picture, where)
@@ -188,19 +188,19 @@ class DataFolder:
 
 
 class Questions(Benchmark):
-    """A benchmark of questions over a folder of official files."""
+    """Base class of benchmarks that ask questions from a folder of official files."""
 
     draws = False
     _folder: DataFolder | None = None
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        """The means of the samples; a subclass defines `samples`, or other scores."""
+        """Return the means of the samples; a subclass defines `samples` or overrides this method."""
         if type(self).samples is Benchmark.samples:
             raise NotImplementedError(f"{type(self).__name__} defines neither scores nor samples")
         return {name: sample.whole * mean(sample.values) for name, sample in self.samples(rows).items()}
 
     def open_folder(self) -> DataFolder:
-        """The folder that `items` reads.
+        """Open the folder that `items` reads.
 
         Raises:
             ValueError: if there is none.
@@ -226,20 +226,20 @@ class Questions(Benchmark):
 
     @property
     def official(self) -> Path:
-        """Where `write_official` writes."""
+        """Folder that `write_official` writes to."""
         return self.out / "official"
 
 
 def _looks_whole(start: bytes, end: bytes) -> bool:
-    """Whether a JPEG or PNG ends as such; other files must be decoded."""
+    """Return whether the bytes start and end a JPEG or PNG; other files must be decoded."""
     return start in ENDS and end.endswith(ENDS[start])
 
 
 def find_file(benchmark: Benchmark, *names: str) -> Path:
-    """The first of these files that is in a benchmark's folder.
+    """Return the first of these files that exists in a benchmark's folder.
 
     Raises:
-        ValueError: if there is no folder, or none of them in it.
+        ValueError: if there is no folder, or none of the files in it.
     """
     if benchmark.data is None:
         raise ValueError(f"{benchmark.title} needs a folder with its files: {benchmark.source}")
@@ -250,10 +250,10 @@ def find_file(benchmark: Benchmark, *names: str) -> Path:
 
 
 def read_text(file: Path) -> str:
-    """Text in UTF-8.
+    """Read a text file in UTF-8.
 
     Raises:
-        ValueError: naming the file if it is not.
+        ValueError: if it is not UTF-8; the message names the file.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
@@ -262,5 +262,5 @@ def read_text(file: Path) -> str:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Of at least one value."""
+    """Return the mean of at least one value."""
     return sum(values) / len(values)

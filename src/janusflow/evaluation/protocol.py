@@ -1,8 +1,7 @@
-"""What a benchmark is: items to generate or to answer, a verdict on each output, and scores from all verdicts.
+"""The benchmark protocol: items to generate or answer, a verdict on each output, and scores from all verdicts.
 
-A benchmark is one file of `benchmarks/` with a subclass of `Benchmark`, named in `evaluation/registry.py`. It knows its
-data and its rules; generating, asking, resuming and sharding are in `evaluation/run/`, reporting
-in `evaluation/reports/`.
+A benchmark is one file in `benchmarks/` with a subclass of `Benchmark`, listed in `evaluation/registry.py`. It knows
+its data and rules; `evaluation/run/` generates, asks, resumes and shards, and `evaluation/reports/` reports.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ Output = Image.Image | str  # a generated picture, or an answer
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to do: a picture to generate, or a question to answer.
+    """One task for the model: a picture to generate or a question to answer.
 
     Attributes:
-        key: unique and of characters that a file's name may have ("/" makes folders); names the output.
-        prompt: what is generated, or asked.
-        images: of the question, in its order; paths or pictures.
-        seed: of the noise of a picture to generate.
+        key: unique name of the output, in characters that a file name may have ("/" makes folders).
+        prompt: prompt of the picture to generate, or the question.
+        images: paths or pictures of the question, in order.
+        seed: seed of the noise of a picture to generate.
         group: items of one group (the pictures of a prompt, both questions of an MME picture) stay together when the
-            bootstrap samples; "" for an item of its own.
+            bootstrap resamples; "" for an item of its own.
         system: system prompt of a question; None for the model's own.
-        data: what the verdict needs, as JSON; it is not shown to the model.
+        data: JSON data for the verdict; not shown to the model.
     """
 
     key: str
@@ -54,9 +53,9 @@ class Row:
     """A judged item.
 
     Attributes:
-        item: what was done.
-        output: the answer, or the picture's path under the run's folder.
-        verdict: of the judge, as JSON: "score" (a number, the higher the better), and what explains it.
+        item: the item.
+        output: the answer, or the picture's path in the run's folder.
+        verdict: the judge's verdict as JSON: "score" (a number, higher is better), and what explains it.
     """
 
     item: Item
@@ -65,47 +64,46 @@ class Row:
 
     @property
     def score(self) -> float:
-        """The verdict's number."""
+        """Score of the verdict."""
         return float(self.verdict["score"])
 
 
 @dataclass(frozen=True)
 class NoSettings:
-    """Of a benchmark that has none."""
+    """Settings of a benchmark that has none."""
 
 
 class Benchmark(AsksJudge, ABC):
     """A benchmark over data on disk.
 
     Args:
-        data: folder of its official files; None if it makes its data itself.
-        settings: an instance of its `Settings`.
+        data: folder of the official files; None if the benchmark creates its own data.
+        settings: instance of `Settings`.
 
     Attributes:
-        name: on the command line.
-        title: in reports.
-        draws: whether its items are pictures to generate; otherwise they are questions.
-        asks: whether some are questions and others pictures to generate.
-        Settings: a frozen dataclass of its options (`--set key=value`), every field with a default.
-        judged_by: what kind of model `Settings.judge` must name; "" where none is needed.
-        judging: names of settings that only affect verdicts: with others a run keeps its outputs and is judged again.
-        judging_models: names of settings that are transformers models, as folders or names on the hub; "" is none.
-        main: name of the score that is quoted.
-        published: scores that others report, by model, with the names of `scores` (another name where it is
-            not known how it was computed); the paper's first.
-        source: where its data comes from and what files are expected, for messages.
+        name: name on the command line.
+        title: name in reports.
+        draws: whether the items are pictures to generate; otherwise they are questions.
+        asks: whether some items are questions and others pictures to generate.
+        Settings: frozen dataclass of the options (`--set key=value`), every field with a default.
+        judged_by: kind of model that `Settings.judge` must name; "" if none is needed.
+        judging: names of settings that only affect verdicts; a run with others keeps its outputs and is judged again.
+        judging_models: names of settings that select transformers models (folders or hub names); "" selects none.
+        main: name of the score to quote.
+        published: published scores by model, the paper's first. Names are those of `scores`, or another name if it is
+            unknown how the score was computed.
+        source: where the data comes from and which files are expected, for error messages.
         bootstrap: whether intervals come from resampled items (not for distances between whole sets).
         lower_is_better: whether a lower value of `main` is better.
-        defaults: decoding arguments that are used unless others are given.
-        official_items: how many items the whole official set has; 0 where that is not known, or depends on settings.
+        defaults: decoding arguments to use unless others are given.
+        official_items: number of items in the whole official set; 0 if it is unknown or depends on settings.
         caveat: what a reader must know before comparing a report with published figures.
-        swept: name of the score that a sweep over options of generating shows; "" for `main`.
-        for_sweeps: settings of such a sweep, where the user gives none: they leave out what does not depend on
-            generating.
+        swept: name of the score that a sweep over generation options shows; "" for `main`.
+        for_sweeps: settings of such a sweep unless the user gives them; they leave out what generation does not affect.
         whole_groups: whether `--limit` keeps the items of a group together.
-        threads: how many verdicts are asked for at once.
-        limited: whether only some items are chosen; `items` then leaves looking for their pictures to `check_items`.
-        out: folder of the run; set before anything is made, judged or scored.
+        threads: number of verdicts requested at once.
+        limited: whether only some items are chosen; `check_items` then looks for their pictures instead of `items`.
+        out: folder of the run; set before anything is generated, judged or scored.
     """
 
     name: ClassVar[str]
@@ -135,24 +133,24 @@ class Benchmark(AsksJudge, ABC):
 
     @abstractmethod
     def items(self) -> list[Item]:
-        """All items, in a fixed order.
+        """Return all items in a fixed order.
 
         Raises:
-            ValueError: for missing or damaged data: one sentence with the file, what is expected, and how to get it.
+            ValueError: for missing or damaged data, in one sentence: the file, what is expected, and how to get it.
         """
 
     def files(self) -> list[Path]:
-        """The files that items and verdicts depend on. The report has their hashes, and changes in them are noticed.
+        """Return the files that items and verdicts depend on. The report lists their hashes, and changes are detected.
 
-        By default everything under `self.data` except pictures and the run's own folder. A benchmark that names its
-        files names its `pictures` as well.
+        By default, these are all files under `self.data` except pictures and the run's own folder. A benchmark that
+        overrides this method should also override `pictures`.
         """
         return [file for file in self._under_data() if not is_picture(file)]
 
     def pictures(self) -> list[Path]:
-        """The pictures that were found next to them, for one hash over all of them.
+        """Return the pictures that were found next to these files, for one hash over all of them.
 
-        By default those under `self.data`, if `files` is the default too.
+        By default, these are the pictures under `self.data`, if `files` is the default as well.
         """
         return [file for file in self._under_data() if is_picture(file)] if type(self).files is Benchmark.files else []
 
@@ -164,44 +162,44 @@ class Benchmark(AsksJudge, ABC):
         return [file for file in found if file.is_file() and (out is None or out not in file.resolve().parents)]
 
     def references(self, item: Item) -> list[Path]:
-        """Files that the verdict on an item reads besides the item and its output."""
+        """Return the files that the verdict on an item reads, besides the item and its output."""
         return []
 
     def also_shown(self, item: Item) -> Any:
-        """What a model is shown of an item besides its prompt, system prompt and pictures, as JSON; None for nothing.
+        """Return what a model sees of an item besides prompt, system prompt and pictures, as JSON; None for nothing.
 
-        An output is made again only if this, or one of the others, has changed. By default nothing, or all of
-        `item.data` where a benchmark defines `produce`, which may show it.
+        An output is only made again if this or one of the others has changed. The default is None, or all of
+        `item.data` if a benchmark overrides `produce`, which may show it.
         """
         return None if type(self).produce is Benchmark.produce else dict(item.data)
 
     def part(self, item: Item) -> str:
-        """The part of the benchmark (category, subset) that an item belongs to: `--limit` takes from all of them.
+        """Return the part of the benchmark (category, subset) that an item belongs to; `--limit` takes from all parts.
 
-        By default the folder of the item's key.
+        By default, this is the folder of the item's key.
         """
         return item.key.rpartition("/")[0]
 
     def parts_of(self, score: str) -> tuple[str, ...]:
-        """The parts that this score needs; by default any items suffice."""
+        """Return the parts that a score needs; by default, any items suffice."""
         return ()
 
     def check_items(self, items: Sequence[Item]) -> None:
         """Look for the files of the items that `--limit` chose.
 
         Raises:
-            ValueError: naming the first that is missing or damaged.
+            ValueError: if a file is missing or damaged; the message names the first one.
         """
         for file in (file for item in items for file in self.references(item)):
             if not file.is_file():
                 raise ValueError(f"{file} does not exist; expected {self.source}")
 
     def drawn(self, item: Item) -> bool:
-        """Whether this item is a picture to generate; a benchmark with both kinds decides by item."""
+        """Return whether an item is a picture to generate; a benchmark with both kinds decides by item."""
         return self.draws
 
     def place(self, item: Item) -> str:
-        """Path of a picture under the run's folder; as the official scorer wants it."""
+        """Return the path of a picture in the run's folder, as the official scorer expects it."""
         return f"images/{item.key}.png"
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
@@ -213,7 +211,7 @@ class Benchmark(AsksJudge, ABC):
             options: arguments of `model.generate`, or decoding arguments of `model.chat_batch`.
 
         Raises:
-            ValueError: for an option that this model does not generate with.
+            ValueError: for an option that the model's `generate` does not take.
         """
         if self.drawn(items[0]):
             unknown = set(options) - set(known := signature(model.generate).parameters)
@@ -231,57 +229,57 @@ class Benchmark(AsksJudge, ABC):
 
     @abstractmethod
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """The verdict on one output: JSON with "score"; even an unreadable answer gets one.
+        """Return the verdict on one output: JSON with "score"; even an unreadable answer gets one.
 
         Raises:
-            NotJudgedError: if the judge gave none.
+            NotJudgedError: if the judge gives no verdict.
         """
 
     @abstractmethod
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
-        """All scores by name, `main` among them if the rows suffice for it.
+        """Return all scores by name, including `main` if the rows suffice for it.
 
         Args:
-            rows: judged items; in the bootstrap some occur several times and others not at all.
+            rows: judged items; in the bootstrap, some occur several times and others not at all.
         """
 
     def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
-        """What each score is over, by its name: the report gives n and, for shares, Wilson's intervals from it.
+        """Return the values behind each score, by name; the report computes n and, for shares, Wilson intervals.
 
-        By default only scores that are the mean of all items' scores are known, as 1 or in percent.
+        By default, only scores that are the mean of all items' scores are known, on a scale to 1 or in percent.
         """
         perfect = [Row(row.item, row.output, {**row.verdict, "score": 1.0}) for row in rows]
         whole = self.scores(perfect).get(self.main)
         return {self.main: over(rows, whole=whole if whole in (1, 100) else 0)}
 
     def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Further scores by name, without intervals: distances between whole sets, computed once."""
+        """Return further scores by name, without intervals: distances between whole sets, computed once."""
         return {}
 
     def intervals_of_all(self, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
-        """95 % intervals of scores of `scores_of_all`, where the benchmark can estimate them."""
+        """Return 95 % intervals of the scores of `scores_of_all`, if the benchmark can estimate them."""
         return {}
 
     def write_official(self, rows: Sequence[Row]) -> None:
         """Write the outputs under `self.out` in the layout that the official scorer reads.
 
         Args:
-            rows: all that is made, in every mode; their verdicts are empty.
+            rows: all outputs that exist, in every mode; their verdicts are empty.
         """
         return
 
     def write_judged(self, rows: Sequence[Row]) -> None:
-        """Write what the official scorer reads and what needs verdicts; only after judging."""
+        """Write the files of the official scorer that need verdicts; only called after judging."""
         return
 
 
 def is_picture(file: Path) -> bool:
-    """Whether a file's name is a picture's."""
+    """Return whether a file's name is that of a picture."""
     return (guess_type(file.name)[0] or "").startswith("image/")
 
 
 def conversation(model: Any, item: Item) -> list[dict[str, Any]]:
-    """An item as messages: its system prompt, and its question with its pictures."""
+    """Return an item as messages: its system prompt, and its question with its pictures."""
     content = model.processor.question(item.prompt, len(item.images))
     user = {"role": "user", "content": content, "images": list(item.images)}
     return [user] if item.system is None else [{"role": "system", "content": item.system}, user]

@@ -1,7 +1,7 @@
-"""A user's own questions as items: the fields of a JSON or JSON Lines file, and what is wrong with them by line.
+"""Read a user's own questions from a JSON or JSON Lines file as items, and report errors by line.
 
-A record is a question with its accepted answers, or a conversation in LLaVA's or OpenAI's form, of which every answer
-of the assistant is one that the model is asked for. docs/evaluation.md lists the fields.
+A record is a question with its accepted answers, or a conversation in LLaVA's or OpenAI's format, in which the model is
+asked for every answer of the assistant. docs/evaluation.md lists the fields.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ CONVERSATION, PICTURES, NAMES = ("conversations", "messages"), ("images", "image
 
 @dataclass(frozen=True)
 class Turn:
-    """A question of a record; `answers` is empty where the record gives none."""
+    """A question of a record; `answers` is empty if the record has none."""
 
     asked: str
     answers: tuple[str, ...]
 
 
 class QuestionFile:
-    """The questions of a file.
+    """The questions in a file.
 
     Args:
-        file: JSON (a list of records, or {"rule": ..., "questions": [records]}) or JSON Lines (a record in each line).
-        source: what is expected, for messages.
-        rules: allowed names of rules; "judge" among them needs no answer.
-        rule: of records without one, in place of the file's.
+        file: JSON (a list of records, or {"rule": ..., "questions": [records]}) or JSON Lines (one record per line).
+        source: description of the expected file, for error messages.
+        rules: allowed names of rules; "judge" needs no answer.
+        rule: rule for records without one, in place of the file's.
 
     Attributes:
-        folder: the file's folder; it lists the file and the pictures that were read.
+        folder: folder of the file; it lists the file and the pictures that were read.
 
     Raises:
-        ValueError: if there is no such file.
+        ValueError: if the file does not exist.
     """
 
     def __init__(self, file: Path | None, source: str, *, rules: Sequence[str], rule: str | None = None) -> None:
@@ -59,10 +59,10 @@ class QuestionFile:
         self.folder = DataFolder(file.parent, source)
 
     def items(self) -> list[Item]:
-        """An item for each question, in the order of the file.
+        """Return an item for each question, in the order of the file.
 
         Raises:
-            ValueError: naming the line or record, what is wrong with it, and what is expected.
+            ValueError: for an invalid line or record; the message names it, the problem, and what is expected.
         """
         items: list[Item] = []
         used: Counter[str] = Counter()
@@ -76,7 +76,7 @@ class QuestionFile:
     # --- records ----------------------------------------------------------------------------------------------------
 
     def _records(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-        """Records with where they stand, for messages, and their number from 1."""
+        """Yield each record with its location, for error messages, and its number from 1."""
         self.folder.read.append(self.file)
         text = read_text(self.file)
         unit, found = "record", self._whole(text)
@@ -89,13 +89,13 @@ class QuestionFile:
             yield where, number, record
 
     def _whole(self, text: str) -> list[tuple[int, Any]] | None:
-        """The records of a file that is one JSON value; None for JSON Lines."""
+        """Return the records of a file that is one JSON value; None for JSON Lines."""
         try:
             content = json.loads(text)
         except ValueError as error:
             if text.lstrip()[:1] == "{" and self.file.suffix.lower() != ".json":
                 return None
-            try:  # JSON Lines in a file that is called .json
+            try:  # JSON Lines in a .json file
                 json.loads(text.strip().partition("\n")[0])
                 return None
             except ValueError:
@@ -183,7 +183,7 @@ class QuestionFile:
         return "any-of" if rule == "exact" and len(answers) > 1 else rule
 
     def _picture(self, where: str, value: Any) -> ImageSource:
-        """A whole picture: a path from the file's folder on, or a data URL."""
+        """Check a picture, given as a path relative to the file's folder or as a data URL, and return it."""
         if not isinstance(value, str):
             raise ValueError(f"{where} has {_kind(value)} as a picture; expected a path")
         try:
@@ -217,7 +217,7 @@ def _pictures(record: Mapping[str, Any]) -> list[Any]:
 
 
 def _conversation(where: str, messages: Any, system: Any) -> tuple[list[Turn], Any, list[Any]]:
-    """The turns of a conversation, its system prompt, and the pictures that its parts hold."""
+    """Return the turns of a conversation, its system prompt, and the pictures in its parts."""
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         raise ValueError(f"{where} has {_kind(messages)} as its conversation; expected a list of messages")
     plain, pictures = [], []
@@ -244,22 +244,22 @@ def _conversation(where: str, messages: Any, system: Any) -> tuple[list[Turn], A
 
 
 def _placed(text: str) -> str:
-    """Text with the model's placeholders in place of LLaVA's."""
+    """Replace LLaVA's image placeholders in a text with the model's."""
     return text.replace(LLAVA_TAG, IMAGE_TAG).strip()
 
 
 def _plain_name(name: str) -> str:
-    """A name of characters that a file's name may have."""
+    """Return a name with only characters that a file name may have."""
     return re.sub(r"[^\w.-]+", "_", name)[:100] or "_"
 
 
 def _picture_name(given: str) -> str:
-    """A picture as the file names it; a data URL by a digest."""
+    """Return a picture's name in the file; for a data URL, a digest."""
     return f"data:{hashlib.sha256(given.encode()).hexdigest()[:16]}" if given.startswith("data:") else given
 
 
 def _kind(value: Any) -> str:
-    """What a value is, for messages; never the value itself, which may be long."""
+    """Describe a value for error messages, never with the value itself, which may be long."""
     names = {"dict": "an object", "list": "a list", "str": "a text", "NoneType": "null", "bool": "true or false"}
     if value == "":
         return "an empty text"

@@ -1,4 +1,4 @@
-"""The benchmarks by name: those of the package, those that other packages register, and classes of the user's own.
+"""Find benchmarks by name: those of this package, those that other packages register, and a user's own classes.
 
 Another package registers a benchmark in its `pyproject.toml`:
 
@@ -21,9 +21,9 @@ from janusflow.evaluation.protocol import Benchmark
 from janusflow.functions import code_of, load_function, load_plugin
 
 GROUP = "janusflow.benchmarks"  # entry points of other packages
-OWN = "MODULE:CLASS"  # a class of the user's own
+OWN = "MODULE:CLASS"  # a user's own class
 REQUIRED = ("name", "title", "draws")
-BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file of benchmarks/, class, and one line for --help
+BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file in benchmarks/, class, and one line for --help
     "geneval": ("geneval", "GenEval", "objects, counts, colours and positions in generated pictures"),
     "dpg": ("dpg", "Dpg", "DPG-Bench: long prompts, each detail judged by a model"),
     "wise": ("wise", "Wise", "prompts that need world knowledge, judged by a model"),
@@ -42,11 +42,11 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file of benchmarks/, class, 
 
 
 def find_benchmark(name: str) -> type[Benchmark]:
-    """The class of a benchmark.
+    """Return the class of a benchmark.
 
     Args:
-        name: a key of `BENCHMARKS`, the name of an entry point in the group `janusflow.benchmarks`, or "module:Class"
-            of a module that is installed or in the current folder.
+        name: a key of `BENCHMARKS`, the name of an entry point in the group `janusflow.benchmarks`, or "module:Class",
+            where the module is installed or in the current folder.
 
     Raises:
         ValueError: for an unknown name, or a class that cannot be loaded or is not a benchmark.
@@ -73,29 +73,29 @@ def find_benchmark(name: str) -> type[Benchmark]:
 
 
 def plugins() -> dict[str, EntryPoint]:
-    """The benchmarks that installed packages register, by name; a name of the package's own is not replaced."""
+    """Return the benchmarks that installed packages register, by name; built-in names are not replaced."""
     return functions.plugins(GROUP, BENCHMARKS)
 
 
 def plugin_code(benchmark: Benchmark) -> str:
-    """A digest of a plug-in's file: its verdicts are out of date when its rules have changed.
+    """Return a digest of a plug-in's file: its verdicts are outdated when its rules have changed.
 
     Returns:
-        "" for a benchmark of the package.
+        The digest; "" for a benchmark of this package.
     """
     kind = type(benchmark)
     return "" if kind.__module__.startswith("janusflow.") else code_of(kind)
 
 
 def summaries() -> dict[str, str]:
-    """One line for each benchmark, by name; nothing is imported for it."""
+    """Return one line for each benchmark, by name, without importing any of them."""
     return {name: (*words, "")[2] for name, words in BENCHMARKS.items()} | {
         name: _described(found) for name, found in plugins().items()
     }
 
 
 def _described(plugin: EntryPoint) -> str:
-    """The first line of the docstring of a plug-in's module, which is read but not imported."""
+    """Return the first line of the docstring of a plug-in's module, which is read but not imported."""
     try:
         found = find_spec(plugin.module)
         source = found and found.origin and Path(found.origin).read_text(encoding="utf-8")
@@ -106,7 +106,7 @@ def _described(plugin: EntryPoint) -> str:
 
 
 def _checked(found: Any, name: str) -> type[Benchmark]:
-    """A plug-in's class, if it can be used."""
+    """Return a plug-in's class if it can be used."""
     if not isinstance(found, type) or not issubclass(found, Benchmark):
         raise ValueError(f"{name} is not a benchmark; expected a subclass of janusflow.evaluation.protocol.Benchmark")
     missing = [*sorted(getattr(found, "__abstractmethods__", ())), *(x for x in REQUIRED if not hasattr(found, x))]

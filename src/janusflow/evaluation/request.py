@@ -27,28 +27,28 @@ COUNTS = {"num_inference_steps": 10_000, "max_new_tokens": 2**31, "height": 2**1
 SWITCHES = ("do_sample", "paste_original")
 NUMBERS = ("temperature", "top_p", "repetition_penalty", "guidance_scale", "shift", "strength")
 WORDS = ("solver", "preset", "decoder")
-OPTIONS = frozenset((*COUNTS, *SWITCHES, *NUMBERS, *WORDS))  # arguments of generating and answering
-SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}  # the command line's names of options
+OPTIONS = frozenset((*COUNTS, *SWITCHES, *NUMBERS, *WORDS))  # arguments for generating and answering
+SHORT = {"guidance": "guidance_scale", "steps": "num_inference_steps"}  # names of options on the command line
 Mode: TypeAlias = Literal["full", "generate", "score"]
 MODES = get_args(Mode)
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """One evaluation.
+    """A request for one evaluation.
 
     Attributes:
-        benchmark: as `registry.find_benchmark` takes it.
-        model, vae: as `JanusFlow.from_pretrained` takes them.
-        data: folder of the benchmark's official files, or file of `qa`; None where a benchmark makes its data.
-        out: folder of the run; the same one continues it.
+        benchmark: name, as `registry.find_benchmark` takes it.
+        model, vae: model and VAE, as `JanusFlow.from_pretrained` takes them.
+        data: folder of the benchmark's official files, or file of `qa`; None if the benchmark creates its own data.
+        out: folder of the run; the same folder continues it.
         mode: "generate" generates or answers, "score" judges and reports, "full" does both.
-        limit: how many items, taken from all parts of the benchmark alike; None for all. See `limit.limited`.
-        batch_size: items that are generated or answered together.
-        device, dtype: of the model.
+        limit: number of items, taken evenly from all parts of the benchmark; None for all. See `limit.limited`.
+        batch_size: number of items that are generated or answered together.
+        device, dtype: device and dtype of the model.
         options: arguments of `model.generate`, or decoding arguments of `model.ask`.
-        settings: of the benchmark, see its `Settings`.
-        score_output_path: gets `{"result_file", "final_score"}` too, as TorchUMM writes it.
+        settings: settings of the benchmark; see its `Settings`.
+        score_output_path: file that also gets `{"result_file", "final_score"}`, as TorchUMM writes it.
     """
 
     benchmark: str
@@ -66,7 +66,7 @@ class EvalRequest:
     score_output_path: Path | None = None
 
     def open(self) -> Benchmark:
-        """The benchmark with its settings.
+        """Open the benchmark with its settings.
 
         Raises:
             ValueError: for an unknown benchmark or setting, a value out of range, or if the extra [eval] is not
@@ -90,7 +90,7 @@ class EvalRequest:
         return benchmark
 
     def _settings(self, kind: type[Benchmark]) -> Any:
-        """The settings as the benchmark's dataclass; without guessing: "3" and True are not numbers."""
+        """Return the settings as the benchmark's dataclass, without type conversion: "3" and True are not numbers."""
         from pydantic import TypeAdapter, ValidationError
 
         for name, value in self.settings.items():
@@ -110,10 +110,10 @@ class EvalRequest:
 
 
 def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
-    """Refuse options that generating or answering does not have, before anything is opened.
+    """Reject options that neither generating nor answering takes, before anything is opened.
 
     Raises:
-        ValueError: naming the first of them, and those that exist.
+        ValueError: for an unknown option; the message names the first one and those that exist.
     """
     from janusflow.engine.understanding import Decoding
     from janusflow.families import families
@@ -129,10 +129,10 @@ def check_options(kind: type[Benchmark], options: Mapping[str, Any]) -> None:
 
 
 def check_values(options: Mapping[str, Any]) -> None:
-    """Refuse values that no model generates or answers with, before anything is opened.
+    """Reject values that no model generates or answers with, before anything is opened.
 
     Raises:
-        ValueError: naming the option and its range.
+        ValueError: for such a value; the message names the option and its range.
     """
     from janusflow.engine.generation import Sampling
     from janusflow.engine.token_generation import TokenSampling

@@ -1,4 +1,4 @@
-"""What a score is over: the values behind it, for its n and its interval."""
+"""The values behind a score, from which its n and interval are computed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreSample:
-    """The values that a score is made of.
+    """The values behind a score.
 
     Attributes:
-        values: one for each item, question or picture that counts.
+        values: one value for each item, question or picture that counts.
         groups: the group of each value. Values of one group (the pictures of a prompt, the questions of a picture) are
             not independent.
         whole: the score if every value is 1, for a score that is the mean of its values: 1, or 100 in percent. 0 for
-            any other figure, such as an F1.
+            any other score, such as an F1.
     """
 
     values: Sequence[float]
@@ -29,15 +29,15 @@ class ScoreSample:
 
     @property
     def n(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return len(self.values)
 
 
 def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, whole: float = 0.0) -> ScoreSample:
-    """A sample with one value per item.
+    """Return a sample with one value per item.
 
     Args:
-        value: of a row; by default its score.
+        value: function from a row to its value; by default the row's score.
 
     Example:
         >>> from janusflow.evaluation.protocol import Item, Row
@@ -57,10 +57,10 @@ def by_part(
     whole: float = 100,
     first: Sequence[str] = ("overall",),
 ) -> dict[str, ScoreSample]:
-    """A sample of scores for each part of a benchmark.
+    """Return a sample of scores for each part of a benchmark.
 
     Args:
-        parts: names of the parts that a row belongs to.
+        parts: function from a row to the names of its parts.
         first: names that come first, in this order; the others follow sorted.
     """
     found: dict[str, list[Row]] = defaultdict(list)
@@ -71,4 +71,4 @@ def by_part(
     return {name: over(found[name], whole=whole) for name in names}
 
 
-Sample = ScoreSample  # its name up to version 0.1
+Sample = ScoreSample  # the name up to version 0.1

@@ -1,22 +1,22 @@
-"""How far the spread of generated pictures is from that of the data: total variation over named bins."""
+"""Distance between the distributions of generated pictures and of the data: total variation over named bins."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-OTHER = "other"  # bin of what could not be read
+OTHER = "other"  # bin for what could not be read
 
 
 def total_variation(found: Iterable[str], wanted: Mapping[str, float]) -> float:
-    """Total variation between the shares of values and a distribution: half the sum of absolute differences.
+    """Return the total variation between shares of values and a distribution: half the sum of absolute differences.
 
-    0 if the shares are those of the distribution, 1 if no value is possible in it. n values of the distribution itself
-    are about sum(sqrt(p (1 - p) / n)) * 0.4 from it.
+    It is 0 if the shares match the distribution, and 1 if the distribution allows none of the values. For n values
+    sampled from the distribution itself, it is about sum(sqrt(p (1 - p) / n)) * 0.4.
 
     Args:
-        found: a bin for each picture, `OTHER` among them.
-        wanted: weight of each bin, above 0 in sum.
+        found: bin of each picture; `OTHER` is allowed.
+        wanted: weight of each bin; their sum is above 0.
 
     Raises:
         ValueError: if there are no values, or no weights.

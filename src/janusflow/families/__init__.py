@@ -1,7 +1,7 @@
 """Find families of models: those of the package, those that other packages register, and your own.
 
-A family is one file with a `Family` (`family.py`), next to its network, layouts and pipeline. All other code asks the
-`Family` of a model and not which family it belongs to. Another package registers one in its `pyproject.toml`:
+A family is one file with a `Family` (`family.py`), next to its network, layouts and pipeline. All other code uses the
+`Family` of a model, and does not ask which family it is. Another package registers one in its `pyproject.toml`:
 
     [project.entry-points."janusflow.families"]
     Toy = "my_package.toy:FAMILY"
@@ -72,7 +72,7 @@ def find_layout(raw: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Fam
     """Return the family and layout of a folder; None if no layout matches.
 
     Args:
-        files: its weight files, if they are known.
+        files: weight files of the folder, if known.
     """
     for family in families().values():
         for layout in family.layouts:

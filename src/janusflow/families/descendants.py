@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Descendant:
-    """A line of released checkpoints that a family has the network of.
+    """A line of released checkpoints that use a family's network.
 
     Attributes:
-        name: a part of the names of its checkpoints, in upper or lower case.
+        name: part of its checkpoints' names, in upper or lower case.
         does: what it was trained for, and the options of `generate` for that.
-        introspects: whether it reads its own pictures again as `engine/introspection.py` does.
-        sft_format: chat template of its own scripts, if that is not the one in its files.
+        introspects: whether it reads its own pictures again, as in `engine/introspection.py`.
+        sft_format: chat template that its own scripts use, if it differs from the one in its files.
     """
 
     name: str

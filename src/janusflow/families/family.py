@@ -15,7 +15,7 @@ TOKEN_IDS = {"image_token_id": "image_id"}
 
 
 def only_first(ids: list[int], pad: int) -> tuple[list[int], list[int]]:
-    """Return the first and the last token of a prompt at their places (`Family.without_words` of JanusFlow)."""
+    """Return the first and last token of a prompt, and their positions (`Family.without_words` of JanusFlow)."""
     return [ids[0], ids[-1]], [0, len(ids) - 1]
 
 
@@ -32,7 +32,7 @@ class Licence:
         title: its name in model cards.
         name: `license_name` in the front matter of a card.
         link: its text.
-        notice: the paragraph in a card.
+        notice: its paragraph in model cards.
     """
 
     title: str
@@ -46,33 +46,33 @@ class Family:
     """One family of models. Register it with `janusflow.families.register`, or as an entry point.
 
     Attributes:
-        name: of the family.
+        name: name of the family.
         config: class of its configuration, with `text_config` and `vision_config`; its `model_type` is the family's.
         network: class of its network, built by `network._from_config(config)`.
-        layouts: how checkpoints are stored; see `families/layout.py`. The first is that of `save_pretrained`; if
-            several match a folder, the first counts.
+        layouts: how checkpoints are stored; see `families/layout.py`. `save_pretrained` writes the first one; if
+            several match a folder, the first match is used.
         pipeline: "module:Class", a `janusflow.pipelines.base.Pipeline`.
         seen_tokens, drawn_tokens: `configuration -> number` of image tokens of an input or a generated picture.
         picture: `configuration -> (side in pixels, what a picture is generated as, in words)`.
         latent: `configuration -> (C, h, w)` of the noise that pictures start from; None if they are generated as codes.
-        losses: terms of the loss that learn pictures to generate as this family does. Terms that no family names learn
-            in all families.
-        without_words: `(prompt ids up to <begin_of_image>, pad id) -> ids and positions` that the row without words of
-            guidance sees, and training where it drops the prompt. A function of a module, not a lambda.
-        parts: submodule of the network to what it is.
+        losses: loss terms that teach this family to generate pictures. Terms that no family names apply to all
+            families.
+        without_words: `(prompt ids up to <begin_of_image>, pad id) -> ids and positions` of the unconditional row in
+            guidance, and of training samples whose prompt is dropped. A module-level function, not a lambda.
+        parts: submodule of the network to its description.
         sizes: dataclass that checks the values of a configuration; see `families/sizes.py`.
-        depths: dotted name of a number of layers in a configuration to the least number of tensors per layer.
+        depths: dotted name of a number of layers in a configuration to the minimum number of tensors per layer.
         token_ids: field of the configuration to the processor's attribute with the same id.
         text_generation: `processor -> more arguments` of the network's `GenerationConfig`.
         blocks: submodule of the network with the LLM's blocks.
         quantized: other submodules whose linear layers are quantized.
         trainable: parts that training may choose, with the prefixes of their parameters; empty if it cannot be trained.
-        never_run: part of the names of parameters that the forward pass of training does not read; they stay frozen.
+        never_run: part of the names of parameters that the forward pass of training does not use; they stay frozen.
         tower: name of a parameter of transformers' SigLIP vision tower to its name in the network.
-        codec: submodule with the codec of pictures, where that is a part of the network.
+        codec: submodule with the codec of pictures, if it is part of the network.
         presets: name to function that returns the configuration of a new network.
         separate_vae: whether pixels need a VAE that is stored next to the network.
-        licence: of its released weights.
+        licence: licence of its released weights.
         all_released: whether every checkpoint counts as derived from released weights.
         library: `library_name` of its model cards.
         descendants: released checkpoints with the family's network and procedures of their own.
@@ -113,10 +113,10 @@ class Family:
         return tuple(prefix for layout in self.layouts for prefix in layout.unused)
 
     def layout(self, name: str) -> Layout:
-        """Return the layout with a name, if it can be written; "janusflow" is always that of `save_pretrained`.
+        """Return the layout with a name, if it can be written; "janusflow" is always the one of `save_pretrained`.
 
         Raises:
-            ValueError: for another name; lists those that are allowed.
+            ValueError: for any other name; the message lists the allowed ones.
         """
         written = {"janusflow": self.layouts[0], **{one.name: one for one in self.layouts if one.write is not None}}
         if name not in written:

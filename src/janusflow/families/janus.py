@@ -17,12 +17,12 @@ from janusflow.families.sizes import Long, Size, Sizes, Tower
 from janusflow.model.janus import JanusForConditionalGeneration, without_words
 from janusflow.model.janus_config import janus_1b, janus_pro_7b
 
-GUIDANCE = 5.0  # of the official script
+GUIDANCE = 5.0  # as in the official script
 
 
 @dataclass(frozen=True)
 class JanusTower(Tower):
-    """`JanusVisionConfig`."""
+    """Sizes in `JanusVisionConfig`."""
 
     depth: Size
     projection_dim: Size
@@ -31,7 +31,7 @@ class JanusTower(Tower):
 
 @dataclass(frozen=True)
 class Codec:
-    """`JanusVQVAEConfig`."""
+    """Sizes in `JanusVQVAEConfig`."""
 
     embed_dim: Size
     num_embeddings: Long
@@ -48,7 +48,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class JanusSizes(Sizes):
-    """`JanusConfig`."""
+    """Sizes in `JanusConfig`."""
 
     vision_config: JanusTower
     vq_config: Codec
@@ -89,7 +89,7 @@ FAMILY = Family(
         "vision_config.depth": 2,
         "vq_config.num_hidden_layers": 2,
     },
-    text_generation=lambda processor: {  # what its `generate(generation_mode="image")` asks for
+    text_generation=lambda processor: {  # needed by its `generate(generation_mode="image")`
         "guidance_scale": GUIDANCE,
         "generation_kwargs": {"boi_token_id": processor.image_start_id},
     },

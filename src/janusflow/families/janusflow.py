@@ -22,12 +22,12 @@ DEEPSEEK = Licence(
     link="https://github.com/deepseek-ai/DeepSeek-LLM/blob/HEAD/LICENSE-MODEL",
     notice="The released weights of the Janus family and their derivatives are under the",
 )
-LEAST_TENSORS = 5  # of a layer or block
+LEAST_TENSORS = 5  # in a layer or block
 
 
 @dataclass(frozen=True)
 class JanusFlowSizes(Sizes):
-    """`JanusFlowConfig`."""
+    """Sizes in `JanusFlowConfig`."""
 
     latent_channels: Size
     latent_downscale: Annotated[int, Interval(ge=1, le=256)]
@@ -90,7 +90,7 @@ FAMILY = Family(
         "llm": ("language_model.", "lm_head."),
         "tower": ("understanding_encoder.tower.",),
     },
-    never_run=".tower.head.",  # SigLIP's pool head, which only official checkpoints carry
+    never_run=".tower.head.",  # SigLIP's pool head, which only official checkpoints contain
     presets={"janusflow_1b": janusflow_1b, "janusflow_1b_256": partial(janusflow_1b, 256), "tiny": tiny},
     separate_vae=True,
     licence=DEEPSEEK,

@@ -16,7 +16,7 @@ class Source:
 
     Attributes:
         names: stored tensors, concatenated along their first axis.
-        third: which third of the rows it is (0, 1, 2: query, key, value), or None for all of them.
+        third: which third of the rows the parameter is (0, 1, 2: query, key, value), or None for all of them.
     """
 
     names: tuple[str, ...]
@@ -24,7 +24,7 @@ class Source:
 
 
 def same_name(name: str) -> Source:
-    """Return the tensor with the parameter's own name."""
+    """Return the stored tensor that has the parameter's own name."""
     return Source((name,))
 
 
@@ -33,15 +33,15 @@ class Layout:
     """One way to store networks of a family.
 
     Attributes:
-        name: for `convert` and `info`.
+        name: name in `convert` and `info`.
         detect: `(config.json, weight files) -> bool`; the files are empty if none were downloaded.
         read_config: `(config.json, ids of special tokens, names of tensors) -> configuration`. The ids are read from
             `tokenizer.json` only for released layouts; the names are None if no weights were downloaded.
         source: `parameter -> Source`.
         write: `(configuration, processor, folder, dtype)` writes everything but the weights; None if nothing is written
             in this layout.
-        released: whether released weights have it: without ids of special tokens and without a VAE.
-        unused: prefixes of tensors in it that the network does not use.
+        released: whether released weights use it: without ids of special tokens and without a VAE.
+        unused: prefixes of stored tensors that the network does not use.
     """
 
     name: str

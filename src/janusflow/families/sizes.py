@@ -14,18 +14,18 @@ from janusflow.files import checked
 if TYPE_CHECKING:
     from janusflow.families.family import Family
 
-Size: TypeAlias = Annotated[int, Interval(ge=1, le=2**20)]  # of a layer, or a number of layers
+Size: TypeAlias = Annotated[int, Interval(ge=1, le=2**20)]  # width of a layer, or number of layers
 Count: TypeAlias = Annotated[int, Interval(ge=0, le=2**20)]
-Long: TypeAlias = Annotated[int, Interval(ge=1, le=2**26)]  # of a table
+Long: TypeAlias = Annotated[int, Interval(ge=1, le=2**26)]  # length of a table
 Id: TypeAlias = Annotated[int, Ge(0)]
-Side: TypeAlias = Annotated[int, Interval(ge=1, le=2**14)]  # of a picture in pixels
+Side: TypeAlias = Annotated[int, Interval(ge=1, le=2**14)]  # side of a picture in pixels
 Epsilon: TypeAlias = Annotated[float, Interval(ge=0, le=1)]
 DTYPES = Literal["float64", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class Llm:
-    """`LlamaConfig`."""
+    """Sizes in `LlamaConfig`."""
 
     hidden_size: Size
     intermediate_size: Size
@@ -40,7 +40,7 @@ class Llm:
 
 @dataclass(frozen=True)
 class Tower:
-    """`SiglipVisionConfig`, and what other towers share with it."""
+    """Sizes in `SiglipVisionConfig` that other towers share with it."""
 
     hidden_size: Size
     num_hidden_layers: Size
@@ -66,11 +66,11 @@ def check_sizes(family: Family, config: Any, file: Path, *, tensors: int | None 
     """Check that sizes are possible, fit together, and have no more layers than the weight files.
 
     Args:
-        file: that it was read from, for the error.
-        tensors: number of tensors in the weight files, if it is known.
+        file: file that the configuration was read from, for the error message.
+        tensors: number of tensors in the weight files, if known.
 
     Raises:
-        ValueError: otherwise; names the file and the field.
+        ValueError: if they do not; the message names the file and the field.
     """
     sizes = checked(family.sizes, _fields(config, family.sizes), file)
     for name, least in family.depths.items():

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: makes one velocity function out of another."""
+"""Classifier-free guidance: turns one velocity function into another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """v(x: (B, C, H, W), t: (B,)) -> (B, C, H, W)."""
 
-ROUNDING = 1e-6  # of a t in float32, at the ends of the interval
+ROUNDING = 1e-6  # tolerance for t in float32 at the ends of the interval
 
 
 def guide(
@@ -22,7 +22,7 @@ def guide(
 
     Args:
         conditional: v(x, t | prompt) for B rows.
-        both: the same for 2B rows, of which the second half sees the empty prompt.
+        both: the same for 2B rows, where the second half sees the empty prompt.
         scale: w >= 1. At 1 the empty prompt is never run.
         interval: the closed range of t in which guidance acts.
 
@@ -61,7 +61,7 @@ def check_guidance(scale: float, interval: tuple[float, float]) -> None:
 
 
 def guided_at(t: float, scale: float, interval: tuple[float, float]) -> bool:
-    """Whether guidance acts at t; where it does not, the unconditional velocity is not needed."""
+    """Return whether guidance acts at t; if not, the unconditional velocity is not needed."""
     return scale != 1 and interval[0] - ROUNDING <= t <= interval[1] + ROUNDING
 
 

@@ -1,4 +1,4 @@
-"""The straight path from noise to data: x_t = t x_1 + (1 - t) x_0, and how training draws t.
+"""The straight path from noise to data: x_t = t x_1 + (1 - t) x_0, and how training samples t.
 
 x_0 is noise, x_1 data, t of shape (B,) in [0, 1].
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:
-    """t of shape (B,) as (B, 1, ..., 1), to go with `like` of shape (B, ...)."""
+    """Return t of shape (B,) as (B, 1, ..., 1), to broadcast with `like` of shape (B, ...)."""
     return t.view(-1, *[1] * (like.ndim - 1))
 
 
@@ -34,10 +34,10 @@ def target_velocity(x0: Tensor, x1: Tensor) -> Tensor:
 
 
 def standard_normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """x_0 ~ N(0, I) of a shape, in float32 on the generator's device whatever torch's defaults are."""
+    """Sample x_0 ~ N(0, I) of a shape, in float32 on the generator's device, whatever torch's defaults are."""
     return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def logit_normal(count: int, generator: torch.Generator, *, mean: float = 0.0, scale: float = 1.0) -> Tensor:
-    """t = sigmoid(mean + scale n), n ~ N(0, 1), (count,) float32 in (0, 1); the paper's choice is mean 0, scale 1."""
+    """Sample t = sigmoid(mean + scale n), n ~ N(0, 1), (count,) float32 in (0, 1); the paper has mean 0, scale 1."""
     return torch.sigmoid(mean + scale * standard_normal((count,), generator))

@@ -1,10 +1,10 @@
-"""Integrates dx/dt = v(x, t) from noise (t = 0) to data (t = 1), for any velocity function.
+"""Integrate dx/dt = v(x, t) from noise (t = 0) to data (t = 1), for any velocity function.
 
     x1 = integrate(velocity, x0, uniform_times(30))
 
-A solver is a generator: it yields (x, t), receives v(x, t), and returns x. So one loop can drive pictures at different
-steps with different solvers, and evaluate their velocities together. All arithmetic is in x's dtype; times are Python
-floats, so that they are exact.
+A solver is a generator: it yields (x, t), receives v(x, t), and returns x. One loop can therefore drive pictures at
+different steps with different solvers, and evaluate their velocities together. All arithmetic is in x's dtype; times
+are Python floats, so that they are exact.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from janusflow.flow.guidance import Velocity
 
 Result = TypeVar("Result")
 StepCallback: TypeAlias = Callable[[int, float, Tensor], "Tensor | None"]
-"""Called after a step with (index from 0, the time reached, x); a returned tensor takes x's place."""
+"""Called after a step with (index from 0, the time reached, x); a returned tensor replaces x."""
 
 Evaluations: TypeAlias = Generator[tuple[Tensor, float], Tensor, Result]
 """Yields (x, t), receives v(x, t), returns a result."""
 
-AT_DATA = 1e-9  # distance from t = 1 at which a time is 1 but for rounding
+AT_DATA = 1e-9  # distance from t = 1 within which a time is 1 up to rounding
 
 
 @dataclass(frozen=True)
 class Slope:
-    """The velocity at the start of an earlier step and that step's length: what two-step methods remember."""
+    """Memory of two-step methods: the velocity at the start of an earlier step, and that step's length."""
 
     velocity: Tensor
     length: float
@@ -48,9 +48,9 @@ class Solver:
     """One entry of `METHODS`.
 
     Attributes:
-        step: generator of one step: takes (x, t, length of the step, what the step before remembers or None), yields
-            what is to be evaluated, and returns x at the end of the step and what the next step is to remember.
-        evaluations: velocities that one step needs.
+        step: generator of one step: takes (x, t, length of the step, memory of the previous step or None), yields the
+            points to evaluate, and returns x at the end of the step and the memory for the next step.
+        evaluations: number of velocities that one step needs.
     """
 
     step: Step
@@ -71,10 +71,10 @@ def uniform_times(steps: int, start: float = 0.0) -> list[float]:
 
 
 def shifted_times(steps: int, shift: float, start: float = 0.0) -> list[float]:
-    """The uniform grid through t -> t / (t + s (1 - t)): s > 1 has more steps near the noise (arXiv 2403.03206).
+    """Map the uniform grid by t -> t / (t + s (1 - t)): s > 1 has more steps near the noise (arXiv 2403.03206).
 
     Raises:
-        ValueError: as `uniform_times`, and for a shift that is not positive.
+        ValueError: as in `uniform_times`, and for a shift that is not positive.
     """
     if not 0 < shift < float("inf"):
         raise ValueError(f"shift is {shift}; expected a positive number (1 is the uniform grid)")
@@ -85,11 +85,11 @@ def shifted_times(steps: int, shift: float, start: float = 0.0) -> list[float]:
 def solve(
     x: Tensor, times: Sequence[float], *, method: str = "euler", callback: StepCallback | None = None
 ) -> Evaluations[Tensor]:
-    """Generator over all steps: yields (x, t), receives v(x, t), and returns x at the last of the times.
+    """Generator over all steps: yields (x, t), receives v(x, t), and returns x at the last time.
 
     Args:
-        x: (B, ...) at the first of the times.
-        times: increasing, at least two.
+        x: (B, ...) at the first time.
+        times: increasing times, at least two.
         method: a key of `METHODS`.
         callback: see `StepCallback`.
 
@@ -110,7 +110,7 @@ def solve(
 
 
 def drive(velocity: Velocity, evaluations: Evaluations[Result]) -> Result:
-    """The result of one generator, with one velocity function."""
+    """Run one generator with one velocity function, and return its result."""
     try:
         x, t = next(evaluations)
         while True:
@@ -129,7 +129,7 @@ def integrate(
     method: str = "euler",
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """x at the last of the times; `velocity` is v(x, t), the other arguments are those of `solve`.
+    """Return x at the last time; `velocity` is v(x, t), and the other arguments are those of `solve`.
 
     Example:
         >>> x = integrate(lambda x, t: x, torch.ones(1), uniform_times(100), method="heun")  # dx/dt = x
@@ -174,13 +174,13 @@ def _adams_bashforth(x: Tensor, t: float, h: float, memory: Slope | None) -> Eva
 
 @dataclass(frozen=True)
 class Predicted:
-    """What UniPC remembers of the step from s to t, until v(x, t) is known and corrects x.
+    """Memory of UniPC: the step from s to t, until v(x, t) is known and corrects x.
 
     Attributes:
-        data: m(s), the data that was expected at s.
+        data: m(s), the data predicted at s.
         logit: lambda(s).
         known: the part of the correction of x that needs no new velocity; 0 after a step of first order.
-        weight: of m(t) - m(s) in the correction.
+        weight: weight of m(t) - m(s) in the correction.
     """
 
     data: Tensor
@@ -190,15 +190,15 @@ class Predicted:
 
 
 def _unipc(x: Tensor, t: float, h: float, memory: Predicted | None) -> Evaluations[tuple[Tensor, Predicted]]:
-    """UniPC of order 2 with B(h) = e^h - 1 that predicts data (arXiv 2302.04867), for the straight path. Order 2.
+    """UniPC of order 2 with B(h) = e^h - 1 and data prediction (arXiv 2302.04867), for the straight path. Order 2.
 
     With lambda = log(t / (1 - t)), m(t) = x + (1 - t) v(x, t), e = 1 - exp(-(lambda(t + h) - lambda(t))) and the slope
     D = (m(t) - m(s)) / (lambda(t) - lambda(s)) (lambda(t + h) - lambda(t)), s the start of the step before:
 
         x(t + h) = (1 - t - h) / (1 - t) x + (t + h) e (m(t) + D / 2)
 
-    Once m(t + h) is known, at the start of the next step, x(t + h) becomes what weights of second order of D and
-    m(t + h) - m(t) give. The first step and the step to t = 1 are of first order, because lambda is infinite there.
+    Once m(t + h) is known, at the start of the next step, x(t + h) is corrected with second-order weights of D and
+    m(t + h) - m(t). The first step and the step to t = 1 are of first order, because lambda is infinite there.
     """
     v = yield x, t
     end = t + h
@@ -217,7 +217,7 @@ def _unipc(x: Tensor, t: float, h: float, memory: Predicted | None) -> Evaluatio
 
 
 def _corrector(gap: float, ratio: float) -> tuple[float, float]:
-    """Weights of the old and the new slope in UniPC's corrector: they integrate e^lambda times both exactly."""
+    """Return the weights of the old and new slope in UniPC's corrector: they integrate e^lambda times both exactly."""
     linear = (-math.expm1(-gap) / gap - 1) / math.expm1(-gap)
     square = 2 * (-linear * math.expm1(-gap) / gap - 0.5) / math.expm1(-gap)
     old = (square - linear) / (ratio - 1)

@@ -1,4 +1,4 @@
-"""A face in diffusers' style, so that code written for a diffusers pipeline needs one changed line.
+"""A pipeline in diffusers' style, so that code written for a diffusers pipeline needs one changed line.
 
 pipe = JanusFlowPipeline.from_pretrained("tiny").to("cpu")
 pipe(prompt=["a red circle", "two stars"], num_inference_steps=30, guidance_scale=2.0).images[0].save("circle.png")
@@ -25,9 +25,9 @@ from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.presets import preset_of
 from janusflow.vae import LatentCodec, check_dtype
 
-NEEDLESS = ("use_safetensors", "low_cpu_mem_usage")  # diffusers' options that change nothing here
+NEEDLESS = ("use_safetensors", "low_cpu_mem_usage")  # diffusers' options that have no effect here
 CONDITIONS = ("prompt_embeds", "pooled_prompt_embeds", "add_text_embeds", "add_time_ids", "image")
-"""What diffusers' own callbacks ask for; JanusFlow has one condition, the prompts, which stand for all of them."""
+"""Tensors that diffusers' own callbacks ask for; JanusFlow's only condition, the prompts, stands for all of them."""
 
 
 class JanusFlowPipeline:
@@ -40,7 +40,7 @@ class JanusFlowPipeline:
         self._progress = True
         self._decode_at_once: int | None = None
         self._interrupt = False  # set by a callback or another thread: no further step is run
-        self._guidance_scale = 1.0  # of the step that comes next; callbacks may set it
+        self._guidance_scale = 1.0  # of the next step; callbacks may set it
         self._num_timesteps = 0
 
     def __repr__(self) -> str:
@@ -57,18 +57,18 @@ class JanusFlowPipeline:
         device: str | torch.device = "cpu",
         **options: Any,
     ) -> JanusFlowPipeline:
-        """Opens any checkpoint that `JanusFlow.from_pretrained` opens; as with diffusers, on the CPU until `to`.
+        """Open any checkpoint that `JanusFlow.from_pretrained` opens; as in diffusers, on the CPU until `to`.
 
         Args:
             pretrained_model_name_or_path: "tiny", a folder or a hub id.
-            torch_dtype, dtype: of the weights; "auto" is what the checkpoint asks for.
-            vae: an opened one, or as in `JanusFlow.from_pretrained`.
-            device: where to open it.
-            **options: of `JanusFlow.from_pretrained`, such as `quantize`; diffusers' `use_safetensors` and
-                `low_cpu_mem_usage` say what is always so here, and one that is None says nothing.
+            torch_dtype, dtype: dtype of the weights; "auto" is the checkpoint's.
+            vae: an opened VAE, or as in `JanusFlow.from_pretrained`.
+            device: the device to open it on.
+            **options: options of `JanusFlow.from_pretrained`, such as `quantize`; diffusers' `use_safetensors` and
+                `low_cpu_mem_usage` describe what is always the case here, and an option that is None is ignored.
 
         Raises:
-            ValueError: if it cannot be opened, is another model, which has no path of latents, or for another option.
+            ValueError: if it cannot be opened, is another model, which has no path of latents, or an option is unknown.
         """
         path = pretrained_model_name_or_path
         told = {name: value for name, value in options.items() if name not in NEEDLESS and value is not None}
@@ -90,12 +90,12 @@ class JanusFlowPipeline:
         return cls(model)
 
     def save_pretrained(self, save_directory: str | Path, *, safe_serialization: bool = True) -> None:
-        """Writes the folder that `from_pretrained` opens; always as safetensors.
+        """Write a folder that `from_pretrained` opens; always as safetensors.
 
         It has no `model_index.json`, so diffusers' own `DiffusionPipeline.from_pretrained` does not open it.
 
         Raises:
-            ValueError: if they are not wanted.
+            ValueError: if `safe_serialization` is False.
         """
         if not safe_serialization:
             raise ValueError("safe_serialization is False; weights are written as safetensors alone")
@@ -104,7 +104,7 @@ class JanusFlowPipeline:
     def to(
         self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None
     ) -> JanusFlowPipeline:
-        """Moves everything to a device, casts it to a dtype, or both."""
+        """Move everything to a device, cast it to a dtype, or both."""
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if dtype is not None:
@@ -118,7 +118,7 @@ class JanusFlowPipeline:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the network's weights."""
+        """The dtype of the network's weights."""
         return self.model.network.dtype
 
     @property
@@ -133,69 +133,69 @@ class JanusFlowPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The device that the network computes on."""
         return self.model.device
 
     @property
     def interrupt(self) -> bool:
-        """Whether the call in progress runs no further step; a callback sets `_interrupt`, as in diffusers."""
+        """Whether the current call runs no further step; a callback sets `_interrupt`, as in diffusers."""
         return self._interrupt
 
     @property
     def guidance_scale(self) -> float:
-        """Of the step that comes next; a callback sets `_guidance_scale`, as in diffusers."""
+        """The guidance scale of the next step; a callback sets `_guidance_scale`, as in diffusers."""
         return self._guidance_scale
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the next step runs the unconditional rows too."""
+        """Whether the next step also runs the unconditional rows."""
         return self._guidance_scale > 1
 
     @property
     def num_timesteps(self) -> int:
-        """Steps of the call in progress."""
+        """The number of steps of the current call."""
         return self._num_timesteps
 
     @property
     def components(self) -> dict[str, Any]:
-        """What another pipeline on the same weights is made of: `JanusFlowPipeline(**pipe.components)`."""
+        """The parts of another pipeline on the same weights: `JanusFlowPipeline(**pipe.components)`."""
         return {"model": self.model}
 
     def set_progress_bar_config(self, *, disable: bool = False, **_others: Any) -> None:
-        """Shows or hides the bar."""
+        """Show or hide the progress bar."""
         self._progress = not disable
 
     def enable_model_cpu_offload(self, gpu_id: int | None = None, device: str | torch.device | None = None) -> None:
-        """Network and VAE wait in main memory, and the one that works is on the device; see `JanusFlow.offload`."""
+        """Keep network and VAE in main memory, and only the running one on the device; see `JanusFlow.offload`."""
         place = resolve_device("auto" if device is None else device)
         self.model.offload(place if gpu_id is None else f"{place.type}:{gpu_id}")
 
     def enable_sequential_cpu_offload(
         self, gpu_id: int | None = None, device: str | torch.device | None = None
     ) -> None:
-        """As `enable_model_cpu_offload`; layers are not moved one by one."""
+        """Do the same as `enable_model_cpu_offload`; layers are not moved one by one."""
         self.enable_model_cpu_offload(gpu_id, device)
 
     def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
-        """Nothing: attention over 577 tokens needs no slices."""
+        """Do nothing: attention over 577 tokens needs no slices."""
 
     def disable_attention_slicing(self) -> None:
-        """Nothing, likewise."""
+        """Do nothing, as `enable_attention_slicing`."""
 
     def enable_vae_tiling(self) -> None:
-        """Decodes a large picture in tiles, for little memory."""
+        """Decode large pictures in tiles, to save memory."""
         self.vae.enable_tiling()
 
     def disable_vae_tiling(self) -> None:
-        """Decodes whole pictures."""
+        """Decode whole pictures."""
         self.vae.disable_tiling()
 
     def enable_vae_slicing(self) -> None:
-        """Decodes one picture at a time, for little memory."""
+        """Decode one picture at a time, to save memory."""
         self._decode_at_once = 1
 
     def disable_vae_slicing(self) -> None:
-        """Decodes the same number of pictures at a time as are generated."""
+        """Decode the same number of pictures at a time as are generated."""
         self._decode_at_once = None
 
     def __call__(
@@ -219,21 +219,21 @@ class JanusFlowPipeline:
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **options: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Generates pictures.
+        """Generate pictures.
 
         Args:
             prompt, height, width, num_inference_steps, guidance_scale, num_images_per_prompt, generator, latents,
-                output_type: as in `JanusFlow.generate`; "pt" too, a tensor (N, 3, height, width) in [0, 1]. As in
-                diffusers a guidance_scale from 0 to 1, or None, is without guidance.
-            image, mask_image, strength: of image to image and inpainting; outputs of this pipeline of any
-                `output_type` can be given, latents of the same size too.
-            negative_prompt: an empty one; JanusFlow's guidance is against the empty prompt that it was trained with.
-            return_dict: False gives a tuple.
+                output_type: as in `JanusFlow.generate`; `output_type` may also be "pt", a tensor (N, 3, height, width)
+                in [0, 1]. As in diffusers, a guidance_scale from 0 to 1, or None, disables guidance.
+            image, mask_image, strength: inputs of image to image and inpainting; outputs of this pipeline with any
+                `output_type` can be given, also latents of the same size.
+            negative_prompt: must be empty; JanusFlow's guidance uses the empty prompt that it was trained with.
+            return_dict: False returns a tuple.
             callback_on_step_end: called with (pipe, step, t, tensors), t in (0, 1]; returned latents replace x. It may
                 set `pipe._interrupt = True` (the pictures are returned as they are) and `pipe._guidance_scale`, as
                 diffusers' own callbacks do (`SDCFGCutoffCallback`, ...).
-            callback_on_step_end_tensor_inputs: which tensors it gets: latents, and prompt_embeds to look at.
-            **options: further arguments of `JanusFlow.generate`, such as `solver`, `seed` or `paste_original`.
+            callback_on_step_end_tensor_inputs: tensors that it gets: latents, and prompt_embeds, which are read-only.
+            **options: other arguments of `JanusFlow.generate`, such as `solver`, `seed` or `paste_original`.
 
         Returns:
             `.images`.
@@ -264,7 +264,7 @@ class JanusFlowPipeline:
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
 
     def _check_arguments(self, negative_prompt: str | Sequence[str] | None, options: Mapping[str, Any]) -> None:
-        """Refuse a negative prompt, and options that `JanusFlow.generate` does not have."""
+        """Reject a negative prompt, and options that `JanusFlow.generate` does not have."""
         if any([negative_prompt] if negative_prompt is None or isinstance(negative_prompt, str) else negative_prompt):
             raise ValueError("negative_prompt is given; JanusFlow's guidance only knows the empty prompt")
         known = [*signature(self.model.generate).parameters]
@@ -272,7 +272,7 @@ class JanusFlowPipeline:
             raise unknown_argument(odd, [*signature(self.__call__).parameters, *known], of="the pipeline's call")
 
     def _called_back(self, callback: Any, names: Sequence[str], prompt: str | Sequence[str], scale: float) -> StepEnd:
-        """`callback`, or none, as `JanusFlow.generate` calls it; `_interrupt` and `_guidance_scale` are obeyed."""
+        """Wrap `callback`, or None, for `JanusFlow.generate`; `_interrupt` and `_guidance_scale` are obeyed."""
         conditions: dict[str, Tensor] = {}
 
         def called_back(_model: Any, step: int, t: float, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -292,19 +292,19 @@ class JanusFlowPipeline:
         return called_back
 
     def _prompt_embeds(self, prompt: str | Sequence[str]) -> Tensor:
-        """The LLM's input embeddings of the prompts, (P, T, D): what other pipelines give as `prompt_embeds`."""
+        """Return the LLM's input embeddings of the prompts, (P, T, D): `prompt_embeds` of other pipelines."""
         ids, _ = self.model.processor.encode_prompts([prompt] if isinstance(prompt, str) else list(prompt))
         embeds: Tensor = self.model.network.get_input_embeddings()(ids.to(self.device))
         return embeds
 
 
 def _scale(guidance_scale: float | None) -> float:
-    """A guidance scale of diffusers': from 0 to 1, and None, are without guidance."""
+    """Convert diffusers' guidance scale: values from 0 to 1, and None, disable guidance."""
     return 1.0 if guidance_scale is None or 0 <= guidance_scale < 1 else guidance_scale
 
 
 def _tensor_names(callback: Any, names: Sequence[str]) -> list[str]:
-    """The tensors that a callback gets."""
+    """Return the names of the tensors that a callback gets."""
     official = list(callback.callbacks) if isinstance(callback, MultiPipelineCallbacks) else [callback]
     if any(isinstance(one, IPAdapterScaleCutoffCallback) for one in official):
         raise ValueError("callback_on_step_end is an IPAdapterScaleCutoffCallback; JanusFlow has no IP adapter")
@@ -319,7 +319,7 @@ def _tensor_names(callback: Any, names: Sequence[str]) -> list[str]:
 
 
 def _check_unchanged(given: Mapping[str, Tensor], returned: Mapping[str, Any]) -> None:
-    """Refuses other prompts than those that were read; the rows that are left without guidance are the same."""
+    """Reject prompts that differ from those that were read; the rows that are left without guidance are the same."""
     for name, tensor in given.items():
         new = returned.get(name)
         if new is not None and not torch.equal(new, tensor[len(tensor) - len(new) :]):

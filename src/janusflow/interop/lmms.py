@@ -21,7 +21,7 @@ Conversation = list[dict[str, Any]]
 
 
 def manifest() -> Any:
-    """What lmms-eval is told of the model: its name and its class."""
+    """Return the model's name and class for lmms-eval."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     path = f"{__name__}.{LmmsJanusFlow.__name__}"
@@ -33,13 +33,13 @@ class LmmsJanusFlow(lmms):
 
     Args:
         pretrained: "tiny", a folder or a hub id.
-        batch_size: questions that are answered together.
-        device, dtype: as `JanusFlow.from_pretrained` takes them.
+        batch_size: number of questions that are answered together.
+        device, dtype: as in `JanusFlow.from_pretrained`.
         system_prompt: "" for none; "default" for the model's own.
-        **others: none; what else lmms-eval hands over must be None.
+        **others: not used; other arguments that lmms-eval passes must be None.
 
     Raises:
-        ValueError: for an argument that is not known.
+        ValueError: for an unknown argument.
     """
 
     is_simple = True
@@ -64,7 +64,7 @@ class LmmsJanusFlow(lmms):
         self.system = None if system_prompt == "default" else system_prompt
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Answers; each request's arguments are (context, decoding, doc_to_visual, doc_id, task, split)."""
+        """Return answers; the arguments of each request are (context, decoding, doc_to_visual, doc_id, task, split)."""
         answers: list[str] = [""] * len(requests)
         with progress_bar("answering", len(requests), shown=self.rank == 0) as advance:
             for batch in _batches([request.args[1] for request in requests], self.batch_size):
@@ -79,10 +79,11 @@ class LmmsJanusFlow(lmms):
         return answers
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
-        """Answers of all rounds; after the context stands the task's doc_to_text, which gives the next round's words.
+        """Return the answers of all rounds.
 
-        It is called with the answers so far and returns pictures, context, whether the talk is over, the answers to
-        keep, and what it wants to be told again.
+        After the context comes the task's doc_to_text, which gives the words of the next round. It is called with the
+        answers so far and returns pictures, context, whether the conversation is over, the answers to keep, and
+        information for its next call.
         """
         found = []
         with progress_bar("talking", len(requests), shown=self.rank == 0) as advance:
@@ -103,11 +104,11 @@ class LmmsJanusFlow(lmms):
         return found
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
-        """Mean next-token loss of a continuation, and whether it is what greedy decoding says.
+        """Return the mean next-token loss of each continuation, and whether greedy decoding produces it.
 
-        The loss, and not its negative, is what lmms-eval's multiple choice takes: it picks the smallest. Arguments are
-        (context, continuation or doc_to_target, doc_to_visual, doc_id, task, split). lmms-eval 0.7.3 makes a string
-        of a bare pair before a task sees it; a `GenerationResult` around it keeps it what it is.
+        lmms-eval's multiple choice takes the loss, not its negative: it picks the smallest. The arguments are
+        (context, continuation or doc_to_target, doc_to_visual, doc_id, task, split). lmms-eval 0.7.3 converts a bare
+        pair to a string before a task sees it; a `GenerationResult` around it prevents this.
         """
         from janusflow.evaluation.benchmarks.seedbench import choice_losses
 
@@ -129,7 +130,7 @@ class LmmsJanusFlow(lmms):
         return self.task_dict[task][split][number]
 
     def _talk(self, context: str | Sequence[str], visuals: Any) -> Conversation:
-        """A question with its pictures as messages."""
+        """Return a question with its pictures as messages."""
         pictures = list(_flat(visuals))
         odd = next((one for one in pictures if not isinstance(one, Image.Image)), None)
         if odd is not None:
@@ -141,7 +142,7 @@ class LmmsJanusFlow(lmms):
 
 
 def _flat(visuals: Any) -> Iterable[Any]:
-    """Pictures of a document, however they are nested; none for None."""
+    """Yield the pictures of a document, however they are nested; none for None."""
     if visuals is None:
         return
     if isinstance(visuals, (list, tuple)):
@@ -152,7 +153,7 @@ def _flat(visuals: Any) -> Iterable[Any]:
 
 
 def _batches(decodings: Sequence[Mapping[str, Any]], size: int) -> list[list[int]]:
-    """Places of requests with equal decoding, in batches."""
+    """Return the indices of requests with equal decoding, in batches."""
     groups: dict[str, list[int]] = {}
     for place, decoding in enumerate(decodings):
         groups.setdefault(repr(sorted(decoding.items(), key=lambda pair: pair[0])), []).append(place)
@@ -160,7 +161,7 @@ def _batches(decodings: Sequence[Mapping[str, Any]], size: int) -> list[list[int
 
 
 def _decoding(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The decoding arguments that are ours too; a temperature of 0 is greedy, and those of sampling then left out."""
+    """Return the decoding arguments that we also have; a temperature of 0 is greedy, without sampling arguments."""
     found = {key: given[key] for key in DECODING if given.get(key) is not None}
     if not found.get("do_sample") or not found.get("temperature", 1.0):
         found = {key: value for key, value in found.items() if key in ("max_new_tokens", "repetition_penalty")}
@@ -170,7 +171,7 @@ def _decoding(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _until(text: str, decoding: Mapping[str, Any]) -> str:
-    """The text before the first stop word."""
+    """Return the text before the first stop word."""
     stops = decoding.get("until") or []
     for stop in [stops] if isinstance(stops, str) else stops:
         text = text.split(stop)[0] if stop else text

@@ -1,7 +1,7 @@
 """Compare ONNX graphs with the network: each runs in ONNX Runtime on inputs of other sizes than it was traced with.
 
-What is expected comes from the network's own paths (`encode_prompts`, `velocity`, `forward`, ...), which the graphs do
-not share, so an error in `onnx_graphs.py` shows here as one of the exporter does.
+The expected outputs come from the network's own paths (`encode_prompts`, `velocity`, `forward`, ...), which the graphs
+do not share, so errors in `onnx_graphs.py` show here as well as those of the exporter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from janusflow.interop.onnx_graphs import cache_shape
 from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.vae import LatentCodec
 
-ROWS = (1, 3)  # of the cases; graphs are traced with two
+ROWS = (1, 3)  # rows of the cases; graphs are traced with two
 TEXT = 7  # tokens of the shortest case
 
 
@@ -27,7 +27,7 @@ class Session:
     """A graph in ONNX Runtime on the CPU.
 
     Args:
-        file: of the graph.
+        file: file of the graph.
     """
 
     def __init__(self, file: Path) -> None:
@@ -38,7 +38,7 @@ class Session:
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, **inputs: Tensor) -> list[Tensor]:
-        """Return the outputs of inputs, by name."""
+        """Run the graph on named inputs and return its outputs."""
         arrays = {name: value.numpy() for name, value in inputs.items()}
         return [torch.from_numpy(np.asarray(output)) for output in self._session.run(None, arrays)]
 
@@ -49,10 +49,10 @@ class Case:
 
     Attributes:
         ids: (R, T) tokens.
-        mask: (R, T) 1 at tokens; all but the first row are padded, and only in cases of several rows.
+        mask: (R, T) 1 at tokens; in cases of several rows, all but the first row are padded.
         pixels: (R, 3, S, S) in [-1, 1].
         latents: (R, C, H, W) and t: (R,).
-        keys, values: of the tokens padded on the right, as the graph of the language model returned them.
+        keys, values: those of the tokens padded on the right, as the graph of the language model returned them.
     """
 
     ids: Tensor
@@ -94,9 +94,9 @@ def relative_errors(
     """Return the largest relative error of each graph.
 
     Args:
-        network: in float32 on the CPU.
+        network: the network, in float32 on the CPU.
         codec: its VAE, if `files` has a `vae_decoder`.
-        files: of the graphs, by name.
+        files: files of the graphs, by name.
     """
     cases = [Case.of(network, rows) for rows in ROWS]
     checks = {
@@ -118,7 +118,7 @@ def relative_errors(
 def _language_model(
     network: JanusFlowForConditionalGeneration, run: Session, case: Case
 ) -> list[tuple[Tensor, Tensor]]:
-    """Compare a prompt with a picture, padded on the left, and a token after it; read a prompt for `_velocity`."""
+    """Compare on a left-padded prompt with a picture in it and on a token after it; read a prompt for `_velocity`."""
     rows, none = len(case.ids), torch.zeros(cache_shape(network.config, len(case.ids), 0))
     words, features = network.get_input_embeddings()(case.ids), network.see(case.pixels)
     embeds = torch.cat([words[:, :2], features, words[:, 2:]], dim=1)

@@ -1,8 +1,8 @@
 """`janusflow convert --to onnx`: graphs for ONNX Runtime next to the weights that they read.
 
-The folder is one in our layout in float32, with a file for each graph. The graphs contain no weights: they name the
-place of each in the safetensors files, so that the LLM, which two graphs need, is stored once, and `from_pretrained`
-still opens the folder. `onnx.json` says what a program needs that has neither PyTorch nor this package.
+The folder has our layout in float32, with a file for each graph. The graphs contain no weights: they refer to their
+places in the safetensors files, so that the LLM, which two graphs need, is stored once, and `from_pretrained` still
+opens the folder. `onnx.json` contains what a program without PyTorch and this package needs.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Exported:
     """What `export_onnx` wrote.
 
     Attributes:
-        folder: the new one.
-        errors: of each graph, max |ONNX Runtime - PyTorch| / max |PyTorch|.
+        folder: the new folder.
+        errors: for each graph, max |ONNX Runtime - PyTorch| / max |PyTorch|.
     """
 
     folder: Path
@@ -59,21 +59,21 @@ def export_onnx(
     vae: str | Path | None = None,
     progress: bool = True,
 ) -> Exported:
-    """Write a JanusFlow model as ONNX graphs and compare them with the network. The folder is complete or does not
-    exist.
+    """Write a JanusFlow model as ONNX graphs and compare them with the network.
 
-    Batch and numbers of tokens are free; the size of pictures is the trained one.
+    The folder is complete or does not exist. Batch size and numbers of tokens are free; the size of pictures is the
+    trained one.
 
     Args:
         source: "tiny", a folder or a hub id, in any layout.
-        folder: the new one.
-        sft_format: another chat template than the source's.
+        folder: the new folder.
+        sft_format: a chat template to use instead of the source's.
         vae: folder or hub id of a VAE to include, if the source has none. Without a VAE there is no `vae_decoder`.
         progress: whether to show a bar.
 
     Raises:
         ValueError: if the extra `[onnx]` is missing, the folder exists, the source is not a JanusFlow that understands
-            by SigLIP, or a graph differs from the network by more than `LIMIT`. Nothing is left behind.
+            pictures by SigLIP, or a graph differs from the network by more than `LIMIT`. Nothing is left behind.
 
     Example:
         >>> exported = export_onnx("tiny", "graphs", progress=False)  # doctest: +SKIP
@@ -105,10 +105,10 @@ def export_onnx(
 
 
 def check_source(source: str | Path) -> None:
-    """Refuse models that have no such graphs.
+    """Reject models that have no such graphs.
 
     Raises:
-        ValueError: naming what the model is.
+        ValueError: if the model is another one; says which.
     """
     checkpoint = open_checkpoint(source)
     if not issubclass(checkpoint.family.network, JanusFlowForConditionalGeneration):
@@ -121,16 +121,16 @@ def check_source(source: str | Path) -> None:
 
 
 def contiguous(codec: LatentCodec) -> LatentCodec:
-    """Return a codec whose weights are laid out in memory as they are in its file."""
+    """Lay out the weights of a codec in memory as they are in its file, and return the codec."""
     codec.vae.to(memory_format=torch.contiguous_format)
     return codec
 
 
 def write_graphs(graphs: list[Graph], model: JanusFlow, folder: Path, *, progress: bool) -> dict[str, Path]:
-    """Write `NAME.onnx` of each graph; weights that a safetensors file of the folder contains stay there.
+    """Write `NAME.onnx` for each graph; weights that a safetensors file of the folder contains stay there.
 
     Returns:
-        The files by the names of their graphs.
+        The files, by name of the graph.
     """
     parts: dict[str, nn.Module] = {".": model.network}
     if (folder / "vae").is_dir():
@@ -153,10 +153,10 @@ def write_graphs(graphs: list[Graph], model: JanusFlow, folder: Path, *, progres
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file contains a tensor.
+    """The location of a tensor in a file.
 
     Attributes:
-        file: relative to the folder of the graphs.
+        file: path relative to the folder of the graphs.
         offset, length: in bytes.
     """
 
@@ -166,7 +166,7 @@ class Place:
 
 
 def stored_places(part: Path, folder: Path) -> dict[str, Place]:
-    """Return where the float32 tensors in the safetensors files of a folder are."""
+    """Return the locations of the float32 tensors in a folder's safetensors files."""
     places = {}
     for file in sorted(part.glob("*.safetensors")):
         with file.open("rb") as stream:
@@ -196,7 +196,7 @@ def _write(graph: Graph, stored: dict[int, Place], file: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    # By default the weights of linear maps would be transposed, whatever their size, and become parts of the graph.
+    # By default, the weights of linear layers would be transposed, whatever their size, and become part of the graph.
     optimize_ir(program.model, should_fold=lambda node: False if node.op_type == "Transpose" else None)
     for value in program.model.graph.initializers.values():
         raw = getattr(value.const_value, "raw", None)
@@ -236,7 +236,7 @@ def write_settings(
     errors: dict[str, float],
     folder: Path,
 ) -> None:
-    """Write `onnx.json`: templates of prompts, special tokens, shapes, and the error of each graph."""
+    """Write `onnx.json`: prompt templates, special tokens, shapes, and the error of each graph."""
     config, tokenizer, text = network.config, processor.tokenizer, processor.text
     question = processor.render([{"role": "user", "content": processor.question(PROMPT, 1)}])
     settings: dict[str, Any] = {

@@ -1,13 +1,13 @@
-"""The graphs of a JanusFlow model as ONNX has them: small modules around parts of the network, with what they take.
+"""The ONNX graphs of a JanusFlow model: small modules around parts of the network, with their inputs.
 
     token_embeddings   input_ids -> inputs_embeds
-    picture_encoder    pixel_values -> features: what stands at <begin_of_image> and the image tokens of a picture
-    language_model     inputs_embeds and the keys and values of tokens before -> logits, keys, values
+    picture_encoder    pixel_values -> features: the embeddings at <begin_of_image> and the image tokens of a picture
+    language_model     inputs_embeds and the keys and values of earlier tokens -> logits, keys, values
     velocity           latents, their time and a prompt's keys and values -> velocity: one evaluation of the ODE
     vae_decoder        latents -> pixels
 
-Keys and values are those of all layers in one tensor, so that a prompt that `language_model` has read goes into
-`velocity` as it is.
+Keys and values are those of all layers in one tensor, so that a prompt that `language_model` has read can be passed to
+`velocity` unchanged.
 
 Shapes: B rows, T new tokens, P tokens before, D width of the LLM, V vocabulary; K layers, g key-value heads of width d;
 N pictures, (C, H, W) a latent.
@@ -29,19 +29,19 @@ from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.model.prefix import CACHE
 from janusflow.vae import LatentCodec
 
-BATCH, TOKENS, BEFORE = 2, 5, 3  # sizes of the examples that graphs are traced with; none is kept in the graph
+BATCH, TOKENS, BEFORE = 2, 5, 3  # sizes of the examples that graphs are traced with; none is fixed in the graph
 
 
 @dataclass(frozen=True)
 class Graph:
-    """What becomes a file.
+    """A graph that becomes a file.
 
     Attributes:
-        name: of the file, without its ending.
-        module: computes the outputs of the inputs, in their order.
-        inputs: examples by name.
-        outputs: their names.
-        dynamic: of each input, the axes whose size is free, with their names.
+        name: name of the file, without its suffix.
+        module: computes the outputs from the inputs, in their order.
+        inputs: example inputs, by name.
+        outputs: names of the outputs.
+        dynamic: for each input, the axes whose size is free, with their names.
     """
 
     name: str
@@ -76,11 +76,11 @@ def run_llm(
     """Return the last hidden states (B, T, D) of new tokens.
 
     Args:
-        network: whose LLM runs.
+        network: the network whose LLM runs.
         embeds: (B, T, D).
         positions: (B, T).
         seen: (B, T, P + T) bool, which tokens each new token attends to.
-        layers: of the LLM, with the tokens before; the new ones are added.
+        layers: cache layers of the LLM with the tokens before; the new ones are added.
     """
     hidden = (~seen)[:, None].to(embeds.dtype) * torch.finfo(embeds.dtype).min
     outputs = network.language_model(
@@ -95,7 +95,7 @@ def run_llm(
 
 
 def layers_of(keys: Tensor, values: Tensor) -> list[GrowingLayer]:
-    """Return the layers of stacked keys and values, (K, B, g, P, d) each."""
+    """Return the cache layers of stacked keys and values, (K, B, g, P, d) each."""
     return [GrowingLayer(*layer) for layer in zip(keys.unbind(0), values.unbind(0), strict=True)]
 
 
@@ -107,7 +107,7 @@ class TokenEmbeddings(nn.Module):
         self.network = network
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Look the tokens up."""
+        """Look up the tokens."""
         embeds: Tensor = self.network.get_input_embeddings()(input_ids)
         return embeds
 
@@ -139,13 +139,13 @@ class LanguageModel(nn.Module):
         """Read new tokens.
 
         Args:
-            inputs_embeds: (B, T, D) of the new tokens.
+            inputs_embeds: (B, T, D) embeddings of the new tokens.
             attention_mask: (B, P + T) int64, 1 at tokens, 0 at padding. A token's position is the number of tokens
                 before it.
             past_keys, past_values: (K, B, g, P, d) of the tokens before; P is 0 at the beginning.
 
         Returns:
-            logits (B, V) of what follows the last token; keys and values (K, B, g, P + T, d).
+            Logits (B, V) of the token that follows the last one; keys and values (K, B, g, P + T, d).
         """
         before = past_keys.shape[3]
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, before:]
@@ -176,7 +176,7 @@ class Velocity(nn.Module):
             keys, values: (K, B, g, P, d) of the prompts, without the `<begin_of_image>` that the time token replaces.
             visible: (B, P) int64, 1 at the prompt's tokens that a row sees: all for the conditional velocity, only the
                 first for the unconditional one.
-            lengths: (B,) int64, number of the prompt's tokens, for both velocities.
+            lengths: (B,) int64, number of prompt tokens, for both velocities.
 
         Returns:
             (B, C, H, W).
@@ -220,7 +220,7 @@ def graphs_of(network: JanusFlowForConditionalGeneration, codec: LatentCodec | N
     """Return the graphs of a model.
 
     Args:
-        network: in float32.
+        network: the network, in float32.
         codec: its VAE; without one there is no `vae_decoder`.
     """
     config, rows = network.config, {0: "batch"}

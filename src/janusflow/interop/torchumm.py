@@ -1,12 +1,13 @@
-"""TorchUMM's inference interface on this package: the same classes, keys, defaults and results, without CUDA.
+"""TorchUMM's inference interface for this package: the same classes, keys, defaults and results, without CUDA.
 
     from janusflow.interop.torchumm import InferencePipeline, InferenceRequest
 
-or, for a program that is not to be changed, `janusflow.interop.torchumm.install()` before its first `import umm`. Where
-TorchUMM itself is installed, `register()` puts these backbones into it.
+or, for a program that must not be changed, `janusflow.interop.torchumm.install()` before its first `import umm`. If
+TorchUMM itself is installed, `register()` adds these backbones to it.
 
-What differs: `run_many` runs requests of one kind as one batch, with the results of one after the other; all pictures
-of a question are read, not only the first; noise comes from a generator of the pipeline, not from torch's global one.
+What differs: `run_many` runs requests of one kind as one batch, with the same results as one after the other; all
+pictures of a question are read, not only the first; noise comes from the pipeline's own generator, not from torch's
+global one.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class InferenceRequest:
     """One request.
 
     Attributes:
-        backbone: the pipeline's.
+        backbone: backbone of the pipeline.
         task: "generation" or "understanding"; "editing" always raises an error.
-        prompt: of the picture to generate, or the question; without one, a picture is described.
-        images: paths of the pictures that are asked about.
-        videos: none; no model of the family reads them.
+        prompt: prompt of the picture to generate, or the question; without one, a picture is described.
+        images: paths of the pictures to ask about.
+        videos: must be empty; no model of the family reads videos.
         params: keys of `generation_cfg` or `understanding_cfg`, only for this request.
-        metadata: the caller's own.
+        metadata: the caller's own data.
         output_path: where pictures are saved; several get _0, _1, ... before the suffix.
     """
 
@@ -50,7 +51,7 @@ class InferenceRequest:
     output_path: str | None = None
 
     def to_batch(self) -> dict[str, Any]:
-        """The request without its settings: prompt, images, videos, and metadata if there are any."""
+        """Return the request without its settings: prompt, images, videos, and metadata if there are any."""
         asked = {name: getattr(self, name) for name in ("prompt", "images", "videos")}
         return {**asked, "metadata": self.metadata} if self.metadata else asked
 
@@ -80,19 +81,19 @@ class InferencePipeline:
             payload: an `InferenceRequest`, or a mapping with its fields.
 
         Returns:
-            of a generation `image`, `images` and `saved_paths`; of an understanding `text` and `sft_format`.
+            `image`, `images` and `saved_paths` for generation; `text` and `sft_format` for understanding.
 
         Raises:
             ValueError: for a malformed request or one for another backbone.
             NotImplementedError: for editing and videos.
-            FileNotFoundError: for a picture that is not there.
+            FileNotFoundError: for a picture that does not exist.
         """
         return self.run_many([payload])[0]
 
     def run_many(
         self, payloads: Sequence[InferenceRequest | Mapping[str, Any]], batch_size: int = 1
     ) -> list[dict[str, Any]]:
-        """Answers requests, up to `batch_size` that follow one another with one task and one setting as one batch."""
+        """Answer requests; up to `batch_size` consecutive ones with the same task and settings form one batch."""
         requests = [self._checked(payload) for payload in payloads]
         results: list[dict[str, Any]] = []
         for group in _groups(requests, batch_size):
@@ -125,7 +126,7 @@ class InferencePipeline:
 
 
 def normalize_request(payload: InferenceRequest | Mapping[str, Any]) -> InferenceRequest:
-    """A request from a mapping, checked.
+    """Convert a mapping to a request, and check the request.
 
     Raises:
         ValueError: for an unknown task, no backbone, or a generation without a prompt.
@@ -160,7 +161,7 @@ def validate_request(request: InferenceRequest) -> None:
 
 
 def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[list[InferenceRequest]]:
-    """Neighbours that can run together."""
+    """Yield consecutive requests that can run together."""
     whole_number("batch_size", batch_size)
     for _, run in itertools.groupby(requests, key=lambda request: (request.task, request.params)):
         members = list(run)
@@ -168,14 +169,14 @@ def _groups(requests: Sequence[InferenceRequest], batch_size: int) -> Iterator[l
             yield members[start : start + batch_size]
 
 
-# --- in the place of TorchUMM, or inside it -------------------------------------------------------------------------
+# --- in place of TorchUMM, or inside it -----------------------------------------------------------------------------
 
 
 def install() -> bool:
     """Make `umm.inference.pipeline` and `umm.inference.multimodal_inputs` importable where TorchUMM is not installed.
 
     Returns:
-        whether they lead here; False if a `umm` exists already, which is not changed.
+        Whether they lead here; False if a `umm` already exists, which is left unchanged.
     """
     present = sys.modules.get("umm")
     if present is not None:
@@ -203,10 +204,10 @@ def install() -> bool:
 
 
 def register() -> list[str]:
-    """Register our backbones with an installed TorchUMM, in place of its own of the same names.
+    """Register our backbones with an installed TorchUMM, in place of its own ones of the same names.
 
     Returns:
-        their names.
+        Their names.
 
     Raises:
         ValueError: if TorchUMM is not installed.

@@ -33,7 +33,7 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {  # name -> family, hub
 }
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "half": "float16"}
 DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
-SAMPLING = ("temperature", "top_p", "top_k", "seed")  # ignored by greedy decoding, which often gets them all the same
+SAMPLING = ("temperature", "top_p", "top_k", "seed")  # ignored by greedy decoding, which often gets them anyway
 LARGEST_SIZE = 1024
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
@@ -49,11 +49,11 @@ class Backbone:
         self.model: Pipeline | None = None
 
     def load(self, cfg: Mapping[str, Any]) -> None:
-        """Opens the model.
+        """Open the model.
 
         Args:
             cfg: model_path, vae_path, seed (42), torch_dtype ("bfloat16"), generation_cfg, understanding_cfg, device
-                ("auto"), sft_format (the checkpoint's); janus_root is accepted and not needed.
+                ("auto"), sft_format (the checkpoint's); janus_root is accepted but not needed.
 
         Raises:
             ValueError: if the model cannot be opened or is not of the backbone's family.
@@ -75,13 +75,13 @@ class Backbone:
     def generation(
         self, prompt: str | None, output_path: str | None = None, generation_cfg: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Pictures of one prompt: `image`, `images`, `saved_paths`."""
+        """Generate pictures of one prompt: `image`, `images`, `saved_paths`."""
         return self.generate_many([(prompt, output_path)], generation_cfg or {})[0]
 
     def generate_many(
         self, wanted: Sequence[tuple[str | None, str | None]], generation_cfg: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Pictures of several prompts in one batch, with the same noise as one after the other.
+        """Generate pictures of several prompts in one batch, with the same noise as one after the other.
 
         Args:
             wanted: (prompt, output path) of each.
@@ -122,11 +122,11 @@ class Backbone:
         return pictures
 
     def _seeded(self, config: Mapping[str, Any]) -> torch.Generator:
-        """The backbone's generator; a request with a seed sets it again, as if it were the only one."""
+        """Return the backbone's generator; a request with a seed reseeds it, as if it were the only one."""
         return self.generator.manual_seed(int(config["seed"])) if "seed" in config else self.generator
 
     def _chance(self, config: Mapping[str, Any], count: int) -> list[int]:
-        """Seeds of a request's pictures or answers."""
+        """Return seeds for a request's pictures or answers."""
         generator = self._seeded(config)
         return torch.randint(2**62, (count,), generator=generator, device=generator.device).tolist()
 
@@ -137,7 +137,7 @@ class Backbone:
         videos: Sequence[str] | None = None,
         understanding_cfg: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The answer to one question: `text`, and the conversation as the tokenizer got it, `sft_format`."""
+        """Answer one question: `text`, and the conversation as the tokenizer got it, `sft_format`."""
         return self.understand_many([(prompt, images or [], videos or [])], understanding_cfg or {})[0]
 
     def understand_many(
@@ -145,7 +145,7 @@ class Backbone:
         asked: Sequence[tuple[str | None, Sequence[str], Sequence[str]]],
         understanding_cfg: Mapping[str, Any],
     ) -> list[dict[str, Any]]:
-        """Answers to several questions, in one batch unless they are sampled.
+        """Answer several questions, in one batch unless they are sampled.
 
         Args:
             asked: (prompt, images, videos) of each.
@@ -173,7 +173,7 @@ class Backbone:
         return [{"text": answer, "sft_format": text} for answer, text in zip(answers, texts, strict=True)]
 
     def editing(self, **request: Any) -> dict[str, Any]:
-        """Refused: no released weights of the family were trained for it.
+        """Raise an error: no released weights of the family were trained for editing.
 
         Raises:
             NotImplementedError: always.
@@ -192,12 +192,12 @@ class Backbone:
 
 
 def _given(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping without the values that are None."""
+    """Return a mapping without the values that are None."""
     return {name: value for name, value in config.items() if value is not None}
 
 
 def decoding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers' `generate` would take of it: without None, and temperature 0 is greedy."""
+    """Return the settings that transformers' `generate` would use: without None, and greedy for temperature 0."""
     given = {name: config[name] for name in DECODING if config.get(name) is not None}
     if given.get("do_sample") and given.get("temperature") == 0:
         given["do_sample"] = False

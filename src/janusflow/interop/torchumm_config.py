@@ -1,8 +1,8 @@
-"""TorchUMM's evaluation files, YAML or JSON, as they are: read into an `EvalRequest`.
+"""Reads TorchUMM's evaluation files, YAML or JSON, as they are into an `EvalRequest`.
 
 docs/evaluation.md lists what each key becomes. `${VAR}` is expanded from the environment (an unset one stays as it is);
-overrides `a.b=v` then set keys, v in YAML. Relative paths start at the repository's root: the folder above `configs`
-that the file lies in, or the current one. Each key that is not used gives a warning.
+overrides `a.b=v` then set keys, with v in YAML. Relative paths start at the repository's root: the folder above the
+`configs` folder that contains the file, or the current folder. Each unused key gives a warning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FOREIGN = ("mathvista", "mmstar", "ueval", "gedit", "imgedit", "unified_bench", 
 BACKBONES = {"janus_flow": "deepseek-ai/JanusFlow-1.3B", "janus_pro": "deepseek-ai/Janus-Pro-7B"}
 ALIASES = {"janus": "janus_pro"}
 DATASETS = Path("/datasets")  # where TorchUMM looks for MMBench's files if a config does not say
-DEFAULT_MODES = {"uni_mmmu": "generate", "mmbench": "generate", "mmvet": "generate"}  # of the others: full
+DEFAULT_MODES = {"uni_mmmu": "generate", "mmbench": "generate", "mmvet": "generate"}  # full for the others
 DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
 REASONS = {  # why keys are ignored, by their last parts
     "it chooses an image of the cloud launcher": ("score_model",),
@@ -44,10 +44,10 @@ REASONS = {  # why keys are ignored, by their last parts
 
 
 def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
-    """The request in a file of TorchUMM's.
+    """Read the request in one of TorchUMM's files.
 
     Args:
-        overrides: "a.b=v", set in the file's content; "b=v" in the benchmark's block.
+        overrides: "a.b=v" sets a key of the file; "b=v" sets one of the benchmark's block.
 
     Raises:
         ValueError: in one sentence, for a damaged file, a benchmark or model that is not ours, or a wrong value.
@@ -103,7 +103,7 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
 
 
 def _root(file: Path) -> Path:
-    """The repository's root, seen from one of its config files; else the current folder."""
+    """Return the root of the repository that a config file belongs to, or else the current folder."""
     above = [folder.parent for folder in file.absolute().parents if folder.name == "configs"]
     return above[0] if above else Path.cwd()
 
@@ -146,14 +146,14 @@ def _benchmark(file: Path, found: Mapping[str, Any]) -> str:
 
 
 def _inference(found: Mapping[str, Any], block: Keys, root: Path, overrides: Sequence[str]) -> Keys:
-    """The block `inference`, over that of the file that it may refer to."""
+    """Return the block `inference`, merged over that of the file that it may refer to."""
     own = Keys.of(found.get("inference"), "inference")
     other = _path(root, own.take("infer_config") or block.take("infer_config"))
     if other is not None:
         there = read_tree(other, [override for override in overrides if override.startswith("inference.")])
         own.left = Keys.of(there.get("inference", there), "inference").left | own.left
         for key in ("output_json", "request.task", "request.prompt", "request.output_path", "request.images"):
-            own.take(key)  # of the single inference that such a file is written for
+            own.take(key)  # keys of the single inference that such a file is written for
     return own
 
 
@@ -168,7 +168,7 @@ def _backbone(file: Path, inference: Keys) -> str:
 
 def _mode(file: Path, name: str, block: Keys) -> str:
     mode = DEFAULT_MODES.get(name, "full")
-    if str(block.left.get("mode")).lower() in MODES or name != "dpg_bench":  # ours has a setting of this name there
+    if str(block.left.get("mode")).lower() in MODES or name != "dpg_bench":  # where ours has a setting of this name
         mode = str(block.take("mode", default=mode)).strip().lower()
     if mode not in MODES:
         raise ValueError(f"{file}: {name}.mode is {mode!r}; expected {', '.join(MODES)}")
@@ -181,7 +181,7 @@ def _mode(file: Path, name: str, block: Keys) -> str:
 
 
 def _options(file: Path, inference: Keys, backbone: str, *, draws: bool) -> tuple[dict[str, Any], int | None]:
-    """Arguments of generating or answering in our names, and the batch size."""
+    """Return the arguments for generating or answering under our names, and the batch size."""
     options: dict[str, Any] = {}
     size = inference.take_from("generation_cfg", "parallel_size")
     if draws:
@@ -200,7 +200,7 @@ def _options(file: Path, inference: Keys, backbone: str, *, draws: bool) -> tupl
 
 
 def _drop_defaults(block: Keys) -> None:
-    """Take switches whose value is what happens anyway."""
+    """Remove switches whose value is what happens anyway."""
     for key, usual in {"resume": True, "overwrite": False, "run_calculate": True}.items():
         if block.left.get(key) is usual:
             block.take(key)

@@ -1,4 +1,4 @@
-"""TorchUMM's files as trees of keys and values, and a block of one whose keys are taken one by one."""
+"""TorchUMM's files as trees of keys and values, and blocks whose keys are taken one by one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from janusflow.recipes import overridden, read_recipe, with_environment
 
 
 def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file, with `${VAR}` expanded and then the overrides "a.b=v" set.
+    """Return the mapping in a YAML or JSON file, with `${VAR}` expanded and then the overrides "a.b=v" set.
 
-    A variable that is not set stays as it is: TorchUMM's files name some that a run may not need.
+    An unset variable stays as it is: TorchUMM's files name some that a run may not need.
 
     Raises:
         ValueError: in one sentence, if the file is missing, damaged or not a mapping, or an override is malformed.
@@ -28,14 +28,14 @@ def read_tree(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 @dataclass
 class Keys:
-    """A block's values by dotted key, taken one by one; `left` are those that are not taken yet."""
+    """A block's values by dotted key, taken one by one; `left` contains those that are not taken yet."""
 
     name: str
     left: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, block: Any, name: str) -> Keys:
-        """Of a block as it was read; None is an empty one.
+        """Create from a block as it was read; None is an empty block.
 
         Raises:
             ValueError: if it is something else.
@@ -45,10 +45,10 @@ class Keys:
         return cls(name, dict(_leaves(block or {})))
 
     def take(self, *keys: str, default: Any = None) -> Any:
-        """The value of the first of these keys that has one; all of them are taken.
+        """Return the value of the first of these keys that has one; all of them are taken.
 
         Raises:
-            ValueError: if a block that one of them would be in is something else, or one of them is a block.
+            ValueError: if the parent of a key is not a block, or a key is itself a block.
         """
         for above in {key.rpartition(".")[0] for key in keys} - {""}:
             if self.left.get(above) not in (None, {}):
@@ -62,11 +62,11 @@ class Keys:
         return next((value for value in found if value is not None), default)
 
     def take_from(self, part: str, key: str) -> Any:
-        """A model's argument: of the request, else of its own block."""
+        """Take a model's argument from the request, or else from its own block."""
         return self.take(f"request.params.{key}", f"backbone_cfg.{part}.{key}")
 
     def unused(self) -> dict[str, Any]:
-        """What is left, by full name."""
+        """Return what is left, by full name."""
         return {f"{self.name}.{key}": value for key, value in self.left.items() if value not in (None, {})}
 
 

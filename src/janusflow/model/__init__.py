@@ -1,4 +1,4 @@
-"""The networks. Importing this package registers JanusFlow's with transformers' Auto classes."""
+"""The networks. Importing this package registers that of JanusFlow with transformers' Auto classes."""
 
 from janusflow.model import auto  # noqa: F401 (registers)
 from janusflow.model.janusflow import JanusFlowForConditionalGeneration

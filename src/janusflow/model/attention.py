@@ -1,8 +1,8 @@
-"""Block-causal attention over packed sequences: several samples in one row, each seeing itself alone.
+"""Block-causal attention over packed sequences: several samples in one row, each attending only to itself.
 
-Where PyTorch's variable-length kernel runs (CUDA, 16-bit) it is used. Elsewhere the samples are laid out as padded
-batches of similar length for the attention alone: padding stands on the right, so the causal mask already hides it and
-no mask of T x T is ever made. The linear layers around it always run on the packed row.
+PyTorch's variable-length kernel is used where it runs (CUDA, 16-bit). Elsewhere the samples are laid out as padded
+batches of similar length, only for the attention: padding is on the right, so the causal mask already hides it and no
+T x T mask is ever built. The linear layers around it always run on the packed row.
 
 Shapes: T tokens of the row, N samples of a group, L tokens of its longest, h heads of width d.
 """
@@ -23,8 +23,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from janusflow.device import CPU
 
 PACKED = "janusflow_packed"  # name of the attention implementation in transformers' registry
-SIMILAR = 0.75  # a sample joins a group if it is at least this share of the group's longest
-EXPLICIT = 512  # up to this length softmax(QK)V is written out on the CPU: its fused kernel's backward is slower there
+SIMILAR = 0.75  # a sample joins a group if its length is at least this share of the group's longest
+EXPLICIT = 512  # up to this length, the CPU computes softmax(QK)V step by step: its fused kernel's backward is slower
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Documents:
     """Where the samples of a packed row begin and end.
 
     Attributes:
-        bounds: (samples + 1,) int32, where each begins, and the end.
-        longest: tokens of the longest.
-        groups: the samples by length.
+        bounds: (samples + 1,) int32, where each sample begins, and the end.
+        longest: number of tokens of the longest sample.
+        groups: the samples, grouped by length.
     """
 
     bounds: Tensor
@@ -59,7 +59,7 @@ class Documents:
 
     @staticmethod
     def of(lengths: Sequence[int], device: torch.device) -> Documents:
-        """Of samples with these lengths, one after the other."""
+        """Create from the lengths of samples that follow one another."""
         sizes = torch.tensor(lengths, device=CPU)
         bounds = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
@@ -80,7 +80,7 @@ class Documents:
         return Documents(bounds.int().to(device), max(lengths), tuple(groups))
 
     def seeing_each_other(self, inside: Tensor) -> Documents:
-        """The same samples, whose tokens in `inside`, (T,) bool, also see those of them that come later."""
+        """Return the same samples, where the tokens in `inside`, (T,) bool, also see later tokens in `inside`."""
         groups = []
         for group in self.groups:
             together = inside.new_zeros(group.count, group.longest)
@@ -90,7 +90,7 @@ class Documents:
 
 
 class _Unpack(torch.autograd.Function):
-    """(T, h, d) -> per group (N, h, L, d), zeros as padding. Each token has one place, so nothing accumulates."""
+    """(T, h, d) -> per group (N, h, L, d), padded with zeros. Each token has one place, so nothing accumulates."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, documents: Documents) -> tuple[Tensor, ...]:
@@ -140,7 +140,7 @@ def packed_attention(
     documents: Documents | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers' kind; with `documents` block-causal, without them plain SDPA.
+    """Attention function for transformers: block-causal with `documents`, plain SDPA without them.
 
     Args:
         query: (1, h, T, d); key, value: the same with the key-value heads.
@@ -163,7 +163,7 @@ def packed_attention(
     return _grouped(q, k, v, documents, scaling, dropout)[None], None
 
 
-@torch.compiler.disable  # every row groups its samples differently: compiled, each would be compiled anew
+@torch.compiler.disable  # every row groups its samples differently, so each would be compiled anew
 def _grouped(q: Tensor, k: Tensor, v: Tensor, documents: Documents, scaling: float, dropout: float) -> Tensor:
     parts = zip(*(_Unpack.apply(x, documents) for x in (q, k, v)), strict=True)
     outputs = [

@@ -1,4 +1,4 @@
-"""Registers the network with transformers' Auto classes, and a processor that is imported when it is first opened."""
+"""Registers the network with transformers' Auto classes, and a processor that is only imported when first opened."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from janusflow.model.janusflow import JanusFlowForConditionalGeneration
 
 
 class JanusFlowProcessor(ProcessorMixin):
-    """Stands for `janusflow.processing.processor.JanusFlowProcessor`, so that the network comes without it.
+    """Placeholder for `janusflow.processing.processor.JanusFlowProcessor`, so that the network does not import it.
 
     transformers finds a processor by the name of its class.
     """
 
     @classmethod
     def from_pretrained(cls, *place: Any, **options: Any) -> Any:
-        """Opens the processor itself."""
+        """Open the actual processor."""
         from janusflow.processing import processor
 
         return processor.JanusFlowProcessor.from_pretrained(*place, **options)

@@ -1,6 +1,6 @@
 """The ConvNeXt-V2 block that g_enc and g_dec are built from, conditioned on time.
 
-Between blocks x is float32 whatever the weights' dtype: guidance subtracts two nearly equal velocities, and rounding x
+Between blocks, x is float32 whatever the weights' dtype: guidance subtracts two nearly equal velocities, and rounding x
 to bfloat16 after every block would show in the difference.
 
 Shapes: B pictures, C channels, (h, w) the token grid, D width of the time embedding.
@@ -28,7 +28,7 @@ class ChannelRMSNorm(LlamaRMSNorm):
 class GlobalResponseNorm(nn.Module):
     """GRN of ConvNeXt V2 (arXiv 2301.00808): x * (1 + gamma * ||x||_hw / mean_C ||x||_hw) + beta.
 
-    Takes and gives (B, h, w, C) of any dtype; computes in float32.
+    Takes and returns (B, h, w, C) of any dtype; computes in float32.
     """
 
     def __init__(self, channels: int) -> None:
@@ -57,7 +57,7 @@ class ConvNextBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x: (B, C, h, w) float32, time: (B, D) in the weights' dtype -> (B, C, h, w) float32."""
         y = self.depthwise(x.to(self.depthwise.weight.dtype))
-        y = self.norm(rearrange(y, "b c h w -> b h w c").contiguous())  # else linear maps copy it, slowly in bfloat16
+        y = self.norm(rearrange(y, "b c h w -> b h w c").contiguous())  # else linear layers copy it, slowly in bfloat16
         y = self.contract(self.response_norm(F.gelu(self.expand(y))))
         x = x + rearrange(y, "b h w c -> b c h w")
         scale, shift = rearrange(self.modulation(F.silu(time)).float(), "b c -> b c 1 1").chunk(2, dim=1)

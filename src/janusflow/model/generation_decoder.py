@@ -1,4 +1,4 @@
-"""g_dec: the LLM's states at the image tokens, and g_enc's skip, become the velocity of the latent.
+"""g_dec: turns the LLM's states at the image tokens, and g_enc's skip, into the velocity of the latent.
 
 Shapes: B pictures, (h, w) image tokens, (H, W) = (h, w) * patch latent cells, D width of the LLM.
 """
@@ -19,7 +19,7 @@ from janusflow.model.convnext import ChannelRMSNorm, ConvNextBlock
 
 
 class Float32Conv(nn.Conv2d):
-    """A convolution that computes in float32 whatever the weights' dtype and an autocast around it."""
+    """A convolution that computes in float32, whatever the weights' dtype and a surrounding autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -35,7 +35,7 @@ class Unpatchify(nn.Module):
         self.conv = Float32Conv(channels, 4 * out_channels, kernel_size=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: float32; the small convolution runs in it too, so that the velocity is not rounded."""
+        """x: float32; the small convolution also runs in float32, so that the velocity is not rounded."""
         return F.pixel_shuffle(self.conv(self.norm(x)), 2)
 
 
@@ -61,7 +61,7 @@ class GenerationDecoder(nn.Module):
         )
 
     def forward(self, states: Tensor, skip: Tensor, time: Tensor) -> Tensor:
-        """Velocity from the LLM.
+        """Compute the velocity from the LLM's states.
 
         Args:
             states: (B, h*w, D) last hidden states (after the LLM's final norm) at the image tokens.

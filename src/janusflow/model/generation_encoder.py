@@ -1,4 +1,4 @@
-"""g_enc: a noisy latent and its time become the LLM's input embeddings, and the long skip to g_dec.
+"""g_enc: turns a noisy latent and its time into the LLM's input embeddings, and the long skip to g_dec.
 
 Shapes: B pictures, (H, W) latent cells, (h, w) = (H, W) / patch image tokens, D width of the LLM.
 """
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from janusflow.config import JanusFlowConfig
 from janusflow.model.convnext import ConvNextBlock
 
-TIME_SCALE = 1000.0  # the only place where the factor between t in [0, 1] and the sinusoid's argument exists
+TIME_SCALE = 1000.0  # the only place that scales t in [0, 1] to the sinusoid's argument
 
 
 @dataclass
 class EncodedLatent:
-    """What g_enc makes of z_t.
+    """Output of g_enc for z_t.
 
     Attributes:
         tokens: (B, h*w, D) input embeddings of the image tokens, in row-major order.
         time: (B, D) time embedding: the token before the image tokens, and the condition of every ConvNeXt block.
-        skip: (B, C, h, w) float32, g_enc's output before the linear map, handed on to g_dec.
+        skip: (B, C, h, w) float32, g_enc's output before the linear map, passed on to g_dec.
     """
 
     tokens: Tensor
@@ -55,10 +55,10 @@ class GenerationEncoder(nn.Module):
         return self.time_embedding(sinusoid.to(self.patchify.weight.dtype))
 
     def forward(self, latent: Tensor, t: Tensor) -> EncodedLatent:
-        """Encodes z_t.
+        """Encode z_t.
 
         Args:
-            latent: (B, C, H, W), any floating dtype; cast to the weights' own.
+            latent: (B, C, H, W), any floating dtype; cast to the weights' dtype.
             t: (B,) in [0, 1], 0 noise and 1 data.
         """
         dtype = self.patchify.weight.dtype

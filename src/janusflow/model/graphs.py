@@ -1,6 +1,6 @@
 """CUDA graphs: a function of fixed shapes is recorded once, and then launched as a whole instead of kernel by kernel.
 
-A step of a picture and a token of an answer are hundreds of small kernels, so on a GPU most of their time is launching.
+A step of a picture or a token of an answer runs hundreds of small kernels, so a GPU spends most of the time launching.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 2  # calls before recording, in which libraries and the compiler set themselves up
+WARM_UP = 2  # calls before recording, in which libraries and the compiler initialize
 
 
 class Graphed:
     """A function of tensors with one result, recorded at its first call.
 
-    Shapes, dtypes and whatever else the function reads must stay as they are; what it reads besides its arguments is
-    read at its place in memory. It may write into such memory if a repeated call writes the same.
+    Shapes, dtypes and whatever else the function reads must stay the same; what it reads besides its arguments is read
+    from its place in memory. It may write to such memory if a repeated call writes the same.
 
     Args:
-        function: runs without waiting for the device.
+        function: a function that runs without waiting for the device.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -30,7 +30,7 @@ class Graphed:
         self._result: Tensor | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """function(*inputs)."""
+        """Return function(*inputs)."""
         if self._graph is None:
             self._record(inputs)
         assert self._graph is not None and self._result is not None

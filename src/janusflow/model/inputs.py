@@ -1,4 +1,4 @@
-"""Which arguments `JanusFlowForConditionalGeneration.forward` takes together."""
+"""Checks which arguments `JanusFlowForConditionalGeneration.forward` takes together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers.utils import TransformersKwargs
 
-KNOWN_KWARGS = frozenset(TransformersKwargs.__annotations__) | {"documents"}  # the latter of the attention `PACKED`
+KNOWN_KWARGS = frozenset(TransformersKwargs.__annotations__) | {"documents"}  # the latter is for `PACKED` attention
 
 
 def check_inputs(
@@ -22,7 +22,7 @@ def check_inputs(
     """Check which arguments of `forward` are given.
 
     Raises:
-        ValueError: for arguments that do not go together, or one that is unknown.
+        ValueError: for arguments that do not go together, or an unknown one.
     """
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("give exactly one of input_ids and inputs_embeds")

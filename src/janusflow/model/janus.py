@@ -1,4 +1,4 @@
-"""Janus and Janus-Pro: transformers' network with what drawing token by token needs.
+"""Janus and Janus-Pro: transformers' network, extended to generate pictures token by token.
 
     text out:   embed(ids, pixels) -> LLM -> logits
     image out:  read(ids, mask) -> cache; next_logits(states), embed_codes(tokens), decode(tokens)
@@ -29,17 +29,17 @@ from janusflow.model.vq_codec import code_distances
 
 @dataclass
 class JanusOutput(JanusCausalLMOutputWithPast):
-    """What `forward` gives where pictures are to be generated.
+    """Output of `forward` with pictures to generate.
 
     Attributes:
-        code_logits: (M, L, K) of each code of the pictures, from the tokens before it.
+        code_logits: (M, L, K) logits of each code of the pictures, from the tokens before it.
     """
 
     code_logits: Tensor | None = None
 
 
 class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
-    """transformers' class of this name, saved and opened as that; only methods are added."""
+    """transformers' class of the same name, saved and opened as such; only methods are added."""
 
     def forward(
         self,
@@ -56,17 +56,17 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> Any:
-        """transformers' forward, and logits of codes of pictures to generate.
+        """Run transformers' forward, and return logits of the codes of pictures to generate.
 
         Args:
             input_ids: (B, T). A picture to generate is `<begin_of_image>` and L times `GENERATION_TOKEN`.
             latents: (M, L) codes of these pictures, in reading order; None if there are none.
-            past_key_values, cache: two names of one argument, also as for `LlamaForCausalLM`.
+            past_key_values, cache: two names of one argument, as in `LlamaForCausalLM`.
             pixel_values, attention_mask, position_ids, inputs_embeds, labels, use_cache, logits_to_keep, **kwargs:
-                transformers'. With `latents`, `labels` are not used.
+                as in transformers. With `latents`, `labels` are not used.
 
         Raises:
-            ValueError: if the ids hold another number of image tokens than the pictures fill.
+            ValueError: if the number of image tokens in the ids does not match the pictures.
         """
         more = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache, **kwargs}
         more[CACHE] = one_cache(past_key_values, cache)
@@ -86,7 +86,7 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes, also when its weights are offloaded."""
+        """The device that the network computes on, also when its weights are offloaded."""
         return execution_device(self)
 
     def generate(
@@ -98,9 +98,9 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         generation_config: GenerationConfig | None = None,
         **options: Any,
     ) -> Any:
-        """transformers' method; a text that a whole configuration is given for goes to it without Janus' own detour.
+        """Run transformers' method; text with a complete configuration bypasses Janus' own override of it.
 
-        The detour tells guidance twice, which transformers warns of at every answer.
+        The override sets guidance twice, which transformers warns about at every answer.
         """
         options |= {"attention_mask": attention_mask, "logits_processor": logits_processor}
         with cache_under_checkpointing(self.model.language_model):
@@ -112,16 +112,16 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
             return GenerationMixin.generate(self, inputs, generation_config=unguided, **options)
 
     def _supports_mm_encoder_outputs(self) -> bool:
-        """No: transformers would encode the pictures before `PicturePrompts` lays them into the prompt."""
+        """Return False: transformers would encode pictures before `PicturePrompts` inserts them into the prompt."""
         return False
 
     @property
     def num_understanding_tokens(self) -> int:
-        """Image tokens of one seen picture."""
+        """Number of image tokens of one input picture."""
         return int(self.config.vision_config.num_image_tokens)
 
     def see(self, pixel_values: Tensor) -> Tensor:
-        """What `embed` lays in for pictures: (N, 3, S, S) -> (N, tokens, D)."""
+        """Return the embeddings that `embed` inserts for pictures: (N, 3, S, S) -> (N, tokens, D)."""
         pixels = pixel_values.to(self.model.vision_model.embeddings.patch_embedding.weight.dtype)
         seen = self.model.get_image_features(pixels, return_dict=True).pooler_output
         assert isinstance(seen, Tensor)
@@ -135,21 +135,21 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         seen: Tensor | None = None,
         codes: Tensor | None = None,
     ) -> Tensor:
-        """Input embeddings of text with pictures in it.
+        """Return the input embeddings of text with pictures in it.
 
         Args:
-            input_ids: (B, T); `image_token_id` at each token of a picture, `GENERATION_TOKEN` at each of one to
-                generate.
-            pixel_values: (N, 3, S, S), the pictures of all rows in reading order.
-            seen: what `see` made of them, in place of `pixel_values`.
-            codes: (M, L) of the pictures to generate, likewise.
+            input_ids: (B, T); `image_token_id` at each token of an input picture, `GENERATION_TOKEN` at each token of
+                one to generate.
+            pixel_values: (N, 3, S, S), the input pictures of all rows in reading order.
+            seen: output of `see` for these pictures, instead of `pixel_values`.
+            codes: (M, L) codes of the pictures to generate, in reading order.
 
         Returns:
-            (B, T, D): token embeddings, the aligned features of the tower at a picture's tokens, and the aligned
+            (B, T, D): token embeddings, the tower's aligned features at an input picture's tokens, and the aligned
             embeddings of codes.
 
         Raises:
-            ValueError: if the ids hold another number of image tokens than the pictures fill.
+            ValueError: if the number of image tokens in the ids does not match the pictures.
         """
         embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
         drawn = input_ids == GENERATION_TOKEN
@@ -169,27 +169,27 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
 
     @property
     def image_tokens(self) -> int:
-        """L, tokens of a drawn picture."""
+        """Number of tokens of a generated picture, L."""
         return int(self.config.vq_config.num_patches) ** 2
 
     @property
     def drawn_size(self) -> int:
-        """Side of a drawn picture in pixels."""
+        """Side of a generated picture in pixels."""
         vq = self.config.vq_config
         return int(vq.num_patches * 2 ** (len(vq.channel_multiplier) - 1))
 
     def read(
         self, input_ids: Tensor, attention_mask: Tensor, *, seen: Tensor | None = None, codes: Tensor | None = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Reads prompts that are padded on the left.
+        """Read prompts that are padded on the left.
 
         Args:
             input_ids: (B, T).
             attention_mask: (B, T), 0 at padding.
-            seen, codes: of the pictures in the prompts; see `embed`.
+            seen, codes: features and codes of the pictures in the prompts; see `embed`.
 
         Returns:
-            the last state, (B, D), and per LLM layer keys and values, (B, heads, T, head width).
+            The last state, (B, D), and per LLM layer keys and values, (B, heads, T, head width).
         """
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         llm = self.model.language_model
@@ -209,13 +209,13 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         return outputs.last_hidden_state[:, -1], [(layer.keys, layer.values) for layer in layers]
 
     def step(self, tokens: Tensor, cache: Cache, attention_mask: Tensor | None, positions: Tensor) -> Tensor:
-        """The state after one more image token, by transformers' forward.
+        """Return the state after one more image token, computed by transformers' forward.
 
         Args:
-            tokens: (B,) drawn codes.
-            cache: of the tokens before; this one is added to it.
+            tokens: (B,) generated codes.
+            cache: cache of the tokens before, to which this one is added.
             attention_mask: (B, T) over all tokens, this one included; None if none is hidden.
-            positions: (B,) of the token.
+            positions: (B,) position of the token.
 
         Returns:
             (B, D).
@@ -232,23 +232,23 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         return outputs.last_hidden_state[:, -1]
 
     def embed_codes(self, tokens: Tensor) -> Tensor:
-        """What the LLM reads for drawn codes: (B,) -> (B, D)."""
+        """Return the LLM's input embeddings of generated codes: (B,) -> (B, D)."""
         embeds = self.prepare_embeddings_for_image_generation(tokens[:, None])[:, 0]
         assert isinstance(embeds, Tensor)
         return embeds
 
     def next_logits(self, states: Tensor) -> Tensor:
-        """Logits of the next code: (B, D) -> (B, K)."""
+        """Return the logits of the next code: (B, D) -> (B, K)."""
         logits = self.model.generation_head(states)
         assert isinstance(logits, Tensor)
         return logits
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Codes (B, L) to pixels (B, 3, S, S) around [-1, 1], float32 and not clipped."""
+        """Decode codes (B, L) to pixels (B, 3, S, S) in about [-1, 1], float32 and not clipped."""
         return self.model.vqmodel.decode(tokens).float()
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) in [-1, 1] to the codes (B, L) nearest by angle.
+        """Encode pixels (B, 3, S, S) in [-1, 1] to the codes (B, L) nearest by angle.
 
         transformers' own `vqmodel.encode` takes the nearest by distance; the codec was trained with both sides of the
         comparison scaled to length 1.
@@ -257,7 +257,7 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
 
 
 def cache_of(layers: list[tuple[Tensor, Tensor]], rows: Tensor) -> Cache:
-    """transformers' growing cache, begun with the given rows of read prompts, (R,) indices."""
+    """Return a growing transformers cache that starts with the given rows, (R,) indices, of read prompts."""
     found = [DynamicLayer() for _ in layers]
     for layer, (keys, values) in zip(found, layers, strict=True):
         layer.update(keys[rows], values[rows])
@@ -265,12 +265,12 @@ def cache_of(layers: list[tuple[Tensor, Tensor]], rows: Tensor) -> Cache:
 
 
 def unconditional_ids(input_ids: Tensor, attention_mask: Tensor, pad_token_id: int) -> Tensor:
-    """The prompts of the guidance rows: all tokens but the first and the last replaced by the pad token, and visible.
+    """Return the prompts of the guidance rows, with visible pad tokens for all but the first and the last token.
 
     Args:
         input_ids: (B, T) padded on the left.
         attention_mask: (B, T).
-        pad_token_id: of the tokenizer.
+        pad_token_id: the tokenizer's pad token.
     """
     empty = torch.full_like(input_ids, pad_token_id)
     empty[:, -1] = input_ids[:, -1]
@@ -279,6 +279,6 @@ def unconditional_ids(input_ids: Tensor, attention_mask: Tensor, pad_token_id: i
 
 
 def without_words(ids: list[int], pad: int) -> tuple[list[int], list[int]]:
-    """The row of `unconditional_ids` for one prompt, and its positions (`Family.without_words`)."""
+    """Return the row of `unconditional_ids` for one prompt, and its positions (`Family.without_words`)."""
     row = torch.tensor([ids])
     return unconditional_ids(row, torch.ones_like(row), pad)[0].tolist(), list(range(len(ids)))

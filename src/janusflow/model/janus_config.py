@@ -1,4 +1,4 @@
-"""The dimensions of a Janus: of an LLM, a SigLIP tower and a VQ codec that are given, and presets."""
+"""Configurations of Janus: from a given LLM, SigLIP tower and VQ codec, and presets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from janusflow.config import janusflow_1b
 
 
 def janus_config(text: LlamaConfig, tower: Any, *, image_token_id: int = 100581, **codec: Any) -> JanusConfig:
-    """A configuration of an LLM, a SigLIP tower and a VQ codec, joined by projectors of two layers.
+    """Build a configuration of an LLM, a SigLIP tower and a VQ codec, joined by two-layer projectors.
 
     Args:
         text: the LLM.
         tower: a SigLIP vision configuration. A generated picture has a code for each of its patches.
-        image_token_id: of `<image_placeholder>`.
+        image_token_id: id of `<image_placeholder>`.
         **codec: fields of `JanusVQVAEConfig`; by default the released codec's.
 
     Example:
@@ -48,7 +48,7 @@ def janus_config(text: LlamaConfig, tower: Any, *, image_token_id: int = 100581,
 
 
 def janus_1b() -> JanusConfig:
-    """Return the dimensions of Janus-1.3B, which Janus-Pro-1B has, too."""
+    """Return the dimensions of Janus-1.3B, which Janus-Pro-1B shares."""
     like = janusflow_1b()
     return janus_config(like.text_config, like.vision_config)
 

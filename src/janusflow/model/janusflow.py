@@ -1,4 +1,4 @@
-"""The network: one LLM that reads text, understood pictures, and noisy latents.
+"""The network: one LLM that reads text, input pictures and noisy latents.
 
     text out:   embed(ids, pixels) -> LLM -> logits
     image out:  encode_prompts(ids) -> prefix; velocity(x, t, prefix): g_enc -> LLM -> g_dec
@@ -40,15 +40,15 @@ from janusflow.model.prefix import (
 )
 from janusflow.model.understanding_encoder import UnderstandingEncoder
 
-GENERATION_TOKEN = -1  # stands in ids for a token of a picture that is drawn; no tokenizer has it
+GENERATION_TOKEN = -1  # in ids, a token of a picture to generate; no tokenizer has it
 
 
 @dataclass
 class JanusFlowOutput(CausalLMOutputWithPast):
-    """What `forward` gives.
+    """Output of `forward`.
 
     Attributes:
-        velocity: (M, C, H, W) float32 of the latents to generate.
+        velocity: (M, C, H, W) float32, velocity of the latents to generate.
     """
 
     velocity: Tensor | None = None
@@ -57,7 +57,7 @@ class JanusFlowOutput(CausalLMOutputWithPast):
 class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, GenerationMixin):
     """JanusFlow (arXiv 2411.07975) as a transformers model.
 
-    `engine/text.py` or transformers' `generate` makes text; `engine/jobs.py` integrates `velocity` to a picture.
+    `engine/text.py` or transformers' `generate` produces text; `engine/jobs.py` integrates `velocity` to a picture.
     """
 
     config: JanusFlowConfig
@@ -74,7 +74,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
     _no_split_modules: ClassVar = ["LlamaDecoderLayer", "SiglipEncoderLayer", "SiglipVisionEmbeddings", "ConvNextBlock"]
     _skip_keys_device_placement = ("past_key_values", "cache")
     encode_pixels: Callable[[Tensor], Tensor] | None = None
-    """The VAE's encoder, (N, 3, S, S) -> (N, C, h, w), which is not part of the network: the pipeline sets it where
+    """The VAE's encoder, (N, 3, S, S) -> (N, C, h, w), which is not part of the network. The pipeline sets it if
     `config.understanding_encoder` reads latents."""
 
     def __init__(self, config: JanusFlowConfig) -> None:
@@ -97,7 +97,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes, also when its weights are offloaded."""
+        """The device that the network computes on, also when its weights are offloaded."""
         return execution_device(self)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -116,11 +116,11 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
 
     @property
     def num_understanding_tokens(self) -> int:
-        """Image tokens of one seen picture."""
+        """Number of image tokens of one input picture."""
         return self.config.num_understanding_tokens
 
     def see(self, pixel_values: Tensor) -> Tensor:
-        """What `embed` lays in for pictures: (N, 3, S, S) -> (N, 1 + tokens, D)."""
+        """Return the embeddings that `embed` inserts for pictures: (N, 3, S, S) -> (N, 1 + tokens, D)."""
         return self._see(pixel_values, self.understanding_encoder.begin_embedding.dtype)
 
     def _see(self, pixel_values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -130,7 +130,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         elif self.encode_pixels is None:
             raise ValueError("this network understands the VAE's latents; open it with JanusFlow.from_pretrained")
         else:
-            pictures = self.encode_pixels(pixel_values).clone().to(pixel_values.device)  # no inference tensor
+            pictures = self.encode_pixels(pixel_values).clone().to(pixel_values.device)  # not an inference tensor
             shared = self.generation_encoder if self.config.understanding_encoder == "shared" else None
         seen = self.understanding_encoder(pictures, shared)
         assert isinstance(seen, Tensor)
@@ -144,21 +144,21 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         *,
         seen: Tensor | None = None,
     ) -> Tensor:
-        """Input embeddings of text with pictures in it.
+        """Return the input embeddings of text with pictures in it.
 
         Args:
-            input_ids: (B, T). Each picture is `<begin_of_image>` and its image tokens: `image_token_id` for one that is
-                seen, `GENERATION_TOKEN` for one that is drawn.
-            pixel_values: (N, 3, S, S), the pictures seen, of all rows in reading order.
-            encoded: the latents drawn, likewise.
-            seen: what `see` made of the pictures, in place of `pixel_values`.
+            input_ids: (B, T). Each picture is `<begin_of_image>` and its image tokens: `image_token_id` for an input
+                picture, `GENERATION_TOKEN` for one to generate.
+            pixel_values: (N, 3, S, S), the input pictures of all rows in reading order.
+            encoded: the latents to generate, in reading order.
+            seen: output of `see` for the input pictures, instead of `pixel_values`.
 
         Returns:
-            (B, T, D): token embeddings; f_enc's output at the tokens of a seen picture and the begin-of-understanding
-            embedding at its `<begin_of_image>`; g_enc's output and the time embedding for a drawn one.
+            (B, T, D): token embeddings; f_enc's output at the tokens of an input picture and the begin-of-understanding
+            embedding at its `<begin_of_image>`; g_enc's output and the time embedding for one to generate.
 
         Raises:
-            ValueError: if the ids hold another number of image tokens than the pictures fill.
+            ValueError: if the number of image tokens in the ids does not match the pictures.
         """
         embeds = self.get_input_embeddings()(input_ids.clamp(min=0))
         if pixel_values is not None:
@@ -168,7 +168,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         return self._lay(embeds, input_ids, GENERATION_TOKEN, drawn)
 
     def _lay(self, embeds: Tensor, input_ids: Tensor, token: int, pictures: Tensor | None) -> Tensor:
-        """Puts pictures, (N, 1 + tokens, D), at each run of `token` and the `<begin_of_image>` before it."""
+        """Insert pictures, (N, 1 + tokens, D), at each run of `token` and the `<begin_of_image>` before it."""
         inside = input_ids == token
         count, size = (0, 0) if pictures is None else (pictures.shape[0], pictures.shape[1] - 1)
         if int(inside.sum()) != count * size:
@@ -182,12 +182,12 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         return embeds.masked_scatter((inside | starts)[..., None].expand_as(embeds), pictures.to(embeds.dtype))
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """transformers' method; its cache is also kept under gradient checkpointing."""
+        """Run transformers' method, and keep its cache also under gradient checkpointing."""
         with cache_under_checkpointing(self.language_model):
             return super().generate(*args, **kwargs)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Next-token logits of last hidden states: (..., D) -> (..., V)."""
+        """Return next-token logits of the last hidden states: (..., D) -> (..., V)."""
         return self.lm_head(states)
 
     @can_return_tuple
@@ -207,24 +207,24 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> JanusFlowOutput:
-        """Next-token logits as transformers' vision-language models return them, and velocities of latents.
+        """Return next-token logits as transformers' vision-language models do, and velocities of latents.
 
         Args:
             input_ids: (B, T), or `inputs_embeds`: (B, T, D), exactly one of them.
-            pixel_values: (N, 3, S, S), the pictures that `input_ids` hold tokens for.
+            pixel_values: (N, 3, S, S), the pictures that `input_ids` contain tokens for.
             attention_mask: (B, T) 1 at tokens and 0 at (left) padding.
-            position_ids, use_cache, logits_to_keep: as for `LlamaForCausalLM`.
-            past_key_values, cache: two names of one argument, also as for `LlamaForCausalLM`.
-            labels: (B, T) target ids, -100 where no loss is taken; gives `loss`, the mean next-token cross-entropy.
-                With `num_items_in_batch`, as transformers' `Trainer` passes it when it accumulates gradients, the sum
-                over this batch divided by that number.
-            latents: (M, C, H, W) x_t of the pictures that `input_ids` generate (runs of `GENERATION_TOKEN`).
+            position_ids, use_cache, logits_to_keep: as in `LlamaForCausalLM`.
+            past_key_values, cache: two names of one argument, also as in `LlamaForCausalLM`.
+            labels: (B, T) target ids, -100 where no loss is computed; adds `loss`, the mean next-token cross-entropy,
+                to the output. With `num_items_in_batch`, which transformers' `Trainer` passes when it accumulates
+                gradients, `loss` is the sum over this batch divided by that number.
+            latents: (M, C, H, W) x_t of the pictures to generate (runs of `GENERATION_TOKEN` in `input_ids`).
             t: (M,) their times.
             **kwargs: `num_items_in_batch`, those of `transformers.utils.TransformersKwargs`, and `documents` of a
                 packed row (`model/attention.py`).
 
         Raises:
-            ValueError: for arguments that do not go together, or one that is unknown.
+            ValueError: for arguments that do not go together, or an unknown one.
         """
         check_inputs(input_ids, inputs_embeds, pixel_values, latents, t, kwargs)
         if latents is not None and self.config.image_attention != "causal" and kwargs.get("documents") is None:
@@ -235,7 +235,7 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         decoding = cache is not None and cache.get_seq_length() > 0
         if input_ids is None:
             embeds = inputs_embeds
-        elif decoding and pixel_values is None and t is None:  # whatever token the model wrote is read as a token
+        elif decoding and pixel_values is None and t is None:  # any token that the model wrote is read as a token
             embeds = self.get_input_embeddings()(input_ids)
         else:
             embeds = self.embed(input_ids, pixel_values, encoded)
@@ -270,12 +270,12 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
     # --- image out --------------------------------------------------------------------------------------------------
 
     def encode_prompts(self, input_ids: Tensor, attention_mask: Tensor) -> PromptPrefix:
-        """Reads prompts once, for any number of steps and pictures.
+        """Read prompts once, for any number of steps and pictures.
 
         Gradients flow through the prefix, also under gradient checkpointing.
 
         Args:
-            input_ids: (B, P) ids up to, and without, the `<begin_of_image>` that the time token replaces; padded on
+            input_ids: (B, P) ids up to, but without, the `<begin_of_image>` that the time token replaces; padded on
                 the right.
             attention_mask: (B, P) 1 at tokens, 0 at padding.
         """
@@ -294,14 +294,14 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
         return PromptPrefix(read, visible=attention_mask, lengths=attention_mask.sum(dim=1))
 
     def velocity(self, x: Tensor, t: Tensor, prefix: PromptPrefix, of: Tensor | None = None) -> Tensor:
-        """v(x, t | prompt), the velocity of the latent from noise (t = 0) to data (t = 1).
+        """Return v(x, t | prompt), the velocity of the latent from noise (t = 0) to data (t = 1).
 
         Args:
             x: (N, C, H, W) latents z_t.
             t: (N,) in [0, 1].
             prefix: the prompts of B rows.
-            of: (B,) the latent of each row, so that rows that differ only in their prompts share its encoding; None
-                if there is one row per latent.
+            of: (B,) index of each row's latent, so that rows that differ only in their prompts share its encoding;
+                None if there is one row per latent.
 
         Returns:
             (B, C, H, W) in x's dtype.
@@ -326,6 +326,6 @@ class JanusFlowForConditionalGeneration(PicturePrompts, PreTrainedModel, Generat
                     attention_mask=mask,
                     position_ids=positions,
                     **{CACHE: prefix.cache()},
-                    use_cache=False,  # nothing is added; under gradient checkpointing True is only warned of
+                    use_cache=False,  # nothing is added; under gradient checkpointing, True only causes a warning
                 ).last_hidden_state
         return self.generation_decoder(states[:, 1:], skip, time).to(x.dtype)

@@ -1,10 +1,10 @@
 """The small operations between the LLM's matrix products, plain or compiled, and what to compile.
 
-    compile_network(network, "auto")      # for inference; `run_layers` then uses what `kernels_of` gives
+    compile_network(network, "auto")      # for inference; `run_layers` then uses what `kernels_of` returns
 
-Matrix products and attention stay PyTorch's own kernels. What is compiled is the rest: each of these functions reads
-and writes memory once instead of three to six times, and on a GPU is one launch. PyTorch keeps compiled code in a
-folder (`TORCHINDUCTOR_CACHE_DIR`), so later processes load it.
+Matrix products and attention stay PyTorch's own kernels. The rest is compiled: each of these functions reads and writes
+memory once instead of three to six times, and is one launch on a GPU. PyTorch keeps compiled code in a folder
+(`TORCHINDUCTOR_CACHE_DIR`), so later processes load it.
 
 Shapes: N tokens, D width, h heads of width d, F width of the feed-forward layer.
 """
@@ -34,7 +34,7 @@ LARGE = 500_000_000  # parameters from which one picture takes longer than compi
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm in float32, as `LlamaRMSNorm` rounds it, with fewer passes over memory. (N, D) -> (N, D)."""
+    """RMSNorm in float32, rounded as in `LlamaRMSNorm`, with fewer passes over memory. (N, D) -> (N, D)."""
     wide = x.float()
     scale = torch.rsqrt(torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps))
     wide = wide * scale if wide is x else wide.mul_(scale)
@@ -42,7 +42,7 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The same as a compiler likes it."""
+    """The same, in a form that compiles well."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)).to(x.dtype) * weight
 
@@ -82,16 +82,16 @@ PLAIN = Kernels()
 
 @cache
 def compiled(graphs: bool) -> Kernels:
-    """Compiled at their first call; one code serves any number of tokens."""
+    """Return the kernels, compiled at their first call; the same code serves any number of tokens."""
     made = [torch.compile(function, dynamic=True) for function in (_norm, _rotate, _gate)]
     return Kernels(made[0], made[1], made[2], graphs)
 
 
 def product(layer: Any, x: Tensor) -> Tensor:
-    """A linear layer of a few rows, (N, D) -> (N, F), without gradients.
+    """Apply a linear layer to a few rows, (N, D) -> (N, F), without gradients.
 
-    In float32 on a CPU, `nn.Linear` reads the weights again for nearly every row up to some tens of them; oneDNN's
-    kernel, which PyTorch has too, reads them once.
+    In float32 on a CPU, `nn.Linear` reads the weights again for nearly every row, up to some tens of rows; oneDNN's
+    kernel, which PyTorch also has, reads them once.
     """
     if type(layer) is nn.Linear and x.dtype == torch.float32 and len(x) in FEW and x.device == CPU and ONEDNN:
         return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "")
@@ -99,7 +99,7 @@ def product(layer: Any, x: Tensor) -> Tensor:
 
 
 def kernels_of(llm: nn.Module) -> Kernels:
-    """Which of them an LLM uses."""
+    """Return the kernels that an LLM uses."""
     found: Kernels = llm.__dict__.get("kernels", PLAIN)
     return found
 
@@ -108,12 +108,12 @@ def compile_network(network: Any, mode: str) -> bool:
     """Compile the small operations of a network for inference; on CUDA, also record steps as graphs (`graphs.py`).
 
     Args:
-        network: of any family.
-        mode: "off" compiles nothing. "auto" compiles where a compiler exists and one picture takes longer than
-            compiling does, which is from `LARGE` parameters on. "on" always compiles.
+        network: a network of any family.
+        mode: "off" compiles nothing. "auto" compiles if a compiler exists and one picture takes longer than compiling,
+            which is the case from `LARGE` parameters on. "on" always compiles.
 
     Returns:
-        Whether it is compiled; the code is made at the first call.
+        Whether it is compiled; compilation happens at the first call.
 
     Raises:
         ValueError: for another mode, or for "on" without a compiler.
@@ -143,7 +143,7 @@ def check_mode(mode: str, device: torch.device) -> None:
 
 
 def missing_compiler(device: torch.device) -> str | None:
-    """What PyTorch needs in order to compile for a device and does not find; None if nothing is missing."""
+    """Return what PyTorch needs to compile for a device but does not find; None if nothing is missing."""
     if device.type != "cpu":
         return None if find_spec("triton") else "Triton was not found"
     name = os.environ.get("CXX", "g++")

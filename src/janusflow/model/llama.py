@@ -1,9 +1,9 @@
 """The LLM's layers without gradients: one pass over packed tokens, for generation, prefill and decoding.
 
-The weights stay in transformers' `LlamaModel`; what differs is the loop around them. Tokens of all rows stand in one
-matrix, so that rows of different lengths share each product; its height is padded to what matrix kernels like; and the
-caller attends, because each kind of pass knows what a token may see. transformers' own forward stays in use wherever
-gradients or hooks need it; see `runs_plainly`.
+The weights stay in transformers' `LlamaModel`; only the loop around them differs. The tokens of all rows form one
+matrix, so that rows of different lengths share each product. Its height is padded to a size that matrix kernels run
+fast. The caller attends, because each kind of pass knows what a token may see. transformers' own forward is still used
+wherever gradients or hooks need it; see `runs_plainly`.
 
 Shapes: N tokens, D width, h query heads and g key-value heads of width d, R rows of T tokens, S keys.
 """
@@ -29,11 +29,11 @@ TILE = 128  # queries that attend together on a CPU; each tile sees only the key
 
 
 def runs_plainly(llm: LlamaModel) -> bool:
-    """Whether `run_layers` may stand in for the LLM's forward here.
+    """Whether `run_layers` may replace the LLM's forward here.
 
     Gradients need transformers' forward (checkpointing, dropout), and so do layers with hooks: offloaded and sharded
-    weights are only in place while a layer's own forward runs. Hooks by which transformers collects hidden states stay
-    on the layers after the first request for them; these do not count.
+    weights are only in place while a layer's own forward runs. The hooks with which transformers collects hidden states
+    stay on the layers after the first request for them; these do not count.
     """
     if torch.is_grad_enabled():
         return False
@@ -52,14 +52,14 @@ def _foreign(hook: object) -> bool:
 def run_layers(
     llm: LlamaModel, embeds: Tensor, positions: Tensor, attend: Attend, *, keep: Tensor | None = None
 ) -> Tensor:
-    """Last hidden states, after the final norm.
+    """Return the last hidden states, after the final norm.
 
     Args:
-        llm: see above.
-        embeds: (N, D) of all rows, one after the other.
-        positions: (N,) of each token in its row.
+        llm: the LLM.
+        embeds: (N, D) input embeddings of all rows, one after the other.
+        positions: (N,) position of each token in its row.
         attend: see `Attend`.
-        keep: (K,) tokens whose states are needed; the last layer runs only for these once it has attended.
+        keep: (K,) tokens whose states are needed; after attention, the last layer runs only for these.
 
     Returns:
         (N, D), or (K, D) with `keep`.
@@ -103,7 +103,7 @@ def _feed_forward(mlp: Any, x: Tensor, small: Kernels) -> Tensor:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of the last T of S tokens, each to itself and all before it.
 
-    PyTorch's kernel computes the hidden half too, and on a CPU takes 3.5 times as long as these tiles of plain
+    PyTorch's kernel also computes the hidden half, and on a CPU takes 3.5 times as long as these tiles of plain
     products (bfloat16, 577 tokens, Zen 4).
 
     Args:
@@ -121,7 +121,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     scale, width, shared = q.shape[-1] ** -0.5, q.shape[-1], heads // k.shape[1]
     grouped = q.unflatten(1, (-1, shared))  # (R, g, h/g, T, d)
     keys, values = k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
-    later = q.new_full((min(TILE, new), min(TILE, new)), -torch.inf).triu(1)  # added: faster than filling by a mask
+    later = q.new_full((min(TILE, new), min(TILE, new)), -torch.inf).triu(1)  # added: faster than a masked fill
     out = torch.empty_like(grouped, memory_format=torch.contiguous_format)
     for start in range(0, new, TILE):
         end = min(start + TILE, new)

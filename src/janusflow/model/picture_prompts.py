@@ -1,7 +1,7 @@
-"""Pictures in transformers' `generate`: laid into the prompt once, before its rows are multiplied, sliced or extended.
+"""Pictures in transformers' `generate`: inserted into the prompt once, before rows are repeated, sliced or extended.
 
-transformers repeats every tensor of a request row by row, so that the pictures [a, b] of one row would become
-[a, a, b, b]. Embedded prompts have one row per prompt and cannot be mixed up.
+transformers repeats every tensor of a request row by row, so the pictures [a, b] of one row would become [a, a, b, b].
+Embedded prompts have one row per prompt and cannot be mixed up.
 
 Shapes: B rows, T tokens, D width of the LLM, N pictures of S x S pixels.
 """
@@ -23,7 +23,7 @@ class PicturePrompts:
     """Generation for a network with `embed(input_ids, pixel_values) -> (B, T, D)`.
 
     The prompt is embedded once. Passes over it (the first one, each one without a cache, each part of a chunked one)
-    take those embeddings; whatever tokens follow, generated or proposed, are read as tokens, an image token too.
+    use those embeddings; all tokens that follow, generated or proposed, are read as tokens, even image tokens.
     """
 
     embed: Callable[..., Tensor]
@@ -32,7 +32,7 @@ class PicturePrompts:
 
     @property
     def num_understanding_tokens(self) -> int:
-        """Image tokens of one seen picture."""
+        """Number of image tokens of one input picture."""
         raise NotImplementedError
 
     def _expand_inputs_for_generation(
@@ -42,7 +42,7 @@ class PicturePrompts:
         input_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Multiplies rows for beams and several answers; each row keeps its own pictures.
+        """Repeat rows for beams and several answers; each row keeps its own pictures.
 
         Raises:
             ValueError: if image tokens and pictures differ in number, or pictures come with embedded prompts.
@@ -55,7 +55,7 @@ class PicturePrompts:
                 )
         elif not kwargs.get("mm_encoder_outputs"):
             covered = kwargs.get("attention_mask")
-            if covered is None:  # transformers drops a mask that hides nothing; the positions are as many
+            if covered is None:  # transformers drops a mask that hides nothing; the positions have its length
                 covered = kwargs.get("position_ids")
             whole = covered is None or covered.shape[-1] == input_ids.shape[1]
             kwargs["prompt_embeds"] = self._embed_prompt(input_ids, pixel_values, kwargs.get(CACHE), whole=whole)
@@ -69,13 +69,13 @@ class PicturePrompts:
     def _embed_prompt(
         self, input_ids: Tensor, pixel_values: Tensor | None, past: Cache | None, *, whole: bool
     ) -> Tensor:
-        """(B, T, D) of a whole prompt; where a cache given by the caller has read it already, values may be zeros.
+        """Embed a whole prompt, (B, T, D); where a cache given by the caller has read it already, values may be zeros.
 
         Args:
-            input_ids: (B, T) the prompt, or its new tokens only.
-            pixel_values: (N, 3, S, S) all pictures of the prompt, or those of its new tokens only.
-            past: has read the tokens before.
-            whole: whether `input_ids` hold those too.
+            input_ids: (B, T) the prompt, or only its new tokens.
+            pixel_values: (N, 3, S, S) all pictures of the prompt, or only those of its new tokens.
+            past: cache that has read the tokens before.
+            whole: whether `input_ids` contain those too.
         """
         read = 0 if past is None else int(past.get_seq_length())
         new = input_ids
@@ -98,14 +98,14 @@ class PicturePrompts:
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """transformers' method; tokens of the prompt become their embeddings, pictures included.
+        """Run transformers' method, and replace tokens of the prompt by their embeddings, pictures included.
 
         Args:
             input_ids: (B, T) the tokens so far.
-            past_key_values, cache: has read the first of them.
-            inputs_embeds: the prompt, where the caller embedded it.
+            past_key_values, cache: cache that has read the first of them.
+            inputs_embeds: the prompt, if the caller embedded it.
             prompt_embeds: (B, P, D), see `_embed_prompt`.
-            **kwargs: transformers'.
+            **kwargs: passed to transformers.
         """
         cache = one_cache(past_key_values, cache)
         if prompt_embeds is not None:

@@ -1,6 +1,6 @@
 """The prompt, read once: keys and values of its tokens, which every step of the ODE attends to and none changes.
 
-Shapes: R rows, P prompt tokens (padded on the right), heads and head width as the LLM has them.
+Shapes: R rows, P prompt tokens (padded on the right), heads and head width as in the LLM.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from janusflow.model.llama import Attend, causal_attention, full_attention
 
 CACHE = next(entry.name for entry in fields(CausalLMOutputWithPast) if entry.name in ("cache", "past_key_values"))
-"""What transformers calls the cache, in arguments and results of its models: `cache` since 5.24."""
+"""transformers' name for the cache in arguments and results of its models: `cache` since 5.24."""
 
 
 def one_cache(past_key_values: Cache | None, cache: Cache | None) -> Cache | None:
-    """The cache that was given under either of its names.
+    """Return the cache that was given under either of its names.
 
     Raises:
         ValueError: if both were given.
@@ -37,7 +37,7 @@ def one_cache(past_key_values: Cache | None, cache: Cache | None) -> Cache | Non
 
 
 class FrozenLayer(DynamicLayer):
-    """A cache layer that shows what it holds before the new keys and values, and keeps nothing of the new ones."""
+    """A cache layer that returns its contents followed by the new keys and values, and does not keep the new ones."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class FrozenLayer(DynamicLayer):
 class RecordingLayer(DynamicLayer):
     """A cache layer for one pass over a prompt: it keeps the keys and values that it gets, and adds nothing to them.
 
-    The second run of a layer under gradient checkpointing therefore sees what the first one saw.
+    Under gradient checkpointing, the second run of a layer therefore sees what the first one saw.
     """
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -63,9 +63,9 @@ class RecordingLayer(DynamicLayer):
 
 @contextmanager
 def cache_under_checkpointing(llm: LlamaModel) -> Iterator[None]:
-    """Keeps the cache of an LLM that is trained with gradient checkpointing, for the calls in the body.
+    """Keep the cache of an LLM that is trained with gradient checkpointing, for the calls in the body.
 
-    transformers drops the cache then, because a layer that runs again for its gradients would write into it twice. The
+    transformers drops this cache, because a layer that runs again for its gradients would write to it twice. The cache
     layers above can be read and recorded any number of times. The checkpoints in the body are not reentrant: gradients
     also flow through the cache, which is not an argument of the checkpointed layer.
     """
@@ -88,7 +88,7 @@ class PromptPrefix:
     Attributes:
         layers: per LLM layer, keys and values of shape (R, heads, P, head width).
         visible: (R, P) 1 where the row attends to the prompt token, 0 at padding and at masked tokens.
-        lengths: (R,) number of the prompt's tokens: the position id of the time token that follows.
+        lengths: (R,) number of prompt tokens, which is the position id of the time token that follows.
     """
 
     layers: list[tuple[Tensor, Tensor]]
@@ -96,16 +96,16 @@ class PromptPrefix:
     lengths: Tensor
 
     def cache(self) -> Cache:
-        """A transformers cache over this prefix that stays as it is, however often the LLM runs on it."""
+        """Return a transformers cache of this prefix that does not change, however often the LLM runs on it."""
         return Cache(layers=[FrozenLayer(keys, values) for keys, values in self.layers])
 
     def select(self, rows: Tensor) -> PromptPrefix:
-        """The prefix with the given rows, (R',) indices, in that order; a row may be taken several times."""
+        """Return the prefix with the given rows, (R',) indices, in that order; a row may be taken several times."""
         layers = [(keys[rows], values[rows]) for keys, values in self.layers]
         return PromptPrefix(layers, self.visible[rows], self.lengths[rows])
 
     def unconditional(self) -> PromptPrefix:
-        """The same rows for the empty prompt: only BOS is there, and the positions stay those of the prompt.
+        """Return the same rows for the empty prompt: only BOS is left, and the positions stay those of the prompt.
 
         Attention is causal, so the first column of a prompt's keys and values is that of BOS without the rest.
         """
@@ -114,7 +114,7 @@ class PromptPrefix:
 
     @staticmethod
     def concatenate(*parts: PromptPrefix) -> PromptPrefix:
-        """The rows of all parts, padded on the right to the longest P."""
+        """Return the rows of all parts, padded on the right to the longest P."""
         widest = max(part.visible.shape[1] for part in parts)
 
         def padded(tensors: Sequence[Tensor], *, tokens_from_end: int) -> Tensor:
@@ -130,7 +130,7 @@ class PromptPrefix:
 
     @cached_property
     def groups(self) -> list[PrefixGroup]:
-        """The rows by the number of prompt tokens that they see, each without the hidden ones."""
+        """The rows grouped by the number of prompt tokens that they see, without the hidden tokens."""
         counts = self.visible.sum(dim=1)
         groups = []
         for count in counts.unique().tolist():
@@ -154,7 +154,7 @@ class PrefixGroup:
     layers: list[tuple[Tensor, Tensor]]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> Tensor:
-        """Attention of new tokens to the group's prompts and, causal or not, to each other: (n, T, heads, d) each."""
+        """Attend from new tokens to the group's prompts and, causally or not, to each other: (n, T, heads, d) each."""
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         keys, values = self.layers[layer]
         attention = causal_attention if causal else full_attention
@@ -162,8 +162,9 @@ class PrefixGroup:
 
 
 def attend_after(prefix: PromptPrefix, *, causal: bool = True) -> Attend:
-    """Attention of a pass over R rows of T new tokens each, of which every row sees its prompt and its own past, or
-    with `causal=False` all of its own tokens.
+    """Return the attention of a pass over R rows of T new tokens each.
+
+    Every row sees its prompt and its own past, or with `causal=False` all of its own tokens.
     """
     groups = prefix.groups
 
@@ -181,7 +182,7 @@ def attend_after(prefix: PromptPrefix, *, causal: bool = True) -> Attend:
 
 
 def attend_and_record(rows: int, layers: list[tuple[Tensor, Tensor]]) -> Attend:
-    """Causal attention of R rows of T tokens each, with nothing before them; appends each layer's keys and values."""
+    """Return causal attention of R rows of T tokens with none before; it appends each layer's keys and values."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (part.unflatten(0, (rows, -1)).transpose(1, 2).contiguous() for part in (q, k, v))

@@ -1,4 +1,4 @@
-"""f_enc and its aligner: pictures become the LLM's input embeddings.
+"""f_enc and its aligner: turn pictures into the LLM's input embeddings.
 
 Shapes: N pictures, S side in pixels, T_img understanding tokens, W width of the tower, D width of the LLM, (C, h, w) a
 latent.
@@ -19,8 +19,8 @@ class UnderstandingEncoder(nn.Module):
 
     The official forward detaches the begin-of-understanding embedding, so that it never learns; here it is trained.
 
-    With another `config.understanding_encoder` than "siglip", an encoder like g_enc reads the VAE's latent at t = 1,
-    and the tower only gives features, for REPA.
+    If `config.understanding_encoder` is not "siglip", an encoder like g_enc reads the VAE's latent at t = 1, and the
+    tower only provides features for REPA.
     """
 
     def __init__(self, config: JanusFlowConfig) -> None:
@@ -36,13 +36,13 @@ class UnderstandingEncoder(nn.Module):
     def features(self, pixel_values: Tensor) -> Tensor:
         """f_enc(x). pixel_values: (N, 3, S, S) normalised to [-1, 1] -> (N, T_img, W).
 
-        The attention-pool head, which only an official checkpoint carries, is not run.
+        The attention-pool head, which only official checkpoints contain, is not run.
         """
         x = self.tower.embeddings(pixel_values)
         return self.tower.post_layernorm(self.tower.encoder(inputs_embeds=x).last_hidden_state)
 
     def forward(self, pictures: Tensor, shared: GenerationEncoder | None = None) -> Tensor:
-        """(N, 1 + T_img, D): what stands at `<begin_of_image>` and the image tokens.
+        """Return the embeddings at `<begin_of_image>` and the image tokens, (N, 1 + T_img, D).
 
         Args:
             pictures: pixels (N, 3, S, S), which the tower reads; or latents (N, C, h, w).

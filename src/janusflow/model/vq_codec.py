@@ -1,4 +1,4 @@
-"""The VQ codec of Janus outside the network: pixels to codes and back, by a frozen copy.
+"""The VQ codec of Janus outside the network: a frozen copy that converts pixels to codes and back.
 
 Shapes: B pictures of S x S pixels, L codes each, K codes of the codebook of width W.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def code_distances(vq: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The encoder's vectors of pictures, and their distances to all codes, both at length 1.
+    """Return the encoder's vectors of pictures and their distances to all codes, both scaled to length 1.
 
     Args:
         vq: transformers' `JanusVQVAE`.
@@ -46,12 +46,12 @@ class VqCodec:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) in [-1, 1] to codes (B, L). An autocast around it is off, or codes would differ."""
+        """Encode pixels (B, 3, S, S) in [-1, 1] to codes (B, L). Autocast is disabled, or codes would differ."""
         with torch.autocast(pixels.device.type, enabled=False):
             return code_distances(self.weights, pixels)[1].argmin(dim=-1)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, L) to pixels (B, 3, S, S), clipped to [-1, 1], float32."""
+        """Decode codes (B, L) to pixels (B, 3, S, S), clipped to [-1, 1], float32."""
         pixels: Tensor = self.weights.decode(codes).float()
         return pixels.clip(-1, 1)

@@ -1,4 +1,4 @@
-"""How answers about pictograms are read: names with synonyms and keywords, and styles."""
+"""Judge answers about pictograms: names with synonyms and keywords, and styles."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ TONE = re.compile(r" (?:with|and) [a-z -]+ skin tones?$")
 
 
 def judged_name(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether an answer names what a picture shows.
+    """Judge whether an answer names what a picture shows.
 
     Articles, case, full stops and a skin tone at the end are ignored.
 
     Args:
-        answer: to "What is this?".
+        answer: answer to "What is this?".
         row: columns of the picture.
 
     Returns:
-        The score (exact or a synonym), and three figures, each more lenient than the one before: exact, exact or
-        synonym, and also any keyword of the picture ("pizza" for a slice of pizza, but also "food").
+        The score (exact or a synonym), and three figures, each more lenient than the one before: exact; exact or a
+        synonym; and exact, a synonym or any keyword of the picture ("pizza" for a slice of pizza, but also "food").
     """
     said = plain(answer)
     exact = said == plain(row["label"])
@@ -34,14 +34,14 @@ def judged_name(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judged_style(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether an answer is a picture's style, with or without the word style."""
+    """Judge whether an answer is a picture's style, with or without the word "style"."""
     said = plain(answer).removesuffix(" style")
     right = float(said == STYLES[row["style"]].words.lower())
     return {"score": right, "style": right}
 
 
 def plain(text: str) -> str:
-    """Lower case, without article, skin tone and full stop.
+    """Return a text in lower case, without its article, skin tone and full stop.
 
     Example:
         >>> plain("A farmer with medium-dark skin tone.")

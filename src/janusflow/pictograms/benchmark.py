@@ -1,6 +1,6 @@
-"""Icons in styles and combinations seen and unseen, their spread, and names of real ones: --data FOLDER of `build`.
+"""Icons in seen and unseen styles and combinations, their spread, and names of real ones: --data FOLDER of `build`.
 
-The judge is in `judge.py`, what is generated and asked in `tasks.py`.
+`judge.py` contains the judge; `tasks.py` defines what is generated and asked.
 """
 
 from __future__ import annotations
@@ -50,14 +50,16 @@ from janusflow.processing.images import load_image
 
 COMPARED = {LIKE: "generated", VAE: "reconstructions"}
 TINT_COLOURS = {name: ImageColor.getrgb(value)[:3] for name, value in TINTS.items()}
-LEAST = 8  # pictures of a set that is compared
+LEAST = 8  # minimum number of pictures in a compared set
 MAX_NEW_TOKENS = 48
 Whole = tuple[dict[str, float], dict[str, tuple[float, float]]]
 
 
 class Pictograms(Benchmark):
-    """Generated pictograms, named by a judge that was fitted on real pictures of the other styles; "seen, top-1" is the
-    share whose subject it names. Scores "of ceiling" are relative to what it names right of real pictures.
+    """Generated pictograms, named by a judge that was fitted on real pictures of the other styles.
+
+    The score "seen, top-1" is the share of pictures whose subject the judge names. Scores "of ceiling" are relative to
+    the share of real pictures that it names correctly.
     """
 
     name: ClassVar[str] = "pictograms"
@@ -106,7 +108,7 @@ class Pictograms(Benchmark):
         return [made[item.key] for item in items]
 
     def check_models(self) -> None:
-        """Fit the judge, unless the data set's folder has it, before anything is generated."""
+        """Fit the judge before anything is generated, unless the data set's folder contains it."""
         super().check_models()
         _ = self.fitted
 
@@ -178,7 +180,7 @@ class Pictograms(Benchmark):
         return self._whole(rows)[1]
 
     def write_judged(self, rows: Sequence[Row]) -> None:
-        """`nearest.png`: samples next to the training pictures that are nearest."""
+        """Write `nearest.png`, which shows samples next to their nearest training pictures."""
         near = [row for row in rows if row.verdict.get("nearest")]
         chosen = Random(f"nearest/{self.settings.seed}").sample(near, min(SHOWN, len(near)))
         samples = [
@@ -189,7 +191,7 @@ class Pictograms(Benchmark):
             save_png(nearest_sheet(samples, self.real), self.out / "nearest.png", {})
 
     def _whole(self, rows: Sequence[Row]) -> Whole:
-        """Ceilings, and KID, recall and coverage with KID's intervals; made once for the same rows."""
+        """Return ceilings, KID, recall and coverage, and KID's intervals; computed once for the same rows."""
         key = frozenset(row.item.key for row in rows)
         if key not in self._wholes:
             scores = {name: sum(one.values) / one.n for name, one in ceilings(rows, self.fitted[0]).items()}
@@ -209,7 +211,7 @@ class Pictograms(Benchmark):
             self._wholes[key] = scores, spans
         return self._wholes[key]
 
-    # --- what is judged with ----------------------------------------------------------------------------------------
+    # --- the judge and its data -------------------------------------------------------------------------------------
 
     def _tuning_rows(self, *, needed: bool = True) -> list[dict[str, Any]]:
         file = self._folder / TUNING
@@ -221,12 +223,12 @@ class Pictograms(Benchmark):
 
     @cached_property
     def features(self) -> Features:
-        """The network; any other may be assigned before the judge is first needed."""
+        """Feature network; another one may be assigned before the judge is first needed."""
         return EfficientNetFeatures()
 
     @cached_property
     def real(self) -> list[dict[str, Any]]:
-        """The first row of each picture of the data set."""
+        """First row of each picture of the data set."""
         return read_pictures(self._folder)
 
     @cached_property
@@ -236,7 +238,7 @@ class Pictograms(Benchmark):
 
     @cached_property
     def fitted(self) -> tuple[Judge, dict[str, Target]]:
-        """The judge and what it can be asked."""
+        """The judge, and the targets that it can be asked for."""
         options = self.settings
         return open_judge(
             self._folder,
@@ -271,7 +273,7 @@ class Pictograms(Benchmark):
 
 
 def reconstructed(model: Any, items: Sequence[Item]) -> list[Output]:
-    """Pictures after the model's VAE, at their own size."""
+    """Reconstruct pictures with the model's VAE, at their own size."""
     if not items:
         return []
     arrays = [np.asarray(load_image(item.images[0]).convert("RGB"), np.float32) for item in items]

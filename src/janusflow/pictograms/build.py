@@ -1,8 +1,7 @@
-"""Builds the data set: packages are read, pictures planned, and shards of rendered pictures written one by one.
+"""Build the data set: read packages, plan pictures, and write shards of rendered pictures one by one.
 
-Everything is a function of the settings: which pictures there are, in which order, with which backgrounds, captions and
-conversations. A shard is written whole or not at all, so a run that was stopped continues with the shards that are not
-there, and the result is the same.
+The settings determine everything: the pictures, their order, backgrounds, captions and conversations. A shard is
+written completely or not at all, so a stopped run continues with the missing shards, and the result is the same.
 """
 
 from __future__ import annotations
@@ -37,24 +36,24 @@ from janusflow.progress import progress_bar
 
 SIZES = (64, 128)
 DEFAULT_STYLES = tuple(name for name in STYLES if name != "openclipart")
-FORMAT = 2  # of what is written: another one is not continued
+FORMAT = 2  # version of the written files; a data set of another version is not continued
 SETTINGS = "build.json"
 
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What a data set is made of.
+    """Configuration of a data set.
 
     Attributes:
         size: side of the pictures in pixels, 64 or 128.
         styles: names of `STYLES`.
-        limit: number of pictures that are taken at random; None for all.
-        variants: rows of a picture, each with another caption and conversation; the first is on white.
-        colored: share of the other rows that are on another background than white.
-        tints: weights and colors of each of Phosphor's icons; each is one row.
-        shard_size: pictures of a shard.
-        seed: of everything random but the combinations held out.
-        workers: processes that render.
+        limit: number of pictures, chosen at random; None for all.
+        variants: rows per picture, each with another caption and conversation; the first has a white background.
+        colored: share of the other rows whose background is not white.
+        tints: combinations of weight and color per Phosphor icon; each is one row.
+        shard_size: pictures per shard.
+        seed: seed of all random choices except the held-out combinations.
+        workers: number of processes that render.
     """
 
     size: int = 64
@@ -83,19 +82,19 @@ class BuildConfig:
             whole_number(name, getattr(self, name))
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, as `build.json` keeps it."""
+        """Return the settings that determine the result, as stored in `build.json`."""
         given = {name: value for name, value in asdict(self).items() if name != "workers"}
         return {"format": FORMAT, **given, "styles": sorted(self.styles)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rendered.
+    """Rows to render.
 
     Attributes:
-        shards: rows of training by shard.
-        held_out: rows of the pictures that are held out.
-        hidden: all pictures that are held out, also those beyond the limit.
+        shards: training rows by shard.
+        held_out: rows of the held-out pictures.
+        hidden: all held-out pictures, including those beyond the limit.
     """
 
     shards: list[list[Row]]
@@ -107,8 +106,8 @@ def build(out: Path, config: BuildConfig, downloads: Downloads) -> dict[str, Any
     """Build a data set in a folder, or continue one.
 
     Args:
-        out: for `shard-NNNNNN.parquet` (training), `held_out.feather`, `held_out.json`, lists of prompts, licences, a
-            report and `sheet.png`.
+        out: folder for `shard-NNNNNN.parquet` (training), `held_out.feather`, `held_out.json`, lists of prompts,
+            licences, a report and `sheet.png`.
         config: see `BuildConfig`.
         downloads: where packages come from.
 
@@ -116,7 +115,7 @@ def build(out: Path, config: BuildConfig, downloads: Downloads) -> dict[str, Any
         The report.
 
     Raises:
-        ValueError: if a package is missing, or the folder has a data set with other settings.
+        ValueError: if a package is missing, or the folder contains a data set with other settings.
     """
     require("building pictograms", "pyarrow", "resvg_py", extra="pictograms")
     _continue(make_folder(out), config)
@@ -133,7 +132,7 @@ def build(out: Path, config: BuildConfig, downloads: Downloads) -> dict[str, Any
 
 
 def planned(collection: Collection, config: BuildConfig, held_out: HeldOut) -> Plan:
-    """The rows of all shards: a function of the settings."""
+    """Return the rows of all shards as a function of the settings."""
     pictures = collection.pictures()
     if PHOSPHOR in config.styles:
         icons = collection.icons()
@@ -161,7 +160,7 @@ def _rows(picture: Picture, talks: Conversations, config: BuildConfig) -> Iterat
 
 
 def _row(picture: Picture, variant: int, talks: Conversations, config: BuildConfig, held_out: str = "") -> Row:
-    """A row is a function of the seed, the picture and the number of the variant; one that is held out is on white."""
+    """Return a row as a function of the seed, picture and variant number; held-out rows have a white background."""
     rng = Random(f"row/{config.seed}/{picture.id}/{variant}")
     background = PLAIN
     if (variant or picture.tint) and not held_out and rng.random() < config.colored:
@@ -176,7 +175,7 @@ def _continue(out: Path, config: BuildConfig) -> None:
     """Check that a folder is new or belongs to a run with these settings.
 
     Raises:
-        ValueError: if it has other settings, or shards that no build wrote.
+        ValueError: if the folder has other settings, or shards that were not written by a build.
     """
     file, settings = out / SETTINGS, json.loads(json.dumps(config.settings()))
     if file.is_file():
@@ -212,5 +211,5 @@ def _render(out: Path, plan: Plan, config: BuildConfig) -> None:
 
 
 def render_shard(file: Path, rows: list[Row], size: int, hidden: frozenset[bytes]) -> None:
-    """Render and write one shard; each process runs this."""
+    """Render and write one shard; this runs in each process."""
     write_shard(file, made_of(rows, size, hidden))

@@ -1,7 +1,7 @@
 """Captions of pictures in several wordings, and the prompts of the evaluation lists.
 
-Every wording says what is shown. A background other than white and a tint are always named; the style is left open in
-some, so that a prompt without a style stands for all of them.
+Every wording names the subject, a tint, and a background other than white. Some leave the style open, so that a prompt
+without a style stands for all styles.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from janusflow.pictograms.pictures import PHOSPHOR, Picture
 from janusflow.pictograms.render import BACKGROUNDS
 
 PLAIN = next(iter(BACKGROUNDS))  # not named
-FEWEST, MOST = 2, 3  # keywords of a caption
+FEWEST, MOST = 2, 3  # keywords per caption
 WEIGHT_WORDS = {"regular": "regular", "fill": "filled"}
 
 
 def weight_words(weight: str) -> str:
-    """How captions and answers call a weight of Phosphor's."""
+    """Return the words for a Phosphor weight in captions and answers."""
     return WEIGHT_WORDS.get(weight, weight)
 
 
 def style_words(picture: Picture) -> str:
-    """A picture's style in words: "flat", or "Phosphor bold"."""
+    """Return a picture's style in words, such as "flat" or "Phosphor bold"."""
     weight = f" {weight_words(picture.weight)}" if picture.weight else ""
     return f"{picture.style.words}{weight}"
 
 
 def prompt(picture: Picture, background: str = PLAIN) -> str:
-    """The caption that names everything, as evaluation lists have it.
+    """Return the caption that names everything, as used in evaluation lists.
 
     Example:
         "a fox in flat style", "a green acorn icon in Phosphor bold style on a light blue background"
@@ -38,7 +38,7 @@ def prompt(picture: Picture, background: str = PLAIN) -> str:
 
 
 def subject_words(picture: Picture) -> str:
-    """What is shown, with its article, skin tone and tint."""
+    """Return the subject in words, with its article, skin tone and tint."""
     name = noun(picture.subject)
     if picture.style.name == PHOSPHOR:
         return with_article(f"{picture.tint} {name} icon".strip())
@@ -46,11 +46,11 @@ def subject_words(picture: Picture) -> str:
 
 
 def captions(picture: Picture, rng: Random, background: str = PLAIN) -> list[str]:
-    """All wordings of a picture's caption, the one that names everything first.
+    """Return all wordings of a picture's caption, starting with the one that names everything.
 
     Args:
         picture: see `Picture`.
-        rng: chooses keywords.
+        rng: random generator that chooses keywords.
         background: key of `BACKGROUNDS`.
     """
     style, ground = style_words(picture), _on(background)
@@ -80,7 +80,7 @@ def captions(picture: Picture, rng: Random, background: str = PLAIN) -> list[str
 
 
 def _of_icon(picture: Picture, ground: str, also: str) -> list[str]:
-    """Wordings for a tinted icon."""
+    """Return the wordings for a tinted icon."""
     name, weight, tint = noun(picture.subject), weight_words(picture.weight), picture.tint
     return [
         f"{with_article(f'{tint} {name} icon')}, {weight}{also}",

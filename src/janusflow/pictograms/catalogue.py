@@ -1,7 +1,7 @@
-"""Where the pictures come from: pinned packages with their checksums, the styles that they hold, and their licences.
+"""The sources of the pictures: pinned packages with their checksums, styles and licences.
 
-Only artwork under MIT, Apache-2.0 or in the public domain is listed, by the licence of the artwork and not only of the
-package. `download.py` fetches a package, and `readers.py` opens it.
+Only artwork under MIT or Apache-2.0 or in the public domain is listed. The licence of the artwork decides, not only
+that of the package. `download.py` fetches a package, and `readers.py` opens it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Package:
     """A file of a public package registry.
 
     Attributes:
-        name: of the package, with its scope.
-        version: the only one that is used.
+        name: name of the package, with its scope.
+        version: the only version that is used.
         integrity: `sha512-` and the digest in base64, as npm writes it, or `sha256-` and the digest in hexadecimal, as
             Debian writes it.
         registry: "npm" or "debian".
-        path: of the file below the registry's address.
+        path: path of the file below the registry's address.
     """
 
     name: str
@@ -34,24 +34,25 @@ class Package:
 
     @property
     def address(self) -> str:
-        """The path of its file below the registry's address."""
+        """Path of the package's file below the registry's address."""
         return self.path or f"{self.name}/-/{self.name.split('/')[-1]}-{self.version}.tgz"
 
     @property
     def file(self) -> str:
-        """The name of its file in the cache."""
+        """Name of the package's file in the cache."""
         ending = "deb" if self.registry == "debian" else "tgz"
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version.replace('+', '.')}.{ending}"
 
 
 @dataclass(frozen=True)
 class Style:
-    """One way in which pictures are drawn.
+    """A style in which pictures are drawn.
 
     Attributes:
-        name: short, as options and columns have it.
-        words: as captions and answers have it.
-        family: styles of one family share their drawings' outlines; combinations are held out by family.
+        name: short name, used in options and columns.
+        words: name used in captions and answers.
+        family: family of the style. Styles of one family share the outlines of their drawings; combinations are held
+            out by family.
     """
 
     name: str
@@ -64,14 +65,14 @@ class Source:
     """The pictures of one package.
 
     Attributes:
-        name: of the source, as the report has it.
+        name: name of the source, used in the report.
         style: name of the style.
         package: see `Package`.
         reader: a key of `readers.READERS`.
-        licence: of the artwork.
-        text: file of the licence's text in `licences/`.
-        holder: who drew it.
-        origin: where its licence is stated.
+        licence: licence of the artwork.
+        text: file in `licences/` with the text of the licence.
+        holder: who drew the artwork.
+        origin: where the licence is stated.
     """
 
     name: str
@@ -102,7 +103,7 @@ NAMES = Package(
     "17.0.0",
     "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 )
-"""Labels, keywords, groups and skin tones of all emoji, MIT."""
+"""Labels, keywords, groups and skin tones of all emoji (MIT)."""
 
 SOURCES = (
     Source(

@@ -11,7 +11,7 @@ from janusflow.cli.options import Debug, SuggestingCommand, one_sentence
 
 app = typer.Typer(
     name="pictograms",
-    help="Emoji and icons that others drew, as training data.",
+    help="Emoji and icons by other artists, as training data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,24 +21,24 @@ app = typer.Typer(
 
 @app.callback()
 def root() -> None:
-    """Emoji and icons that others drew, as training data."""
+    """Emoji and icons by other artists, as training data."""
 
 
 @app.command(cls=SuggestingCommand)
 @one_sentence
 def build(
-    out: Annotated[Path, typer.Option(help="Folder for the data set; the same one continues a run.")],
+    out: Annotated[Path, typer.Option(help="Folder for the data set; continued if it exists.")],
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels: 64 or 128.")] = 64,
     style: Annotated[
         Optional[list[str]],
-        typer.Option(help="noto, noto-v1, flat, high-contrast, 3d, phosphor or openclipart; again for several."),
+        typer.Option(help="noto, noto-v1, flat, high-contrast, 3d, phosphor or openclipart; repeat for several."),
     ] = None,
-    limit: Annotated[Optional[int], typer.Option(help="Number of pictures, at random; all if not given.")] = None,
-    variants: Annotated[int, typer.Option(help="Rows of a picture, each with another caption.")] = 3,
-    tints: Annotated[int, typer.Option(help="Weights and colors of each of Phosphor's icons.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of captions, questions, backgrounds and order.")] = 0,
+    limit: Annotated[Optional[int], typer.Option(help="Number of pictures, chosen at random; all by default.")] = None,
+    variants: Annotated[int, typer.Option(help="Rows per picture, each with another caption.")] = 3,
+    tints: Annotated[int, typer.Option(help="Combinations of weight and color per Phosphor icon.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of captions, questions, backgrounds and order.")] = 0,
     cache: Annotated[Optional[Path], typer.Option(help="Folder for downloaded packages.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+    workers: Annotated[int, typer.Option(help="Number of processes that render.")] = 2,
     debug: Debug = False,
 ) -> None:
     """Download icon packages, render them, and write shards with captions and conversations, a report and a sheet.

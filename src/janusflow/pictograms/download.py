@@ -1,4 +1,4 @@
-"""Fetches pinned packages over HTTPS into a cache: resumed, retried, and checked against their digests."""
+"""Fetch pinned packages over HTTPS into a cache; resume and retry downloads, and check their digests."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from janusflow.pictograms.catalogue import Package
 REGISTRIES = {"npm": "https://registry.npmjs.org", "debian": "https://deb.debian.org/debian"}
 VARIABLES = {"npm": "npm_config_registry", "debian": "DEBIAN_MIRROR"}
 CHUNK = 2**20
-SECONDS = 60.0  # without any answer
+SECONDS = 60.0  # timeout without any answer
 ATTEMPTS = 4
-LOST = (404, 410)  # answers that another try does not change
+LOST = (404, 410)  # HTTP statuses that a retry does not change
 
 
 class WrongContentError(ValueError):
-    """A complete file whose digest is not the pinned one."""
+    """Raised for a complete file whose digest is not the pinned one."""
 
 
 def default_cache() -> Path:
-    """The folder for packages: `janusflow/pictograms` in `XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the folder for packages: `janusflow/pictograms` in `XDG_CACHE_HOME` or `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janusflow" / "pictograms"
 
 
 def registry_of(package: Package) -> str:
-    """The address of a package's registry: `npm_config_registry` or `DEBIAN_MIRROR`, or the public one."""
+    """Return the address of a package's registry: `npm_config_registry` or `DEBIAN_MIRROR`, or the public one."""
     return (os.environ.get(VARIABLES[package.registry]) or REGISTRIES[package.registry]).rstrip("/")
 
 
@@ -44,9 +44,9 @@ class Downloads:
     """A cache of packages.
 
     Attributes:
-        cache: folder.
-        attempts: number of tries of a file.
-        wait: sleeps for some seconds.
+        cache: folder of the cache.
+        attempts: number of attempts per file.
+        wait: function that sleeps for a number of seconds.
 
     Example:
         >>> Downloads(Path("cache")).fetch(NAMES)  # doctest: +SKIP
@@ -58,12 +58,12 @@ class Downloads:
     wait: Callable[[float], None] = time.sleep
 
     def fetch(self, package: Package) -> Path:
-        """The file of a package, downloaded if it is not in the cache.
+        """Return the file of a package, and download it if it is not in the cache.
 
-        A download that was stopped continues where it ended.
+        An interrupted download continues where it stopped.
 
         Raises:
-            ValueError: if it cannot be downloaded, or what is there has another digest.
+            ValueError: if the file cannot be downloaded, or the downloaded file has another digest.
             OSError: if the cache cannot be written.
         """
         final = self.cache / package.file
@@ -103,10 +103,10 @@ class Downloads:
 
 
 def _append(address: str, part: Path) -> None:
-    """Download what is missing of a file.
+    """Download the missing part of a file.
 
     Raises:
-        OSError, HTTPException: if that fails; what came until then is kept.
+        OSError, HTTPException: if the download fails; the part received until then is kept.
     """
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
@@ -119,12 +119,12 @@ def _append(address: str, part: Path) -> None:
         if left > 0:  # `read` with a size does not report it
             raise ConnectionError("the connection ended early")
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # the file is complete, or longer than it should be: its digest tells
+        if error.code != 416:  # the file is complete or too long, which its digest shows
             raise
 
 
 def matches(file: Path, integrity: str) -> bool:
-    """Return whether a file has a digest, written as in `Package.integrity`."""
+    """Return whether a file has the given digest, written as in `Package.integrity`."""
     kind, _, expected = integrity.partition("-")
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, kind)
@@ -132,7 +132,7 @@ def matches(file: Path, integrity: str) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a request failed, in a few words."""
+    """Return why a request failed, in a few words."""
     inner = getattr(error, "reason", None)
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code}"

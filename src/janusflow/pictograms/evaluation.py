@@ -1,6 +1,6 @@
-"""Lists of prompts for evaluation: seen in training, the same for tuning, and combinations never seen.
+"""Lists of prompts for evaluation: prompts seen in training, more of them for tuning, and combinations never seen.
 
-A row names the prompt, the picture that it describes, and all that a judge needs to know of it.
+A row contains the prompt, the id of the picture that it describes, and everything that a judge needs to know about it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def write_evaluation(out: Path, shards: Sequence[Sequence[Row]], held_out: Seque
     """Write the three lists.
 
     Args:
-        out: folder.
-        shards: rows of training.
-        held_out: rows that are held out.
-        seed: chooses which prompts are taken.
+        out: folder for the lists.
+        shards: training rows by shard.
+        held_out: held-out rows.
+        seed: seed of the choice of prompts.
     """
     by_style: dict[str, list[Row]] = defaultdict(list)
     for row in (row for shard in shards for row in shard if not row.variant):
@@ -51,6 +51,6 @@ def _write(file: Path, rows: Iterable[Row]) -> None:
 
 
 def as_prompt(row: Row) -> dict[str, Any]:
-    """A row of a list: the prompt that names everything, and the columns of the picture that it is about."""
+    """Return a row of a list: the prompt that names everything, and the columns of the picture that it describes."""
     columns = {name: value for name, value in row.columns().items() if name not in LEFT_OUT}
     return {"prompt": prompt(row.picture), **columns}

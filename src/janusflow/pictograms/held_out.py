@@ -1,8 +1,8 @@
-"""Combinations that training never sees, although it sees each of their parts: what a model can only combine.
+"""Combinations that training never sees, although it sees each of their parts; a model must combine the parts itself.
 
-Five kinds: a style family and a subject, a skin tone and a person, a color and a shape, a gender and a role, and a
-weight and a color of one of Phosphor's icons. They are chosen once by `choose` and kept in `held_out.json` of this
-package, so that every data set, of whatever styles and size, leaves out the same.
+There are five kinds: a style family and a subject, a skin tone and a person, a color and a shape, a gender and a role,
+and a weight and a color of a Phosphor icon. `choose` selected them once, and `held_out.json` in this package stores
+them, so that data sets of all styles and sizes leave out the same combinations.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ REPEATED = (("red", "heart"), ("red", "circle"))  # other subjects look like the
 
 @dataclass(frozen=True)
 class Pair:
-    """A combination.
+    """A held-out combination.
 
     Attributes:
         subject: id of the subject (style, tint), label of the person (tone), shape (color) or role (gender).
-        value: the style family, skin tone, color or gender; of an icon its weight and color, with a space between.
-        label: of the subject, for readers.
+        value: style family, skin tone, color or gender; for an icon its weight and color, separated by a space.
+        label: label of the subject, for readers.
     """
 
     subject: str
@@ -45,11 +45,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """All combinations that are held out.
+    """All held-out combinations.
 
     Attributes:
-        seed: that chose them.
-        pairs: by kind.
+        seed: seed of the choice.
+        pairs: combinations by kind.
     """
 
     seed: int
@@ -60,7 +60,7 @@ class HeldOut:
         object.__setattr__(self, "_lookup", lookup)
 
     def kind(self, picture: Picture) -> str:
-        """The first kind of combination that keeps a picture out of training, or ""."""
+        """Return the first kind of combination that keeps a picture out of training, or ""."""
         subject = picture.subject
         combinations = [
             (STYLE, subject.id, picture.style.family),
@@ -73,7 +73,7 @@ class HeldOut:
         return next((kind for kind, *rest in combinations if (kind, *rest) in lookup), "")
 
     def tints(self) -> dict[str, tuple[str, str]]:
-        """Weight and color that are held out, by id of the icon."""
+        """Return the held-out weight and color by icon id."""
         found = {}
         for pair in self.pairs[TINT]:
             weight, _, tint = pair.value.partition(" ")
@@ -90,21 +90,21 @@ class HeldOut:
 
 
 def read_held_out(file: Path = FILE) -> HeldOut:
-    """The combinations of a file, by default the package's.
+    """Read the combinations from a file, by default the package's.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if the file is damaged.
     """
     return checked(HeldOut, read_json(file), file)
 
 
 def choose(collection: Collection, seed: int, counts: dict[str, int] | None = None) -> HeldOut:
-    """Choose combinations so that every part of each occurs in others that are kept.
+    """Choose combinations such that each of their parts also occurs in combinations that are kept.
 
     Args:
-        collection: with all styles.
-        seed: of the choice.
-        counts: of each kind, by default `COUNTS`.
+        collection: collection with all styles.
+        seed: seed of the choice.
+        counts: number of combinations per kind, by default `COUNTS`.
     """
     sizes = COUNTS if counts is None else counts
     genders = _genders(collection.names, Random(f"gender/{seed}"), sizes[GENDER])
@@ -120,7 +120,10 @@ def choose(collection: Collection, seed: int, counts: dict[str, int] | None = No
 
 
 def _styles(pictures: Iterable[Picture], rng: Random, count: int) -> list[Pair]:
-    """One family of subjects that others have too: no people, whose tones would show them, no flags, no shapes."""
+    """Choose subjects that several style families have, and one of these families for each.
+
+    People are excluded, because their tones would show them, and so are flags and shapes.
+    """
     families: dict[Subject, set[str]] = defaultdict(set)
     for picture in pictures:
         families[picture.subject].add(picture.style.family)
@@ -137,16 +140,16 @@ def _styles(pictures: Iterable[Picture], rng: Random, count: int) -> list[Pair]:
 
 
 def _tones(subjects: Iterable[Subject], rng: Random, count: int, taken: set[str]) -> list[Pair]:
-    """One tone of single people, not of the roles of which a gender is held out."""
+    """Choose one tone for each of several single people, except people of roles with a held-out gender."""
     found = {s.label for s in subjects if s.is_person and len(s.tones) == 1 and s.role not in taken}
     couples = {s.label for s in subjects if len(s.tones) > 1}
     return [Pair(label, rng.choice(TONES), label) for label in rng.sample(sorted(found - couples), count)]
 
 
 def _colours(subjects: Iterable[Subject], rng: Random, count: int) -> list[Pair]:
-    """A color of a shape that other shapes have too; at most one of each color.
+    """Choose shapes in a color that other shapes have too, at most one shape per color.
 
-    Squares that come in several sizes, which are black and white ones, stay.
+    Black and white squares, which come in several sizes, are kept.
     """
     shapes: dict[str, set[str]] = defaultdict(set)
     fit: dict[str, list[str]] = defaultdict(list)

@@ -1,7 +1,7 @@
-"""The judge: ridge classifiers on features of a public network, proven on real pictures before they judge others.
+"""The judge: ridge classifiers on features of a public network, tested on real pictures before they judge others.
 
-Each classifier is fitted once for every part of the real pictures, on the rest (`targets.py`), and tested on that part.
-What it gets right there is the ceiling that scores of generated pictures stand next to.
+For every part of the real pictures, each classifier is fitted once on the rest (`targets.py`) and tested on that part.
+The share that it gets right there is the ceiling for scores of generated pictures.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from janusflow.progress import progress_bar, say
 
 CACHE = "judge.safetensors"  # in the data set's folder
 FORMAT = 2
-PENALTY = 0.3  # of the ridge, on vectors of length 1
+PENALTY = 0.3  # ridge penalty, for vectors of length 1
 TOP = 5
 REFERENCE = 2000  # training pictures whose features are kept for comparisons
 
 
 @dataclass(frozen=True)
 class Look:
-    """One picture as classifiers see it.
+    """The inputs of the classifiers for one picture.
 
     Attributes:
-        features: (D,) float32 of the network.
-        histogram: (216,) float32 of the colors of what is drawn.
-        texture: (232,) float32 of `reading.texture`.
+        features: (D,) float32 features of the network.
+        histogram: (216,) float32 histogram of the colors of drawn pixels.
+        texture: (232,) float32 result of `reading.texture`.
     """
 
     features: np.ndarray
@@ -58,7 +58,7 @@ class Look:
     texture: np.ndarray
 
     def of(self, inputs: str) -> np.ndarray:
-        """What a target sees."""
+        """Return the input for a target."""
         if inputs == EVERYTHING:  # the network's part weighs as much as each of the texture's two
             return np.concatenate([self.features / max(self.features.sum(), 1e-9), self.texture])
         return {FEATURES: self.features, HISTOGRAM: self.histogram}[inputs]
@@ -69,8 +69,8 @@ class Ridge:
     """One fitted classifier.
 
     Attributes:
-        mean: (D,) of the roots of the inputs.
-        weight: (D, L), L labels.
+        mean: (D,) mean of the square roots of the inputs.
+        weight: (D, L) weights for L labels.
     """
 
     mean: np.ndarray
@@ -78,13 +78,13 @@ class Ridge:
 
     @classmethod
     def fit(cls, inputs: np.ndarray, labels: np.ndarray, count: int, penalty: float = PENALTY) -> Ridge:
-        """The least squares to centred one-hot targets, in the dual form.
+        """Fit centred one-hot targets by least squares, in the dual form.
 
         Args:
-            inputs: (N, D), none below 0.
+            inputs: (N, D) inputs, none below 0.
             labels: (N,) integers below `count`.
             count: number of labels.
-            penalty: of the squared weights.
+            penalty: penalty on the squared weights.
         """
         mean = np.sqrt(inputs).mean(0)
         rows = _scaled(inputs, mean)
@@ -93,7 +93,7 @@ class Ridge:
         return cls(mean.astype(np.float32), (rows.T @ dual).astype(np.float32))
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """(N, L) scores, the best the highest."""
+        """Return (N, L) scores; the best label has the highest."""
         scores: np.ndarray = _scaled(inputs, self.mean) @ self.weight
         return scores
 
@@ -105,14 +105,14 @@ def _scaled(inputs: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Judge:
-    """Fitted classifiers and how good they are.
+    """Fitted classifiers, and how good they are.
 
     Attributes:
-        labels: of each target.
-        ridges: by target and part.
-        ceilings: for real pictures of each target and part, the place of the right label among all (0 is the first).
+        labels: labels by target.
+        ridges: classifiers by target and part.
+        ceilings: by target and part, the rank of the right label for each real picture (0 is the first).
         reference: (N, D) float32 features of real training pictures, in random order.
-        names: ids of the reference's pictures.
+        names: ids of the reference pictures.
     """
 
     labels: dict[str, list[str]]
@@ -122,43 +122,43 @@ class Judge:
     names: list[str] = field(default_factory=list)
 
     def knows(self, target: Target, row: Columns) -> bool:
-        """Return whether a picture of this kind can be judged: it has a label that was tested in its part."""
+        """Return whether a picture of this kind can be judged, that is, has a label that was tested in its part."""
         return target.label(row) in self.labels.get(target.name, ()) and (target.name, target.apart(row)) in self.ridges
 
     def ranked(self, target: Target, row: Columns, look: Look, count: int = TOP) -> list[str]:
-        """The best labels, the first the best.
+        """Return the best labels, best first.
 
         Args:
-            target: what is asked.
-            row: what the picture should be; it decides which part's classifier is asked.
-            look: of the picture.
+            target: target that is asked for.
+            row: columns that the picture should have; they decide which part's classifier is used.
+            look: inputs for the picture.
             count: number of labels.
         """
         scores = self._scores(target, row, look)
         return [self.labels[target.name][number] for number in np.argsort(-scores, kind="stable")[:count]]
 
     def probability(self, target: Target, row: Columns, look: Look) -> float:
-        """The judge's probability, in [0, 1], that a picture has the label that it should have.
+        """Return the judge's probability, in [0, 1], that a picture has the label that it should have.
 
-        A least-squares fit to one-hot labels estimates P(label | picture), which may be below 0 or add up to something
-        else: what is below 0 counts as 0, and the rest is divided by its sum.
+        A least-squares fit to one-hot labels estimates P(label | picture), but the estimates may be negative or not sum
+        to 1. Negative ones are set to 0, and the rest is divided by its sum.
         """
         labels = self.labels[target.name]
         estimates = (self._scores(target, row, look) + 1 / len(labels)).clip(0)
         return float(estimates[labels.index(target.label(row))] / max(estimates.sum(), 1e-9))
 
     def _scores(self, target: Target, row: Columns, look: Look) -> np.ndarray:
-        """(L,) of the classifier that was not fitted on the picture's part."""
+        """Return the (L,) scores of the classifier that was not fitted on the picture's part."""
         scores: np.ndarray = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0]
         return scores
 
     def ceiling(self, target: str, parts: Sequence[str] | None = None, top: int = 1) -> list[float]:
-        """1 or 0 for each real picture that was tested: whether the right label was among the first `top`.
+        """Return 1 or 0 for each tested real picture: whether the right label was among the first `top`.
 
         Args:
-            target: name.
-            parts: only these; all if None.
-            top: see above.
+            target: name of the target.
+            parts: parts to include; all if None.
+            top: number of best labels to search.
         """
         found = self.ceilings.get(target, {})
         return [float(place < top) for part in (found if parts is None else parts) for place in found.get(part, ())]
@@ -173,15 +173,16 @@ def open_judge(
     seed: int,
     side: int | None = None,
 ) -> tuple[Judge, dict[str, Target]]:
-    """The judge of a data set: from its cache, or fitted and kept there.
+    """Open the judge of a data set from its cache, or fit it and store it there.
 
     Args:
-        folder: of the data set; `judge.safetensors` is written there.
-        features: the network.
-        pictures: of `read_pictures`.
+        folder: folder of the data set; `judge.safetensors` is written there.
+        features: feature network.
+        pictures: rows from `read_pictures`.
         subjects: number of subjects to name.
-        seed: of what is chosen at random.
-        side: pixels that real pictures are reduced to before they are looked at, as a smaller model's have.
+        seed: seed of all random choices.
+        side: side in pixels that real pictures are reduced to before they are judged, to match a model that generates
+            smaller pictures.
 
     Returns:
         The judge, and its targets by name.
@@ -203,7 +204,7 @@ def open_judge(
 
 
 def look_at(features: Features, images: Sequence[Image.Image]) -> list[Look]:
-    """Pictures as classifiers see them."""
+    """Return the inputs of the classifiers for pictures."""
     vectors = features(images).clip(0)
     return [Look(vector, histogram(image), texture(image)) for vector, image in zip(vectors, images, strict=True)]
 
@@ -235,14 +236,14 @@ def _looked(features: Features, pictures: Sequence[Columns], side: int | None) -
 
 
 def reduced(picture: Image.Image, side: int | None) -> Image.Image:
-    """The same picture at `side` x `side` pixels; as it is for None."""
+    """Return a picture at `side` x `side` pixels, or unchanged if `side` is None."""
     return picture if side is None else picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: np.ndarray) -> None:
-    """Fit a target once per part on the other parts, and test it there; labels that the others lack are not tested.
+    """For each part, fit a target on the other parts and test it on this one.
 
-    Of equal scores the right label's counts as the last.
+    Labels that the other parts lack are not tested. Among equal scores, the right label counts as the last.
     """
     names = np.array([target.label(row) for row in rows])
     parts = np.array([target.apart(row) for row in rows])
@@ -273,7 +274,7 @@ def _write(file: Path, judge: Judge, key: str) -> None:
 
 
 def _read(file: Path, key: str) -> Judge | None:
-    """The judge of a cache; None if there is none, or it is of other inputs or damaged."""
+    """Return the cached judge, or None if the cache is missing, damaged or made from other inputs."""
     if not file.is_file():
         return None
     try:

@@ -1,7 +1,7 @@
-"""What emoji show: labels, synonyms, keywords, groups, skin tones, genders and roles, read from emojibase.
+"""The subjects of emoji: labels, synonyms, keywords, groups, skin tones, genders and roles, read from emojibase.
 
-A subject's id is its code points in lower-case hexadecimal with hyphens, without variation selectors (`1f98a`); that of
-an icon that is not an emoji has its name (`ph-acorn`).
+The id of a subject is its code points in lower-case hexadecimal with hyphens, without variation selectors (`1f98a`).
+The id of an icon that is not an emoji contains its name (`ph-acorn`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ COLOURS = (
 )
 SHAPES = ("heart", "circle", "square")
 GENDERS = {"man": "man", "men": "man", "woman": "woman", "women": "woman"}
-HAIR = ("beard", "red hair", "curly hair", "white hair", "bald", "blond hair")  # no roles
+HAIR = ("beard", "red hair", "curly hair", "white hair", "bald", "blond hair")  # not roles
 ICONS = "icons"  # group of icons that are not emoji
-PEOPLE = "person"  # how the subgroups of people begin
+PEOPLE = "person"  # prefix of the subgroups of people
 VARIATION = "fe0f"
 FACING = ": facing right"
 
@@ -47,18 +47,18 @@ class Subject:
     """What a picture shows.
 
     Attributes:
-        id: see the module.
-        label: emojibase's, without skin tone and direction ("man firefighter").
-        synonyms: other names of the same, such as Unicode's ("fox face" of "fox").
-        keywords: words that describe it.
-        group, subgroup: of Unicode's list ("animals-nature", "animal-mammal").
-        tones: skin tones, one a person; () if it has none or is yellow.
-        toned: whether there are pictures of it with skin tones.
+        id: id of the subject, see the module's docstring.
+        label: emojibase's label, without skin tone and direction ("man firefighter").
+        synonyms: other names of the subject, such as Unicode's ("fox face" for "fox").
+        keywords: words that describe the subject.
+        group, subgroup: group and subgroup in Unicode's list ("animals-nature", "animal-mammal").
+        tones: skin tones, one per person; () if it has none or is yellow.
+        toned: whether pictures of it with skin tones exist.
         gender: "man" or "woman", or "".
         role: what people of both genders do or are ("firefighter"), or "".
-        colour: that its label begins with, or "".
-        shape: heart, circle or square of those that come in many colours, or "".
-        right: whether it faces right, contrary to the one without a direction.
+        colour: colour that its label begins with, or "".
+        shape: "heart", "circle" or "square" if it comes in many colours, or "".
+        right: whether it faces right, unlike the subject without a direction.
     """
 
     id: str
@@ -87,7 +87,7 @@ class Subject:
 
 
 def canonical(code: str) -> str:
-    """Code points as subjects' ids have them.
+    """Return code points in the form of subject ids.
 
     Example:
         >>> canonical("2764-FE0F")
@@ -97,7 +97,7 @@ def canonical(code: str) -> str:
 
 
 def slug(label: str) -> str:
-    """A label as icon sets write it in file names.
+    """Return a label in the form that icon sets use in file names.
 
     Example:
         >>> slug("Côte d’Ivoire"), slug("keycap: 1")
@@ -107,10 +107,10 @@ def slug(label: str) -> str:
 
 
 def read_names(file: Path) -> dict[str, Subject]:
-    """The subjects of an emojibase-data package, by id.
+    """Read the subjects of an emojibase-data package, by id.
 
     Raises:
-        ValueError: if it is not one.
+        ValueError: if the file is not such a package.
     """
     try:
         with tarfile.open(file) as tar:
@@ -132,7 +132,7 @@ def _json(tar: tarfile.TarFile, name: str) -> Any:
 
 
 def _subjects(row: dict[str, Any], groups: list[dict[int, str]], named: dict[str, str]) -> Iterator[Subject]:
-    """A subject, and the same in every skin tone."""
+    """Yield a subject, then the same subject in every skin tone."""
     if "group" not in row:  # the letters that flags are made of
         return
     label = row["label"]
@@ -178,7 +178,7 @@ def _colour_and_shape(label: str) -> tuple[str, str]:
 
 
 def roles(subjects: dict[str, Subject]) -> list[str]:
-    """The roles that both genders have, in alphabetical order."""
+    """Return the roles that both genders have, in alphabetical order."""
     genders: dict[str, set[str]] = {}
     for subject in subjects.values():
         if subject.role:

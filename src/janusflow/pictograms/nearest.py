@@ -13,9 +13,9 @@ from janusflow.pipelines.sheet import contact_sheet
 from janusflow.processing.images import load_image
 from janusflow.progress import progress_bar
 
-SIDE = 16  # pixels of what is compared
-COPY = 0.03  # root mean square of the difference, of a range of 1, below which a picture counts as a copy
-SHOWN, BESIDE, CELL = 24, 3, 64  # samples of a sheet, training pictures next to each, pixels of a picture
+SIDE = 16  # side in pixels of the compared pictures
+COPY = 0.03  # root mean square difference, for values in [0, 1], below which a picture counts as a copy
+SHOWN, BESIDE, CELL = 24, 3, 64  # samples on a sheet, training pictures next to each, side of a picture in pixels
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Near:
     """A training picture.
 
     Attributes:
-        id: of the picture.
-        distance: root mean square over 16 x 16 pixels and three channels, of values in [0, 1].
+        id: id of the picture.
+        distance: root mean square difference over 16 x 16 pixels and three channels, for values in [0, 1].
     """
 
     id: str
@@ -32,10 +32,10 @@ class Near:
 
 
 class Training:
-    """All pictures that training sees, small, to be searched.
+    """All pictures that training sees, reduced in size, to be searched.
 
     Args:
-        pictures: of `read_pictures`; those held out are left out.
+        pictures: rows from `read_pictures`; held-out ones are left out.
     """
 
     def __init__(self, pictures: Sequence[Columns]) -> None:
@@ -49,7 +49,7 @@ class Training:
         self.squares = (self.vectors**2).sum(1)
 
     def nearest(self, picture: Image.Image, count: int = BESIDE) -> list[Near]:
-        """The nearest pictures, the first the nearest."""
+        """Return the nearest pictures, nearest first."""
         vector = small(picture)
         distances = self.squares - 2 * self.vectors @ vector + (vector**2).sum()
         order = np.argsort(distances, kind="stable")[:count]
@@ -57,7 +57,7 @@ class Training:
 
 
 def small(picture: Image.Image) -> np.ndarray:
-    """A picture as (768,) float32 in [0, 1]."""
+    """Return a picture, reduced in size, as (768,) float32 in [0, 1]."""
     resized = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(resized, np.float32).ravel() / 255
 
@@ -65,11 +65,11 @@ def small(picture: Image.Image) -> np.ndarray:
 def nearest_sheet(
     samples: Sequence[tuple[Image.Image, str, Sequence[Near]]], pictures: Sequence[Columns]
 ) -> Image.Image:
-    """Samples, each in a row with the training pictures that are nearest.
+    """Return a sheet of samples, each in a row with its nearest training pictures.
 
     Args:
-        samples: a picture, its prompt, and what is nearest.
-        pictures: of `read_pictures`.
+        samples: for each sample, the picture, its prompt, and the nearest training pictures.
+        pictures: rows from `read_pictures`.
     """
     by_id = {str(row["id"]): row for row in pictures}
     shown, labels = [], []

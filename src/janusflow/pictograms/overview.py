@@ -1,4 +1,4 @@
-"""The contact sheet of a data set: subjects by styles, with what is held out framed, and rows as training sees them."""
+"""The contact sheet of a data set: subjects by style, with held-out pictures framed, and rows as training sees them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from janusflow.processing.images import load_image
 SHEET = "sheet.png"
 SUBJECTS, EXAMPLES, ACROSS = 16, 40, 8  # rows of the table, and pictures below it
 CELL, LABEL, HEAD, SHOWN = 72, 190, 24, 64  # pixels of a cell, a label, the heading and a picture
-HELD = "red"  # frame
+HELD = "red"  # color of the frame
 COLUMNS = ("image", "text", "style", "subject", "label", "tones", "held_out", "variant")
 
 Cells = dict[str, dict[str, dict[str, Any]]]
 
 
 def write_sheet(out: Path, *, seed: int) -> None:
-    """Write `sheet.png` of a data set.
+    """Write the `sheet.png` of a data set.
 
     Args:
-        out: its folder.
-        seed: chooses what is shown.
+        out: folder of the data set.
+        seed: seed of the choice of pictures.
     """
     shards, other = files_of(out)
     rows = [row for file in [*shards, other] for row in read_table(file, COLUMNS).to_pylist()]
@@ -53,7 +53,7 @@ def write_sheet(out: Path, *, seed: int) -> None:
 
 
 def _table(cells: Cells, rng: Random) -> Image.Image:
-    """Subjects that most styles have, half of them with a combination that is held out."""
+    """Return a table of subjects that most styles have, half of them with a held-out combination."""
     styles = [name for name in STYLES if any(name in found for found in cells.values())]
     order = sorted(cells)
     rng.shuffle(order)

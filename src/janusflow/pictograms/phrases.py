@@ -24,7 +24,7 @@ MASS = frozenset(
     """,
     )
 )
-"""Labels, with hyphens, that take no article."""
+"""Labels that take no article, written with hyphens."""
 NAMES = (
     *("mount fuji", "Statue of Liberty", "Tokyo tower", "Aries", "Taurus", "Gemini", "Cancer", "Leo"),
     *("Virgo", "Libra", "Scorpio", "Sagittarius", "Capricorn", "Aquarius", "Pisces", "Ophiuchus", "Santa Claus"),
@@ -38,7 +38,7 @@ QUOTES = str.maketrans({"’": "'", "“": '"', "”": '"'})
 
 
 def noun(subject: Subject) -> str:
-    """What a subject is called, without article and skin tone.
+    """Return the name of a subject, without article and skin tone.
 
     Example:
         >>> noun(Subject("", "flag: France")), noun(Subject("", "man: red hair"))
@@ -62,7 +62,7 @@ def noun(subject: Subject) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """A noun phrase with "a", "an" or no article.
+    """Return a noun phrase with "a", "an" or no article.
 
     Example:
         >>> with_article("fox"), with_article("orange book"), with_article("grapes")
@@ -84,12 +84,12 @@ def with_article(phrase: str) -> str:
 
 
 def tone(subject: Subject) -> str:
-    """A subject's skin tones, such as "medium-dark" or "light and dark", or ""."""
+    """Return a subject's skin tones, such as "medium-dark" or "light and dark", or ""."""
     return " and ".join(dict.fromkeys(subject.tones))
 
 
 def toned(phrase: str, subject: Subject) -> str:
-    """A phrase with the skin tones of its people behind it."""
+    """Append the skin tones of a subject's people to a phrase."""
     if not subject.tones:
         return phrase
     joint = "and" if re.search(r" (with|in|of|showing) ", phrase) else "with"
@@ -98,5 +98,5 @@ def toned(phrase: str, subject: Subject) -> str:
 
 
 def synonyms(subject: Subject) -> list[str]:
-    """Other names of an untoned subject, without article; empty if there are none."""
+    """Return other names of a subject without skin tones, without article; empty if there are none."""
     return [] if subject.tones else [one.translate(QUOTES) for one in subject.synonyms]

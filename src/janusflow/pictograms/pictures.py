@@ -1,4 +1,4 @@
-"""The pictures that a data set is made of: drawings in a style, Phosphor's also in a color."""
+"""The pictures of a data set: drawings in a style, and Phosphor's also in a color."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PHOSPHOR = "phosphor"
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawing as it is rendered, apart from the background.
+    """One drawing as it is rendered, without the background.
 
     Attributes:
         drawing: what is drawn.
-        style: how.
+        style: style of the drawing.
         source: name of the source.
         tint: name of the color of a one-color drawing, a key of `TINTS`, or "".
     """
@@ -34,17 +34,17 @@ class Picture:
 
     @property
     def subject(self) -> Subject:
-        """What it shows."""
+        """What the picture shows."""
         return self.drawing.subject
 
     @property
     def weight(self) -> str:
-        """Of Phosphor's lines, or ""."""
+        """Weight of Phosphor's lines, or ""."""
         return self.drawing.weight
 
     @property
     def id(self) -> str:
-        """Unique in a data set, and the same in all data sets: `flat/1f98a`, `phosphor/ph-acorn/bold/green`."""
+        """Unique id in a data set, the same in all data sets: `flat/1f98a`, `phosphor/ph-acorn/bold/green`."""
         return "/".join(part for part in (self.style.name, self.subject.id, self.weight, self.tint) if part)
 
 
@@ -53,10 +53,10 @@ class Collection:
     """All drawings of some sources.
 
     Attributes:
-        names: emoji by id.
-        drawings: by source.
+        names: subjects of emoji by id.
+        drawings: drawings by source.
         skipped: number of files left out, by source and reason.
-        packages: that were read.
+        packages: packages that were read.
     """
 
     names: dict[str, Subject]
@@ -65,7 +65,7 @@ class Collection:
     packages: list[Package] = field(default_factory=list)
 
     def pictures(self) -> list[Picture]:
-        """All but Phosphor's, whose colors are chosen in `tinted`."""
+        """Return all pictures except Phosphor's, whose colors are chosen in `tinted`."""
         sources = [source for source in SOURCES if source.name in self.drawings and source.style != PHOSPHOR]
         return [
             Picture(drawing, STYLES[source.style], source.name)
@@ -74,7 +74,7 @@ class Collection:
         ]
 
     def icons(self) -> dict[str, dict[str, Drawing]]:
-        """Phosphor's drawings by subject and weight; only subjects that have all weights."""
+        """Return Phosphor's drawings by subject and weight, only for subjects that have all weights."""
         found: dict[str, dict[str, Drawing]] = defaultdict(dict)
         for drawing in self.drawings.get(PHOSPHOR, []):
             found[drawing.subject.id][drawing.weight] = drawing
@@ -101,21 +101,21 @@ def collect(styles: Sequence[str], downloads: Downloads) -> Collection:
 
 
 def sources_of(styles: Sequence[str]) -> list[Source]:
-    """The sources of some styles, in the order of the catalogue."""
+    """Return the sources of some styles, in the order of the catalogue."""
     return [source for source in SOURCES if source.style in styles]
 
 
 def tinted(
     icons: dict[str, dict[str, Drawing]], *, number: int, seed: int, wanted: dict[str, tuple[str, str]]
 ) -> list[Picture]:
-    """Phosphor's icons in some weights and colors.
+    """Return Phosphor's icons in some weights and colors.
 
     Args:
-        icons: by subject and weight.
-        number: of different weights and colors of each subject.
-        seed: decides which.
-        wanted: weight and color by subject that are held out: the picture itself is among those returned, and the same
-            subject in that weight and in that color too.
+        icons: drawings by subject and weight.
+        number: number of different combinations of weight and color per subject.
+        seed: seed of the choice.
+        wanted: held-out weight and color by subject. The result includes this picture, and the same subject in that
+            weight and in that color.
     """
     found = []
     for icon, weights in icons.items():

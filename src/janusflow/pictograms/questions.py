@@ -1,7 +1,7 @@
-"""Conversations about pictures: what it is, the style, the skin tone, the color, and whether something is there.
+"""Conversations about pictures: the subject, the style, the skin tone, the color, and whether something is there.
 
-Of the questions for yes and no, half have yes as the answer. What is asked about and is not there never is a synonym,
-a keyword or another gender of what is.
+Half of the yes/no questions have yes as the answer. An absent subject that a question asks about is never a synonym, a
+keyword or another gender of the subject shown.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from janusflow.pictograms.pictures import PHOSPHOR, Picture
 
 Turn = tuple[str, str]
 
-FEWEST, MOST = 2, 4  # turns of a conversation
+FEWEST, MOST = 2, 4  # turns per conversation
 ABSENT_TRIES = 50
-NEAR = 0.5  # share of absent subjects that are of the same subgroup
+NEAR = 0.5  # share of absent subjects from the same subgroup
 BRITISH = 0.3  # share of questions spelled "colour"
 WHAT = ("What is this?", "What does the picture show?", "What is shown here?", "Name what you see.")
 STYLE = ("Which style is this?", "In which style is it drawn?", "What is the style of this picture?")
@@ -34,10 +34,10 @@ DESCRIBE = ("Describe the picture.", "Describe what you see.")
 
 
 class Conversations:
-    """Makes conversations; the subjects of the data set are what is asked about and is not there.
+    """Maker of conversations; questions about absent subjects use the other subjects of the data set.
 
     Args:
-        subjects: of all pictures.
+        subjects: subjects of all pictures.
     """
 
     def __init__(self, subjects: Sequence[Subject]) -> None:
@@ -54,11 +54,11 @@ class Conversations:
         self.words = {name: _words(name) for name in self.names}
 
     def talk(self, picture: Picture, rng: Random, background: str = PLAIN) -> list[Turn]:
-        """A conversation of some turns, about different things.
+        """Return a conversation of several turns about different things.
 
         Args:
             picture: see `Picture`.
-            rng: of everything random.
+            rng: source of all randomness.
             background: key of `BACKGROUNDS`.
         """
         makers = self._makers(picture, background)
@@ -71,7 +71,7 @@ class Conversations:
         return [(_spelled(question, rng), answer) for question, answer in chosen]
 
     def _makers(self, picture: Picture, background: str) -> dict[str, Callable[[Random], Turn]]:
-        """What can be asked about a picture."""
+        """Return makers of the questions that can be asked about a picture, by kind."""
         subject, name = picture.subject, noun(picture.subject)
         makers: dict[str, Callable[[Random], Turn]] = {
             "what": lambda rng: (rng.choice(WHAT), with_article(name)),
@@ -93,7 +93,7 @@ class Conversations:
         return makers
 
     def there(self, picture: Picture, rng: Random) -> Turn:
-        """A question whether something is there; yes as often as no."""
+        """Return a question whether something is there; yes is as frequent as no."""
         name, absent = noun(picture.subject), ""
         if rng.random() < 0.5:
             absent = self.absent(picture.subject, rng)
@@ -102,7 +102,7 @@ class Conversations:
         return rng.choice(THERE).format(a=with_article(absent or shown)), "no" if absent else "yes"
 
     def absent(self, subject: Subject, rng: Random) -> str:
-        """The name of a subject that is not in pictures of another one; "" if none is found."""
+        """Return the name of a subject that pictures of the given one do not show, or "" if none is found."""
         own = set(_words(noun(subject))).union(*map(_words, (*subject.keywords, *subject.synonyms)))
         near, pool = self.near.get(subject.subgroup, []), self.others[subject.group == ICONS]
         if not pool:
@@ -119,7 +119,7 @@ class Conversations:
 
 
 def _words(text: str) -> set[str]:
-    """The words of a name that tell subjects apart."""
+    """Return the words of a name that distinguish subjects."""
     words = re.findall(r"[\w'-]+", text.lower())
     return {word.removesuffix("s") for word in words if word not in ("a", "an", "the", "of", "with", "in", "and", "on")}
 

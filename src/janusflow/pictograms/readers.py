@@ -1,6 +1,6 @@
-"""Opens packages: every kind gives drawings of subjects that `names.py` knows, or of its own.
+"""Open packages: each reader yields drawings of subjects that `names.py` knows, or of its own subjects.
 
-A drawing is still vectors, or pixels as the package has them; `render.py` makes pictures of both.
+A drawing still consists of vectors, or of the package's pixels; `render.py` makes pictures of both.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Reader = Callable[[Path, Names, Counter[str]], Iterator["Drawing"]]
 
 @dataclass(frozen=True)
 class Drawing:
-    """A subject as a package has it.
+    """A subject as drawn in a package.
 
     Attributes:
         subject: what it shows.
         art: an SVG document, or the bytes of a raster file.
-        weight: of Phosphor's lines, or "".
+        weight: weight of Phosphor's lines, or "".
     """
 
     subject: Subject
@@ -45,16 +45,16 @@ class Drawing:
 
 
 def read_drawings(reader: str, file: Path, names: Names, skipped: Counter[str]) -> list[Drawing]:
-    """The drawings of a package, those of one subject and weight only once.
+    """Read the drawings of a package, only one per subject and weight.
 
     Args:
         reader: key of `READERS`.
-        file: of the package.
-        names: emoji by id.
-        skipped: counts what is left out, by reason.
+        file: file of the package.
+        names: subjects of emoji by id.
+        skipped: counter of what is left out, by reason.
 
     Raises:
-        ValueError: if the package is damaged or of another form.
+        ValueError: if the package is damaged or has another format.
     """
     found: dict[tuple[str, str], Drawing] = {}
     try:
@@ -68,7 +68,7 @@ def read_drawings(reader: str, file: Path, names: Names, skipped: Counter[str]) 
 
 
 def iconify(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing]:
-    """An Iconify set of emoji: by the code points in `chars.json`, or by names where it has no such file."""
+    """Read an Iconify set of emoji by the code points in `chars.json`, or by names if there is no such file."""
     icons, chars = _icons(file), _member(file, "chars.json")
     if not chars:
         slugs = {slug(subject_name(subject)): code for code, subject in reversed(list(names.items()))}
@@ -87,7 +87,7 @@ def iconify(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing
 
 
 def hexadecimal(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing]:
-    """Raster files named by code points; countries' flags are left out."""
+    """Read raster files named by code points; flags of countries are left out."""
     for code, data in _rasters(file, re.compile(r"package/assets/(.+)\.webp")):
         subject = names.get(canonical(code))
         if subject is None or subject.is_country:
@@ -97,7 +97,7 @@ def hexadecimal(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Dra
 
 
 def flags(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing]:
-    """Only the countries' flags of emoji-datasource's 64 px pictures."""
+    """Read only the flags of countries from emoji-datasource's 64 px pictures."""
     for code, data in _rasters(file, re.compile(r"package/img/google/64/(.+)\.png")):
         subject = names.get(canonical(code))
         if subject is not None and subject.is_country:
@@ -105,7 +105,7 @@ def flags(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing]:
 
 
 def phosphor(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing]:
-    """Phosphor's icons, each in six weights; not the logos, which are trademarks of others."""
+    """Read Phosphor's icons, each in six weights; logos, which are trademarks of others, are left out."""
     icons = _icons(file)
     for name, icon in icons["icons"].items():
         base, _, last = name.rpartition("-")
@@ -120,7 +120,7 @@ def phosphor(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawin
 
 
 def clipart(file: Path, names: Names, skipped: Counter[str]) -> Iterator[Drawing]:
-    """Open Clip Art's public-domain files on everyday subjects, where the title names one."""
+    """Read Open Clip Art's public-domain files on everyday subjects, if the title names one."""
     files = [(path, data.decode("utf-8", errors="replace")) for path, data in _deb(file, CLIPS)]
     titles = {path: _title(text) for path, text in files}
     often = Counter(titles.values())
@@ -173,7 +173,7 @@ NOT_WORDS = (
     "color",
     "png",
 )
-MOST_OFTEN = 12  # files that a title is of: others are names of collections
+MOST_OFTEN = 12  # most files that may share a title; more frequent titles are names of collections
 EVERYDAY = (
     *("animals", "buildings", "containers", "decorations", "education", "electronics", "food", "office", "people"),
     *("plants", "recreation", "science", "tools", "transportation"),
@@ -185,13 +185,13 @@ _ROOT = re.compile(r"<svg\b[^>]*>")
 
 
 def subject_name(subject: Subject) -> str:
-    """A subject's label with its skin tones, as icon sets have it."""
+    """Return a subject's label with its skin tones, in the form that icon sets use."""
     right = " facing right" if subject.right else ""
     return " ".join([subject.label + right, *(f"{tone} skin tone" for tone in subject.tones)])
 
 
 def svg(icons: Mapping[str, Any], name: str) -> str:
-    """An icon of an Iconify set as a document."""
+    """Return an icon of an Iconify set as an SVG document."""
     icon = icons["icons"][name]
     left, top = icon.get("left", 0), icon.get("top", 0)
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
@@ -202,7 +202,7 @@ def svg(icons: Mapping[str, Any], name: str) -> str:
 
 
 def framed_clip(text: str) -> str:
-    """A document of any program with a root that has a `viewBox` and no other size; "" if it has neither."""
+    """Give the root of any program's SVG document a `viewBox` and no other size; return "" if it has neither."""
     found = _ROOT.search(text)
     if found is None:
         return ""
@@ -224,7 +224,7 @@ UNITS = {"": 1.0, "px": 1.0, "pt": 1.25, "mm": 3.543307, "cm": 35.43307, "in": 9
 
 
 def _title(text: str) -> str:
-    """The title of a clip-art file in plain words, or "" if it says nothing."""
+    """Return the title of a clip-art file in plain words, or "" if it is not meaningful."""
     found = _TITLE.search(text)
     words = html.unescape(found[1]) if found else ""
     words = re.sub(r"[_.]+|\s-\s", " ", words)
@@ -256,7 +256,7 @@ def _rasters(file: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]
 
 
 def _deb(file: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
-    """Files of a Debian package: an `ar` archive, one member of which is a tar of all files."""
+    """Yield files of a Debian package, an `ar` archive that has one member with a tar of all files."""
     data = file.read_bytes()
     place = len(b"!<arch>\n")
     while place + DEB_HEADER <= len(data):

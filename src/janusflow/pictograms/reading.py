@@ -1,4 +1,4 @@
-"""What pixels say of a picture without any network: its background, and the color, place and size of what is on it."""
+"""Measure a picture from its pixels, without any network: background, and color, place and size of what it shows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from PIL import Image
 from janusflow.evaluation.spread import OTHER
 from janusflow.pictograms.render import BACKGROUNDS
 
-SIDE = 64  # pixels that are measured
-RIM = 2  # pixels of the border that show the background
-BACKGROUND_DISTANCE = 22.0  # RGB distance within which a border has a background's name; the nearest two are 51 apart
-FOREGROUND_DISTANCE = 30.0  # RGB distance from the border's color from which a pixel is drawn
-LEAST = 16  # drawn pixels, or the picture is empty
+SIDE = 64  # side in pixels of the measured pictures
+RIM = 2  # width in pixels of the border, which shows the background
+BACKGROUND_DISTANCE = 22.0  # RGB distance within which a border counts as a background; the nearest two are 51 apart
+FOREGROUND_DISTANCE = 30.0  # RGB distance from the border's color beyond which a pixel is drawn
+LEAST = 16  # drawn pixels; with fewer the picture is empty
 COLOURS = {
     "red": (214, 40, 44),
     "orange": (243, 134, 32),
@@ -28,20 +28,20 @@ COLOURS = {
     "grey": (140, 146, 152),
     "white": (246, 246, 246),
 }
-OFFSET = 1 / 32  # of the side: farther from the middle is not "center"
-SIZES = {"small": 0.55, "medium": 0.75, "large": 1.01}  # below these shares of the picture, by the bounding box
-CELLS = 6  # of a histogram, each side
-STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # between neighbouring pixels
+OFFSET = 1 / 32  # share of the side; a place farther from the middle is not "center"
+SIZES = {"small": 0.55, "medium": 0.75, "large": 1.01}  # upper limits of the bounding box's share of the picture
+CELLS = 6  # cells of a histogram along each axis
+STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # bins of steps between neighbouring pixels
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was measured, each a bin or `OTHER`.
+    """The measurements of a picture, each a bin or `OTHER`.
 
     Attributes:
-        background: key of `BACKGROUNDS`, the nearest to the median of the border.
+        background: key of `BACKGROUNDS` that is nearest to the median of the border.
         color: key of `COLOURS` that is nearest for most drawn pixels.
-        place: where the middle of the bounding box is: "center", "left", "top right", ...
+        place: place of the middle of the bounding box: "center", "left", "top right", ...
         size: key of `SIZES`, by the area of the bounding box.
     """
 
@@ -55,7 +55,7 @@ FACTORS = ("color", "place", "size", "background")
 
 
 def read(picture: Image.Image) -> Reading:
-    """What a picture shows."""
+    """Return the measurements of a picture."""
     image = _array(picture)
     drawn, background = _drawn(image)
     if drawn.sum() < LEAST:
@@ -72,7 +72,7 @@ def read(picture: Image.Image) -> Reading:
 
 
 def nearest_color(picture: Image.Image, palette: dict[str, tuple[int, int, int]]) -> str:
-    """The color of a palette that a drawing in one color has: nearest to the median of what is drawn most strongly."""
+    """Return the palette color of a one-color drawing: the nearest to the median of the most strongly drawn pixels."""
     image = _array(picture)
     drawn, _ = _drawn(image)
     if drawn.sum() < LEAST:
@@ -84,15 +84,18 @@ def nearest_color(picture: Image.Image, palette: dict[str, tuple[int, int, int]]
 
 
 def histogram(picture: Image.Image) -> np.ndarray:
-    """Shares of drawn pixels by color (216,), each pixel spread over the eight nearest of 6 x 6 x 6 cells."""
+    """Return shares of drawn pixels by color (216,), each pixel spread over the eight nearest of 6 x 6 x 6 cells."""
     image = _array(picture)
     drawn, _ = _drawn(image)
     return _spread(image[drawn])
 
 
 def texture(picture: Image.Image) -> np.ndarray:
-    """How a picture is made, whatever it shows (232,): shares of the steps between neighbouring pixels by height (16),
-    and of all pixels by color (216). Each part sums to 1."""
+    """Return the texture of a picture (232,), which describes how it is made, whatever it shows.
+
+    It consists of the shares of the steps between neighbouring pixels by height (16), and of all pixels by color (216).
+    Each part sums to 1.
+    """
     image = _array(picture)
     steps = [np.abs(np.diff(image, axis=axis)).max(2).ravel() for axis in (0, 1)]
     heights = np.histogram(np.concatenate(steps), bins=STEPS)[0]
@@ -100,7 +103,7 @@ def texture(picture: Image.Image) -> np.ndarray:
 
 
 def _spread(colors: np.ndarray) -> np.ndarray:
-    """Shares (216,) of colors (N, 3) over the cells of a cube; zeros if there are none."""
+    """Return the shares (216,) of colors (N, 3) over the cells of a cube; zeros if there are no colors."""
     places = colors / 255 * (CELLS - 1)
     low = np.minimum(places.astype(int), CELLS - 2)
     found = np.zeros(CELLS**3)
@@ -126,7 +129,7 @@ def _border(image: np.ndarray) -> np.ndarray:
 
 
 def _drawn(image: np.ndarray) -> tuple[np.ndarray, str]:
-    """Which pixels differ from the border, and the name of the border's color."""
+    """Return which pixels differ from the border, and the name of the border's color."""
     border = _border(image)
     distances = {name: float(np.linalg.norm(border - np.array(rgb))) for name, rgb in BACKGROUNDS.items()}
     name = min(distances, key=lambda one: distances[one])

@@ -1,4 +1,4 @@
-"""The whole life of the shipped model: data, small pretrained parts, the paper's three stages, weights to ship.
+"""The complete training of the shipped model: data, small pretrained parts, the paper's three stages, weights to ship.
 
     python -m janusflow.pictograms.recipe --out runs/pictograms
 
@@ -8,8 +8,8 @@
 
     python -m janusflow.pictograms.recipe --recipes recipes/janus_pictograms --out runs/janus_pictograms
 
-Every step is a command that users have: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. Stop it
-at any time; the same command continues. The result, `out/model`, opens with `JanusFlow.from_pretrained`.
+Every step is also a command for users: `janusflow pictograms build`, `janusflow pretrain`, `janusflow train`. You can
+stop at any time; the same command continues. `JanusFlow.from_pretrained` opens the result, `out/model`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from janusflow.training.stop import leave_at_once, on_stop
 from janusflow.training.trainer import train
 
 STAGES = ("stage1", "stage2", "stage3")
-FINISHED = "report.json"  # the last file of a data set
+FINISHED = "report.json"  # file that is written last in a data set
 PATIENCE = 60.0  # seconds for the processes of a stage to save and end
 
 
@@ -54,23 +54,23 @@ def run(
 
     Args:
         out: folder of the run.
-        recipes: folder of `parts.yaml`, `stage1.yaml`, `stage2.yaml` and `stage3.yaml`, in whose lists of sources the
-            pictograms come first.
-        data: folder of the data set; built if it is not there.
+        recipes: folder of `parts.yaml`, `stage1.yaml`, `stage2.yaml` and `stage3.yaml`. The pictograms come first in
+            their lists of sources.
+        data: folder of the data set, which is built if it is missing.
         overrides: `RECIPE.key=value` for settings of the recipes, such as `stage2.steps=24000`.
         downloads: where packages come from.
         device: where to train.
-        steps: few steps of small batches in each part and stage, to see that everything runs.
-        processes: that train a stage together, as `torchrun` starts them: one for each GPU. On two cores one process
-            with two threads is faster.
+        steps: small number of steps, with small batches, in each part and stage, to check that everything runs.
+        processes: number of processes that train a stage together, started by `torchrun`, one per GPU. On two cores
+            one process with two threads is faster.
 
     Returns:
         The folder of the finished model.
 
     Raises:
         ValueError: if a recipe or data cannot be read, or a loss is not finite.
-        RuntimeError: if the processes of a stage ended with an error; they have said which.
-        SystemExit: of status 0, when SIGTERM ended a stage early.
+        RuntimeError: if the processes of a stage ended with an error, which they have printed.
+        SystemExit: with status 0, if SIGTERM ended a stage early.
     """
     given = by_recipe(overrides)
     if not (data / FINISHED).is_file():
@@ -100,17 +100,17 @@ def run(
 
 
 def train_together(recipe: Path, changes: Sequence[str], processes: int, device: str) -> None:
-    """`torchrun ... janusflow train RECIPE`, which gives each one thread of a CPU; SIGTERM and Ctrl-C are passed on.
+    """Run `torchrun ... janusflow train RECIPE`, with one CPU thread per process; pass SIGTERM and Ctrl-C on.
 
     Raises:
-        RuntimeError: if it ended with an error.
+        RuntimeError: if the command ended with an error.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "janusflow.cli", "train", str(recipe), *changes, "--resume", "--device", device]
     with subprocess.Popen(command) as running:
         try:
             status = running.wait()
-        except BaseException:  # what `leave_at_once` raises, or a second Ctrl-C
+        except BaseException:  # raised by `leave_at_once`, or by a second Ctrl-C
             running.terminate()
             running.wait(PATIENCE)
             raise
@@ -119,10 +119,10 @@ def train_together(recipe: Path, changes: Sequence[str], processes: int, device:
 
 
 def by_recipe(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Overrides without their first word, by that word.
+    """Group overrides by their first word, which is removed.
 
     Raises:
-        ValueError: if it names no recipe.
+        ValueError: if the first word is not the name of a recipe.
     """
     found: dict[str, list[str]] = {name: [] for name in ("parts", *STAGES)}
     for override in overrides:
@@ -135,16 +135,16 @@ def by_recipe(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 def main(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE.KEY=VALUE]...", help="Other values, as stage2.steps=24000.")
+        list[str] | None, typer.Argument(metavar="[RECIPE.KEY=VALUE]...", help="Other values, e.g. stage2.steps=24000.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same one continues it.")] = Path("runs/pictograms"),
+    out: Annotated[Path, typer.Option(help="Folder of the run; continued if it exists.")] = Path("runs/pictograms"),
     recipes: Annotated[Path, typer.Option(help="Folder of the recipes.")] = Path("recipes/pictograms"),
     data: Annotated[Path, typer.Option(help="Folder of the data set; built if missing.")] = Path("data/pictograms"),
-    steps: Annotated[int | None, typer.Option(help="Few steps of each part and stage, to try it out.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Small number of steps per part and stage, for a trial.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    processes: Annotated[int, typer.Option(min=1, help="That train a stage together; one a GPU.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train a stage together; one per GPU.")] = 1,
 ) -> None:
-    """Train the shipped model from nothing; stop and repeat the command to continue."""
+    """Train the shipped model from scratch; stop and repeat the command to continue."""
     with on_stop(leave_at_once):
         folder = run(out, recipes, data, overrides=overrides or (), device=device, steps=steps, processes=processes)
     print(f"trained: {folder}")

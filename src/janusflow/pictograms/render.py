@@ -1,4 +1,4 @@
-"""Makes pixels of drawings: vectors with resvg, raster files by scaling, both on a plain background."""
+"""Render drawings to pixels: vectors with resvg, raster files by scaling, both on a plain background."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TINTS = {
     "pink": "#e84f9a",
     "brown": "#80502a",
 }
-CURRENT = "currentColor"  # of a drawing in one color
+CURRENT = "currentColor"  # color of a drawing in one color
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Rendered:
     pixels: Image.Image
 
     def on(self, background: str) -> Image.Image:
-        """The picture in RGB on a background of `BACKGROUNDS`."""
+        """Return the picture in RGB on a background of `BACKGROUNDS`."""
         ground = Image.new("RGBA", self.pixels.size, (*BACKGROUNDS[background], 255))
         ground.alpha_composite(self.pixels)
         return ground.convert("RGB")
@@ -58,7 +58,7 @@ def render(art: str | bytes, size: int, *, tint: str = "") -> Rendered:
         tint: key of `TINTS` for drawings in one color, which are black otherwise.
 
     Raises:
-        ValueError: if it cannot be rendered, or nothing of it is visible.
+        ValueError: if the drawing cannot be rendered, or nothing of it is visible.
     """
     if isinstance(art, str):
         image = _vectors(art.replace(CURRENT, TINTS[tint or "black"]), size)
@@ -89,7 +89,7 @@ def _vectors(document: str, size: int) -> Image.Image:
 
 
 def encoded(picture: Image.Image) -> bytes:
-    """A picture as it is written: lossless WebP, two thirds of a PNG."""
+    """Encode a picture as lossless WebP, which has two thirds of the size of a PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", lossless=True, method=2, quality=20)
     return buffer.getvalue()

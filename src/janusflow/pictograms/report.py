@@ -1,4 +1,4 @@
-"""What a data set holds, as `report.json` and `report.md`.
+"""Report the contents of a data set, as `report.json` and `report.md`.
 
 The numbers are counted in the files that were written.
 """
@@ -19,11 +19,11 @@ COLUMNS = ("id", "style", "source", "group", "background", "variant")
 
 
 def write_report(out: Path, settings: dict[str, Any], collection: Collection) -> dict[str, Any]:
-    """Counts what is in the files of a data set and writes `report.json` and `report.md`.
+    """Count what the files of a data set contain, and write `report.json` and `report.md`.
 
     Args:
         out: folder of the data set.
-        settings: of the build.
+        settings: settings of the build.
         collection: what was read and left out.
     """
     shards, other = files_of(out)
@@ -63,7 +63,7 @@ def write_report(out: Path, settings: dict[str, Any], collection: Collection) ->
 
 
 def _counted(files: list[Path]) -> dict[str, Any]:
-    """Pictures by style, source and group, and rows by background."""
+    """Count pictures by style, source and group, and rows by background."""
     rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for file in files:
         table = read_table(file, COLUMNS)

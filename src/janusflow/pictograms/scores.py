@@ -1,4 +1,4 @@
-"""Shares of right pictures and answers by kind, the same of real pictures, and one relative to the other."""
+"""Shares of right pictures and answers by kind, the same shares for real pictures, and one relative to the other."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from janusflow.pictograms.nearest import COPY
 from janusflow.pictograms.targets import Target
 from janusflow.pictograms.tasks import ASKED, LIKE, NAME, SEEN, STYLE_ASKED, VAE
 
-NAMING = ("subject", "person", "role", "shape")  # targets with ceilings by style, and a top-5
+NAMING = ("subject", "person", "role", "shape")  # targets with ceilings by style and a top-5 score
 WHERE = {LIKE: "as in training", VAE: "reconstructions", NAME: "naming", STYLE_ASKED: "naming"}
 
 
 def shares(rows: Sequence[Row]) -> dict[str, ScoreSample]:
-    """Right pictures and answers by score: every float of the verdicts but "score" is one."""
+    """Return right pictures and answers by score; every float of the verdicts except "score" is one."""
     found: dict[str, list[tuple[Row, float]]] = defaultdict(list)
     for row in rows:
         kind, verdict = row.item.data["kind"], row.verdict
@@ -36,7 +36,7 @@ def shares(rows: Sequence[Row]) -> dict[str, ScoreSample]:
 def relative(
     rows: Sequence[Row], judge: Judge, targets: Mapping[str, Target]
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """For each score of named pictures its values, and what the judge gets right of real ones of the same style."""
+    """Return the values of each score of named pictures, and the ceilings from real pictures of the same style."""
     known: dict[tuple[str, str, int], float] = {}
     found: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for row in rows:
@@ -56,7 +56,7 @@ def relative(
 
 
 def ceilings(rows: Sequence[Row], judge: Judge) -> dict[str, ScoreSample]:
-    """What the judge gets right of real pictures that its classifiers were not fitted on; {} if it judged none."""
+    """Return the judge's results on real pictures that its classifiers were not fitted on; {} if it judged no rows."""
     asked = {name for names in ASKED.values() for name in names}
     if not any(row.verdict.keys() & asked for row in rows):
         return {}
@@ -72,7 +72,7 @@ def ceilings(rows: Sequence[Row], judge: Judge) -> dict[str, ScoreSample]:
 
 
 def _places(kind: str, style: str, name: str) -> list[str]:
-    """The scores that a verdict counts for, such as "seen, top-1" and "seen, noto, top-1", or "unseen tone, tone"."""
+    """Return the scores of a verdict, such as "seen, top-1" and "seen, noto, top-1", or "unseen tone, tone"."""
     target, _, top = name.partition(", top-")
     words = f"top-{top or 1}" if target in NAMING else name
     if kind == SEEN:

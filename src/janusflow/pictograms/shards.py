@@ -1,4 +1,4 @@
-"""Files of rendered pictures: Parquet shards that training reads, and a Feather file of what is held out.
+"""Files of rendered pictures: Parquet shards that training reads, and a Feather file of held-out pictures.
 
 The held-out pictures are not in a Parquet file, so that `data=FOLDER` never trains on them.
 """
@@ -22,7 +22,7 @@ from janusflow.pictograms.render import Rendered, encoded, render
 
 HELD_OUT = "held_out.feather"
 DICTIONARY = 32 * 2**20  # bytes of different pictures in a shard; the same picture is stored once
-SKIPPED = b"skipped"  # in a file's metadata: what could not be rendered
+SKIPPED = b"skipped"  # key in a file's metadata for what could not be rendered
 TWIN = "the same picture as one held out"
 TEXTS = (
     *("text", "conversations", "id", "source", "style", "style_words", "family", "subject", "label", "group"),
@@ -54,7 +54,7 @@ class Row:
     held_out: str = ""
 
     def columns(self) -> dict[str, Any]:
-        """The row without its picture, by column: `TEXTS`, `LISTS` and `variant`."""
+        """Return the row without its picture, by column: `TEXTS`, `LISTS` and `variant`."""
         picture, subject = self.picture, self.picture.subject
         messages = []
         for number, (question, answer) in enumerate(self.talk):
@@ -92,8 +92,8 @@ class Shard:
     """Rendered rows.
 
     Attributes:
-        rows: by column, each with `image`, the bytes of a file.
-        skipped: why rows of a picture are missing, by the picture's id.
+        rows: rows as dictionaries by column, each with `image`, the bytes of a file.
+        skipped: why rows of a picture are missing, by picture id.
     """
 
     rows: list[dict[str, Any]]
@@ -101,7 +101,7 @@ class Shard:
 
 
 def digests_of(pictures: Iterable[Picture], size: int) -> frozenset[bytes]:
-    """Digests of rendered pictures; equal pictures have equal ones, and what cannot be rendered has none."""
+    """Return digests of rendered pictures: equal for equal pictures, and none for what cannot be rendered."""
     found = set()
     for picture in pictures:
         with suppress(ValueError, OSError):
@@ -110,7 +110,7 @@ def digests_of(pictures: Iterable[Picture], size: int) -> frozenset[bytes]:
 
 
 def made_of(rows: Sequence[Row], size: int, hidden: frozenset[bytes] = frozenset()) -> Shard:
-    """Render rows; each picture once, and on each background once.
+    """Render rows; render each picture only once, and put it on each background only once.
 
     Args:
         rows: see `Row`.
@@ -141,7 +141,7 @@ def made_of(rows: Sequence[Row], size: int, hidden: frozenset[bytes] = frozenset
 
 
 def write_shard(file: Path, shard: Shard) -> None:
-    """Write a shard atomically: Feather for `held_out.feather`, else Parquet."""
+    """Write a shard atomically: Feather for `held_out.feather`, otherwise Parquet."""
     import pyarrow as pa
     from pyarrow import feather, parquet
 
@@ -164,7 +164,7 @@ def _digest(rendered: Rendered) -> bytes:
 
 
 def _features() -> dict[str, Any]:
-    """The columns as Hugging Face's `datasets` describes them, so that `image` opens as a picture."""
+    """Return the columns as Hugging Face's `datasets` describes them, so that `image` opens as a picture."""
     text = {"dtype": "string", "_type": "Value"}
     features: dict[str, Any] = {"image": {"_type": "Image"}, **dict.fromkeys(TEXTS, text)}
     features |= {name: {"feature": text, "_type": "List"} for name in LISTS}
@@ -172,11 +172,11 @@ def _features() -> dict[str, Any]:
 
 
 def read_table(file: Path, columns: Sequence[str] | None = None) -> Any:
-    """A file of rows as a pyarrow table.
+    """Read a file of rows as a pyarrow table.
 
     Args:
-        file: of `write_shard`.
-        columns: only those.
+        file: file written by `write_shard`.
+        columns: columns to read.
     """
     from pyarrow import feather, parquet
 
@@ -187,11 +187,11 @@ def read_table(file: Path, columns: Sequence[str] | None = None) -> Any:
 
 
 def skipped_in(file: Path) -> dict[str, str]:
-    """What a file lacks, because it could not be rendered or is held out under another name: why, by id."""
+    """Return why pictures are missing from a file (not rendered, or held out under another name), by id."""
     found: dict[str, str] = json.loads((read_table(file, ["id"]).schema.metadata or {}).get(SKIPPED, b"{}"))
     return found
 
 
 def files_of(out: Path) -> tuple[list[Path], Path]:
-    """The shards of a data set, and the file of what is held out."""
+    """Return the shards of a data set, and the file of held-out pictures."""
     return sorted(out.glob("shard-*.parquet")), out / HELD_OUT

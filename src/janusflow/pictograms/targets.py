@@ -1,7 +1,7 @@
 """What the judge reads from a picture: which pictures each classifier is fitted on, and which it is tested on.
 
-A classifier is fitted on pictures that stand apart from the ones it is used on: names on those of the other styles, all
-others (style, tone, gender, weight) on those of other subjects.
+Each classifier is fitted on pictures that stand apart from those it is used on: names are fitted on pictures of the
+other styles, and all other targets (style, tone, gender, weight) on pictures of other subjects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from janusflow.pictograms.held_out import ALIKE, STYLE, TONE
 from janusflow.pictograms.pictures import PHOSPHOR
 from janusflow.pictograms.shards import files_of, read_table
 
-Columns = Mapping[str, Any]  # of a picture, as in a shard or a list of prompts
+Columns = Mapping[str, Any]  # columns of a picture, as in a shard or a list of prompts
 FOLDS = 5
 FEATURES, HISTOGRAM, EVERYTHING = "features", "histogram", "everything"
 COLUMNS = (
@@ -32,11 +32,12 @@ class Target:
     """One classifier.
 
     Attributes:
-        name: short.
-        label: what a picture is, or "" if the question does not arise.
-        apart: pictures with the same value are tested together, by a classifier that was fitted on all others.
-        inputs: what it sees, `FEATURES`, `HISTOGRAM` or `EVERYTHING`.
-        most: number of pictures, at random.
+        name: short name.
+        label: function that returns what a picture is, or "" if the question does not arise.
+        apart: function that returns the part of a picture. Pictures of one part are tested together, by a classifier
+            that was fitted on all others.
+        inputs: what the classifier sees: `FEATURES`, `HISTOGRAM` or `EVERYTHING`.
+        most: maximum number of pictures, chosen at random.
     """
 
     name: str
@@ -47,10 +48,10 @@ class Target:
 
 
 def read_pictures(folder: Path) -> list[dict[str, Any]]:
-    """The first row of every picture of a data set, those held out among them, in the order of ids.
+    """Read the first row of every picture of a data set, including held-out ones, in the order of ids.
 
     Raises:
-        ValueError: if the folder holds none.
+        ValueError: if the folder contains none.
     """
     shards, other = files_of(folder)
     if not shards or not other.is_file():
@@ -60,14 +61,14 @@ def read_pictures(folder: Path) -> list[dict[str, Any]]:
 
 
 def chosen_subjects(pictures: Sequence[Columns], count: int, seed: int) -> set[str]:
-    """Ids of subjects to name: ones that every emoji style has, and first those of which a style is held out.
+    """Return ids of subjects to name: subjects that every emoji style has, first those with a held-out style.
 
-    Half of them at most are of the second kind. No skin tones, no groups whose pictures hardly differ.
+    At most half of them have a held-out style. Skin tones, and groups whose pictures hardly differ, are excluded.
 
     Args:
-        pictures: of `read_pictures`.
-        count: at most.
-        seed: chooses among them.
+        pictures: rows from `read_pictures`.
+        count: maximum number of subjects.
+        seed: seed of the choice.
     """
     styles: dict[str, set[str]] = defaultdict(set)
     held: set[str] = set()
@@ -84,11 +85,11 @@ def chosen_subjects(pictures: Sequence[Columns], count: int, seed: int) -> set[s
 
 
 def targets(pictures: Sequence[Columns], subjects: set[str]) -> dict[str, Target]:
-    """All classifiers, by name.
+    """Return all classifiers, by name.
 
     Args:
-        pictures: of `read_pictures`.
-        subjects: that "subject" names.
+        pictures: rows from `read_pictures`.
+        subjects: ids of the subjects that the target "subject" names.
     """
     emoji = [row for row in pictures if row["style"] != PHOSPHOR]
     persons = {row["label"] for row in emoji if row["held_out"] == TONE}
@@ -111,9 +112,9 @@ def targets(pictures: Sequence[Columns], subjects: set[str]) -> dict[str, Target
 
 
 def chosen(target: Target, pictures: Sequence[Columns], seed: int) -> list[int]:
-    """Indices of the pictures of a target, at most `target.most`, the same number of each label if possible.
+    """Return indices of a target's pictures, at most `target.most`, the same number for each label if possible.
 
-    Targets shuffle alike, so that they share pictures, which are looked at once.
+    All targets shuffle in the same way, so that they share pictures, which are then processed only once.
     """
     order_of_all = list(range(len(pictures)))
     Random(f"judge/{seed}").shuffle(order_of_all)

@@ -1,5 +1,7 @@
-"""What the pictograms benchmark generates and asks: combinations seen and unseen, pictures as training has them, open
-prompts, reconstructions and questions."""
+"""What the pictograms benchmark generates and asks.
+
+Its items are seen and unseen combinations, pictures as in training, open prompts, reconstructions and questions.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ KEPT = (
     *("id", "style", "subject", "label", "group", "subgroup", "tones", "gender", "role", "color", "shape", "weight"),
     *("background", "held_out"),
 )
-NO_STYLE = 1  # place among a picture's captions of the one without a style
+NO_STYLE = 1  # index of the caption without a style among a picture's captions
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,20 @@ class PictogramSettings:
     """How much is generated and asked.
 
     Attributes:
-        seen: pictures of each style, of combinations that training shows.
-        unseen: pictures of each kind of combination that it does not show; combinations repeat with other seeds.
-        pictures: generated for KID, recall and coverage, next to equally many reconstructions and real ones.
+        seen: pictures per style, of combinations that training shows.
+        unseen: pictures per kind of combination that training does not show; combinations repeat with other seeds.
+        pictures: pictures generated for KID, recall and coverage, in addition to the same number of reconstructions and
+            real ones.
         open: prompts that leave the style open, for the spread of what they do not name.
-        open_seeds: pictures of each of them.
-        questions: on pictures of unseen styles and combinations, for the name and for the style each.
+        open_seeds: pictures per open prompt.
+        questions: questions about pictures of unseen styles and combinations, this many each for the name and for the
+            style.
         subjects: number of subjects that the judge names.
-        side: pixels that real pictures are reduced to before the judge sees them; the side of the pictures of a model
-            that generates smaller ones than the data set has.
-        tuning: choose options of generating on other prompts: only KID, over `prompts_tuning.jsonl`.
-        seed: of what is chosen, of the judge, and of noise.
-        noise: seed of noise, where it is not `seed`: the same prompts and judge with other noise.
+        side: side in pixels that real pictures are reduced to before the judge sees them, for a model that generates
+            smaller pictures than those of the data set.
+        tuning: whether to choose options of generating on other prompts: only KID, over `prompts_tuning.jsonl`.
+        seed: seed of all choices, the judge and the noise.
+        noise: seed of the noise, if it is not `seed`: the same prompts and judge with other noise.
     """
 
     seen: Annotated[int, Interval(ge=0, le=10_000)] = 40
@@ -75,13 +79,13 @@ class PictogramSettings:
 
 @dataclass(frozen=True)
 class Tasks:
-    """Makes the items.
+    """Maker of the benchmark's items.
 
     Attributes:
-        real: of `read_pictures`.
-        judge: what is asked about is what it knows.
-        targets: its targets.
-        settings: how many.
+        real: rows from `read_pictures`.
+        judge: the judge; only what it knows is asked for.
+        targets: targets of the judge by name.
+        settings: numbers of items, see `PictogramSettings`.
     """
 
     real: Sequence[Columns]
@@ -90,7 +94,7 @@ class Tasks:
     settings: PictogramSettings
 
     def seen(self, tuning: Sequence[Columns]) -> Iterator[Item]:
-        """Combinations that training shows, other ones than options are chosen on."""
+        """Yield combinations that training shows, except those that options are chosen on."""
         left_out = {row["id"] for row in tuning}
         by_style: dict[str, list[Columns]] = defaultdict(list)
         for row in self.real:
@@ -101,7 +105,7 @@ class Tasks:
                 yield self._drawn(f"{SEEN}/{style}/{number:04d}", SEEN, row, number)
 
     def unseen(self) -> Iterator[Item]:
-        """Combinations that training does not show, of each kind."""
+        """Yield combinations of each kind that training does not show."""
         for kind in KINDS:
             asked = [self.targets[name] for name in ASKED[kind][:2]]
             rows = [row for row in self.real if row["held_out"] == kind]
@@ -112,19 +116,19 @@ class Tasks:
                 yield self._drawn(key, kind, row, number, group)
 
     def like(self, rows: Sequence[Columns] | None = None) -> Iterator[Item]:
-        """Pictures as training has them, or of other rows, which then repeat with other seeds."""
+        """Yield pictures as in training, or of other rows, which then repeat with other seeds."""
         for number, row in enumerate(islice(cycle(self._others() if rows is None else rows), self.settings.pictures)):
             yield self._drawn(f"{LIKE}/{number:05d}", LIKE, row, number)
 
     def reconstructed(self) -> Iterator[Item]:
-        """The real pictures of `like`, to go through the VAE."""
+        """Yield the real pictures of `like`, to be reconstructed by the VAE."""
         for number, row in enumerate(self._others()[: self.settings.pictures]):
             data = {**_kept(row), "kind": VAE}
             picture = reduced(load_image(row["image"]["bytes"]), self.settings.side)
             yield Item(f"{VAE}/{number:05d}", row["captions"][0], images=(picture,), data=data)
 
     def open(self) -> Iterator[Item]:
-        """Prompts without a style, with the shares that real training pictures of their subjects have."""
+        """Yield prompts without a style, each with the shares of bins in real training pictures of its subject."""
         by_subject: dict[str, list[Columns]] = defaultdict(list)
         subjects = set(self.judge.labels.get("subject", ()))
         for row in self.real:
@@ -141,7 +145,7 @@ class Tasks:
                 yield Item(key, rows[0]["captions"][NO_STYLE], seed=noise, group=group, data=data)
 
     def questions(self) -> Iterator[Item]:
-        """What emoji of unseen combinations are, and in which style."""
+        """Yield questions about the name and the style of emoji of unseen combinations."""
         rows = [row for row in self.real if row["held_out"] and row["style"] != PHOSPHOR]
         self._rng("questions").shuffle(rows)
         for kind, question in QUESTIONS.items():
@@ -151,7 +155,7 @@ class Tasks:
                 yield Item(key, question, (picture,), group=f"ask/{row['id']}", system=None, data=data)
 
     def _others(self) -> list[Columns]:
-        """Training pictures that are not in the judge's reference, in a fixed random order."""
+        """Return training pictures that are not in the judge's reference, in a fixed random order."""
         reference = set(self.judge.names)
         rows = [row for row in self.real if not row["held_out"] and row["id"] not in reference]
         self._rng(LIKE).shuffle(rows)
@@ -170,7 +174,7 @@ class Tasks:
 
 
 def shares(rows: Sequence[Columns]) -> dict[str, dict[str, float]]:
-    """How pictures are spread over the bins of each factor, style among them."""
+    """Return the shares of pictures in the bins of each factor, including style."""
     readings = [read(load_image(row["image"]["bytes"])) for row in rows]
     found = {factor: Counter(getattr(one, factor) for one in readings) for factor in FACTORS}
     found["style"] = Counter(row["style"] for row in rows)

@@ -1,1 +1,1 @@
-"""The public faces: `JanusFlow` and `Janus`."""
+"""The public entry points: `JanusFlow` and `Janus`."""

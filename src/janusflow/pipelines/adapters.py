@@ -1,4 +1,4 @@
-"""Low-rank adapters in a pipeline's network: loaded, merged, taken out."""
+"""Load, merge and remove low-rank adapters in a pipeline's network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from janusflow.pipelines.base import Pipeline
 
 
 class AdaptedPipeline(Pipeline):
-    """A pipeline whose network takes adapters."""
+    """A pipeline whose network supports adapters."""
 
     takes_adapters = True
     adapters: Any = None
 
     def load_adapters(self, folder: str | Path) -> Self:
-        """Puts adapters that `janusflow train` with `lora.rank` wrote (`export/adapter`) into the network.
+        """Load adapters that `janusflow train` wrote with `lora.rank` (`export/adapter`) into the network.
 
         Raises:
-            ValueError: if there are none or they do not fit.
+            ValueError: if the folder has no adapters, or they do not fit.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -32,14 +32,14 @@ class AdaptedPipeline(Pipeline):
         return self
 
     def merge_adapters(self, *, keep: bool = False) -> Self:
-        """Adds the adapters to the weights: nothing is slower than without them.
+        """Merge the adapters into the weights, so that the network is as fast as without them.
 
         Args:
-            keep: the adapters stay known, and `unmerge_adapters` subtracts them again (up to rounding). Otherwise
-                they leave the network, whose weights may then be saved.
+            keep: whether to keep the adapters, so that `unmerge_adapters` can subtract them again (up to rounding).
+                Otherwise they are removed from the network, whose weights can then be saved.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the network has no adapters.
         """
         if self.adapters is None:
             raise ValueError("the network has no adapters")
@@ -50,10 +50,10 @@ class AdaptedPipeline(Pipeline):
         return self
 
     def unmerge_adapters(self) -> Self:
-        """Takes merged adapters that were kept out of the weights again; they keep working next to them.
+        """Subtract adapters that were merged and kept from the weights; they stay active next to the weights.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the network has no adapters.
         """
         if self.adapters is None:
             raise ValueError("the network has no adapters")
@@ -61,10 +61,10 @@ class AdaptedPipeline(Pipeline):
         return self
 
     def unload_adapters(self) -> Self:
-        """Takes the adapters out of the network, whose weights are then as before (merged ones: up to rounding).
+        """Remove the adapters and restore the network's weights (up to rounding if they were merged).
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the network has no adapters.
         """
         if self.adapters is None:
             raise ValueError("the network has no adapters")

@@ -1,6 +1,6 @@
-"""What the public face of every family has: opening, describing and uploading a model, and talking with it.
+"""The base class of every family's pipeline: open, describe and upload a model, and talk with it.
 
-model = Pipeline.from_pretrained("tiny")  # gives a JanusFlow, because the checkpoint is one
+model = Pipeline.from_pretrained("tiny")  # returns a JanusFlow, because the checkpoint is one
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from janusflow.processing.images import ImageSource
 from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar, without_others
 
-MATCHED = 16  # pictures that are judged at once
+MATCHED = 16  # pictures judged at once
 
 
 class Pipeline(Conversational):
     """A network with its processor.
 
-    A family's own class adds `generate`, and overrides what is different there.
+    Each family's own class adds `generate` and overrides what differs.
 
     Args:
         network: the weights.
@@ -48,7 +48,7 @@ class Pipeline(Conversational):
 
     network: Any
     takes_adapters: ClassVar = False
-    match_question = "does this picture show {}?"  # of `match`; set another one for a model that knows it better
+    match_question = "does this picture show {}?"  # asked by `match`; set another one that a model knows better
     sampling: ClassVar[
         tuple[str, ...]
     ] = ()  # arguments of `generate` that a picture depends on, besides prompt and seed
@@ -56,7 +56,7 @@ class Pipeline(Conversational):
     def __init__(self, network: Any, processor: JanusFlowProcessor) -> None:
         self.network, self.processor = network, processor
         self.origin: Checkpoint | None = None
-        self.descendant: Descendant | None = None  # which one of the family it is, as far as the checkpoint's names say
+        self.descendant: Descendant | None = None  # which model of the family it is, if the checkpoint's names show it
         self.quantized = False
 
     @classmethod
@@ -74,28 +74,29 @@ class Pipeline(Conversational):
         compile: str = "off",  # noqa: A002 (the name in transformers and in our recipes)
         progress: bool = True,
     ) -> Self | Any:
-        """Opens a checkpoint of any family in any of its layouts: ours, the official one, PaddleNLP's, transformers'.
+        """Open a checkpoint of any family in any layout: ours, the official one, PaddleNLP's or transformers'.
 
-        What it gives is the family's pipeline: a `JanusFlow` for JanusFlow, whichever class is asked, and a
-        `janusflow.pipelines.janus.Janus`, which has the same methods, for Janus and Janus-Pro.
+        The result is the pipeline of the checkpoint's family, whichever class this is called on: a `JanusFlow` for
+        JanusFlow, and a `janusflow.pipelines.janus.Janus`, which has the same methods, for Janus and Janus-Pro.
 
         Args:
             path_or_id: "tiny" (the model in the package), a folder, or a hub id such as deepseek-ai/JanusFlow-1.3B.
-            vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, and
-                stabilityai/sdxl-vae where there is none; it is fetched only when pixels are asked for.
-            dtype: "auto" (what the checkpoint asks for; on a GPU bfloat16 with 4 bits), "float32", "bfloat16" or a
-                torch dtype.
-            device: "auto" (the best one here), or a torch device.
-            adapter: a folder or hub id of low-rank adapters to put into the network; see `JanusFlow.load_adapters`.
-            sft_format: another chat template than the checkpoint's: "deepseek_old" or "deepseek".
-            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, to run them only; other devices
+            vae: a folder or hub id of a diffusers `AutoencoderKL`. By default the one in the checkpoint's folder, or
+                stabilityai/sdxl-vae if there is none; it is downloaded only when pixels are needed.
+            dtype: "auto" (the checkpoint's dtype; on a GPU, bfloat16 with 4 bits), "float32", "bfloat16" or a torch
+                dtype.
+            device: "auto" (the best one available), or a torch device.
+            adapter: a folder or hub id of low-rank adapters to load; see `JanusFlow.load_adapters`.
+            sft_format: a chat template to use instead of the checkpoint's: "deepseek_old" or "deepseek".
+            quantize: "int8" or "int4" quantizes the large matrices to 8 or 4 bits, for inference only; devices other
                 than the CPU need torchao.
-            compile: "on" compiles the small operations of the network, "auto" only where a compiler exists and one
-                picture takes longer than compiling, and "off" none; see `janusflow.model.kernels.compile_network`.
-            progress: whether to show a bar while large weights load.
+            compile: "on" compiles the small operations of the network, "auto" does so only if a compiler exists and one
+                picture takes longer than compiling, and "off" compiles nothing; see
+                `janusflow.model.kernels.compile_network`.
+            progress: whether to show a progress bar while large weights load.
 
         Raises:
-            ValueError: one sentence on what is missing, damaged or unknown.
+            ValueError: if anything is missing, damaged or unknown; the message is one sentence.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -138,36 +139,36 @@ class Pipeline(Conversational):
 
     @classmethod
     def assemble(cls, *parts: Any, **vae: Any) -> Self:
-        """A pipeline of opened parts.
+        """Build a pipeline from opened parts.
 
         Args:
             *parts: network and processor.
-            **vae: of families with a separate one: `folder`, the checkpoint's or None, and `vae`, the one asked for.
+            **vae: for families with a separate VAE: `folder`, the checkpoint's or None, and `vae`, the requested VAE.
         """
         return cls(*parts, **vae)
 
     @property
     def family(self) -> Family:
-        """Of the network."""
+        """The family of the network."""
         return family_of(self.network.config)
 
     @abstractmethod
     def generate(self, *args: Any, **settings: Any) -> Any:
-        """Generates pictures of prompts; see the family's own class."""
+        """Generate pictures from prompts; see the family's own class."""
 
     @torch.inference_mode()
     def match(self, prompts: Sequence[str], images: Sequence[ImageSource]) -> list[float]:
-        """How well pictures match their prompts in the model's own judgement, which `best_of` and `redraw` rely on.
+        """Score how well pictures match their prompts in the model's own judgement; used by `best_of` and `redraw`.
 
         Args:
             prompts: one per picture.
             images: pictures.
 
         Returns:
-            For each p(yes) / (p(yes) + p(no)) of the first token of the answer to `match_question`, in [0, 1].
+            For each picture, p(yes) / (p(yes) + p(no)) of the first token of the answer to `match_question`, in [0, 1].
 
         Raises:
-            ValueError: if there are not the same number of both, or a picture cannot be read.
+            ValueError: if the numbers of prompts and pictures differ, or a picture cannot be read.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -196,21 +197,21 @@ class Pipeline(Conversational):
         seeds: Sequence[int],
         settings: Mapping[str, Any],
     ) -> tuple[list[Image.Image], list[str]]:
-        """Other pictures in place of some that do not match their prompts, and the reasons, if the model gave any.
+        """Replace pictures that do not match their prompts; also return the model's reasons, if it gave any.
 
         Args:
-            draw: generates them from the prompts and seeds only.
-            prompts, pictures, seeds: of the pictures.
-            settings: of `generate`.
+            draw: generates new pictures only from the prompts and seeds.
+            prompts, pictures, seeds: the prompts, the pictures to replace, and the seeds of the new pictures.
+            settings: the other arguments of `generate`.
         """
         return draw(), []
 
     def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of `generate` for one prompt with every default, checked before anything is made.
+        """Return the settings of `generate` for one prompt with all defaults, checked before anything is generated.
 
         Args:
-            prompt: of a picture.
-            settings: those that are given; None is the default.
+            prompt: the prompt of a picture.
+            settings: the given settings; None stands for the default.
 
         Raises:
             ValueError: for a value that is not allowed, or a prompt that does not fit into the context.
@@ -219,19 +220,19 @@ class Pipeline(Conversational):
 
     @classmethod
     def complete(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that a picture depends on, as given or their defaults; nothing is checked but a preset."""
+        """Return the settings that a picture depends on, as given or by default; only a preset is checked."""
         known = signature(cls.generate).parameters
         names = [name for name in cls.sampling if name in known]
         return {name: known[name].default if settings.get(name) is None else settings[name] for name in names}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the model as a folder that `from_pretrained` opens.
+        """Write the model to a folder that `from_pretrained` opens.
 
-        It is written next to its place and then put there; other files of an existing folder stay.
+        The files are written next to the folder and then moved into it; other files in an existing folder stay.
 
         Raises:
-            ValueError: if the weights are quantized, or the place is a file.
-            OSError: if it cannot be written; what was there is untouched.
+            ValueError: if the weights are quantized, or `folder` is a file.
+            OSError: if the folder cannot be written; an existing folder is left unchanged.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -247,15 +248,15 @@ class Pipeline(Conversational):
             keep_licence(temporary, self.origin, Path(folder))
 
     def _write_parts(self, folder: Path) -> None:
-        """What is saved next to the network."""
+        """Save everything but the network."""
         self.processor.save_pretrained(folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads what `save_pretrained` writes, and a model card; see `janusflow.checkpoint.hub.push_to_hub`."""
+        """Upload what `save_pretrained` writes, and a model card; see `janusflow.checkpoint.hub.push_to_hub`."""
         return push_to_hub(self, repo_id, **options)
 
     def to(self, device: str | torch.device) -> Self:
-        """Moves everything to a device, to stay there."""
+        """Move everything to a device and keep it there."""
         self._computes_on = None
         self.network.to(resolve_device(device))
         return self
@@ -266,6 +267,6 @@ class Pipeline(Conversational):
 
 
 def pipeline_of(family: Family) -> type[Pipeline]:
-    """The pipeline of a family."""
+    """Return the pipeline class of a family."""
     found: type[Pipeline] = resolve_name(family.pipeline)
     return found

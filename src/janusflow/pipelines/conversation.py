@@ -1,4 +1,4 @@
-"""Asking about pictures and talking about them: what every model of the family can do."""
+"""Questions and conversations about pictures, which every model of the family supports."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from janusflow.processing.processor import JanusFlowProcessor
 
 
 class Conversational(ABC):
-    """From pictures to words. `network`, `processor`, `to` and `_part` come from the class that inherits this.
+    """From pictures to words. Subclasses provide `network`, `processor`, `to` and `_part`.
 
-    Threads: `ask`, `chat`, `stream`, their batches and `generate` may be called from several threads at once on one
-    model, and streams may be read in turn. Each call has random generators of its own: with a seed its result is that
-    of the same call made on its own, and torch's global generator is neither read nor changed. What changes the model
-    (`to`, `offload`, adapters, a setting of the network) must not run at the same time as a call.
+    Threads: several threads may call `ask`, `chat`, `stream`, their batch versions and `generate` on one model at once,
+    and streams may be read in turn. Each call has its own random generators: with a seed, its result is the same as if
+    it ran by itself, and torch's global generator is neither read nor changed. Anything that changes the model (`to`,
+    `offload`, adapters, a setting of the network) must not run during a call.
     """
 
     network: Speaker
     processor: JanusFlowProcessor
-    opened: Mapping[str, str | None] = {}  # name, vae, adapter, quantize: what `from_pretrained` was given
+    opened: Mapping[str, str | None] = {}  # the name, vae, adapter and quantize given to `from_pretrained`
     _computes_on: torch.device | None = None  # with `offload`
     _moving: threading.Lock  # with `offload`: held while a part is moved
     _at_work: Counter[str]  # with `offload`: how many calls each part serves
 
     def ask(self, question: str, images: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any) -> str:
-        """The answer to one question.
+        """Answer one question.
 
         Args:
-            question: some text. One `<image_placeholder>` and a newline per picture are put before it, unless it
-                places that many placeholders itself.
+            question: some text. One `<image_placeholder>` and a newline per picture are prepended, unless the text
+                already contains that many placeholders.
             images: none, one or several pictures.
             **decoding: max_new_tokens=512, do_sample=False, temperature, top_p, top_k, repetition_penalty, seed; see
                 `janusflow.engine.understanding.Decoding`. As in transformers, temperature, top_p, top_k and seed need
-                do_sample=True; on the command line --temperature includes it.
+                do_sample=True; on the command line, --temperature implies it.
 
         Raises:
             ValueError: for an empty question, an unreadable picture, or a request that does not fit into the context.
-            UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
+            UnknownArgumentError: a ValueError and TypeError, for an unknown argument; suggests the name probably meant.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -67,13 +67,13 @@ class Conversational(ABC):
         return self._answers([self._question(question, images)], chosen)[0]
 
     def chat(self, messages: Sequence[Message], **decoding: Any) -> str:
-        """The assistant's next message in a conversation of any number of turns and pictures.
+        """Return the assistant's next message in a conversation with any number of turns and pictures.
 
         Args:
-            messages: mappings of `role` (user, assistant; system at the start) and `content`. A message's pictures
-                stand under `images`, with an `<image_placeholder>` in its content for each; or `content` is a list of
-                parts in OpenAI's form. If the last message is the assistant's, the model continues it: the answer is
-                what follows it. Spaces at its end are left out.
+            messages: mappings with `role` (user, assistant; system at the start) and `content`. A message lists its
+                pictures under `images`, with an `<image_placeholder>` in its content for each; or `content` is a list
+                of parts in OpenAI's format. If the last message is the assistant's, the model continues it, and only
+                the continuation is returned. Trailing spaces of that message are dropped.
             **decoding: as in `ask`.
 
         Example:
@@ -90,22 +90,22 @@ class Conversational(ABC):
         return self._answers([messages], chosen)[0]
 
     def chat_batch(self, conversations: Sequence[Sequence[Message]], **decoding: Any) -> list[str]:
-        """`chat` for several conversations of any lengths at once; `seed` may be a list with one for each."""
+        """Run `chat` on several conversations of any lengths at once; `seed` may be a list with one for each."""
         chosen = _decoding(self.chat_batch, decoding)
         return self._answers(conversations, chosen)
 
     def ask_batch(
         self, questions: Sequence[str], images: Sequence[ImageSource | Sequence[ImageSource] | None], **decoding: Any
     ) -> list[str]:
-        """`ask` for several questions at once.
+        """Run `ask` on several questions at once.
 
         Args:
             questions: texts.
-            images: for each question none (None or an empty list), one or several pictures.
+            images: for each question, no picture (None or an empty list), one or several.
             **decoding: as in `ask`; `seed` may be a list with one for each.
 
         Raises:
-            ValueError: as `ask`, and if there are not the same number of both.
+            ValueError: as in `ask`, and if there is not one entry of `images` per question.
         """
         chosen = _decoding(self.ask_batch, decoding)
         if isinstance(questions, str):
@@ -129,7 +129,7 @@ class Conversational(ABC):
         images: ImageSource | Sequence[ImageSource] | None = None,
         **decoding: Any,
     ) -> Iterator[str]:
-        """`ask` (for a string) or `chat` (for messages), piece by piece while it is decoded.
+        """Stream the answer of `ask` (for a string) or `chat` (for messages) piece by piece while it is decoded.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -145,10 +145,10 @@ class Conversational(ABC):
         return self._streamed(pieces)
 
     def _remembered(self) -> Memory:
-        """What earlier calls left, if the weights are still those."""
+        """Return the memory of earlier calls, emptied if the weights have changed since."""
         memory = self.__dict__.setdefault("_memory", Memory())
         network: Any = self.network
-        edits = sum(weight._version for weight in network.parameters() if not weight.is_inference())  # also small ones
+        edits = sum(weight._version for weight in network.parameters() if not weight.is_inference())  # even small ones
         memory.hold_for(f"{weights_digest(network)} {edits} {network.dtype} {network.device}")
         return memory
 
@@ -162,14 +162,14 @@ class Conversational(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The device that the network computes on."""
         return self._computes_on or self.network.device
 
     def offload(self, device: str | torch.device = "auto") -> Self:
-        """From now on the parts wait in main memory, and only the one that works is on the device.
+        """Keep the parts in main memory from now on, and only the part that is running on the device.
 
         Args:
-            device: where to compute; "auto" is the best one here.
+            device: the device to compute on; "auto" is the best one available.
         """
         self.to("cpu")
         self._moving, self._at_work = threading.Lock(), Counter()
@@ -177,7 +177,7 @@ class Conversational(ABC):
         return self
 
     def identity(self) -> dict[str, str | None]:
-        """What a picture says of the model that made it; see `janusflow.pipelines.provenance.Provenance`."""
+        """Return what a picture records about its model; see `janusflow.pipelines.provenance.Provenance`."""
         network: Any = self.network
         return {
             **self.opened,
@@ -190,7 +190,7 @@ class Conversational(ABC):
 
     @contextmanager
     def _working(self, part: str | None) -> Iterator[None]:
-        """Puts a part of the model on the device for a while, if it waits elsewhere; the last call takes it back."""
+        """Move an offloaded part of the model to the device for the body; the last call to end moves it back."""
         place = self._computes_on
         if part is None or place is None:
             yield
@@ -208,7 +208,7 @@ class Conversational(ABC):
                     self._move(part, torch.device("cpu"))
 
     def _move(self, part: str, place: torch.device) -> None:
-        with torch.inference_mode(False):  # quantized weights cannot be moved within
+        with torch.inference_mode(False):  # quantized weights cannot be moved in inference mode
             self._part(part).to(place)
 
     def _weights(self) -> list[Any]:
@@ -217,29 +217,29 @@ class Conversational(ABC):
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:
-        """Moves everything to a device, to stay there."""
+        """Move everything to a device and keep it there."""
 
     @abstractmethod
     def _part(self, part: str) -> nn.Module:
-        """The module that `_working` moves: "network", or what makes pixels."""
+        """Return the module that `_working` moves: "network", or the one that produces pixels."""
 
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"question is {quoted(question)}; a question is some text")
-        pictures = listed(images)  # loaded once, where the batch is made
+        pictures = listed(images)  # loaded once, when the batch is built
         return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
 
 
 def _is_one_picture(images: object) -> bool:
-    """Whether pictures are given as a single one: no list of them, nor a batch as an array or a tensor of 4 axes."""
+    """Whether `images` is a single picture, and not a list or a batch (an array or a tensor with 4 axes)."""
     return isinstance(images, (str, bytes, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) < 4
 
 
 def _decoding(method: Callable[..., object], arguments: dict[str, Any]) -> Decoding:
-    """The settings of decoding that a method was given.
+    """Return the decoding settings that a method was given.
 
     Raises:
-        UnknownArgumentError: for another argument, with the method's name.
+        UnknownArgumentError: for an unknown argument; names the method.
     """
     if unknown := set(arguments) - set(Decoding.__dataclass_fields__):
         known = [name for name in signature(method).parameters if name != "decoding"]

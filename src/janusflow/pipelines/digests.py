@@ -1,4 +1,4 @@
-"""Short digests by which weights, given pictures and generated ones are recognized again."""
+"""Short digests that identify weights, input pictures and generated pictures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from janusflow.processing.images import ImageSource, load_images, load_masks
 if TYPE_CHECKING:
     from torch import nn
 
-SAMPLED = 256  # values of each tensor that the digest of weights reads
+SAMPLED = 256  # values that the digest of weights reads from each tensor
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """A short digest of weights as they are in memory, adapters and all.
+    """Return a short digest of weights as they are in memory, adapters included.
 
-    It reads `SAMPLED` values spread over each tensor, so that it takes milliseconds; training changes them all.
+    It reads `SAMPLED` values spread over each tensor, which takes milliseconds; training changes all of them.
     """
     from torch import nn
 
@@ -35,12 +35,12 @@ def weights_digest(*modules: nn.Module) -> str:
 
 
 def input_digests(argument: str, given: ImageSource | Sequence[ImageSource]) -> list[str]:
-    """A short digest of each picture or mask that something is made from.
+    """Return a short digest of each input picture or mask.
 
     Args:
-        argument: "image": of the pixels, from files, bytes, arrays and PIL images alike, or of a tensor's values;
-            "mask": of where it is bright.
-        given: one or several.
+        argument: "image" digests the pixels, whether from files, bytes, arrays or PIL images, or a tensor's values;
+            "mask" digests where the mask is bright.
+        given: one or several pictures or masks.
     """
     if argument == "mask":
         return [short_digest(mask.shape, mask) for mask in load_masks(given)]
@@ -57,7 +57,7 @@ def input_digests(argument: str, given: ImageSource | Sequence[ImageSource]) -> 
 
 
 def pixels_digest(picture: Image.Image) -> str:
-    """A short digest of the pixels of an RGB picture, by which edited copies are found."""
+    """Return a short digest of the pixels of an RGB picture, which reveals edited copies."""
     return short_digest(picture.size, np.asarray(picture))
 
 

@@ -1,6 +1,6 @@
-"""`Janus`, the face of Janus and Janus-Pro: the same calls as `JanusFlow`, on a model that draws code by code.
+"""`Janus`, the pipeline of Janus and Janus-Pro: the same calls as `JanusFlow`, on a model that generates code by code.
 
-model = JanusFlow.from_pretrained("deepseek-ai/Janus-Pro-1B")  # gives a Janus, because the checkpoint is one
+model = JanusFlow.from_pretrained("deepseek-ai/Janus-Pro-1B")  # returns a Janus, because the checkpoint is one
 model.generate("a red circle above a blue square")[0].save("circle.png")
 model.ask("what color is the circle?", images="circle.png")
 """
@@ -37,11 +37,11 @@ from janusflow.processing.images import ImageSource, listed, load_image
 from janusflow.processing.transformers_layout import write_transformers_processor
 from janusflow.progress import progress_bar
 
-IMAGE_GUIDANCE = 5.0  # of Janus-4o's demonstration
+IMAGE_GUIDANCE = 5.0  # as in Janus-4o's demo
 
 
 class Janus(AdaptedPipeline):
-    """A network with its processor; the VQ codec is a part of the network.
+    """A network with its processor; the VQ codec is part of the network.
 
     Calls may run in several threads at once; see `janusflow.pipelines.conversation.Conversational`.
 
@@ -60,7 +60,7 @@ class Janus(AdaptedPipeline):
 
     @property
     def codec(self) -> VqCodec:
-        """A copy of the network's codec, which encodes pictures while the network is trained."""
+        """A copy of the network's codec, to encode pictures while the network is trained."""
         return VqCodec(self.network.model.vqmodel)
 
     def _part(self, part: str) -> nn.Module:
@@ -111,32 +111,32 @@ class Janus(AdaptedPipeline):
         progress: bool = True,
         **others: Any,
     ) -> Any:
-        """Generates pictures.
+        """Generate pictures.
 
         Args:
             prompts: one or several, of any lengths.
-            num_images_per_prompt: pictures of each; those of one prompt stand together in the result.
-            guidance_scale: w; 1 is without guidance and half the work.
-            do_sample: False takes the most likely code each time.
-            temperature, top_k, top_p: of sampling.
+            num_images_per_prompt: number of pictures per prompt, which are adjacent in the result.
+            guidance_scale: guidance weight w; 1 disables guidance and halves the work.
+            do_sample: whether to sample; False takes the most likely code each time.
+            temperature, top_k, top_p: sampling parameters.
             image: a picture to edit as the prompt says, or one per prompt or per generated picture. Janus-4o was
-                trained for it.
-            image_guidance_scale: w' of the row that sees the picture's features but not its codes, from 0; by default
-                5. A larger one leaves more freedom.
-            plan, best_of, redraw: see `JanusFlow.generate`. Janus-Pro-R1 generates again with its reasons and the
-                picture before in view.
-            seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
-                and prompt give the same picture whatever else is in the batch.
+                trained for this.
+            image_guidance_scale: weight w' of the row that sees the picture's features but not its codes, from 0; 5 by
+                default. A larger value leaves more freedom.
+            plan, best_of, redraw: see `JanusFlow.generate`. Janus-Pro-R1 sees its reasons and the previous picture when
+                it generates again.
+            seed: a number from 0 to 2^64 - 1, where picture j of every prompt gets seed + j, or one seed per picture.
+                The same seed and prompt give the same picture whatever else is in the batch.
             output_type: "pil" for a list of pictures, "np" for an array (N, S, S, 3) in [0, 1], "latent" for the codes
                 (N, L).
-            batch_size: how many pictures are generated at once.
-            decode_batch_size: how many pictures the codec decodes at once, by default the same number.
-            callback_on_step_end: watches or cancels; see `janusflow.StepEnd`.
-            progress: whether to show a bar.
-            **others: none; the error names what was probably meant, and arguments of JanusFlow's.
+            batch_size: number of pictures generated at once.
+            decode_batch_size: number of pictures that the codec decodes at once; `batch_size` by default.
+            callback_on_step_end: callback that watches or cancels the generation; see `janusflow.StepEnd`.
+            progress: whether to show a progress bar.
+            **others: not allowed; the error suggests the name probably meant, and names arguments of JanusFlow.
 
         Returns:
-            As `output_type` says; N pictures in the order of the prompts.
+            N pictures in the order of the prompts, in the form of `output_type`.
 
         Raises:
             ValueError: for any value that is not allowed, in one sentence.
@@ -177,12 +177,12 @@ class Janus(AdaptedPipeline):
         return self.processor.encode_prompts(prompts, side="left", keep_last=True)
 
     def read(self, prompts: Sequence[str], images: Sequence[Image.Image] | None, *, guided: bool) -> ReadPrompts:
-        """Reads prompts, with pictures to edit or without.
+        """Read prompts, with or without pictures to edit.
 
         Args:
             prompts: texts.
             images: one per prompt, in RGB; None to edit none.
-            guided: whether there is a row without words.
+            guided: whether to add a row without words.
         """
         if images is not None:
             return read_edits(self.network, self.processor, prompts, images, guided=guided)
@@ -193,7 +193,7 @@ class Janus(AdaptedPipeline):
 
     @property
     def introspects(self) -> bool:
-        """Whether the model reads its own pictures again, as a Janus-Pro-R1 does."""
+        """Whether the model reads its own pictures again, as Janus-Pro-R1 does."""
         return self.descendant is not None and self.descendant.introspects
 
     def _match(self, pairs: Sequence[tuple[str, ImageSource]]) -> list[float]:
@@ -212,7 +212,7 @@ class Janus(AdaptedPipeline):
         seeds: Sequence[int],
         settings: Mapping[str, Any],
     ) -> tuple[list[Image.Image], list[str]]:
-        """See `Pipeline.draw_again`; a Janus-Pro-R1 sees the picture and its reasons, unless it edits."""
+        """See `Pipeline.draw_again`; Janus-Pro-R1 sees the picture and its reasons, unless it edits."""
         if not self.introspects or settings.get("image") is not None:
             return super().draw_again(draw, prompts, pictures, seeds, settings)
         sampling = TokenSampling(**{name: settings[name] for name in self.sampling if name in settings})
@@ -228,10 +228,10 @@ class Janus(AdaptedPipeline):
         return sign(drawn, prompts, seeds, _recorded(sampling), self.identity(), {}), why
 
     def _refuse(self, others: Mapping[str, object]) -> None:
-        """Arguments of JanusFlow's `generate`, or of nothing.
+        """Reject arguments that only JanusFlow's `generate` takes, or that are unknown.
 
         Raises:
-            UnknownArgumentError: naming what there is.
+            UnknownArgumentError: names the arguments that exist.
         """
         if unknown := [name for name in others if name not in FlowSettings.__annotations__]:
             known = [name for name in signature(self.generate).parameters if name != "others"]
@@ -250,10 +250,10 @@ class Janus(AdaptedPipeline):
         return recorded if image is None else {**recorded, "image": image}
 
     def check_context(self, visible: Tensor) -> None:
-        """Refuses prompts, of (P, T) visible tokens, that do not fit into the LLM's positions with the image tokens.
+        """Check that prompts, of (P, T) visible tokens, fit into the LLM's positions together with the image tokens.
 
         Raises:
-            ValueError: naming the longest prompt's tokens and what fits.
+            ValueError: if one does not; names the longest prompt's tokens and the maximum.
         """
         longest, drawn = int(visible.sum(dim=1).max()), self.network.image_tokens
         room = self.network.config.text_config.max_position_embeddings
@@ -292,7 +292,7 @@ class Janus(AdaptedPipeline):
 
 
 def edit_scale(image: object, scale: float | None) -> float | None:
-    """`image_guidance_scale` as given, or its default with a picture.
+    """Return `image_guidance_scale` as given, or its default if there is a picture.
 
     Raises:
         ValueError: if it is given without a picture.

@@ -1,4 +1,4 @@
-"""`JanusFlow`, the face of the package: opens a checkpoint, generates images from text, answers questions about images.
+"""`JanusFlow`, the main pipeline: opens a checkpoint, generates images from text, answers questions about images.
 
 model = JanusFlow.from_pretrained("tiny")
 model.generate("a red circle above a blue square")[0].save("circle.png")
@@ -34,14 +34,15 @@ from janusflow.progress import progress_bar
 
 
 class JanusFlow(LatentPipeline):
-    """A network with its processor and VAE. Calls may run in several threads at once; see
-    `janusflow.pipelines.conversation.Conversational`.
+    """A network with its processor and VAE.
+
+    Calls may run in several threads at once; see `janusflow.pipelines.conversation.Conversational`.
 
     Args:
         network: the weights.
         processor: tokenizer, templates and picture preprocessing.
-        vae: where to find the VAE, or the opened one; it is opened when pixels are first asked for.
-        preview_decoder: likewise a small decoder for the VAE's latents, if there is one.
+        vae: the VAE, or where to find it; it is opened when pixels are first needed.
+        preview_decoder: a small decoder for the VAE's latents, or where to find it, if there is one.
     """
 
     sampling = (*Sampling.__dataclass_fields__, "preset", "decoder")
@@ -102,54 +103,54 @@ class JanusFlow(LatentPipeline):
         callback_on_step_end: StepEnd | None = None,
         progress: bool = True,
     ) -> Any:
-        """Generates pictures.
+        """Generate pictures.
 
         Args:
             prompts: one or several, of any lengths.
-            num_images_per_prompt: pictures of each; those of one prompt stand together in the result.
-            preset: "exact" (the default), "balanced" or "fast": what `num_inference_steps`, `guidance_interval`,
-                `solver`, `shift` and `decoder` are where they are not given; see `janusflow.presets`.
-            num_inference_steps: steps of the ODE; by default 30.
-            guidance_scale: w; 1 is without guidance and half the work.
+            num_images_per_prompt: number of pictures per prompt, which are adjacent in the result.
+            preset: "exact" (the default), "balanced" or "fast"; sets `num_inference_steps`, `guidance_interval`,
+                `solver`, `shift` and `decoder` unless they are given; see `janusflow.presets`.
+            num_inference_steps: number of ODE steps; 30 by default.
+            guidance_scale: guidance weight w; 1 disables guidance and halves the work.
             guidance_interval: range of t in [0, 1] (0 noise, 1 picture) in which guidance acts; all with "exact".
             solver: euler (the default), heun, midpoint, ab2 or unipc.
-            shift: of the time grid; above 1 puts more steps near the noise. 1 by default.
-            height, width: multiples of the side of an image token (16 in the released checkpoints); by default what the
-                weights were trained at.
-            seed: from 0 to 2^64 - 1; picture j of every prompt gets seed + j. Or one seed per picture. The same seed
-                and prompt give the same picture whatever else is in the batch.
-            generator: one torch generator, or one per picture, in place of seeds.
-            latents: the noise itself, (N, C, H, W), in place of seeds.
+            shift: shift of the time grid; a value above 1 puts more steps near the noise. 1 by default.
+            height, width: multiples of the side of an image token (16 in the released checkpoints); by default the size
+                that the weights were trained at.
+            seed: a number from 0 to 2^64 - 1, where picture j of every prompt gets seed + j, or one seed per picture.
+                The same seed and prompt give the same picture whatever else is in the batch.
+            generator: one torch generator, or one per picture, instead of seeds.
+            latents: the noise itself, (N, C, H, W), instead of seeds.
             image: a picture to start from, or one per prompt or per generated picture (image to image): files, PIL
-                images, arrays (N, height, width, 3) or tensors (N, 3, height, width) in [0, 1], or latents of this
-                size. It is resized to cover height x width, and cropped in the middle.
-            mask: bright and opaque where `image` is generated anew (inpainting): pictures, or arrays of bools or
-                numbers. Pixels of at least half of the range count, as in diffusers.
-            strength: how far from `image` the result may go, in (0, 1]: the path starts at t = 1 - strength. By
+                images, arrays (N, height, width, 3) or tensors (N, 3, height, width) in [0, 1], or latents of the
+                requested size. It is resized to cover height x width and cropped in the middle.
+            mask: bright and opaque where `image` is to be regenerated (inpainting): pictures, or arrays of bools or
+                numbers. Pixels of at least half the range count, as in diffusers.
+            strength: how far the result may move away from `image`, in (0, 1]: the path starts at t = 1 - strength. By
                 default 0.6, and 1 with a mask.
-            paste_original: whether the pixels that the mask keeps are pasted back, so that they are exactly those of
-                `image` (resized and cropped). Otherwise only the latent keeps them: in cells of 8 x 8 pixels, through
-                the VAE, which changes them. Latents as output have no pixels to paste.
+            paste_original: whether to paste back the pixels that the mask keeps, so that they are exactly those of
+                `image` (resized and cropped). Otherwise only the latent keeps them, in cells of 8 x 8 pixels, and the
+                VAE changes them. Latent output has no pixels to paste.
             decoder: "vae" (the default), or "small" for the model's small decoder, which is less exact.
-            plan: whether the model first writes, for each picture, what it will show, and generates from prompt and
-                plan; or your own instruction for that, with {} for the prompt.
-            best_of: how many pictures are generated for each one that is returned, the one that matches its prompt best
-                by the model's own judgement (`match`).
+            plan: whether the model first writes a plan of what each picture will show, and generates from prompt and
+                plan; or your own instruction for the plan, with {} for the prompt.
+            best_of: number of pictures generated for each returned one, which is the one that matches its prompt best
+                in the model's own judgement (`match`).
             redraw: how many times a picture may be generated again while the model judges that it does not match.
             output_type: "pil" for a list of pictures, "np" for an array (N, height, width, 3) in [0, 1], "latent" for
                 a tensor (N, C, H, W).
-            batch_size: how many pictures are generated at once.
-            decode_batch_size: how many latents the VAE decodes at once, by default the same number; 1 needs the least
-                memory.
-            callback_on_step_end: watches, steers or cancels; see `janusflow.StepEnd`.
-            progress: whether to show a bar.
+            batch_size: number of pictures generated at once.
+            decode_batch_size: number of latents that the VAE decodes at once; `batch_size` by default. 1 needs the
+                least memory.
+            callback_on_step_end: callback that watches, steers or cancels the generation; see `janusflow.StepEnd`.
+            progress: whether to show a progress bar.
 
         Returns:
-            As `output_type` says; N pictures in the order of the prompts.
+            N pictures in the order of the prompts, in the form of `output_type`.
 
         Raises:
             ValueError: for any value that is not allowed, in one sentence.
-            UnknownArgumentError: a ValueError and TypeError, for another argument, with the name probably meant.
+            UnknownArgumentError: a ValueError and TypeError, for an unknown argument; suggests the name probably meant.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -173,7 +174,7 @@ class JanusFlow(LatentPipeline):
         check_context(config, visible, (size.height // cell) * (size.width // cell))
         self._warn_of_size(size.height, size.width)
         if output_type != "latent":
-            _ = self.codec  # a missing VAE is reported before anything is generated, not after it
+            _ = self.codec  # report a missing VAE before anything is generated, not afterwards
             _ = self.small_decoder if knobs.decoder == "small" else None
         seeds, seed = generation.seeds_of(size, seed, generator, latents)
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
@@ -200,10 +201,10 @@ class JanusFlow(LatentPipeline):
         return sign(pictures, spread, seeds, settings, self.identity(), inputs, changed=changed)
 
     def resolve(self, prompt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Pipeline.resolve`; a preset becomes the settings that it names."""
+        """See `Pipeline.resolve`; a preset is replaced by its settings."""
         chosen = self.complete(settings)
         decoder = {name: chosen.pop(name) for name in ("decoder",) if name in chosen}
-        _ = self.small_decoder if decoder else None  # one that is missing is reported now
+        _ = self.small_decoder if decoder else None  # report a missing one now
         image, mask = settings.get("image"), settings.get("mask")
         chosen["strength"] = generation.choose_strength(
             chosen.get("strength"), image=image is not None, mask=mask is not None
@@ -222,7 +223,7 @@ class JanusFlow(LatentPipeline):
 
     @classmethod
     def complete(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Pipeline.complete`; a preset becomes the settings that it names."""
+        """See `Pipeline.complete`; a preset is replaced by its settings."""
         chosen = super().complete(settings)
         knobs = preset_of(chosen.pop("preset"), **{name: chosen.pop(name) for name in KNOBS})
         return {**chosen, **knobs.sampling(), **knobs.recorded()}
@@ -237,9 +238,9 @@ class JanusFlow(LatentPipeline):
         callback: StepEnd | None,
         progress: bool,
     ) -> tuple[Tensor, list[bool]]:
-        """x_1 for all pictures, and whether the callback changed each.
+        """Return x_1 of all pictures, and whether the callback changed each of them.
 
-        Pictures of one prompt stand together in `noise`. A batch reads only its own prompts.
+        Pictures of one prompt are adjacent in `noise`. A batch reads only its own prompts.
         """
         ids, visible = asked
         prompts = len(ids)
@@ -286,5 +287,5 @@ class JanusFlow(LatentPipeline):
             warnings.warn(
                 f"generating at {width} x {height} (width x height); "
                 f"these weights were trained at {trained} x {trained}",
-                stacklevel=6,  # of the line that calls `generate`
+                stacklevel=6,  # the line that calls `generate`
             )

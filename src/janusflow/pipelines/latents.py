@@ -1,4 +1,4 @@
-"""The VAE of a pipeline and its small decoder: opened when pixels are first asked for, moved, saved."""
+"""A pipeline's VAE and small decoder: opened when pixels are first needed, moved and saved."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LatentPipeline(AdaptedPipeline):
     Args:
         network: the weights.
         processor: tokenizer, templates and picture preprocessing.
-        vae: where to find the VAE, or the opened one.
-        preview_decoder: likewise a small decoder for the VAE's latents, if there is one.
+        vae: the VAE, or where to find it.
+        preview_decoder: a small decoder for the VAE's latents, or where to find it, if there is one.
     """
 
     network: JanusFlowForConditionalGeneration
@@ -54,7 +54,7 @@ class LatentPipeline(AdaptedPipeline):
         folder: Path | None = None,
         vae: str | Path | None = None,
     ) -> Self:
-        """See `Pipeline.assemble`; by default the VAE is the one in the folder, else the released one."""
+        """See `Pipeline.assemble`; the VAE defaults to the one in the folder, or else to the released one."""
         own = None if folder is None else folder / "vae"
         small = None if folder is None or vae is not None else folder / PREVIEW_DECODER
         chosen = vae or (own if own is not None and own.is_dir() else DEFAULT_VAE)
@@ -68,7 +68,7 @@ class LatentPipeline(AdaptedPipeline):
             self.small_decoder.save_pretrained(folder / PREVIEW_DECODER)
 
     def to(self, device: str | torch.device) -> Self:
-        """Moves everything to a device, to stay there."""
+        """Move everything to a device and keep it there."""
         super().to(device)
         if isinstance(self.vae, LatentCodec):
             self.vae.vae.to(self.device)
@@ -86,7 +86,7 @@ class LatentPipeline(AdaptedPipeline):
 
     @property
     def codec(self) -> LatentCodec:
-        """The VAE, opened at first use.
+        """The VAE, opened on first use.
 
         Raises:
             ValueError: if it cannot be opened, or does not fit the network's latents.
@@ -99,7 +99,7 @@ class LatentPipeline(AdaptedPipeline):
 
     @property
     def small_decoder(self) -> SmallDecoder:
-        """The small decoder, opened at first use.
+        """The small decoder, opened on first use.
 
         Raises:
             ValueError: if the model has none, or it cannot be opened or does not fit the network's latents.
@@ -116,10 +116,10 @@ class LatentPipeline(AdaptedPipeline):
         return self.preview_decoder
 
     def decode(self, latents: Tensor, decoder: str = "vae") -> Tensor:
-        """Latents (N, C, H, W) to pixels (N, 3, height, width) in [-1, 1].
+        """Decode latents (N, C, H, W) to pixels (N, 3, height, width) in [-1, 1].
 
         Args:
-            latents: x_1, or for a preview what is expected of it.
+            latents: x_1, or for a preview the expected x_1.
             decoder: "vae" or "small"; "preview" is the small decoder if the model has one, and the VAE if not.
 
         Raises:

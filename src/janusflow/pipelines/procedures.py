@@ -1,10 +1,10 @@
 """Generate in several rounds: a plan in words, the best of several pictures, and redraws of those that do not match.
 
     plan      the model describes the picture, and generates from prompt + plan (T2I-R1)
-    best_of   k pictures of each, of which the model's own judgement (`Pipeline.match`) keeps the best
+    best_of   the model generates k pictures for each one and keeps the best in its own judgement (`Pipeline.match`)
     redraw    the model judges each picture, and generates it again while it answers no (Janus-Pro-R1)
 
-`staged` wraps the `generate` of a pipeline, which makes the pictures of each round.
+`staged` wraps a pipeline's `generate`, which generates the pictures of each round.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ INSTRUCTION = (
     " only the description, in at most 50 words."
 )
 PLAN_TOKENS = 512
-APART = 1_000_003  # between the seeds of one picture's rounds
-BITS = 2**32  # seeds of torch's generator on the CPU; it ignores higher bits
+APART = 1_000_003  # distance between the seeds of one picture's rounds
+BITS = 2**32  # number of seeds of torch's CPU generator, which ignores higher bits
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Procedure:
     """What `generate` does beyond one round.
 
     Attributes:
-        plan: whether the model writes a plan for each picture first; or an instruction of your own, with {} for the
+        plan: whether the model first writes a plan for each picture; or your own instruction for it, with {} for the
             prompt.
-        best_of: pictures of which one is kept.
-        redraw: at most so many times is a picture generated again.
+        best_of: number of pictures of which one is kept.
+        redraw: maximum number of times that a picture is generated again.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -61,7 +61,7 @@ class Procedure:
 
     @classmethod
     def asked(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the settings of `generate` that are not the defaults, checked."""
+        """Return the settings of a procedure among those of `generate` that are not the defaults, checked."""
         names = {field.name: field.default for field in fields(cls)}
         chosen = cls(**{name: settings[name] for name in names if settings.get(name) is not None})
         return {name: getattr(chosen, name) for name in names if getattr(chosen, name) != names[name]}
@@ -79,7 +79,7 @@ def staged(generate: Callable[..., Any]) -> Callable[..., Any]:
             )
         asked = Procedure.asked(settings)
         odd = settings.keys() - known.parameters.keys()
-        if not asked or (odd and "others" not in known.parameters):  # the latter is an error
+        if not asked or (odd and "others" not in known.parameters):  # `generate` rejects these
             return generate(self, *args, **settings)
         given = dict(known.bind(self, *args, **settings).arguments)
         given = {name: value for name, value in given.items() if name not in ("self", *asked)}
@@ -92,9 +92,9 @@ class _Rounds:
     """One call of `generate` with a procedure.
 
     Args:
-        model: generates.
+        model: the pipeline.
         generate: its function for one round.
-        procedure: what to do.
+        procedure: the procedure to run.
         prompts: one or several.
         settings: the other arguments of `generate`.
     """
@@ -116,7 +116,7 @@ class _Rounds:
         self.words, self.records = list(self.prompts), [dict[str, Any]() for _ in self.prompts]
 
     def run(self) -> list[Image.Image]:
-        """The pictures, each with how it was made."""
+        """Return the pictures, each with its provenance."""
         if self.procedure.plan:
             self._plan()
         if self.procedure.best_of != 1:
@@ -125,14 +125,14 @@ class _Rounds:
         return self._signed(self._redrawn(pictures) if self.procedure.redraw else pictures)
 
     def _draw(self, which: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
-        """One round: pictures of some of the prompts."""
+        """Run one round: generate pictures for some of the prompts."""
         sources = {name: [source[index] for index in which] for name, source in self.sources.items()}
         words = [self.words[index] for index in which]
         pictures: list[Image.Image] = self.generate(self.model, words, seed=list(seeds), **sources, **self.settings)
         return pictures
 
     def _plan(self) -> None:
-        """Put each picture's plan after its prompt."""
+        """Append each picture's plan to its prompt."""
         instruction = INSTRUCTION if self.procedure.plan is True else str(self.procedure.plan)
         asked = [[{"role": "user", "content": instruction.replace("{}", prompt)}] for prompt in self.prompts]
         plans = self.model.chat_batch(asked, do_sample=True, seed=self.seeds, max_new_tokens=PLAN_TOKENS)
@@ -142,7 +142,7 @@ class _Rounds:
             self.words[index] = f"{self.prompts[index]}. {plan}" if plan else self.prompts[index]
 
     def _best(self) -> list[Image.Image]:
-        """Of k pictures of each the one with the highest score, the first of equal ones."""
+        """Generate k pictures for each one and return those with the highest scores; the first wins a tie."""
         k = int(self.procedure.best_of)
         which = [index for index in range(len(self.prompts)) for _ in range(k)]
         seeds = [later_seed(seed, number) for seed in self.seeds for number in range(k)]
@@ -157,7 +157,7 @@ class _Rounds:
         return best
 
     def _redrawn(self, pictures: list[Image.Image]) -> list[Image.Image]:
-        """Pictures that the model says no to are generated again; the last one of each is kept."""
+        """Generate each picture again while the model answers no; keep the last one."""
         for record, seed in zip(self.records, self.seeds, strict=True):
             record |= {"scores": [], "seeds": [seed], "redraws": 0}
         waiting = list(range(len(pictures)))
@@ -188,7 +188,7 @@ class _Rounds:
                 self.records[index].setdefault("reasons", []).append(reasons[place])
 
     def _signed(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-        """The pictures with the request that makes them again, and with what was done."""
+        """Return the pictures with the request that recreates them and a record of what was done."""
         made = [provenance_of(picture) for picture in pictures]
         settings = {name: value for name, value in made[0].settings.items() if name not in ("prompts", "seed")}
         settings |= Procedure.asked(vars(self.procedure))
@@ -199,7 +199,7 @@ class _Rounds:
 
 
 def later_seed(seed: int, number: int) -> int:
-    """The seed of a picture's round; round 0 has the picture's own.
+    """Return the seed of a picture's round; round 0 uses the picture's own.
 
     Example:
         >>> later_seed(7, 0), later_seed(7, 1)
@@ -209,6 +209,6 @@ def later_seed(seed: int, number: int) -> int:
 
 
 def _each(source: Any) -> list[Any]:
-    """Pictures that are given as one, a list or a batch, as a list."""
+    """Return one picture, a list or a batch of pictures as a list."""
     several = isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4
     return list(source) if several else [source]

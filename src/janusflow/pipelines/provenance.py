@@ -1,10 +1,10 @@
-"""How a picture was made: carried in its `info` and in the text of its PNG, read back typed and checked.
+"""How a picture was made: stored in its `info` and in the text of its PNG, and read back with checked types.
 
 picture = model.generate("a red circle")[0]  # no seed is given: the random one is kept
 picture.save("scene.png")
 model.generate(**settings_of("scene.png"))  # the same picture again
 
-Reading a file imports no torch, so that the command line answers quickly.
+Reading a file does not import torch, so the command line answers quickly.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from janusflow.pipelines.digests import weights_digest as weights_digest
 from janusflow.presets import DECODERS
 from janusflow.processing.images import ImageSource, load_image
 
-KEY = "janusflow"  # of the text chunk with all of it, as JSON
-MAX_TEXT = 1 << 20  # characters of a chunk that is read
-MAX_STEPS, MAX_SIDE = 10_000, 8192  # of settings that a file may ask for
-MAX_WORDS = 20_000  # characters of a plan or a reason
+KEY = "janusflow"  # of the text chunk that contains everything as JSON
+MAX_TEXT = 1 << 20  # maximum characters of a chunk that is read
+MAX_STEPS, MAX_SIDE = 10_000, 8192  # largest settings that a file may ask for
+MAX_WORDS = 20_000  # maximum characters of a plan or a reason
 FOREIGN = "does not say how it was made; expected a PNG (or its picture) that janusflow generated"
 
 
@@ -40,13 +40,13 @@ class Provenance:
     """How one picture was made.
 
     Attributes:
-        settings: the arguments of `generate` that make it again: `prompts`, `seed` and the sampler's.
-        model: what made it: name, family, digest (of the weights), vae, adapter, quantize, dtype, device, sft_format.
-        inputs: pictures that must be given again, by argument (`image`, `mask`), as digests.
-        versions: of janusflow and torch.
-        pixels: digest of the picture's pixels; None in files of versions that did not keep it.
-        changed_by_callback: whether a callback changed the generation, which the settings do not say.
-        done: what `plan`, `best_of` and `redraw` did; the keys of `DONE`.
+        settings: arguments of `generate` that recreate it: `prompts`, `seed` and the sampler's.
+        model: its model: name, family, digest (of the weights), vae, adapter, quantize, dtype, device, sft_format.
+        inputs: digests of the pictures that must be given again, by argument (`image`, `mask`).
+        versions: versions of janusflow and torch.
+        pixels: digest of the picture's pixels; None in files of versions that did not store it.
+        changed_by_callback: whether a callback changed the generation, which the settings do not record.
+        done: what `plan`, `best_of` and `redraw` did, under the keys of `DONE`.
     """
 
     settings: dict[str, Any]
@@ -58,7 +58,7 @@ class Provenance:
     done: dict[str, Any] = field(default_factory=dict)
 
     def info(self) -> dict[Any, Any]:
-        """The entries of a picture's `info`: all of it as JSON, and under the keys that other programs look for."""
+        """Return the entries of a picture's `info`: everything as JSON, and the keys that other programs look for."""
         settings = {name: value for name, value in self.settings.items() if name != "prompts"}
         prompt, known = self.settings["prompts"], settings.get
         size = f"{known('width')}x{known('height')}" if known("width") else None
@@ -80,12 +80,12 @@ class Provenance:
             **({"model": self.model["name"]} if self.model.get("name") else {}),
             "Software": f"janusflow {self.versions.get('janusflow', '')}",
             "parameters": f"{prompt}\n{told}",
-            KEY: json.dumps(asdict(self), default=lambda value: value.item()),  # NumPy's numbers
+            KEY: json.dumps(asdict(self), default=lambda value: value.item()),  # NumPy scalars
         }
 
 
 class GeneratedPicture(Image.Image):
-    """A PIL image whose `save` writes how it was made into the text of a PNG, which PIL leaves out by itself."""
+    """A PIL image whose `save` writes how it was made into the text of a PNG, which PIL itself leaves out."""
 
     def save(
         self,
@@ -93,7 +93,7 @@ class GeneratedPicture(Image.Image):
         format: str | None = None,  # noqa: A002 (PIL's name)
         **params: Any,
     ) -> None:
-        """As PIL's; a `pnginfo` that is given replaces the text."""
+        """Save as PIL does; a given `pnginfo` replaces the text."""
         params.setdefault("pnginfo", png_text(self.info))
         super().save(fp, format, **params)
 
@@ -109,17 +109,17 @@ def sign(
     changed: Sequence[bool] = (),
     done: Sequence[Mapping[str, Any]] = (),
 ) -> list[Image.Image]:
-    """The pictures, each with how it was made.
+    """Return the pictures, each with its provenance.
 
     Args:
-        pictures: N of them.
-        prompts: of each one.
-        seeds: of each one; None where the noise did not come from a seed.
+        pictures: N pictures.
+        prompts: prompt of each picture.
+        seeds: seed of each picture; None where the noise did not come from a seed.
         settings: the other arguments of `generate`.
         model: see `Provenance`.
-        inputs: for each argument one digest a picture.
-        changed: for each picture whether a callback changed it; empty for none.
-        done: for each picture what its procedure did; empty for none.
+        inputs: one digest per picture, for each argument.
+        changed: whether a callback changed each picture; empty for none.
+        done: what the procedure of each picture did; empty for none.
     """
     import torch
 
@@ -138,7 +138,7 @@ def sign(
 
 
 def png_text(info: Mapping[Any, Any], more: Mapping[str, object] | None = None) -> PngImagePlugin.PngInfo:
-    """The text chunks of a PNG: how the picture was made, if its `info` says so, and more."""
+    """Return the text chunks of a PNG: how the picture was made, if its `info` says so, and `more`."""
     told = _parse(info[KEY], "the picture").info() if KEY in info else {}
     chunks = PngImagePlugin.PngInfo()
     for name, value in {**told, **(more or {})}.items():
@@ -147,11 +147,11 @@ def png_text(info: Mapping[Any, Any], more: Mapping[str, object] | None = None) 
 
 
 def settings_of(picture: ImageSource) -> dict[str, Any]:
-    """The arguments with which `generate` makes a picture again.
+    """Return the arguments with which `generate` recreates a picture.
 
-    With the same weights on the same machine the picture is the same to the bit if it was the only one of its batch;
-    from a batch of several some values may differ by one level of 255, because the order of sums depends on the batch.
-    A picture that a callback changed on the way, or that was edited since, is refused.
+    With the same weights on the same machine, the result is bit-identical if the picture was the only one in its batch.
+    If it came from a larger batch, some values may differ by one level of 255, because the order of sums depends on the
+    batch. A picture that a callback changed during generation, or that was edited since, is rejected.
 
     Example:
         >>> from janusflow import JanusFlow
@@ -163,15 +163,15 @@ def settings_of(picture: ImageSource) -> dict[str, Any]:
         >>> steps = {**settings_of("circle.png"), "num_inference_steps": 4}  # a variation of it
 
     Args:
-        picture: a PNG file that was saved from a generated picture, its bytes, or the picture itself.
+        picture: a PNG file saved from a generated picture, its bytes, or the picture itself.
 
     Returns:
-        `prompts`, `seed` and the sampler's settings, with their types. Of image to image and inpainting the pictures
-        are not among them: give `image=` and `mask=` again.
+        `prompts`, `seed` and the sampler's settings, with their types. The pictures of image to image and inpainting
+        are not included: give `image=` and `mask=` again.
 
     Raises:
-        ValueError: if the picture says nothing of this, holds values that are not allowed, was changed by a callback or
-            edited, or began with noise that no seed gives (`latents=`, or a generator that was used before).
+        ValueError: if the picture has no such record, contains values that are not allowed, was changed by a callback
+            or edited, or started from noise that no seed gives (`latents=`, or a generator that was used before).
     """
     made = provenance_of(picture)
     if made.changed_by_callback:
@@ -189,10 +189,10 @@ def settings_of(picture: ImageSource) -> dict[str, Any]:
 
 
 def provenance_of(picture: ImageSource) -> Provenance:
-    """How a picture was made, from a PNG file, its bytes or the picture itself.
+    """Return how a picture was made, from a PNG file, its bytes or the picture itself.
 
     Raises:
-        ValueError: if it says nothing of this, or what it says is damaged or not allowed.
+        ValueError: if it has no such record, or the record is damaged or not allowed.
     """
     name = _name(picture)
     told = picture.info.get(KEY) if isinstance(picture, Image.Image) else _text_of_file(picture, name)
@@ -202,10 +202,10 @@ def provenance_of(picture: ImageSource) -> Provenance:
 
 
 def describe_picture(picture: ImageSource) -> list[tuple[str, str]]:
-    """How a picture was made, as names and values to print.
+    """Return how a picture was made, as names and values to print.
 
     Raises:
-        ValueError: as `provenance_of`.
+        ValueError: as in `provenance_of`.
     """
     made = provenance_of(picture)
     settings = {name: value for name, value in made.settings.items() if name != "prompts"}
@@ -219,7 +219,7 @@ def describe_picture(picture: ImageSource) -> list[tuple[str, str]]:
 
 
 def _printable(text: str) -> str:
-    """Without what would steer a terminal."""
+    """Replace characters that could control a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
@@ -242,7 +242,7 @@ def _text_of_file(picture: ImageSource, name: str) -> Any:
         raise ValueError(f"{name} is damaged: {error}") from error
 
 
-# --- reading what anybody may have written ---------------------------------------------------------------------------
+# --- reading untrusted files -----------------------------------------------------------------------------------------
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:
@@ -292,7 +292,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "best_of": (_whole(1, 256), "a whole number from 1 to 256"),
     "redraw": (_whole(0, 64), "a whole number from 0 to 64"),
 }
-"""Each setting that a file may hold, with its check and what it says."""
+"""Each setting that a file may contain, with its check and a description of the allowed values."""
 
 DONE: dict[str, Callable[[Any], bool]] = {
     "plan": _words,
@@ -302,16 +302,15 @@ DONE: dict[str, Callable[[Any], bool]] = {
     "redraws": _whole(0, 64),
     "reasons": _several(_words),
 }
-"""What a procedure records of a picture: the plan; of each picture generated for it the score that the model gave it
-and the seed, in order; which of them was kept (`best_of`); how often it was generated again (`redraw`), and the model's
-reasons."""
+"""What a procedure records for a picture: the plan; the model's score and the seed of each picture generated for it, in
+order; which of them was kept (`best_of`); how often it was generated again (`redraw`), and the model's reasons."""
 
 PARTS = ("settings", "model", "inputs", "versions")
 MODEL = ("name", "family", "digest", "vae", "adapter", "quantize", "dtype", "device", "sft_format")
 
 
 def _parse(text: str, name: str) -> Provenance:
-    """Checks what a text chunk says: known keys, types and ranges, so that none of it can surprise who uses it."""
+    """Parse a text chunk and check its keys, types and ranges, so that callers can rely on them."""
     if len(text) > MAX_TEXT:
         raise ValueError(f"{name} holds {len(text)} characters on how it was made; at most {MAX_TEXT} are read")
     try:

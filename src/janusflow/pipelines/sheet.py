@@ -1,4 +1,4 @@
-"""Pictures on disk: PNG files that carry how they were made, and contact sheets."""
+"""Pictures on disk: PNG files that record how they were made, and contact sheets."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from janusflow.arguments import quoted
 from janusflow.files import remove_leftovers, temporary_path
 from janusflow.pipelines.provenance import png_text
 
-SHOWN_SIDE = 128  # pictures smaller than this are enlarged by a whole factor on a sheet
+SHOWN_SIDE = 128  # pictures smaller than this are enlarged by an integer factor on a sheet
 MARGIN = 8
 LINE_HEIGHT = 14
 CHARACTER_WIDTH = 6
 
 
 def save_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> None:
-    """Writes a PNG with text chunks, next to its place and then renamed: no half-written file is ever seen.
+    """Write a PNG with text chunks to a temporary file and rename it, so that no half-written file is ever seen.
 
     Args:
-        picture: one that `generate` returned keeps how it was made.
-        file: where to.
-        metadata: further text, by key.
+        picture: the picture; one that `generate` returned keeps its provenance.
+        file: the file to write.
+        metadata: additional text, by key.
 
     Raises:
         OSError: if the folder cannot be written.
     """
-    with temporary_path(file, tidy=False) as temporary:  # one of many: `make_folder` tidies
+    with temporary_path(file, tidy=False) as temporary:  # one of many files: `make_folder` tidies
         _write_png(picture, temporary, metadata)
         temporary.replace(file)
 
 
 def save_new_png(picture: Image.Image, file: Path, metadata: Mapping[str, object]) -> Path:
-    """`save_png` that replaces nothing: where the name is taken, -2, -3, ... is added to it.
+    """Write a PNG as `save_png` does, but never replace a file: if the name is taken, -2, -3, ... is appended to it.
 
-    Of several processes that write the same name at the same time, each gets one of its own.
+    If several processes write the same name at the same time, each gets its own.
 
     Returns:
         The file.
@@ -57,7 +57,7 @@ def _write_png(picture: Image.Image, file: Path, metadata: Mapping[str, object])
 
 
 def _place(temporary: Path, file: Path) -> bool:
-    """Moves a file under a name, if that is free; it is taken and the file complete in one moment."""
+    """Move a file to a name that is free; the name is taken and the file complete at the same moment."""
     try:
         file.hardlink_to(temporary)
     except FileExistsError:
@@ -72,10 +72,10 @@ def _place(temporary: Path, file: Path) -> bool:
 
 
 def make_folder(folder: Path) -> Path:
-    """A folder that can be written to, made if it is not there; what killed processes left in it is removed.
+    """Return a writable folder, created if it does not exist, and remove what killed processes left in it.
 
     Raises:
-        ValueError: if it cannot be made or written.
+        ValueError: if it cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,10 +89,10 @@ def make_folder(folder: Path) -> Path:
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
-    """`make_folder` for what is written in the body; if that fails, folders made for it go again while they are empty.
+    """Run `make_folder` for files written in the body; if the body fails, remove folders created for it that are empty.
 
     Raises:
-        ValueError: if it cannot be made or written.
+        ValueError: if it cannot be created or written.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     make_folder(folder)
@@ -106,12 +106,12 @@ def output_folder(folder: Path) -> Iterator[None]:
 
 
 def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str], *, columns: int = 4) -> Image.Image:
-    """Pictures in a grid, each with its label below it.
+    """Arrange pictures in a grid, each with its label below it.
 
     Args:
         pictures: at least one; all are shown at the size of the first.
         labels: one per picture; wrapped to the picture's width.
-        columns: at most so many side by side.
+        columns: maximum number of pictures side by side.
     """
     side = pictures[0].width
     factor = max(1, -(-SHOWN_SIDE // side))

@@ -1,6 +1,6 @@
 """Turn rows of token ids into one batch, with the padding and truncation options of transformers' processors.
 
-Shapes: B rows, T tokens of the longest.
+Shapes: B rows, T tokens in the longest row.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ TRUNCATION = {True: True, "longest_first": True, "only_first": True, False: Fals
 
 @dataclass(frozen=True)
 class Batching:
-    """How texts become rows of one length; names and values are transformers'.
+    """Settings that turn texts into rows of one length; names and values are those of transformers.
 
     Attributes:
         padding: True or "longest" pads to the longest row, "max_length" to `max_length`; with False rows of different
             lengths raise an error.
         padding_side: "left", as generation needs it, or "right".
         truncation: True cuts rows after `max_length` tokens; cutting a picture raises an error.
-        max_length: in tokens, including those of the pictures.
-        pad_to_multiple_of: rounds the length of the batch up.
+        max_length: length in tokens, including those of the pictures.
+        pad_to_multiple_of: the length of the batch is rounded up to a multiple of this.
         add_special_tokens: whether each text starts with BOS.
 
     Raises:
@@ -68,10 +68,10 @@ class Batching:
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Batching:
-        """Read keyword arguments; None is the default.
+        """Read keyword arguments; None means the default.
 
         Raises:
-            ValueError: for an unknown one.
+            ValueError: for an unknown argument.
         """
         chosen = {name: value for name, value in options.items() if value is not None}
         known = [entry.name for entry in fields(cls)]
@@ -124,7 +124,7 @@ class UnderstandingInputs:
         attention_mask: (B, T) int64, 1 at tokens.
         pixel_values: (N, 3, S, S) float32, the pictures of all conversations in reading order; None without pictures.
         text: the prompts as strings, with one placeholder per picture.
-        begun: whether the prompt of each conversation ends within a message of the assistant.
+        begun: whether the prompt of each conversation ends inside a message of the assistant.
     """
 
     input_ids: Tensor

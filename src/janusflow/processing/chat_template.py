@@ -1,4 +1,4 @@
-"""How conversations become text: the settings of a checkpoint, and the family's chat templates as Jinja.
+"""How conversations become text: the settings of a checkpoint, and the family's chat templates in Jinja.
 
 With these templates `apply_chat_template` gives the same strings as the official code.
 """
@@ -63,12 +63,12 @@ TEMPLATE = """\
 
 @dataclass(frozen=True)
 class TextSettings:
-    """How conversations become text; `processor_config.json`.
+    """Settings that turn conversations into text, stored in `processor_config.json`.
 
     Attributes:
         num_image_tokens: understanding tokens of one picture.
         sft_format: name of the chat template, a key of `ROLE_WORDS`.
-        system_prompt: stands before an understanding conversation that has none of its own.
+        system_prompt: system prompt of understanding conversations that have none of their own.
         image_tag: placeholder of one picture in the text.
         image_start_tag: token before a picture's tokens, and the last token of a generation prompt.
         image_end_tag: token after a picture's tokens.
@@ -87,19 +87,19 @@ class TextSettings:
 
 
 def without_tags(settings: TextSettings, text: str) -> str:
-    """Return a text that a model wrote without the tags of pictures, so that it can stand in a prompt."""
+    """Remove the tags of pictures from a text that a model wrote, so that it can be part of a prompt."""
     for tag in (settings.image_tag, settings.image_start_tag, settings.image_end_tag):
         text = text.replace(tag, "")
     return text
 
 
 def chat_template(sft_format: str, system_prompt: str, image_tag: str) -> str:
-    """Return the template of a checkpoint in Jinja.
+    """Return the chat template of a checkpoint in Jinja.
 
     Args:
         sft_format: a key of `ROLE_WORDS`.
-        system_prompt: of conversations that have none; an empty one in a conversation means none at all.
-        image_tag: stands for a picture in the text.
+        system_prompt: system prompt of conversations that have none; a conversation turns it off with an empty one.
+        image_tag: placeholder of one picture in the text.
     """
     user, assistant = ROLE_WORDS[sft_format]
     system = "'" + system_prompt.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

@@ -31,11 +31,11 @@ def read_settings(
     """Read how a checkpoint turns conversations into text and pictures into pixels.
 
     Args:
-        num_image_tokens: of the network, for layouts that do not store it here.
-        sft_format: another chat template than the folder's.
+        num_image_tokens: the network's number of tokens per picture, for layouts that do not store it here.
+        sft_format: chat template to use instead of the folder's.
 
     Raises:
-        ValueError: if a file is missing or damaged, or another chat template is asked for that does not exist.
+        ValueError: if a file is missing or damaged, or `sft_format` is unknown.
     """
     if is_transformers_processor(folder):
         (text, text_file), (image, image_file) = read_transformers_processor(folder)
@@ -58,7 +58,7 @@ def read_settings(
 
 
 def _known(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the values that the dataclass has, without nulls; released files contain others as well."""
+    """Keep the non-null values that the dataclass has fields for; released files contain others as well."""
     names = {entry.name for entry in fields(settings)}
     return {key: value for key, value in values.items() if key in names and value is not None}
 
@@ -70,7 +70,7 @@ class _AddedToken:
 
 @dataclass(frozen=True)
 class _TokenizerConfig:
-    """What is read of `tokenizer_config.json`."""
+    """Fields that are read from `tokenizer_config.json`."""
 
     bos_token: Tag | _AddedToken
     eos_token: Tag | _AddedToken

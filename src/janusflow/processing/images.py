@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
 BACKDROP = (255, 255, 255)  # behind transparent pixels
-LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in a grey level (ITU-R BT.601, as Pillow's)
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in a grey level (ITU-R BT.601, as in Pillow)
 
 
 class PictureError(ValueError):
-    """A picture or mask cannot be used; tells our one-sentence errors from the `ValueError`s of Pillow's readers."""
+    """Raised for an unusable picture or mask: tells our one-sentence errors apart from `ValueError`s of Pillow."""
 
 
 def load_image(source: ImageSource) -> Image.Image:
@@ -68,7 +68,7 @@ def load_mask(source: ImageSource) -> np.ndarray:
         source: as in `load_image`, or an array of bools or of any numbers, of shape (H, W) or (H, W, 1 to 4).
 
     Raises:
-        ValueError: as `load_image`.
+        ValueError: as in `load_image`.
 
     Example:
         >>> load_mask(np.array([[0, 1], [1, 0]])).tolist()
@@ -78,7 +78,7 @@ def load_mask(source: ImageSource) -> np.ndarray:
 
 
 def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
-    """Open, check, rotate and convert a source. Whatever Pillow raises becomes one sentence."""
+    """Open, check, rotate and convert a source. All errors of Pillow are turned into one sentence."""
     name = _name(source)
     try:
         with warnings.catch_warnings():
@@ -131,7 +131,7 @@ def load_masks(sources: ImageSource | Sequence[ImageSource] | None) -> list[np.n
 
 
 def listed(sources: Any) -> list[Any]:
-    """Return one or several sources as a list, tensors as arrays with their channels last; nothing is loaded."""
+    """Return one or several sources as a list, with tensors as channels-last arrays; nothing is loaded."""
     sources = _as_array(sources)
     if sources is None:
         return []
@@ -190,7 +190,7 @@ def _open(source: Any, *, as_picture: bool) -> Any:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Rotate a picture as its EXIF data says; if they are damaged, leave it as it is, as viewers do."""
+    """Rotate a picture according to its EXIF data; if that is damaged, leave it as it is, as viewers do."""
     try:
         return ImageOps.exif_transpose(image)
     except (ValueError, OSError, SyntaxError, struct.error, LookupError, TypeError):  # all raised by damaged EXIF data

@@ -1,4 +1,4 @@
-"""Read conversations: the forms of messages that users write, and the turns. The next stop is `chat_template.py`."""
+"""Read conversations: the forms of messages that users write, and the turns. The next step is `chat_template.py`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ROLES = {"user": 0, "<|user|>": 0, "human": 0, "assistant": 1, "<|assistant|>": 
 
 
 def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> tuple[str, list[tuple[int, str]]]:
-    """Return the system prompt, and the turns as (0 for the user, 1 for the assistant) and content.
+    """Return the system prompt, and the turns as pairs of role (0 for the user, 1 for the assistant) and content.
 
     Args:
-        messages: of `role` (user, assistant, or a system one at the start) and `content`. An empty turn of the
-            assistant is added if the last message is a user's.
+        messages: mappings with `role` (user, assistant, or system at the start) and `content`. If the last message is
+            the user's, an empty turn of the assistant is added.
         image_tag: see `flatten`.
-        system: the prompt of a conversation that has none.
+        system: system prompt of a conversation that has none.
 
     Raises:
-        ValueError: if the two do not alternate, a message is empty, or there is no message.
+        ValueError: if user and assistant do not alternate, a message is empty, or there is no message.
 
     Example:
         >>> read_turns([{"role": "user", "content": "hi"}], "<image_placeholder>", system="")
@@ -52,7 +52,7 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
 
 
 def ends_begun(messages: Sequence[Message]) -> bool:
-    """Return whether a flattened conversation ends with a message of the assistant that is not empty."""
+    """Return whether a flattened conversation ends with a non-empty message of the assistant."""
     return bool(messages) and ROLES.get(messages[-1]["role"].lower()) == 1 and bool(messages[-1]["content"].strip())
 
 
@@ -61,7 +61,7 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
 
     Args:
         message: `role`, `content` (a string, or parts of type text, image and image_url), and optionally `images`.
-        image_tag: what a part that is a picture becomes in the text.
+        image_tag: placeholder that replaces a picture in the text.
 
     Raises:
         ValueError: if it has none of these forms.

@@ -1,4 +1,4 @@
-"""Pictures as f_enc takes them: resized, padded to a square, normalised. The next stop is `model/` (f_enc).
+"""Prepare pictures for f_enc: resize, pad to a square, normalise. The next step is `model/` (f_enc).
 
 Shapes: S is `ImageSettings.image_size`.
 """
@@ -19,12 +19,12 @@ Pixels: TypeAlias = Annotated[int, Interval(ge=1, le=2**12)]
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How pictures become pixels; `preprocessor_config.json`.
+    """Settings that turn pictures into pixels, stored in `preprocessor_config.json`.
 
     Attributes:
-        image_size: side of the square that f_enc takes.
-        min_size: least length of the short side after resizing.
-        image_mean, image_std: per channel, of values in [0, 1].
+        image_size: side of the square input of f_enc.
+        min_size: minimum length of the short side after resizing.
+        image_mean, image_std: mean and deviation per channel, of values in [0, 1].
         rescale_factor: 1/255.
         do_normalize: whether mean and deviation are applied.
     """
@@ -50,7 +50,7 @@ def to_pixels(image: Image.Image, settings: ImageSettings) -> Tensor:
     """Resize the long side to S (bicubic, antialiased, sides truncated), pad the rest, and normalise.
 
     Args:
-        image: in RGB; see `janusflow.processing.images.load_image`.
+        image: RGB picture; see `janusflow.processing.images.load_image`.
 
     Returns:
         (3, S, S) float32.

@@ -1,7 +1,7 @@
-"""Turn text and pictures into what the network reads: ids, masks and normalised pixels.
+"""Turn text and pictures into the network's inputs: ids, masks and normalised pixels.
 
 `messages.py` reads conversations, `chat_template.py` turns them into text, `batching.py` pads the rows, `pixels.py`
-prepares the pictures. The next stop is `model/janusflow.py`, called by `engine/understanding.py` and by the pipelines.
+prepares the pictures. The next step is `model/janusflow.py`, called by `engine/understanding.py` and by the pipelines.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from janusflow.processing.messages import Message, ends_begun, flatten, read_tur
 from janusflow.processing.pixels import ImageSettings, to_pixels
 
 TEMPLATE_OPTIONS = ("tools", "documents", "return_assistant_tokens_mask", "load_audio_from_video")  # none is supported
-ELSEWHERE = ("revision", "subfolder", "cache_dir")  # of a hub id: they would select files that are not read here
+ELSEWHERE = ("revision", "subfolder", "cache_dir")  # options of a hub id that select files which are not read here
 
 
 class JanusFlowProcessor(ProcessorMixin):
     """Tokenizer, chat template and picture preprocessing of one checkpoint.
 
     Args:
-        tokenizer: of the checkpoint.
+        tokenizer: tokenizer of the checkpoint.
         text: how conversations become text.
         image: how pictures become pixels.
 
@@ -63,10 +63,10 @@ class JanusFlowProcessor(ProcessorMixin):
         """Read the tokenizer and the settings of a checkpoint folder in any layout; see `processing/folder.py`.
 
         Args:
-            folder: of the checkpoint, or a hub id.
-            num_image_tokens: of the network, for layouts that do not store it here.
-            sft_format: another chat template than the folder's ("deepseek_old" where the layout names none).
-            **hub: what transformers' Auto classes pass.
+            folder: folder of the checkpoint, or a hub id.
+            num_image_tokens: the network's number of tokens per picture, for layouts that do not store it here.
+            sft_format: chat template to use instead of the folder's ("deepseek_old" if the layout names none).
+            **hub: arguments that transformers' Auto classes pass.
 
         Raises:
             ValueError: if a file is missing or damaged, or a hub id comes with a revision, subfolder or cache_dir.
@@ -87,7 +87,7 @@ class JanusFlowProcessor(ProcessorMixin):
             raise ValueError(f"{folder}: {error}") from error
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
-        """Write what `from_pretrained` reads.
+        """Write the files that `from_pretrained` reads.
 
         Args:
             folder: created if it does not exist.
@@ -111,12 +111,12 @@ class JanusFlowProcessor(ProcessorMixin):
         return_tensors: str = "pt",
         **options: Any,
     ) -> BatchFeature:
-        """Turn rendered texts and their pictures into the network's inputs, as other processors of transformers do.
+        """Turn rendered texts and their pictures into the network's inputs, like other processors of transformers.
 
         Args:
-            text: one or several, from `apply_chat_template`, with an `<image_placeholder>` for each picture; None for
-                pictures only.
-            images: of all texts in reading order, or a list with one list per text.
+            text: one or several texts from `apply_chat_template`, with an `<image_placeholder>` for each picture; None
+                for pictures only.
+            images: pictures of all texts in reading order, or a list with one list per text.
             return_tensors: only "pt".
             **options: padding, padding_side, truncation, max_length, pad_to_multiple_of and add_special_tokens; see
                 `janusflow.processing.batching.Batching`.
@@ -164,18 +164,18 @@ class JanusFlowProcessor(ProcessorMixin):
 
         Args:
             conversation: messages in transformers' form: `content` is a string, or parts of `type` text and image.
-            chat_template: another one, in Jinja.
-            add_generation_prompt: whether the assistant's turn is opened.
+            chat_template: Jinja template to use instead of the tokenizer's.
+            add_generation_prompt: whether to open the assistant's turn.
             continue_final_message: whether the last message stays open, so that the model continues it.
             tokenize: False returns strings; True returns the network's inputs, including the pictures of the parts.
             return_dict: with `tokenize`, False returns only the input ids.
             processor_kwargs, **options: arguments of `__call__`, used with `tokenize`.
 
         Returns:
-            A string or a list of them; or what `__call__` returns.
+            A string or a list of strings; with `tokenize`, the result of `__call__`.
 
         Raises:
-            ValueError: for arguments that do not go together, or one that is unknown.
+            ValueError: for unknown arguments, or arguments that do not go together.
         """
         options |= processor_kwargs or {}
         unset = [name for name in TEMPLATE_OPTIONS if not options.get(name)]
@@ -207,16 +207,16 @@ class JanusFlowProcessor(ProcessorMixin):
 
     @property
     def image_processor(self) -> JanusFlowProcessor:
-        """This object, which also prepares pictures; transformers' pipelines batch only where there is one."""
+        """This object, which also prepares pictures; transformers' pipelines batch only with an image processor."""
         return self
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of what `__call__` returns."""
+        """Names of the tensors that `__call__` returns."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Both settings, for printing."""
+        """Return the settings of text and pictures, for printing."""
         return {**asdict(self.text), **asdict(self.image), "processor_class": type(self).__name__}
 
     # --- understanding ----------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class JanusFlowProcessor(ProcessorMixin):
 
         Args:
             messages: see `janusflow.processing.messages.read_turns`.
-            continue_final_message: whether a last message of the assistant stays open, so that the model continues it.
+            continue_final_message: whether a last message of the assistant stays open for the model to continue.
 
         Example:
             >>> processor = JanusFlowProcessor.from_pretrained("tiny")
@@ -270,7 +270,7 @@ class JanusFlowProcessor(ProcessorMixin):
         """Put one placeholder and a newline per picture before a question, unless it contains placeholders itself.
 
         Raises:
-            ValueError: if it contains another number of placeholders.
+            ValueError: if it contains a different number of placeholders.
 
         Example:
             >>> JanusFlowProcessor.from_pretrained("tiny").question("what is it?", images=1)
@@ -282,7 +282,7 @@ class JanusFlowProcessor(ProcessorMixin):
         return question if placed else f"{self.text.image_tag}\n" * images + question
 
     def preprocess(self, source: ImageSource) -> Tensor:
-        """Return a picture as f_enc takes it, (3, S, S) float32; see `janusflow.processing.pixels.to_pixels`."""
+        """Prepare a picture for f_enc, (3, S, S) float32; see `janusflow.processing.pixels.to_pixels`."""
         return to_pixels(load_image(source), self.image)
 
     # --- generation -------------------------------------------------------------------------------------------------
@@ -298,10 +298,10 @@ class JanusFlowProcessor(ProcessorMixin):
         """Turn generation prompts into one batch.
 
         Args:
-            prompts: of any lengths.
-            side: where they are padded, "left" or "right".
-            keep_last: whether the last token, `<begin_of_image>`, stays, as Janus needs it; in JanusFlow the time token
-                takes its place.
+            prompts: prompts of any length.
+            side: side on which they are padded, "left" or "right".
+            keep_last: whether to keep the last token, `<begin_of_image>`, which Janus needs; in JanusFlow the time
+                token takes its place.
 
         Returns:
             Ids and mask, both (B, P) int64.
@@ -326,7 +326,7 @@ class JanusFlowProcessor(ProcessorMixin):
         return int(index)
 
     def lay_pictures(self, ids: list[int], pictures: int) -> list[int]:
-        """Replace each placeholder by the tokens of a picture.
+        """Replace each placeholder with the tokens of a picture.
 
         Raises:
             ValueError: if there are more or fewer placeholders than pictures.
@@ -343,4 +343,4 @@ class JanusFlowProcessor(ProcessorMixin):
         return batching.collate(rows, pad=self.tokenizer.pad_token_id, image=self.image_id)
 
 
-AutoProcessor.register(JanusFlowConfig, JanusFlowProcessor, exist_ok=True)  # in the place of `model/auto.py`'s
+AutoProcessor.register(JanusFlowConfig, JanusFlowProcessor, exist_ok=True)  # replaces that of `model/auto.py`

@@ -1,4 +1,4 @@
-"""The files in which transformers stores the processor of a Janus (`deepseek-community/...`), read and written.
+"""Read and write the files in which transformers stores the processor of a Janus (`deepseek-community/...`).
 
 Weights and `config.json` are those of transformers' own classes; only the processor's files differ from ours.
 """
@@ -37,16 +37,16 @@ class _Square:
 
 @dataclass(frozen=True)
 class _Whole:
-    """What is read of transformers' `processor_config.json` besides the settings of text and pictures."""
+    """Fields read from transformers' `processor_config.json` besides the settings of text and pictures."""
 
     image_processor: dict[str, Any] | None = None
     use_default_system_prompt: bool = False
 
 
 def read_transformers_processor(folder: Path) -> tuple[tuple[dict[str, Any], Path], tuple[dict[str, Any], Path]]:
-    """Return the values of our two settings, of text and of pictures, each with the file that they are from.
+    """Return the values of our text and picture settings, each with the file that they come from.
 
-    The Jinja template shows which chat template it is: Janus-Pro's contains `<|User|>`.
+    The Jinja template shows which `sft_format` it is: Janus-Pro's contains `<|User|>`.
 
     Raises:
         ValueError: if a file is missing or damaged.
@@ -82,7 +82,7 @@ def write_transformers_processor(processor: JanusFlowProcessor, folder: Path) ->
     """Write the processor as transformers' `JanusProcessor`, with the chat template in Jinja.
 
     That class adds the family's system prompt to questions but not to generation prompts, so the template has none.
-    Another system prompt can only be a part of the template, and is then used for both.
+    Any other system prompt can only be part of the template, and is then used for both.
     """
     from transformers import JanusProcessor, PreTrainedTokenizerFast
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil

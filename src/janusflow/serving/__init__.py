@@ -1,4 +1,4 @@
 """One process that serves texts and pictures over HTTP: `janusflow serve`.
 
-api (OpenAI's requests and answers) -> scheduler (one thread owns the model) -> runner (what one tick computes)
+api (OpenAI's requests and answers) -> scheduler (one thread owns the model) -> runner (computes one tick)
 """

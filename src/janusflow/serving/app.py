@@ -1,4 +1,4 @@
-"""The application: routes, error handlers, and the gate that every request passes."""
+"""The application: routes, error handlers, and the gate that every request passes through."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def create_app(
     fetcher: Fetcher | None = None,
     page: bool = False,
 ) -> FastAPI:
-    """The ASGI application; the caller starts and closes the scheduler.
+    """Build the ASGI application; the caller starts and closes the scheduler.
 
     Args:
-        models: by the names that clients use; the first is the default.
-        scheduler: owns them.
-        limits: of a request.
-        keys: that are accepted; None accepts everybody.
-        fetcher: of pictures with an address.
+        models: pipelines by the names that clients use; the first is the default.
+        scheduler: scheduler that owns the models.
+        limits: limits of a request.
+        keys: accepted API keys; None accepts everybody.
+        fetcher: fetches pictures that are given by address.
         page: whether `/` shows the page.
 
     Example:

@@ -1,4 +1,4 @@
-"""The next tokens of many texts, each with its own settings: rows with the same settings are sampled together.
+"""Choose the next tokens of many texts, each with its own settings. Rows with the same settings are sampled together.
 
 Shapes: n texts, V vocabulary, S steps.
 """
@@ -20,12 +20,12 @@ from janusflow.serving.jobs import TextRequest
 
 @dataclass(frozen=True)
 class Chooser:
-    """How one text chooses its tokens.
+    """Token selection of one text.
 
     Attributes:
-        penalties: transformers' processors of its logits.
+        penalties: transformers' processors for its logits.
         sampling: temperature, top_k and top_p; None is greedy.
-        uniform: (S,) numbers in [0, 1) that sampling uses, one a token.
+        uniform: (S,) numbers in [0, 1) for sampling, one per token.
         presence, frequency: OpenAI's penalties.
     """
 
@@ -37,7 +37,7 @@ class Chooser:
 
     @staticmethod
     def of(request: TextRequest, steps: int) -> Chooser:
-        """The chooser of a request for at most `steps` tokens. With a seed it chooses the tokens that `ask` does."""
+        """Return the chooser of a request for at most `steps` tokens. With a seed, it chooses the tokens of `ask`."""
         found = request.decoding.processors(1, steps, request.model.device)
         seeded = next((one for one in found if isinstance(one, SeededSampling)), None)
         others = LogitsProcessorList([one for one in found if one is not seeded])
@@ -47,14 +47,14 @@ class Chooser:
         return Chooser(others, seeded.sampling, seeded.uniform[0], presence, frequency)
 
     def penalise(self, logits: Tensor, tokens: Sequence[int]) -> Tensor:
-        """(1, V) logits with all penalties for the tokens so far."""
+        """Return (1, V) logits with all penalties for the tokens so far."""
         before = torch.tensor([tokens], dtype=torch.int64, device=logits.device)
         less = penalised(logits, tokens, presence=self.presence, frequency=self.frequency)
         return self.penalties(before, less)
 
 
 def penalised(logits: Tensor, tokens: Sequence[int], *, presence: float, frequency: float) -> Tensor:
-    """(1, V) logits with OpenAI's penalties for the tokens so far.
+    """Return (1, V) logits with OpenAI's penalties for the tokens so far.
 
     logits[j] - presence [c_j > 0] - frequency c_j, where c_j counts token j.
     """
@@ -65,11 +65,11 @@ def penalised(logits: Tensor, tokens: Sequence[int], *, presence: float, frequen
 
 
 def choose_tokens(logits: Tensor, texts: Sequence[tuple[Chooser, Sequence[int]]]) -> list[int]:
-    """The next token of each text.
+    """Return the next token of each text.
 
     Args:
         logits: (n, V) float32.
-        texts: of each how it chooses, and its tokens so far.
+        texts: chooser of each text, and its tokens so far.
     """
     scores, groups = logits.clone(), defaultdict[TokenSampling, list[int]](list)
     for row, (chooser, tokens) in enumerate(texts):

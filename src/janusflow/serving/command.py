@@ -1,4 +1,4 @@
-"""From the options of `janusflow serve` to a running server: settings are checked before weights are loaded."""
+"""Start a server from the options of `janusflow serve`. Settings are checked before weights are loaded."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What the command line was given.
+    """Options from the command line.
 
     Attributes:
         model: "tiny", a folder or a hub id.
-        name: what clients call it; None is the model's own.
-        adapters: NAME=FOLDER.
-        host, port: to listen on.
-        api_key_file: of keys.
+        name: name that clients use; None is the model's own.
+        adapters: adapters as NAME=FOLDER.
+        host, port: address and port to listen on.
+        api_key_file: file of API keys.
         queue: fields of `QueueSettings`.
         policy: fields of `PolicySettings`.
-        limits: NAME=NUMBER, fields of `Limits`.
-        grace: seconds for accepted requests when the server stops.
-        page: whether there is a page.
-        opening: further arguments of `Pipeline.from_pretrained`.
-        cluster: fields of `janusflow.serving.distributed.RayOptions`; None is one process.
+        limits: fields of `Limits` as NAME=NUMBER.
+        grace: seconds that accepted requests get when the server stops.
+        page: whether `/` shows the page.
+        opening: further arguments for `Pipeline.from_pretrained`.
+        cluster: fields of `janusflow.serving.distributed.RayOptions`; None runs one process.
     """
 
     model: str
@@ -58,10 +58,10 @@ class ServeOptions:
 
 
 def run_command(options: ServeOptions) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
-        ValueError: for any option that is not allowed, in one sentence.
+        ValueError: if an option is not allowed; the message is one sentence.
     """
     keys = ApiKeys.read(options.api_key_file)
     check_host(options.host, keys)
@@ -102,10 +102,10 @@ def _run_on_ray(
 
 
 def read_limits(options: Sequence[str]) -> dict[str, float]:
-    """Limits by name, from texts such as `max_steps=50`.
+    """Parse limits by name from texts such as `max_steps=50`.
 
     Raises:
-        ValueError: for another form or an unknown name.
+        ValueError: if a text has another form or an unknown name.
     """
     known = [entry.name for entry in fields(Limits)]
     found: dict[str, float] = {}
@@ -123,10 +123,10 @@ def read_limits(options: Sequence[str]) -> dict[str, float]:
 
 
 def checked_settings(kind: type[T], values: Mapping[str, float]) -> T:
-    """Settings of the given values.
+    """Return settings with the given values.
 
     Raises:
-        ValueError: for the first that is not allowed.
+        ValueError: for the first value that is not allowed.
     """
     try:
         return kind(**values)

@@ -1,6 +1,6 @@
-"""Connections that make no progress are closed: those without a request, and those whose client takes no answer.
+"""Close connections that make no progress: those without a request, and those whose client reads no answer.
 
-uvicorn limits neither; a client could hold any number of connections open by sending half of a header.
+uvicorn limits neither, so a client could hold any number of connections open by sending half of a header.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class GuardedProtocol(H11Protocol):
-    """uvicorn's protocol of one connection, with two more time limits.
+    """uvicorn's protocol for one connection, with two more time limits.
 
     Args:
-        head_seconds: within which the header of a request must arrive, from the connection or the first byte on.
-        write_seconds: that a client may take nothing of an answer that waits to be sent.
-        **options: uvicorn's.
+        head_seconds: seconds within which a request's header must arrive, from the connection or its first byte on.
+        write_seconds: seconds that a client may read nothing while an answer waits to be sent.
+        **options: uvicorn's options.
     """
 
     def __init__(self, *, head_seconds: float, write_seconds: float, **options: Any) -> None:
@@ -40,7 +40,7 @@ class GuardedProtocol(H11Protocol):
             self._head = self.loop.call_later(self.head_seconds, self.transport.abort)
 
     def on_response_complete(self) -> None:
-        """After an answer the next header may have arrived in part; otherwise uvicorn limits the idle time."""
+        """Limit the time for the next header if part of it has arrived; otherwise uvicorn limits the idle time."""
         super().on_response_complete()
         if self.conn.trailing_data[0] and self._head is None and not self._answering():
             self._head = self.loop.call_later(self.head_seconds, self.transport.abort)
@@ -49,7 +49,7 @@ class GuardedProtocol(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def pause_writing(self) -> None:
-        """See `asyncio.BaseProtocol`: too much waits to be sent."""
+        """See `asyncio.BaseProtocol`; called when too much data waits to be sent."""
         super().pause_writing()
         self._write = self.loop.call_later(self.write_seconds, self.transport.abort)
 

@@ -17,10 +17,10 @@ class RayOptions:
     """Where replicas run.
 
     Attributes:
-        replicas: at least.
-        max_replicas: at most; None is `replicas`.
-        address: of a running cluster; None starts one on this machine.
-        cpus, gpus: that each replica reserves.
+        replicas: smallest number of replicas.
+        max_replicas: largest number of replicas; None is `replicas`.
+        address: address of a running cluster; None starts one on this machine.
+        cpus, gpus: CPU cores and GPUs that each replica reserves.
     """
 
     replicas: int = 1
@@ -33,14 +33,14 @@ class RayOptions:
 def run_distributed(
     options: ReplicaOptions, cluster: RayOptions, keys: ApiKeys | None, *, host: str, port: int, grace: float
 ) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Args:
-        options: of the replicas.
-        cluster: where they run.
-        keys: that are accepted.
-        host, port: to listen on.
-        grace: seconds for accepted requests when the server stops.
+        options: options of the replicas.
+        cluster: where the replicas run.
+        keys: accepted API keys.
+        host, port: address and port to listen on.
+        grace: seconds that accepted requests get when the server stops.
 
     Raises:
         ValueError: if there is no cluster at the address.

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape: {"error": {"message", "type", "param", "code"}}, each with its HTTP status."""
+"""Errors in OpenAI's format: {"error": {"message", "type", "param", "code"}}, each with its HTTP status."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NAMED = re.compile(r"(?:the )?(\w+) (?:is|has|have|holds|hold) ")  # how our err
 
 
 class ApiError(Exception):
-    """An error that a client gets.
+    """Error that is sent to the client.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         message: one sentence.
-        param: the parameter that is wrong.
-        code: for programs.
-        headers: of the response.
+        param: parameter that is wrong.
+        code: error code for programs.
+        headers: headers of the response.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The response."""
+        """Return the body of the response."""
         kinds = {401: "authentication_error", 429: "rate_limit_error", 404: "not_found_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         param = None if self.param is None else _whole(self.param)
@@ -52,17 +52,17 @@ class ApiError(Exception):
 
 
 def _whole(text: str) -> str:
-    """Without halves of characters, which JSON can hold and UTF-8 cannot."""
+    """Replace halves of characters, which JSON can contain and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
 def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
-    """A request that is not allowed."""
+    """Return the error for a request that is not allowed."""
     return ApiError(400, message, param=param, code=code)
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """What a client gets for an error of the package."""
+    """Convert an error of this package into the one that the client gets."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, QueueFullError):
@@ -80,34 +80,34 @@ def as_api_error(error: BaseException) -> ApiError:
 
 
 def respond(error: ApiError) -> JSONResponse:
-    """The HTTP response of an error."""
+    """Return the HTTP response for an error."""
     return JSONResponse(error.body(), error.status, headers=error.headers)
 
 
 async def on_api_error(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler of `ApiError`."""
+    """FastAPI handler for `ApiError`."""
     return respond(as_api_error(error))
 
 
 async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler of a body that its model refuses: the first error, in one sentence."""
+    """FastAPI handler for an invalid body; reports the first error in one sentence."""
     assert isinstance(error, RequestValidationError)
     return respond(from_validation(error.errors()))
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler of its own errors, such as unknown paths."""
+    """FastAPI handler for its own errors, such as unknown paths."""
     assert isinstance(error, HTTPException)
     return respond(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
 
 
 def _names(place: Sequence[str | int]) -> list[str]:
-    """Names and numbers on the way to a value, without pydantic's names of the forms that it tried."""
+    """Return the names and indices that lead to a value, without pydantic's names for the types that it tried."""
     found, tagged = list[str](), False
     for part in place:
         if part in ("body", "str", "constrained-str") or "[" in str(part):  # such as list[TextPart]
             tagged = "tagged-union" in str(part)
-        elif tagged and isinstance(part, str):  # which of the forms it was
+        elif tagged and isinstance(part, str):  # which of the types it was
             tagged = False
         else:
             found.append(str(part))
@@ -115,14 +115,14 @@ def _names(place: Sequence[str | int]) -> list[str]:
 
 
 def _fits(error: Any) -> bool:
-    """Whether the value has the form that was tried: a text where a text was expected, or a list."""
+    """Return whether the value has the type that was tried: a string where a string was expected, or a list."""
     return bool(error["type"] not in ("string_type", "list_type"))
 
 
 def from_validation(errors: Sequence[Any]) -> ApiError:
-    """The first of pydantic's errors: unknown parameters before wrong values, which may follow from them."""
+    """Return the first of pydantic's errors. Unknown parameters precede wrong values, which may follow from them."""
     same = [one for one in errors if _names(one["loc"])[:1] == _names(errors[0]["loc"])[:1]]
-    nearest = max(same, key=lambda one: (len(one["loc"]), _fits(one)))  # where several forms of a value were tried
+    nearest = max(same, key=lambda one: (len(one["loc"]), _fits(one)))  # if several types of a value were tried
     chosen = next((one for one in errors if one["type"] == "extra_forbidden"), nearest)
     param = ".".join(_names(chosen["loc"])) or None
     if chosen["type"] == "extra_forbidden":

@@ -1,7 +1,7 @@
-"""Fetches a picture that a client names by its address, from public addresses only.
+"""Fetch a picture that a client gives by address, from public addresses only.
 
-The name is resolved here, every address is checked, and the connection goes to the checked address: no second look-up
-can give another one. Redirects are followed by hand, so that each is checked as well.
+The host name is resolved here, every address is checked, and the connection goes to the checked address, so that no
+second lookup can return another one. Redirects are followed by hand, so that each one is checked as well.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host."""
+    """Return the addresses of a host."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the public internet, however it is written or wrapped."""
+    """Return whether an address is on the public internet, however it is written or wrapped."""
     try:
         found = ipaddress.ip_address(address.split("%")[0])
     except ValueError:
@@ -50,15 +50,15 @@ def is_public(address: str) -> bool:
 
 
 class _RefusedError(Exception):
-    """A connection to an address that is not public."""
+    """Raised for a connection to an address that is not public."""
 
 
 class _CheckedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to addresses that were resolved and checked.
+    """Network backend that resolves and checks addresses before it connects.
 
     Args:
-        resolve: gives the addresses of a host.
-        allowed: whether one may be connected to.
+        resolve: returns the addresses of a host.
+        allowed: returns whether it may connect to an address.
     """
 
     def __init__(self, resolve: Resolve, allowed: Callable[[str], bool]) -> None:
@@ -83,22 +83,22 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
 
 
 class Fetcher:
-    """Fetches pictures.
+    """Fetch pictures by address.
 
     Args:
-        limits: of size, time and redirects.
-        resolve: gives the addresses of a host; for tests.
-        allowed: whether an address may be connected to; for tests.
+        limits: limits of size, time and redirects.
+        resolve: returns the addresses of a host; for tests.
+        allowed: returns whether it may connect to an address; for tests.
     """
 
     def __init__(self, limits: Limits, resolve: Resolve = resolve, allowed: Callable[[str], bool] = is_public) -> None:
         self.limits, self.resolve, self.allowed = limits, resolve, allowed
 
     async def fetch(self, url: str) -> bytes:
-        """The bytes at an address.
+        """Return the bytes at an address.
 
         Raises:
-            ApiError: if it is not public, cannot be fetched, or is too large or slow.
+            ApiError: if the address is not public, cannot be fetched or is too slow, or the data is too large.
         """
         try:
             async with asyncio.timeout(self.limits.fetch_seconds):

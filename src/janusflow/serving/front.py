@@ -1,8 +1,8 @@
-"""What `janusflow serve --ray` answers HTTP with: each request goes to a replica, and to another one if that dies.
+"""HTTP front of `janusflow serve --ray`: sends each request to a replica, and to another one if that replica dies.
 
-The front reads the body, checks key and limits (`gate.py`), and hands the request on as it is. A replica runs the same
-application as a single process does (`replica.py`). Seeds that a request does not name follow from its id, so that a
-second attempt gives the same result as the first would have given.
+The front reads the body, checks key and limits (`gate.py`), and forwards the request unchanged. A replica runs the same
+application as a single process (`replica.py`). If a request names no seed, the seed follows from the request's id, so
+that a second attempt gives the same result as the first would have given.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from janusflow.serving.metrics import Metrics
 from janusflow.serving.scheduler import DrainingError
 
 LOG = logging.getLogger("janusflow.serving")
-ATTEMPTS = 4  # of a request, each on another replica
+ATTEMPTS = 4  # per request, each on another replica
 PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers", "state")
-LIVE = "/health/live"  # of this process
-MODEL = re.compile(  # the field of a form
+LIVE = "/health/live"  # answered by this process itself
+MODEL = re.compile(  # the `model` field of a form
     rb'content-disposition: form-data; name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,200})\r\n', re.IGNORECASE
 )
 
 
 class Front:
-    """An ASGI application that replicas answer for.
+    """ASGI application whose requests are answered by replicas.
 
     Args:
-        handle: of the deployment of `Replica`.
-        metrics: counts what is refused here.
+        handle: handle of the `Replica` deployment.
+        metrics: counts the requests that are refused here.
 
     Attributes:
-        unfinished: requests that were accepted and are not answered yet.
+        unfinished: number of accepted requests that are not answered yet.
         draining: whether new requests are refused.
     """
 
@@ -49,7 +49,7 @@ class Front:
         self.unfinished, self.draining = 0, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's interface."""
+        """ASGI interface."""
         if scope["type"] != "http":
             return
         if scope["path"] == LIVE:
@@ -83,9 +83,10 @@ class Front:
         raise ApiError(503, "the replicas that worked on the request died; try again", code="replica_died")
 
     async def _messages(self, answers: Any, receive: Receive) -> AsyncIterator[Message]:
-        """The messages of an answer; the replica stops where the client leaves.
+        """Yield the messages of an answer; the replica stops if the client disconnects.
 
-        The first is held back until the second: with the status alone nothing has been promised.
+        The first message contains only the status. It is held back until the second arrives; until then, nothing has
+        been promised.
         """
         gone = asyncio.create_task(_disconnect(receive))
         held: list[Message] = []
@@ -115,21 +116,21 @@ class Front:
     # --- as a scheduler, for `server.py` ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """The replicas are started by `serve.run`."""
+        """Do nothing: `serve.run` starts the replicas."""
 
     def drain(self) -> None:
-        """Accepts nothing new from now on."""
+        """Accept no new requests from now on."""
         self.draining = True
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Waits until all accepted requests are answered, at most so long; returns whether they are."""
+        """Wait up to `seconds` until all accepted requests are answered; return whether they are."""
         end = time.monotonic() + seconds
         while self.unfinished and time.monotonic() < end:
             time.sleep(0.05)
         return not self.unfinished
 
     def close(self) -> None:
-        """Stops the replicas."""
+        """Stop the replicas."""
         from ray import serve
 
         self.draining = True
@@ -137,7 +138,7 @@ class Front:
 
 
 def adapter_of(body: bytes) -> str:
-    """The model with adapters that a body of JSON or multipart/form-data names; empty for another one."""
+    """Return the model with adapters that a JSON or multipart/form-data body names; empty if it names none."""
     try:
         name = field[1].decode() if (field := MODEL.search(body)) else json.loads(body)["model"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -156,7 +157,7 @@ async def _respond(send: Send, body: bytes) -> None:
 
 
 async def _end_with_error(send: Send) -> None:
-    """Ends a stream that has begun."""
+    """End a stream that has begun."""
     error = ApiError(503, "the replica that worked on the request died", code="replica_died")
     data = f"event: error\ndata: {json.dumps(error.body())}\n\n"
     await send({"type": "http.response.body", "body": data.encode()})

@@ -1,6 +1,6 @@
-"""What every request passes: an id, the key, the rate limit, the body's size and time; and the line in the log.
+"""Gate for every request: gives it an id, checks key, rate limit and the body's size and time, and writes a log line.
 
-An ASGI middleware. The body is read here, whole and within its limits, before anything else happens.
+This ASGI middleware reads the whole body, within its limits, before anything else happens.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from janusflow.serving.settings import Limits
 
 LOG = logging.getLogger("janusflow.serving")
 OPEN = ("/", "/health/live", "/health/ready")  # paths that need no key
-PAGE = "/page/"  # neither do these: the page asks for the key
+PAGE = "/page/"  # nor do these: the page asks for the key
 BEARER = "bearer "
 REQUEST_ID = b"x-request-id"
 LOGGED = 200  # characters of a path
 
 
 class _GoneError(Exception):
-    """The client is gone, or takes nothing any more."""
+    """The client has disconnected, or no longer reads its answer."""
 
 
 class Gate:
-    """The outermost middleware.
+    """Outermost middleware.
 
     Args:
-        app: what comes after it.
-        limits: of a request.
-        keys: that are accepted; None accepts everybody.
-        metrics: counts what is refused here.
-        clock: seconds, for tests.
+        app: application behind the gate.
+        limits: limits of a request.
+        keys: accepted API keys; None accepts everybody.
+        metrics: counts the requests that are refused here.
+        clock: returns the time in seconds; for tests.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class Gate:
         self.rate = RateLimit(limits.requests_per_minute, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's interface."""
+        """ASGI interface."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began, state = time.monotonic(), scope.setdefault("state", {})
-        number = state.setdefault("request_id", f"req_{secrets.token_hex(12)}")  # a front has given one already
+        number = state.setdefault("request_id", f"req_{secrets.token_hex(12)}")  # a front may have given one already
         status = 0
 
         async def answer(message: Message) -> None:
@@ -72,7 +72,7 @@ class Gate:
             try:
                 async with asyncio.timeout(self.limits.write_seconds):
                     await send(message)
-            except TimeoutError as error:  # a slow reader, or half of a connection
+            except TimeoutError as error:  # a slow reader, or a half-open connection
                 raise _GoneError from error
 
         try:
@@ -91,11 +91,11 @@ class Gate:
                 )
         finally:
             seconds = time.monotonic() - began
-            path = scope["raw_path"].decode("latin-1")[:LOGGED]  # not decoded: it cannot contain a line's end
+            path = scope["raw_path"].decode("latin-1")[:LOGGED]  # not decoded, so it cannot contain a line break
             LOG.info("%s %s %s %s %.3f s", number, scope["method"], path, status or "no answer", seconds)
 
     def _check(self, scope: Scope) -> None:
-        """The key and its rate.
+        """Check the key and its rate limit.
 
         Raises:
             ApiError: if the request is refused.
@@ -120,14 +120,14 @@ class Gate:
             raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": wait})
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body.
+        """Read the whole body.
 
         Raises:
-            ApiError: if it is too large or slow.
-            _GoneError: if the client leaves meanwhile.
+            ApiError: if the body is too large or too slow.
+            _GoneError: if the client disconnects meanwhile.
         """
         most = self.limits.max_body
-        closing = {"Connection": "close"}  # its rest would be read as the next request
+        closing = {"Connection": "close"}  # or the rest of the body would be read as the next request
         large = ApiError(413, f"the body has more than {most} bytes", code="body_too_large", headers=closing)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length[:20]) > most:
@@ -150,7 +150,7 @@ class Gate:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, and then what comes after it."""
+    """Return a `receive` that first gives the body that was read, and then whatever follows."""
     first: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:

@@ -17,11 +17,11 @@ from janusflow.serving.settings import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 DATA_URI = re.compile(r"data:[\w.+/-]*(?:;[\w.=+-]+)*;base64,", re.ASCII)
-OPAQUE = 128  # least alpha of a mask's pixel that is kept
+OPAQUE = 128  # smallest alpha of a mask pixel that is kept
 
 
 async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
-    """The bytes of a data URI, or what an http(s) address has.
+    """Return the bytes of a data URI, or those at an http(s) address.
 
     Raises:
         ApiError: for anything else.
@@ -38,10 +38,10 @@ async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
 
 
 def open_picture(data: bytes, limits: Limits, param: str) -> Image.Image:
-    """The picture in some bytes, not decoded yet.
+    """Open the picture in some bytes without decoding it.
 
     Raises:
-        ApiError: for another format, or too many pixels.
+        ApiError: if the picture has another format or too many pixels.
     """
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -55,20 +55,20 @@ def open_picture(data: bytes, limits: Limits, param: str) -> Image.Image:
 
 
 def read_picture(data: bytes, limits: Limits, param: str) -> Image.Image:
-    """A picture as upright RGB.
+    """Read a picture as upright RGB.
 
     Raises:
-        ApiError: as `open_picture`.
-        ValueError: if it is damaged.
+        ApiError: as in `open_picture`.
+        ValueError: if the picture is damaged.
     """
     return load_image(open_picture(data, limits, param))
 
 
 def read_mask(data: bytes, limits: Limits) -> np.ndarray:
-    """Where a mask is transparent: (height, width) bool, True where the picture is generated anew.
+    """Return where a mask is transparent: (height, width) bool, True where the picture is generated anew.
 
     Raises:
-        ApiError: as `open_picture`, and for a mask without transparency.
+        ApiError: as in `open_picture`, and if the mask has no transparency.
     """
     opened = open_picture(data, limits, "mask")
     if not opened.has_transparency_data:

@@ -1,4 +1,4 @@
-"""What the scheduler works on: requests for a text or a picture, their jobs, and the events that a job sends."""
+"""Work of the scheduler: requests for a text or a picture, their jobs, and the events that a job sends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class TextRequest:
-    """One answer to one conversation.
+    """Request for one answer to one conversation.
 
     Attributes:
-        model: answers.
-        inputs: the conversation, encoded (one row).
-        decoding: how tokens are chosen; with do_sample its seed must be given.
-        stop: strings that end the answer and are not part of it.
-        top_logprobs: how many alternatives each token is reported with; None reports no probabilities.
-        presence_penalty, frequency_penalty: OpenAI's: subtracted from the logits of tokens that the answer contains
-            already, once, and once for each time.
+        model: pipeline that answers.
+        inputs: the encoded conversation, one row.
+        decoding: how tokens are chosen; with do_sample, its seed must be given.
+        stop: strings that end the answer; they are not part of it.
+        top_logprobs: number of alternatives reported for each token; None reports no probabilities.
+        presence_penalty, frequency_penalty: OpenAI's penalties, subtracted from the logits of tokens that the answer
+            already contains: the first one once, the second one once per occurrence.
     """
 
     model: Pipeline
@@ -45,17 +45,17 @@ class TextRequest:
 
 @dataclass(frozen=True)
 class PictureRequest:
-    """One picture.
+    """Request for one picture.
 
     Attributes:
-        model: generates.
-        name: of the model, as clients know it; goes into the picture's metadata.
-        prompt: what it shows.
-        seed: of its noise.
-        settings: what `model.resolve` gives: every setting of `generate` for this prompt, checked.
-        image: to start from.
-        mask: (height, width) bool of `image`, True where it is generated anew.
-        previews: how many previews are sent on the way.
+        model: pipeline that generates.
+        name: the model's name as clients know it; written to the picture's metadata.
+        prompt: what the picture shows.
+        seed: seed of its noise.
+        settings: result of `model.resolve`: every setting of `generate` for this prompt, checked.
+        image: picture to start from.
+        mask: (height, width) bool for `image`, True where it is generated anew.
+        previews: number of previews to send.
     """
 
     model: Pipeline
@@ -85,8 +85,8 @@ class Token:
     """A token of an answer.
 
     Attributes:
-        text: what it adds to the answer; empty inside a character, and where a stop string may have begun.
-        logprob: its own, if asked for.
+        text: text that it adds to the answer; empty inside a character, and where a stop string may have begun.
+        logprob: its own log probability, if requested.
         alternatives: the most likely tokens.
     """
 
@@ -100,9 +100,9 @@ class TextDone:
     """The end of an answer.
 
     Attributes:
-        text: what was still held back.
+        text: text that was still held back.
         reason: "stop" for an end token or a stop string, "length" for the limit.
-        tokens: that were generated.
+        tokens: number of generated tokens.
     """
 
     text: str
@@ -153,11 +153,11 @@ class Job:
     """One request in the scheduler.
 
     Attributes:
-        request: what is asked for.
-        listener: called with each event in the model's thread; it must return at once.
+        request: what the client requests.
+        listener: called with each event in the model's thread; must return at once.
         priority: 0 is first.
-        deadline: on the scheduler's clock.
-        submitted, started: when, on the same clock.
+        deadline: time on the scheduler's clock.
+        submitted, started: times on the same clock.
         cancelled: set by `Scheduler.cancel`.
         ended: whether the last event was sent.
     """
@@ -173,5 +173,5 @@ class Job:
     number: int = field(default_factory=lambda: next(_numbers))
 
     def order(self) -> tuple[int, int]:
-        """Who starts first."""
+        """Return the sort key by which waiting jobs start."""
         return self.priority, self.number

@@ -1,4 +1,4 @@
-"""API keys, kept as hashes, and the rate limit of each."""
+"""API keys, stored as hashes, and a rate limit for each."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SHORTEST = 16  # characters of a key
 
 
 class ApiKeys:
-    """Keys that are accepted.
+    """Accepted API keys.
 
-    Only their SHA-256 is kept: keys are random, so a plain hash cannot be reversed.
+    Only their SHA-256 hashes are stored. Keys are random, so a plain hash cannot be reversed.
 
     Args:
-        lines: keys, or `sha256:` and the 64 hexadecimal digits of one; empty lines and those that begin with # are
-            skipped.
+        lines: keys, or `sha256:` and the 64 hexadecimal digits of a key's hash; empty lines and lines that begin with
+            # are skipped.
 
     Raises:
-        ValueError: for a key that is too short; the error does not contain it.
+        ValueError: if a key is too short; the message does not contain the key.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -45,11 +45,11 @@ class ApiKeys:
 
     @classmethod
     def read(cls, file: Path | None) -> ApiKeys | None:
-        """Keys from a file, or else from the environment variable `JANUSFLOW_API_KEYS`; None where there are none.
+        """Read keys from a file, or else from the environment variable `JANUSFLOW_API_KEYS`; None if there are none.
 
         Raises:
-            ValueError: if the file holds none.
-            OSError: if it cannot be read.
+            ValueError: if the file contains no key.
+            OSError: if the file cannot be read.
         """
         if file is None:
             text = os.environ.get(VARIABLE)
@@ -69,7 +69,7 @@ class ApiKeys:
         return keys
 
     def find(self, key: str) -> int | None:
-        """The number of a key, from 0; None for one that is not accepted. All are compared, each in constant time."""
+        """Return the index of a key, or None if it is not accepted. All keys are compared, each in constant time."""
         digest, found = _hash(key), None
         for number, known in enumerate(self.hashes):
             if hmac.compare_digest(digest, known):
@@ -82,19 +82,19 @@ def _hash(key: str) -> bytes:
 
 
 class RateLimit:
-    """A token bucket for each client: `per_minute` requests, all at once or spread.
+    """Token bucket for each client: `per_minute` requests, all at once or spread out.
 
     Args:
-        per_minute: None is unlimited.
-        clock: seconds, for tests.
+        per_minute: requests per minute; None is unlimited.
+        clock: returns the time in seconds; for tests.
     """
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute, self.clock = per_minute, clock
-        self.buckets: dict[int, tuple[float, float]] = {}  # what is left, and when that was
+        self.buckets: dict[int, tuple[float, float]] = {}  # requests left, and the time of that count
 
     def take(self, client: int) -> float:
-        """Takes one request of a client; returns 0, or the seconds until there is one again."""
+        """Take one request of a client; return 0, or the seconds until one is available again."""
         if self.per_minute is None:
             return 0.0
         now, rate = self.clock(), self.per_minute / 60

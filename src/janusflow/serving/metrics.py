@@ -1,4 +1,4 @@
-"""What is counted for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         own = self.registry = CollectorRegistry()
-        ProcessCollector(registry=own)  # process_resident_memory_bytes among others
+        ProcessCollector(registry=own)  # process_resident_memory_bytes and others
         self.queue = Gauge("janusflow_queue_length", "Jobs that wait to be started", ["kind"], registry=own)
         self.running = Gauge("janusflow_running_jobs", "Jobs in work", ["kind"], registry=own)
         self.wait = Histogram(
@@ -32,7 +32,7 @@ class Metrics:
         self.rejected = Counter("janusflow_rejected", "Requests that were not accepted", ["reason"], registry=own)
 
     def count_end(self, kind: Kind, event: Event) -> None:
-        """Counts the last event of a job."""
+        """Count the last event of a job."""
         if not isinstance(event, Failed):
             self.finished.labels(kind).inc()
         elif isinstance(event.error, CancelledError):
@@ -41,5 +41,5 @@ class Metrics:
             self.failed.labels(kind, "deadline" if isinstance(event.error, DeadlineError) else "error").inc()
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The models that clients name: a pipeline, and the same weights with low-rank adapters as `tiny:my-adapter`."""
+"""Models by the names that clients use: a pipeline, and its weights with low-rank adapters as `tiny:my-adapter`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def read_adapters(options: Sequence[str]) -> dict[str, Path]:
-    """Adapters by name, from texts such as `my-adapter=runs/mine/export/adapter`.
+    """Parse adapters by name from texts such as `my-adapter=runs/mine/export/adapter`.
 
     Raises:
-        ValueError: for another form, or a name that is given twice.
+        ValueError: if a text has another form, or a name is given twice.
     """
     found: dict[str, Path] = {}
     for option in options:
@@ -32,12 +32,12 @@ def read_adapters(options: Sequence[str]) -> dict[str, Path]:
 
 
 def with_adapters(name: str, model: Pipeline, adapters: Mapping[str, str | Path]) -> dict[str, Pipeline]:
-    """The models of a server by name.
+    """Return the models of a server by name.
 
     Args:
-        name: of the model without adapters.
-        model: opened.
-        adapters: folders by name.
+        name: name of the model without adapters.
+        model: the opened pipeline.
+        adapters: adapter folders by name.
 
     Raises:
         ValueError: if the model takes no adapters, or some do not fit it.
@@ -51,7 +51,7 @@ def with_adapters(name: str, model: Pipeline, adapters: Mapping[str, str | Path]
 
 
 def sharing_weights(model: Any) -> Any:
-    """A second pipeline on the same tensors: adapters put into it do not change the first, and cost only their size."""
+    """Return a second pipeline on the same tensors. Its adapters do not change the first and cost only their size."""
     _ = model.codec  # opened once, for all
     network = model.network
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}

@@ -1,7 +1,7 @@
-"""A picture as bounded pieces of work: its prompt, then step after step, then pixels.
+"""Generate a picture in bounded pieces of work: its prompt, then one step after another, then its pixels.
 
-Each piece yields its events, or what the runner computes together with that of other pictures: an engine's job that
-needs a velocity, or latents to decode.
+Each piece yields its events, or work that the runner batches with that of other pictures: an engine's job that needs a
+velocity, or latents to decode.
 
 Shapes: (C, H, W) a latent, (height, width) = f (H, W) pixels, L codes.
 """
@@ -30,20 +30,20 @@ from janusflow.serving.jobs import Event, PictureDone, PictureRequest, Preview
 
 _identities = WeakKeyDictionary[Pipeline, dict[str, Any]]()
 PIXELS_TOGETHER = 2**17  # decoded at once; pictures of 384 x 384 pixels are decoded one by one
-BACKDROP = (127, 127, 127)  # of a preview, where nothing is generated yet
+BACKDROP = (127, 127, 127)  # grey for the part of a preview that is not generated yet
 
 
 @dataclass(eq=False)
 class DecodeJob:
-    """A latent on its way to pixels. Small pictures of one size are decoded together, which takes half the time.
+    """Latent to decode. Small pictures of the same size are decoded together, which takes half the time.
 
     Attributes:
-        model: whose VAE decodes.
+        model: pipeline whose VAE decodes.
         latents: (1, C, H, W).
         decoder: see `model.decode`.
-        kept: pixels of the request's own picture that stay.
-        preview: number of the preview that this is; None for the result. The picture goes on without its previews.
-        pixels: (1, 3, height, width) in [-1, 1], once they are there.
+        kept: pixels to keep from the request's own picture.
+        preview: number of this preview; None for the result. The picture does not wait for its previews.
+        pixels: (1, 3, height, width) in [-1, 1], once decoded.
     """
 
     model: Any
@@ -54,17 +54,17 @@ class DecodeJob:
     pixels: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def picture(self) -> Image.Image:
-        """The picture. Decodes it if that was not possible together with others."""
+        """Return the picture. Decode it on its own if it could not be decoded together with others."""
         if not self.pixels.numel():
             decode_together([self])
         return _picture(self.pixels, self.kept)
 
 
 def decode_together(asked: Sequence[DecodeJob]) -> None:
-    """Decodes latents, as many at once as have `PIXELS_TOGETHER`.
+    """Decode latents, at most `PIXELS_TOGETHER` pixels at once.
 
     Args:
-        asked: of one model, decoder and size.
+        asked: jobs with the same model, decoder and size.
     """
     first = asked[0]
     cell = first.model.network.config.latent_downscale
@@ -77,10 +77,10 @@ def decode_together(asked: Sequence[DecodeJob]) -> None:
 
 
 def flow_picture(request: PictureRequest) -> Generator[list[Event] | Job | DecodeJob]:
-    """JanusFlow's pictures: one evaluation of the velocity at a time. The result equals that of `generate`.
+    """Generate a JanusFlow picture, one velocity evaluation at a time. The result equals that of `generate`.
 
     Args:
-        request: of a `JanusFlow`.
+        request: request for a `JanusFlow`.
     """
     model: Any = request.model
     settings, device = request.settings, model.device
@@ -115,10 +115,10 @@ def flow_picture(request: PictureRequest) -> Generator[list[Event] | Job | Decod
 
 
 def code_picture(request: PictureRequest) -> Generator[list[Event]]:
-    """Janus' pictures: one code at a time. The result equals that of `generate`.
+    """Generate a Janus picture, one code at a time. The result equals that of `generate`.
 
     Args:
-        request: of a `Janus`.
+        request: request for a `Janus`.
     """
     model: Any = request.model
     network, device = model.network, model.device
@@ -140,7 +140,7 @@ def code_picture(request: PictureRequest) -> Generator[list[Event]]:
 
 
 def _upper_part(network: Any, codes: Tensor) -> Image.Image:
-    """The rows of a picture whose codes are chosen, and grey below."""
+    """Return the rows of a picture whose codes are chosen, with grey below."""
     length = network.image_tokens
     rest = codes[:, -1:].expand(1, length - codes.shape[1])
     picture = _picture(network.decode(torch.cat([codes, rest], dim=1)).clip(-1, 1))
@@ -151,7 +151,7 @@ def _upper_part(network: Any, codes: Tensor) -> Image.Image:
 
 
 def preview_steps(steps: int, previews: int) -> list[int]:
-    """After which steps previews are sent: evenly spread, none after the last one, at most one a step."""
+    """Return the steps after which previews are sent: evenly spread, none after the last one, at most one per step."""
     spread = {steps * (index + 1) // (previews + 1) - 1 for index in range(previews)}
     return sorted(spread - {-1})
 
@@ -166,14 +166,14 @@ def _picture(pixels: Tensor, kept: Kept | None = None) -> Image.Image:
 
 
 def identity_of(model: Pipeline) -> dict[str, Any]:
-    """What `model.identity()` says, read once: the weights of a server do not change."""
+    """Return `model.identity()`, which is read once because the weights of a server do not change."""
     if model not in _identities:
         _identities[model] = model.identity()
     return _identities[model]
 
 
 def _signed(request: PictureRequest, picture: Image.Image) -> Image.Image:
-    """The picture with how it was made. Places on the server's disk are not part of that."""
+    """Add to the picture how it was generated, without paths on the server's disk."""
     given = {name: getattr(request, name) for name in ("image", "mask") if getattr(request, name) is not None}
     settings = {name: value for name, value in request.settings.items() if name not in ("image", "mask")}
     model = {**identity_of(request.model), "name": request.name, "vae": None, "adapter": None}

@@ -1,4 +1,4 @@
-"""Whose turn it is, and how much of it: decides between texts and pictures where both wait."""
+"""Choose whose turn it is and how many jobs advance, and share the time between texts and pictures if both wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from janusflow.serving.jobs import KINDS, Kind
 
-MEMORY = 10.0  # seconds of work that the share is kept over
+MEMORY = 10.0  # seconds of work over which the share is kept
 NEWEST = 0.3  # weight of the newest measurement in the cost of a unit
 
 
@@ -20,7 +20,7 @@ class PolicySettings:
 
     Attributes:
         max_text_wait: longest time, in seconds, that the next token of a text waits behind pictures. One step of one
-            picture cannot be interrupted; where it takes longer, that is the wait.
+            picture cannot be interrupted; if it takes longer, so does the wait.
         picture_share: share of the work that pictures get while both wait.
     """
 
@@ -30,13 +30,13 @@ class PolicySettings:
 
 @dataclass
 class Policy:
-    """Chooses the next tick.
+    """Choose what the next tick advances.
 
     Attributes:
         settings: see `PolicySettings`.
         work: seconds that each kind got while both waited.
-        cost: of one unit of a picture, in seconds, as measured.
-        waited: seconds of pictures since texts last had a turn.
+        cost: measured seconds for one unit of a picture.
+        waited: seconds spent on pictures since texts last had a turn.
     """
 
     settings: PolicySettings
@@ -45,10 +45,10 @@ class Policy:
     waited: float = 0.0
 
     def choose(self, *, texts: int, pictures: int) -> tuple[Kind, int]:
-        """Which kind has the next turn, and how many of its jobs advance.
+        """Return which kind has the next turn, and how many of its jobs advance.
 
         Args:
-            texts, pictures: how many wait.
+            texts, pictures: number that wait.
         """
         if not texts or not pictures:
             return ("text", texts) if texts else ("picture", pictures)
@@ -60,13 +60,13 @@ class Policy:
         return "picture", max(1, min(pictures, fitting))
 
     def record(self, kind: Kind, jobs: int, seconds: float, *, both: bool) -> None:
-        """Takes the time of a turn.
+        """Record the time of a turn.
 
         Args:
-            kind: that had it.
-            jobs: that advanced.
-            seconds: that it took.
-            both: whether the other kind waited meanwhile; otherwise neither owes anything to the other.
+            kind: kind that had the turn.
+            jobs: number of jobs that advanced.
+            seconds: time that it took.
+            both: whether the other kind waited meanwhile; if not, neither owes the other anything.
         """
         if kind == "picture":
             each = seconds / jobs

@@ -1,4 +1,4 @@
-"""One replica of `janusflow serve --ray`: the application of a single process, asked through Ray, not a socket."""
+"""Replica of `janusflow serve --ray`: the application of a single process, called through Ray instead of a socket."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from janusflow.serving.runner import PipelineRunner, give_cores, keep_loaded
 from janusflow.serving.scheduler import QueueSettings, Scheduler
 from janusflow.serving.settings import Limits
 
-ADAPTERS = 8  # that a replica has in memory at the same time
-GRACE = 60.0  # seconds that a replica has for its work when it is stopped
-BUSY = 8  # requests in work at one replica, above which there are more of them
+ADAPTERS = 8  # adapters that a replica keeps in memory at the same time
+GRACE = 60.0  # seconds that a replica gets for its work when it is stopped
+BUSY = 8  # requests in progress per replica above which more replicas are started
 
 
 @dataclass(frozen=True)
 class ReplicaOptions:
-    """What a replica opens.
+    """Options of a replica.
 
     Attributes:
         model: "tiny", a folder or a hub id, readable on every machine.
-        name: what clients call it.
-        adapters: folders by name.
-        opening: further arguments of `Pipeline.from_pretrained`.
-        queue, policy, limits: of a server.
-        page: whether there is a page.
+        name: name that clients use.
+        adapters: adapter folders by name.
+        opening: further arguments for `Pipeline.from_pretrained`.
+        queue, policy, limits: settings of a server.
+        page: whether `/` shows the page.
     """
 
     model: str
@@ -52,9 +52,9 @@ class LazyModels(Mapping[str, Pipeline]):
     """Models by name; adapters are read when they are first used.
 
     Args:
-        name: of the model without adapters.
-        model: opened.
-        adapters: folders by name.
+        name: name of the model without adapters.
+        model: the opened pipeline.
+        adapters: adapter folders by name.
     """
 
     def __init__(self, name: str, model: Pipeline, adapters: Mapping[str, Path]) -> None:
@@ -80,13 +80,13 @@ class LazyModels(Mapping[str, Pipeline]):
         return 1 + len(self.folders)
 
     def unload(self, name: str) -> Pipeline | None:
-        """Forgets adapters; requests that use them keep them until they end."""
+        """Forget adapters; requests that use them keep them until they end."""
         with self._lock:
             return self.loaded.pop(name, None)
 
 
 class _Loaded:
-    """Adapters that Ray counts; dropped when it forgets this."""
+    """Adapters that Ray counts; unloaded when Ray drops this object."""
 
     def __init__(self, replica: Replica, name: str) -> None:
         self.replica, self.name = replica, name
@@ -99,7 +99,7 @@ class Replica:
     """A model and its scheduler.
 
     Args:
-        options: what it opens.
+        options: options of the replica.
     """
 
     def __init__(self, options: ReplicaOptions) -> None:
@@ -114,7 +114,7 @@ class Replica:
         keep_loaded()
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[dict[str, Any]]:
-        """ASGI's messages of the answer to a request; when the caller stops listening, its jobs are cancelled."""
+        """Yield the ASGI messages that answer a request; when the caller stops listening, its jobs are cancelled."""
         name = serve.get_multiplexed_model_id()
         if name in self.models.folders:
             await self.adapter(name)
@@ -143,30 +143,30 @@ class Replica:
 
     @serve.multiplexed(max_num_models_per_replica=ADAPTERS)
     async def adapter(self, name: str) -> _Loaded:
-        """Reads adapters, unless they are here. Ray sends further requests for them to this replica."""
+        """Read adapters unless they are loaded. Ray sends further requests for them to this replica."""
         read = partial(self.models.__getitem__, name)
         await asyncio.to_thread(self.scheduler.call, read)
         return _Loaded(self, name)
 
     def unload(self, name: str) -> None:
-        """Frees adapters that were used longest ago."""
+        """Free the least recently used adapters."""
         if (model := self.models.unload(name)) is not None:
             self.runner.forget(model)
 
     def check_health(self) -> None:
-        """Ray replaces a replica whose model's thread has ended."""
+        """Raise an error if the model's thread has ended, so that Ray replaces the replica."""
         if not self.scheduler.alive:
             raise RuntimeError("the model's thread has ended")
 
 
 def deploy(options: ReplicaOptions, *, replicas: int, most: int, cpus: float, gpus: float) -> Any:
-    """Starts the replicas on the cluster that `ray.init` connected to, and returns the handle of them.
+    """Start the replicas on the cluster that `ray.init` connected to, and return their handle.
 
     Args:
-        options: of each.
-        replicas: at least.
-        most: at most; more than `replicas` are started while each has more than 8 requests in work.
-        cpus, gpus: that Ray reserves for each.
+        options: options of each replica.
+        replicas: smallest number of replicas.
+        most: largest number; more than `replicas` are started while each has more than 8 requests in progress.
+        cpus, gpus: CPU cores and GPUs that Ray reserves for each.
     """
     scaling: dict[str, Any] = {"num_replicas": replicas}
     if most > replicas:

@@ -1,4 +1,4 @@
-"""What one tick computes: the seam between the scheduler, which knows no tensors, and the engine."""
+"""Compute one tick: the layer between the scheduler, which knows no tensors, and the engine."""
 
 from __future__ import annotations
 
@@ -22,51 +22,53 @@ from janusflow.serving.texts import Text, Texts
 
 LOG = logging.getLogger("janusflow.serving")
 PICTURES: dict[type[Pipeline], Callable[[Any], Generator[Any]]] = {JanusFlow: flow_picture, Janus: code_picture}
-"""How the pictures of each pipeline are made."""
+"""Functions that generate the pictures of each pipeline."""
 PREVIEWS_TOGETHER, PATIENCE = 4, 3
-"""Previews are decoded once so many wait, as one alone takes twice as long; or after so many turns of their picture."""
+"""Previews are decoded once this many wait (a single one takes twice as long), or after this many of their turns."""
 
 
 def give_cores(call: Callable[[Callable[[], int]], int]) -> None:
-    """Lets only the model's thread compute on several cores, as the model does best.
+    """Let only the model's thread compute on several cores, which is best for the model.
 
-    Each thread that computes on several cores has workers of its own. Once all of them are more than the cores,
-    OpenMP's runtime in PyTorch's wheels for Linux (libgomp) puts workers to sleep after every operation, and a step of
-    a small model takes twice as long.
+    Each thread that computes on several cores has its own workers. If there are more workers than cores in total, the
+    OpenMP runtime in PyTorch's Linux wheels (libgomp) puts workers to sleep after every operation, and a step of a
+    small model takes twice as long.
 
     Args:
-        call: runs a function in the model's thread, in which everything that computes must then run: `Scheduler.call`.
+        call: `Scheduler.call`, which runs a function in the model's thread; afterwards all computation must run there.
     """
-    call(torch.get_num_threads)  # fixes the number of that thread, which otherwise takes the newest one later
-    torch.set_num_threads(1)  # of this thread, and of those that start from now on
+    call(torch.get_num_threads)  # fixes the number for that thread, which would otherwise take the newest one later
+    torch.set_num_threads(1)  # for this thread, and those that start from now on
 
 
 def keep_loaded() -> None:
-    """Takes what is in memory out of Python's garbage collection, which goes through 500,000 objects of the libraries
-    each time: about 0.2 s, in which nothing is computed."""
+    """Exclude everything in memory from Python's garbage collection.
+
+    Otherwise each collection visits 500,000 objects of the libraries: about 0.2 s, during which nothing is computed.
+    """
     gc.collect()
     gc.freeze()
 
 
 class Runner(Protocol):
-    """Advances jobs. All calls come from one thread."""
+    """Advance jobs. All calls come from one thread."""
 
     def start(self, request: Request) -> Any:
-        """The state of a new job; computes nothing yet."""
+        """Return the state of a new job; compute nothing yet."""
 
     def advance(self, states: Sequence[Any]) -> list[list[Event]]:
-        """Does one bounded piece of work for each job, and returns the events of each.
+        """Do one bounded piece of work for each job, and return the events of each.
 
-        A job that ends does so with `TextDone`, `PictureDone` or `Failed` as its last event. The error of one job is
-        an event of that job, not an exception.
+        The last event of a job that ends is `TextDone`, `PictureDone` or `Failed`. An error of one job is an event of
+        that job, not an exception.
         """
 
     def finish(self, state: Any) -> None:
-        """Frees what a job holds, whether it has ended or not."""
+        """Free the resources of a job, whether it has ended or not."""
 
 
 class PipelineRunner:
-    """Runs jobs on the pipelines that their requests name: all pictures of one share a forward, and all texts."""
+    """Run jobs on the pipelines that their requests name. All pictures of one share a forward, and so do all texts."""
 
     def __init__(self) -> None:
         self.engines: dict[JanusFlowForConditionalGeneration, Engine] = {}
@@ -84,7 +86,7 @@ class PipelineRunner:
 
     @torch.inference_mode()
     def advance(self, states: Sequence[Work | Text]) -> list[list[Event]]:
-        """See `Runner`. All texts of a network advance, so a turn of texts must have all of them."""
+        """See `Runner`. All texts of a network advance, so a turn of texts must include all of them."""
         events: dict[int, list[Event]] = {id(state): [] for state in states}
         for engine in {state.engine for state in states if isinstance(state, Text)}:
             for text, own in engine.advance().items():
@@ -110,7 +112,7 @@ class PipelineRunner:
             engine = self.engines.setdefault(network, Engine(network))
             try:
                 engine.advance([job for _, job in asked])
-            except Exception:  # of many kinds, memory that runs out among them
+            except Exception:  # of many kinds, such as running out of memory
                 LOG.exception("a step of %d pictures failed; each is tried on its own", len(asked))
                 for state, job in asked:
                     events[id(state)] += _failure(engine, job)
@@ -124,7 +126,7 @@ class PipelineRunner:
             state.pieces.close()
 
     def forget(self, model: Pipeline) -> None:
-        """Frees what is kept for a model that is served no more; jobs that use it are finished."""
+        """Free what is kept for a model that is no longer served; jobs that use it still finish."""
         network = getattr(model, "network", None)
         self.engines.pop(network, None)  # type: ignore[arg-type]
         self.texts.pop(network, None)
@@ -132,13 +134,13 @@ class PipelineRunner:
 
 @dataclass
 class Work:
-    """A picture in pieces.
+    """Picture that is generated in pieces.
 
     Attributes:
-        pieces: events, or an engine's job that needs a velocity, or latents to decode.
-        network: that the engine's job needs.
-        previews: that wait to be decoded together with others.
-        waited: turns that the first of them has waited.
+        pieces: events, engine jobs that need a velocity, or latents to decode.
+        network: network that the engine's job needs.
+        previews: previews that wait to be decoded together with others.
+        waited: turns that the first preview has waited.
     """
 
     pieces: Generator[Any]
@@ -147,12 +149,12 @@ class Work:
     waited: int = 0
 
     def take(self, events: list[Event]) -> Job | DecodeJob | None:
-        """Does the next piece: adds its events, or returns what is computed together with that of others."""
+        """Do the next piece: add its events, or return work to batch with that of others."""
         self.waited += 1 if self.previews else 0
         try:
             while isinstance(piece := next(self.pieces), DecodeJob) and piece.preview is not None:
                 self.previews.append(piece)
-        except Exception as error:  # of many kinds, memory that runs out among them
+        except Exception as error:  # of many kinds, such as running out of memory
             LOG.exception("a job failed")
             piece = [Failed(error)]
         if isinstance(piece, (Job, DecodeJob)):
@@ -161,17 +163,17 @@ class Work:
         return None
 
     def send_previews(self, events: list[Event]) -> None:
-        """Adds the previews that wait. One that cannot be decoded is left out: the picture itself may still succeed."""
+        """Add the waiting previews. One that cannot be decoded is left out: the picture itself may still succeed."""
         for job in self.previews:
             try:
                 events.append(Preview(job.preview or 0, job.picture()))
-            except Exception:  # of many kinds, memory that runs out among them
+            except Exception:  # of many kinds, such as running out of memory
                 LOG.exception("a preview failed")
         self.previews, self.waited = [], 0
 
 
 def _due_previews(states: Sequence[Work], ended: Sequence[Work]) -> list[Work]:
-    """The pictures whose previews are decoded now: all, once enough wait, one has waited long, or its picture ends."""
+    """Return the pictures whose previews are due: all, once enough wait, one has waited long, or its picture ends."""
     waiting = [state for state in states if state.previews]
     enough = sum(len(state.previews) for state in waiting) >= min(PREVIEWS_TOGETHER, len(states))
     if enough or any(state.waited >= PATIENCE or state in ended for state in waiting):
@@ -180,22 +182,22 @@ def _due_previews(states: Sequence[Work], ended: Sequence[Work]) -> list[Work]:
 
 
 def _decode(asked: Sequence[DecodeJob]) -> None:
-    """Decodes what can be decoded together. What fails is tried again on its own, by `DecodeJob.picture`."""
+    """Decode what can be decoded together. If that fails, `DecodeJob.picture` tries each picture on its own."""
     latents = defaultdict[Any, list[DecodeJob]](list)
     for job in asked:
         latents[job.model, job.decoder, job.latents.shape].append(job)
     for same in latents.values():
         try:
             decode_together(same)
-        except Exception:  # of many kinds, memory that runs out among them
+        except Exception:  # of many kinds, such as running out of memory
             LOG.exception("%d pictures could not be decoded together; each is tried on its own", len(same))
 
 
 def _failure(engine: Engine, job: Job) -> list[Event]:
-    """One evaluation of one job; how it failed."""
+    """Evaluate one job on its own; return how it failed, if it did."""
     try:
         engine.advance([job])
-    except Exception as error:  # of many kinds, memory that runs out among them
+    except Exception as error:  # of many kinds, such as running out of memory
         LOG.exception("a job failed")
         return [Failed(error)]
     return []

@@ -1,4 +1,4 @@
-"""One thread that owns the model: a bounded queue, turns of texts and pictures, cancellation, deadlines, draining."""
+"""Thread that owns the model: a bounded queue, turns for texts and pictures, cancellation, deadlines, draining."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from janusflow.serving.runner import Runner
 
 T = TypeVar("T")
 LOG = logging.getLogger("janusflow.serving")
-LONGEST_RETRY = 120  # seconds that a client is asked to wait at most
+LONGEST_RETRY = 120  # longest time that a client is asked to wait, in seconds
 
 
 @checked_dataclass(frozen=True)
 class QueueSettings:
-    """How much is accepted.
+    """How many jobs are accepted.
 
     Attributes:
-        max_queue: jobs that wait to be started; more are refused.
-        max_pictures: pictures in work at the same time.
-        max_texts: texts in work at the same time; each holds a cache.
+        max_queue: largest number of jobs that wait to start; more are refused.
+        max_pictures: largest number of pictures in progress at the same time.
+        max_texts: largest number of texts in progress at the same time; each has a cache.
     """
 
     max_queue: Annotated[int, Ge(1)] = 64
@@ -52,10 +52,10 @@ class QueueSettings:
 
 
 class QueueFullError(RuntimeError):
-    """The queue holds all it may.
+    """The queue is full.
 
     Args:
-        retry_after: in how many seconds there will probably be room.
+        retry_after: seconds until there will probably be room.
     """
 
     def __init__(self, retry_after: int) -> None:
@@ -64,18 +64,18 @@ class QueueFullError(RuntimeError):
 
 
 class DrainingError(RuntimeError):
-    """The server is about to stop and accepts nothing new."""
+    """The server is about to stop and accepts no new work."""
 
 
 class Scheduler:
-    """Runs jobs by turns.
+    """Run jobs in turns.
 
     Args:
-        runner: computes.
-        queue: how much is accepted.
-        policy: whose turn it is.
-        metrics: what is counted.
-        clock: seconds, for tests.
+        runner: advances the jobs.
+        queue: how many jobs are accepted.
+        policy: how turns are chosen.
+        metrics: metrics to update.
+        clock: returns the time in seconds; for tests.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Scheduler:
     # --- called from any thread ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the thread, unless it has been started."""
+        """Start the thread unless it has been started."""
         if self._thread.ident is None:
             self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def submit(
@@ -119,13 +119,13 @@ class Scheduler:
         priority: int = 0,
         timeout: float = math.inf,
     ) -> list[Job]:
-        """Accepts all requests, or none.
+        """Accept all requests, or none.
 
         Args:
-            requests: of one client's call.
-            listeners: one for each; called in the model's thread, and must return at once.
+            requests: requests of one client's call.
+            listeners: one per request; called in the model's thread, and must return at once.
             priority: 0 is first.
-            timeout: seconds until a job that is not finished fails.
+            timeout: seconds after which an unfinished job fails.
 
         Raises:
             QueueFullError: if there is no room for all of them.
@@ -150,10 +150,10 @@ class Scheduler:
         return jobs
 
     def call(self, function: Callable[[], T]) -> T:
-        """Runs a function in the model's thread between two turns, and returns its result or raises its error.
+        """Run a function in the model's thread between two turns, and return its result or raise its error.
 
         Raises:
-            StoppedError: if the thread does not run, or ends before.
+            StoppedError: if the thread is not running, or ends before the function is called.
         """
         result = Future[T]()
         with self._changed:
@@ -164,24 +164,24 @@ class Scheduler:
         return result.result()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Ends jobs before their next step; those that have ended stay as they are."""
+        """End jobs before their next step; jobs that have ended stay as they are."""
         with self._changed:
             for job in jobs:
                 job.cancelled = True
             self._changed.notify_all()
 
     def drain(self) -> None:
-        """Accepts nothing new from now on; accepted work is finished."""
+        """Accept no new work from now on; accepted work is finished."""
         with self._changed:
             self.draining = True
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Waits until all accepted work is finished, at most so long; returns whether it is."""
+        """Wait up to `seconds` until all accepted work is finished; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self.unfinished, seconds)
 
     def close(self) -> None:
-        """Ends the thread after the tick that it is in; unfinished jobs fail."""
+        """End the thread after its current tick; unfinished jobs fail."""
         with self._changed:
             self.draining = self._closing = True
             self._changed.notify_all()
@@ -190,12 +190,12 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of jobs in the queue."""
         return sum(map(len, self._waiting.values()))
 
     @property
     def unfinished(self) -> int:
-        """Jobs in the queue and in work."""
+        """Number of jobs in the queue and in progress."""
         return self.waiting + sum(map(len, self._running.values()))
 
     def _retry_after(self, kind: Kind) -> int:
@@ -231,11 +231,11 @@ class Scheduler:
         for function, result in calls:
             try:
                 result.set_result(function())
-            except BaseException as error:  # the caller's; the thread goes on
+            except BaseException as error:  # the caller's; the thread continues
                 result.set_exception(error)
 
     def tick(self) -> None:
-        """One turn: ends what is cancelled or late, starts what waits, and advances the jobs of one kind."""
+        """Run one turn: end jobs that are cancelled or late, start waiting jobs, and advance the jobs of one kind."""
         began = self.clock()
         self._sweep()
         self._admit()
@@ -248,19 +248,19 @@ class Scheduler:
         for (job, _), events in zip(turn, outcomes, strict=True):
             for event in events:
                 self._send(job, event)
-        with self._changed:  # those that had a turn go behind those that wait for one
+        with self._changed:  # jobs that had a turn go behind those that wait for one
             self._running[kind] = [entry for entry in self._running[kind][count:] + turn if not entry[0].ended]
         for job, state in turn:
             if job.ended:
                 self.runner.finish(state)
-        seconds = self.clock() - began  # with all that is done for these jobs besides their forward
+        seconds = self.clock() - began  # includes all work for these jobs, not only their forward
         self.policy.record(kind, len(turn), seconds, both=all(running.values()))
         self.metrics.batch.labels(kind).observe(len(turn))
         self.metrics.busy.labels(kind).inc(seconds)
         self._report_queue()
 
     def _sweep(self) -> None:
-        """Ends jobs that are cancelled or late."""
+        """End jobs that are cancelled or late."""
         now = self.clock()
         with self._changed:
             out = [job for jobs in self._waiting.values() for job in jobs if job.cancelled or now > job.deadline]
@@ -280,7 +280,7 @@ class Scheduler:
             self._send(job, Failed(CancelledError("the request was cancelled") if job.cancelled else late))
 
     def _admit(self) -> None:
-        """Starts waiting jobs while there is room."""
+        """Start waiting jobs while there is room."""
         now, failed = self.clock(), list[tuple[Job, Exception]]()
         with self._changed:
             for kind in KINDS:
@@ -293,7 +293,7 @@ class Scheduler:
                     job.started = now
                     try:
                         self._running[kind].append((job, self.runner.start(job.request)))
-                    except Exception as error:  # of one job; the thread goes on
+                    except Exception as error:  # of one job; the thread continues
                         LOG.exception("a job could not be started")
                         failed.append((job, error))
                     self.metrics.wait.labels(kind).observe(now - job.submitted)

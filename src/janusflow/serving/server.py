@@ -1,4 +1,4 @@
-"""Runs the application with uvicorn, and stops it without losing accepted work."""
+"""Run the application with uvicorn, and stop it without losing accepted work."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from janusflow.serving.keys import VARIABLE, ApiKeys
 from janusflow.serving.settings import Limits
 
 LOG = logging.getLogger("janusflow.serving")
-ANSWERS = 5  # seconds that finished answers have to be sent
+ANSWERS = 5  # seconds in which finished answers must be sent
 KEEP_ALIVE = 30  # seconds that a connection stays open without a request
 
 
 def check_host(host: str, keys: ApiKeys | None) -> None:
-    """Refuses an address that others can reach, where no API key is required.
+    """Refuse an address that others can reach if no API key is required.
 
     Raises:
-        ValueError: saying how to give one.
+        ValueError: if the address is refused; the message says how to give a key.
     """
     try:
         local = ipaddress.ip_address(host).is_loopback
@@ -41,7 +41,7 @@ def check_host(host: str, keys: ApiKeys | None) -> None:
 
 
 class Work(Protocol):
-    """What a server finishes before it ends: a scheduler, or the replicas of one."""
+    """Work that a server finishes before it ends: that of a scheduler, or of its replicas."""
 
     @property
     def draining(self) -> bool:
@@ -49,31 +49,31 @@ class Work(Protocol):
 
     @property
     def unfinished(self) -> int:
-        """What was accepted and is not finished."""
+        """Amount of accepted work that is not finished."""
 
     def start(self) -> None:
-        """Begins to work."""
+        """Start working."""
 
     def drain(self) -> None:
-        """Accepts nothing new."""
+        """Accept no new work."""
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Waits for accepted work; returns whether all is finished."""
+        """Wait for accepted work; return whether all of it is finished."""
 
     def close(self) -> None:
-        """Ends what is unfinished."""
+        """End unfinished work."""
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, that finishes accepted work when it is asked to stop.
+    """uvicorn server that finishes accepted work when it is asked to stop.
 
-    The first SIGTERM or SIGINT: new requests get 503, accepted ones have `grace` seconds, then the process ends with
-    exit code 0. The second one ends it at once.
+    After the first SIGTERM or SIGINT, new requests get 503, accepted ones have `grace` seconds, and the process ends
+    with exit code 0. The second signal ends it at once.
 
     Args:
-        config: uvicorn's.
-        work: that is drained.
-        grace: seconds.
+        config: uvicorn's settings.
+        work: work to drain.
+        grace: seconds for accepted requests.
     """
 
     def __init__(self, config: uvicorn.Config, work: Work, grace: float) -> None:
@@ -83,7 +83,7 @@ class DrainingServer(uvicorn.Server):
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """uvicorn's signal handler. It would end the process by the same signal, which is no success."""
+        """Override uvicorn's signal handler, which ends the process with the same signal instead of exit code 0."""
         if self.work.draining:
             self.should_exit = self.force_exit = True
         self.work.drain()
@@ -91,10 +91,10 @@ class DrainingServer(uvicorn.Server):
             self.loop.call_soon_threadsafe(self.asked.set)
 
     async def run_until_stopped(self, listening: socket.socket) -> None:
-        """Serves until a signal asks it to stop.
+        """Serve until a signal asks the server to stop.
 
         Args:
-            listening: where clients connect.
+            listening: socket that clients connect to.
         """
         self.loop = asyncio.get_running_loop()
         drained = asyncio.create_task(self._drain())
@@ -113,18 +113,18 @@ class DrainingServer(uvicorn.Server):
 
 
 def uvicorn_config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
-    """uvicorn's settings.
+    """Return uvicorn's settings.
 
     Args:
         app: see `create_app`.
-        limits: of connections.
+        limits: limits for connections.
     """
     guarded: Any = partial(GuardedProtocol, head_seconds=limits.head_seconds, write_seconds=limits.write_seconds)
     return uvicorn.Config(
         app,
         http=guarded,
         log_config=None,
-        access_log=False,  # the gate writes the lines, with ids
+        access_log=False,  # the gate writes these lines, with ids
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=ANSWERS,
@@ -132,17 +132,17 @@ def uvicorn_config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
 
 
 def run(app: ASGIApp, work: Work, limits: Limits, *, host: str, port: int, grace: float) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Args:
         app: see `create_app`.
-        work: of the app; it is started here.
-        limits: of connections.
-        host, port: to listen on.
-        grace: seconds that accepted requests have when the server stops.
+        work: work of the app; started here.
+        limits: limits for connections.
+        host, port: address and port to listen on.
+        grace: seconds that accepted requests get when the server stops.
 
     Raises:
-        ValueError: if the port cannot be listened on.
+        ValueError: if the server cannot listen on the port.
     """
     with _listening(host, port) as listening:
         config = uvicorn_config(app, limits)

@@ -16,22 +16,22 @@ class Limits:
     """What one request may ask for.
 
     Attributes:
-        max_body: bytes of a request, its pictures included.
+        max_body: bytes of a request, including its pictures.
         max_input_pixels: pixels of a picture that is sent or fetched.
         max_images: pictures in one conversation.
         max_output_pixels: pixels of a generated picture.
         max_prompt: characters of a prompt, or of a conversation's text.
         max_n: answers or pictures of one request.
         max_steps: `num_inference_steps`.
-        max_tokens: tokens of an answer; also what is generated at most where a request names no limit.
-        fetch_bytes: size of a picture that is fetched.
-        fetch_seconds: for fetching one picture, redirects included.
-        fetch_redirects: that are followed.
-        head_seconds: within which a request's header must arrive.
-        body_seconds: within which a request's body must arrive.
-        write_seconds: within which a client must take a part of an answer.
-        timeout: seconds until a request fails that is not finished; a request may ask for less.
-        requests_per_minute: of each API key; None is unlimited.
+        max_tokens: tokens of an answer; also the limit of requests that name none.
+        fetch_bytes: bytes of a fetched picture.
+        fetch_seconds: seconds to fetch one picture, including redirects.
+        fetch_redirects: redirects that are followed.
+        head_seconds: seconds within which a request's header must arrive.
+        body_seconds: seconds within which a request's body must arrive.
+        write_seconds: seconds within which a client must read a part of an answer.
+        timeout: seconds after which an unfinished request fails; a request may ask for less.
+        requests_per_minute: requests per minute for each API key; None is unlimited.
     """
 
     max_body: Count = 20_000_000

@@ -1,4 +1,4 @@
-"""Strings that end an answer: a text in pieces is handed out as far as it is certain."""
+"""Strings that end an answer: text that arrives in pieces is released as far as it is certain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Looks for strings in a text that comes in pieces; none of them is ever handed out, not even in part.
+    """Look for strings in text that arrives in pieces; none of them is ever released, not even in part.
 
     Args:
         stop: strings that end the text.
@@ -16,10 +16,10 @@ class StopStrings:
         self.stop, self.held = tuple(stop), ""
 
     def add(self, piece: str) -> tuple[str, bool]:
-        """Takes a piece.
+        """Add a piece of text.
 
         Returns:
-            What is certain now, and whether a stop string was reached, which ends the text.
+            The text that is certain now, and whether a stop string was reached, which ends the text.
         """
         text = self.held + piece
         found = [place for one in self.stop if (place := text.find(one)) >= 0]
@@ -30,5 +30,5 @@ class StopStrings:
         return given, False
 
     def rest(self) -> str:
-        """What was held back, at the end."""
+        """Return what is still held back at the end."""
         return self.held

@@ -1,7 +1,7 @@
-"""Answers that share each forward: texts join and leave at any token, and long prompts are read in parts.
+"""Generate answers that share each forward. Texts join and leave at any token, and long prompts are read in parts.
 
-The first n rows of the slots belong to texts whose prompt is read, and each tick decodes one token of all of them; the
-row behind them belongs to the one prompt that is read in part, if any.
+The first n rows of the slots belong to texts whose prompt has been read; each tick decodes one token of all of them.
+The row after them belongs to the prompt that has been read in part, if any.
 
 Shapes: T tokens of a prompt, D width of the LLM, n rows, V vocabulary.
 """
@@ -23,22 +23,22 @@ from janusflow.serving.jobs import Event, Failed, TextDone, TextRequest, Token, 
 from janusflow.serving.stopping import StopStrings
 
 LOG = logging.getLogger("janusflow.serving")
-PREFILL = 512  # tokens of prompts that are read in a tick
+PREFILL = 512  # prompt tokens that are read in a tick
 LEAST_ROOM = 256  # tokens of a row
 KEPT_ROOM = 1024  # longer rows are freed once nothing is decoded
 
 
 class Text:
-    """One answer in the making. A greedy one equals that of `ask`, a sampled one too with the same seed.
+    """Answer that is being generated. It equals that of `ask` if it is greedy, or sampled with the same seed.
 
     Args:
-        request: what is asked for.
-        engine: that it belongs to.
+        request: request to answer.
+        engine: `Texts` that it belongs to.
 
     Attributes:
-        ids: (T,) of the prompt, with pictures named by their content; empty until it is embedded.
-        unread: (U, D) embeddings of the part of the prompt that is not read yet.
-        tokens: that were generated.
+        ids: (T,) token ids of the prompt, with pictures identified by content; empty until it is embedded.
+        unread: (U, D) embeddings of the prompt's unread part.
+        tokens: generated tokens.
     """
 
     def __init__(self, request: TextRequest, engine: Texts) -> None:
@@ -52,7 +52,7 @@ class Text:
         self.chooser = Chooser.of(request, self.limit)
 
     def add(self, token: int, logits: Tensor) -> list[Event]:
-        """Takes the next token with the (V,) logits that it was chosen from; the last events are the end's."""
+        """Add the next token, chosen from the (V,) logits, and return its events; `TextDone` comes last at the end."""
         self.tokens.append(token)
         if token == self.tokenizer.eos_token_id:
             return [TextDone(self._rest(), "stop", len(self.tokens))]
@@ -69,7 +69,7 @@ class Text:
         return piece if stopped else piece + self.stops.rest()
 
     def _with_logprobs(self, piece: str, token: int, logits: Tensor) -> Token:
-        """The event of a token; probabilities are the model's, before temperature and penalties."""
+        """Return the event of a token; probabilities are the model's, before temperature and penalties."""
         if self.request.top_logprobs is None:
             return Token(piece)
         logprobs = logits.log_softmax(dim=-1)
@@ -88,8 +88,8 @@ class Texts:
         network: see `janusflow.engine.understanding.Speaker`.
 
     Attributes:
-        waiting: texts that have no row yet, in their order.
-        rows: those that have one: first all that are decoded, then at most one whose prompt is read in part.
+        waiting: texts without a row, in order.
+        rows: texts with a row: first all that decode, then at most one whose prompt is read in part.
 
     Raises:
         ValueError: if our own loop cannot run the network.
@@ -104,13 +104,13 @@ class Texts:
         self.waiting, self.rows = list[Text](), list[Text]()
 
     def start(self, request: TextRequest) -> Text:
-        """A new text; it is read from the next tick on."""
+        """Return a new text, which is read from the next tick on."""
         text = Text(request, self)
         self.waiting.append(text)
         return text
 
     def finish(self, text: Text) -> None:
-        """Frees the row of a text, whether it has ended or not."""
+        """Free the row of a text, whether it has ended or not."""
         if text in self.waiting:
             self.waiting.remove(text)
         if text in self.rows:
@@ -119,18 +119,18 @@ class Texts:
             self._leave(text)
 
     def _remember(self, text: Text) -> None:
-        """Keeps what was read and said, for the conversation's next turn."""
+        """Keep what was read and generated for the conversation's next turn."""
         row = self.rows.index(text)
         said = np.concatenate([text.ids, np.array(text.tokens, np.int64)])
         try:
             self.memory.keep(said[: self.slots.lengths[row]], self.slots.kept(row))
-        except Exception:  # of many kinds, memory that runs out among them
+        except Exception:  # of many kinds, such as running out of memory
             LOG.exception("a conversation is not kept for its next turn")
 
     def _leave(self, text: Text) -> None:
         row, last, decoded = self.rows.index(text), len(self.rows) - 1, self._decoded() - 1
         if text.tokens:
-            self.slots.move(decoded, row)  # the gap moves behind all that are decoded
+            self.slots.move(decoded, row)  # the gap moves behind all rows that decode
             self.rows[row], row = self.rows[decoded], decoded
         self.slots.move(last, row)
         self.rows[row] = self.rows[last]
@@ -139,14 +139,14 @@ class Texts:
             self.slots = Slots(self.llm, 0, LEAST_ROOM)
 
     def advance(self) -> dict[Text, list[Event]]:
-        """One token of each text that is read, and the next part of prompts. Texts that end must be finished."""
+        """Decode a token of each read text, and read the next part of prompts. Texts that end must be finished."""
         events: dict[Text, list[Event]] = {text: [] for text in (*self.rows, *self.waiting)}
         self._begin(events)
         lengths = list(self.slots.lengths)
         try:
             decoded, parts = self._decoded(), self._parts()
             states = self._forward(decoded, parts)
-        except Exception as error:  # of many kinds, memory that runs out among them
+        except Exception as error:  # of many kinds, such as running out of memory
             LOG.exception("a forward of %d texts failed; the newest of them ends", len(self.rows))
             self.slots.lengths[: len(lengths)] = lengths
             newest = self.rows[-1]
@@ -164,14 +164,14 @@ class Texts:
         return events
 
     def _decoded(self) -> int:
-        """How many rows decode."""
+        """Return the number of rows that decode."""
         return sum(bool(text.tokens) for text in self.rows)
 
     def _begin(self, events: dict[Text, list[Event]]) -> None:
-        """Gives rows to texts that wait, as long as the prompts that they read fit into a tick.
+        """Give rows to waiting texts as long as their prompts fit into a tick.
 
-        One whose prompt another one is about to read waits for it: a prompt of n answers is read once. Only its last
-        token is read by each, because the state after it is not kept.
+        A text whose prompt another text is about to read waits for it, so a prompt with n answers is read once. Each
+        text reads only the last token itself, because the state after it is not kept.
         """
         budget = PREFILL - sum(len(text.unread) for text in self.rows)
         self._encode_pictures(budget)
@@ -185,7 +185,7 @@ class Texts:
                 (text.ids,), (embeds,) = embed_conversations(self.network, text.request.inputs, self.memory)
                 known = self.memory.recall(text.ids)
                 self._fit(len(self.rows) + 1, len(text.ids))
-            except Exception as error:  # of many kinds, memory that runs out among them
+            except Exception as error:  # of many kinds, such as running out of memory
                 LOG.exception("a prompt failed")
                 events[text].append(Failed(error))
                 continue
@@ -196,10 +196,10 @@ class Texts:
             budget -= len(text.unread)
 
     def _encode_pictures(self, budget: int) -> None:
-        """Encodes the pictures of the next prompts together, which takes less time; `_begin` recalls them one by one.
+        """Encode the pictures of the next prompts together, which is faster; `_begin` recalls them one by one.
 
         Args:
-            budget: tokens of prompts that fit into the tick.
+            budget: prompt tokens that fit into the tick.
         """
         pixels = list[Tensor]()
         for text in self.waiting:
@@ -212,11 +212,11 @@ class Texts:
             return
         try:
             self.memory.pictures(torch.cat(pixels).to(self.network.device), self.network.see)
-        except Exception:  # of many kinds, memory that runs out among them
+        except Exception:  # of many kinds, such as running out of memory
             LOG.exception("%d pictures could not be encoded together; each is tried on its own", len(pixels))
 
     def _parts(self) -> list[Tensor]:
-        """What each row behind those that decode reads now: (U, D), all of them whole but the last."""
+        """Return what each row after those that decode reads now: (U, D), all but the last complete."""
         parts, budget = [], PREFILL
         for text in self.rows[self._decoded() :]:
             parts.append(text.unread[:budget])
@@ -224,7 +224,7 @@ class Texts:
         return parts
 
     def _forward(self, decoded: int, parts: list[Tensor]) -> Tensor:
-        """(rows, D) states of the last token of each row, once the decoded ones read one more and others a part."""
+        """Let decoded rows read one token and others a part, and return the (rows, D) states of their last tokens."""
         self._fit(len(self.rows), 1 + max(self.slots.lengths[: len(self.rows)], default=0))
         states = []
         if decoded:
@@ -239,12 +239,12 @@ class Texts:
         return torch.cat(states) if states else torch.empty(0)
 
     def _fit(self, rows: int, room: int) -> None:
-        """Makes the slots large enough, in powers of two: they are copied seldom."""
+        """Make the slots large enough, in powers of two, so that they are seldom copied."""
         have = len(self.slots.lengths), self.slots.room
         if rows > have[0] or room > have[1]:
             self.slots.resize(max(have[0], _power_of_two(rows)), max(have[1], _power_of_two(room)))
 
 
 def _power_of_two(number: int) -> int:
-    """The least power of two from a number on."""
+    """Return the smallest power of two that is at least a number."""
     return 1 << (number - 1).bit_length()

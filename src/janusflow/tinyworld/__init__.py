@@ -1,1 +1,1 @@
-"""A rendered world of coloured shapes with exact answers: what the shipped model is trained on and judged by."""
+"""A rendered world of coloured shapes with exact answers, on which the shipped model is trained and evaluated."""

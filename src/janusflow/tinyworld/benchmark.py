@@ -1,6 +1,6 @@
 """Generated pictures and questions of the shipped model's world; needs no data.
 
-`items.py` makes the prompts and questions, the checker judges pictures, `verdicts.py` answers.
+`items.py` makes the prompts and questions, the checker judges pictures, and `verdicts.py` judges answers.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MAX_NEW_TOKENS = 96
 
 
 class TinyWorld(Benchmark):
-    """GenEval's six kinds of prompts, dense prompts, and questions of every kind.
+    """Benchmark of GenEval's six kinds of prompts, dense prompts, and all kinds of questions.
 
-    Dense prompts have dependent questions as in DPG-Bench, yes/no questions three kinds of negatives as in POPE; talks
-    have three turns. The score "drawing" is the mean over the six kinds with combinations that training shows,
-    "answering" the mean over kinds of questions, "overall" the mean of both.
+    Dense prompts have dependent questions, as in DPG-Bench. Yes/no questions have three kinds of negatives, as in POPE.
+    Talks have three turns. The score "drawing" is the mean over the six kinds of prompts, with combinations that
+    training shows. "answering" is the mean over the kinds of questions, and "overall" the mean of both.
     """
 
     name: ClassVar[str] = "tinyworld"
@@ -78,7 +78,7 @@ class TinyWorld(Benchmark):
                 break
             said = model.chat_batch([talks[n] for n in going], **answering)
             for n, text in zip(going, said, strict=True):
-                answers[n].append(" ".join(text.split()))  # a turn is a line
+                answers[n].append(" ".join(text.split()))  # one line per turn
                 if turn + 1 < len(items[n].data["answers"]):
                     question = {"role": "user", "content": items[n].data["questions"][turn + 1]}
                     talks[n] = [*talks[n], {"role": "assistant", "content": text.strip()}, question]
@@ -162,12 +162,12 @@ class TinyWorld(Benchmark):
         return {"Frechet distance to renderings": frechet_distance(*compared)} if compared else {}
 
     def _compared(self, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return features of generated pictures and of renderings of their prompts; None if they are not compared."""
+        """Return features of generated pictures and renderings of their prompts, or None if they are not compared."""
         pictures = self._pictures(rows)
         if not self.settings.features or len(pictures) < 2:
             return None
         return self._features.of(pictures, lambda row: self.out / row.output), self._features.of(pictures, None)
 
     def _pictures(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the pictures that are compared: all but those of open prompts."""
+        """Return the rows of the compared pictures, which are all except those of open prompts."""
         return [row for row in rows if self.drawn(row.item) and row.item.data["kind"] != SPREAD]

@@ -1,6 +1,6 @@
-"""Sample tasks, each a prompt and a specification of its picture: GenEval's six kinds, and dense captions.
+"""Sample tasks, each a prompt with a specification of its picture: GenEval's six kinds and dense captions.
 
-A task is drawn first; `scene_for` then draws a scene that shows exactly what it says and leaves the rest to chance.
+`sample_task` samples a task. `scene_for` then samples a scene that shows exactly the task; the rest is random.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from janusflow.tinyworld.scenes import (
 
 GENEVAL_KINDS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 KINDS = (*GENEVAL_KINDS, "dense")
-HELD_OUT_KINDS = ("two_object", "position", "color_attr")  # those with combinations that training never shows
+HELD_OUT_KINDS = ("two_object", "position", "color_attr")  # kinds with combinations that training never shows
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 REGIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 RELATION_WORDS = {
@@ -53,7 +53,7 @@ LINKS = ("{} and {}", "{} and {}", "{} with {}", "{} together with {}")
 
 @dataclass(frozen=True)
 class Clause:
-    """`count` shapes of one kind; color, size and region are open if they are None."""
+    """`count` shapes of one kind; a color, size or region of None is left open."""
 
     kind: str
     count: int = 1
@@ -64,14 +64,14 @@ class Clause:
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt, and the exact content of its picture: these shapes and no others.
+    """A prompt and the exact content of its picture, which has no other shapes.
 
     Attributes:
         kind: one of `KINDS`.
         prompt: the sentence.
         clauses: the shapes.
-        relation: where the first clause's shape lies seen from the second's, or None.
-        background: its name, or None where the prompt names none.
+        relation: position of the first clause's shape relative to the second's, or None.
+        background: name of the background, or None if the prompt does not name it.
     """
 
     kind: str
@@ -87,10 +87,11 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
     Args:
         rng: the only source of randomness.
         kind: one of `KINDS`.
-        held_out: for `HELD_OUT_KINDS`, a combination that training never shows; otherwise one that it does.
+        held_out: whether to sample a combination that training never shows (only for `HELD_OUT_KINDS`), instead of one
+            that it shows.
 
     Raises:
-        ValueError: for an unknown kind, or a held-out task of a kind that has none.
+        ValueError: if the kind is unknown, or `held_out` is set for a kind without held-out combinations.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected {', '.join(KINDS)}")
@@ -109,9 +110,9 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
 
 
 def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None:
-    """Sample a scene that shows exactly the task; None if no place was found or training may not show it."""
+    """Sample a scene that shows exactly the task, or return None if no place was found or training may not show it."""
     wishes = []
-    same = rng.choice(tuple(COLORS)) if rng.random() < 0.6 else None  # colour of shapes that are only counted
+    same = rng.choice(tuple(COLORS)) if rng.random() < 0.6 else None  # common colour of shapes that are only counted
     for index, clause in enumerate(task.clauses):
         color = clause.color or (same if clause.count > 1 else None)
         wish = Wish(clause.kind, color, clause.size, clause.region)
@@ -122,7 +123,7 @@ def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None
 
 
 def sample_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
-    """Sample a training pair: a task of the given kind, and a scene of it that training may show."""
+    """Sample a training pair: a task of the given kind and a matching scene that training may show."""
     while True:
         task = sample_task(rng, kind)
         scene = scene_for(rng, task)
@@ -131,14 +132,14 @@ def sample_pair(rng: Random, kind: str) -> tuple[Task, Scene]:
 
 
 def describe(scene: Scene) -> str:
-    """Describe the whole scene in one fixed wording, shapes in reading order: the answer to "describe the picture"."""
+    """Describe the whole scene in a fixed wording and in reading order; the answer to "describe the picture"."""
     shapes = sorted(scene.shapes, key=lambda s: (REGIONS.index(s.region), s.x, s.y))
     phrases = [f"{noun_phrase(Clause(s.kind, 1, s.color, s.size))} {place(s.region)}" for s in shapes]
     return f"{listed(phrases)} on a {scene.background} background"
 
 
 def noun_phrase(clause: Clause) -> str:
-    """a red circle; three small stars."""
+    """Return a clause as a noun phrase, such as "a red circle" or "three small stars"."""
     words = " ".join(word for word in (clause.size, clause.color, clause.kind) if word)
     if clause.count == 1:
         return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
@@ -146,14 +147,14 @@ def noun_phrase(clause: Clause) -> str:
 
 
 def place(region: str) -> str:
-    """in the center; on the left; at the top right."""
+    """Return a region as a phrase, such as "in the center", "on the left" or "at the top right"."""
     if region == "center":
         return "in the center"
     return f"on the {region}" if region in ("left", "right") else f"at the {region}"
 
 
 def listed(phrases: list[str]) -> str:
-    """a; a and b; a, b and c."""
+    """Join phrases to "a", "a and b", or "a, b and c"."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 

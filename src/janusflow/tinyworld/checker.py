@@ -1,8 +1,9 @@
 """Read a picture back into a scene, and check whether it shows what a prompt asks for.
 
-Reading is analysis by synthesis: the background and the connected patches on it are measured, each patch is fitted with
-every kind of shape, and the scene so found is rendered again. What the rendering does not explain (noise, blur, a shape
-half rendered, something that is not a shape) makes the picture unreadable, and an unreadable picture passes no task.
+Reading is analysis by synthesis. `read` measures the background and the connected patches on it, fits every kind of
+shape to each patch, and renders the resulting scene again. If the rendering leaves something unexplained (noise, blur,
+a half-rendered shape, something that is not a shape), the picture is unreadable, and an unreadable picture passes no
+task.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from janusflow.tinyworld.scenes import (
 )
 
 BACKGROUND_DISTANCE = 40.0  # RGB distance within which a pixel counts as a background colour
-BACKGROUND_SHARE = 0.35  # of the picture must be background
-FOREGROUND_DISTANCE = 28.0  # RGB distance from the background from which a pixel counts as drawn
-COLOR_DISTANCE = 60.0  # farther than this from every colour: unnamed
+BACKGROUND_SHARE = 0.35  # smallest share of the picture that must be background
+FOREGROUND_DISTANCE = 28.0  # RGB distance from the background beyond which a pixel counts as foreground
+COLOR_DISTANCE = 60.0  # RGB distance from every colour beyond which a patch is unnamed
 MIN_AREA = 40.0  # square units; the smallest shape covers about 75
 MIN_FIT = 0.80  # intersection over union of a patch and the shape it is read as
-MIN_LEAD = 0.02  # by which the best kind must fit better than the next
+MIN_LEAD = 0.02  # margin by which the best kind must fit better than the next
 RADII = (5.0, 15.0)  # units, one more than the sizes of scenes
 MEAN_RESIDUAL = 5.0  # grey levels, over the picture
 PATCH_RESIDUAL = 42.0  # grey levels, over any square of PATCH x PATCH units
 PATCH = 4
-QUANTUM = 4  # fits are made in steps of a quarter pixel
+QUANTUM = 4  # shapes are fitted in steps of a quarter pixel
 PLACE_SLACK = 2  # units by which a shape may lie outside the ninth of the picture that the prompt names
 
 
@@ -49,7 +50,7 @@ class Reading:
 
     Attributes:
         scene: the shapes found, or None if the picture cannot be read.
-        problem: why not, as a short sentence; empty if it could be read.
+        problem: why the picture cannot be read, as a short sentence; empty if it can.
     """
 
     scene: Scene | None
@@ -80,7 +81,7 @@ def read(pixels: np.ndarray) -> Reading:
         pixels: (S, S, 3) uint8, any S.
 
     Raises:
-        ValueError: for an array of another shape or type.
+        ValueError: if the array has another shape or type.
 
     Example:
         >>> from random import Random
@@ -103,7 +104,7 @@ def read(pixels: np.ndarray) -> Reading:
     for index, window in enumerate(ndimage.find_objects(labels), start=1):
         mask = labels[window] == index
         if mask.sum() < MIN_AREA / 2 * scale**2:
-            continue  # a speck: left to the residual
+            continue  # a speck, which counts in the residual
         shape = _read_patch(image, distance, mask, window, background, scale, explained)
         if isinstance(shape, str):
             return Reading(None, shape)
@@ -118,7 +119,7 @@ def read(pixels: np.ndarray) -> Reading:
 
 
 def check(task: Task, pixels: np.ndarray) -> Verdict:
-    """Check whether a picture shows exactly the shapes of a task, in the places and colors that it names.
+    """Check whether a picture shows exactly the shapes of a task, in the places and colors that the task names.
 
     Example:
         >>> from random import Random
@@ -160,14 +161,14 @@ def _fits(clause: Clause, shape: Shape) -> bool:
 
 
 def _lies_in(region: str, shape: Shape) -> bool:
-    """Return whether a shape is in a ninth of the picture, or at most `PLACE_SLACK` outside it."""
+    """Return whether a shape is in a ninth of the picture, or at most `PLACE_SLACK` units outside it."""
     steps = (-PLACE_SLACK, 0, PLACE_SLACK)
     moved = (Shape(shape.kind, shape.color, shape.x + dx, shape.y + dy, 0, shape.rgb) for dx in steps for dy in steps)
     return any(other.region == region for other in moved)
 
 
 def _background(image: np.ndarray) -> tuple[str, np.ndarray, float]:
-    """Return name, color (3,) and share of the most frequent background."""
+    """Return the name, color (3,) and share of the most frequent background."""
     names = list(BACKGROUNDS)
     distances = np.stack([np.linalg.norm(image - np.array(BACKGROUNDS[name], np.float32), axis=-1) for name in names])
     nearest = np.where(distances.min(axis=0) < BACKGROUND_DISTANCE, distances.argmin(axis=0), -1)
@@ -224,7 +225,7 @@ def _unit(kind: str) -> tuple[float, float]:
 
 
 def _fit(kind: str, alpha: np.ndarray, scale: float) -> _Fit:
-    """Fit a shape of one kind: radius from the area, center from the center of mass, then the overlap."""
+    """Fit one kind of shape: radius from the area, center from the center of mass, score from the overlap."""
     area, drop = _unit(kind)
     total = float(alpha.sum())
     radius = max(round((total / area) ** 0.5 * QUANTUM) / QUANTUM, 1.0)

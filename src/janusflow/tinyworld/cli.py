@@ -18,7 +18,7 @@ def demo(
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Generate one picture of each kind, ask about a generated and a rendered one, and check everything.
+    """Generate one picture of each kind, ask questions about a generated and a rendered picture, and check everything.
 
     [bold]Example[/bold]
 

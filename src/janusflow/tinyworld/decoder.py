@@ -1,9 +1,9 @@
-"""The small decoder of the shipped model, for previews: learned from the VAE's decoder on scenes of the tiny world.
+"""Train the shipped model's small decoder, for previews, from the VAE's decoder on scenes of the tiny world.
 
     python -m janusflow.tinyworld.decoder runs/decoder
 
-The result is the folder `preview_decoder` there; copied into a model's folder it is used for previews, and for pictures
-with `decoder="small"`. The command can be stopped at any time; repeat it to continue.
+The command writes the folder `preview_decoder` there. Copied into a model's folder, the decoder is used for previews,
+and for pictures with `decoder="small"`. The command can be stopped at any time; repeat it to continue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from janusflow.training.parts.fit import FitConfig
 from janusflow.vae import PREVIEW_DECODER, SmallDecoder
 
 BATCH = 16
-HELD_OUT = 10**6  # step whose pictures are only measured
+HELD_OUT = 10**6  # step whose pictures are only used for measuring
 
 
 def run(out: Path, *, model: str = "tiny", steps: int = 1000, width: int = 24, bank: int = 48) -> SmallDecoder:
@@ -37,14 +37,14 @@ def run(out: Path, *, model: str = "tiny", steps: int = 1000, width: int = 24, b
 
 
 def scenes(number: int, count: int = BATCH) -> torch.Tensor:
-    """The pictures of a step, (B, 3, 64, 64) float32 in [-1, 1]."""
+    """Return the pictures of a step as (B, 3, 64, 64) float32 in [-1, 1]."""
     source = TinyworldConfig().open("generation", 0, 0, 1)
     pictures = [np.asarray(source.record(number * BATCH + index).images[0]) for index in range(count)]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def psnr(small: SmallDecoder, model: str = "tiny", pictures: int = 64) -> tuple[float, float]:
-    """Decibels of the small decoder and of the VAE against scenes that were not trained on."""
+    """Return the PSNR of the small decoder and of the VAE, in decibels, on scenes that were not trained on."""
     codec = JanusFlow.from_pretrained(model, device="cpu", dtype="float32").codec
     pixels = scenes(HELD_OUT, pictures)
     latents = codec.encode(pixels)
@@ -53,7 +53,7 @@ def psnr(small: SmallDecoder, model: str = "tiny", pictures: int = 64) -> tuple[
 
 
 def main(out: Path, model: str = "tiny", steps: int = 1000, width: int = 24, bank: int = 48) -> None:
-    """Train, and print how near decoded scenes are to the rendered ones."""
+    """Train the decoder, and print how close decoded scenes are to the rendered ones."""
     run(out, model=model, steps=steps, width=width, bank=bank)
     small = SmallDecoder.from_pretrained(out / PREVIEW_DECODER, dtype=torch.float32, device=CPU)
     found, vae = psnr(small, model)

@@ -1,4 +1,4 @@
-"""The demonstration: generate pictures, ask about a generated and a rendered one, check everything."""
+"""The demonstration: generate pictures, ask questions about a generated and a rendered one, and check everything."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def show(model: Pipeline, out: Path, *, seed: int = 0) -> None:
     """Run the demonstration, and write its pictures and `sheet.png` into a folder.
 
     Args:
-        model: the shipped one, or another one trained on the tiny world.
+        model: the shipped model, or another one trained on the tiny world.
         out: folder for the pictures.
-        seed: of the noise and of the rendered scene.
+        seed: seed of the noise and of the rendered scene.
     """
     make_folder(out)
     started = time.perf_counter()

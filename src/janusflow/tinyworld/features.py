@@ -22,15 +22,15 @@ BATCH = 64
 
 
 class Features:
-    """Mean features of pictures; each picture is read once.
+    """Mean features of pictures; each picture is processed once.
 
     Args:
-        tasks: key of an item to what it shows, for renderings.
+        tasks: tasks by item key, for renderings.
     """
 
     def __init__(self, tasks: dict[str, Task]) -> None:
         self.tasks = tasks
-        self._known: dict[tuple[str, bool], np.ndarray] = {}  # by key, and whether of the generated picture
+        self._known: dict[tuple[str, bool], np.ndarray] = {}  # by key, and whether the picture is generated
 
     @cached_property
     def _model(self) -> JanusFlow:
@@ -42,8 +42,8 @@ class Features:
         """Return the features (rows, D) of generated pictures, or of renderings of their prompts.
 
         Args:
-            rows: of pictures.
-            generated: gives a row's picture; None for renderings.
+            rows: rows of the pictures.
+            generated: function that returns a row's picture; None for renderings.
         """
         kind = generated is not None
         new = list({row.item.key: row for row in rows if (row.item.key, kind) not in self._known}.values())

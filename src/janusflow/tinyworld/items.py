@@ -1,6 +1,6 @@
-"""The items of the tiny world's benchmark: prompts to generate, and questions about rendered scenes.
+"""The items of the tiny world's benchmark: prompts for pictures, and questions about rendered scenes.
 
-No prompt's scene and no question's scene was ever trained on. `benchmark.py` runs and judges them.
+The scenes of these prompts and questions were never trained on. `benchmark.py` runs and judges the items.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from janusflow.tinyworld.spread import open_tasks
 NEGATIVES = ("random", "popular", "adversarial")
 ASKED = tuple(kind for kind in MAKERS if kind != "exists")
 SPREAD = "open prompts"  # kind of the pictures whose diversity is measured
-TURNS = 3  # of a talk
+TURNS = 3  # turns per talk
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,15 @@ class WorldSettings:
     """Size and parts of the benchmark.
 
     Attributes:
-        prompts: largest number per kind of task, for seen and for unseen combinations.
+        prompts: maximum number of prompts per kind of task, for seen and for unseen combinations.
         images: pictures per prompt.
-        questions: per kind, and per set of yes/no questions.
-        seed: of prompts, scenes and noise.
+        questions: number of questions per kind, and per set of yes/no questions.
+        seed: seed of prompts, scenes and noise.
         all_kinds: whether unseen combinations and dense prompts are generated in addition to the six kinds.
-        features: whether pictures are compared with rendered ones in the features of the shipped tower.
-        spread: pictures of prompts that name only a shape, for the total variation between what they leave open and
-            how scenes are sampled; 0 for none. Each of the four factors is read from all of them.
+        features: whether pictures are compared with rendered ones by the features of the shipped tower.
+        spread: number of pictures for prompts that name only a shape; 0 for none. They measure the total variation
+            between what such prompts leave open and how scenes are sampled. Each of the four factors is read from all
+            of these pictures.
     """
 
     prompts: Annotated[int, Interval(ge=0, le=100_000)] = 100
@@ -83,7 +84,7 @@ def to_generate(options: WorldSettings) -> list[tuple[Item, Task]]:
 
 
 def to_answer(options: WorldSettings) -> list[Item]:
-    """Return the questions: yes/no with three kinds of negatives, every other kind, and talks."""
+    """Return the questions: yes/no questions with three kinds of negatives, all other kinds, and talks."""
     count, items = options.questions, []
     scenes = [_scene(options, f"exists-{n}") for n in range(count)]
     common = Counter((shape.color, shape.kind) for scene in scenes for shape in scene.shapes)
@@ -130,13 +131,14 @@ def _scene(options: WorldSettings, name: str) -> Scene:
 def asked_pair(
     rng: Random, scene: Scene, negatives: str, common: Counter[tuple[str, str]], *, wanted: bool
 ) -> tuple[tuple[str, str], bool]:
-    """Choose a (color, kind) to ask for, and return whether the scene shows it.
+    """Choose a (color, kind) pair to ask for, and return it with whether the scene shows it.
 
     Args:
         rng: the only source of randomness.
-        scene: what is asked about.
-        negatives: how a "no" is chosen: "random" takes any absent pair, "popular" one that most other scenes show, and
-            "adversarial" a color and a kind that are both there but not together, if there are two shapes.
+        scene: scene that the question is about.
+        negatives: how a "no" is chosen: "random" takes any absent pair, "popular" takes one that most other scenes
+            show, and "adversarial" takes a color and a kind that are both present but not together, if there are two
+            shapes.
         common: how often scenes show each pair.
         wanted: whether the answer should be yes.
     """

@@ -1,4 +1,4 @@
-"""Sample questions about a scene with exact answers, talks of several turns, and facts without a picture."""
+"""Sample questions about a scene, with exact answers; talks of several turns; and facts without a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from janusflow.tinyworld.captions import NUMBERS, Clause, describe, noun_phrase
 from janusflow.tinyworld.scenes import BACKGROUNDS, COLORS, OPPOSITE, RELATIONS, SHAPES, UNITS, Scene, Shape, relations
 
 CORNERS = {"circle": 0, "triangle": 3, "square": 4, "diamond": 4, "star": 10, "cross": 12}
-MARGIN = 2  # a shape nearer than this to the border of a ninth of the picture is not asked for its place
+MARGIN = 2  # no question asks for the place of a shape nearer than this to the border of a ninth of the picture
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ def sample_question(rng: Random, scene: Scene, kind: str | None = None) -> Quest
 
     Args:
         rng: the only source of randomness.
-        scene: what it is about.
+        scene: scene that the question is about.
         kind: a key of `MAKERS`, or None for any.
 
     Returns:
-        None if the scene allows no question of that kind.
+        The question, or None if the scene allows no question of that kind.
     """
     if kind is not None:
         return MAKERS[kind](rng, scene)
@@ -109,7 +109,10 @@ def _place(rng: Random, scene: Scene) -> Question | None:
 
 
 def _exists(rng: Random, scene: Scene) -> Question:
-    """Half of the answers are "no"; half of those name a color and a shape that are there, but not together."""
+    """Ask whether a shape is there; half of the answers are "no".
+
+    Half of the questions answered "no" name a color and a shape that are present, but not together.
+    """
     present = {(shape.color, shape.kind) for shape in scene.shapes}
     if rng.random() < 0.5:
         color, kind = rng.choice(sorted(present))
@@ -164,7 +167,7 @@ MAKERS: dict[str, Callable[[Random, Scene], Question | None]] = {
     "background": _background,
     "describe": _describe,
 }
-YES_NO_KINDS = ("exists", "relation")  # kinds all of whose answers are yes or no
+YES_NO_KINDS = ("exists", "relation")  # kinds whose answers are all yes or no
 
 
 def _unique(rng: Random, scene: Scene, feature: Callable[[Shape], str]) -> Shape | None:

@@ -1,6 +1,6 @@
 """Sample and render scenes of colored shapes, the content of the tiny world.
 
-Coordinates and radii are in 64ths of the picture's side, x to the right and y downwards, at any pixel size.
+At any pixel size, coordinates and radii are in 64ths of the picture's side; x points right and y points down.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 UNITS = 64
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-RESERVED_SHAPES = ("heart", "ring")  # of the whole training only the VAE sees them; fine-tuning teaches them
-COLORS = {  # GenEval's
+RESERVED_SHAPES = ("heart", "ring")  # in training only the VAE sees them; fine-tuning teaches them
+COLORS = {  # as in GenEval
     "red": (222, 40, 44),
     "orange": (245, 136, 24),
     "yellow": (250, 222, 50),
@@ -36,7 +36,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 MAX_SHAPES = 5
 GAP = 3  # free units between two shapes
-MARGIN = 3  # free units between a shape and the picture's rim
+MARGIN = 3  # free units between a shape and the picture's edge
 TINT = 4  # colors vary by at most this much per channel
 PLACE_TRIES = 60
 SUPERSAMPLING = 8
@@ -49,8 +49,8 @@ class Shape:
     Attributes:
         kind: a name from `SHAPES` or `RESERVED_SHAPES`.
         color: a name from `PALETTE`.
-        x, y: its center.
-        radius: of the circle around it; shapes are scaled to look about equally large.
+        x, y: center of the shape.
+        radius: radius of the circle around the shape; shapes are scaled to look about equally large.
         rgb: the color as rendered.
     """
 
@@ -63,12 +63,12 @@ class Shape:
 
     @property
     def size(self) -> str:
-        """small, medium or large: the class with the nearest radii."""
+        """Size class with the nearest radii: "small", "medium" or "large"."""
         return min(SIZES, key=lambda name: abs(self.radius - sum(SIZES[name]) / 2))
 
     @property
     def region(self) -> str:
-        """The ninth of the picture with the center: "top left", "top", ..., "center", ..., "bottom right"."""
+        """Ninth of the picture that contains the center: "top left", "top", ..., "center", ..., "bottom right"."""
         row = ("top", "", "bottom")[min(3 * self.y // UNITS, 2)]
         column = ("left", "", "right")[min(3 * self.x // UNITS, 2)]
         return f"{row} {column}".strip() or "center"
@@ -79,7 +79,7 @@ class Scene:
     """Shapes that do not touch, on a plain background.
 
     Attributes:
-        shapes: at most `MAX_SHAPES`, in no particular order.
+        shapes: at most `MAX_SHAPES` shapes, in no particular order.
         background: a name from `BACKGROUNDS`.
         background_rgb: the background as rendered.
     """
@@ -90,7 +90,7 @@ class Scene:
 
 
 def relations(a: Shape, b: Shape) -> set[str]:
-    """Return where a is relative to b by GenEval's rule: offset shortened by a tenth of both sizes, then the angle."""
+    """Return relations of a to b by GenEval's rule: shorten the offset by a tenth of both sizes, then use the angle."""
     offset = (a.x - b.x, a.y - b.y)
     slack = 0.1 * 2 * (a.radius + b.radius)
     dx, dy = (math.copysign(max(abs(o) - slack, 0), o) for o in offset)
@@ -106,20 +106,20 @@ def relations(a: Shape, b: Shape) -> set[str]:
 
 
 def _share(share: float, *parts: object) -> bool:
-    """Choose a fixed pseudo-random share of all arguments."""
+    """Return whether these parts belong to a fixed pseudo-random share of all possible ones."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
 @cache
 def held_out_pair(first: str, second: str) -> bool:
-    """Return whether no training scene shows both kinds of shape: 2 of 15 pairs."""
+    """Return whether no training scene shows both kinds of shape (2 of 15 pairs)."""
     return {first, second} in ({"triangle", "cross"}, {"circle", "star"})
 
 
 @cache
 def held_out_relation(first: str, relation: str, second: str) -> bool:
-    """Return whether training never shows `first` in `relation` to `second`: about an eighth of the ordered pairs."""
+    """Return whether training never shows `first` in `relation` to `second` (about an eighth of the ordered pairs)."""
     if relation in ("right of", "below"):
         first, relation, second = second, OPPOSITE[relation], first
     return first != second and not held_out_pair(first, second) and _share(0.12, "relation", first, relation, second)
@@ -127,7 +127,7 @@ def held_out_relation(first: str, relation: str, second: str) -> bool:
 
 @cache
 def held_out_attribution(first: tuple[str, str], second: tuple[str, str]) -> bool:
-    """Return whether no training scene shows both (color, kind): about a tenth of those with two kinds."""
+    """Return whether no training scene shows both (color, kind) pairs (about a tenth of those with two kinds)."""
     if first[1] == second[1] or held_out_pair(first[1], second[1]):
         return False
     return _share(0.1, "attribution", *sorted((first, second)))
@@ -147,11 +147,11 @@ def held_out(a: Shape, b: Shape) -> bool:
 
 @dataclass(frozen=True)
 class Wish:
-    """Properties that a shape must have; None is random.
+    """Properties that a shape must have; None leaves a property random.
 
     Attributes:
         kind, color, size, region: as in `Shape`.
-        relation: (relation, index): must stand so seen from the shape with that index, and clearly.
+        relation: (relation, index): the shape must clearly be in this relation to the shape with that index.
     """
 
     kind: str | None = None
@@ -168,12 +168,12 @@ def sample_scene(
 
     Args:
         rng: the only source of randomness.
-        wishes: at most `MAX_SHAPES`.
-        background: its name, or None for any.
-        training: keep what training never shows out of the scene.
+        wishes: at most `MAX_SHAPES` wishes.
+        background: name of the background, or None for any.
+        training: whether to leave out what training never shows.
 
     Returns:
-        The scene, or None if no place was found (ask again).
+        The scene, or None if no place was found (call again).
     """
     shapes: list[Shape] = []
     for wish in wishes:
@@ -224,7 +224,7 @@ def clearly(relation: str, a: Shape, b: Shape) -> bool:
 
 # --- rendering ------------------------------------------------------------------------------------------------------
 
-REACH = 1.15  # the farthest point of any shape from its centre, in radii
+REACH = 1.15  # distance of the farthest point of any shape from its centre, in radii
 
 
 def _star_edge(angle: np.ndarray) -> np.ndarray:
@@ -262,12 +262,12 @@ def coverage(kind: str, radius: float, dx: float = 0.0, dy: float = 0.0) -> np.n
     """Return how much of each pixel a shape covers.
 
     Args:
-        kind: of the shape.
-        radius: in pixels.
-        dx, dy: offset of its centre from a pixel corner, in [0, 1).
+        kind: kind of the shape.
+        radius: radius in pixels.
+        dx, dy: offset of the shape's centre from a pixel corner, in [0, 1).
 
     Returns:
-        (2n, 2n) float32 in [0, 1]; the centre lies dx right of and dy below the array's middle.
+        (2n, 2n) float32 in [0, 1]; the shape's centre lies dx to the right of the array's middle and dy below it.
     """
     half = math.ceil(REACH * radius) + 1
     steps = (np.arange(2 * half * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - half

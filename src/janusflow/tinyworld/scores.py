@@ -1,7 +1,7 @@
-"""Score a model in the tiny world without writing a run: pictures by the checker, answers by the scene.
+"""Score a model in the tiny world without writing a run: the checker judges pictures, and the scene judges answers.
 
-No prompt's scene and no question's scene was ever trained on: their random generators have their own names.
-`benchmark.py` is `janusflow eval tinyworld`, which resumes and reports.
+The scenes of prompts and questions were never trained on, because their random generators have their own names.
+`benchmark.py` is `janusflow eval tinyworld`, which also resumes runs and writes reports.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Score:
-    """Number of right ones of a kind.
+    """Number of right pictures or answers of a kind.
 
     Attributes:
-        kind: of the task or question; ", never seen" marks combinations that training never shows.
-        right, total: counts.
+        kind: kind of the task or question; ", never seen" marks combinations that training never shows.
+        right, total: number of right ones, and of all.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Painted:
-    """One picture of a task, and the problem that the checker found."""
+    """One picture generated for a task, and the problem that the checker found."""
 
     kind: str
     task: Task
@@ -86,13 +86,13 @@ def paint(
 
     Args:
         model: a pipeline.
-        prompts: largest number per kind.
+        prompts: maximum number of prompts per kind.
         images: pictures per prompt.
-        guidance_scale, steps: of Euler's method.
-        seed: of prompts and noise; every picture of a kind has different noise.
+        guidance_scale, steps: guidance scale and number of steps of Euler's method.
+        seed: seed of prompts and noise; every picture of a kind has different noise.
 
     Raises:
-        ValueError: for a negative number of prompts, or less than one picture of each.
+        ValueError: if `prompts` is negative or `images` is less than 1.
     """
     prompts, images = whole_number("prompts", prompts, least=0), whole_number("images", images)
     asked = [(kind, held) for kind in GENEVAL_KINDS for held in (False, True) if not held or kind in HELD_OUT_KINDS]
@@ -145,7 +145,7 @@ def answer(model: JanusFlow, *, count: int = 1000, seed: int = 0) -> Iterator[tu
 
 
 def painting_scores(painted: list[Painted]) -> list[Score]:
-    """Return scores by kind, then the mean of the six kinds with trained combinations ("overall")."""
+    """Return scores by kind, then the mean over the six kinds with combinations seen in training ("overall")."""
     scores = _scores([(one.kind, not one.problem) for one in painted])
     six = [score.share for score in scores if score.kind in GENEVAL_KINDS]
     total = sum(score.total for score in scores if score.kind in GENEVAL_KINDS)
@@ -153,7 +153,7 @@ def painting_scores(painted: list[Painted]) -> list[Score]:
 
 
 def answer_scores(answered: list[tuple[Question, str]]) -> list[Score]:
-    """Return scores by kind of question (exact match), of all yes/no questions, and of all."""
+    """Return scores (exact match) for each kind of question, for all yes/no questions, and for all questions."""
     rows = [(question.kind, said == question.answer) for question, said in answered]
     both = [("yes/no", right) for kind, right in rows if kind in YES_NO_KINDS]
     return _scores([*rows, *both, *(("all", right) for _, right in rows)])

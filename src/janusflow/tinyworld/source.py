@@ -1,4 +1,4 @@
-"""A source of data that renders scenes without end, with captions, conversations and texts."""
+"""A data source that renders endless scenes, with captions, conversations and texts."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class TinyworldConfig(SourceConfig):
-    """Which scenes of the tiny world are shown.
+    """Configuration of the tiny world's scenes.
 
     Attributes:
-        shares: of the kinds of scenes; by default equal.
-        questions: largest number per scene, and at least half of it; they share the scene's tokens.
+        shares: shares of the kinds of scenes; equal by default.
+        questions: maximum number of questions per scene; at least half as many are asked. They share the scene's
+            tokens.
         described: share of the pictures to generate whose text is the full description of the scene.
-        scenes: number of records, which come again in another order once all were shown, so that `data.cache` can hold
-            their latents; 0 for records without end.
+        scenes: number of records, so that `data.cache` can hold their latents; 0 for endless records. Once all have
+            been shown, they repeat in another order.
     """
 
     kind: Literal["tinyworld"] = "tinyworld"
@@ -67,12 +68,12 @@ class TinyworldConfig(SourceConfig):
 
 
 class TinyworldSource:
-    """Endless scenes of the tiny world: record n is a function of (seed, task, n).
+    """Endless scenes of the tiny world; record n is a function of (seed, task, n).
 
     Args:
-        config: which scenes are shown.
+        config: configuration of the scenes.
         task: understanding (talks), generation (captions), or text (facts, captions, questions about descriptions).
-        seed: of everything random.
+        seed: seed of all random choices.
     """
 
     def __init__(self, config: TinyworldConfig, task: str, seed: int) -> None:
@@ -109,12 +110,12 @@ def spelled(rng: Random, question: str) -> str:
 
 
 def old_tasks(seed: int, count: int) -> list[Task]:
-    """Return prompts of what the model has learned, with the same number of each kind."""
+    """Return tasks that the model has learned, with the same number of each kind."""
     return [sample_pair(Random(f"old/{seed}/{n}"), KINDS[n % len(KINDS)])[0] for n in range(count)]
 
 
 def right_ones(tasks: list[Task]) -> Correct:
-    """Return a function that drops the pictures that the checker rejects."""
+    """Return a function that drops pictures rejected by the checker."""
 
     def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
         return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]

@@ -1,8 +1,8 @@
 """Measure diversity: compare what prompts leave open with the distribution that scenes are sampled from.
 
-Prompts name one shape and nothing else ("a star"), so its color, place, size and the background are free. Bins: the ten
-colors, the nine parts of the picture, the three sizes, the four backgrounds; and `OTHER` for pictures that cannot be
-read, show another number of shapes, or have a value that no scene has.
+Prompts name only one shape ("a star"), so its color, place and size and the background are free. The bins are the ten
+colors, the nine parts of the picture, the three sizes and the four backgrounds. `OTHER` is the bin of pictures that
+cannot be read, show another number of shapes, or have a value that no scene has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def bins(scene: Scene | None) -> dict[str, str]:
     """Return the bin of each factor.
 
     Args:
-        scene: as the checker reads it; None if it cannot be read.
+        scene: scene as read by the checker; None if it could not be read.
     """
     if scene is None or len(scene.shapes) != 1:
         return dict.fromkeys(FACTORS, OTHER)
@@ -41,8 +41,8 @@ def bins(scene: Scene | None) -> dict[str, str]:
 def sampled() -> dict[str, dict[str, float]]:
     """Return the exact distribution of one shape in `sample_scene` over the bins of each factor.
 
-    Color, size, radius and background are uniform. The center is uniform over where the shape fits, so that larger ones
-    are nearer to the middle.
+    Color, size, radius and background are uniform. The center is uniform over all places where the shape fits, so
+    larger shapes are nearer to the middle.
     """
     places: dict[str, float] = defaultdict(float)
     for radii in SIZES.values():

@@ -1,4 +1,4 @@
-"""How answers and dense prompts of the tiny world are judged. `benchmark.py` turns verdicts into scores."""
+"""Judge answers and dense prompts of the tiny world; `benchmark.py` turns the verdicts into scores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from janusflow.tinyworld.scenes import Scene
 
 
 def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
-    """Answer questions about each clause of a dense prompt, as in DPG-Bench: what depends on a "no" is "no".
+    """Answer questions about each clause of a dense prompt, as in DPG-Bench.
 
-    The questions of a clause: is the kind there, in that color, in that size, at that place, in that number? One more
-    question asks for the background.
+    The questions for a clause are whether the kind is there, in that color, in that size, at that place, and in that
+    number. One more question asks for the background. A question that depends on a "no" is answered "no".
     """
     answers: dict[str, bool] = {}
     for number, clause in enumerate(task.clauses, start=1):
@@ -36,14 +36,14 @@ def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
 
 
 def as_read(answer: str, wanted: str) -> str:
-    """Return an answer as it is compared: where yes or no is right, POPE's rule decides, ignoring case."""
+    """Return an answer in the form that is compared: if yes or no is right, POPE's rule decides, ignoring case."""
     if wanted not in ("yes", "no") or not answer.strip():
         return answer
     return "yes" if says_yes(answer.lower()) else "no"
 
 
 def can_be_read(answer: str, wanted: str) -> bool:
-    """Return whether an answer is not empty and, where yes or no is right, contains one of them."""
+    """Return whether an answer is not empty and, if yes or no is right, contains one of them."""
     return bool(answer.strip()) and (wanted not in ("yes", "no") or is_readable(answer.lower()))
 
 

@@ -1,15 +1,15 @@
 """Anchors: on some samples the network learns its own outputs from before the run, so that it forgets nothing.
 
-Learning without forgetting (Li and Hoiem, arXiv 1606.09282), on samples of what is to be own. The labels and pictures
-of such samples, even its own, are never exactly what a network says, so training on them moves it (docs/log.md). Its
-own velocities at the same x_t and its own next-token probabilities ask for no change at first, and later for the way
-back.
+Learning without forgetting (Li and Hoiem, arXiv 1606.09282), on samples of what the network should keep. Their labels
+and pictures, even those that it generated itself, never match its outputs exactly, so training on them changes it
+(docs/log.md). Its own velocities at the same x_t and its own next-token probabilities cause no change at first; later
+they pull it back.
 
-A picture to generate may show the copy another text (`Sample.rewritten`): then the network learns to generate for its
-own text what it generated for that one. So a short prompt gives pictures as good as a long and clear one (context
-distillation; Askell et al., arXiv 2112.00861, section 2).
+For a picture to generate, the copy may see another text (`Sample.rewritten`). The network then learns to generate from
+its own text what it generated from the other one, so a short prompt gives pictures as good as a long and clear one
+(context distillation; Askell et al., arXiv 2112.00861, section 2).
 
-Pictures that are generated as codes are treated like text: the copy's probabilities of each code are learned.
+Pictures that are generated as codes are treated like text: the network learns the copy's probabilities of each code.
 
 Shapes: M pictures to generate in a row, A of them anchored; K labelled tokens, V vocabulary.
 """
@@ -32,10 +32,10 @@ from janusflow.training.packing import Pack, labelled, pack, packed_forward
 
 
 class Anchor:
-    """A frozen copy of the network, which gives anchored samples their targets.
+    """A frozen copy of the network that provides the targets of anchored samples.
 
     Args:
-        network: as it is before anything is trained, with the attention `PACKED`.
+        network: the network before training, with the attention `PACKED`.
     """
 
     def __init__(self, network: Any) -> None:
@@ -43,19 +43,19 @@ class Anchor:
 
     @torch.no_grad()
     def __call__(self, samples: Sequence[Sample], row: Pack, latents: Tensor | None) -> tuple[Pack, Tensor | None]:
-        """The row with the copy's answers in the place of what anchored samples hold.
+        """Replace the targets of anchored samples by the copy's outputs.
 
-        The velocity v at x_t takes the place of a picture's own as the straight path through x_t with that velocity:
-        from x_t - t v to x_t + (1 - t) v.
+        A picture's path is replaced by the straight path through x_t with the copy's velocity v at x_t, from
+        x_t - t v to x_t + (1 - t) v.
 
         Args:
-            samples: of the row, in its order; the copy sees the rewritten text of those that have one.
-            row: made of them by `pack`.
-            latents: x_1 of its pictures to generate, (M, C, H, W), their codes, or None.
+            samples: the samples of the row, in order; the copy sees the rewritten text of those that have one.
+            row: the row that `pack` made of them.
+            latents: x_1 of the row's pictures to generate, (M, C, H, W), their codes, or None.
 
         Returns:
-            The row, with `noise` (M, C, H, W) or `soft_codes`, and `anchored` set for its anchored pictures, and
-            `soft_at` and `soft_labels` for the labelled tokens of anchored samples; and its latents.
+            The row and its latents. The row has `anchored` and `noise` (M, C, H, W) or `soft_codes` for its anchored
+            pictures, and `soft_at` and `soft_labels` for the labelled tokens of anchored samples.
         """
         anchored = [sample for sample in samples if sample.anchored]
         if not anchored:

@@ -1,4 +1,4 @@
-"""Tensors computed from pictures, kept on disk: latents of the VAE, features of a frozen f_enc."""
+"""A cache on disk for tensors computed from pictures: latents of the VAE, features of a frozen f_enc."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NAME = "value"
 class PictureCache:
     """One tensor per picture, computed once: `folder/<weights of maker>/<pixels>.safetensors`, both as hashes.
 
-    Another maker, other pixels (another crop, another size) therefore never meet an old value. A process may share the
-    folder with others: files are complete or absent, and one that cannot be read is computed again. What comes
-    from the cache was computed in another batch, so it equals a fresh value up to rounding.
+    Another maker or other pixels (another crop or size) therefore never read an old value. Several processes may share
+    the folder: files are complete or absent, and values that cannot be read are computed again. A cached value was
+    computed in another batch, so it equals a fresh value up to rounding.
 
     Args:
-        make: (N, 3, H, W) pixels to (N, ...) values, by `maker`.
-        settings: what else shapes the values, such as the latents' scaling.
+        make: function from (N, 3, H, W) pixels to (N, ...) values, computed by `maker`.
+        settings: other settings that determine the values, such as the latents' scaling.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class PictureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """The values of pictures, (N, 3, H, W) to (N, ...); those that are missing are made in one batch and kept."""
+        """Return the values of pictures, (N, 3, H, W) to (N, ...); missing ones are computed in one batch and kept."""
         files = [self._file(picture) for picture in pixels.cpu()]
         found = [_read(file) for file in files]
         missing = [index for index, value in enumerate(found) if value is None]
@@ -71,5 +71,5 @@ def _write(file: Path, value: Tensor) -> None:
         with temporary_path(file, tidy=False) as temporary:
             save_file({NAME: value.contiguous()}, temporary)
             temporary.replace(file)
-    except (OSError, SafetensorError) as error:  # the latter, for a full disk, is not an OSError
+    except (OSError, SafetensorError) as error:  # SafetensorError (a full disk) is not an OSError
         raise OSError(f"the cache {file} could not be written ({error}); the last checkpoint is intact") from error

@@ -1,4 +1,4 @@
-"""What the model card of an export says about its run: start, settings, data, losses, and how to use it."""
+"""The text about a run in the model card of its export: start, settings, data, losses, and how to use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from janusflow.training.log import read_log
 from janusflow.training.losses import terms
 from janusflow.training.resume import Progress
 
-ENDS = 20  # steps at each end of a run whose mean losses are given, at most a tenth of the run
+ENDS = 20  # steps at each end of a run over which losses are averaged, at most a tenth of the run
 MODEL = """## Use
 
 ```python
@@ -37,12 +37,12 @@ model.generate("a prompt")[0].save("picture.png")
 
 
 def card_text(config: TrainConfig, progress: Progress, log: Path, *, adapter: bool = False) -> str:
-    """The text of the card, in Markdown, without front matter and title.
+    """Return the text of the card in Markdown, without front matter and title.
 
     Args:
-        progress: of the checkpoint that is exported.
+        progress: the progress of the exported checkpoint.
         log: the run's `log.jsonl`.
-        adapter: whether the card is that of the adapters and not of the whole model.
+        adapter: whether the card describes the adapters instead of the whole model.
     """
     start = config.model.checkpoint or f"a new network ({config.model.preset})"
     what = "Low-rank adapters trained" if adapter else "Trained"
@@ -127,7 +127,7 @@ def _table(title: str, names: Sequence[str], rows: Any) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in per cent, with enough digits to distinguish a small one from none."""
+    """Format a share in per cent, with enough digits to distinguish a small share from none."""
     if share is None:
         return "unknown"
     return f"{100 * share:.3g} %" if share >= 1e-5 else "less than 0.001 %"

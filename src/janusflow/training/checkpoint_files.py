@@ -1,7 +1,7 @@
-"""The files of a training checkpoint: read without running code from them, each protected by a checksum.
+"""The files of a training checkpoint: reading them runs no code from them, and each has a checksum.
 
 `torch.distributed.checkpoint` describes a checkpoint in `.metadata`, a pickle, and pickles every entry that is not a
-tensor. Both are read here by unpicklers that admit only plain values and the classes of such a description.
+tensor. The unpicklers used here admit only plain values and the classes of such a description.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _StorageInfo,
     ("torch.serialization", "_get_layout"): _get_layout,
     ("torch", "Size"): torch.Size,
-    ("pathlib", "PosixPath"): lambda *parts: "/".join(parts),  # where it was written, which nothing reads
+    ("pathlib", "PosixPath"): lambda *parts: "/".join(parts),  # where it was written; nothing reads this
     ("pathlib", "WindowsPath"): lambda *parts: "/".join(parts),
 }
 
 
-class _Unpickler(pickle._Unpickler):  # the one in C reserves memory for any memo index
+class _Unpickler(pickle._Unpickler):  # the C unpickler allocates memory for any memo index
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and isinstance(value := getattr(torch, name, None), torch.dtype):
             return value
@@ -58,20 +58,20 @@ class _Unpickler(pickle._Unpickler):  # the one in C reserves memory for any mem
 
 
 class SafeReader(FileSystemReader):
-    """Reads a checkpoint folder; nothing in it is executed and no file outside it is opened."""
+    """A reader of checkpoint folders that executes nothing in them and opens no file outside them."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """Read `.metadata`.
 
         Raises:
-            ValueError: if it is damaged, or describes anything but tensors in files of this folder.
+            ValueError: if it is damaged, or describes anything other than tensors in files of this folder.
         """
         file = Path(self.path) / METADATA
         try:
             metadata = _Unpickler(io.BytesIO(file.read_bytes())).load()
         except OSError:
             raise
-        except Exception as error:  # of a damaged pickle: any
+        except Exception as error:  # a damaged pickle can raise any
             raise ValueError(f"{METADATA} is damaged: {str(error) or type(error).__name__}") from error
         if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
             raise ValueError(f"{METADATA} is damaged: it describes no checkpoint")
@@ -84,7 +84,7 @@ class SafeReader(FileSystemReader):
 
 
 class SafePlanner(DefaultLoadPlanner):
-    """Reads numbers, strings and plain containers where a checkpoint stores something other than a tensor."""
+    """A load planner that reads only numbers, strings and plain containers for entries that are not tensors."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         """Read one entry with `weights_only=True`."""
@@ -103,11 +103,11 @@ def write_checksums(folder: Path) -> None:
 
 
 def damaged_file(folder: Path, mine: Callable[[int], bool]) -> str | None:
-    """Return what differs from the checkpoint's checksums, in words; None if nothing does.
+    """Describe what differs from the checkpoint's checksums; return None if nothing does.
 
     Args:
-        folder: the checkpoint. One written before there were checksums passes.
-        mine: whether this process checks file number i; the others check the rest.
+        folder: the checkpoint. Checkpoints from before checksums existed pass.
+        mine: whether this process checks file number i; other processes check the rest.
     """
     file = folder / CHECKSUMS
     if not file.is_file():

@@ -9,22 +9,22 @@ from typing import Any
 from janusflow.training.log import read_log
 from janusflow.training.losses import terms
 
-POINTS = 1000  # of a line: longer runs are averaged over equal numbers of steps
+POINTS = 1000  # per line; longer runs are averaged over equal numbers of steps
 ACROSS = 3  # panels in a row
 
 
 def draw_curves(log: Path, file: Path) -> bool:
-    """Draws the curves of a run.
+    """Draw the curves of a run.
 
     Args:
         log: a run's `log.jsonl`.
-        file: the picture, in the format of its ending.
+        file: the output picture; its suffix sets the format.
 
     Returns:
         Whether there was anything to draw.
 
     Raises:
-        ImportError: without matplotlib.
+        ImportError: if matplotlib is not installed.
         OSError: if the picture cannot be written.
     """
     import matplotlib.figure
@@ -35,7 +35,7 @@ def draw_curves(log: Path, file: Path) -> bool:
     named |= {"learning rate": ("rate",), "gradient norm": ("gradient",)}
     panels = {title: lines for title, names in named.items() if (lines := _lines(rows, names))}
     for lines in panels.values():
-        if len(lines) == 2:  # the mean of a loss and one detail of it, such as that of the only task: they are equal
+        if len(lines) == 2:  # a loss and its only detail, such as that of the only task, are equal
             lines.pop(next(iter(lines)))
     if not panels:
         return False
@@ -58,7 +58,7 @@ def draw_curves(log: Path, file: Path) -> bool:
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and values by name, of the names that are ever other than 0; values that are not finite are left out."""
+    """Return steps and values by name, without names that are always 0 and without values that are not finite."""
     lines = {}
     for name in names:
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]

@@ -1,7 +1,7 @@
-"""What a run's local data consists of, so that a resumed run notices when files were added, removed or replaced.
+"""A record of a run's local data, so that a resumed run notices when files were added, removed or replaced.
 
-Sample n of a run is a function of its number and of the data's files: with another set of files the same number names
-another sample, and a resumed run would see some samples twice and others never.
+Sample n of a run is a function of n and of the data files. With other files the same number selects another sample, so
+a resumed run would see some samples twice and others never.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONTENTS = "data.json"
 
 
 def check_contents(out: Path, config: TrainConfig, world: World) -> None:
-    """Compare the data's files with those that the run in a folder was started with.
+    """Compare the data files with those that the run in a folder was started with.
 
     Raises:
         ValueError: in all processes, if they differ and `data.allow_changes` is not set.
@@ -39,14 +39,14 @@ def check_contents(out: Path, config: TrainConfig, world: World) -> None:
 
 
 def write_contents(out: Path, config: TrainConfig) -> None:
-    """Write what the data consists of into a run's folder."""
+    """Write the contents of the data into a run's folder."""
     content = {path: asdict(described) for path, described in _contents(config).items()}
     write_text(out / CONTENTS, json.dumps(content, indent=1) + "\n")
 
 
 def _changes(out: Path, config: TrainConfig) -> list[str]:
     file = out / CONTENTS
-    if not file.is_file():  # a run of an older version
+    if not file.is_file():  # a run started with an older version
         return []
     try:
         before = checked(dict[str, _Contents], read_json(file), file)
@@ -59,7 +59,7 @@ def _changes(out: Path, config: TrainConfig) -> list[str]:
 
 @dataclass(frozen=True)
 class _Contents:
-    """Number, size and digest of the names and sizes of a source's files."""
+    """Number and total size of a source's files, and a digest of their names and sizes."""
 
     files: Count
     bytes: Count
@@ -70,7 +70,7 @@ class _Contents:
 
 
 def _contents(config: TrainConfig) -> dict[str, _Contents]:
-    """What each local source consists of, by its path."""
+    """Return the contents of each local source by its path."""
     found = {source.path: source.files() for *_, source in learned(config.data)}
     return {path: _described(files) for path, files in found.items() if files}
 

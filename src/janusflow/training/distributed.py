@@ -1,7 +1,7 @@
 """One process or many: ranks, sharding (FSDP2), and sums over all processes.
 
 Under `torchrun` every process trains on its own samples and holds a shard of every parameter, gradient, moment and
-average. Alone, none of it is used.
+average. A single process uses none of this.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from torch.distributed.tensor import DTensor
 from janusflow.device import resolve_device
 from janusflow.training.objective import Objective
 
-PATIENCE = timedelta(hours=2)  # of processes that wait while one of them generates or exports
+PATIENCE = timedelta(hours=2)  # how long processes wait while one of them generates or exports
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all.
+    """The place of this process among all processes.
 
     Attributes:
-        rank, ranks: its number and how many there are.
-        device: what it computes on.
-        mesh: of all processes; None for a single one.
+        rank, ranks: number of this process, and number of processes.
+        device: device that this process computes on.
+        mesh: mesh of all processes; None for a single process.
     """
 
     rank: int
@@ -44,23 +44,23 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process does what is done once: logs, exports, pictures."""
+        """Whether this process does the work that is done only once: logs, exports, pictures."""
         return self.rank == 0
 
     def add_up(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Each value summed over all processes."""
+        """Sum each value over all processes."""
         return self._reduce(values, dist.ReduceOp.SUM)
 
     def largest(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The largest of each value over all processes."""
+        """Return the maximum of each value over all processes."""
         return self._reduce(values, dist.ReduceOp.MAX)
 
     def any(self, value: bool) -> bool:
-        """Whether it is true in any process."""
+        """Return whether the value is true in any process."""
         return bool(self.largest({"any": float(value)})["any"])
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.mesh is not None:
             dist.barrier()
 
@@ -73,7 +73,7 @@ class World:
 
 
 def join(device: str = "auto") -> World:
-    """Join the processes that torchrun started; without torchrun there is one."""
+    """Join the processes that torchrun started; without torchrun there is only this one."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     place = resolve_device(device)
     if ranks == 1:
@@ -87,16 +87,16 @@ def join(device: str = "auto") -> World:
 
 
 def leave(world: World) -> None:
-    """Leaves the other processes."""
+    """Leave the process group."""
     if world.mesh is not None and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def end(status: int) -> NoReturn:
-    """Ends one process of several at once, after what is registered for its end.
+    """End one of several processes immediately, after its registered exit functions.
 
-    Where DTensors were, gloo's threads outlive `destroy_process_group` (PyTorch 2.13), and with them the interpreter's
-    own end, in which nothing is left to be written, was seen to abort.
+    If DTensors were used, gloo's threads outlive `destroy_process_group` (PyTorch 2.13). The interpreter's own
+    shutdown, when nothing is left to be written, was then seen to abort.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -105,11 +105,11 @@ def end(status: int) -> NoReturn:
 
 
 def shard(objective: Objective, world: World, *, precision: str) -> None:
-    """Shard every LLM block for itself, and everything else together with the root; nothing in a single process.
+    """Shard each LLM block separately, and everything else with the root; do nothing in a single process.
 
-    The blocks and the root run in every forward pass, the objective's zero gives all else a gradient, and embeddings
-    that require one send every row backwards through the blocks, frozen ones too: so the processes never wait for each
-    other forever, whatever their samples are.
+    Whatever their samples are, the processes never wait for each other forever: the blocks and the root run in every
+    forward pass, the objective's zero gives everything else a gradient, and embeddings that require a gradient send
+    every row backwards through the blocks, even frozen ones.
     """
     if world.mesh is None:
         return
@@ -122,10 +122,10 @@ def shard(objective: Objective, world: World, *, precision: str) -> None:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's shard of a tensor, or the tensor itself."""
+    """Return this process's shard of a tensor, or the tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor gathered from all processes (which must all ask for it), or itself."""
+    """Return a tensor gathered from all processes (all of them must call this), or the tensor itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""What a recipe would do, without doing it: parts, tokens per step, memory and FLOPs, only from the sizes."""
+"""Describe what a recipe would do without running it: parts, tokens per step, memory and FLOPs, from sizes only."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from janusflow.training.losses import active
 from janusflow.training.replay import replays
 from janusflow.training.start import check_sizes
 
-PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # of a sample without its picture, where data is not read
-BYTES = 4  # of a float32
-MOMENTS = 2  # of AdamW, per learning parameter
-CONVNEXT_BYTES = 70  # that a ConvNeXt block keeps per position and channel: 4 channels wide inside, GRN in float32
+PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # assumed for a sample without its picture; no data is read
+BYTES = 4  # per float32
+MOMENTS = 2  # of AdamW, per trained parameter
+CONVNEXT_BYTES = 70  # kept by a ConvNeXt block per position and channel: 4 channels wide inside, GRN in float32
 H100_BF16 = 989e12  # FLOP/s, dense
 MFU = 0.4
 DAY = 86400  # seconds
-LONG = 60  # seconds on one GPU from which on several GPUs are worth a line
+LONG = 60  # seconds on one GPU; from here on, several GPUs are listed too
 UNITS = ((DAY, "days"), (3600, "hours"), (60, "minutes"))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one step takes.
+    """The estimated cost of a step.
 
     Attributes:
-        learning, frozen: parameters by part; the head of a loss has its name, low-rank adapters are "adapters".
-        tokens: of a step, by task.
-        flops: of a step, forward and backward, without the VAE's encoding and anchors' own forward pass.
+        learning, frozen: parameters by part; a loss's head has the loss's name, low-rank adapters are "adapters".
+        tokens: tokens of a step by task.
+        flops: FLOPs of a step, forward and backward, without the VAE's encoding and the anchors' own forward pass.
         state: bytes of weights, gradients, moments and average, over all processes.
-        gathered: bytes that each of several processes holds whole for a while: all but the LLM's blocks, in 16 bits.
-        anchor: bytes of the copy of the network before the run, whole in each process, where data is anchored.
+        gathered: bytes that each of several processes temporarily holds unsharded: all but the LLM's blocks, in 16
+            bits.
+        anchor: bytes of the copy of the network before the run, unsharded in each process, if data is anchored.
         activations: bytes of one row's activations and logits in one process.
-        steps: in all.
+        steps: total number of steps.
     """
 
     learning: dict[str, int]
@@ -54,16 +55,16 @@ class Estimate:
     steps: int
 
     def memory(self, gpus: int) -> float:
-        """Bytes in one of this number of processes, without the VAE and the kernels' own memory."""
+        """Return the bytes in each of this number of processes, without the VAE and the kernels' own memory."""
         return self.state / gpus + (self.gathered if gpus > 1 else 0) + self.anchor + self.activations
 
     def days(self, gpus: int) -> float:
-        """Days that this number of H100s takes for all steps, at 40 % of their bf16 peak."""
+        """Return the days that this number of H100s needs for all steps, at 40 % of their bf16 peak."""
         return self.flops * self.steps / (gpus * H100_BF16 * MFU) / DAY
 
 
 def estimate(config: TrainConfig) -> Estimate:
-    """Estimates a run from its recipe and the sizes of its model; no weight is loaded and no data read.
+    """Estimate a run from its recipe and the sizes of its model, without loading weights or reading data.
 
     Raises:
         ValueError: if the model's configuration cannot be read, or does not fit the losses.
@@ -108,12 +109,12 @@ def estimate(config: TrainConfig) -> Estimate:
 
 
 def _draws(family: Family, name: str) -> bool:
-    """Whether a parameter is multiplied at every token of a picture to generate, besides the LLM's."""
+    """Return whether a parameter outside the LLM is multiplied at every token of a picture to generate."""
     return family.part_of(name) == "generation" and family.never_run not in name and "embeddings" not in name
 
 
 def _tokens(config: TrainConfig, sizes: Any) -> tuple[dict[str, int], dict[str, float]]:
-    """Tokens and pictures of a step by task, by the last ratio."""
+    """Return the tokens and pictures of a step by task, with the last ratio."""
     ratio = config.data.ratios[-1]
     shares = {"understanding": ratio.understanding, "generation": ratio.generation, "text": ratio.text}
     pictures = {task: config.batch_size * share / sum(shares.values()) for task, share in shares.items()}
@@ -126,10 +127,10 @@ def _tokens(config: TrainConfig, sizes: Any) -> tuple[dict[str, int], dict[str, 
 
 
 def _flops(config: TrainConfig, sizes: Any, tokens: dict[str, int], pictures: dict[str, float], drawing: int) -> float:
-    """Two per weight and token forward; as much again for the gradient of the input, and once more for the weights'.
+    """Count 2 FLOPs per weight and token forward, the same for the input's gradient, and the same for the weights'.
 
     Args:
-        drawing: parameters that are multiplied at each token of a picture to generate.
+        drawing: number of parameters that are multiplied at each token of a picture to generate.
     """
     family, llm, vision = family_of(sizes), sizes.text_config, sizes.vision_config
     layers = llm.num_hidden_layers
@@ -151,11 +152,11 @@ def _flops(config: TrainConfig, sizes: Any, tokens: dict[str, int], pictures: di
 def _activations(
     config: TrainConfig, sizes: Any, tokens: dict[str, int], pictures: dict[str, float], widths: int
 ) -> float:
-    """Of one row in 16 bits: bytes per token, width and block of the LLM, of a tower that learns, and of g_enc and
-    g_dec; with checkpointing LLM and tower keep only the blocks' inputs.
+    """Return the bytes of one row in 16 bits: per token, width and block of the LLM, of a trained tower, and of g_enc
+    and g_dec. With checkpointing, LLM and tower keep only the blocks' inputs.
 
     Args:
-        widths: of all ConvNeXt blocks together.
+        widths: sum of the widths of all ConvNeXt blocks.
     """
     llm, vision = sizes.text_config, sizes.vision_config
     transformer = 2 if config.activation_checkpointing else 34
@@ -170,14 +171,14 @@ def _activations(
 
 
 def _logits(config: TrainConfig, sizes: Any, tokens: dict[str, int]) -> float:
-    """Of one row: 16 bits, a float32 copy and its gradient, at every token of plain text or about half of a talk's."""
+    """Return the bytes of a row: 16 bits, a float32 copy and its gradient, per token of text or about half a talk's."""
     share = 1.0 if tokens["text"] else TALK_TOKENS / 2 / (family_of(sizes).seen_tokens(sizes) + TALK_TOKENS)
     labelled = config.pack_length * share if tokens["text"] or tokens["understanding"] else 0
     return labelled * sizes.text_config.vocab_size * (2 + 4 + 4)
 
 
 def _missing(config: TrainConfig) -> list[str]:
-    """What is wrong with the places of the data; the run would refuse it."""
+    """List the faults in the places of the data that would make the run fail."""
     faults = []
     for source in (one for given in sources_of(config.data).values() for one in given):
         try:
@@ -188,7 +189,7 @@ def _missing(config: TrainConfig) -> list[str]:
 
 
 def describe(config: TrainConfig) -> str:
-    """The estimate as a text to read."""
+    """Format the estimate as readable text."""
     found = estimate(config)
     left_out = "the VAE's encoding" + (" and the anchors' forward pass" if found.anchor else "")
     lines = ["learning:"]
@@ -218,11 +219,11 @@ def describe(config: TrainConfig) -> str:
 
 
 def _size(count: float) -> str:
-    """A number of bytes in GB, of less than one in MB."""
+    """Format a number of bytes in GB, or in MB below 1 GB."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _duration(days: float, prefix: str = "") -> str:
-    """A time in the largest unit of which it is at least one."""
+    """Format a time in the largest unit in which it is at least 1."""
     size, unit = next(((size, unit) for size, unit in UNITS if days * DAY >= size), (1, "seconds"))
     return f"{days * DAY / size:,.3g} {prefix}{unit}"

@@ -1,4 +1,4 @@
-"""EMA: the average of the weights over the steps, which is what a run exports (paper, section 4)."""
+"""EMA: the average of the weights over the steps, which a run exports (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Ema:
     """theta_ema <- d theta_ema + (1 - d) theta after every step, in float32, sharded like the weights.
 
     Args:
-        model: its learning parameters are averaged; the others are what they are.
+        model: the model. Its trainable parameters are averaged; the others are kept as they are.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -21,10 +21,10 @@ class Ema:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """Takes in the parameters as they are now.
+        """Update the averages with the current parameters.
 
         Args:
-            decay: d, from 0 (the average becomes the parameters) to 1 (it stays).
+            decay: d, from 0 (the average becomes the parameters) to 1 (the average does not change).
         """
         averages = [local(value) for value in self.values.values()]
         current = [local(p).float() for p in self.parameters.values()]

@@ -1,4 +1,4 @@
-"""What a run exports: the EMA weights as a checkpoint, with adapters, heads of losses and model cards."""
+"""The export of a run: the EMA weights as a checkpoint, with adapters, loss heads and model cards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from janusflow.training.step import TrainState
 
 
 def averaged_heads(objective: Objective, ema: Ema) -> dict[str, dict[str, Tensor]]:
-    """The averages of the heads of losses by term, gathered from all processes, which must all ask."""
+    """Return the averages of the loss heads by term, gathered from all processes, which must all call this."""
     return {
         term: {
             name: whole(ema.values[f"{attribute}.{name}"].detach()).cpu().contiguous()
@@ -43,9 +43,10 @@ def averaged_heads(objective: Objective, ema: Ema) -> dict[str, dict[str, Tensor
 def averaged_model(
     objective: Objective, ema: Ema, model: JanusFlow, world: World, config: TrainConfig
 ) -> JanusFlow | None:
-    """A pipeline with the averages in the place of what was trained, gathered from all processes.
+    """Return a pipeline with the averages in place of the trained weights, gathered from all processes.
 
-    Every process must ask; only the first gets it. Adapters stay apart from the weights: see `JanusFlow.adapters`.
+    Every process must call this; only the first gets the pipeline. Adapters stay separate from the weights: see
+    `JanusFlow.adapters`.
     """
     state: dict[str, Tensor] = {}
     for name, parameter in objective.network.named_parameters():
@@ -67,16 +68,16 @@ def averaged_model(
 
 
 def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool = False) -> Path:
-    """Writes the EMA weights as a folder in our layout, under another name and then renamed: it is whole or not there.
+    """Write the EMA weights as a folder in our layout. It is renamed when complete, so it is complete or absent.
 
-    Adapters are written too, as `adapter/` in the folder, and merged into the folder's weights; and the heads of
-    losses, with which a run from this folder starts. Each folder has a model card.
+    Adapters are written to `adapter/` in the folder and also merged into the folder's weights. The loss heads are
+    written too, and a run that starts from this folder starts with them. Each folder has a model card.
 
     Args:
-        run: with the averages; all its processes must ask.
-        model: what the run began with.
-        folder: where to; an older export leaves.
-        official: write the same weights into `<folder>-official` in the official layout too.
+        run: the run with the averages; all its processes must call this.
+        model: the model that the run started from.
+        folder: output folder; an older export is replaced.
+        official: also write the same weights in the official layout, into `<folder>-official`.
 
     Returns:
         The folder.
@@ -89,7 +90,7 @@ def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool 
             temporary.mkdir()
             if averaged.adapters is not None:
                 averaged.adapters.peft_config["default"].base_model_name_or_path = config.model.checkpoint
-                # Embeddings have no adapters; left to itself PEFT asks the hub whether they were changed.
+                # Embeddings have no adapters; by default PEFT asks the hub whether they were changed.
                 averaged.adapters.save_pretrained(temporary / "adapter", save_embedding_layers=False)
                 _write_card(temporary / "adapter", state, model, adapter=True)
                 averaged.merge_adapters()

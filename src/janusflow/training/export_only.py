@@ -19,18 +19,19 @@ from janusflow.training.trainer import decided, finish, learner
 def export_only(
     out: str | Path, *, device: str = "auto", official: bool = False, overrides: Sequence[str] = ()
 ) -> Path:
-    """Exports the last checkpoint of a run. Its data is not needed, the model that it started from is.
+    """Export the last checkpoint of a run. This needs the model that the run started from, but not its data.
 
     Args:
-        device: in one process, where to put the weights together.
-        official: export in the official layout too, into the folder `export-official`.
-        overrides: `key=value` for settings that changed since, such as `model=FOLDER` if the start has moved.
+        device: in a single process, the device on which the weights are assembled.
+        official: also export in the official layout, into the folder `export-official`.
+        overrides: `key=value` for settings that have changed, such as `model=FOLDER` if the starting model has moved.
 
     Returns:
         The exported folder.
 
     Raises:
-        ValueError: if the folder contains no run with a checkpoint, its start is gone, or another process trains there.
+        ValueError: if the folder contains no run with a checkpoint, its starting model is gone, or another process
+            trains there.
         OSError: if the export cannot be written.
 
     Example:

@@ -14,12 +14,12 @@ LOCK = "run.lock"
 
 @contextmanager
 def alone_in(folder: Path, world: World) -> Iterator[None]:
-    """Make the folder of a run and hold its lock until the run ends, however it ends; one that stays empty is removed.
+    """Create the folder of a run and hold its lock until the run ends in any way; remove the folder if it stays empty.
 
-    Where the file system or the operating system has no locks, nothing is held.
+    Where the file system or the operating system has no locks, no lock is held.
 
     Raises:
-        ValueError: in all processes, if another run holds it.
+        ValueError: in all processes, if another run holds the lock.
     """
     held, taken = None, False
     if world.first:
@@ -38,9 +38,9 @@ def alone_in(folder: Path, world: World) -> Iterator[None]:
 
 
 def _lock(file: Path) -> tuple[Any, bool]:
-    """The locked file, to be kept open, or None; and whether another process has it.
+    """Return the locked file, which must stay open, or None; and whether another process has locked it.
 
-    The lock is the process's own: workers that outlive a killed run do not hold it.
+    The lock belongs to the process: workers that outlive a killed run do not hold it.
     """
     try:
         import fcntl
@@ -52,7 +52,7 @@ def _lock(file: Path) -> tuple[Any, bool]:
     except (BlockingIOError, PermissionError):
         opened.close()
         return None, True
-    except OSError:  # no locks there
+    except OSError:  # the file system has no locks
         with suppress(OSError):
             file.unlink()
         opened.close()

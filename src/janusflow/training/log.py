@@ -1,4 +1,4 @@
-"""The rows of a run's `log.jsonl`: what was measured in each step."""
+"""The rows of a run's `log.jsonl`: the measurements of each step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from janusflow.files import loads, write_text
 
-NAMES = ("skipped", "notes")  # columns with lists of texts; the others have numbers
+NAMES = ("skipped", "notes")  # columns with lists of strings; the others contain numbers
 
 
 def begin_log(file: Path, last: int) -> None:
-    """Make a log's folder, and drop the rows behind step `last` that an earlier, killed run wrote."""
+    """Create a log's folder, and drop the rows after step `last` that an earlier, killed run wrote."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_file():
         write_text(file, "".join(json.dumps(row) + "\n" for row in read_log(file) if row["step"] <= last))
@@ -25,10 +25,9 @@ def append_row(file: Path, row: dict[str, Any]) -> None:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The rows of a log, in order; empty without a log.
+    """Return the rows of a log in order; empty without a log.
 
-    A line that a killed process did not finish, or that was damaged later, is left out: resuming does not need
-    the log.
+    Lines that a killed process did not finish, or that were damaged later, are skipped: resuming does not need the log.
     """
     found = []
     for line in file.read_bytes().splitlines() if file.is_file() else []:

@@ -1,4 +1,4 @@
-"""The loop of every training: steps, checkpoints, and an end after saving when a signal asks for it."""
+"""The loop that all training uses: steps, checkpoints, and a stop after saving when a signal asks for it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def loop(
     seconds: float = math.inf,
     watch: Callable[[int], None] = lambda done: None,
 ) -> bool:
-    """Run the steps that are left.
+    """Run the remaining steps.
 
     Args:
-        first: steps that are done.
-        last: steps in all.
-        step: runs the step with a number, counted from 0.
+        first: number of steps already done.
+        last: total number of steps.
+        step: runs the step with this number, counted from 0.
         save: writes a checkpoint after this number of steps.
-        stopping: whether to end now, the same in all processes; a checkpoint is written before.
+        stopping: returns whether to stop now, the same in all processes; a checkpoint is written first.
         every: steps between two checkpoints.
         seconds: most seconds between two checkpoints.
-        watch: called after this number of steps, unless the run ends.
+        watch: called after this number of steps, unless the run is stopped.
 
     Returns:
         Whether the last step was reached.

@@ -1,4 +1,4 @@
-"""Low-rank adapters on the LLM (and f_enc), through PEFT; the other parts that learn train whole next to them."""
+"""Low-rank adapters on the LLM (and f_enc) through PEFT; the other trained parts are trained in full."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from janusflow.training.config import LoraConfig
 
 PROJECTIONS = r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 TOWER_PROJECTIONS = r"(self_attn\.(q_proj|k_proj|v_proj|out_proj|projection_layer)|mlp\.(fc1|fc2))"
-ADAPTED = ("llm", "tower")  # parts that learn by adapters
+ADAPTED = ("llm", "tower")  # parts that are trained through adapters
 
 
 def whole_modules(family: Family, part: str) -> list[str]:
-    """Modules of a part that trains whole; a parameter next to them, such as begin-of-understanding, stays as it is."""
+    """Return the modules of a part that is trained in full.
+
+    A parameter outside them, such as begin-of-understanding, stays as it is.
+    """
     prefixes = () if part in ADAPTED else family.trainable[part]
     return [prefix[:-1] for prefix in prefixes if prefix.endswith(".") and family.never_run not in prefix]
 
 
 def add_adapters(network: Any, config: LoraConfig, parts: Sequence[str]) -> Any:
-    """Puts adapters into the network, in place; they and the parts trained whole are all that learns then.
+    """Add adapters to the network in place; only they and the parts trained in full are trainable afterwards.
 
     Args:
-        config: rank above 0.
-        parts: of `Family.trainable`; "llm" gets adapters, "tower" too if `config.tower`, the others train whole.
+        config: settings of the adapters, with a rank above 0.
+        parts: names from `Family.trainable`; "llm" gets adapters, "tower" too if `config.tower`; the others are trained
+            in full.
 
     Returns:
         PEFT's model around the network, which saves, merges and unmerges the adapters.

@@ -1,4 +1,4 @@
-"""How long a run takes on this machine: a few of its steps are made, timed and thrown away."""
+"""Measure how long a run takes on this machine: run a few of its steps, time them, and discard the result."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from janusflow.training.trainer import decided, open_data, prepare
 from janusflow.vae import DEFAULT_VAE
 
 BUDGET = 15.0  # seconds of timed steps
-FEW = 4  # samples of the first step; it and one of twice that number say how long a whole one would take
+FEW = 4  # samples of the first step; the time of a whole step follows from this one and one of twice the size
 WHOLE_STEPS = 2
 WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
 
 
 def measured(config: TrainConfig, *, device: str = "auto") -> str:
-    """Says how long a run takes on this machine, or why that cannot be measured here.
+    """Describe how long a run takes on this machine, or why that cannot be measured here.
 
-    At most about half a minute of steps is run. Nothing is written or fetched, and no replay is generated: empty
+    The steps take at most about half a minute. Nothing is written or downloaded, and no replay is generated: empty
     pictures take its place.
 
     Args:
-        device: where the run would be.
+        device: device of the run.
 
     Raises:
-        ValueError: if the run itself would fail, because its model or its data cannot be used.
+        ValueError: if the run itself would fail because its model or its data cannot be used.
     """
     place = resolve_device(device)
     world = World(0, 1, place, None)
@@ -55,7 +55,7 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
     left_out += ["compiling"] if config.compile else []
     try:
         seconds, samples = _time_steps(config, world)
-    except (OSError, RuntimeError) as error:  # the last, of memory that is used up
+    except (OSError, RuntimeError) as error:  # RuntimeError: out of memory
         return f"not measured on this machine: {str(error).splitlines()[0]}"
     total = timedelta(seconds=round(seconds * config.steps))
     how = "measured" if samples >= config.batch_size else f"estimated from steps of up to {samples} samples"
@@ -66,7 +66,7 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
 
 
 def _obstacle(config: TrainConfig, device: torch.device) -> str | None:
-    """Why nothing can be measured."""
+    """Return why nothing can be measured, or None."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return "several processes share the work; give --dry-run to one"
     needed, free = estimate(config).memory(1), free_memory(device)
@@ -86,7 +86,7 @@ def _obstacle(config: TrainConfig, device: torch.device) -> str | None:
 
 
 def _names(config: TrainConfig) -> list[str]:
-    """Checkpoints that the run opens."""
+    """Return the checkpoints that the run opens."""
     start = config.model
     names = [name for name in (start.checkpoint, start.llm, start.tower, start.processor) if name is not None]
     if not any(ratio.generation for ratio in config.data.ratios) or not family_of(sizes_of(start)).separate_vae:
@@ -98,7 +98,7 @@ def _names(config: TrainConfig) -> list[str]:
 
 
 def _is_here(name: str) -> bool:
-    """Whether a checkpoint is in the package, a folder, or in the hub's cache with its weights."""
+    """Return whether a checkpoint is in the package, is a folder, or is in the hub's cache with its weights."""
     if name == TINY or Path(name).expanduser().is_dir():
         return True
     cached = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
@@ -106,10 +106,10 @@ def _is_here(name: str) -> bool:
 
 
 def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = time.perf_counter) -> tuple[float, int]:
-    """Time a step of few samples and, if they fit into the budget, whole ones.
+    """Time a step of few samples and, if they fit into the budget, whole steps.
 
     Returns:
-        Seconds of a whole step, reading data included; and samples of the steps that were timed.
+        Seconds of a whole step, including reading its data; and the number of samples of the timed steps.
     """
     config = replace(config, compile=False, data=replace(config.data, cache=None))
     model = open_model(config, world.device)
@@ -128,9 +128,9 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
         _wait(state)
         return clock() - begun
 
-    timed(FEW)  # makes the optimizer's state
+    timed(FEW)  # creates the optimizer's state
     step, samples = timed(FEW), min(2 * FEW, config.batch_size)
-    if config.batch_size > FEW:  # what a step takes in any case, and what each sample adds
+    if config.batch_size > FEW:  # the fixed time of a step, and the time of each sample
         more = timed(samples)
         step = more + max(more - step, 0.0) / (samples - FEW) * (config.batch_size - samples)
     if step <= BUDGET:
@@ -140,6 +140,6 @@ def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = 
 
 
 def _wait(state: TrainState) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if state.world.device.type != "cpu":
         torch.get_device_module(state.world.device).synchronize()

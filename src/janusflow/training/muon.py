@@ -1,7 +1,7 @@
-"""Muon in the precision that the device multiplies fast: what `optimizers.py` gives the matrices of the blocks.
+"""Muon in the precision that the device multiplies fast. `optimizers.py` uses it for the matrices of the blocks.
 
-torch.optim.Muon always orthogonalizes in bfloat16, which takes some forty times as long as float32 on a CPU without
-units for it (docs/log.md).
+torch.optim.Muon always orthogonalizes in bfloat16, which takes about forty times as long as float32 on a CPU without
+bfloat16 units (docs/log.md).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from janusflow.device import DTYPES, resolve_precision
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of a x + b x^3 + c x^5 (Jordan et al. 2024): steep at 0, near 1 around 1
 ITERATIONS = 5
-STACKED = 2**24  # values of the matrices that are orthogonalized together
+STACKED = 2**24  # most values in matrices that are orthogonalized together
 
 
 class Muon(Optimizer):
     """M <- m M + (1 - m) G; W <- W - lr * 0.2 sqrt(max(rows, columns)) * U V^T of m M + (1 - m) G = U S V^T.
 
-    Jordan et al. 2024 with Nesterov's momentum, its update scaled to the size of AdamW's (Liu et al., arXiv
-    2502.16982), so that one learning rate serves both.
+    Jordan et al. 2024 with Nesterov momentum. The update is scaled to the size of AdamW's (Liu et al., arXiv
+    2502.16982), so that the same learning rate works for both.
 
     Args:
-        params: matrices, and kernels of convolutions with a row for each output; sharded matrices are gathered.
+        params: matrices, and convolution kernels with one row per output; sharded matrices are gathered.
         momentum: m.
         weight_decay: W shrinks by lr * weight_decay, decoupled.
-        precision: of the orthogonalization: "auto", "bfloat16" or "float32".
+        precision: precision of the orthogonalization, "auto", "bfloat16" or "float32".
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Muon(Optimizer):
         precision: str = "auto",
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.precision = precision  # of this run, not of the checkpoint that it continues
+        self.precision = precision  # of this run, not of the checkpoint that it continues from
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Updates every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         for group in self.param_groups:
             alike: dict[tuple[int, ...], list[Tensor]] = {}
             for p in group["params"]:
@@ -60,7 +60,7 @@ class Muon(Optimizer):
                     self._update(matrices[first : first + count], group)
 
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of matrices of one shape, orthogonalized together: on a GPU, launching small products takes long."""
+        """Update matrices of one shape, orthogonalized together: on a GPU, launching small products is slow."""
         shape, momentum = matrices[0].shape, group["momentum"]
         gradients = [p.grad for p in matrices if p.grad is not None]
         for p, gradient in zip(matrices, gradients, strict=True):
@@ -78,10 +78,10 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """About U V^T of matrices U S V^T, by Newton-Schulz: all but tiny singular values come out between 0.7 and 1.2.
+    """Approximate U V^T of matrices U S V^T by Newton-Schulz; all but tiny singular values end up between 0.7 and 1.2.
 
     Args:
-        matrices: (..., rows, columns) in any floating dtype, which is that of all products.
+        matrices: (..., rows, columns) in any floating dtype, which all products use.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]

@@ -1,7 +1,7 @@
 """The network with the losses of its family: a packed row in, sums of losses out.
 
-Every loss is a sum; it is divided by the number of tokens or pictures of the whole step, over all packs and processes,
-so that it does not matter how samples fell into them.
+Every loss is a sum. It is divided by the number of tokens or pictures of the whole step, over all packs and processes,
+so it does not matter how samples are distributed over them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from janusflow.training.packing import Pack, packed_forward
 
 
 class Objective(nn.Module):
-    """The network with the terms of the loss and their heads. All of training runs through its `forward`.
+    """The network with the loss terms and their heads. All training runs through its `forward`.
 
     Raises:
-        ValueError: if a term does not fit the network, such as REPA of a block that does not exist.
+        ValueError: if a term does not fit the network, such as REPA on a block that does not exist.
     """
 
     def __init__(self, network: Any, config: LossConfig) -> None:
@@ -42,12 +42,12 @@ class Objective(nn.Module):
                 self.add_module(self.heads[name], head)
 
     def forward(self, pack: Pack, latents: Tensor | None, features: Tensor | None = None) -> dict[str, Tensor]:
-        """Sums of the losses of a row by term, each only where the row has something for it. "zero", and what terms
-        measure in addition ("text" of L_AR), are not losses of their own.
+        """Return the sums of the losses of a row by term, only for terms that apply to the row. "zero" and additional
+        measurements of terms ("text" of L_AR) are not losses of their own.
 
         Args:
-            latents: x_1 of its pictures to generate, (M, C, H, W), or their codes, (M, L); None if it has none.
-            features: f_enc's of them for REPA, (M, L, W); computed here if not given.
+            latents: x_1 of the row's pictures to generate, (M, C, H, W), or their codes, (M, L); None without any.
+            features: f_enc's features of these pictures for REPA, (M, L, W); computed here if not given.
         """
         read = latents
         if latents is not None and pack.noise is not None and pack.t is not None:
@@ -67,10 +67,10 @@ class Objective(nn.Module):
         return self.network.get_submodule(self.family.blocks)
 
     def _zero(self) -> Tensor:
-        """Zero, as a function of every learning parameter outside the LLM's blocks.
+        """Return zero as a function of every trainable parameter outside the LLM's blocks.
 
-        All of them then have a gradient in every step, whatever its samples use: under sharding all processes must have
-        gradients of the same parameters, and the optimizer of a resumed run must hold a state for each.
+        All of them then have a gradient in every step, whatever its samples use. Sharding needs gradients of the same
+        parameters in all processes, and the optimizer of a resumed run needs a state for each.
         """
         blocks = {id(p) for p in self.blocks.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in blocks]
@@ -79,10 +79,10 @@ class Objective(nn.Module):
         return torch.stack([p.sum() * 0 for p in others]).sum()
 
     def weighted(self, sums: dict[str, Tensor], counts: Mapping[str, float]) -> Tensor:
-        """The loss: each sum over its count, weighted and added.
+        """Return the loss: each sum divided by its count, weighted and added up.
 
         Args:
-            counts: of each term, over the whole step.
+            counts: count of each term over the whole step.
         """
         weights = {name: self.config.weight(name) for name in self.terms} | {"zero": 1.0}
         terms = [weights[name] / max(counts.get(name, 1), 1) * sums[name] for name in weights if name in sums]

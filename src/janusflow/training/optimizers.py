@@ -1,4 +1,4 @@
-"""AdamW for all that learns, or Muon for the matrices of all blocks and AdamW for the rest."""
+"""AdamW for all trainable parameters, or Muon for the matrices of all blocks and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BLOCKS = (  # LLM and f_enc; g_enc and g_dec; a VAE; a VQ codec
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig, *, precision: str = "auto") -> list[Optimizer]:
-    """The optimizers that together cover every parameter that learns, each parameter once.
+    """Create the optimizers that together cover every trainable parameter exactly once.
 
     Args:
-        precision: of Muon's matrix products; see `resolve_precision`.
+        precision: precision of Muon's matrix products; see `resolve_precision`.
     """
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = [
@@ -48,18 +48,18 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, *, precision: str
 
 
 def is_matrix(parameter: nn.Parameter) -> bool:
-    """Whether it is a matrix, or the kernel of a convolution that mixes channels, one row for each output."""
+    """Return whether a parameter is a matrix, or a convolution kernel that mixes channels, with one row per output."""
     return parameter.ndim == 2 or (parameter.ndim == 4 and parameter.shape[1] > 1)
 
 
 def set_rate(optimizers: Sequence[Optimizer], rate: float) -> None:
-    """Gives all of them a learning rate."""
+    """Set the learning rate of all optimizers."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
 
 
 def update(optimizers: Sequence[Optimizer]) -> None:
-    """One step of each."""
+    """Run one step of each optimizer."""
     for optimizer in optimizers:
         optimizer.step()

@@ -27,11 +27,11 @@ class Pack:
         input_ids, position_ids: (1, T).
         documents: where the samples begin and end.
         predicted_at: (K,) indices of the tokens whose successor is labelled.
-        labels: (K,) those successors.
-        of_text: (K,) which of them are of samples without any picture.
-        seen: (N, 3, S, S) or None.
-        pixels, noise, t: (M, 3, H, W), (M, C, h, w), (M,) of the pictures to generate, or None; of pictures that are
-            generated as codes, only the pixels.
+        labels: (K,) ids of those successors.
+        of_text: (K,) which of them belong to samples without a picture.
+        seen: (N, 3, S, S) pictures seen, or None.
+        pixels, noise, t: (M, 3, H, W), (M, C, h, w) and (M,) of the pictures to generate, or None; pictures that are
+            generated as codes have only pixels.
         anchored: (M,) which pictures are anchored, or None if none is.
         soft_at, soft_labels: (K,) whether the label is replaced by logits, and those logits, one row each; or None.
         soft_codes: (A, L, codes) logits in place of the codes of the anchored pictures, or None.
@@ -54,7 +54,7 @@ class Pack:
 
 
 def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
-    """Samples one after the other in one row."""
+    """Concatenate samples into one row."""
     ids = torch.tensor([token for sample in samples for token in sample.tokens.ids], device=CPU)
     positions = torch.tensor([position for sample in samples for position in sample.tokens.positions], device=CPU)
     following = torch.tensor([label for s in samples for label in _following(s.tokens)], device=CPU)
@@ -77,23 +77,23 @@ def pack(samples: Sequence[Sample], device: torch.device) -> Pack:
 
 
 def packed_forward(network: Any, row: Pack, *, latents: Tensor | None = None, **options: Any) -> Any:
-    """The network's forward over a row, whose samples see only themselves; logits only where a label follows.
+    """Run the network over a row. Samples see only themselves, and there are logits only where a label follows.
 
     Args:
-        latents: of its pictures to generate, x_t at the times `row.t`, (M, C, H, W), or their codes, (M, L).
+        latents: x_t of the row's pictures to generate at the times `row.t`, (M, C, H, W), or their codes, (M, L).
 
     Returns:
-        Its output, with logits of shape (1, K, V).
+        The network's output, with logits of shape (1, K, V).
 
     Raises:
-        ValueError: if the network has another attention, which would mix the samples.
+        ValueError: if the network uses another attention, which would mix the samples.
     """
     if network.config.text_config._attn_implementation != PACKED:
         raise ValueError(f"packed rows need set_attn_implementation({{'text_config': {PACKED!r}}})")
     documents = row.documents
     if getattr(network.config, "image_attention", "causal") == "bidirectional":
         inside = row.input_ids[0] == GENERATION_TOKEN
-        documents = documents.seeing_each_other(inside | inside.roll(-1))  # the time token stands before the picture's
+        documents = documents.seeing_each_other(inside | inside.roll(-1))  # the time token precedes the picture's
     drawn = {} if latents is None else {"latents": latents}
     drawn |= {} if latents is None or row.t is None else {"t": row.t}
     return network(
@@ -102,7 +102,7 @@ def packed_forward(network: Any, row: Pack, *, latents: Tensor | None = None, **
         position_ids=row.position_ids,
         **drawn,
         documents=documents,
-        # A mask of four dimensions is taken as it is: transformers must not make one of T x T for the row.
+        # A mask of four dimensions is used as it is: transformers must not build one of T x T for the row.
         attention_mask=row.position_ids.new_zeros(1, 1, 1, 1),
         use_cache=False,
         logits_to_keep=row.predicted_at,
@@ -111,17 +111,17 @@ def packed_forward(network: Any, row: Pack, *, latents: Tensor | None = None, **
 
 
 def labelled(tokens: Tokens) -> list[int]:
-    """The labels of a sample that are predicted."""
+    """Return the labels of a sample that are predicted."""
     return [label for label in _following(tokens) if label != IGNORE]
 
 
 def _following(tokens: Tokens) -> list[int]:
-    """What each token predicts: a sample's first token is never predicted, so the place of its last one stays free."""
+    """Return what each token predicts. A sample's first token is never predicted, so its last token has no label."""
     return [*tokens.labels[1:], IGNORE]
 
 
 def fill(samples: Sequence[Sample], length: int) -> list[list[Sample]]:
-    """Samples in rows of at most `length` tokens, longest first into the first row with room.
+    """Distribute samples over rows of at most `length` tokens, longest first into the first row with room.
 
     A sample of more than `length` tokens gets a row of its own.
     """

@@ -1,4 +1,4 @@
-"""The trained model as it is shipped: half the size, and float32 when it is opened."""
+"""Publish a trained model: half the size, and float32 when it is opened."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from janusflow.pipelines.janusflow import JanusFlow
 
 
 def publish(trained: str | Path, folder: Path) -> Path:
-    """Write a trained model with its weights in bfloat16, to ship; it computes in float32.
+    """Write a trained model for release, with its weights in bfloat16; it computes in float32.
 
     Args:
         trained: an export of `janusflow train`.
-        folder: where to; replaced if it exists.
+        folder: output folder; replaced if it exists.
 
     Example:
         >>> publish("runs/mine/export", Path("runs/mine/model"))  # doctest: +SKIP

@@ -1,8 +1,7 @@
-"""Replay against forgetting: before a run the model generates pictures from known noise, and trains on these pairs.
+"""Replay against forgetting: before a run, the model generates pictures from known noise and trains on these pairs.
 
-Other pictures, even good ones, bend the paths of a model that has learned from its own (docs/training.md, Reflow). So
-what a fine-tuned model should keep generating is what it generates now, with the states of its paths
-(`data/reflow.py`).
+Other pictures, even good ones, bend the paths of a model that has learned from its own (docs/training.md, Reflow). So a
+fine-tuned model should keep generating what it generates now, with the states of its paths (`data/reflow.py`).
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import sources_of
 from janusflow.training.distributed import World
 
-STEPS, STATES = 12, 9  # states of up to about t = 2/3
-SEED = 60_000_000  # of the noise
+STEPS, STATES = 12, 9  # states up to about t = 2/3
+SEED = 60_000_000  # seed of the noise
 
 
 def replays(config: TrainConfig) -> list[ReplayConfig]:
-    """The replays that a run generates."""
+    """Return the replays that a run generates."""
     generates = any(ratio.generation for ratio in config.data.ratios)
     return [
         source for source in sources_of(config.data)["generation"] if generates and isinstance(source, ReplayConfig)
@@ -35,12 +34,12 @@ def replays(config: TrainConfig) -> list[ReplayConfig]:
 
 
 def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceConfig]]:
-    """The sources of a run, its replays generated into the run's folder, where a resumed run finds them.
+    """Return the sources of a run, with its replays generated into the run's folder, where a resumed run finds them.
 
     One process generates while the others wait.
 
     Raises:
-        ValueError: if another source cannot be opened, or a replay's prompts, judge or teacher cannot, or none of its
+        ValueError: if another source, or a replay's prompts, judge or teacher, cannot be opened, or none of its
             pictures is right.
     """
     sources = sources_of(config.data)
@@ -57,7 +56,7 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
                 _draw(config, found[number], number, folder, world)
         except Exception as error:
             failed = error
-    if world.any(failed is not None):  # all end, or some would wait
+    if world.any(failed is not None):  # all must end, or some would wait
         raise failed or ValueError("the first process could not generate the replay; see its message")
     for number, folder in folders.items():
         weight, anchor, crop = found[number].weight, found[number].anchor, found[number].crop
@@ -66,7 +65,7 @@ def drawn_sources(config: TrainConfig, world: World) -> dict[str, list[SourceCon
 
 
 def _check(config: TrainConfig, sources: dict[str, list[SourceConfig]], world: World) -> None:
-    """Check every source before minutes of generating."""
+    """Check every source before generating, which takes minutes."""
     for task, given in sources.items():
         for source in given:
             source.open(task, config.seed, world.rank, world.ranks)
@@ -84,7 +83,7 @@ def _without(config: TrainConfig) -> str:
 
 
 def _draw(config: TrainConfig, source: ReplayConfig, number: int, folder: Path, world: World) -> None:
-    """Generate the replay that is source `number` of generation."""
+    """Generate the replay that is generation source `number`."""
 
     def opened(name: str) -> JanusFlow:
         return JanusFlow.from_pretrained(name, vae=config.model.vae, dtype=config.precision, device=world.device)

@@ -1,4 +1,4 @@
-"""What a run reports: a progress bar, `log.jsonl`, TensorBoard or W&B, and sheets of pictures and answers."""
+"""The reports of a run: a progress bar, `log.jsonl`, TensorBoard or W&B, and sheets of pictures and answers."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from janusflow.training.losses import terms
 from janusflow.training.objective import Objective
 from janusflow.training.resume import Progress
 
-LARGE_SHARE = 0.1  # of the starting weights in an export
-CROPPED = 0.05  # mean share of a picture's area from which on cropping is worth a word
+LARGE_SHARE = 0.1  # share of the starting weights in an export that gives a warning
+CROPPED = 0.05  # mean share of a picture's area above which cropping is reported
 NAMED = 5  # broken records named on the terminal per step
 
 
 class Report:
-    """The reports of one run; a context manager. Processes other than the first report only broken records, in files of
-    their own (`skipped-RANK.jsonl`).
+    """The reports of one run, as a context manager. Processes other than the first report only broken records, each in
+    its own file (`skipped-RANK.jsonl`).
 
     Args:
-        first: steps that are done already; later rows of an earlier, killed run are dropped from the log.
-        shown: whether to draw the bar.
+        first: number of steps already done; later rows of an earlier, killed run are dropped from the log.
+        shown: whether to show the progress bar.
     """
 
     def __init__(self, out: Path, config: TrainConfig, world: World, *, first: int, shown: bool) -> None:
@@ -82,7 +82,7 @@ class Report:
             self._draw_curves()
 
     def exported(self, progress: Progress) -> None:
-        """Reports what share of the exported weights is that of the start, and warns of a large one."""
+        """Report the share of the starting weights in the exported weights, and warn if it is large."""
         share = progress.start_share
         if share is None:
             return
@@ -92,7 +92,7 @@ class Report:
         self.say(text, logging.WARNING if share > LARGE_SHARE else logging.INFO)
 
     def _draw_curves(self) -> None:
-        """Writes `curves.png`; whatever prevents it is reported and does not end the run."""
+        """Write `curves.png`; a failure is reported and does not end the run."""
         file = self.out / "curves.png"
         try:
             if draw_curves(self.file, file):
@@ -103,7 +103,7 @@ class Report:
             self.say(f"{file} could not be drawn: {error}", logging.WARNING)
 
     def step(self, losses: dict[str, float], found: StepSamples, *, waited: float, took: float) -> None:
-        """One step: named losses, its samples, seconds waited for data and taken in all."""
+        """Report one step: its named losses and samples, and the seconds spent waiting for data and in total."""
         step = found.step + 1
         if not self.world.first:
             self.skipped(step, found.broken, found.notes)
@@ -125,8 +125,8 @@ class Report:
         self.bar.update(step, f"{means} | {rate}")
 
     def skipped(self, step: int, broken: list[str], notes: Sequence[tuple[str, str]] = (), **known: float) -> None:
-        """Names the records that a step skipped, each once, and the first of every note; the log has all, and what else
-        is known of the step.
+        """Print the records that a step skipped, each once, and the first record of every note. The log contains all of
+        them, and the other known values of the step.
         """
         for name, what in notes:
             if what not in self._named:
@@ -166,7 +166,7 @@ class Report:
             show(sheet, answers, step)
 
     def say(self, text: str, level: int = logging.INFO) -> None:
-        """Prints and logs a line, once for all processes."""
+        """Print and log a line, once for all processes."""
         if self.world.first:
             say(text, level)
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run continues from: whole or not there, and for any number of processes.
+"""Checkpoints from which a killed run continues: complete or absent, and for any number of processes.
 
 A checkpoint is a folder `step-NNNNNNN` with the sharded tensors of model, EMA and optimizer
 (`torch.distributed.checkpoint`) and `progress.json`. It is written under another name and renamed when it is complete.
@@ -31,21 +31,21 @@ from janusflow.training.distributed import World
 from janusflow.training.ema import Ema
 from janusflow.training.objective import Objective
 
-ALONE = "torch.distributed is disabled"  # how a warning begins that torch gives for every checkpoint of one process
+ALONE = "torch.distributed is disabled"  # start of torch's warning for every checkpoint of a single process
 NAME = re.compile(r"step-(\d{7})$")
-UNFIT = ("Missing key", "mismatch", "Unexpected key")  # what it says of a checkpoint of another run
+UNFIT = ("Missing key", "mismatch", "Unexpected key")  # in torch's errors for a checkpoint of another run
 
 
 @dataclass
 class Progress:
-    """What a checkpoint contains next to tensors.
+    """The contents of a checkpoint next to its tensors.
 
     Attributes:
-        step: steps done.
+        step: number of steps done.
         loss: running mean of the loss without L_REPA.
         best: the lowest such mean at any checkpoint, and its step.
-        seen: records taken so far, and how many of them were broken.
-        streams: places of the streams, by process and source.
+        seen: number of records taken so far, and how many of them were broken.
+        streams: places of the streams by process and source.
         ranks: number of processes.
         start_share: share of the starting weights in the average; None if it follows from the recipe.
     """
@@ -61,7 +61,7 @@ class Progress:
 
 @dataclass
 class Begun:
-    """A checkpoint that is not complete yet: where it goes, where it is written, and the best step when it began."""
+    """An incomplete checkpoint: its final folder, the temporary one, and the best step when it was begun."""
 
     final: Path
     temporary: Path
@@ -70,12 +70,12 @@ class Begun:
 
 
 class Checkpoints:
-    """The checkpoints of one run, which holds the lock of its folder. One that a killed run had written and not
-    named yet is completed; what is half written is removed.
+    """The checkpoints of one run, which holds the lock of its folder. A checkpoint that a killed run had written but
+    not yet renamed is completed; half-written ones are removed.
 
     Args:
-        keep: how many of the last stay; the best stays too.
-        background: write while training goes on.
+        keep: number of the last checkpoints to keep; the best one is kept too.
+        background: write while training continues.
     """
 
     def __init__(self, folder: Path, world: World, *, keep: int, background: bool = False) -> None:
@@ -93,11 +93,11 @@ class Checkpoints:
         world.wait()
 
     def all(self) -> list[Path]:
-        """Complete ones, oldest first."""
+        """Return the complete checkpoints, oldest first."""
         return sorted(path for path in self.folder.glob("*") if NAME.match(path.name))
 
     def left(self) -> str:
-        """What there is to continue from, as the end of a sentence about what went wrong."""
+        """Describe what is left to continue from, as the end of an error message."""
         found = self.all()
         if not found:
             return "there is no checkpoint yet"
@@ -105,13 +105,13 @@ class Checkpoints:
         return f"the last checkpoint, {found[-1].name}, is intact (to export it: janusflow train --export-only {out})"
 
     def save(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer], progress: Progress) -> None:
-        """Writes one; the others stay as they are until it is complete.
+        """Write a checkpoint; the others stay as they are until it is complete.
 
         In the background, it returns once the tensors are copied to memory, and `settle`, `finish` or the next `save`
-        completes the checkpoint: one that a run is killed over is as if it had never begun.
+        completes the checkpoint. If the run is killed while it is written, it is as if it had never begun.
 
         Raises:
-            OSError: if it, or the one before it in the background, cannot be written; what was there stays untouched.
+            OSError: if it, or the previous one in the background, cannot be written; existing ones stay untouched.
         """
         self.finish()
         final = self.folder / f"step-{progress.step:07d}"
@@ -134,16 +134,16 @@ class Checkpoints:
         self.finish()
 
     def settle(self) -> None:
-        """Completes a checkpoint in the background as soon as it is written, so that a kill loses no more than it must.
+        """Complete a background checkpoint as soon as it is written, so that a kill loses no more than it must.
 
-        Every process must call it: they complete it together, once all have written.
+        Every process must call this: they complete the checkpoint together, once all have written.
         """
         future = self.begun and self.begun.future
         if future and not self.world.any(not future.done()):
             self.finish()
 
     def finish(self) -> None:
-        """Waits for a checkpoint that is being written in the background, if there is one, and completes it.
+        """Wait for a checkpoint that is being written in the background, if there is one, and complete it.
 
         Raises:
             OSError: if it could not be written.
@@ -167,14 +167,14 @@ class Checkpoints:
     def _intact(self, begun: Begun) -> Iterator[None]:
         try:
             yield
-        except (Exception, CheckpointException) as error:  # the latter, for a full disk, is not an Exception
+        except (Exception, CheckpointException) as error:  # CheckpointException (a full disk) is not an Exception
             self.begun = None
             if self.world.first:
                 shutil.rmtree(begun.temporary, ignore_errors=True)
             raise OSError(f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}") from error
 
     def _group(self) -> dist.ProcessGroup | None:
-        """The processes coordinate checkpoints in a group of their own, not in that of training."""
+        """Return the group in which the processes coordinate checkpoints, separate from that of training."""
         if self.group is None and self.world.mesh is not None:
             self.group = dist.new_group(backend="gloo")
         return self.group
@@ -194,20 +194,20 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _check(self, found: Sequence[Path]) -> None:
-        """Compare the last of these checkpoints with its checksums; the processes share the files."""
+        """Compare the last of these checkpoints with its checksums; the files are divided among the processes."""
         fault = damaged_file(found[-1], lambda index: index % self.world.ranks == self.world.rank)
         if self.world.any(fault is not None):
             what = fault or "another process found a file that differs from its checksum"
             raise ValueError(f"checkpoint {found[-1]} is damaged ({what}); {_without(found)}")
 
     def restore(self, objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> Progress:
-        """Puts everything where the last complete checkpoint had it; a fresh progress if there is none.
+        """Restore everything from the last complete checkpoint; return a new progress if there is none.
 
-        Settings of the optimizers (betas, weight decay) stay as they are given; without optimizers, as for an export,
-        their states are not read.
+        Settings of the optimizers (betas, weight decay) stay as given. Without optimizers, as for an export, their
+        states are not read.
 
         Raises:
-            ValueError: if it is of other parts, losses or sizes, or cannot be read.
+            ValueError: if the checkpoint has other parts, losses or sizes, or cannot be read.
         """
         found = self.all()
         if not found:
@@ -236,7 +236,7 @@ class Checkpoints:
 
 
 def _read_progress(folder: Path) -> Progress:
-    """What a checkpoint's JSON files say."""
+    """Read the JSON files of a checkpoint."""
     file = folder / "progress.json"
     progress = checked(Progress, read_json(file), file.name)
     if folder.name != f"step-{progress.step:07d}":
@@ -249,20 +249,20 @@ def _read_progress(folder: Path) -> Progress:
 
 
 def _without(found: Sequence[Path]) -> str:
-    """What happens if the last of these checkpoints is deleted."""
+    """Describe what happens if the last of these checkpoints is deleted."""
     before = f"continues from {found[-2].name}" if len(found) > 1 else "starts from the beginning"
     return f"without that folder the run {before}"
 
 
 def _reason(error: BaseException) -> str:
-    """What lies at the bottom of it, in one line."""
+    """Return the root cause of an error in one line."""
     while isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _tensors(objective: Objective, ema: Ema, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
-    """The tensors of a run by name; loading writes into them."""
+    """Return the tensors of a run by name; loading writes into them."""
     model: Mapping[str, Any] = objective.state_dict()
     tensors: dict[str, Any] = {"model": dict(model), "ema": dict(ema.values)}
     if optimizers:

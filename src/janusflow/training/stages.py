@@ -1,4 +1,4 @@
-"""Which parts of the network learn."""
+"""The choice of the parts of the network that are trained."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from janusflow.arguments import quoted
 from janusflow.families import family_of
 
 TAUGHT_BY = {"aligner": "understanding", "tower": "understanding", "generation": "generation"}
-"""The one task that a part learns from; the LLM learns from all."""
+"""The only task that each part learns from; the LLM learns from all tasks."""
 
 
 def choose_trainable(network: PreTrainedModel, parts: Sequence[str], frozen: Sequence[str] = ()) -> None:
-    """Lets the parameters of these parts learn and freezes all others, those too that are never run.
+    """Make the parameters of these parts trainable and freeze all others, including those that are never run.
 
     Args:
-        network: see above.
-        parts: that learn.
-        frozen: beginnings of names of parameters in them that do not learn.
+        network: the network, changed in place.
+        parts: names of the parts to train.
+        frozen: prefixes of the names of parameters in these parts that stay frozen.
 
     Raises:
-        ValueError: for a part that the network's family does not have, or a beginning that no parameter has.
+        ValueError: for a part that the network's family does not have, or a prefix that no parameter's name has.
     """
     family = family_of(network.config)
     unknown = [part for part in parts if part not in family.trainable]

@@ -1,4 +1,4 @@
-"""What a run starts from: a checkpoint, or a new network from parts; `export.py` writes what it ends with."""
+"""The start of a run: a checkpoint, or a new network from parts. `export.py` writes the result of the run."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from janusflow.training.config.sources import learned
 from janusflow.training.losses import active, terms_of
 from janusflow.training.objective import Objective
 
-HEAD = "{}_head.safetensors"  # of a loss, next to a trained model's weights
+HEAD = "{}_head.safetensors"  # of a loss's head, next to a trained model's weights
 
 
 def open_model(config: TrainConfig, device: torch.device) -> JanusFlow:
-    """The network in float32, with processor and VAE, as the recipe says.
+    """Open the network in float32, with processor and VAE, as the recipe says.
 
     Raises:
-        ValueError: if a part cannot be opened or does not fit; what `check_sizes` finds, before any weight is read.
+        ValueError: if a part cannot be opened or does not fit; errors of `check_sizes` come before any weight is read.
     """
     check_sizes(config)
     return open_start(config, device)
 
 
 def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
-    """The same without looking at the data of the recipe.
+    """Open the same network without looking at the data of the recipe.
 
     Raises:
         ValueError: if a part cannot be opened or does not fit.
@@ -74,10 +74,10 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
 
 
 def take_tower(network: Any, tower: SiglipVisionModel, source: str = "the tower") -> None:
-    """Puts the weights of a SigLIP tower, without its pool head, into a network of any family.
+    """Load the weights of a SigLIP tower, without its pool head, into a network of any family.
 
     Raises:
-        ValueError: if it does not fit.
+        ValueError: if the tower does not fit the network.
     """
     family = family_of(network.config)
     place = family.tower("").removesuffix(".")
@@ -87,24 +87,24 @@ def take_tower(network: Any, tower: SiglipVisionModel, source: str = "the tower"
 
 
 def _as_variant(model: JanusFlow, config: TrainConfig) -> JanusFlow:
-    """The model with its network as the variant that the recipe asks for; parts that are new get random weights."""
+    """Return the model with the network variant that the recipe asks for; new parts get random weights."""
     sizes = varied(model.network.config, config.model)
     if sizes is model.network.config:
         return model
     torch.manual_seed(config.seed)
     with BUILDING:
         network = family_of(sizes).network(sizes)
-    network.load_state_dict(model.network.state_dict(), strict=False)  # equal but for the understanding encoder
+    network.load_state_dict(model.network.state_dict(), strict=False)  # equal except for the understanding encoder
     model.network = network.eval().to(model.network.device)
     model.give_latents()
     return model
 
 
 def varied(sizes: Any, start: ModelConfig) -> Any:
-    """The dimensions with the variants that a recipe asks for; the same object if nothing changes.
+    """Return the dimensions with the variants that a recipe asks for; the same object if nothing changes.
 
     Raises:
-        ValueError: if they do not allow the variant.
+        ValueError: if the dimensions do not allow a variant.
     """
     asked = {name: value for name in VARIANTS if (value := getattr(start, name)) is not None}
     for name in asked:
@@ -115,12 +115,12 @@ def varied(sizes: Any, start: ModelConfig) -> Any:
 
 
 def check_sizes(config: TrainConfig) -> Any:
-    """The dimensions of what would be trained, read without its weights and checked against the losses.
+    """Read the dimensions of the model to train, without its weights, and check them against the losses.
 
     Raises:
-        ValueError: if the model cannot be trained, its data cannot change it, REPA is asked of a block that is not
-            there or of unequal grids, or a user's own data is mixed with data that is rendered in another
-            size than the model's pictures.
+        ValueError: if the model cannot be trained, its data cannot change it, REPA is used on a block that does not
+            exist or on unequal grids, or a user's own data is mixed with data that is rendered in another size than
+            the model's pictures.
     """
     sizes = sizes_of(config.model)
     sources = learned(config.data)
@@ -150,10 +150,10 @@ def check_sizes(config: TrainConfig) -> Any:
 
 
 def sizes_of(start: ModelConfig) -> Any:
-    """Dimensions of a network, from its checkpoint's configuration or its preset.
+    """Return the dimensions of a network, from its checkpoint's configuration or its preset.
 
     Raises:
-        ValueError: for a checkpoint that cannot be opened, or of a family that cannot be trained.
+        ValueError: if the checkpoint cannot be opened, or its family cannot be trained.
     """
     if start.checkpoint is not None:
         try:
@@ -164,13 +164,13 @@ def sizes_of(start: ModelConfig) -> Any:
             known = " or ".join(name for name, one in families().items() if one.trainable)
             raise ValueError(f"{start.checkpoint} is a {family.name} model; here {known} is trained")
         return varied(sizes, start)
-    assert start.preset is not None  # by the configuration's own check
+    assert start.preset is not None  # checked with the configuration
     preset = next(one.presets[start.preset] for one in families().values() if start.preset in one.presets)
     return varied(preset(), start)
 
 
 def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, Any]:
-    """The tokenizer of another checkpoint with the new network's picture size, and the network's dimensions."""
+    """Return another checkpoint's tokenizer with the new network's picture size, and the network's dimensions."""
     assert start.processor is not None
     given, sizes = (
         JanusFlowProcessor.from_pretrained(find_folder(start.processor, what="model.processor")),
@@ -189,10 +189,10 @@ def _processor(start: ModelConfig) -> tuple[JanusFlowProcessor, Any]:
 
 
 def open_part(kind: Any, path_or_id: str, setting: str) -> Any:
-    """A pretrained part in float32.
+    """Open a pretrained part in float32.
 
     Raises:
-        ValueError: if it cannot be opened.
+        ValueError: if the part cannot be opened.
     """
     place, why = os.path.expanduser(path_or_id), ""
     try:
@@ -211,10 +211,10 @@ def _take(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> Non
 
 
 def take_heads(objective: Objective, checkpoint: str | None) -> None:
-    """Gives the heads of losses the weights that the run which made the checkpoint saved next to it, if any fit.
+    """Load into the loss heads the weights that the checkpoint's run saved next to the checkpoint, if any fit.
 
     Raises:
-        ValueError: if a file of them is damaged.
+        ValueError: if a file with such weights is damaged.
     """
     for term, attribute in objective.heads.items() if checkpoint is not None else ():
         if not (file := find_folder(str(checkpoint)) / HEAD.format(term)).is_file():
@@ -231,6 +231,6 @@ def take_heads(objective: Objective, checkpoint: str | None) -> None:
             )
         try:
             objective.get_submodule(attribute).load_state_dict(weights)
-        except RuntimeError as error:  # of a network of other dimensions
+        except RuntimeError as error:  # from a network of other dimensions
             said = str(error).splitlines()[-1].strip()
             warnings.warn(f"{file} does not fit, so {what}: {said}", stacklevel=2)

@@ -28,7 +28,7 @@ from janusflow.training.packing import Pack, fill, pack
 from janusflow.training.resume import Progress
 
 Encoder: TypeAlias = Callable[[Tensor], Tensor]
-NOTHING = Sample(Tokens([0], [IGNORE], [0]))  # without any loss: a process with fewer rows than others runs it, too
+NOTHING = Sample(Tokens([0], [IGNORE], [0]))  # without a loss; run by processes that have fewer rows than others
 
 
 @dataclass
@@ -36,9 +36,9 @@ class TrainState:
     """Everything that a step works on.
 
     Attributes:
-        latents: the codec's encoder, from the cache where there is one; None without pictures to generate.
-        features: f_enc through the cache, for REPA; None where the network computes them itself.
-        anchor: gives anchored samples their targets; None where there are none.
+        latents: the codec's encoder, through the cache if there is one; None without pictures to generate.
+        features: f_enc through the cache, for REPA; None if the network computes them itself.
+        anchor: provides the targets of anchored samples; None if there are none.
     """
 
     config: TrainConfig
@@ -53,11 +53,11 @@ class TrainState:
 
 
 def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
-    """One optimizer step.
+    """Run one optimizer step.
 
     Returns:
-        The mean losses of the whole step over all processes, the norm of the gradient, the rate, and the share of the
-        starting weights that the average still holds.
+        The mean losses of the whole step over all processes, the norm of the gradient, the learning rate, and the share
+        of the starting weights that is left in the average.
     """
     config, world, objective = state.config, state.world, state.objective
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
@@ -109,7 +109,7 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
 
 
 def mean_losses(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
-    """The mean of each term, their weighted sum "loss", and what terms say in detail, from a whole step's sums."""
+    """Return the mean of each term, their weighted sum "loss", and the terms' details, from a whole step's sums."""
     found = {name: term for name, term in terms().items() if name in totals}
     losses = {name: totals[name] / max(counts[name], 1) for name in found}
     losses["loss"] = sum(config.weight(name) * losses[name] for name in found)
@@ -119,11 +119,11 @@ def mean_losses(config: LossConfig, totals: Mapping[str, float], counts: Mapping
 
 
 def clipped(objective: Objective, largest: float) -> dict[str, float]:
-    """Scales the gradients of all parts together to a norm of at most `largest`.
+    """Clip the gradients of all parts together to a norm of at most `largest`.
 
     Returns:
-        The norm before, "gradient", and of each part that learns, "gradient_llm" and so on (see `Family.trainable`; the
-        head of a loss has the loss's name).
+        The norm before clipping, "gradient", and that of each trained part, "gradient_llm" and so on (see
+        `Family.trainable`; a loss's head has the loss's name).
     """
     parts: dict[str, list[Tensor]] = {}
     heads = {attribute: name for name, attribute in objective.heads.items()}
@@ -143,5 +143,5 @@ def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
 
 
 def autocast(config: TrainConfig, world: World) -> AbstractContextManager[object]:
-    """The precision of matrix products, for a config that is decided."""
+    """Return the autocast context for the precision of matrix products; the config must come from `decided`."""
     return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")

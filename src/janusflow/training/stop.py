@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send before they end a job, and Ctrl-C: a run saves and ends, or ends at once."""
+"""Handle SIGTERM, which schedulers send before they end a job, and Ctrl-C: a run saves and ends, or ends at once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def on_stop(handle: Handle) -> Iterator[None]:
 
 
 def leave(number: int) -> None:
-    """End the process for a signal: with status 0 for SIGTERM, as interrupted for SIGINT.
+    """End the process after a signal: with status 0 for SIGTERM, as interrupted for SIGINT.
 
     Raises:
         SystemExit, KeyboardInterrupt: always one of them.
@@ -51,6 +51,6 @@ def leave(number: int) -> None:
 
 
 def leave_at_once(number: int, frame: FrameType | None) -> None:
-    """End the process where everything written is complete or absent, so that the same command continues."""
+    """End the process while every file is complete or absent, so that the same command continues the run."""
     print("stopped: nothing is lost, and the same command continues the run", file=sys.stderr)
     leave(number)

@@ -1,4 +1,4 @@
-"""The settings of a run in its folder, `settings.json`: written, read to resume or export it, and compared."""
+"""The settings stored in a run's folder, `settings.json`: write, compare, and read them to resume or export."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FREE = (  # settings that may change without changing what a run computes
 
 
 def write_settings(out: Path, config: TrainConfig) -> None:
-    """Writes a run's settings into its folder, `settings.json`."""
+    """Write a run's settings to `settings.json` in its folder."""
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / SETTINGS, json.dumps(asdict(config), indent=1, default=str) + "\n")
 
 
 def stored_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The settings of the run in a folder, wherever that lies now; its data is not looked at.
+    """Read the settings of the run in a folder, even if the folder has moved, without looking at its data.
 
     Raises:
         ValueError: if the folder contains no run.
@@ -44,20 +44,20 @@ def stored_config(out: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The settings that `write_settings` wrote, as plain values.
+    """Read the settings that `write_settings` wrote, as plain values.
 
     Raises:
         ValueError: if the file is damaged.
         OSError: if it cannot be read.
     """
-    stored = checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is a setting
+    stored = checked(dict[str, Any], read_json(file, finite=False), file)  # a clip of .inf is allowed
     if isinstance(data := stored.get("data"), dict):
         data |= {task: [*map(without_foreign, data[task])] for task in TASKS if isinstance(data.get(task), list)}
     return stored
 
 
 def changed_settings(out: Path, config: TrainConfig) -> list[str]:
-    """What the settings of the run in a folder were where they differ, as "seed 0 -> 1"; of what changes its course."""
+    """List the differences from the stored settings of a run that change what it computes, as "seed 0 -> 1"."""
     file = out / SETTINGS
     if not file.is_file():
         return []
@@ -67,7 +67,7 @@ def changed_settings(out: Path, config: TrainConfig) -> list[str]:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of nested settings by their dotted names; empty lists and mappings have none."""
+    """Return the leaves of nested settings by their dotted names; empty lists and mappings have none."""
     if not isinstance(value, dict | list):
         return {name: value}
     pairs = value.items() if isinstance(value, dict) else enumerate(value)

@@ -1,4 +1,4 @@
-"""The loop: data, step, report, save. In one process or under torchrun, with the same code.
+"""The training loop: data, step, report, save. The same code runs in one process or under torchrun.
 
 janusflow train recipes/tiny/stage2.yaml
 torchrun --nproc-per-node 8 -m janusflow.cli train recipes/paper/stage2.yaml model=... data.generation.0.path=...
@@ -56,13 +56,13 @@ from janusflow.training.step import Encoder, TrainState, autocast, take_step
 from janusflow.training.stop import caught_signals, leave_at_once, on_stop
 from janusflow.training.stored_settings import changed_settings, write_settings
 
-MEMORY = 0.98  # of the running mean of the loss
+MEMORY = 0.98  # decay of the running mean of the loss
 CALM_STEPS = 20  # the first losses say nothing about a spike
-ENOUGH_RECORDS = 50  # seen before a share of broken ones says anything
+ENOUGH_RECORDS = 50  # records seen before the share of broken ones says anything
 
 
 class RunError(ValueError):
-    """The run cannot continue, in any of its processes; the message says why, and the last checkpoint is intact."""
+    """Raised in all processes if the run cannot continue. The message says why; the last checkpoint is intact."""
 
 
 def train(
@@ -76,21 +76,21 @@ def train(
     """Train, and export the EMA weights as a folder that `JanusFlow.from_pretrained` opens.
 
     Args:
-        config: from `load_config`.
-        resume: continue the run in `config.out`; without it a folder with checkpoints is refused.
-        device: of a single process.
-        official: export in the official layout too, into the folder `export-official`.
-        progress_bar: whether to show one.
+        config: settings from `load_config`.
+        resume: continue the run in `config.out`; without it, a folder with checkpoints is refused.
+        device: device of a single process.
+        official: also export in the official layout, into the folder `export-official`.
+        progress_bar: whether to show a progress bar.
 
     Returns:
         The exported folder; or, when SIGTERM ended the run early, the folder of the run.
 
     Raises:
-        ValueError: before anything is trained, for data or a model that cannot be opened, or while another process
-            trains in the same folder; as `RunError` for a loss that
-            is not finite or jumps, or too many broken records. The last checkpoint is then intact.
+        ValueError: before anything is trained, if data or a model cannot be opened, or another process trains in the
+            same folder; as `RunError`, if a loss is not finite or jumps, or too many records are broken. The last
+            checkpoint is then intact.
         OSError: if a checkpoint or the export cannot be written.
-        SystemExit: of status 0, if SIGTERM comes before the first step or after the last: nothing is lost.
+        SystemExit: with status 0, if SIGTERM comes before the first step or after the last one: nothing is lost.
         KeyboardInterrupt: at SIGINT (Ctrl-C), after saving as at SIGTERM; a second one interrupts at once.
     """
     world = join(device)
@@ -109,7 +109,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         raise ValueError(f"{out} contains a run already; continue it with --resume, or give another out=FOLDER")
     sizes = check_sizes(config)
     if official:
-        family_of(sizes).layout("official")  # is there
+        family_of(sizes).layout("official")  # must exist
     for source in (one for given in sources_of(config.data).values() for one in given):
         source.check_place()
     if checkpoints.all():
@@ -144,7 +144,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
             checkpoints.finish()
             raise RunError(f"{error}; {checkpoints.left()}") from error
         except Exception as error:
-            if world.mesh is None:  # of several the others may not be here; resuming completes what is written
+            if world.mesh is None:  # with several, the others may not get here; resuming completes what is written
                 checkpoints.finish()
             if killed := worker_killed(error, config.data.workers):
                 raise RunError(f"{killed}; {checkpoints.left()}") from error
@@ -158,23 +158,23 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
 
 
 def finish(state: TrainState, model: JanusFlow, report: Report, *, official: bool) -> Path:
-    """Exports the averages, and reports how much of the starting weights they hold.
+    """Export the averages, and report the share of the starting weights in them.
 
     Raises:
         OSError: if the export cannot be written.
     """
-    if state.progress.start_share is None:  # no step was taken from a checkpoint that does not know it
+    if state.progress.start_share is None:  # no step was taken after a checkpoint without it
         state.progress.start_share = state.config.start_share(state.progress.step)
     try:
         folder = export(state, model, Path(state.config.out) / "export", official=official)
-    except (OSError, SafetensorError) as error:  # the latter, for a full disk, is not an OSError
+    except (OSError, SafetensorError) as error:  # SafetensorError (a full disk) is not an OSError
         raise OSError(f"the export could not be written ({error}); --resume writes it again") from error
     report.exported(state.progress)
     return folder
 
 
 def prepare(config: TrainConfig, world: World, model: JanusFlow) -> TrainState:
-    """The objective with optimizers and EMA, on the device and sharded, at step 0; for a config that is `decided`."""
+    """Prepare the objective, optimizers and EMA at step 0, on the device and sharded, for a config from `decided`."""
     latents, features = _frozen_parts(config, world, model)
     model.network.set_attn_implementation({"text_config": PACKED})
     anchor = Anchor(model.network) if anchored(config.data) else None
@@ -184,7 +184,7 @@ def prepare(config: TrainConfig, world: World, model: JanusFlow) -> TrainState:
 
 
 def learner(config: TrainConfig, world: World, network: Any) -> tuple[Objective, Ema]:
-    """The objective around a network, changed in place to train what the recipe says, and the averages of that."""
+    """Return an objective around a network, changed in place to train what the recipe says, and its averages."""
     torch.manual_seed(config.seed)
     if config.lora.rank:
         add_adapters(network, config.lora, config.parts)
@@ -202,17 +202,20 @@ def learner(config: TrainConfig, world: World, network: Any) -> tuple[Objective,
 
 
 def _compile(network: Any, world: World) -> None:
-    """The blocks of LLM, f_enc, g_enc and g_dec; on a CPU a C++ compiler is needed, and nothing happens without one."""
+    """Compile the blocks of LLM, f_enc, g_enc and g_dec; on a CPU without a C++ compiler, nothing is compiled."""
     if world.device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         warnings.warn("no C++ compiler was found, so nothing is compiled; steps take longer", stacklevel=2)
         return
     for module in network.modules():
-        if isinstance(module, GradientCheckpointingLayer | ConvNextBlock):  # the first are blocks of transformers'
+        if isinstance(module, GradientCheckpointingLayer | ConvNextBlock):  # the former are transformers' blocks
             module.compile(dynamic=True)
 
 
 def _frozen_parts(config: TrainConfig, world: World, model: Any) -> tuple[Encoder | None, Encoder | None]:
-    """What makes latents, or codes, and, with a cache, features. A cached tower is a copy: the network's is sharded."""
+    """Return the encoders for latents (or codes) and, with a cache, for features.
+
+    The cached tower is a copy, because the network's is sharded.
+    """
     if not any(ratio.generation for ratio in config.data.ratios):
         return None, None
     codec = model.codec
@@ -235,7 +238,7 @@ def _frozen_parts(config: TrainConfig, world: World, model: Any) -> tuple[Encode
 
 
 def open_data(config: TrainConfig, world: World, model: JanusFlow, sources: dict[str, list[SourceConfig]]) -> Data:
-    """The samples of all steps, of these sources, as this process sees them."""
+    """Return the samples of all steps from these sources, as this process sees them."""
     mixture = Mixture(config.data.ratios, weights_of(config.data), batch_size=config.batch_size, seed=config.seed)
     maker = SampleMaker(model.processor, model.network.config, config.samples)
     return Data(sources, mixture, maker, seed=config.seed, rank=world.rank, ranks=world.ranks)
@@ -249,18 +252,18 @@ def _loop(
     model: JanusFlow,
     stopping: Callable[[], bool],
 ) -> bool:
-    """Steps until the last; False if a signal stopped the run."""
+    """Run all remaining steps; return False if a signal stopped the run."""
     config, progress, world = state.config, state.progress, state.world
 
     def step(number: int) -> None:
         waiting = time.perf_counter()
         samples = next(feed)
-        if world.any(bool(samples.failed)):  # all end together, or some would wait
+        if world.any(bool(samples.failed)):  # all must end together, or some would wait
             report.skipped(samples.step + 1, samples.broken, samples.notes)
             raise RunError(samples.failed or "the data of another process cannot be read further; see its message")
         started = time.perf_counter()
         losses = take_step(state, samples)
-        # Before the checkpoint: a killed run may have too many rows, which resuming drops, but never too few.
+        # Before the checkpoint: a killed run may log too many rows, which resuming drops, but never too few.
         took = time.perf_counter() - waiting
         report.step(losses, samples, waited=started - waiting, took=took)
         _judge(state, samples, losses)
@@ -313,7 +316,7 @@ def _judge(state: TrainState, found: StepSamples, losses: dict[str, float]) -> N
 
 
 def decided(config: TrainConfig, world: World) -> TrainConfig:
-    """The same with the precision of matrix products that "auto" stands for, the same on all processes."""
+    """Return the config with "auto" replaced by a precision of matrix products that is the same in all processes."""
     here = resolve_precision(config.precision, world.device)
     slow = world.any(here == "float32")
     return replace(config, precision="float32" if slow else "bfloat16")

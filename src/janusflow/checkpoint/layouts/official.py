@@ -1,6 +1,6 @@
 """The official layout of JanusFlow: the released `config.json` and parameter names, translated into ours and back.
 
-In the small golden checkpoints `small_latent_downscale` is the factor of a VAE other than the SDXL-VAE (8). The
+In the small golden checkpoints, `small_latent_downscale` is the factor of a VAE other than the SDXL-VAE (8). The
 released weights and their derivatives are under the DeepSeek Model License.
 """
 
@@ -29,7 +29,7 @@ def read_config(
 
     Args:
         token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
-        names: of the stored tensors, if they are known. SigLIP's unused attention-pool head is kept if it is stored, so
+        names: names of the stored tensors, if known. SigLIP's unused attention-pool head is kept if it is stored, so
             that the checkpoint can be written back without loss.
 
     Raises:
@@ -139,7 +139,7 @@ def _tower_source(official: str) -> Source:
     return parts.tower_source(official, TOWER_PARTS)
 
 
-# --- the configuration back -----------------------------------------------------------------------------------------
+# --- write the configuration ----------------------------------------------------------------------------------------
 
 
 def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The official layout of Janus and Janus-Pro: the released `config.json` and names as transformers' Janus.
+"""The official layout of Janus and Janus-Pro: released `config.json` and names, translated to transformers' and back.
 
 transformers' network has no attention-pool head in SigLIP and no usage statistics in the codebook; both are stored but
 unused, and `UNUSED` names them. The small golden checkpoints list the codec's sizes in `small_vq`.
@@ -36,7 +36,7 @@ def read_config(raw: dict[str, Any], token_ids: dict[str, int], names: Collectio
 
     Args:
         token_ids: ids of the tokenizer's special tokens, which the official configuration lacks.
-        names: of the stored tensors, which are not used.
+        names: names of the stored tensors, which are not used.
 
     Raises:
         ValueError: for a block that Janus does not have; names it and its class.
@@ -150,11 +150,11 @@ def source(name: str) -> Source:
     return Source((official,))
 
 
-# --- the configuration back -----------------------------------------------------------------------------------------
+# --- write the configuration ----------------------------------------------------------------------------------------
 
 
 def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
-    """Return the released form of `config.json`; other sizes are listed as in the golden ones."""
+    """Return the released form of `config.json`; other sizes are listed as in the golden checkpoints."""
     llm, vision, vq = config.text_config, config.vision_config, config.vq_config
     tower, spelled = parts.official_tower(vision, vision.mlp_ratio)
     codec = {

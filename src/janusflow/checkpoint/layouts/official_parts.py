@@ -1,4 +1,4 @@
-"""What the official layouts of JanusFlow and Janus share: LLM, SigLIP tower, names, the processor's files.
+"""What the official layouts of JanusFlow and Janus share: LLM, SigLIP tower, names and the processor's files.
 
 Released checkpoints name their SigLIP tower; the small golden ones list its sizes in `small_vision_tower`.
 """
@@ -22,7 +22,7 @@ TOWERS = {  # model_name -> width, depth, heads, patch size, MLP ratio
     "siglip_so400m_patch14_384": (1152, 27, 16, 14, 3.7362),
     "siglip_so400m_patch14_224": (1152, 27, 16, 14, 3.7362),
 }
-LLM_FIELDS = (  # of `language_config` in released files
+LLM_FIELDS = (  # fields of `language_config` in released files
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -50,7 +50,7 @@ def check_same(found: Sequence[tuple[str, Any, Any]]) -> None:
     """Check values of the file, given as (name, value, what the other parts need).
 
     Raises:
-        ValueError: for the first that differs.
+        ValueError: for the first value that differs.
     """
     for name, value, wanted in found:
         if value != wanted:
@@ -61,7 +61,7 @@ def read_tower(raw: dict[str, Any], block: str) -> tuple[int, int, int, int, flo
     """Return width, depth, heads, patch size, MLP ratio and picture size of the SigLIP tower in a block.
 
     Raises:
-        ValueError: for a tower of an unknown name.
+        ValueError: for a tower with an unknown name.
     """
     params, small = raw[block]["params"], raw.get("small_vision_tower")
     name = params.get("model_name")

@@ -1,9 +1,9 @@
 """Read PaddleNLP's layout: `model_state.pdparams`, or shards (`model_state-00001-of-00002.pdparams`) with an index.
 
-The files are pickles of arrays, and no code in them is run: of Python's unpickler only the instructions that weights
-need are left, so a file can build plain containers, strings, numbers and the arrays below. The bytes of large arrays
-are skipped and read on demand, so that listing the content of a file needs little memory. Names and shapes are those of
-the official layout.
+The files are pickles of arrays, and no code in them is run: the unpickler only knows the instructions that weights
+need, so a file can build plain containers, strings, numbers and the arrays below. The bytes of large arrays are skipped
+and read on demand, so that listing the content of a file needs little memory. Names and shapes are those of the
+official layout.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ DTYPES = {"f2": np.float16, "f4": np.float32, "f8": np.float64, "u2": np.uint16,
 TENSORS = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i4": torch.int32, "i8": torch.int64}
 NAMES = "StructuredToParameterName@@"  # an entry with Paddle's own names, not a tensor
 EMBEDDINGS = ("embed_tokens.weight", "gen_embed.weight", "embedding.weight")  # two-dimensional, but not linear layers
-LARGE = 1 << 16  # bytes from which a piece is skipped
-MOST_SIDES = 32  # of an array, as in older versions of numpy
+LARGE = 1 << 16  # bytes from which on a piece is skipped
+MOST_SIDES = 32  # maximum dimensions of an array, as in older versions of numpy
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def is_paddle(file: Path) -> bool:
 
 
 def paddle_layout(official: Layout) -> Layout:
-    """Return Paddle's layout of a family: the official one in other files, which cannot be written."""
+    """Return Paddle's layout of a family: the official one in other files; it cannot be written."""
     return replace(
         official,
         name="paddle",

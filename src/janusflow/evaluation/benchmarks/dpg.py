@@ -1,7 +1,8 @@
 """DPG-Bench (ELLA, arXiv 2403.05135): 1,065 dense prompts, each with yes/no questions about its pictures.
 
-A question's parents are asked too: if one is "no", the question counts as "no", in the order of the file, so that
-a "no" is inherited. The score is the mean over a picture's questions, a prompt's four pictures, and prompts, times 100.
+A question's parents are asked as well: if one is "no", the question counts as "no". This is applied in the order of the
+file, so a "no" is inherited. The score is 100 times the mean over a picture's questions, a prompt's four pictures, and
+prompts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from janusflow.evaluation.score_sample import ScoreSample
 from janusflow.pipelines.sheet import save_png
 from janusflow.processing.images import load_image
 
-IMAGES = 4  # of a prompt, in a grid of two rows
+IMAGES = 4  # per prompt, in a grid of two rows
 COLUMNS = (
     "item_id",
     "text",
@@ -43,11 +44,11 @@ class DpgQuestion:
     """One question.
 
     Attributes:
-        number: within its prompt.
+        number: number within its prompt.
         text: the question.
         parents: numbers of the questions that must be yes as well.
-        category: such as "attribute - color"; what stands before " - " is the broad one.
-        first: whether it stands in the first row of the file, which the official scorer loses.
+        category: category such as "attribute - color"; the part before " - " is the broad one.
+        first: whether it is in the first row of the file, which the official scorer loses.
     """
 
     number: int
@@ -58,10 +59,10 @@ class DpgQuestion:
 
 
 def read_questions(file: Path) -> dict[str, list[DpgQuestion]]:
-    """Questions of each prompt by its id, from `dpg_bench.csv`; of two with one number the later counts.
+    """Read the questions of each prompt, by its id, from `dpg_bench.csv`; of two with one number, the later counts.
 
     Raises:
-        ValueError: naming the line and what is expected.
+        ValueError: for an invalid line; the message names it and what is expected.
     """
     found: dict[str, dict[int, DpgQuestion]] = {}
     with file.open(encoding="utf-8", newline="") as stream:
@@ -93,7 +94,7 @@ def _question(record: Mapping[str, str], *, first: bool) -> DpgQuestion:
 
 
 def zeroed(questions: Sequence[DpgQuestion], answers: Mapping[int, int]) -> dict[int, int]:
-    """Answers by number, in the file's order, with 0 where a parent's is 0 by then; absent parents forbid nothing."""
+    """Return answers by number, in file order, with 0 if a parent's is 0 by then; absent parents have no effect."""
     values = {question.number: answers[question.number] for question in questions}
     for question in questions:
         if any(values.get(parent) == 0 for parent in question.parents):
@@ -102,17 +103,17 @@ def zeroed(questions: Sequence[DpgQuestion], answers: Mapping[int, int]) -> dict
 
 
 def is_readable(reply: str) -> bool:
-    """Whether a reply's first word is yes or no."""
+    """Return whether a reply's first word is yes or no."""
     return re.match(r"\W*(yes|no)\b", reply, re.IGNORECASE) is not None
 
 
 def says_yes(reply: str) -> bool:
-    """Whether a reply's first word is yes; anything else counts as no."""
+    """Return whether a reply's first word is yes; anything else counts as no."""
     return re.match(r"\W*yes\b", reply, re.IGNORECASE) is not None
 
 
 def grid(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Four pictures of one size as the official scorer cuts them: top left, top right, bottom left, bottom right."""
+    """Join four same-size pictures as the official scorer cuts them: top left, top right, bottom left, bottom right."""
     width, height = pictures[0].size
     sheet = Image.new("RGB", (2 * width, 2 * height))
     for place, picture in enumerate(pictures):
@@ -122,17 +123,17 @@ def grid(pictures: Sequence[Image.Image]) -> Image.Image:
 
 @dataclass(frozen=True)
 class DpgSettings:
-    """How DPG-Bench is run.
+    """Settings of DPG-Bench.
 
     Attributes:
-        judge: a model that answers questions about pictures, as `judges.open_judge` takes it. Published figures come
-            from mPLUG-large; others are not comparable with them.
+        judge: model that answers questions about pictures, as `judges.open_judge` takes it. Published figures come
+            from mPLUG-large; figures from other judges are not comparable with them.
         mode: "official" scores with both faults of the published scorer: categories only take the last picture's
             answers, before zeroing; the first row of the file is lost, and a prompt that then lacks a parent is left
-            out. "fixed" has neither.
-        resolution: side of a picture in the official grid, and as it is judged; 0 for the pictures' own.
-        seed: of each prompt's first picture; the next have the next.
-        threads: how many pictures are judged at once.
+            out. "fixed" has neither fault.
+        resolution: side of a picture in the official grid and for the judge; 0 for the pictures' own.
+        seed: seed of each prompt's first picture; the next pictures have the next seeds.
+        threads: number of pictures judged at once.
     """
 
     judge: str = ""
@@ -148,8 +149,10 @@ def _published(*scores: float) -> dict[str, float]:
 
 
 class Dpg(Benchmark):
-    """An item is one picture, its group the prompt. Scores are in percent: "overall", the broad categories ("entity"),
-    and the detailed ones ("entity - whole"), each over all of their questions.
+    """DPG-Bench: an item is one picture, and its group is the prompt.
+
+    Scores are in percent: "overall", the broad categories ("entity"), and the detailed ones ("entity - whole"), each
+    over all of its questions.
     """
 
     name = "dpg"
@@ -169,7 +172,7 @@ class Dpg(Benchmark):
     }
 
     def items(self) -> list[Item]:
-        """Four pictures of each prompt, in the order of the questions' file."""
+        """Return four items for each prompt, in the order of the question file."""
         prompts = {file.stem: file for file in sorted(self._prompts.glob("*.txt"))}
         questions = read_questions(self._csv)
         lacking = next((name for name in prompts if name not in questions), None)
@@ -189,7 +192,7 @@ class Dpg(Benchmark):
         return [self._csv, *sorted(self._prompts.glob("*.txt"))]
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """All answers, 1 for yes, by the question's number; the score is their mean after zeroing."""
+        """Return all answers, 1 for yes, by the question's number; the score is their mean after zeroing."""
         assert isinstance(output, Image.Image)
         picture, questions = self._cell(output), _questions(item)
         answers, unread = {}, 0
@@ -203,7 +206,7 @@ class Dpg(Benchmark):
         return {**found, "unreadable": unread} if unread else found
 
     def part(self, item: Item) -> str:
-        """Where the prompt comes from, which its id begins with ("partiprompts97")."""
+        """Return the prompt's source, with which its id begins ("partiprompts97")."""
         return item.group.rstrip("0123456789")
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
@@ -240,7 +243,7 @@ class Dpg(Benchmark):
         }
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """Grids `grids/ID.png` of the prompts whose four pictures are there."""
+        """Write a grid `grids/ID.png` for each prompt with all four pictures."""
         folder = self.out / "grids"
         for prompt in by_prompt(rows):
             if len(prompt) < IMAGES:
@@ -265,7 +268,7 @@ class Dpg(Benchmark):
 
 
 def by_prompt(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of each prompt; a prompt that stands there several times comes as often."""
+    """Return the rows of each prompt; a prompt that occurs several times is returned that many times."""
     copies: Counter[str] = Counter()
     found: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in rows:

@@ -1,8 +1,7 @@
-"""GenEval (arXiv 2310.11513): do the number, position and color of objects match the prompt? By the official rules.
+"""GenEval (arXiv 2310.11513): do the number, position and color of objects match the prompt, by the official rules?
 
-A detector (`evaluation/vision/detection.py`) gives objects, and CLIP (`evaluation/vision/clip.py`) names the colors of
-crops. Coordinates are
-pixels, x to the right and y downwards.
+A detector (`evaluation/vision/detection.py`) finds objects, and CLIP (`evaluation/vision/clip.py`) names the colors of
+crops. Coordinates are pixels, x to the right and y downwards.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from janusflow.evaluation.vision.detection import THRESHOLD, Detection, Detector
 from janusflow.files import loads, write_text
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-COUNTING_THRESHOLD = 0.9  # of a detection's score, in place of THRESHOLD; above
-MOST = 16  # objects of a class, the surest
-SLACK = 0.1  # of both objects' sizes: how much of an offset does not count for a position
-CLEAR = 0.5  # of the direction: above it a relation holds
+COUNTING_THRESHOLD = 0.9  # in place of THRESHOLD: a detection's score must be above it
+MOST = 16  # objects of a class, those with the highest scores
+SLACK = 0.1  # share of both objects' sizes by which an offset does not count for a position
+CLEAR = 0.5  # a relation holds if the direction is above it
 
 
 @dataclass(frozen=True)
 class Clause:
-    """`count` objects of a class, perhaps of a colour, perhaps in a relation to those of an earlier clause.
+    """`count` objects of a class, perhaps with a colour, perhaps in a relation to those of an earlier clause.
 
     Attributes:
-        name: the class.
-        count: how many at least; of an exclusion, how many are too many.
-        color: of all of them.
+        name: name of the class.
+        count: minimum number of objects; for an exclusion, the number that is too many.
+        color: colour of all of them.
         position: (relation, index of the earlier clause), which must hold for every pair.
     """
 
@@ -61,20 +60,20 @@ class GenEvalTask:
 
 
 NameColors = Callable[[Sequence[Detection]], Sequence[str]]
-"""Names the colour of each object of one class, out of `clip.COLORS`."""
+"""Function that names the colour of each object of one class, from `clip.COLORS`."""
 
 
 def read_tasks(file: Path) -> list[GenEvalTask]:
-    """The official `evaluation_metadata.jsonl`.
+    """Read the official `evaluation_metadata.jsonl`.
 
     Raises:
-        ValueError: naming the line and what is expected.
+        ValueError: for an invalid line; the message names it and what is expected.
     """
     return [task for _, task in read_records(file)]
 
 
 def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
-    """`read_tasks`, each with its line as JSON."""
+    """Read tasks as `read_tasks` does, each with its line as JSON."""
     tasks = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
@@ -89,7 +88,7 @@ def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
 
 
 def as_task(record: Mapping[str, Any]) -> GenEvalTask:
-    """A line of the file."""
+    """Return a line of the file as a task."""
     include, exclude = (tuple(map(_clause, record.get(part, ()))) for part in ("include", "exclude"))
     return GenEvalTask(record["tag"], record["prompt"], include, exclude)
 
@@ -101,7 +100,7 @@ def _clause(raw: Mapping[str, Any]) -> Clause:
 
 
 def kept(detections: Iterable[Detection], tag: str) -> dict[str, list[Detection]]:
-    """The objects that count, by class, the surest first: above the tag's threshold, at most `MOST` of each."""
+    """Return the objects that count, by class, highest score first: above the tag's threshold, at most `MOST` each."""
     threshold = COUNTING_THRESHOLD if tag == "counting" else THRESHOLD
     found: dict[str, list[Detection]] = defaultdict(list)
     for detection in sorted(detections, key=lambda one: -one.score):
@@ -111,12 +110,12 @@ def kept(detections: Iterable[Detection], tag: str) -> dict[str, list[Detection]
 
 
 def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: NameColors) -> str:
-    """What a picture lacks for its prompt by the official rules; "" if nothing.
+    """Return what a picture lacks for its prompt by the official rules; "" for nothing.
 
     Args:
-        task: what is asked for.
-        detections: all that the detector found.
-        name_colors: is only called for clauses with a colour.
+        task: what the prompt asks for.
+        detections: all objects that the detector found.
+        name_colors: function that is only called for clauses with a colour.
     """
     objects, missing = kept(detections, task.tag), []
     groups: list[list[Detection] | None] = []
@@ -154,9 +153,9 @@ def _lack(clause: Clause, found: list[Detection], groups: list[list[Detection] |
 
 
 def relations(a: Sequence[float], b: Sequence[float]) -> set[str]:
-    """Where box a lies seen from box b: "left of", "right of", "above", "below", up to two of them.
+    """Return where box a is relative to box b: "left of", "right of", "above", "below", up to two of them.
 
-    From each axis of the offset between the centers, a tenth of both sizes is subtracted (not below 0). The rest,
+    On each axis, a tenth of both sizes is subtracted from the offset between the centers (not below 0). The rest,
     divided by the length of the full offset, is the direction.
     """
     offset = [(a[axis] + a[axis + 2] - b[axis] - b[axis + 2]) / 2 for axis in (0, 1)]
@@ -170,13 +169,15 @@ def relations(a: Sequence[float], b: Sequence[float]) -> set[str]:
 
 
 def overall(results: Iterable[tuple[str, bool]]) -> dict[str, float]:
-    """Share of right pictures of each tag, and "overall", the mean of the six.
+    """Return the share of right pictures of each tag, and "overall", the mean of the six.
+
+    "overall" is left out if a tag has no picture.
 
     Args:
-        results: (tag, whether it is right) of each picture.
+        results: (tag, whether it is right) for each picture.
 
     Raises:
-        ValueError: for an unknown tag. "overall" is left out if a tag has no picture.
+        ValueError: for an unknown tag.
     """
     counts: dict[str, list[bool]] = {tag: [] for tag in TAGS}
     for tag, right in results:
@@ -192,14 +193,14 @@ def overall(results: Iterable[tuple[str, bool]]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class GenEvalSettings:
-    """How GenEval is run.
+    """Settings of GenEval.
 
     Attributes:
-        images: pictures of a prompt.
-        seed: of each prompt's first picture; the next have the next.
-        detector: a Mask2Former for COCO's instances, as a folder or a name on the hub.
-        color_model: a CLIP, likewise.
-        device: where both run.
+        images: number of pictures per prompt.
+        seed: seed of each prompt's first picture; the next pictures have the next seeds.
+        detector: Mask2Former for COCO's instances, as a folder or a name on the hub.
+        color_model: CLIP model, as a folder or a name on the hub.
+        device: device of both models.
     """
 
     images: Annotated[int, Interval(ge=1, le=1000)] = 4
@@ -214,9 +215,11 @@ def _published(*scores: float) -> dict[str, float]:
 
 
 class GenEval(Benchmark):
-    """553 prompts, four pictures each. Besides the six kinds and their mean: shares of right pictures ("images") and of
-    prompts with any right picture ("prompts"). Detector and CLIP are transformers' ports, not the official scorer's
-    builds: compare with published figures only after calibrating on its folder, which `write_official` completes.
+    """GenEval: 553 prompts with four pictures each.
+
+    Scores are the six kinds and their mean, and the shares of right pictures ("images") and of prompts with any right
+    picture ("prompts"). Detector and CLIP are transformers' ports, not the official scorer's builds: compare with
+    published figures only after calibrating with that scorer on the run's folder, which `write_official` completes.
     """
 
     name = "geneval"
@@ -241,7 +244,7 @@ class GenEval(Benchmark):
     }
 
     def items(self) -> list[Item]:
-        """Each prompt's pictures, one after another."""
+        """Return the pictures of each prompt, one prompt after another."""
         found = []
         for index, (record, task) in enumerate(read_records(self._file("evaluation_metadata.jsonl"))):
             group = f"{index:05d}"
@@ -257,7 +260,7 @@ class GenEval(Benchmark):
         return [self._file("object_names.txt")]
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """Whether the picture is right, what it lacks, and what was seen."""
+        """Return whether the picture is right, what it lacks, and what was detected."""
         assert isinstance(output, Image.Image)
         found = self.detector(output)
         task = as_task(item.data)
@@ -290,20 +293,20 @@ class GenEval(Benchmark):
         return {**by_part(rows, lambda row: [row.item.data["tag"]], whole=1), **whole, "prompts": prompts}
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """Adds each prompt's `metadata.jsonl`; the pictures lie where the official scorer looks under `images`."""
+        """Add each prompt's `metadata.jsonl`; the pictures are already where the official scorer looks, in `images`."""
         for row in rows:
             write_text(self.out / "images" / row.item.group / "metadata.jsonl", json.dumps(dict(row.item.data)) + "\n")
 
     @cached_property
     def detector(self) -> Callable[[Image.Image], Sequence[Detection]]:
-        """Finds objects; opened when it is first needed."""
+        """The detector of objects, opened on first use."""
         names = read_text(self._file("object_names.txt")).splitlines()
         known = [name.strip() for name in names if name.strip()]
         return Detector.open(self.settings.detector, known, device=self.settings.device)
 
     @cached_property
     def color_namer(self) -> Callable[[Image.Image, Sequence[Detection]], Sequence[str]]:
-        """Names colours; opened when it is first needed."""
+        """The model that names colours, opened on first use."""
         return ColorNamer(Clip.open(self.settings.color_model, device=self.settings.device))
 
     def _file(self, name: str) -> Path:

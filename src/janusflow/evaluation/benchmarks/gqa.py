@@ -1,7 +1,7 @@
-"""GQA (arXiv 1902.09506): questions over pictures of Visual Genome, answered in a word or a phrase; exact match.
+"""GQA (arXiv 1902.09506): questions about pictures of Visual Genome, answered in a word or a phrase; exact match.
 
-Published numbers come from answers in lower case without a full stop, as usual converters write them; the official
-scorer itself compares strings. Both are given.
+Published numbers come from answers in lower case without a full stop, as the usual converters write them. The official
+scorer itself compares strings. Both scores are given.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FILE = "testdev_balanced_questions.json"
 
 
 def prepared(answer: str) -> str:
-    """An answer as it is handed to the scorer: stripped, lower-cased, without full stops at its end."""
+    """Return an answer in the form for the scorer: stripped, lower-cased, without full stops at its end."""
     return answer.strip().rstrip(".").strip().lower()
 
 
 class Gqa(Questions):
     """GQA over a folder with `testdev_balanced_questions.json` and its pictures in `images/`.
 
-    Scores are in percent; "strict" compares what the model said as it is.
+    Scores are in percent; "strict" compares the model's answer unchanged.
     """
 
     name = "gqa"
@@ -79,6 +79,6 @@ class Gqa(Questions):
         return found | ({"strict": over(rows, lambda row: row.verdict["strict"], whole=100)} if rows else {})
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """`testdev_balanced_predictions.json`: a list of questionId and prediction."""
+        """Write `testdev_balanced_predictions.json`: a list of questionId and prediction."""
         found = [{"questionId": row.item.key, "prediction": prepared(row.output)} for row in rows]
         write_text(self.official / "testdev_balanced_predictions.json", json.dumps(found, indent=1))

@@ -1,7 +1,7 @@
 """MJHQ-30k (arXiv 2402.17245): pictures from 30,000 prompts against chosen ones: FID and CLIP similarity.
 
-Ten categories of 3,000. The paper: FID of all at guidance 2 and 30 steps; in its ablation of 1,000 a category
-(`per_category=1000`) at guidance 7.5, there with CLIP ViT-L/14.
+There are ten categories of 3,000 prompts. The paper reports the FID of all at guidance 2 and 30 steps. Its ablation has
+1,000 prompts per category (`per_category=1000`), guidance 7.5, and also the similarity of CLIP ViT-L/14.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from janusflow.evaluation.vision.frechet import EVAL_SIZE, Features, frechet_dis
 from janusflow.files import loads, temporary_path
 from janusflow.processing.images import load_image
 
-DRAWN, CHOSEN = 0, 1  # rows of a picture's file of features
+DRAWN, CHOSEN = 0, 1  # rows of a picture's feature file
 WANTED = "a JSON object of each picture's prompt and category"
 
 
 @dataclass(frozen=True)
 class MjhqSettings:
-    """How MJHQ-30k is run.
+    """Settings of MJHQ-30k.
 
     Attributes:
         inception: Inception-v3 as a TorchScript file; "" leaves the FID out.
-        clip: a CLIP as a folder or a name on the hub; "" leaves the likeness out.
-        clip_prefix: stands before each prompt for CLIP (some add "A photo depicts").
-        per_category: how many prompts of each category, the first ones; 0 for all.
-        eval_size: side in pixels that both sets are brought to before Inception's own size.
-        seed: of the first picture; the next have the next.
-        device: where both models run.
+        clip: CLIP model, as a folder or a name on the hub; "" leaves the similarity out.
+        clip_prefix: text before each prompt for CLIP (some add "A photo depicts").
+        per_category: number of prompts of each category, the first ones; 0 for all.
+        eval_size: side in pixels to which both sets are resized before Inception's own size.
+        seed: seed of the first picture; the next pictures have the next seeds.
+        device: device of both models.
     """
 
     inception: str = ""
@@ -58,9 +58,11 @@ class MjhqSettings:
 
 
 class Mjhq(Benchmark):
-    """FID between generated and chosen pictures of the judged prompts (main; lower is better), and 100 times the mean
-    cosine between CLIP's vectors of picture and prompt (the higher the better). Both sets are those of the judged
-    items, so a part of the run compares like with like, but its FID is higher than that of all.
+    """MJHQ-30k: FID and CLIP similarity over the judged prompts.
+
+    The FID between generated and chosen pictures is the main score (lower is better). The similarity is 100 times the
+    mean cosine between CLIP's embeddings of picture and prompt (higher is better). Both sets are those of the judged
+    items, so a partial run compares like with like, but its FID is higher than that of all items.
     """
 
     name = "mjhq"
@@ -82,7 +84,7 @@ class Mjhq(Benchmark):
     }
 
     def items(self) -> list[Item]:
-        """In the file's order."""
+        """Return the items in the file's order."""
         found, counts = [], Counter[str]()
         for index, (name, record) in enumerate(self._records().items()):
             category = record["category"]
@@ -110,7 +112,7 @@ class Mjhq(Benchmark):
             )
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """100 times the cosine (or 0 without CLIP); the features of both pictures go to a file under `self.out`."""
+        """Return 100 times the cosine (0 without CLIP); the features of both pictures go to a file under `self.out`."""
         assert isinstance(output, Image.Image)
         if self.settings.inception:
             chosen = load_image(self._chosen(item.data["category"], item.data["id"]))
@@ -139,13 +141,13 @@ class Mjhq(Benchmark):
 
     @cached_property
     def features(self) -> Features:
-        """The Inception; opened when it is first needed."""
+        """The Inception model, opened on first use."""
         path = Path(self.settings.inception).expanduser()
         return Features.open(path, device=self.settings.device, eval_size=self.settings.eval_size)
 
     @cached_property
     def clip(self) -> Clip:
-        """The CLIP; opened when it is first needed."""
+        """The CLIP model, opened on first use."""
         return Clip.open(self.settings.clip, device=self.settings.device)
 
     @property

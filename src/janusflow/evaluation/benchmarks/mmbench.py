@@ -1,8 +1,8 @@
 """MMBench (arXiv 2307.06281): questions with options, asked once for each rotation of the options.
 
-Circular: a question counts only if all its rotations (rows whose index is equal modulo a million) are right. Vanilla:
-the rows as first asked (index below a million). An answer is read by rule: a letter, then an option's text, then,
-if one is named, by a model; what cannot be read is wrong.
+Circular accuracy counts a question only if all its rotations (rows whose index is equal modulo a million) are right.
+Vanilla accuracy is over the rows as first asked (index below a million). An answer is read by rule, first as a letter
+and then as an option's text, and then by a model if one is named; what cannot be read is wrong.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import write_text
 
 LETTERS = "ABCD"
-TURN = 1_000_000  # between the indices of a question's rotations
+TURN = 1_000_000  # difference between the indices of a question's rotations
 COLUMNS = ("index", "question", "A", "B", "image")
 UNSTATED = "scheme not stated"
 GROUPS = ("l2-category", "category")
 FILES = ("MMBench_DEV_EN.tsv", "mmbench_dev_en_20231003.tsv", "mmbench_dev_20230712.tsv")
 MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-LAST = 4  # words at an answer's end among which its letter stands
+LAST = 4  # words at the end of an answer that may contain its letter
 REFUSALS = (
     "Failed to obtain answer via API",
     "Sorry, I can't help with images of people yet.",
@@ -37,7 +37,7 @@ REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
-REFERENCE = 64  # characters: a shorter image column is the index of the row that holds the picture
+REFERENCE = 64  # characters: a shorter image column is the index of the row that contains the picture
 LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 NONE = "Z"
 MATCHING = """\
@@ -63,10 +63,11 @@ Letter:"""
 
 
 def read_option(answer: str, options: Mapping[str, str]) -> str | None:
-    """The option that an answer means, by rule; None if that is unclear.
+    """Return the option that an answer means by rule; None if it is unclear.
 
-    A letter: the only one of the options' that stands as a word, first among the answer's last four words. Else a
-    text: the only option whose text stands in the answer, if that is not more than twice as long as all options.
+    First by letter: the only option letter that is a word of the answer, if its first occurrence is among the last
+    four words. Otherwise by text: the only option whose text is in the answer, if the answer is not more than twice
+    as long as all options.
     """
     if any(refusal in answer for refusal in REFUSALS):
         return None
@@ -82,21 +83,21 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
 
 
 def listed(options: Mapping[str, str]) -> str:
-    """Options as lines "A. text"."""
+    """Format options as lines "A. text"."""
     return "\n".join(f"{letter}. {text}" for letter, text in options.items())
 
 
 def choice_question(
     question: str, options: Mapping[str, str], prompt: str, *, hint: str = ""
 ) -> tuple[str, str | None]:
-    """A question with options as it is asked, and the system prompt (None for the model's own).
+    """Return a question with options as it is asked, and the system prompt (None for the model's own).
 
     Args:
-        question: of the benchmark.
-        options: text by letter; none for an open question.
-        prompt: "wrapper" as the authors' evaluation asks (VLMEvalKit's wrapper of Janus): hint, question, options, an
-            instruction, and no system prompt; "plain" without the instruction.
-        hint: of the benchmark.
+        question: question of the benchmark.
+        options: texts by letter; none for an open question.
+        prompt: "wrapper" asks as the authors' evaluation does (VLMEvalKit's wrapper of Janus): hint, question, options,
+            an instruction, and no system prompt; "plain" leaves out the instruction.
+        hint: hint of the benchmark.
     """
     text = f"Hint: {hint}\n{question}\n" if hint else f"{question}\n"
     if prompt == "plain":
@@ -106,12 +107,12 @@ def choice_question(
 
 @dataclass(frozen=True)
 class MmBenchSettings:
-    """Options of MMBench.
+    """Settings of MMBench.
 
     Attributes:
-        prompt: see `choice_question`.
-        judge: a model that reads what the rules cannot, as `judges.open_judge` takes it; "" for none.
-        threads: how many answers are read at once.
+        prompt: form of the question; see `choice_question`.
+        judge: model that reads what the rules cannot, as `judges.open_judge` takes it; "" for none.
+        threads: number of answers read at once.
         file: name of the TSV file; "" for the English dev set under one of its official names.
     """
 
@@ -122,7 +123,7 @@ class MmBenchSettings:
 
 
 class MmBench(Questions):
-    """MMBench over a folder with its English dev set, `MMBench_DEV_EN.tsv` (pictures in base64 are in it).
+    """MMBench over a folder with its English dev set, `MMBench_DEV_EN.tsv` (which contains the pictures in base64).
 
     Scores are in percent: circular and vanilla, and circular by ability ("l2-category") and "category". Without
     rotations in the file there is no circular score; without answers, as in the test set, there is no score at all.
@@ -165,7 +166,7 @@ class MmBench(Questions):
     def _picture(
         self, folder: DataFolder, file: Path, index: int, rows: Mapping[int, Mapping[str, str]], known: dict[int, bytes]
     ) -> bytes:
-        """A row's picture, which may be held by another row."""
+        """Return a row's picture, which may be in another row."""
         where, holder = f"the picture of index {index} in {file}", index
         for _ in range(2):
             text = rows[holder]["image"]
@@ -236,7 +237,7 @@ class MmBench(Questions):
         return found | ({"vanilla": over(vanilla, whole=100)} if vanilla else {})
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """`MMBench_DEV_EN.tsv` with a column "prediction", without the pictures, as VLMEvalKit scores it."""
+        """Write `MMBench_DEV_EN.tsv` with a column "prediction", without the pictures, as VLMEvalKit scores it."""
         text = io.StringIO()
         answer = ["answer"] if any(row.item.data["answer"] for row in rows) else []
         names = ["index", "question", *LETTERS, *answer, *GROUPS, "prediction"]
@@ -252,7 +253,7 @@ class MmBench(Questions):
 
 
 def _first_letter(reply: str, letters: Sequence[str]) -> str | None:
-    """A reply's first word, if it is one of the letters."""
+    """Return a reply's first word if it is one of the letters."""
     words = reply.translate(MARKS).split()
     return words[0] if words and words[0] in letters else None
 

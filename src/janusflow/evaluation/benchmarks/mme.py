@@ -1,7 +1,7 @@
-"""MME (arXiv 2306.13394): yes/no questions in pairs over fourteen tasks. The official reading of answers, and scores.
+"""MME (arXiv 2306.13394): pairs of yes/no questions over fourteen tasks, read and scored by the official rules.
 
-Each picture has two questions, one with each answer. A task's score is 100 (acc + acc+), acc+ the share of pictures
-with both answers right; perception sums ten tasks (at most 2,000), cognition four (at most 800).
+Each picture has two questions, one with each answer. A task's score is 100 (acc + acc+), where acc+ is the share of
+pictures with both answers right. Perception sums ten tasks (at most 2,000), cognition four (at most 800).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PERCEPTION = (
     "OCR",
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-READ = 4  # characters of an answer that are searched for yes or no
+READ = 4  # first characters of an answer, which are searched for yes or no
 COLUMNS = "picture, question, Yes or No"
 
 
 @dataclass(frozen=True)
 class MmeQuestion:
-    """One line of a task's file: the picture's name, the question, whether yes is right, and an answer if it has it."""
+    """One line of a task's file: the picture's name, the question, whether yes is right, and the answer, if any."""
 
     image: str
     text: str
@@ -48,7 +48,7 @@ class MmeQuestion:
 
 @dataclass(frozen=True)
 class MmeScore:
-    """Of one task: shares of right answers and of pictures with both right, and the official score."""
+    """Scores of one task: shares of right answers and of pictures with both right, and the official score."""
 
     accuracy: float
     accuracy_plus: float
@@ -60,10 +60,10 @@ class MmeScore:
 
 
 def read_task(file: Path) -> list[MmeQuestion]:
-    """A task's file, lines of three or, with answers, four columns between tabs.
+    """Read a task's file: lines of three or, with answers, four columns separated by tabs.
 
     Raises:
-        ValueError: naming the line and what is expected.
+        ValueError: for an invalid line; the message names it and what is expected.
     """
     questions = []
     try:
@@ -82,18 +82,18 @@ def read_task(file: Path) -> list[MmeQuestion]:
 
 
 def reads(answer: str) -> bool | None:
-    """The official reading: True for yes, False for no, None for neither (which is wrong whatever is right).
+    """Read an answer by the official rule: True for yes, False for no, None for neither (which is always wrong).
 
-    Lower-cased, the first four characters are searched for "yes" and then "no"; white space before counts among them.
+    The first four characters, lower-cased, are searched for "yes" and then "no"; leading white space counts.
     """
     start = answer.lower()[:READ]
     return True if "yes" in start else False if "no" in start else None
 
 
 def score(answered: Sequence[tuple[str, str, bool]]) -> MmeScore:
-    """Of one task, from picture, question and whether the answer was right; acc+ is over pictures with both questions.
+    """Score one task from picture, question and whether the answer was right; acc+ is over pictures with two questions.
 
-    A pair that is there several times counts that many times.
+    A pair that occurs several times counts that many times.
     """
     pictures: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     for picture, question, right in answered:
@@ -105,7 +105,7 @@ def score(answered: Sequence[tuple[str, str, bool]]) -> MmeScore:
 
 
 def totals(scores: Mapping[str, MmeScore]) -> dict[str, float]:
-    """Perception and cognition from the scores of tasks by name; a part is left out if one of its tasks is missing."""
+    """Return perception and cognition from task scores by name; a part is left out if one of its tasks is missing."""
     parts = {"perception": PERCEPTION, "cognition": COGNITION}
     return {
         part: sum(scores[task].score for task in tasks)
@@ -121,7 +121,7 @@ class Mme(Questions):
     """MME over a folder with the fourteen lists of `eval_tool/Your_Results/` and the release's pictures.
 
     The lists are `TASK.txt` in the folder itself, in `Your_Results/` or in `eval_tool/Your_Results/`; the pictures of
-    a task stand in `TASK/` or `TASK/images/`, in the folder itself or in `MME_Benchmark_release_version/`.
+    a task are in `TASK/` or `TASK/images/`, in the folder itself or in `MME_Benchmark_release_version/`.
     """
 
     name = "mme"
@@ -190,7 +190,7 @@ class Mme(Questions):
         return {name: over(row for row in rows if row.item.data["task"] in tasks) for name, tasks in parts.items()}
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """A file of each task with the answers as its fourth column, each on one line."""
+        """Write a file for each task with the answers as its fourth column, each on one line."""
         for task in (*PERCEPTION, *COGNITION):
             own = sorted((row for row in rows if row.item.data["task"] == task), key=lambda row: row.item.key)
             lines = [
@@ -202,5 +202,5 @@ class Mme(Questions):
 
 
 def one_line(text: str) -> str:
-    """A text on one line: every character of white space is a space, so that the first four stay where they are."""
+    """Put a text on one line: every white space character becomes a space, so the first four stay where they are."""
     return re.sub(r"\s", " ", text).rstrip()

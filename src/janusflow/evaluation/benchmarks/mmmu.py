@@ -1,6 +1,6 @@
-"""MMMU (arXiv 2311.16502): college questions, most with options. The official reading of answers, and its accuracy.
+"""MMMU (arXiv 2311.16502): college questions, most with options, read and scored by the official rules.
 
-An answer from which no option can be read is a random one in the official evaluation; here too, with a seed.
+If no option can be read from an answer, the official evaluation picks a random one, and so does this one, with a seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from janusflow.files import write_text
 LONG = 5  # words: only longer answers are searched for the text of an option
 MARKS = ",.!?;:'"
 KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
-START = r"(?:-|(?<!\d))"  # a number begins where digits begin: else a long row of digits takes the square of its length
+START = r"(?:-|(?<!\d))"  # a number begins where digits begin: otherwise a long row of digits takes quadratic time
 NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),  # 1,234
     re.compile(START + r"\d+(?:\.\d+)?[eE][+-]?\d+"),  # 1.2e-3
@@ -54,15 +54,15 @@ Value = float | str
 
 
 def read_choice(response: str, options: Mapping[str, str], rng: Random) -> str:
-    """The letter that a response chooses (see `find_choice`); of none one by chance."""
+    """Return the letter that a response chooses (see `find_choice`), or a random one if there is none."""
     return find_choice(response, options) or rng.choice(list(options))
 
 
 def find_choice(response: str, options: Mapping[str, str]) -> str | None:
-    """The letter that can be read from a response; None if there is none.
+    """Return the letter that can be read from a response; None if there is none.
 
-    In this order: "(A)"; "A " as a word; "A."; the text of an option, if the response has more than five words. Of
-    several the one mentioned last.
+    The forms are, in this order: "(A)"; "A " as a word; "A."; the text of an option, if the response has more than five
+    words. Of several matches, the last one counts.
     """
     for mark in MARKS:
         response = response.strip(mark)
@@ -81,7 +81,7 @@ def find_choice(response: str, options: Mapping[str, str]) -> str | None:
 
 
 def read_open(response: str) -> list[Value]:
-    """Candidates for the answer in a response to an open question: its key phrases and their numbers, normalised."""
+    """Return candidate answers from a response to an open question: its key phrases and their numbers, normalised."""
     phrases = _key_phrases(response)
     numbers = [number for phrase in phrases for number in _numbers(phrase)]
     values = [value for part in [*phrases, *numbers] for value in _normal(part)]
@@ -89,7 +89,7 @@ def read_open(response: str) -> list[Value]:
 
 
 def open_is_right(candidates: Sequence[Value], answers: Sequence[str]) -> bool:
-    """Whether an answer stands in a candidate text, or equals a candidate number (rounded to two places)."""
+    """Return whether an answer is in a candidate text, or equals a candidate number (rounded to two places)."""
     right = [value for answer in answers for value in _normal(answer)]
     for candidate in candidates:
         if isinstance(candidate, str):
@@ -101,7 +101,7 @@ def open_is_right(candidates: Sequence[Value], answers: Sequence[str]) -> bool:
 
 
 def _key_phrases(response: str) -> list[str]:
-    """The shortest tail after an indicator in each sentence; the whole response if no sentence has one."""
+    """Return the shortest tail after an indicator in each sentence; the whole response if no sentence has one."""
     response = response.strip().strip(".").lower()
     sentences = re.split(r"\.\s(?=[A-Z])|\n", response)
     found = []
@@ -123,7 +123,7 @@ def _numbers(text: str) -> list[str]:
 
 
 def _normal(text: str) -> list[Value]:
-    """A number rounded to two places; or lower-cased text, a single letter with a space on one of its sides."""
+    """Return a number rounded to two places, or lower-cased text; a single letter twice, with a space on each side."""
     text = text.strip()
     try:
         return [round(float(text.replace(",", "")), 2)]
@@ -137,13 +137,14 @@ def _normal(text: str) -> list[Value]:
 
 @dataclass(frozen=True)
 class MmmuSettings:
-    """Options of MMMU.
+    """Settings of MMMU.
 
     Attributes:
-        prompt: "wrapper" as the authors' evaluation asks (see `mmbench.choice_question`): all pictures first, and the
-            marks <image 1> as they stand; "interleaved" the same text with each picture in the place of its mark;
-            "official" as MMMU's own run of LLaVA asks, pictures first; "plain" only question and options, interleaved.
-        seed: of the choices by chance, which depend on the question too.
+        prompt: "wrapper" asks as the authors' evaluation does (see `mmbench.choice_question`), with all pictures first
+            and the marks <image 1> unchanged; "interleaved" has the same text with each picture in place of its mark;
+            "official" asks as MMMU's own run of LLaVA does, pictures first; "plain" has only question and options,
+            interleaved.
+        seed: seed of the random choices, which depend on the question as well.
     """
 
     prompt: Literal["wrapper", "interleaved", "official", "plain"] = "wrapper"
@@ -151,7 +152,7 @@ class MmmuSettings:
 
 
 class Mmmu(Questions):
-    """MMMU's validation set over a folder with the hub's files `SUBJECT/validation-*.parquet`, pictures in them.
+    """MMMU's validation set over a folder with the hub's files `SUBJECT/validation-*.parquet`, which contain pictures.
 
     Scores are in percent: over all questions ("overall"), by domain and by subject.
     """
@@ -220,7 +221,7 @@ class Mmmu(Questions):
         return by_part(rows, parts)
 
     def write_judged(self, rows: Sequence[Row]) -> None:
-        """`total_val_output.json`: by question the letter that was read, or the answer to an open question."""
+        """Write `total_val_output.json`: by question the letter that was read, or the answer to an open question."""
         found = {row.item.key: row.verdict.get("said", row.output) for row in rows}
         write_text(self.official / "total_val_output.json", json.dumps(found, indent=4))
 
@@ -228,7 +229,7 @@ class Mmmu(Questions):
 def _ask(
     question: str, options: Mapping[str, str], pictures: Sequence[int], prompt: str
 ) -> tuple[str, str | None, list[int]]:
-    """The prompt, the system prompt, and the numbers of the pictures in the order of the prompt's placeholders."""
+    """Return the prompt, the system prompt, and the pictures' numbers in the order of the prompt's placeholders."""
     system: str | None = ""
     if prompt == "official":
         listed = "".join(f"({letter}) {text}\n" for letter, text in options.items())
@@ -244,7 +245,7 @@ def _ask(
 
 
 def _as_list(value: Any) -> list[Any]:
-    """A column that is a list, a list's text as Python writes it, or a single value."""
+    """Return a column as a list; it is a list, a list's text as Python writes it, or a single value."""
     if isinstance(value, str) and value.startswith("["):
         value = ast.literal_eval(value)
     return value if isinstance(value, list) else [value]

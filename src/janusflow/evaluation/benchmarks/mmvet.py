@@ -1,7 +1,7 @@
 """MM-Vet (arXiv 2308.02490): open questions that need several capabilities at once, graded from 0 to 1 by a model.
 
-The official judge is gpt-4-0613. The rows of examples that the judge sees are our own, made after the official rules;
-so scores are not exactly comparable with published ones even with that judge.
+The official judge is gpt-4-0613. The example rows that the judge sees are our own, written after the official rules, so
+scores are not exactly comparable with published ones even with that judge.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ AGAIN = "\nThe correctness of the last row, as one number from 0.0 to 1.0: "
 
 
 def read_grade(reply: str) -> float | None:
-    """The number that a judge's reply starts with; None unless its first word is one from 0 to 1."""
+    """Return the number that a judge's reply starts with; None unless its first word is a number from 0 to 1."""
     words = reply.split()
     try:
         grade = float(words[0].rstrip(".,;|"))
@@ -59,13 +59,13 @@ def read_grade(reply: str) -> float | None:
 
 @dataclass(frozen=True)
 class MmVetSettings:
-    """Options of MM-Vet.
+    """Settings of MM-Vet.
 
     Attributes:
-        judge: the model that grades, as `judges.open_judge` takes it.
-        prompt: "wrapper" puts a system prompt before that asks to think step by step, as VLMEvalKit's wrapper of Janus
-            does; "plain" has the model's own.
-        threads: how many answers are graded at once.
+        judge: model that grades, as `judges.open_judge` takes it.
+        prompt: "wrapper" adds a system prompt that asks to think step by step, as VLMEvalKit's wrapper of Janus does;
+            "plain" has the model's own.
+        threads: number of answers graded at once.
     """
 
     judge: str = ""
@@ -76,7 +76,7 @@ class MmVetSettings:
 class MmVet(Questions):
     """MM-Vet over a folder with `mm-vet.json` and its pictures in `images/`; scores from 0 to 100.
 
-    A judge that gives no number in five tries has graded with 0, as in the official evaluation.
+    If the judge gives no number in five tries, the grade is 0, as in the official evaluation.
     """
 
     name = "mmvet"
@@ -135,6 +135,6 @@ class MmVet(Questions):
         return by_part(rows, lambda row: ("overall", *row.item.data["capability"]), first=first)
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """`results/janusflow.json`: answers by question id."""
+        """Write `results/janusflow.json`: answers by question id."""
         found = {row.item.key: row.output for row in rows}
         write_text(self.official / "results" / "janusflow.json", json.dumps(found, indent=4))

@@ -1,6 +1,7 @@
-"""POPE (arXiv 2305.10355): is this object in the picture? The official rule for reading answers, and its scores.
+"""POPE (arXiv 2305.10355): is this object in the picture? Answers are read and scored by the official rules.
 
-Three sets of 3,000 questions (random, popular, adversarial) over COCO; others over A-OKVQA and GQA in the same form.
+There are three sets of 3,000 questions (random, popular, adversarial) over COCO, and others over A-OKVQA and GQA in the
+same format.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from janusflow.files import loads, write_text
 
 NO = ("No", "no", "not")
 SETS = ("random", "popular", "adversarial")
-FILES = {  # pictures of a set: its file, where it stands in the repository, and folder of the pictures
+FILES = {  # pictures of a set: its file, its folder in the repository, and the folder of the pictures
     "coco": ("coco_pope_{}.json", "output/coco", "val2014"),
     "aokvqa": ("aokvqa_pope_seem_{}.json", "output/seem/aokvqa", "val2014"),
     "gqa": ("gqa_pope_seem_{}.json", "output/seem/gqa", "images"),
@@ -47,7 +48,7 @@ class PopeQuestion:
 
 @dataclass(frozen=True)
 class PopeScore:
-    """Of one set; "yes" is the positive answer. Shares are 0 where nothing is to be divided by."""
+    """Scores of one set; "yes" is the positive answer. Shares with a denominator of 0 are 0."""
 
     accuracy: float
     precision: float
@@ -57,10 +58,10 @@ class PopeScore:
 
 
 def read_questions(file: Path) -> list[PopeQuestion]:
-    """A file of the official repository: JSON lines (COCO) or one JSON array (the SEEM sets).
+    """Read a file of the official repository: JSON Lines (COCO) or one JSON array (the SEEM sets).
 
     Raises:
-        ValueError: naming the file, the record, and what it lacks.
+        ValueError: for an invalid file or record; the message names the file, the record, and what it lacks.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -85,7 +86,7 @@ def read_questions(file: Path) -> list[PopeQuestion]:
 
 
 def says_yes(answer: str) -> bool:
-    """The official reading: an answer is "yes" unless its first sentence has the word No, no or not.
+    """Read an answer by the official rule: it is "yes" unless its first sentence has the word No, no or not.
 
     Commas are dropped and the sentence is split at spaces, so "nothing" and "NO" do not count.
     """
@@ -94,13 +95,13 @@ def says_yes(answer: str) -> bool:
 
 
 def is_readable(answer: str) -> bool:
-    """Whether an answer's first sentence says yes or no at all, in whatever case the official reading knows."""
+    """Return whether an answer's first sentence says no as the official rule reads it, or yes in any case."""
     sentence = answer.split(".")[0]
     return not says_yes(answer) or re.search(r"\byes\b", sentence, re.IGNORECASE) is not None
 
 
 def score(labels: Sequence[bool], said: Sequence[bool]) -> PopeScore:
-    """Of answers as they were read, in the order of the labels; True is yes."""
+    """Score answers as they were read, in the order of the labels; True is yes."""
     pairs = list(zip(labels, said, strict=True))
     hits = sum(label and yes for label, yes in pairs)
     precision, recall = _share(hits, sum(said)), _share(hits, sum(labels))
@@ -118,7 +119,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _samples(rows: Sequence[Row]) -> dict[str, ScoreSample]:
-    """What each number of `PopeScore` is over."""
+    """Return the values behind each number of `PopeScore`."""
     said = [row for row in rows if row.verdict["said"] == "yes"]
     return {
         "accuracy": over(rows, whole=100),
@@ -133,22 +134,22 @@ def _samples(rows: Sequence[Row]) -> dict[str, ScoreSample]:
 
 
 def brief_question(question: str, prompt: str) -> tuple[str, str | None]:
-    """A question that is answered in a word, and the system prompt (None for the model's own).
+    """Return a question that is answered in a word, and the system prompt (None for the model's own).
 
     Args:
-        question: of the benchmark.
-        prompt: "wrapper" as the authors' evaluation asks (VLMEvalKit's wrapper of Janus): an instruction after the
-            question, and no system prompt; "plain" for only the question.
+        question: question of the benchmark.
+        prompt: "wrapper" asks as the authors' evaluation does (VLMEvalKit's wrapper of Janus): an instruction after
+            the question, and no system prompt; "plain" asks only the question.
     """
     return (f"{question}\n{BRIEFLY}", "") if prompt == "wrapper" else (question, None)
 
 
 @dataclass(frozen=True)
 class BriefSettings:
-    """Options of a benchmark whose questions are answered in a word.
+    """Settings of a benchmark whose questions are answered in a word.
 
     Attributes:
-        prompt: see `brief_question`.
+        prompt: form of the question; see `brief_question`.
     """
 
     prompt: Literal["wrapper", "plain"] = "wrapper"
@@ -156,10 +157,10 @@ class BriefSettings:
 
 @dataclass(frozen=True)
 class PopeSettings(BriefSettings):
-    """Options of POPE.
+    """Settings of POPE.
 
     Attributes:
-        pictures: which sets: the paper's over "coco", or the repository's over "aokvqa" or "gqa".
+        pictures: pictures of the sets: the paper's over "coco", or the repository's over "aokvqa" or "gqa".
     """
 
     pictures: Literal["coco", "aokvqa", "gqa"] = "coco"
@@ -168,10 +169,10 @@ class PopeSettings(BriefSettings):
 class Pope(Questions):
     """POPE over a folder with `coco_pope_{random,popular,adversarial}.json` and COCO's pictures in `val2014/`.
 
-    The files may also stand in `output/coco/`, as in the repository. With `pictures` "aokvqa" they are
+    The files may also be in `output/coco/`, as in the repository. With `pictures` "aokvqa" they are
     `aokvqa_pope_seem_*.json` (`output/seem/aokvqa/`); with "gqa" `gqa_pope_seem_*.json` and the pictures in `images/`.
 
-    Scores are in percent: of each set, and their mean over the sets. The paper does not say how it averages.
+    Scores are in percent, for each set and as the mean over the sets. The paper does not say how it averages.
     """
 
     name = "pope"
@@ -237,7 +238,7 @@ class Pope(Questions):
         return found
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """The answer files of the repository's evaluation: JSON lines of question and answer, in the set's order."""
+        """Write the answer files for the repository's evaluation: JSON Lines of question and answer, in set order."""
         file, _, _ = FILES[self.settings.pictures]
         for kind in SETS:
             own = sorted((row for row in rows if row.item.data["set"] == kind), key=lambda row: row.item.key)

@@ -1,6 +1,6 @@
 """A user's own questions about pictures, from a JSON or JSON Lines file, scored by a rule per file or per question.
 
-`QuestionFile` reads the records, `RULES` and `Qa.judge` score the answers.
+`QuestionFile` reads the records; `RULES` and `Qa.judge` score the answers.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ Reply with yes or no only."""
 
 
 def normalized(text: str) -> str:
-    """Text as VQAv2's scorer compares it: lower case, without punctuation and articles, numbers up to ten as digits.
+    """Return text as VQAv2's scorer compares it: lower case, no punctuation or articles, numbers up to ten as digits.
 
-    Two things differ, because they make wrong answers right: a minus sign before a number counts ("-5" is not "5"),
-    and a text of which nothing would remain, such as the letter "A", keeps its articles.
+    Two things differ, because the official rules make wrong answers right: a minus sign before a number counts ("-5"
+    is not "5"), and a text of which nothing would remain, such as the letter "A", keeps its articles.
     """
     text = MINUS.sub("minus", " ".join(text.split()))
     return normal(text) or text.strip(" .,;:!?\"'()[]").lower()
 
 
 def equal(output: str, answers: Sequence[str]) -> bool:
-    """Whether an output is one of the answers, after `normalized`."""
+    """Return whether an output is one of the answers, after `normalized`."""
     return normalized(output) in {normalized(answer) for answer in answers}
 
 
 def contains(output: str, answers: Sequence[str]) -> bool:
-    """Whether an output contains one of the answers as whole words, after `normalized`.
+    """Return whether an output contains one of the answers as whole words, after `normalized`.
 
-    An answer that is an article, such as the letter "A", must stand in the same case and not before a noun: it is in
+    An answer that is an article, such as the letter "A", must occur in the same case and not before a noun: it is in
     "The answer is A." but not in "A dog".
     """
     text = f" {normalized(output)} "
@@ -77,13 +77,13 @@ RULES: Mapping[str, Callable[[str, Sequence[str]], bool]] = {"exact": equal, "an
 
 @dataclass(frozen=True)
 class QaSettings:
-    """Options of a user's own questions.
+    """Settings of a user's own questions.
 
     Attributes:
-        rule: how the answers to questions without a rule of their own are scored; by default as the file says, else
-            "exact" for one accepted answer and "any-of" for several.
-        judge: the model for the rule "judge", as `judges.open_judge` takes it.
-        threads: how many answers are judged at once.
+        rule: rule for questions without a rule of their own; by default the file's, otherwise "exact" for one accepted
+            answer and "any-of" for several.
+        judge: model for the rule "judge", as `judges.open_judge` takes it.
+        threads: number of answers judged at once.
     """
 
     rule: Rule | None = None
@@ -110,7 +110,7 @@ class Qa(Questions):
     judging = (*Benchmark.judging, "rule")
     source = "a JSON or JSON Lines file with questions and answers (--data FILE), see docs/evaluation.md"
     settings: QaSettings
-    _asks_judge: bool | None = None  # once the items are read
+    _asks_judge: bool | None = None  # known once the items are read
 
     def __init__(self, data: Path | None, settings: Any) -> None:
         super().__init__(data, settings)
@@ -125,10 +125,10 @@ class Qa(Questions):
         return items
 
     def check_judge(self) -> None:
-        """Refuses to begin where an item needs a judge and none is named.
+        """Check that a judge is named if an item needs one.
 
         Raises:
-            ValueError: saying how to name one.
+            ValueError: if none is named; the message says how to name one.
         """
         if self._asks_judge is None:
             self.items()
@@ -138,7 +138,7 @@ class Qa(Questions):
             )
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
-        """Answers several items in one batch; earlier turns of a conversation come first, with the file's answers."""
+        """Answer several items in one batch; earlier turns of a conversation come first, with the file's answers."""
         return list(model.chat_batch([_talk(model, item) for item in items], **options))
 
     def also_shown(self, item: Item) -> Any:
@@ -169,15 +169,15 @@ class Qa(Questions):
 
 
 def _yes_or_no(reply: str) -> bool | None:
-    """Whether a reply's first word is yes; None if it is neither yes nor no."""
+    """Return whether a reply's first word is yes; None if it is neither yes nor no."""
     word = next(iter(re.findall(r"\w+", reply.lower())), "")
     return word == "yes" if word in ("yes", "no") else None
 
 
 def _talk(model: Any, item: Item) -> list[dict[str, Any]]:
-    """An item as messages: the turns before it with the file's answers, then its question.
+    """Return an item as messages: the turns before it with the file's answers, then its question.
 
-    Each message has the pictures that its text places; where none are placed, the first has them all.
+    Each message has the pictures that its text places; if none are placed, the first message has them all.
     """
     earlier: Sequence[Sequence[str]] = item.data.get("earlier", ())
     asked = [*(question for question, _ in earlier), item.prompt]

@@ -1,7 +1,8 @@
 """SEED-Bench (arXiv 2307.16125), version 1: questions with four choices; the paper's score is over its image types.
 
-Two ways to answer. "letter", as most do and the authors' evaluation: the model writes a letter. "likelihood", as the
-official code does: the choice whose text has the lowest mean loss after the question.
+There are two ways to answer. With "letter", as in most evaluations and that of the authors, the model writes a letter.
+With "likelihood", as in the official code, the answer is the choice whose text has the lowest mean loss after the
+question.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ TYPES = (
     "instance interaction",
     "visual reasoning",
     "text understanding",
-)  # question_type_id 1 to 9, those about pictures
+)  # question_type_id 1 to 9, the types about pictures
 CHOICES = {"A": "choice_a", "B": "choice_b", "C": "choice_c", "D": "choice_d"}
 
 
 def choice_losses(model: Any, talks: Sequence[Sequence[Mapping[str, Any]]], choices: Sequence[Sequence[str]]) -> Tensor:
-    """Mean next-token loss of each choice as the assistant's answer.
+    """Return the mean next-token loss of each choice as the assistant's answer.
 
-    The conversations are read once; their keys and values then serve all choices.
+    The conversations are encoded once; their keys and values then serve all choices.
 
     Args:
         model: a `JanusFlow` or `Janus` pipeline.
         talks: B conversations that end with the user's question.
-        choices: of each, K texts.
+        choices: K texts for each conversation.
 
     Returns:
         (B, K) float32.
@@ -89,11 +90,11 @@ def choice_losses(model: Any, talks: Sequence[Sequence[Mapping[str, Any]]], choi
 
 @dataclass(frozen=True)
 class SeedBenchSettings:
-    """Options of SEED-Bench.
+    """Settings of SEED-Bench.
 
     Attributes:
-        prompt: of the letter mode, see `mmbench.choice_question`; the likelihood mode asks only the question, and
-            "wrapper" leaves the system prompt out.
+        prompt: form of the question in letter mode, see `mmbench.choice_question`; the likelihood mode asks only the
+            question, and "wrapper" leaves the system prompt out.
         mode: "letter" or "likelihood".
     """
 
@@ -157,7 +158,7 @@ class SeedBench(Questions):
         return items
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
-        """Answers; in the likelihood mode the letters of the likeliest choices (there is nothing to decode)."""
+        """Answer the items; in likelihood mode, with the letters of the likeliest choices (nothing is decoded)."""
         if self.settings.mode == "letter":
             return super().produce(model, items, options)
         talks = [conversation(model, item) for item in items]
@@ -179,7 +180,7 @@ class SeedBench(Questions):
         return by_part(rows, lambda row: ("overall", row.item.data["type"]), first=("overall", *TYPES))
 
     def write_judged(self, rows: Sequence[Row]) -> None:
-        """`results.jsonl` with question_id, prediction and gt_answer, as results are handed in."""
+        """Write `results.jsonl` with question_id, prediction and gt_answer, as results are submitted."""
         names = ("question_id", "prediction", "gt_answer")
         found = [(row.item.key, row.verdict["said"], row.item.data["answer"]) for row in rows]
         lines = [json.dumps(dict(zip(names, one, strict=True))) + "\n" for one in found]

@@ -1,6 +1,6 @@
-"""Uni-MMMU (github.com/Vchitect/Uni-MMMU), its code task: read SVG code, describe what it shows, and generate it.
+"""The code task of Uni-MMMU (github.com/Vchitect/Uni-MMMU): read SVG code, describe what it shows, and generate it.
 
-The description is asked for first and stands in the prompt of the picture. A judge compares both with the rendered
+The model first writes the description, which is part of the picture's prompt. A judge compares both with the rendered
 code: shapes and colours from 0 to 5, positions from 0 to 5, and whether the words match.
 """
 
@@ -23,7 +23,7 @@ from janusflow.files import loads, write_text
 from janusflow.processing.images import load_image
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")
-TOP = 5  # of a picture's scores
+TOP = 5  # highest value of a picture's scores
 PICTURE, TEXT = "model_image_01.png", "model_text.txt"
 WANTED = "a JSON object whose samples have id, difficulty, svg and png"
 
@@ -62,15 +62,15 @@ placed, ordered and overlap, as a person would put it. Reply with JSON alone:
 
 @dataclass(frozen=True)
 class UniMmmuSettings:
-    """How Uni-MMMU is run.
+    """Settings of Uni-MMMU.
 
     Attributes:
-        task: only "code" can be done by a model that generates only from text.
-        judge: a model that sees two pictures, as `judges.open_judge` takes it (officially Qwen2.5-VL-72B).
-        model_name: names the folder of the outputs.
-        max_new_tokens: of a description.
-        seed: of the noise of the first case; the next have the next.
-        threads: how many cases are judged at once.
+        task: task to run; a model that generates only from text can only do "code".
+        judge: model that sees two pictures, as `judges.open_judge` takes it (officially Qwen2.5-VL-72B).
+        model_name: name of the outputs' folder.
+        max_new_tokens: maximum number of tokens of a description.
+        seed: seed of the first case's noise; the next cases have the next seeds.
+        threads: number of cases judged at once.
     """
 
     task: str = "code"
@@ -93,8 +93,10 @@ class UniMmmuSettings:
 
 
 class UniMmmu(Benchmark):
-    """The code task. "overall" is the mean of the three parts in percent, next to the parts on their own scales:
-    "shape_color" and "position" from 0 to 5, "text" in [0, 1].
+    """The code task of Uni-MMMU.
+
+    "overall" is the mean of the three parts in percent. The parts have their own scales: "shape_color" and "position"
+    from 0 to 5, "text" in [0, 1].
     """
 
     name = "uni_mmmu"
@@ -105,7 +107,7 @@ class UniMmmu(Benchmark):
     source = "svg/metadata.json and the SVG and PNG files that it names, from Uni-MMMU's data on the hub"
 
     def items(self) -> list[Item]:
-        """In the file's order; keys are the official folders of the cases, prompts the SVG source."""
+        """Return the items in the file's order; keys are the official folders of the cases, prompts the SVG source."""
         try:
             samples = loads(self._file.read_bytes(), finite=False)["samples"]
         except (ValueError, KeyError, TypeError) as error:
@@ -125,14 +127,14 @@ class UniMmmu(Benchmark):
             raise ValueError(f"{lacking}, which {self._file} names, does not exist; expected {self.source}")
         data = {name: sample[name] for name in ("id", "svg", "png")} | {"difficulty": sample.get("difficulty", "")}
         key = f"case_{number:02d}_{sample['id']}"
-        code = read_text(files[0]) if files[0].is_file() else ""  # `check_items` refuses this one
+        code = read_text(files[0]) if files[0].is_file() else ""  # `check_items` rejects this one
         return Item(key, code, seed=self.settings.seed + number - 1, data=data)
 
     def files(self) -> list[Path]:
         return [self._file]
 
     def references(self, item: Item) -> list[Path]:
-        words = self.out / self._case(item) / TEXT  # an output too
+        words = self.out / self._case(item) / TEXT  # also an output
         found = [self._file.parent / item.data[part] for part in ("svg", "png")]
         return [*found, words] if words.is_file() else found
 
@@ -140,7 +142,7 @@ class UniMmmu(Benchmark):
         return f"{self._case(item)}/{PICTURE}"
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
-        """Descriptions, which are kept under `self.out`, and then the pictures with them in the prompt."""
+        """Generate descriptions, keep them under `self.out`, and generate the pictures with them in the prompt."""
         asked = [[{"role": "user", "content": DESCRIBE.format(svg=item.prompt)}] for item in items]
         said = [text.strip() for text in model.chat_batch(asked, max_new_tokens=self.settings.max_new_tokens)]
         for item, text in zip(items, said, strict=True):
@@ -155,10 +157,10 @@ class UniMmmu(Benchmark):
         return list(drawn)
 
     def also_shown(self, item: Item) -> Any:
-        return None  # its prompts are made of the item's
+        return None  # its prompts are made from the item's
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """The three scores; "score" is their mean, each brought to [0, 1]. An empty description does not match."""
+        """Return the three scores; "score" is their mean, each scaled to [0, 1]. Empty descriptions do not match."""
         assert isinstance(output, Image.Image)
         reference = load_image(self._file.parent / item.data["png"])
         drawn = self._ask(IMAGE_PROMPT, [reference, output], {"shape_color_accuracy": TOP, "position_accuracy": TOP})
@@ -184,7 +186,7 @@ class UniMmmu(Benchmark):
         return {"overall": over(rows), **{name: over(of[name], whole=whole) for name, whole in wholes.items()}}
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """Adds each case's `result.json`; the rest of `outputs/MODEL/code/CASE` is there already."""
+        """Add each case's `result.json`; the rest of `outputs/MODEL/code/CASE` already exists."""
         for row in rows:
             case = self._case(row.item)
             record = {
@@ -215,7 +217,7 @@ class UniMmmu(Benchmark):
 
 
 def read_numbers(reply: str, wanted: Mapping[str, int]) -> dict[str, int] | None:
-    """Whole numbers from 0 to those of `wanted` in the last JSON object of a reply that has them all; None without."""
+    """Return whole numbers from 0 to those of `wanted` from a reply's last JSON object that has them all, or None."""
     for text in reversed(re.findall(r"\{[^{}]*\}", reply)):
         try:
             found = loads(text, finite=False)

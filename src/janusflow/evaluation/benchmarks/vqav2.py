@@ -1,7 +1,7 @@
-"""VQAv2 (arXiv 1612.00837): open questions with ten people's answers each, and their soft accuracy.
+"""VQAv2 (arXiv 1612.00837): open questions with ten people's answers each, scored by soft accuracy.
 
-The official scorer normalises answers only where the ten people differ; where they agree, "Yes" is not "yes".
-Published numbers therefore come from answers that were normalised before: here `prepare`.
+The official scorer normalises answers only if the ten people differ; if they agree, "Yes" is not "yes". Published
+numbers therefore come from answers that were normalised before, as the setting `prepare` does here.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Outpu
 from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
-ENOUGH = 3  # people who give an answer make it wholly right
+ENOUGH = 3  # an answer that this many people give is fully right
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 PERIOD = re.compile(r"\.(?!\d)")
-PERIODS = 32  # that many are dropped: the official code passes a flag of that value where the count belongs
+PERIODS = 32  # at most this many are dropped: the official code passes a flag of this value as the count
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {"none": "0"}
 ARTICLES = ("a", "an", "the")
@@ -38,22 +38,22 @@ where'd where's where've who'd who'd've who'll who's who've why'll why're why's 
 y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
 CONTRACTIONS = (
-    {  # written without one of its apostrophes: the word
+    {  # the word without one of its apostrophes: the word
         word[:place] + word[place + 1 :]: word
         for word in CONTRACTED.split()
         for place, mark in enumerate(word)
         if mark == "'"
     }
     | {"somebody'd": "somebodyd"}
-)  # the official table has this one the wrong way round
+)  # the official table has this entry the wrong way round
 SPLITS = {"val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
 
 
 def normal(answer: str) -> str:
-    """An answer as the official scorer normalises it: punctuation, case, number words, articles, contractions.
+    """Normalise an answer as the official scorer does: punctuation, case, number words, articles, contractions.
 
-    A mark is dropped if it has a space next to it anywhere, or if digits with a comma between them stand anywhere; else
-    it becomes a space. Periods not before a digit are dropped.
+    A mark is dropped if it has a space next to it anywhere in the answer, or if the answer has digits with a comma
+    between them; otherwise it becomes a space. Periods that are not before a digit are dropped.
     """
     found, in_number = answer, COMMA_IN_NUMBER.search(answer) is not None
     for mark in MARKS:
@@ -64,11 +64,11 @@ def normal(answer: str) -> str:
 
 
 def accuracy(answer: str, answers: Mapping[str, int]) -> float:
-    """Soft accuracy in [0, 1]: the mean over people left out of min(1, matches among the others / 3).
+    """Return the soft accuracy in [0, 1]: the mean over people left out of min(1, matches among the others / 3).
 
     Args:
-        answer: the model's.
-        answers: the people's, and how many gave each; ten in all.
+        answer: the model's answer.
+        answers: the people's answers, and how many people gave each; ten in all.
     """
     people = Counter[str]()
     for said, count in answers.items():
@@ -90,10 +90,10 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class VqaV2Settings(BriefSettings):
-    """Options of VQAv2.
+    """Settings of VQAv2.
 
     Attributes:
-        split: "val" has answers; those of "test" and "test-dev" are with EvalAI, which scores the file that is written.
+        split: "val" has answers; only EvalAI has those of "test" and "test-dev", and scores the file that is written.
         prepare: whether the model's answers are normalised before they are scored and written.
     """
 
@@ -104,11 +104,11 @@ class VqaV2Settings(BriefSettings):
 class VqaV2(Questions):
     """VQAv2 over a folder with its questions, annotations and pictures.
 
-    `v2_OpenEnded_mscoco_val2014_questions.json`, `v2_mscoco_val2014_annotations.json` and the pictures in `val2014/`;
-    for the test splits `v2_OpenEnded_mscoco_test2015_questions.json` (or `test-dev2015`) and `test2015/`.
+    The files are `v2_OpenEnded_mscoco_val2014_questions.json`, `v2_mscoco_val2014_annotations.json` and the pictures in
+    `val2014/`; for the test splits, `v2_OpenEnded_mscoco_test2015_questions.json` (or `test-dev2015`) and `test2015/`.
 
-    Scores are in percent, by answer type and question type too. On the test splits there are none: EvalAI scores the
-    file that is written.
+    Scores are in percent, overall and by answer type and question type. On the test splits there are none: EvalAI
+    scores the file that is written.
     """
 
     name = "vqav2"
@@ -149,7 +149,7 @@ class VqaV2(Questions):
         return items
 
     def _annotations(self, folder: DataFolder, name: str) -> dict[Any, dict[str, Any]]:
-        """By question: the answers with their counts, and the types of question and answer."""
+        """Return, by question, the answers with their counts and the types of question and answer."""
         found = {}
         for record in _records(folder, name, "annotations"):
             try:
@@ -164,7 +164,7 @@ class VqaV2(Questions):
         return found
 
     def prepared(self, answer: str) -> str:
-        """The answer that is scored and written."""
+        """Return the answer that is scored and written."""
         return normal(_plain(answer)) if self.settings.prepare else answer
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
@@ -184,18 +184,18 @@ class VqaV2(Questions):
         return by_part(rows, parts)
 
     def write_official(self, rows: Sequence[Row]) -> None:
-        """The results file of the official scorer and of EvalAI: a list of question_id and answer."""
+        """Write the results file of the official scorer and of EvalAI: a list of question_id and answer."""
         found = [{"question_id": int(row.item.key), "answer": self.prepared(row.output)} for row in rows]
         write_text(self.results, json.dumps(found))
 
     @property
     def results(self) -> Path:
-        """Where `write_official` writes."""
+        """File that `write_official` writes."""
         return self.official / f"v2_OpenEnded_mscoco_{SPLITS[self.settings.split]}_janusflow_results.json"
 
 
 def _records(folder: DataFolder, name: str, part: str) -> list[dict[str, Any]]:
-    """The list in an official file of version 2."""
+    """Read the list in an official file of version 2."""
     found = folder.json(name)
     file: Path = folder.read[-1]
     if not isinstance(found, dict) or not isinstance(found.get(part), list):

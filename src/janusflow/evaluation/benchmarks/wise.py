@@ -1,6 +1,6 @@
-"""WISE (arXiv 2503.07265): pictures that need knowledge, judged by a model. Its two protocols, never mixed.
+"""WISE (arXiv 2503.07265): pictures that need knowledge, judged by a model, in two protocols that are never mixed.
 
-Legacy (the paper's): three scores of 0 to 2, WiScore = (0.7 consistency + 0.2 realism + 0.1 aesthetic) / 2. Verified
+Legacy (the paper's): three scores from 0 to 2, WiScore = (0.7 consistency + 0.2 realism + 0.1 aesthetic) / 2. Verified
 (the repository's since 2026): other prompts, and one score of 0 or 1. A prompt's category follows from its id, and the
 overall score is a weighted sum over categories.
 """
@@ -22,16 +22,16 @@ from janusflow.evaluation.score_sample import ScoreSample, by_part, over
 from janusflow.files import loads
 
 CRITERIA = {"consistency": 0.7, "realism": 0.2, "aesthetic quality": 0.1}
-TOP = 2  # of a criterion
+TOP = 2  # highest score of a criterion
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which prompts are of which category, and what each category weighs.
+    """The categories of the prompts and their weights.
 
     Attributes:
         name: legacy or verified.
-        categories: category to its last id and its weight, in the order of ids from 1.
+        categories: last id and weight of each category, in the order of ids from 1.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Protocol:
         return max(last for last, _ in self.categories.values())
 
     def category(self, prompt_id: int) -> str:
-        """Of a prompt.
+        """Return the category of a prompt.
 
         Raises:
             ValueError: for an id that the protocol does not have.
@@ -90,10 +90,10 @@ class WisePrompt:
 
 
 def read_prompts(file: Path) -> list[WisePrompt]:
-    """One of the official files.
+    """Read one of the official files.
 
     Raises:
-        ValueError: naming the file, the record, and what it lacks.
+        ValueError: for an invalid file or record; the message names the file, the record, and what it lacks.
     """
     try:
         found = loads(file.read_text(encoding="utf-8"), finite=False)
@@ -113,7 +113,7 @@ def read_prompts(file: Path) -> list[WisePrompt]:
 
 
 def read_legacy(reply: str) -> dict[str, int] | None:
-    """Consistency, realism and aesthetic quality from a judge's reply; None unless each stands there from 0 to 2.
+    """Read consistency, realism and aesthetic quality from a judge's reply; None unless each is there from 0 to 2.
 
     The last mention of each counts: judges think aloud before they score.
     """
@@ -127,22 +127,22 @@ def read_legacy(reply: str) -> dict[str, int] | None:
 
 
 def read_verified(reply: str) -> int | None:
-    """0 or 1 from "Score: 0" or "Score: 1" in a judge's reply, the last that stands there; None without one."""
+    """Read 0 or 1 from the last "Score: 0" or "Score: 1" in a judge's reply; None without one."""
     found = re.findall(r"Score\**+\s*+[:：]\s*+\**+\s*+([01])(?!\d|\.\d)", reply, re.IGNORECASE)
     return int(found[-1]) if found else None
 
 
 def wiscore(scores: Mapping[str, int]) -> float:
-    """WiScore of one picture by the legacy protocol, in [0, 1]."""
+    """Return the WiScore of one picture by the legacy protocol, in [0, 1]."""
     return sum(weight * scores[name] for name, weight in CRITERIA.items()) / TOP
 
 
 def overall(protocol: Protocol, scores: Iterable[tuple[int, float]]) -> dict[str, float]:
-    """Mean of each category, and "overall", their weighted sum; only once every category has a picture.
+    """Return the mean of each category, and their weighted sum, "overall", once every category has a picture.
 
     Args:
         protocol: `LEGACY` or `VERIFIED`.
-        scores: (id of the prompt, score in [0, 1]) of each picture.
+        scores: (id of the prompt, score in [0, 1]) for each picture.
 
     Raises:
         ValueError: for an id that the protocol does not have, or a score outside [0, 1].
@@ -160,7 +160,7 @@ def overall(protocol: Protocol, scores: Iterable[tuple[int, float]]) -> dict[str
 
 # --- the benchmark --------------------------------------------------------------------------------------------------
 
-FILES = {  # of each protocol: its folders in the repository, and its files
+FILES = {  # by protocol: its folders in the repository, and its files
     "legacy": (
         ("WISE_legacy/data", "data"),
         ("cultural_common_sense.json", "spatio-temporal_reasoning.json", "natural_science.json"),
@@ -213,14 +213,14 @@ Score: 0 or Score: 1"""
 
 @dataclass(frozen=True)
 class WiseSettings:
-    """How WISE is run.
+    """Settings of WISE.
 
     Attributes:
-        protocol: "legacy" (the paper's; judged by GPT-4o there) or "verified" (the repository's since 2026; by
+        protocol: "legacy" (the paper's, judged by GPT-4o there) or "verified" (the repository's since 2026, judged by
             Qwen3.5-35B-A3B). Their figures are not comparable, nor are those of different judges.
-        judge: a model that sees pictures, as `judges.open_judge` takes it.
-        seed: of the noise of the first prompt; the next have the next.
-        threads: how many pictures are judged at once.
+        judge: model that sees pictures, as `judges.open_judge` takes it.
+        seed: seed of the first prompt's noise; the next prompts have the next seeds.
+        threads: number of pictures judged at once.
     """
 
     protocol: Literal["legacy", "verified"] = "legacy"
@@ -230,9 +230,9 @@ class WiseSettings:
 
 
 class Wise(Benchmark):
-    """1,000 prompts, a picture each, with the files, ids, weights and judging of one protocol.
+    """WISE: 1,000 prompts with one picture each, and the files, ids, weights and judging of one protocol.
 
-    The pictures lie as `images/ID.png`, which is the official layout.
+    The pictures are `images/ID.png`, which is the official layout.
     """
 
     name = "wise"
@@ -249,7 +249,7 @@ class Wise(Benchmark):
         self.protocol = VERIFIED if settings.protocol == "verified" else LEGACY
 
     def items(self) -> list[Item]:
-        """By the prompts' ids."""
+        """Return the items in the order of the prompts' ids."""
         prompts: dict[int, WisePrompt] = {}
         for file in self.files():
             for prompt in read_prompts(file):
@@ -285,7 +285,7 @@ class Wise(Benchmark):
         )
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """The score in [0, 1], with the legacy protocol's three, and the judge's words."""
+        """Return the score in [0, 1], with the legacy protocol's three, and the judge's reply."""
         assert isinstance(output, Image.Image)
         form = LEGACY_PROMPT if self.protocol is LEGACY else VERIFIED_PROMPT
         asked = form.format(prompt=item.prompt, explanation=item.data["explanation"])

@@ -1,4 +1,4 @@
-"""What a benchmark does with the models that judge its outputs: names, checks and asks them."""
+"""The part of a benchmark that names, checks and asks the models that judge its outputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 from janusflow.evaluation.judges.judge import Judge, NotJudgedError, WithoutThoughts
 from janusflow.offline import cached_if_unreachable
 
-TRIES = 3  # of a judge whose reply cannot be read
-WARMER = 0.5  # temperature that each further try adds
+TRIES = 3  # if a judge's reply cannot be read
+WARMER = 0.5  # temperature added by each further try
 T = TypeVar("T")
 
 
@@ -28,11 +28,11 @@ class AsksJudge:
 
     @property
     def judge_model(self) -> Judge:
-        """The model that `Settings.judge` names, opened when it is first needed; replies are kept in `self.out`.
+        """The model that `Settings.judge` names, opened on first use; replies are kept in `self.out`.
 
-        Any object with `Judge`'s method may be assigned. Replies never contain a model's thoughts.
+        Any object with the methods of `Judge` may be assigned. Replies never contain a model's thoughts.
         """
-        from janusflow.evaluation.judges.open_judge import open_judge  # which needs torch
+        from janusflow.evaluation.judges.open_judge import open_judge  # needs torch
 
         if self._judge is None:
             self.check_judge()
@@ -54,14 +54,14 @@ class AsksJudge:
         tries: int = TRIES,
         again: str = "",
     ) -> tuple[T | None, str]:
-        """What is read from the judge's reply, and the reply; None if no reply could be read.
+        """Return what is read from the judge's reply (None if no reply can be read), and the reply.
 
-        Each further try samples warmer.
+        Each further try samples at a higher temperature.
 
         Args:
-            read: gives None for a reply that it cannot read.
-            tries: how often the judge is asked.
-            again: is added to the prompt from the second try on.
+            read: function that reads a reply, or returns None if it cannot.
+            tries: number of times to ask the judge, at most.
+            again: text added to the prompt from the second try on.
 
         Raises:
             NotJudgedError: if the last reply is empty.
@@ -81,16 +81,16 @@ class AsksJudge:
         return None, reply
 
     def no_verdict(self, reply: str) -> NotJudgedError:
-        """The error for a judge whose replies, the last of which is given, could not be read."""
+        """Return the error for a judge whose replies cannot be read; `reply` is the last one."""
         return NotJudgedError(
             f"judge {self.judge_model.name} gave no score in {TRIES} tries; its last: {reply[:200]!r}"
         )
 
     def check_judge(self) -> None:
-        """Check that the model that judges is named.
+        """Check that the judge is named.
 
         Raises:
-            ValueError: if a model is needed and none is named.
+            ValueError: if a judge is needed and none is named.
         """
         if self.judged_by and not self.settings.judge:
             raise ValueError(f"{self.title} needs {self.judged_by}; name one with --set judge=...")
@@ -101,12 +101,12 @@ class AsksJudge:
         Weights are not read or fetched.
 
         Raises:
-            ValueError: naming the setting.
+            ValueError: if one cannot be opened; the message names the setting.
         """
         from transformers import AutoConfig
 
         if getattr(self.settings, "judge", ""):
-            _ = self.judge_model  # opened, without its weights
+            _ = self.judge_model  # opens it, without its weights
         for setting in self.judging_models:
             name = getattr(self.settings, setting)
             if not name:

@@ -1,6 +1,6 @@
-"""A model behind an OpenAI-compatible address: with retries, a budget, and a key that stays secret.
+"""A model behind an OpenAI-compatible endpoint, with retries, a budget, and a key that stays secret.
 
-It judges, and captions for `janusflow data prepare`.
+It serves as a judge, and writes captions for `janusflow data prepare`.
 """
 
 from __future__ import annotations
@@ -28,30 +28,31 @@ from janusflow.evaluation.judges.limited_http import limited_client, within
 from janusflow.extras import require
 from janusflow.files import checked, loads, locked, read_json, write_text
 
-RETRIED = (408, 409, 425, 429)  # and all from 500 upwards
-FINAL = (401, 402, 403, 404)  # the next request would fare the same
-REDIRECTS = range(300, 400)  # refused: each is a request that no budget counts, and may lead the key elsewhere
-MOST_TOKENS = 10**9  # of one reply and its prompt; a larger number is not one
-SHORTEST_SECRET = 8  # characters of a key; shorter ones ("none", "EMPTY") are placeholders, and words of replies
-ACCOUNT_PATIENCE = 60.0  # seconds to wait for another process that counts
-NO_MONEY = "insufficient_quota"  # the code with which OpenAI's 429 means that waiting does not help
+RETRIED = (408, 409, 425, 429)  # and 500 and above
+FINAL = (401, 402, 403, 404)  # the next request would fail as well
+REDIRECTS = range(300, 400)  # refused: each is a request that no budget counts, and may send the key elsewhere
+MOST_TOKENS = 10**9  # in one reply and its prompt; larger numbers are rejected
+SHORTEST_SECRET = 8  # characters of a key; shorter ones ("none", "EMPTY") are placeholders, and occur in replies
+ACCOUNT_PATIENCE = 60.0  # seconds to wait for another process that uses the account
+NO_MONEY = "insufficient_quota"  # code of an OpenAI 429 for which waiting does not help
 
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """How an endpoint is asked.
+    """Options of an endpoint.
 
     Attributes:
-        key_variable: environment variable that contains the key; the key goes nowhere but to the endpoint.
-        max_tokens: of a reply.
+        key_variable: environment variable that contains the key; the key is only sent to the endpoint.
+        max_tokens: maximum number of tokens of a reply.
         timeout: seconds for one reply, however it arrives.
-        tries: of one question.
-        patience: seconds before the second try, doubled for every further one.
-        longest_wait: seconds between two tries, whatever the endpoint asks for.
-        max_requests: limit of requests, tries included; None for no limit.
-        reasons: the model thinks before it replies: it takes `max_completion_tokens` for both, without a temperature.
-        empty: accept an empty reply; otherwise it is a failure, and the question is asked again.
-        max_total_tokens: limit of tokens of replies and prompts, after which no request is sent; None for no limit.
+        tries: maximum number of tries per question.
+        patience: seconds before the second try, doubled for each further one.
+        longest_wait: maximum seconds between two tries, whatever the endpoint asks for.
+        max_requests: maximum number of requests, including retries; None for no limit.
+        reasons: whether the model thinks before it replies; it then takes `max_completion_tokens` for both, and no
+            temperature.
+        empty: whether to accept an empty reply; otherwise it is a failure, and the question is asked again.
+        max_total_tokens: tokens of replies and prompts after which no request is sent; None for no limit.
     """
 
     key_variable: str = "OPENAI_API_KEY"
@@ -68,22 +69,22 @@ class EndpointOptions:
 
 @dataclass
 class Spent:
-    """What an account counts."""
+    """Requests and tokens that an account counts."""
 
     requests: Annotated[int, Interval(ge=0)]
     tokens: Annotated[int, Interval(ge=0)]
 
 
 class EndpointJudge(Judge):
-    """A model behind an OpenAI-compatible address; may be asked by several threads at once.
+    """A model behind an OpenAI-compatible endpoint; several threads may ask it at once.
 
     Args:
-        url: base address, without `/chat/completions`.
-        account: a file in which all processes that ask within one budget count together, this time and the next; None
-            to count only here.
+        url: base URL, without `/chat/completions`.
+        account: file in which all processes with a common budget count, in this run and later ones; None to count only
+            in this object.
 
     Raises:
-        ValueError: if the account is damaged: what was spent is unknown then, and the budget does not restart.
+        ValueError: if the account is damaged: what was spent is then unknown, and the budget does not restart.
     """
 
     def __init__(self, model: str, url: str, options: EndpointOptions, *, account: Path | None = None) -> None:
@@ -94,7 +95,7 @@ class EndpointJudge(Judge):
         self._account = None if options.max_requests is None and options.max_total_tokens is None else account
         self._spent = Spent(0, 0)
         self._key = os.environ.get(options.key_variable, "")
-        self._closed = ""  # why nothing is asked any more
+        self._closed = ""  # why no more requests are sent
         self._lock = threading.Lock()
         client = limited_client(openai.DefaultHttpxClient, options.timeout)
         self._client = openai.OpenAI(
@@ -104,7 +105,7 @@ class EndpointJudge(Judge):
             self._read_account(self._account)
 
     def answer(self, query: Query) -> str:
-        """See `Judge`; temporary failures (429, 5xx, timeouts, broken or empty replies) are tried again."""
+        """See `Judge`; temporary failures (429, 5xx, timeouts, broken or empty replies) are retried."""
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in query.images]
         content.append({"type": "text", "text": query.prompt})
         messages: list[dict[str, Any]] = [{"role": "system", "content": query.system}] if query.system else []
@@ -123,7 +124,7 @@ class EndpointJudge(Judge):
         raise NotJudgedError(f"{self.name} gave no reply in {self.options.tries} tries; the last: {problem}")
 
     def _ask(self, messages: list[Any], temperature: float) -> str:
-        """One request."""
+        """Send one request."""
         import openai
 
         ask = self._client.chat.completions.with_raw_response.create
@@ -137,7 +138,7 @@ class EndpointJudge(Judge):
             raise _PassingError("no answer in time") from None
         except openai.APIStatusError as error:
             self._refuse(error)
-        except openai.APIConnectionError as error:  # timeouts among them
+        except openai.APIConnectionError as error:  # includes timeouts
             raise _PassingError(
                 "no answer in time" if isinstance(error, openai.APITimeoutError) else "no connection"
             ) from None
@@ -152,7 +153,7 @@ class EndpointJudge(Judge):
         return self._without_key(text)
 
     def _refuse(self, error: Any) -> NoReturn:
-        """Raise what a reply with an error's status means; see `_ask`."""
+        """Raise the error for a reply with an error status; see `_ask`."""
         status = error.status_code
         if (status in RETRIED or status >= 500) and error.code != NO_MONEY:
             raise _PassingError(f"status {status}", _asked_wait(error.response.headers)) from None
@@ -184,7 +185,7 @@ class EndpointJudge(Judge):
 
     @contextmanager
     def _spending(self) -> Iterator[Spent]:
-        """What was sent and used so far, to read and to increase, by one thread of one process at a time."""
+        """Yield what was spent so far, to read and to increase, to one thread of one process at a time."""
         if self._account is None:
             with self._lock:
                 yield self._spent
@@ -205,7 +206,7 @@ class EndpointJudge(Judge):
             raise NotJudgedError(self._closed) from None
 
     def _read_account(self, account: Path) -> Spent:
-        """What the account counts; nothing where there is none yet."""
+        """Return what the account counts; zero if it does not exist yet."""
         try:
             return checked(Spent, read_json(account), account)
         except FileNotFoundError:
@@ -217,31 +218,31 @@ class EndpointJudge(Judge):
             ) from error
 
     def _reason(self, status: int, error: Any) -> str:
-        """Why a request was refused, in one line without the key."""
+        """Return why a request was refused, in one line without the key."""
         if status in (401, 403):
             return f"the key in {self.options.key_variable} is {'not accepted' if self._key else 'missing'}"
         return self._without_key(" ".join(str(getattr(error, "message", error)).split()))[:200]
 
     def _without_key(self, text: str) -> str:
-        """A text that may repeat what was sent, with the key replaced."""
+        """Replace the key in a text that may repeat what was sent."""
         return text.replace(self._key, "***") if len(self._key) >= SHORTEST_SECRET else text
 
 
 def data_url(picture: Image.Image) -> str:
-    """A picture as a `data:` address."""
+    """Return a picture as a `data:` URL."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _read(content: bytes) -> tuple[str, int]:
-    """The words of a reply, "" for none, and how many tokens it and its prompt have, 0 if it does not say."""
+    """Return the text of a reply ("" for none), and the tokens of reply and prompt (0 if it does not report them)."""
     try:
         found = loads(content)
         said = found["choices"][0]["message"].get("content")
         usage = found.get("usage") or {}
         used = usage.get("total_tokens") or 0
-        if isinstance(said, list):  # some endpoints give it as parts
+        if isinstance(said, list):  # some endpoints return it in parts
             texts = [part["text"] for part in said if part["type"] == "text"]
             if not all(isinstance(text, str) for text in texts):
                 raise ValueError("a part is not text")
@@ -256,7 +257,7 @@ def _read(content: bytes) -> tuple[str, int]:
 
 
 class _PassingError(Exception):
-    """A temporary failure; `wait` is how many seconds the endpoint asks to wait."""
+    """A temporary failure; the endpoint asks to wait `wait` seconds."""
 
     def __init__(self, problem: str, wait: float = 0.0) -> None:
         super().__init__(problem)
@@ -264,7 +265,7 @@ class _PassingError(Exception):
 
 
 def _asked_wait(headers: Mapping[str, str]) -> float:
-    """Seconds of a Retry-After, which is a number or a date; 0 without one."""
+    """Return the seconds of a Retry-After header, which is a number or a date; 0 without one."""
     asked = headers.get("retry-after", "")
     try:
         return max(0.0, float(asked))
@@ -272,5 +273,5 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # that are raised for malformed dates
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # raised for malformed dates
         return 0.0

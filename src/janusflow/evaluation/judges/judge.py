@@ -1,4 +1,4 @@
-"""What a judge is: a model that reads a prompt, perhaps with pictures, and replies in words."""
+"""The judge interface: a model that reads a prompt, perhaps with pictures, and replies with text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from janusflow.reasoning import final_answer
 
 
 class NotJudgedError(ValueError):
-    """A judge could not be asked or gave no verdict; the item counts as not judged and is tried again next time."""
+    """Raised if a judge cannot be asked or gives no verdict; the item counts as not judged and is retried next time."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a judge is asked; the fields are the arguments of `Judge.reply`."""
+    """A question to a judge; the fields are the arguments of `Judge.reply`."""
 
     prompt: str
     images: Sequence[Image.Image] = ()
@@ -26,13 +26,13 @@ class Query:
     attempt: int = 0
 
     def put_to(self, judge: Judge) -> str:
-        """The reply of any object with `Judge.reply`."""
+        """Return the reply of any object with `Judge.reply`."""
         options = {name: getattr(self, name) for name in ("system", "temperature", "attempt")}
         return judge.reply(self.prompt, self.images, **options)
 
 
 class Judge(ABC):
-    """A model that judges. Benchmarks accept any object that has a `name` and this `reply`."""
+    """A model that judges. Benchmarks accept any object with a `name` and this `reply`."""
 
     name: str
 
@@ -45,12 +45,12 @@ class Judge(ABC):
         temperature: float = 0.0,
         attempt: int = 0,
     ) -> str:
-        """The reply to one prompt.
+        """Reply to one prompt.
 
         Args:
             system: system prompt; "" for none.
-            temperature: of the sampling; 0 is greedy.
-            attempt: another number asks again where a cached reply was useless.
+            temperature: sampling temperature; 0 is greedy.
+            attempt: number of the attempt; another number asks again if a cached reply is useless.
 
         Raises:
             NotJudgedError: if the judge gives no reply.
@@ -63,14 +63,14 @@ class Judge(ABC):
 
 
 class WithoutThoughts(Judge):
-    """A judge whose replies are only its answers, without thoughts: see `reasoning.final_answer`.
+    """A judge that replies with its answer only, without thoughts; see `reasoning.final_answer`.
 
-    Every benchmark asks its judge through this, whatever the judge is; what `Cached` keeps is the whole reply.
+    Every benchmark asks its judge, of whatever kind, through this class; `Cached` keeps the whole reply.
     """
 
     def __init__(self, judge: Judge) -> None:
         self.name, self.judge = judge.name, judge
 
     def answer(self, query: Query) -> str:
-        """See `Judge`; "" where the thoughts do not end."""
+        """See `Judge`; "" if the thoughts do not end."""
         return final_answer(query.put_to(self.judge))

@@ -1,6 +1,6 @@
-"""An HTTP client that bounds what a server can cost: the time and size of a whole reply, and no redirects.
+"""An HTTP client that limits what a server can cost: it bounds time and size of a whole reply and follows no redirects.
 
-HTTP libraries bound each read, so a reply that arrives byte by byte never ends; and they unpack and keep all of it.
+HTTP libraries bound each read, so a reply that arrives byte by byte never ends; they also unpack and keep all of it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ LARGEST = 16 * 2**20  # bytes of a reply
 
 
 def limited_client(kind: Callable[..., Any], seconds: float, *, largest: int = LARGEST) -> Any:
-    """A client of httpx (or httpx2, which newer versions of openai use) whose replies are bounded.
+    """Return a client of httpx (or httpx2, which newer versions of openai use) with bounded replies.
 
     Args:
-        seconds: for a reply's content.
+        seconds: time limit for a reply's content.
     """
 
     def bound(response: Any) -> None:
         library = import_module(type(response).__module__.partition(".")[0])
         packed = response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
-        if packed:  # it was not asked for, and may be small until it is unpacked
+        if packed:  # not requested, and may be small until it is unpacked
             raise library.DecodingError("the reply is compressed", request=response.request)
         response.stream = _bounded(library, response, time.monotonic() + seconds, largest)
 
@@ -39,10 +39,10 @@ def limited_client(kind: Callable[..., Any], seconds: float, *, largest: int = L
 
 
 def _bounded(library: Any, response: Any, until: float, largest: int) -> Any:
-    """A response's stream that ends with an error of the library once it takes too long or is too large."""
+    """Return a response's stream that raises an error of the library once it takes too long or is too large."""
     inner = response.stream
 
-    class Bounded(library.SyncByteStream):  # known only when the program runs
+    class Bounded(library.SyncByteStream):  # only known at run time
         def __iter__(self) -> Iterator[bytes]:
             size = 0
             for part in inner:
@@ -60,10 +60,10 @@ def _bounded(library: Any, response: Any, until: float, largest: int) -> Any:
 
 
 def within(seconds: float, action: Callable[[], T]) -> T:
-    """The result of an action that may block, in a thread that is left behind if it takes longer.
+    """Return the result of an action that may block; it runs in a thread, which is abandoned if it takes longer.
 
     Raises:
-        TimeoutError: if it does.
+        TimeoutError: if it takes longer.
     """
     found: list[T] = []
     failed: list[BaseException] = []
@@ -71,7 +71,7 @@ def within(seconds: float, action: Callable[[], T]) -> T:
     def run() -> None:
         try:
             found.append(action())
-        except BaseException as error:  # raised below, in the thread that asked
+        except BaseException as error:  # raised below, in the calling thread
             failed.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

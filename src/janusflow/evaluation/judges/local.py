@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """How a local model judges.
+    """Options of a local judge.
 
     Attributes:
-        max_tokens: of a reply.
-        dtype: "auto" (what the checkpoint asks for) or a dtype's name.
-        device: "auto" for the best one here.
+        max_tokens: maximum number of tokens of a reply.
+        dtype: "auto" (as the checkpoint asks for) or the name of a dtype.
+        device: "auto" for the best one available.
     """
 
     max_tokens: int = 512
@@ -35,7 +35,7 @@ class LocalOptions:
 
 
 class FamilyJudge(Judge):
-    """A model of this family, asked through `JanusFlow.ask`; one question at a time.
+    """A model of this family, asked through `JanusFlow.chat`; one question at a time.
 
     Raises:
         ValueError: if the model does not exist.
@@ -48,7 +48,7 @@ class FamilyJudge(Judge):
 
     @cached_property
     def _model(self) -> JanusFlow:
-        """Opened when it is first asked."""
+        """The pipeline, opened on first use."""
         from janusflow.pipelines.janusflow import JanusFlow
 
         options = self.options
@@ -70,7 +70,7 @@ class LocalJudge(Judge):
     """A transformers model with a chat template; one question at a time.
 
     Args:
-        place: a folder or hub id. A model of pictures and text is asked with both, any other with text.
+        place: folder or hub id. A model for pictures and text is asked with both, any other only with text.
 
     Raises:
         ValueError: if it cannot be opened.
@@ -93,7 +93,7 @@ class LocalJudge(Judge):
 
     @cached_property
     def _model(self) -> Any:
-        """Its weights, read when it is first asked."""
+        """The model, with its weights, which are read on first use."""
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
         from janusflow.building import open_complete
@@ -136,12 +136,12 @@ class LocalJudge(Judge):
 
 
 def _refusal(place: str, error: Exception) -> ValueError:
-    """The sentence on a model that cannot be opened."""
+    """Return the error for a model that cannot be opened."""
     return ValueError(f"judge {place!r} is not a model that can be opened here: {first_line(error)}")
 
 
 def _open_processor(where: str, config: Any) -> Any:
-    """A processor whose pictures go through PIL; its video part, which needs torchvision, is left out if it must be."""
+    """Open a processor with the PIL backend; leave out its video part, which needs torchvision, if necessary."""
     from transformers import AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 

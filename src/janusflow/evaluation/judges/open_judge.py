@@ -1,6 +1,6 @@
-"""Models that judge: your own rules, a local transformers model, or an OpenAI-compatible endpoint.
+"""Open models that judge: a model of this family, any local transformers model, or an OpenAI-compatible endpoint.
 
-Benchmarks with their own rules need none of these; the others name one by a word, see `open_judge`.
+Benchmarks with their own rules need no judge; the others name one in a string, see `open_judge`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORM = "openai:MODEL@https://HOST/v1"
 
 
 def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge:
-    """Open a judge; a local model's weights are read when it is first asked.
+    """Open a judge; the weights of a local model are read on first use.
 
     Args:
         spec: one of
@@ -37,12 +37,12 @@ def open_judge(spec: str, *, cache: Path | None = None, **options: Any) -> Judge
             - "openai:MODEL@https://HOST/v1", or "openai:MODEL" for OpenAI itself: an OpenAI-compatible endpoint;
             - "https://HOST/v1" with the option `model`: the same;
             - "tiny", or "janusflow:PLACE" or a folder with a checkpoint of this family: asked through `JanusFlow`;
-            - any other folder or hub id: a transformers model, of pictures and text or only of text.
+            - any other folder or hub id: a transformers model, for pictures and text or only for text.
 
-            Options may follow as in an address: "openai:gpt-4o@https://HOST/v1?max_requests=500&key_variable=MY_KEY".
-        cache: folder where replies are kept, so that a rerun asks nothing again; also an option of `spec`. A budget is
-            for all that ask with this folder, now and later.
-        **options: of `EndpointOptions` or `LocalOptions`.
+            Options may follow as in a URL: "openai:gpt-4o@https://HOST/v1?max_requests=500&key_variable=MY_KEY".
+        cache: folder that keeps replies, so that a rerun asks nothing again; also an option of `spec`. A budget covers
+            all runs that use this folder, now and later.
+        **options: fields of `EndpointOptions` or `LocalOptions`.
 
     Raises:
         ValueError: for an empty or unknown `spec` or option.
@@ -73,8 +73,9 @@ _used: ContextVar[list[Path] | None] = ContextVar("_used", default=None)  # file
 
 @contextmanager
 def forgotten_if_useless() -> Iterator[None]:
-    """Around the verdict on one item: if its replies were useless (`NotJudgedError`), they leave the cache, so that the
-    next run asks again. Where a judge gave no reply at all, the earlier ones stay.
+    """Remove the replies for one item from the cache if they are useless (`NotJudgedError`): the next run asks again.
+
+    Use it around the verdict on one item. If a judge gave no reply at all, the earlier replies stay.
     """
     used: list[Path] = []
     before = _used.set(used)
@@ -89,11 +90,11 @@ def forgotten_if_useless() -> Iterator[None]:
 
 
 class Cached(Judge):
-    """A judge whose replies are kept in files, one each; several processes and threads may share the folder.
+    """A judge that keeps each reply in a file; several processes and threads may share the folder.
 
     Args:
-        judge: who is asked what is not there.
-        folder: of the files, named by the sha256 of all that affects a reply.
+        judge: the judge to ask if a reply is not there.
+        folder: folder of the files, which are named by the sha256 of everything that affects a reply.
         shape: what affects the judge's replies besides the question.
     """
 
@@ -101,7 +102,7 @@ class Cached(Judge):
         self.name, self.judge, self.folder, self.shape = judge.name, judge, folder.expanduser(), dict(shape)
 
     def answer(self, query: Query) -> str:
-        """See `Judge`; what UTF-8 cannot contain is escaped."""
+        """See `Judge`; characters that UTF-8 cannot encode are escaped."""
         query = replace(query, prompt=query.prompt.encode(errors=ESCAPED).decode())
         asked = {
             "judge": self.name,
@@ -134,7 +135,7 @@ class Cached(Judge):
 
 
 def _digest(picture: Image.Image) -> str:
-    """sha256 of a picture's mode, size and pixels."""
+    """Return the sha256 of a picture's mode, size and pixels."""
     return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).hexdigest()
 
 
@@ -142,7 +143,7 @@ def _digest(picture: Image.Image) -> str:
 
 
 def _model_and_address(spec: str, model: str) -> tuple[str, str]:
-    """The model's name and the base address of an endpoint."""
+    """Return the model's name and the base URL of an endpoint."""
     address = spec
     if spec.startswith("openai:"):
         model, _, address = spec.removeprefix("openai:").rpartition("@")
@@ -155,7 +156,7 @@ def _model_and_address(spec: str, model: str) -> tuple[str, str]:
 
 
 def _checked(kind: type[Any], options: Mapping[str, Any], spec: str) -> Any:
-    """Options as their dataclass; words from an address become what the fields are."""
+    """Return options as their dataclass; text from a URL is converted to the types of the fields."""
     from pydantic import TypeAdapter, ValidationError
 
     known = kind.__dataclass_fields__
@@ -170,7 +171,7 @@ def _checked(kind: type[Any], options: Mapping[str, Any], spec: str) -> Any:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether `JanusFlow.from_pretrained` opens the folder."""
+    """Return whether `JanusFlow.from_pretrained` opens the folder."""
     try:
         return find_layout(json.loads((folder / "config.json").read_text(encoding="utf-8"))) is not None
     except (OSError, ValueError, AttributeError):

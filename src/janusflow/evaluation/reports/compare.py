@@ -1,6 +1,6 @@
-"""Runs of one benchmark side by side: scores, paired differences to the first run, and items that changed.
+"""Compare runs of one benchmark: scores, paired differences from the first run, and items that changed.
 
-`compare_runs` reads the runs' folders and computes; `comparison_page.py` writes what it found as HTML, CSV and LaTeX.
+`compare_runs` reads the runs' folders and compares; `comparison_page.py` writes the result as HTML, CSV and LaTeX.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIGEST = 12  # characters of a sha256 that are shown
 
 @dataclass(frozen=True)
 class Pair:
-    """One item in two runs; `item` is what the bootstrap clusters by."""
+    """One item in two runs; the bootstrap clusters by `item`."""
 
     item: Item
     first: Row
@@ -32,14 +32,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Differences:
-    """A run minus the first run, over the items that both have.
+    """Scores of a run minus those of the first run, over the items that both have.
 
     Attributes:
-        values: by score.
-        intervals_95: by score, from the paired bootstrap; none for distances between whole sets, nor where every
-            resample gives the same.
-        items: how many items both runs have.
-        n: by score, how many of them it is over; a score whose n the benchmark does not know is missing.
+        values: differences by score.
+        intervals_95: intervals by score, from the paired bootstrap; none for distances between whole sets, or if every
+            resample gives the same difference.
+        items: number of items that both runs have.
+        n: number of these items behind each score; a score whose n the benchmark does not know is missing.
     """
 
     values: Mapping[str, float]
@@ -50,7 +50,7 @@ class Differences:
 
 @dataclass(frozen=True)
 class Change:
-    """An item that is scored differently; `rows` has one for each run, None where a run lacks the item."""
+    """An item with different scores; `rows` has one row for each run, None if a run lacks the item."""
 
     item: Item
     rows: tuple[Row | None, ...]
@@ -58,13 +58,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare_runs` finds.
+    """The result of `compare_runs`.
 
     Attributes:
-        runs: in the order given; the first is the baseline.
-        differences: of every run but the first.
-        differing: what the runs were made with and differ in: a name, and a value for each run.
-        changes: items with another score than in the first run, largest change first.
+        runs: runs in the given order; the first is the baseline.
+        differences: differences of every run but the first.
+        differing: what the runs were made with, where it differs: a value for each run, by name.
+        changes: items whose score differs from the first run's, largest change first.
         notes: what a reader must know before the table.
     """
 
@@ -85,8 +85,8 @@ def compare_runs(folders: Sequence[Path], *, data: Path | None = None, any_data:
     """Compare finished runs of one benchmark with the first of them.
 
     Args:
-        folders: of the runs, at least two.
-        data: the benchmark's data, for the pictures of questions; by default where each run read it.
+        folders: folders of the runs, at least two.
+        data: the benchmark's data, for the pictures of questions; by default, where each run read it.
         any_data: whether runs on different data may be compared, over the items that are the same in both.
 
     Raises:
@@ -142,7 +142,7 @@ def _check_comparable(first: FinishedRun, run: FinishedRun, *, any_data: bool) -
 
 
 def _about_items(first: FinishedRun, run: FinishedRun, pairs: Sequence[Pair]) -> Iterator[str]:
-    """Notes on items that are not in both runs."""
+    """Yield notes on items that are not in both runs."""
     if not pairs:
         raise ValueError(f"{first.folder} and {run.folder} have no judged item in common")
     for one, other in ((first, run), (run, first)):
@@ -157,7 +157,7 @@ def _about_items(first: FinishedRun, run: FinishedRun, pairs: Sequence[Pair]) ->
 
 
 def _differing(runs: Sequence[FinishedRun]) -> dict[str, tuple[str, ...]]:
-    """What the runs were made with, where they differ."""
+    """Return what the runs were made with, where they differ."""
     made = []
     for run in runs:
         report = run.report
@@ -172,12 +172,12 @@ def _differing(runs: Sequence[FinishedRun]) -> dict[str, tuple[str, ...]]:
 
 
 def _digest(files: Mapping[str, str]) -> str:
-    """One sha256 over files by name; "" where nothing is known."""
+    """Return one sha256 over files by name; "" if nothing is known."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest() if files else ""
 
 
 def short(digest: str) -> str:
-    """A digest's first characters."""
+    """Return a digest's first characters."""
     return digest[:DIGEST]
 
 
@@ -189,7 +189,7 @@ def _word(value: Any) -> str:
 
 
 def _pairs(first: FinishedRun, run: FinishedRun) -> Iterator[Pair]:
-    """The items that both runs have, with the same content; prompts may differ where settings do."""
+    """Yield the items that both runs have with the same content; prompts may differ if settings do."""
     reworded = first.report["settings"] != run.report["settings"]
     for key, row in first.rows.items():
         other = run.rows.get(key)
@@ -200,7 +200,7 @@ def _pairs(first: FinishedRun, run: FinishedRun) -> Iterator[Pair]:
 
 
 class _Paired:
-    """Scores of pairs: the differences between two runs' scores, as `bootstrap` takes a benchmark."""
+    """Differences between two runs' scores over pairs, in the form of a benchmark for `bootstrap`."""
 
     def __init__(self, first: Benchmark, other: Benchmark) -> None:
         self.first, self.other = first, other
@@ -225,7 +225,7 @@ def _differences(first: FinishedRun, run: FinishedRun, pairs: Sequence[Pair]) ->
 
 
 def _changes(runs: Sequence[FinishedRun], pairs: Sequence[Sequence[Pair]]) -> list[Change]:
-    """Items that score differently in some run than in the first, the largest change first."""
+    """Return the items whose score in some run differs from the first run's, largest change first."""
     other = [{pair.item.key: pair.other for pair in found} for found in pairs]
     found = []
     for key, row in runs[0].rows.items():

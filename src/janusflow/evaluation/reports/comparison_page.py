@@ -1,4 +1,4 @@
-"""A comparison of runs as a page that needs no network, as CSV and LaTeX, and as a table on the terminal."""
+"""Write a comparison of runs as a page that needs no network, as CSV and LaTeX, and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGE
     """Write compare.html, compare.csv, compare.tex and changed.csv.
 
     Args:
-        changes: how many changed items the page shows with their pictures; changed.csv has all.
+        changes: number of changed items that the page shows with their pictures; changed.csv has all.
 
     Returns:
-        The page.
+        Path of the page.
     """
     make_folder(out)
     write_text(out / "compare.csv", _csv(list(_score_rows(comparison))))
@@ -43,7 +43,7 @@ def write_comparison(comparison: Comparison, out: Path, *, changes: int = CHANGE
 
 
 def value_cell(run: FinishedRun, name: str) -> str:
-    """A score with its interval."""
+    """Return a score with its interval."""
     value = run.report["scores"].get(name)
     if value is None:
         return number(value)
@@ -53,7 +53,7 @@ def value_cell(run: FinishedRun, name: str) -> str:
 
 
 def difference_cell(differences: Differences, name: str) -> str:
-    """A difference to the first run with its interval; both with their signs."""
+    """Return a difference from the first run with its interval, both with their signs."""
     value = differences.values.get(name)
     if value is None:
         return ""
@@ -63,13 +63,13 @@ def difference_cell(differences: Differences, name: str) -> str:
 
 
 def _n(run: FinishedRun, name: str) -> int | None:
-    """How many values a score is over; None where its benchmark does not know."""
+    """Return the number of values behind a score; None if its benchmark does not know."""
     found: int | None = run.report.get("n", {}).get(name)
     return found
 
 
 def _over(n: int | None, items: int) -> str:
-    """A score's n where it is not all items, as its head says, and whether that is too few."""
+    """Return a score's n if it is not all items, as the column's head says, and whether it is too small."""
     if n is None:
         return " (n unknown)"
     words = [*([f"n = {n}"] if n != items else []), *(["few"] if n < FEW else [])]
@@ -77,7 +77,7 @@ def _over(n: int | None, items: int) -> str:
 
 
 def is_clear(differences: Differences, name: str) -> bool:
-    """Whether a difference's interval leaves zero out."""
+    """Return whether a difference's interval excludes zero."""
     low, high = differences.intervals_95.get(name) or (0.0, 0.0)
     return low > 0 or high < 0
 
@@ -87,7 +87,7 @@ def _signed(value: float) -> str:
 
 
 def heads(comparison: Comparison) -> list[tuple[str, str]]:
-    """The table's columns after the first: a run or difference, and what its values are of."""
+    """Return the table's columns after the first: a run or difference, and the n of its values."""
     first, *others = comparison.runs
     found = [(first.name, f"n = {first.report['judged']}")]
     for run, differences in zip(others, comparison.differences, strict=True):
@@ -97,7 +97,7 @@ def heads(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def cells(comparison: Comparison, name: str) -> list[tuple[str, bool]]:
-    """A score's row after its name: the text, and whether it is a difference that is clear of zero."""
+    """Return a score's row after its name: the text, and whether it is a difference whose interval excludes zero."""
     first, *others = comparison.runs
     found = [(value_cell(first, name), False)]
     for run, differences in zip(others, comparison.differences, strict=True):
@@ -110,7 +110,7 @@ def cells(comparison: Comparison, name: str) -> list[tuple[str, bool]]:
 
 
 def terminal_table(comparison: Comparison) -> Table:
-    """The scores for a terminal; differences whose interval leaves out zero are bold."""
+    """Return the scores as a table for a terminal; differences whose interval excludes zero are bold."""
     first = comparison.runs[0]
     notes = [f"Differences are to {first.name}, over the items of both runs.", *comparison.notes]
     table = Table(title=Text(one_line(str(first.report["title"]))), caption=Text("\n".join(map(one_line, notes))))
@@ -124,7 +124,7 @@ def terminal_table(comparison: Comparison) -> Table:
 
 
 def latex(comparison: Comparison) -> str:
-    """The scores as a `tabular` for the package booktabs; differences whose interval leaves out zero are bold."""
+    """Return the scores as a `tabular` for the package booktabs; differences whose interval excludes zero are bold."""
     names = heads(comparison)
     lines = [r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule"]
     lines += [" & ".join(["", *(tex_text(head) for head, _ in names)]) + r" \\"]
@@ -137,7 +137,7 @@ def latex(comparison: Comparison) -> str:
 
 
 def page(comparison: Comparison, *, changes: int) -> str:
-    """One page: the table, what differs, and the items that changed with their pictures."""
+    """Return one page: the table, what differs, and the items that changed with their pictures."""
     return render(
         "compare.html.j2",
         report=comparison.runs[0].report,
@@ -154,7 +154,7 @@ def page(comparison: Comparison, *, changes: int) -> str:
 
 
 def _card(comparison: Comparison, change: Change) -> dict[str, Any]:
-    """What the page shows of an item: its question's pictures, and each run's picture or answer."""
+    """Return what the page shows of an item: its question's pictures, and each run's picture or answer."""
     drawn = comparison.runs[0].benchmark.drawn(change.item)
     outputs = []
     for run, row in zip(comparison.runs, change.rows, strict=True):
@@ -177,7 +177,7 @@ def _thumbnail(picture: Any) -> str | None:
 
 
 def _score_rows(comparison: Comparison) -> Iterator[Sequence[Any]]:
-    """A row for each score of each run."""
+    """Yield a row for each score of each run."""
     yield ["score", "run", "value", "low", "high", "n", "difference", "difference_low", "difference_high", "n_common"]
     for name in comparison.scores:
         for run, differences in zip(comparison.runs, (None, *comparison.differences), strict=True):
@@ -191,7 +191,7 @@ def _score_rows(comparison: Comparison) -> Iterator[Sequence[Any]]:
 
 
 def _change_rows(comparison: Comparison) -> Iterator[Sequence[Any]]:
-    """A row for each item that is scored differently."""
+    """Yield a row for each item with different scores."""
     names = [run.name for run in comparison.runs]
     yield ["key", "prompt", *(f"score: {name}" for name in names), *(f"output: {name}" for name in names)]
     for change in comparison.changes:

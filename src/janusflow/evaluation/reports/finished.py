@@ -1,4 +1,4 @@
-"""Finished runs as their folders have them: the report and the judged items, checked before anything uses them."""
+"""Read finished runs from their folders: the report and the judged items, checked before anything uses them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def open_runs(folders: Sequence[Path], data: Path | None) -> tuple[list[Finished
             benchmark = EvalRequest(report["benchmark"], folder, data=place, settings=report["settings"]).open()
             try:
                 opened[known] = benchmark, {item.key: item for item in benchmark.items()}
-            except (ValueError, OSError) as error:  # the data is gone: scores need it no more, pictures of questions do
+            except (ValueError, OSError) as error:  # the data is gone: only pictures of questions still need it
                 opened[known] = benchmark, {}
                 lacking = f"Pictures of questions are not shown: {error}"
                 notes += [] if all(benchmark.drawn(_row(line, None).item) for line in lines) else [lacking]
@@ -76,7 +76,7 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _odd_number(report: Mapping[str, Any]) -> str:
-    """What is wrong with a report's scores and intervals; "" for nothing."""
+    """Return what is wrong with a report's scores and intervals; "" for nothing."""
     for name, value in report["scores"].items():
         if type(value) not in (int, float):
             return f"scores.{name} is {quoted(value)}"
@@ -87,7 +87,7 @@ def _odd_number(report: Mapping[str, Any]) -> str:
 
 
 def _results(folder: Path) -> list[dict[str, Any]]:
-    """The judged items."""
+    """Read the judged items."""
     file = folder / "results.jsonl"
     found: list[dict[str, Any]] = []
     try:
@@ -112,14 +112,14 @@ def _result(line: bytes, damaged: str) -> dict[str, Any]:
 
 
 def _row(line: Mapping[str, Any], item: Item | None) -> Row:
-    """A judged item; with its pictures, if the data still has this item."""
+    """Return a judged item, with its pictures if the data still has this item."""
     if item is None or item.prompt != line["prompt"] or plain(item.data) != line["data"]:
         item = Item(line["key"], line["prompt"], seed=line["seed"], group=line["group"], data=line["data"])
     return Row(item, line["output"], line["verdict"])
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """What runs are called: the folder's name, or its path from where the paths part."""
+    """Return names for the runs: the folders' names, or their paths below a common folder if names repeat."""
     whole = [folder.resolve() for folder in folders]
     if len({folder.name for folder in whole}) == len(whole):
         return [folder.name for folder in whole]

@@ -16,20 +16,20 @@ from janusflow.evaluation.protocol import Benchmark, Row
 from janusflow.evaluation.score_sample import ScoreSample
 
 RESAMPLES, BOOTSTRAP_SECONDS = 1000, 60
-Z = 1.959964  # of a normal distribution's 95 %
-FEW = 30  # values: with fewer a score is marked
+Z = 1.959964  # for 95 % of a normal distribution
+FEW = 30  # scores over fewer values are marked
 Interval = tuple[float, float]
 
 
 def intervals(
     benchmark: Benchmark, rows: Sequence[Row], scores: Mapping[str, float], samples: Mapping[str, ScoreSample]
 ) -> dict[str, Interval]:
-    """The 95 % interval of every score that has one.
+    """Return the 95 % interval of every score that has one.
 
-    A bootstrap interval without any width is left out: too few different items to say anything.
+    A bootstrap interval without any width is left out: there are too few different items to say anything.
 
     Args:
-        samples: what the scores are over; see `Benchmark.samples`.
+        samples: the values behind the scores; see `Benchmark.samples`.
     """
     found = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}
     found = {name: (low, high) for name, (low, high) in found.items() if high > low}
@@ -40,16 +40,16 @@ def intervals(
 
 
 def is_share(sample: ScoreSample, score: float) -> bool:
-    """Whether a score is how many of its values are 1, all others being 0."""
+    """Return whether a score is the share of values that are 1, with all others 0."""
     if not sample.whole or not sample.values or any(value not in (0, 1) for value in sample.values):
         return False
     return math.isclose(score, sample.whole * sum(sample.values) / sample.n, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def wilson(sample: ScoreSample) -> Interval:
-    """Wilson's score interval of a share (Wilson 1927), on the scale of `sample.whole`.
+    """Return Wilson's score interval of a share (Wilson 1927), on the scale of `sample.whole`.
 
-    Where values come in groups, n is their effective number; see `effective_number`.
+    If values come in groups, n is their effective number; see `effective_number`.
     """
     share, n = sum(sample.values) / sample.n, effective_number(sample)
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
@@ -60,9 +60,9 @@ def wilson(sample: ScoreSample) -> Interval:
 
 
 def effective_number(sample: ScoreSample) -> float:
-    """How many independent values would have the sample's standard error (n over the design effect; at most n).
+    """Return how many independent values would have the sample's standard error: n over the design effect, at most n.
 
-    Where all values are equal, nothing is known of how much those of a group agree, and each group counts once.
+    If all values are equal, it is unknown how much those of a group agree, and each group counts once.
     """
     n, share = sample.n, sum(sample.values) / sample.n
     rest: dict[str, float] = defaultdict(float)
@@ -78,10 +78,10 @@ def effective_number(sample: ScoreSample) -> float:
 
 
 def bootstrap(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Interval]:
-    """95 % percentile intervals of `benchmark.scores`: groups of items sampled with replacement, up to 1,000 times.
+    """Return 95 % percentile intervals of `benchmark.scores`.
 
-    Fewer times, but at least 100, where scoring is slow. Scores that exist in less than half of the samples are left
-    out.
+    Groups of items are sampled with replacement up to 1,000 times; if scoring is slow, fewer times, but at least 100.
+    Scores that exist in less than half of the samples are left out.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

@@ -1,6 +1,6 @@
-"""Text of others (names of models, items and scores, replies of judges) in Markdown, LaTeX, CSV and on a terminal.
+"""Escape external text (names of models, items and scores, replies of judges) for Markdown, LaTeX, CSV and terminals.
 
-Nothing in it acts there: no HTML, link or cell of a table in Markdown, no command in LaTeX, no formula in a
+Nothing in it takes effect there: no HTML, link or table cell in Markdown, no command in LaTeX, no formula in a
 spreadsheet, no control sequence on a terminal. HTML pages are escaped by their templates.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MARKDOWN = re.compile(r"[\\`*\[\]~]|(?<!\w)_|_(?!\w)")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet's formulas start
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a spreadsheet's formulas
 TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -26,31 +26,31 @@ TEX = str.maketrans(
 
 
 def one_line(text: str) -> str:
-    """A text with spaces for line breaks, and other control characters visible."""
+    """Return a text with spaces for line breaks, and other control characters made visible."""
     return CONTROL.sub(lambda found: " " if found[0].isspace() else f"\\x{ord(found[0]):02x}", text)
 
 
 def markdown_text(text: str) -> str:
-    """A text in a line or a table's cell of Markdown."""
+    """Escape a text for a line or a table cell of Markdown."""
     text = MARKDOWN.sub(lambda found: f"\\{found[0]}", one_line(text))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("|", "&#124;")
 
 
 def markdown_code(text: str) -> str:
-    """A text in one line of Markdown as code: between more backticks than it has in a row."""
+    """Return a text as code in one line of Markdown, between more backticks than it has in a row."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{one_line(text)}{space}{fence}"
 
 
 def tex_text(text: str) -> str:
-    """A text in LaTeX."""
+    """Escape a text for LaTeX."""
     return one_line(text).translate(TEX)
 
 
 def csv_cell(value: Any) -> Any:
-    """A value of a CSV file; a text that a spreadsheet would run gets an apostrophe before it."""
+    """Return a value for a CSV file; a text that a spreadsheet would run gets a leading apostrophe."""
     if not isinstance(value, str) or not value.startswith(FORMULA):
         return value
     try:
@@ -61,5 +61,5 @@ def csv_cell(value: Any) -> Any:
 
 
 def plain_label(text: str) -> str:
-    """A label of a figure, in which matplotlib reads no formula."""
+    """Return a label for a figure in which matplotlib reads no formula."""
     return one_line(text).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Scores with n and intervals, and a run's report as JSON, Markdown and one HTML page that needs no network."""
+"""Write a run's report as JSON, Markdown and one HTML page that needs no network: scores with n and intervals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from janusflow.folders import find_folder
 from janusflow.processing.images import load_image
 from janusflow.vae import DEFAULT_VAE, vae_weights
 
-GALLERY = 12  # best and worst items shown, of each
+GALLERY = 12  # number of best and of worst items shown
 THUMBNAIL = 192  # pixels
 MAGNITUDES = (-1.0, 1.0, 100.0, math.inf)  # shares, percentages, points
 TEXT = 600  # characters of an answer shown
@@ -49,7 +49,7 @@ def write_report(
     """Write report.json, report.md and report.html into the run's folder.
 
     Args:
-        missing: why the others have none, by key.
+        missing: why the other items have no verdict, by key.
         made: what the outputs were made with, as in run.json.
 
     Returns:
@@ -100,7 +100,7 @@ def write_report(
 
 
 def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
-    """The weight files of a model, and of its VAE where that is separate.
+    """Return the weight files of a model, and of its VAE if that is separate.
 
     Args:
         model: "tiny", a folder or a hub id.
@@ -131,7 +131,7 @@ def _versions() -> dict[str, str]:
 
 
 def table(report: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of text: names of scores, this run with n and intervals, and each published model."""
+    """Return rows of text: names of scores, this run with n and intervals, and each published model."""
     names = list(report["scores"])
     others = report["published"]
     rows = [["score", "this run", "n", "95 % interval", *others]]
@@ -144,7 +144,7 @@ def table(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def count(report: Mapping[str, Any], name: str) -> str:
-    """How many values a score is over, marked where they are few; empty where there is no score."""
+    """Return the number of values behind a score, marked if they are few; empty if there is no score."""
     n = report.get("n", {}).get(name)
     if n is None:
         return "unknown" if name in report["scores"] else ""
@@ -152,12 +152,12 @@ def count(report: Mapping[str, Any], name: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """With four digits or, from 1,000 on, one after the point; nothing for None."""
+    """Format a number with four significant digits or, from 1,000 on, one decimal; None is empty."""
     return "" if value is None else f"{value:.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
-    """What a reader must know before the table: a partial run, items without a verdict, a caveat."""
+    """Return what a reader must know before the table: a partial run, items without a verdict, a caveat."""
     found, whole = [], report["official_items"]
     if report["limit"] or (whole and report["items"] != whole):
         of = f" of the official {whole:,}" if whole else ""
@@ -179,7 +179,7 @@ def notes(report: Mapping[str, Any], caveat: str) -> list[str]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """The table of scores in Markdown, after what a reader must know."""
+    """Return the table of scores in Markdown, after what a reader must know."""
     head, *rows = table(report)
     lines = [f"# {markdown_text(report['title'])}: {markdown_text(report['model'])}", ""]
     lines += [f"{report['judged']} of {report['items']} items judged; {report['date']}.", ""]
@@ -190,18 +190,18 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The summary, and what the run was made with."""
+    """Return the summary, and what the run was made with."""
     names = ("options", "used", "settings", "dtype", "versions", "weights_sha256", "data_sha256")
     return "\n".join([summary(report), *(f"- {name}: {markdown_code(json.dumps(report[name]))}" for name in names), ""])
 
 
 def markdown_row(cells: Sequence[str]) -> str:
-    """A line of a table."""
+    """Return a line of a table."""
     return "| " + " | ".join(map(markdown_text, cells)) + " |"
 
 
 def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """One page: the score, a chart, the table, and the best and the worst items."""
+    """Return one page: the score, a chart, the table, and the best and the worst items."""
     head, *scores = table(report)
     details = ("options", "used", "settings", "seeds", "versions", "weights_sha256", "data_sha256")
     return render(
@@ -222,10 +222,10 @@ def html(benchmark: Benchmark, report: Mapping[str, Any], rows: Sequence[Row]) -
 
 
 def picked(rows: Sequence[Row], *, best: bool, count: int = GALLERY) -> list[Row]:
-    """The best or the worst items, from each part of the benchmark (the folder of an item's key) in turn.
+    """Return the best or the worst items, from each part of the benchmark (the folder of an item's key) in turn.
 
-    An item with the lowest score of all is not among the best, nor one with the highest among the worst, unless all
-    are equal.
+    Items with the lowest score of all are not among the best, nor those with the highest among the worst, unless all
+    scores are equal.
     """
     scores = {row.score for row in rows}
     other = None if len(scores) == 1 else (min if best else max)(scores, default=None)
@@ -238,7 +238,7 @@ def picked(rows: Sequence[Row], *, best: bool, count: int = GALLERY) -> list[Row
 
 
 def chart(report: Mapping[str, Any]) -> str:
-    """The scores as bars with their intervals, next to the published ones: an SVG, with an axis for each magnitude."""
+    """Return an SVG of the scores as bars with intervals, next to published ones, with an axis for each magnitude."""
     import matplotlib.figure
 
     shown = {name: value for name, value in report["scores"].items() if math.isfinite(value)}
@@ -279,7 +279,7 @@ def _bars(axes: Any, shown: Mapping[str, float], report: Mapping[str, Any]) -> N
 
 
 def _card(benchmark: Benchmark, row: Row) -> dict[str, Any]:
-    """What the page shows of an item."""
+    """Return what the page shows of an item."""
     pictures = [benchmark.out / row.output] if benchmark.drawn(row.item) else list(row.item.images)
     answer = "" if benchmark.drawn(row.item) else row.output[:TEXT]
     said = {name: value for name, value in row.verdict.items() if name != "score" and value not in ("", None, [], {})}
@@ -299,14 +299,14 @@ def _words(value: Any) -> str:
 
 
 def thumbnail(picture: Image.Image) -> str:
-    """A picture as a data URL, its longer side at most `THUMBNAIL`."""
+    """Return a picture as a data URL, its longer side at most `THUMBNAIL`."""
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return data_url(small)
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of this folder."""
+    """Render a page from a template in this folder."""
     from jinja2 import Environment
 
     text = files("janusflow.evaluation.reports").joinpath(template).read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Runs a benchmark: request, items, outputs, verdicts, several processes."""
+"""Run a benchmark: request, items, outputs, verdicts, several processes."""

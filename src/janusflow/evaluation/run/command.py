@@ -1,4 +1,4 @@
-"""`janusflow eval` as functions: from arguments to a request, one run or a sweep, and what is printed."""
+"""The functions behind `janusflow eval`: read arguments as a request, run it or a sweep, and return what is printed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from janusflow.evaluation.run.sweep import FIELDS, draw_curves, points
 from janusflow.folders import find_folder
 from janusflow.recipes import yaml_value
 
-MOST_POINTS = 1000  # of a range of a sweep
+MOST_POINTS = 1000  # in a range of a sweep
 
 
 def eval_command(
@@ -36,13 +36,14 @@ def eval_command(
     ray: int = 0,
     foreign: Reader | None = None,
 ) -> str:
-    """Run what the command line asks for, and return what it prints.
+    """Run what the command line asks for, and return the text to print.
 
     Args:
-        benchmark: its name; not with `config`.
+        benchmark: name of the benchmark; not with `config`.
         config: a recipe, or a file that `foreign` reads.
         changes: other fields of `EvalRequest`; None leaves a recipe's value, or the default.
-        sweep: "key=values": "1,2,4", "1..10", or names; of options, settings, model, vae or dtype.
+        sweep: "key=values", with values such as "1,2,4", "1..10" or names; keys are options, settings, model, vae or
+            dtype.
 
     Raises:
         ValueError: for an argument or file that cannot be used.
@@ -65,13 +66,13 @@ def eval_command(
 
 
 def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, workers: int, ray: int) -> str:
-    """A run for each combination of values, curves of their scores, and a comparison with the first."""
+    """Run each combination of values, draw curves of their scores, and compare the runs with the first."""
     check_data(request)
     request, shown = _for_sweep(request, list(values))
     todo = points(request, values)
     for _, one in todo:
         one.open()
-    for one in {repr(one.settings): one for _, one in todo}.values():  # judges among them
+    for one in {repr(one.settings): one for _, one in todo}.values():  # settings include judges
         _check_parts(checked_run(one), shown)
     for name in dict.fromkeys(one.model for _, one in todo) if request.mode == "full" else ():
         find_folder(name)  # before hours are spent on the others
@@ -80,7 +81,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     model, reports = None, []
     for point, one in todo:
         if shared and opened != (wanted := (one.model, one.vae, one.dtype)):
-            model = None  # its memory is free before the next one needs it
+            model = None  # free its memory before the next one needs it
             opened, model = wanted, open_model(one)
         report = evaluate(one, model=model, workers=workers, ray=ray)
         reports += [(point, report)] if report else []
@@ -101,7 +102,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
 
 
 def _check_parts(run: EvalRun, score: str) -> None:
-    """Refuse a limit that leaves a sweep without the score that it shows."""
+    """Reject a limit that leaves a sweep without the score that it shows."""
     limit, present = run.request.limit, {run.benchmark.part(item) for item in run.items}
     absent = [part for part in run.benchmark.parts_of(score) if part not in present]
     if limit is not None and absent:
@@ -113,7 +114,7 @@ def _check_parts(run: EvalRun, score: str) -> None:
 
 
 def _for_sweep(request: EvalRequest, options: Collection[str]) -> tuple[EvalRequest, str]:
-    """The request of a sweep over these keys, without questions if they only affect generating; and its score."""
+    """Return a sweep's request (without questions if the keys only affect generating), and the score it shows."""
     from janusflow.engine.understanding import Decoding
 
     kind = find_benchmark(request.benchmark)
@@ -131,10 +132,10 @@ def read_request(
     options: Sequence[str],
     foreign: Reader | None = None,
 ) -> EvalRequest:
-    """The request from the command line's arguments.
+    """Build the request from the command line's arguments.
 
     Raises:
-        ValueError: if neither a benchmark nor a recipe is given, or both; if --out is missing; for a bad pair.
+        ValueError: if neither or both of a benchmark and a recipe are given, if --out is missing, or for a bad pair.
     """
     if (benchmark is None) == (config is None):
         raise ValueError(f"give a benchmark ({', '.join(summaries())}, or {OWN} of your own) or --config FILE")
@@ -151,7 +152,7 @@ def read_request(
 
 
 def read_pair(text: str) -> tuple[str, Any]:
-    """key=value with a value in YAML."""
+    """Read key=value with a value in YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise ValueError(f"{quoted(text)} is not of the form key=value")
@@ -159,7 +160,7 @@ def read_pair(text: str) -> tuple[str, Any]:
 
 
 def read_sweep(text: str) -> tuple[str, list[Any]]:
-    """key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are taken literally."""
+    """Read key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are taken literally."""
     key, _, values = text.partition("=")
     key = key.strip()
     first, dots, last = values.partition("..")
@@ -186,7 +187,7 @@ def _value(text: str, value: str) -> Any:
 
 
 def listing() -> str:
-    """All benchmarks with their data, one a line; a plug-in that does not load is listed with the reason."""
+    """Return all benchmarks with their data, one per line; a plug-in that does not load is listed with the reason."""
     lines = []
     for name in summaries():
         try:

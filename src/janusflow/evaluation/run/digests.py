@@ -1,6 +1,6 @@
-"""Digests of files and items: an output is of one question, and a verdict on one output, one item and its references.
+"""Digests of files and items: an output belongs to one question, a verdict to one output, one item and its references.
 
-What depends on something that has changed is made or judged again.
+Outputs and verdicts are made again if something that they depend on has changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHORT = 16  # hexadecimal digits of a digest in a record
 
 
 def asked_digest(benchmark: Benchmark, item: Item) -> str:
-    """Of all that a model is shown: prompt, system prompt, pictures, and the seed where a picture is generated."""
+    """Return a digest of all that a model sees: prompt, system prompt, pictures, and the seed if it generates."""
     seed = item.seed if benchmark.drawn(item) else None
     shown = [item.prompt, item.system, seed, [_content(picture) for picture in item.images]]
     if (more := benchmark.also_shown(item)) is not None:
@@ -33,11 +33,11 @@ def asked_digest(benchmark: Benchmark, item: Item) -> str:
 
 
 def judged_digest(benchmark: Benchmark, item: Item, asked: str, output: bytes) -> str:
-    """Of all that a verdict depends on, except judges and their settings: the output, the item and its reference files.
+    """Return a digest of all that a verdict depends on, except judges and their settings: output, item and references.
 
     Args:
-        item: with its reference answer in `data`.
-        output: the picture's file, or the answer in UTF-8.
+        item: the item, with its reference answer in `data`.
+        output: content of the picture's file, or the answer in UTF-8.
     """
     references = [_content(file) for file in benchmark.references(item)]
     known = json.dumps([asked, item.data, references], default=str)
@@ -45,7 +45,7 @@ def judged_digest(benchmark: Benchmark, item: Item, asked: str, output: bytes) -
 
 
 def sha256(file: Path) -> str:
-    """Of a file's bytes, in hexadecimal; read again only if its size or time has changed."""
+    """Return the sha256 of a file in hexadecimal; the file is only read again if its size or time has changed."""
     status = file.stat()
     return _sha256(str(file), status.st_size, status.st_mtime_ns)
 
@@ -57,7 +57,7 @@ def _sha256(file: str, size: int, changed: int) -> str:
 
 
 def hashes(found: Sequence[Path]) -> dict[str, str]:
-    """sha256 of files, by their paths under the folder that they share."""
+    """Return the sha256 of files, by their paths in their common folder."""
     if not found:
         return {}
     root = Path(os.path.commonpath([file.parent for file in found]))
@@ -65,7 +65,7 @@ def hashes(found: Sequence[Path]) -> dict[str, str]:
 
 
 def hash_of_all(pictures: Sequence[Path]) -> dict[str, str]:
-    """One sha256 over the hashes of many files, in the order of their names; nothing if there are none."""
+    """Return one sha256 over the hashes of many files, in the order of their names; nothing if there are none."""
     if not pictures:
         return {}
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes(pictures).items()))
@@ -73,7 +73,7 @@ def hash_of_all(pictures: Sequence[Path]) -> dict[str, str]:
 
 
 def _content(picture: ImageSource) -> str:
-    """sha256 of a picture's bytes or pixels; for a name that is not a file here, of the name."""
+    """Return the sha256 of a picture's bytes or pixels; for a name that is not a file here, of the name."""
     if isinstance(picture, Image.Image):
         content = f"{picture.mode}{picture.size}".encode() + picture.tobytes()
     elif isinstance(picture, (Tensor, np.ndarray)):

@@ -18,22 +18,22 @@ from janusflow.evaluation.run.records import OUTPUTS, VERDICTS, Records
 from janusflow.files import ESCAPED
 from janusflow.pipelines.sheet import save_png
 
-HOW = ("threads", "device")  # settings that change no verdict
+HOW = ("threads", "device")  # settings that do not change verdicts
 
 
 class EvalRun:
-    """What a run has to do, and what its folder has of it.
+    """A run: what it has to do, and what its folder already contains.
 
     Args:
-        request: of the run; its folder need not exist.
+        request: request of the run; its folder need not exist.
         rank: number of this process, which writes its own records.
 
     Attributes:
-        benchmark: with its settings.
-        all_items: of the benchmark.
-        items: those that the request's limit leaves.
-        outputs: by an item's key: an answer, or a picture's path under the folder. Pictures of any origin count; what
-            was made for another question (prompt, pictures, seed) does not.
+        benchmark: the benchmark with its settings.
+        all_items: all items of the benchmark.
+        items: items that the request's limit leaves.
+        outputs: answers, or paths of pictures in the folder, by item key. Pictures of any origin count; outputs for
+            another question (prompt, pictures, seed) do not.
 
     Raises:
         ValueError: for a wrong name, setting or option, or data that is missing or damaged.
@@ -63,7 +63,7 @@ class EvalRun:
 
     def _output(self, item: Item) -> str | None:
         made = self.recorded.get(item.key, {})
-        current = asked if made and (asked := self.asked(item)) in made else None  # None: an old version's record
+        current = asked if made and (asked := self.asked(item)) in made else None  # None: a record of an old version
         if not self.benchmark.drawn(item):
             return made.get(current)
         place = self.benchmark.place(item)
@@ -92,12 +92,12 @@ class EvalRun:
 
     @cached_property
     def _verdict_records(self) -> Records:
-        """The verdicts by these judges and rules; those by others are in files of other names."""
+        """The verdicts of these judges and rules; those of others are in files with other names."""
         settings, judging = vars(self.benchmark.settings), self.benchmark.judging
         judged_by = {name: value for name, value in settings.items() if name in judging and name not in HOW}
         if code := plugin_code(self.benchmark):
             judged_by["code"] = code
-            if self.files:  # any of which its verdicts may depend on
+            if self.files:  # its verdicts may depend on any of them
                 judged_by["data"] = self.files
         digest = hashlib.sha256(json.dumps(judged_by, sort_keys=True, default=str).encode()).hexdigest()[:8]
         return Records(self.request.out, f"verdicts-{digest}", self.rank)
@@ -105,20 +105,20 @@ class EvalRun:
     # --- outputs ----------------------------------------------------------------------------------------------------
 
     def asked(self, item: Item) -> str:
-        """Digest of what a model is shown of an item."""
+        """Return the digest of what a model is shown of an item."""
         if item.key not in self._asked:
             self._asked[item.key] = asked_digest(self.benchmark, item)
         return self._asked[item.key]
 
     def to_do(self, items: Sequence[Item]) -> list[Item]:
-        """Items without an output, and those whose picture no record names."""
+        """Return the items without an output, and those whose picture is in no record."""
         return [item for item in items if item.key not in self.recorded or item.key not in self.outputs]
 
     def keep(self, item: Item, output: Output) -> None:
         """Write an output and its record.
 
         Raises:
-            ValueError: if the picture's place is outside the folder.
+            ValueError: if the picture's path is outside the folder.
         """
         kept = output if isinstance(output, str) else self.benchmark.place(item)
         if not isinstance(output, str):
@@ -134,7 +134,7 @@ class EvalRun:
     # --- verdicts ---------------------------------------------------------------------------------------------------
 
     def judged(self, item: Item) -> dict[str, Any]:
-        """The record of the verdict on an item's output, or of the judge's error; empty where there is none."""
+        """Return the record of the verdict on an item's output, or of the judge's error; empty if there is none."""
         if item.key not in self.outputs:
             return {}
         return self._verdicts.get((item.key, self._of(item)), {})
@@ -146,7 +146,7 @@ class EvalRun:
         self._remember(record)
 
     def _of(self, item: Item) -> str:
-        """Digest of what a verdict is on: this output of this item."""
+        """Return the digest of what a verdict applies to: this output of this item."""
         if item.key not in self._judged:
             output, drawn = self.outputs[item.key], self.benchmark.drawn(item)
             content = (self.request.out / output).read_bytes() if drawn else output.encode(errors=ESCAPED)
@@ -155,7 +155,7 @@ class EvalRun:
 
 
 def check_data(request: EvalRequest) -> Benchmark:
-    """A request's benchmark, if the data that the request names is there.
+    """Open a request's benchmark and check that the data that the request names exists.
 
     Raises:
         ValueError: for a wrong name, setting or option, or a path that does not exist.

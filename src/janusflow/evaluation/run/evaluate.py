@@ -1,7 +1,8 @@
-"""Runs a benchmark: generates or asks what is missing, judges what has no verdict, and reports.
+"""Run a benchmark: generate or ask what is missing, judge what has no verdict, and report.
 
-A run's folder contains `run.json` (its settings), the outputs, `outputs-*.jsonl` and `verdicts-*.jsonl` (one line per
-finished item, of each process), and at the end `results.jsonl`, `report.json`, `report.md` and `report.html`.
+A run's folder contains `run.json` (its settings), the outputs, `outputs-*.jsonl` and `verdicts-*.jsonl` (a file for
+each process, a line for each finished item), and at the end `results.jsonl`, `report.json`, `report.md` and
+`report.html`.
 """
 
 from __future__ import annotations
@@ -29,24 +30,25 @@ from janusflow.pipelines.sheet import make_folder
 from janusflow.processing.images import load_image
 from janusflow.progress import progress_bar
 
-LOCK = ".lock"  # of a run; with "-" and a number, of one of its workers
-PATIENCE = 10.0  # seconds in which the workers of a killed run end, with room to spare
+LOCK = ".lock"  # lock of a run; with "-" and a number, of one of its workers
+PATIENCE = 10.0  # seconds in which the workers of a killed run end, with a margin
 
 
 def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: int = 0) -> dict[str, Any]:
     """Run a benchmark, or continue a run, and report.
 
     Args:
-        model: an open pipeline, for one process; by default `request.model` is opened when something is to be made.
-        workers: local processes that share the items.
-        ray: Ray workers that share the items, in place of local processes. Under `torchrun` its processes share them.
+        model: open pipeline, for one process; by default, `request.model` is opened if an output is missing.
+        workers: number of local processes that share the items.
+        ray: number of Ray workers that share the items, in place of local processes. Under `torchrun`, its processes
+            share them.
 
     Returns:
-        The report, as in `report.json`; with mode "generate" only counts of what is done.
+        The report, as in `report.json`; in mode "generate", only counts of what is done.
 
     Raises:
-        ValueError: for bad data, a folder that contains another run or that another run is writing into, or outputs
-            that are missing in mode "score".
+        ValueError: for bad data, a folder that contains another run or that another run is writing into, or missing
+            outputs in mode "score".
 
     Example:
         >>> few = {"prompts": 1, "images": 1, "questions": 1, "features": False}
@@ -59,7 +61,7 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     try:
         if rank:
             with together(ranks) as wait:
-                wait()  # until the first process has the folder and has written run.json
+                wait()  # until the first process has locked the folder and written run.json
                 run.reload()
                 remember(run, first=False)
                 _work_alone(run, ranks)
@@ -72,11 +74,11 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
 
 
 def checked_run(request: EvalRequest, rank: int = 0) -> EvalRun:
-    """A request's run, after every check that needs neither the model nor a judge's weights.
+    """Return a request's run after every check that needs neither the model nor a judge's weights.
 
     Raises:
-        ValueError: for a wrong name, setting or option, data that is missing or damaged, and, if something is left to
-            make, a judge that cannot be opened.
+        ValueError: for a wrong name, setting or option, for missing or damaged data, and, if outputs are still to be
+            made, for a judge that cannot be opened.
     """
     run = EvalRun(request, rank)
     if request.mode != "generate":
@@ -87,7 +89,7 @@ def checked_run(request: EvalRequest, rank: int = 0) -> EvalRun:
 
 
 def _stopped(run: EvalRun) -> str:
-    """What a run that is stopped has done, and how to continue it."""
+    """Return what a stopped run has done, and how to continue it."""
     run.reload()
     judged = sum("verdict" in run.judged(item) for item in run.items)
     made = sum(item.key in run.outputs for item in run.items)
@@ -101,7 +103,7 @@ def _evaluate(
     run: EvalRun, wait: Callable[[], object], *, ranks: int, model: Any, workers: int, ray: int
 ) -> dict[str, Any]:
     request, benchmark, items = run.request, run.benchmark, run.items
-    run.reload()  # nobody else writes from now on
+    run.reload()  # no other process writes from now on
     made = remember(run)
     if request.mode == "score" and not any(item.key in run.outputs for item in items):
         raise ValueError(f"{request.out} contains no outputs of {benchmark.title} yet; run mode full first")
@@ -145,12 +147,12 @@ def _busy(out: Path) -> str:
 
 
 def work(request: EvalRequest, rank: int, ranks: int, *, model: Any = None) -> None:
-    """One process's part of what is left: whole batches, in turn."""
+    """Do one process's part of the remaining work: whole batches, in turn."""
     _work_alone(EvalRun(request, rank), ranks, model)
 
 
 def _work_alone(run: EvalRun, ranks: int, model: Any = None) -> None:
-    """A part with its own lock: the run's is released if the process that started this one is killed."""
+    """Do one process's part with its own lock: the run's lock is released if the parent process is killed."""
     with locked(run.request.out / f"{LOCK}-{run.rank:05d}", _busy(run.request.out), patience=PATIENCE):
         _work(run, ranks, model)
 
@@ -181,14 +183,14 @@ def _produce(run: EvalRun, items: Sequence[Item], ranks: int, model: Any) -> Non
 
 
 def open_model(request: EvalRequest) -> Any:
-    """The model that a request names."""
+    """Open the model that a request names."""
     from janusflow import JanusFlow
 
     return JanusFlow.from_pretrained(request.model, vae=request.vae, device=request.device, dtype=request.dtype)
 
 
 def _batches(benchmark: Benchmark, items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    """Batches of items that are all generated or all answered."""
+    """Yield batches of items that are all generated or all answered."""
     batch: list[Item] = []
     for item in items:
         if batch and (len(batch) == size or benchmark.drawn(item) != benchmark.drawn(batch[0])):
@@ -206,7 +208,7 @@ def _judge(run: EvalRun, items: Sequence[Item]) -> None:
         progress_bar(f"{benchmark.title}: judging", len(todo), shown=run.rank == 0) as advance,
         ThreadPoolExecutor(benchmark.threads) as pool,
     ):
-        for item in todo[:1]:  # before the others begin: it opens the judge
+        for item in todo[:1]:  # before the others start: it opens the judge
             run.keep_verdict(item, _verdict(benchmark, item, run.outputs[item.key]))
             advance()
         pending = {pool.submit(_verdict, benchmark, item, run.outputs[item.key]): item for item in todo[1:]}
@@ -215,12 +217,12 @@ def _judge(run: EvalRun, items: Sequence[Item]) -> None:
                 run.keep_verdict(pending[done], done.result())
                 advance()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # nobody would keep the other verdicts
+            pool.shutdown(wait=False, cancel_futures=True)  # no one would keep the other verdicts
             raise
 
 
 def _verdict(benchmark: Benchmark, item: Item, output: str) -> dict[str, Any]:
-    """The verdict on an output, or why there is none."""
+    """Return the verdict on an output, or why there is none."""
     try:
         seen = load_image(benchmark.out / output) if benchmark.drawn(item) else output
     except ValueError as error:  # damaged since it was made
@@ -233,7 +235,7 @@ def _verdict(benchmark: Benchmark, item: Item, output: str) -> dict[str, Any]:
 
 
 def finite(verdict: dict[str, Any]) -> dict[str, Any]:
-    """A verdict as it is, if it can be read again.
+    """Return a verdict unchanged if it can be read back.
 
     Raises:
         NotJudgedError: if it contains NaN or infinite numbers.
@@ -246,7 +248,7 @@ def finite(verdict: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(run: EvalRun) -> tuple[list[Row], dict[str, str]]:
-    """Judged items in order, which are written into results.jsonl, and why others have no verdict."""
+    """Write the judged items to results.jsonl; return them in order, and why others have no verdict."""
     rows: list[Row] = []
     missing: dict[str, str] = {}
     lines = []

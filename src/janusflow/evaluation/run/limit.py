@@ -1,4 +1,4 @@
-"""Which items `--limit` takes: the same ones every time, from all parts of a benchmark alike."""
+"""Choose the items for `--limit`: the same ones every time, taken evenly from all parts of a benchmark."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from janusflow.evaluation.protocol import Benchmark, Item
 
 
 def limited(benchmark: Benchmark, items: Sequence[Item], limit: int | None) -> list[Item]:
-    """The items of a run.
+    """Return the items of a run.
 
-    The parts of the benchmark (see `Benchmark.part`) take turns. Within a part items come in the order of their keys'
-    sha256, a fixed random order, and the items of a group one after another where the benchmark keeps groups whole. So
-    the same number gives the same items, and a larger one all of them and more.
+    The parts of the benchmark (see `Benchmark.part`) take turns. Within a part, items come in the order of their keys'
+    sha256, a fixed random order; the items of a group follow each other if the benchmark keeps groups whole. The same
+    limit therefore gives the same items, and a larger limit gives all of them and more.
 
     Args:
-        limit: how many; None for all.
+        limit: number of items; None for all.
 
     Returns:
         The chosen items, in the order of `items`.

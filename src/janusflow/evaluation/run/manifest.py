@@ -1,5 +1,6 @@
-"""A run's `run.json`: what its outputs are made with. A run is continued only with the same. Where data has changed,
-only outputs of changed questions are made again.
+"""A run's `run.json`: what its outputs are made with.
+
+A run can only be continued with the same values. If data has changed, only outputs of changed questions are made again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from janusflow.evaluation.run.digests import hashes
 from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.files import misfit, read_json, write_text
 
-KINDS: dict[str, Any] = {  # of the fields of `run.json`
+KINDS: dict[str, Any] = {  # types of the fields of `run.json`
     "benchmark": str,
     "model": str,
     "vae": (str, type(None)),
@@ -35,18 +36,18 @@ KINDS: dict[str, Any] = {  # of the fields of `run.json`
     "weights_sha256": dict,
     "used": dict,
 }
-NAMED = 3  # changed files and items that a warning names
-OPTIONAL = ("data_sha256", "weights_sha256", "used")  # which earlier versions did not write
-WHERE = ("dtype", "device", "batch_size")  # in what is used: may differ where a run is continued
-SAME = ("benchmark", "model", "vae", "dtype", "options")  # in a run that is continued, like most settings
+NAMED = 3  # number of changed files or items that a warning names
+OPTIONAL = ("data_sha256", "weights_sha256", "used")  # not written by earlier versions
+WHERE = ("dtype", "device", "batch_size")  # fields of `used` that may differ when a run is continued
+SAME = ("benchmark", "model", "vae", "dtype", "options")  # stay the same when a run is continued, like most settings
 
 
 def as_made(request: EvalRequest) -> EvalRequest:
-    """With mode "score", the request with what made the outputs in place of what the request says of it."""
+    """In mode "score", return the request with the values that made the outputs in place of its own."""
     file = request.out / "run.json"
     if request.mode != "score" or not file.is_file():
         return request
-    request.open()  # which refuses unknown names
+    request.open()  # rejects unknown names
     made = read_manifest(file)
     judging = find_benchmark(request.benchmark).judging
     before = {**made.get("used", {}), **made["options"], **made["settings"]}
@@ -61,13 +62,13 @@ def as_made(request: EvalRequest) -> EvalRequest:
 
 
 def remember(run: EvalRun, *, first: bool = True) -> dict[str, Any]:
-    """Write what the run's outputs are made with, its weights and data too, and return it.
+    """Write what the run's outputs are made with, including its weights and data, and return it.
 
-    A run is continued only with the same arguments and weights, except those of its judges. Where its data has
-    changed, a warning reports how much of it is kept. What made outputs that come from elsewhere is unknown.
+    A run can only be continued with the same arguments and weights, except those of its judges. If its data has
+    changed, a warning reports how much of the run is kept. It is unknown what made outputs that come from elsewhere.
 
     Args:
-        first: whether this process writes; the others of a run, perhaps on other machines, compare.
+        first: whether this process writes; the other processes of a run, perhaps on other machines, compare.
 
     Raises:
         ValueError: if the folder contains another run, or a damaged `run.json`.
@@ -112,7 +113,7 @@ def _write(file: Path, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _also_used(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What the outputs are made with; where a run is continued elsewhere, both values in a list."""
+    """Return what the outputs are made with; if a run is continued elsewhere, both values are in a list."""
     found = dict(before)
     for name in WHERE:
         values = before[name] if isinstance(before.get(name), list) else [before.get(name)]
@@ -122,9 +123,9 @@ def _also_used(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, A
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names of changed data; none for a run that did not record its data.
+    """Return the names of changed data; none for a run that did not record its data.
 
-    Another number of pictures belongs to another limit: each record knows its own.
+    A different number of pictures comes from a different limit and is ignored, as each record knows its own.
     """
     if not before:
         return []
@@ -133,7 +134,7 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _check_outputs(run: EvalRun, files: str) -> None:
-    """Warn that data has changed, with the items whose outputs do not count any more."""
+    """Warn that data has changed, and name the items whose outputs no longer count."""
     out, made = run.request.out, run.recorded
     if any(None in made.get(item.key, {}) for item in run.all_items):
         raise ValueError(
@@ -155,7 +156,7 @@ def _first_of(names: Sequence[str]) -> str:
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
-    """A run's `run.json`.
+    """Read a run's `run.json`.
 
     Raises:
         ValueError: if it is damaged.
@@ -170,13 +171,13 @@ def read_manifest(file: Path) -> dict[str, Any]:
 
 
 def used(request: EvalRequest, benchmark: Benchmark) -> dict[str, Any]:
-    """Every argument that outputs are made with, defaults among them, and where they are made."""
+    """Return every argument that outputs are made with, including defaults, and where they are made."""
     from janusflow.engine.understanding import Decoding
     from janusflow.pipelines.base import pipeline_of
 
     try:
         checkpoint = open_checkpoint(request.model)
-    except ValueError:  # a model of the caller's own, of which nothing is known
+    except ValueError:  # the caller's own model, of which nothing is known
         return {}
     found: dict[str, Any] = {}
     if benchmark.draws:

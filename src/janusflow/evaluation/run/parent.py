@@ -1,7 +1,6 @@
-"""Ends a worker process when the process that started it has ended, even if that was killed.
+"""End a worker process when its parent process has ended, even if the parent was killed.
 
-This module imports nothing heavy: a worker whose parent is killed while the worker starts ends before it has imported
-torch.
+This module imports nothing heavy: a worker whose parent is killed while the worker starts ends before it imports torch.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import signal
 import sys
 import threading
 
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
+PR_SET_PDEATHSIG = 1  # from Linux's prctl
 
 
 def end_with_parent() -> None:
-    """Let this process of `multiprocessing` end with its parent.
+    """Make this `multiprocessing` process end with its parent.
 
-    A thread waits for the pipe that the parent keeps open; that works on every platform. On Linux the kernel kills the
-    process as well, which needs no Python code to run in time.
+    A thread waits on the pipe that the parent keeps open, which works on every platform. On Linux, the kernel kills
+    the process as well, which does not depend on Python code running in time.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -1,4 +1,4 @@
-"""Many workers for one run: local processes, Ray's, or those of torchrun."""
+"""Several workers for one run: local processes, Ray workers, or the processes of torchrun."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from janusflow.extras import require
 
 Work: TypeAlias = Callable[[EvalRequest, int, int], None]  # one worker's part: request, rank, ranks
 
-PATIENCE = timedelta(days=30)  # with which processes wait for each other
+PATIENCE = timedelta(days=30)  # how long processes wait for each other
 
 
 def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
-    """Local processes, which end with this one; if one fails, its error is raised here when the others are done."""
+    """Run local processes, which end with this one; if one fails, its error is raised here when the others are done."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +35,7 @@ def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
         try:
             for part in parts:
                 part.result()
-        except KeyboardInterrupt:  # their records are whole, whenever they end
+        except KeyboardInterrupt:  # their records are complete whenever they end
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
             raise
@@ -46,7 +46,7 @@ def in_processes(work: Work, request: EvalRequest, workers: int) -> None:
 
 
 def _on_cores(cores: int, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:
-    """A worker's part, with its share of the cores."""
+    """Do a worker's part with its share of the cores."""
     import torch
 
     torch.set_num_threads(cores)
@@ -54,7 +54,7 @@ def _on_cores(cores: int, work: Work, request: EvalRequest, rank: int, ranks: in
 
 
 def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
-    """Ray workers, each with an accelerator if there are any."""
+    """Run Ray workers, each with an accelerator if there are any."""
     require("--ray", "ray")
     import ray
 
@@ -67,19 +67,19 @@ def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
 
 
 def _work_from(folder: str, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:
-    """A worker's part, with the modules of a folder: a benchmark of the user's own may be one of them."""
+    """Do a worker's part with the modules of a folder, among which may be the user's own benchmark."""
     sys.path.append(folder)
     work(request, rank, ranks)
 
 
 def _whole(value: Any) -> Any:
-    """A folder by its whole path, for workers that run in another folder; anything else as it is."""
+    """Return a folder's absolute path, for workers that run in another folder; anything else is returned unchanged."""
     return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
 
 
 @contextmanager
 def together(ranks: int) -> Iterator[Callable[[], object]]:
-    """Under torchrun: a function that waits until every process has called it, however long that takes."""
+    """Yield a function that, under torchrun, waits until every process has called it, however long that takes."""
     if ranks == 1:
         yield lambda: None
         return

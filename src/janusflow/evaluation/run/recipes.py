@@ -1,10 +1,10 @@
-"""Recipes: evaluations as files, as in `recipes/eval`.
+"""Recipes: evaluations as files, such as those in `recipes/eval`.
 
     benchmark: geneval
     model: deepseek-ai/JanusFlow-1.3B
-    data: data/eval/geneval                     # from the current folder; ${VAR} is expanded
+    data: data/eval/geneval                     # relative to the current folder; ${VAR} is expanded
     out: runs/eval/geneval                      # the default: runs/eval/ and the file's name
-    options: {guidance_scale: 2.0, num_inference_steps: 30}   # of generating or answering
+    options: {guidance_scale: 2.0, num_inference_steps: 30}   # for generating or answering
     settings: {images: 4, seed: 42}             # of the benchmark
 
 The keys are the fields of `EvalRequest`.
@@ -26,15 +26,15 @@ Reader: TypeAlias = Callable[[Path, Sequence[str]], EvalRequest]
 
 
 def load_request(file: Path, overrides: Sequence[str] = (), *, foreign: Reader | None = None) -> EvalRequest:
-    """An evaluation from a recipe.
+    """Load an evaluation from a recipe.
 
     Args:
-        overrides: "key=value" for a setting of the benchmark, or "options.key=value". Values are YAML; an option or
-            setting that is null has its default.
-        foreign: reads files of another form, such as `interop.torchumm_config.read_umm`.
+        overrides: "key=value" for a setting of the benchmark, or "options.key=value". Values are YAML; null gives
+            an option or setting its default.
+        foreign: reader of files in another format, such as `interop.torchumm_config.read_umm`.
 
     Raises:
-        ValueError: in one sentence, for whatever is missing, damaged or unknown.
+        ValueError: in one sentence, for anything that is missing, damaged or unknown.
     """
     if file.suffix.lower() not in (".yaml", ".yml", ".json"):
         raise ValueError(f"{file} is not a .yaml, .yml or .json file")

@@ -1,4 +1,4 @@
-"""Records of a run as JSON lines that several processes append to and a kill cannot spoil."""
+"""Records of a run as JSON Lines; several processes append to them, and a killed process cannot damage them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from janusflow.files import loads, misfit
 
-OUTPUTS, VERDICTS = ("output",), ("verdict", "error")  # one of which such a record has
-KINDS: dict[str, Any] = {  # of a record's fields
+OUTPUTS, VERDICTS = ("output",), ("verdict", "error")  # such a record has one of these fields
+KINDS: dict[str, Any] = {  # types of a record's fields
     "key": str,
     "output": str,
     "asked": (str, type(None)),
@@ -21,18 +21,18 @@ KINDS: dict[str, Any] = {  # of a record's fields
     "verdict": dict,
     "error": str,
 }
-CHECK = "crc32"  # of a record's other fields, which detects another answer or score
+CHECK = "crc32"  # checksum of a record's other fields; detects a changed answer or score
 
 
 class Records:
-    """Files NAME-00000.jsonl, NAME-00001.jsonl, ... of a folder: each process appends to its own, all read all."""
+    """Files NAME-00000.jsonl, NAME-00001.jsonl, ... in a folder: each process appends to its own file and reads all."""
 
     def __init__(self, folder: Path, name: str, rank: int = 0) -> None:
         self.folder, self.name = folder, name
         self.mine = folder / f"{name}-{rank:05d}.jsonl"
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one, on disk when this returns. What a kill left of a line is cut off before."""
+        """Add a record; it is on disk when this returns. An incomplete line of a killed process is removed first."""
         line = json.dumps({**record, CHECK: _checksum(record)}, allow_nan=False) + "\n"
         with self.mine.open("ab+") as handle:
             _cut(handle.fileno())
@@ -41,10 +41,10 @@ class Records:
             os.fsync(handle.fileno())
 
     def all(self, one_of: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-        """Complete ones of all processes.
+        """Yield the complete records of all processes.
 
         Args:
-            one_of: fields of which each record has one at least.
+            one_of: fields of which each record must have at least one.
 
         Raises:
             ValueError: if a line is damaged.
@@ -60,7 +60,7 @@ class Records:
 
 
 def _record(line: bytes, one_of: tuple[str, ...]) -> dict[str, Any]:
-    """A line as it was written; lines of earlier versions have no checksum."""
+    """Return the record in a line; lines of earlier versions have no checksum."""
     record = loads(line)
     if problem := misfit(record, KINDS, optional=KINDS.keys() - {"key"}):
         raise ValueError(problem)
@@ -76,12 +76,12 @@ def _record(line: bytes, one_of: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _checksum(record: Mapping[str, Any]) -> int:
-    """Of a record without its checksum: the same for what JSON gives back."""
+    """Return the checksum of a record without that field; it is the same after a round trip through JSON."""
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _cut(handle: int) -> None:
-    """Shortens a file to its last complete line."""
+    """Truncate a file to its last complete line."""
     size = os.lseek(handle, 0, os.SEEK_END)
     if not size or os.pread(handle, 1, size - 1) == b"\n":
         return

@@ -1,5 +1,6 @@
-"""Sweeps: a run for each value of a model, an option or a setting, and scores against options of sampling (the curves
-of the paper's appendix B).
+"""Sweeps: a run for each value of a model, an option or a setting, and scores against sampling options.
+
+Such curves are in the paper's appendix B.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from janusflow.evaluation.request import SHORT, EvalRequest, check_options
 from janusflow.files import write_text
 from janusflow.flow import guide, integrate
 
-PATH = r"[^\w.,=+-]+"  # what a folder's name leaves out of a value: the slashes of a model's path
-FIELDS = ("model", "vae", "dtype")  # of a request that a sweep may vary, like options and settings
+PATH = r"[^\w.,=+-]+"  # characters of a value that a folder's name leaves out: the slashes of a model's path
+FIELDS = ("model", "vae", "dtype")  # fields of a request that a sweep may vary, like options and settings
 
 
 def points(request: EvalRequest, values: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], EvalRequest]]:
-    """One request for each combination of values, in a folder of its own under the request's.
+    """Return one request for each combination of values, each in its own folder under the request's.
 
     Args:
         request: what all have in common.
-        values: by key: "model", "vae" or "dtype", an option of generating or answering (or its short name on the
+        values: values by key: "model", "vae" or "dtype", an option of generating or answering (or its short name on the
             command line), or a setting of the benchmark.
 
     Returns:
-        The values of each point, and its request. Models vary slowest, so that each is opened once.
+        The values and the request of each point. Models vary slowest, so that each is opened once.
 
     Raises:
         ValueError: for an unknown key, a value that is given twice, or values whose folders would have the same name.
@@ -60,7 +61,7 @@ def points(request: EvalRequest, values: Mapping[str, Sequence[Any]]) -> list[tu
 
 
 def _varied(request: EvalRequest, kind: type[Benchmark], key: str, value: Any) -> EvalRequest:
-    """A request with another value of a field, an option or a setting."""
+    """Return a request with another value of a field, an option or a setting."""
     if key in FIELDS:
         changed: dict[str, Any] = {key: str(value)}
         return replace(request, **changed)
@@ -77,12 +78,12 @@ def _varied(request: EvalRequest, kind: type[Benchmark], key: str, value: Any) -
 
 
 def network_evaluations(made: Mapping[str, Any]) -> int | None:
-    """How many rows of the network one picture costs: evaluations of the solver, 2x where guidance acts.
+    """Return how many rows of the network one picture costs: evaluations of the solver, 2x where guidance acts.
 
-    They are counted by running the solver itself, on a field without values.
+    They are counted by running the solver itself on a field of zeros.
 
     Args:
-        made: arguments of generating; without a solver among them the result is None.
+        made: arguments for generating; without a solver among them, the result is None.
     """
     names = [field.name for field in fields(Sampling)]
     if "solver" not in made:
@@ -107,15 +108,15 @@ def draw_curves(
     shown: str,
     lower_is_better: bool = False,
 ) -> str:
-    """Write sweep.json and sweep.svg into `out`: a panel for each number that varies, and one for network evaluations
-    where all runs generate with a solver. There is no figure without a panel.
+    """Write sweep.json and sweep.svg into `out`.
 
-    A line is one combination of the other options (solvers, say). Where several points of it share a place, because
-    other numeric options vary as well, it goes through the best of them.
+    The figure has a panel for each number that varies, and one for network evaluations if all runs generate with a
+    solver. Without a panel there is no figure. A line is one combination of the other options, such as solvers. If
+    several of its points share a place, because other numeric options vary as well, it goes through the best of them.
 
     Args:
-        reports: options that were set, and the report with them.
-        lower_is_better: whether its best is its lowest.
+        reports: for each run, the options that were set and its report.
+        lower_is_better: whether the best score is the lowest.
 
     Returns:
         A table in Markdown.
@@ -142,27 +143,27 @@ def draw_curves(
 
 
 def _evaluations(report: Mapping[str, Any]) -> int | None:
-    """Of a run's pictures; None for a benchmark of questions only, and for a model without a solver."""
+    """Return the evaluations of a run's pictures; None for only questions or a model without a solver."""
     if not find_benchmark(report["benchmark"]).draws:
         return None
     return network_evaluations({**report.get("used", {}), **report["options"]})
 
 
 def named(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
-    """Those of the options whose values are not numbers."""
+    """Return the options whose values are not numbers."""
     return [key for key in keys if not all(type(row[key]) in (int, float) for row in rows)]
 
 
 def curves(
     rows: Sequence[Mapping[str, Any]], keys: Sequence[str], best: Callable[[Iterable[float]], float]
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """The lines of each panel by name, as (place, best score there) from left to right.
+    """Return the lines of each panel by name, as (place, best score there) from left to right.
 
-    Along network evaluations, where several numbers vary, a line is the best score with that number or fewer.
+    If several numbers vary, a line over network evaluations is the best score with that number or fewer.
 
     Args:
         rows: options, "evaluations" and "score" of each run.
-        best: of the scores that share a place.
+        best: chooses among the scores that share a place.
     """
     words = named(rows, keys)
     across = [key for key in keys if key not in words and len({row[key] for row in rows}) > 1]

@@ -1,6 +1,6 @@
-"""CLIP through transformers: vectors of pictures and texts, whose cosine is their likeness; the colour of an object.
+"""CLIP from transformers: embeddings of pictures and texts, whose cosine is their similarity; the colour of an object.
 
-The picture processor is the one on PIL and numpy, so that torchvision is not needed.
+The image processor is the version for PIL and numpy, so torchvision is not needed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-BACKGROUND = "#999"  # of a crop, outside the object's mask
+BACKGROUND = "#999"  # colour of a crop outside the object's mask
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
-LONGEST = 77  # tokens of a text; the rest is cut off
+LONGEST = 77  # tokens of a text; the rest is truncated
 
 
 class Clip:
@@ -33,7 +33,7 @@ class Clip:
 
     @classmethod
     def open(cls, name: str, *, device: str = "auto") -> Clip:
-        """A CLIP from a folder or the hub.
+        """Open a CLIP model from a folder or the hub.
 
         Raises:
             ValueError: if it cannot be read.
@@ -51,12 +51,12 @@ class Clip:
             ) from error
 
     def pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Vectors of pictures: (N, D) float32 of length 1 on the CPU."""
+        """Return embeddings of pictures: (N, D) float32 of length 1 on the CPU."""
         inputs = self.processor(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
         return self._vectors("get_image_features", pixel_values=inputs["pixel_values"])
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Vectors of texts: (N, D) float32 of length 1 on the CPU."""
+        """Return embeddings of texts: (N, D) float32 of length 1 on the CPU."""
         longest = min(LONGEST, self.model.config.text_config.max_position_embeddings)
         inputs = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
         return self._vectors(
@@ -74,14 +74,14 @@ class Clip:
 
 
 class ColorNamer:
-    """Names the colour of objects by CLIP, zero-shot over ten colours with the mean of three templates' vectors."""
+    """Name the colour of objects with CLIP, zero-shot over ten colours, with the mean embedding of three templates."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, picture: Image.Image, objects: Sequence[Detection]) -> list[str]:
-        """A colour out of `COLORS` for each object of one class."""
+        """Return a colour from `COLORS` for each object of one class."""
         if not objects:
             return []
         crops = [object_crop(picture, one) for one in objects]
@@ -99,7 +99,7 @@ class ColorNamer:
 
 
 def object_crop(picture: Image.Image, found: Detection) -> Image.Image:
-    """The part of a picture in an object's box; pixels outside its mask are grey."""
+    """Crop a picture to an object's box; pixels outside its mask are grey."""
     picture = picture.convert("RGB")
     if found.mask is not None:
         mask = Image.fromarray(np.where(found.mask, 255, 0).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Objects in a picture by Mask2Former through transformers: masks, boxes around them, and scores, as in GenEval.
+"""Detect objects with Mask2Former from transformers: masks, boxes around them, and scores, as in GenEval.
 
 Shapes: Q queries, C classes, (h, w) of the mask logits, (H, W) of the picture.
 """
@@ -19,8 +19,8 @@ from janusflow.offline import cached_if_unreachable
 if TYPE_CHECKING:
     from torch import Tensor
 
-THRESHOLD = 0.3  # of an object's score; above
-MOST_OBJECTS = 100  # of all classes, the surest
+THRESHOLD = 0.3  # an object's score must be above it
+MOST_OBJECTS = 100  # of all classes together, those with the highest scores
 Size = tuple[int, int]  # height, width
 
 
@@ -29,8 +29,8 @@ class Detection:
     """An object found in a picture.
 
     Attributes:
-        name: its class.
-        score: in [0, 1].
+        name: class of the object.
+        score: score in [0, 1].
         box: left, top, right, bottom.
         mask: (height, width) bool, the object's pixels.
     """
@@ -42,14 +42,14 @@ class Detection:
 
 
 class Detector:
-    """A Mask2Former for instances with its processor (the one on PIL and numpy: torchvision is not needed).
+    """A Mask2Former for instances with its processor (the version for PIL and numpy; torchvision is not needed).
 
     Args:
         processor: turns a picture into `pixel_values` and `pixel_mask`.
-        names: of the classes, by the model's index.
+        names: names of the classes, by the model's index.
 
     Raises:
-        ValueError: if the model has another number of classes.
+        ValueError: if the model has a different number of classes.
     """
 
     def __init__(self, model: Any, processor: Any, names: Sequence[str]) -> None:
@@ -62,10 +62,10 @@ class Detector:
 
     @classmethod
     def open(cls, name: str, names: Sequence[str], *, device: str = "auto") -> Detector:
-        """A detector from a folder or the hub.
+        """Open a detector from a folder or the hub.
 
         Raises:
-            ValueError: if it cannot be read or its classes are others.
+            ValueError: if it cannot be read or has a different number of classes.
         """
         from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessorPil
 
@@ -81,11 +81,11 @@ class Detector:
         return cls(model, processor, names)
 
     def __call__(self, picture: Image.Image) -> list[Detection]:
-        """The objects of a picture that any of GenEval's thresholds lets pass, the surest first."""
+        """Return the objects of a picture that pass any of GenEval's thresholds, highest score first."""
         import torch
 
         inputs = self.processor(images=picture.convert("RGB"), return_tensors="pt")
-        seen = inputs["pixel_mask"][0]  # 1 where the picture is, 0 where it was padded
+        seen = inputs["pixel_mask"][0]  # 1 for the picture, 0 for padding
         with torch.inference_mode():
             found = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
         return objects(
@@ -101,22 +101,22 @@ class Detector:
 def objects(
     class_logits: Tensor, mask_logits: Tensor, names: Sequence[str], *, padded: Size, inner: Size, size: Size
 ) -> list[Detection]:
-    """Objects from Mask2Former's outputs.
+    """Return the objects in Mask2Former's outputs.
 
-    Of all pairs of query and class the `MOST_OBJECTS` likeliest are taken. The mask is where the logit, brought to the
-    picture's size, is above 0; the score is the class's probability times the mask's mean probability; the box goes
-    around the mask, its right and bottom edges outside.
+    The `MOST_OBJECTS` most likely pairs of query and class are taken. The mask is where the logit, resized to the
+    picture, is above 0. The score is the class's probability times the mask's mean probability. The box encloses the
+    mask; its right and bottom edges are exclusive.
 
     Args:
-        class_logits: (Q, C + 1), the last for no object.
+        class_logits: (Q, C + 1); the last class is no object.
         mask_logits: (Q, h, w).
-        names: of the C classes.
+        names: names of the C classes.
         padded: size of the model's input.
-        inner: size of the picture within that, from the upper left.
-        size: of the picture.
+        inner: size of the picture within that input, from the upper left.
+        size: size of the picture.
 
     Returns:
-        Those with a score above `THRESHOLD` and a mask, the surest first.
+        Objects with a mask and a score above `THRESHOLD`, highest score first.
     """
     from torch.nn import functional as F
 
@@ -124,7 +124,7 @@ def objects(
     best = likely.topk(min(MOST_OBJECTS, len(likely)))
     found = []
     for chance, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        if chance <= THRESHOLD:  # the mask can only lower it
+        if chance <= THRESHOLD:  # the mask can only lower the score
             break
         logits = mask_logits[index // len(names)][None, None]
         logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)

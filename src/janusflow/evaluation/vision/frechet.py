@@ -1,8 +1,8 @@
 """The Frechet distance between two sets of pictures (FID, arXiv 1706.08500), over any feature model.
 
-Pictures are prepared as the paper's figure was (GigaGAN's way, with clean-fid's resizing): both sets are cropped to
-their central square and brought to 256 x 256 by PIL's Lanczos, then each channel, as floats and without rounding, to
-299 x 299 by PIL's bicubic, and cut to [0, 255].
+Pictures are prepared as for the paper's figure (GigaGAN's way, with clean-fid's resizing). Both sets are cropped to
+their central square and resized to 256 x 256 with PIL's Lanczos. Each channel is then resized as floats, without
+rounding, to 299 x 299 with PIL's bicubic, and clipped to [0, 255].
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from janusflow.device import CPU, resolve_device
 from janusflow.evaluation.vision.manifolds import check_features
 
 EVAL_SIZE, INCEPTION_SIZE = 256, 299  # pixels
-MIDDLE = 128.0  # of the pixel values: what Inception takes for 0, and as its unit
+MIDDLE = 128.0  # pixel value: offset and scale of Inception's input
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two sets of features, each taken for a Gaussian.
+    """Return the distance between two sets of features, each modelled as a Gaussian.
 
     Args:
-        a, b: (N, D) and (M, D), at least two each.
+        a, b: (N, D) and (M, D), at least two rows each.
 
     Raises:
         ValueError: if a set is too small or their widths differ.
@@ -37,14 +37,14 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def gaussian_distance(mean_a: np.ndarray, mean_b: np.ndarray, cov_a: np.ndarray, cov_b: np.ndarray) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two Gaussians, in float64.
+    """Return |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two Gaussians, in float64.
 
-    The root's trace is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric: nothing
-    complex can come up, and singular covariances do no harm.
+    The trace of the root is the sum of the square roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2). This matrix is
+    symmetric, so no complex values occur, and singular covariances are harmless.
 
     Args:
         mean_a, mean_b: (D,).
-        cov_a, cov_b: (D, D), symmetric, no eigenvalue below 0.
+        cov_a, cov_b: (D, D), symmetric, without negative eigenvalues.
     """
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
@@ -54,7 +54,7 @@ def gaussian_distance(mean_a: np.ndarray, mean_b: np.ndarray, cov_a: np.ndarray,
 
 
 def square(picture: Image.Image, size: int = EVAL_SIZE) -> Image.Image:
-    """The central square of a picture, brought to size x size by Lanczos."""
+    """Crop a picture to its central square and resize that to size x size with Lanczos."""
     picture = picture.convert("RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -62,20 +62,20 @@ def square(picture: Image.Image, size: int = EVAL_SIZE) -> Image.Image:
 
 
 def inception_pixels(picture: Image.Image, size: int = INCEPTION_SIZE) -> np.ndarray:
-    """A picture as (3, size, size) float32 in [0, 255]; each channel is resized as floats, and nothing is rounded."""
+    """Return a picture as (3, size, size) float32 in [0, 255]; each channel is resized as floats, without rounding."""
     channels = np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)
     resized = [Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC) for one in channels]
     return np.stack([np.asarray(one) for one in resized]).clip(0, 255)
 
 
 class Features:
-    """Feature vectors of pictures by a TorchScript model.
+    """Feature vectors of pictures from a TorchScript model.
 
-    The model, or its part `layers` where it has one (as the Inception of the FID tools has), takes (N, 3, 299, 299)
-    float32 in [-1, 1), and gives N vectors.
+    The model, or its part `layers` if it has one (as the Inception of the FID tools does), takes (N, 3, 299, 299)
+    float32 in [-1, 1), and returns N vectors.
 
     Args:
-        eval_size: what pictures are brought to first.
+        eval_size: side in pixels that pictures are first resized to.
     """
 
     def __init__(self, model: Any, eval_size: int = EVAL_SIZE) -> None:
@@ -83,10 +83,10 @@ class Features:
 
     @classmethod
     def open(cls, file: Path, *, device: str = "auto", eval_size: int = EVAL_SIZE) -> Features:
-        """A model from a TorchScript file.
+        """Open a model from a TorchScript file.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if the file does not exist or is not TorchScript.
         """
         import torch
 
@@ -99,7 +99,7 @@ class Features:
             raise ValueError(f"{file} is not a TorchScript file; expected {wanted}") from error
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """(N, D) float32."""
+        """Return the features of N pictures: (N, D) float32."""
         import torch
 
         pixels = np.stack([inception_pixels(square(picture, self.eval_size)) for picture in pictures])

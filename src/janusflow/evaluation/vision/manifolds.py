@@ -1,6 +1,6 @@
-"""Comparisons of two sets of feature vectors beyond their Gaussians: kernel distance, recall and coverage.
+"""Compare two sets of feature vectors beyond their Gaussians: kernel distance, recall and coverage.
 
-All are over any features (N, D); float64 inside.
+All functions take any features (N, D) and compute in float64.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ import numpy as np
 
 NEAREST = 3  # k of recall and coverage
 SUBSETS = 100
-Z = 1.959964  # of a normal distribution's 95 %
+Z = 1.959964  # for 95 % of a normal distribution
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD with the kernel (x.y / D + 1)^3: the KID (arXiv 1801.01401, its equation 4). 0 on average
-    for two sets of one distribution, and then also negative.
+    """Return the KID, the unbiased squared MMD with the kernel (x.y / D + 1)^3 (arXiv 1801.01401, equation 4).
+
+    For two sets from one distribution, it is 0 on average and can be negative.
 
     Args:
-        a, b: (N, D) and (M, D), at least two each.
+        a, b: (N, D) and (M, D), at least two rows each.
 
     Raises:
         ValueError: if a set is too small or their widths differ.
@@ -26,13 +27,13 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def kernel_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """The KID of two sets and its 95 % interval by the delete-half jackknife.
+    """Return the KID of two sets and its 95 % interval by the delete-half jackknife.
 
-    The spread of the distance over random halves of both sets, sampled without replacement, is its standard error: a
-    half of N items varies around the whole as the whole varies around the truth.
+    The standard error is the spread of the distance over random halves of both sets, sampled without replacement: half
+    of N items varies around the whole as the whole varies around the truth.
 
     Args:
-        a, b: (N, D) and (M, D), at least four each.
+        a, b: (N, D) and (M, D), at least four rows each.
 
     Returns:
         The distance, and its interval.
@@ -49,21 +50,24 @@ def kernel_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, f
 
 
 def recall(real: np.ndarray, made: np.ndarray) -> float:
-    """Share of real vectors within the made set's manifold (arXiv 1904.06991): nearer to some made vector than that
-    one's k-th nearest made neighbour, k = 3. Both sets, (N, D) and (M, D), have more than k vectors.
+    """Return the share of real vectors within the manifold of the generated set (arXiv 1904.06991).
+
+    A real vector is within it if it is closer to some generated vector than that one's k-th nearest generated
+    neighbour, k = 3. Both sets, (N, D) and (M, D), have more than k vectors.
     """
     return float((_distances(real, made) <= _radii(made)[None, :]).any(1).mean())
 
 
 def coverage(real: np.ndarray, made: np.ndarray) -> float:
-    """Share of real vectors, (N, D), with a made one, (M, D), nearer than their k-th nearest real neighbour, k = 3
-    (arXiv 2002.09797).
+    """Return the share of real vectors, (N, D), with a generated vector closer than their k-th nearest real neighbour.
+
+    k = 3; the generated vectors are (M, D). See arXiv 2002.09797.
     """
     return float((_distances(real, made).min(1) <= _radii(real)).mean())
 
 
 def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The kernel's values within a, within b, and between both."""
+    """Return the kernel's values within a, within b, and between both."""
     check_features(a, b, 2)
     a, b = a.astype(np.float64), b.astype(np.float64)
     inside_a, inside_b, across = ((one @ other.T / a.shape[1] + 1) ** 3 for one, other in ((a, a), (b, b), (a, b)))
@@ -71,7 +75,7 @@ def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _distance(inside_a: np.ndarray, inside_b: np.ndarray, across: np.ndarray) -> float:
-    """Means without the diagonals, which makes the estimate unbiased."""
+    """Return the distance from means without the diagonals, which makes the estimate unbiased."""
     n, m = across.shape
     within = (inside_a.sum() - np.trace(inside_a)) / (n * (n - 1)) + (inside_b.sum() - np.trace(inside_b)) / (
         m * (m - 1)
@@ -80,7 +84,7 @@ def _distance(inside_a: np.ndarray, inside_b: np.ndarray, across: np.ndarray) ->
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances (N, M)."""
+    """Return squared distances (N, M)."""
     check_features(a, b, 1)
     a, b = a.astype(np.float64), b.astype(np.float64)
     squares: np.ndarray = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
@@ -88,7 +92,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _radii(vectors: np.ndarray) -> np.ndarray:
-    """Squared distance of each vector to its k-th nearest other one."""
+    """Return the squared distance of each vector to its k-th nearest other vector."""
     check_features(vectors, vectors, NEAREST + 1)
     distances = _distances(vectors, vectors)
     np.fill_diagonal(distances, 0)

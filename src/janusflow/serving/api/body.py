@@ -1,4 +1,4 @@
-"""What the bodies of all requests have in common."""
+"""Base classes of all request bodies."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 def without_nulls(value: Any) -> Any:
-    """A mapping without entries that are null, which clients send for "not given"."""
+    """Return a mapping without its null entries, which clients send for "not given"."""
     return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 class Body(BaseModel):
-    """Refuses unknown parameters and values of another type; null is the default."""
+    """Body that refuses unknown parameters and values of another type; null is the default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -24,7 +24,7 @@ class Body(BaseModel):
 
 
 class Job(Body):
-    """Settings of the scheduler, for every request that the model works on."""
+    """Scheduler settings, for every request that the model works on."""
 
     priority: Annotated[int, Field(ge=0, le=9, description="0 is served first; more lets other requests go first.")] = 0
     timeout: Annotated[

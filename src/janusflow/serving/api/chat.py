@@ -25,14 +25,14 @@ from janusflow.serving.input_pictures import picture_bytes, read_picture
 from janusflow.serving.jobs import TextRequest
 
 router = APIRouter(tags=["text"])
-COLDEST = 0.01  # temperatures below are greedy
+COLDEST = 0.01  # temperatures below this are greedy
 
 
 @router.post("/v1/chat/completions", summary="Answer a conversation", responses=ERRORS)
 async def chat_completions(body: ChatBody, http: Request) -> Response:
-    """The assistant's next message, in OpenAI's form.
+    """Return the assistant's next message, in OpenAI's format.
 
-    A last message of the assistant is continued.
+    If the last message is the assistant's, it is continued.
     """
     server = server_of(http)
     name, model = server.model(body.model)
@@ -70,10 +70,10 @@ async def _chunks(waiting: Waiting, completion: Completion, body: ChatBody) -> A
 
 
 def check_limits(server: Server, body: ChatBody) -> None:
-    """Refuses what is above a limit of this server.
+    """Refuse a body that exceeds a limit of this server.
 
     Raises:
-        ApiError: naming the parameter.
+        ApiError: if the body is refused; names the parameter.
     """
     server.check_most("n", body.n, server.limits.max_n)
     for name in ("max_completion_tokens", "max_tokens"):
@@ -93,7 +93,7 @@ def check_limits(server: Server, body: ChatBody) -> None:
 
 
 async def read_pictures(server: Server, body: ChatBody) -> list[Image.Image]:
-    """The pictures of a conversation, in order.
+    """Return the pictures of a conversation, in order.
 
     Raises:
         ApiError: if there are too many, or one is not allowed.
@@ -118,7 +118,7 @@ async def read_pictures(server: Server, body: ChatBody) -> list[Image.Image]:
 
 
 def encode(model: Pipeline, body: ChatBody, pictures: list[Image.Image]) -> UnderstandingInputs:
-    """The conversation as one row.
+    """Encode the conversation as one row.
 
     Raises:
         ValueError: if it is malformed, or does not fit into the model's context.
@@ -146,10 +146,10 @@ def encode(model: Pipeline, body: ChatBody, pictures: list[Image.Image]) -> Unde
 def text_requests(
     server: Server, model: Pipeline, inputs: UnderstandingInputs, body: ChatBody, first: int
 ) -> list[TextRequest]:
-    """One for each of the n answers, with the seeds from `first` on.
+    """Return a request for each of the n answers, with seeds from `first` on.
 
     Raises:
-        ValueError: for a value that is not allowed.
+        ValueError: if a value is not allowed.
     """
     warm = float(body.top_p < 1 or body.top_k > 0) if body.temperature is None else body.temperature
     most = body.max_completion_tokens or body.max_tokens or server.limits.max_tokens

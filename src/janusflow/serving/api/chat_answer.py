@@ -14,13 +14,13 @@ LEAST = -9999.0  # what OpenAI reports for very unlikely tokens
 
 
 class Answer:
-    """One of the n answers, as it comes.
+    """One of the n answers, as it is generated.
 
     Attributes:
-        text: so far.
-        logprobs: of its tokens, in OpenAI's form.
+        text: text so far.
+        logprobs: log probabilities of its tokens, in OpenAI's format.
         reason: why it ended, or None.
-        tokens: how many it has.
+        tokens: number of its tokens.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Answer:
         self.reason: str | None = None
 
     def add(self, event: Event) -> dict[str, Any] | None:
-        """Takes an event; returns what a chunk says about it, None where that is nothing."""
+        """Add an event; return what its chunk contains, or None if it needs no chunk."""
         assert isinstance(event, (Token, TextDone))
         self.text += event.text
         if isinstance(event, TextDone):
@@ -50,12 +50,12 @@ def _token(one: TokenLogprob) -> dict[str, Any]:
 
 
 class Completion:
-    """What the response says of all answers.
+    """Response with all answers.
 
     Args:
-        model: its name.
-        prompt_tokens: of the conversation, its pictures included.
-        body: of the request.
+        model: name of the model.
+        prompt_tokens: tokens of the conversation, including its pictures.
+        body: body of the request.
     """
 
     def __init__(self, model: str, prompt_tokens: int, body: ChatBody) -> None:
@@ -64,7 +64,7 @@ class Completion:
         self.head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
 
     def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        """The response with all answers."""
+        """Return the response with all answers."""
         choices = [
             {
                 "index": number,
@@ -79,13 +79,13 @@ class Completion:
     def chunk(
         self, number: int, delta: dict[str, Any], answer: Answer | None = None, event: Event | None = None
     ) -> dict[str, Any]:
-        """A part of an answer.
+        """Return a part of an answer.
 
         Args:
-            number: of the answer.
-            delta: what it adds.
-            answer: with this part; None before the first one.
-            event: that it came with.
+            number: number of the answer.
+            delta: what the part adds.
+            answer: the answer including this part; None before the first part.
+            event: event that the part came with.
         """
         entries = [answer.logprobs[-1]] if answer and isinstance(event, Token) and event.logprob else None
         choice = {
@@ -98,11 +98,11 @@ class Completion:
         return {**self.head, "object": "chat.completion.chunk", "choices": [choice], **usage}
 
     def usage_chunk(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        """The last chunk of a stream, if it was asked for."""
+        """Return the last chunk of a stream, if it was requested."""
         return {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": self.usage(answers)}
 
     def usage(self, answers: Sequence[Answer]) -> dict[str, int]:
-        """The number of tokens."""
+        """Return the number of tokens."""
         made = sum(answer.tokens for answer in answers)
         return {
             "prompt_tokens": self.prompt_tokens,

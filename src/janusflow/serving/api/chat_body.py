@@ -29,7 +29,7 @@ EXAMPLES: list[JsonValue] = [
 
 
 class ImageUrl(Body):
-    """Where a picture is."""
+    """URL of a picture."""
 
     url: Annotated[str, Field(description="A data:image/...;base64, URI, or an http(s) address.")]
     detail: Annotated[Literal["auto"], Field(description="Pictures are read at the model's size.")] = "auto"
@@ -61,27 +61,27 @@ class Message(Body):
     @model_validator(mode="before")
     @classmethod
     def _drop_empty(cls, value: Any) -> Any:
-        """Clients send messages back as they came, with empty lists among their fields."""
+        """Drop empty fields: clients send messages back as they received them, with empty lists among the fields."""
         if not isinstance(value, dict):
             return value
         return {name: one for name, one in value.items() if one not in (None, []) or name == "content"}
 
 
 class StreamOptions(Body):
-    """Of a stream."""
+    """Options of a stream."""
 
     include_usage: Annotated[bool, Field(description="Whether the last chunk has the number of tokens.")] = False
     include_obfuscation: Literal[False] = False
 
 
 class ResponseFormat(Body):
-    """Only plain text."""
+    """Format of the answer; only plain text."""
 
     type: Literal["text"] = "text"
 
 
 class ChatBody(Job):
-    """A conversation to answer, with OpenAI's names, and `top_k` and `repetition_penalty` with transformers'."""
+    """A conversation to answer, with OpenAI's names; `top_k` and `repetition_penalty` are transformers' names."""
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""What the OpenAPI documentation says of errors."""
+"""Errors in the OpenAPI documentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 class ErrorDetail(BaseModel):
-    """Why a request was refused, in OpenAI's form."""
+    """Why a request was refused, in OpenAI's format."""
 
     message: str
     type: str
@@ -17,7 +17,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every error; the header x-request-id has the id that the server's log has."""
+    """The body of every error; the header x-request-id has the id from the server's log."""
 
     error: ErrorDetail
 

@@ -14,17 +14,17 @@ from janusflow.pipelines.base import Pipeline
 from janusflow.serving.api.image_body import ImageBody
 from janusflow.serving.api.quality import said_quality
 
-COMPRESSION = 90  # quality of jpeg and webp, where a request names none
+COMPRESSION = 90  # quality of jpeg and webp if a request names none
 
 
 class ImageAnswer:
-    """What the response says of all pictures.
+    """Response with all pictures.
 
     Args:
         kind: "image_generation" or "image_edit".
-        body: of the request.
-        model: that generates.
-        settings: resolved.
+        body: body of the request.
+        model: model that generates.
+        settings: resolved settings.
     """
 
     def __init__(self, kind: str, body: ImageBody, model: Pipeline, settings: Mapping[str, Any]) -> None:
@@ -38,23 +38,23 @@ class ImageAnswer:
             side = model.network.drawn_size
             self.size, self.tokens = f"{side}x{side}", model.network.image_tokens
         self.seen_tokens = 0
-        if "image" in settings and "height" not in settings:  # a Janus reads it, as features and as codes
+        if "image" in settings and "height" not in settings:  # a Janus reads it as features and as codes
             self.seen_tokens = model.processor.text.num_image_tokens + self.tokens
         self.prompt_tokens = int(model.processor.encode_prompts([body.prompt])[1].sum())
 
     def whole(self, pictures: Sequence[dict[str, str]]) -> dict[str, Any]:
-        """The response with all pictures, which `entry` gave."""
+        """Return the response with all pictures, as returned by `entry`."""
         return {"created": self.created, "data": list(pictures), **self._said(), "usage": self._usage(len(pictures))}
 
     def entry(self, picture: Image.Image) -> dict[str, str]:
-        """One picture of the response."""
+        """Return one picture of the response."""
         data = self._encoded(picture)
         if self.body.response_format == "url":
             return {"url": f"data:image/{self.body.output_format};base64,{data}"}
         return {"b64_json": data}
 
     def partial(self, index: int, picture: Image.Image) -> dict[str, Any]:
-        """The event of a preview, of which it is the `index`-th."""
+        """Return the event of the preview number `index`."""
         return {
             "type": f"{self.kind}.partial_image",
             "b64_json": self._encoded(picture),
@@ -64,7 +64,7 @@ class ImageAnswer:
         }
 
     def completed(self, picture: Image.Image) -> dict[str, Any]:
-        """The event of the finished picture."""
+        """Return the event of the finished picture."""
         return {
             "type": f"{self.kind}.completed",
             "b64_json": self._encoded(picture),
@@ -91,7 +91,7 @@ class ImageAnswer:
         }
 
     def _encoded(self, picture: Image.Image) -> str:
-        """Base64 of the file; a PNG carries how the picture was made."""
+        """Return the file in Base64; a PNG contains how the picture was generated."""
         file, compression = io.BytesIO(), self.body.output_compression
         if self.body.output_format == "png":
             picture.save(file, format="PNG")

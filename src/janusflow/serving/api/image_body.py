@@ -26,7 +26,7 @@ def _checked_size(size: str) -> str:
 
 
 class ImageBody(Job):
-    """What generating and editing have in common: OpenAI's names, and those of `generate`."""
+    """Parameters shared by generation and editing, with OpenAI's names and those of `generate`."""
 
     model: Annotated[str | None, Field(description="The server's first model by default.")] = None
     prompt: Annotated[str, Field(min_length=1)]
@@ -63,12 +63,12 @@ class ImageBody(Job):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
 
     def sides(self) -> tuple[int | None, int | None]:
-        """Height and width in pixels; None is the model's own."""
+        """Return height and width in pixels; None is the model's own."""
         found = SIZE.fullmatch(self.size)
         return (int(found[2]), int(found[1])) if found else (None, None)
 
     def sampling(self) -> dict[str, Any]:
-        """Settings of `generate` that were given."""
+        """Return the settings of `generate` that were given."""
         given = {name: getattr(self, name) for name in SAMPLING if getattr(self, name) is not None}
         if "guidance_interval" in given:
             given["guidance_interval"] = tuple(given["guidance_interval"])
@@ -82,7 +82,7 @@ class GenerationBody(ImageBody):
 
 
 class EditBody(ImageBody):
-    """A picture to edit; sent as multipart/form-data, with `image` and perhaps `mask` as files."""
+    """A picture to edit; sent as multipart/form-data, with `image` and optionally `mask` as files."""
 
     strength: Annotated[
         float | None,
@@ -97,4 +97,4 @@ class EditBody(ImageBody):
         float | None, Field(ge=0, description="Janus models only: a larger one follows the picture less closely.")
     ] = None
 
-    model_config = ConfigDict(strict=False)  # a form has only texts
+    model_config = ConfigDict(strict=False)  # values of a form are always strings

@@ -1,4 +1,4 @@
-"""`/v1/images/generations` and `/v1/images/edits`: pictures from words, and from pictures."""
+"""`/v1/images/generations` and `/v1/images/edits`: pictures from prompts and from other pictures."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ FORM = {
 
 @router.post("/v1/images/generations", summary="Generate pictures", responses=ERRORS)
 async def generations(body: GenerationBody, http: Request) -> Response:
-    """Pictures of a prompt, in OpenAI's form, whole or as a stream with previews."""
+    """Generate pictures from a prompt, in OpenAI's format, whole or as a stream with previews."""
     return await _respond(http, body, "image_generation", {})
 
 
 @router.post("/v1/images/edits", summary="Edit a picture", responses=ERRORS, openapi_extra=FORM)
 async def edits(http: Request) -> Response:
-    """The picture changed as the prompt says; with a mask only where that is transparent."""
+    """Change the picture as the prompt says; with a mask, only where the mask is transparent."""
     server = server_of(http)
     async with http.form(max_files=len(FILES), max_fields=64, max_part_size=server.limits.max_body) as form:
         fields: dict[str, Any] = {}
@@ -103,12 +103,12 @@ async def edits(http: Request) -> Response:
 
 
 async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str, Any]) -> Response:
-    """Submits the pictures of a request, and answers.
+    """Submit the pictures of a request, and answer it.
 
     Args:
         http: the request.
-        body: of it.
-        kind: how events of a stream are named.
+        body: body of the request.
+        kind: prefix of a stream's event names.
         given: settings of `generate` that only edits have.
     """
     server = server_of(http)
@@ -139,7 +139,7 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
 
 
 async def _encoded(encode: Callable[[Image.Image], dict[str, Any]], picture: Image.Image) -> dict[str, Any]:
-    """`encode(picture)`; in another thread if it takes longer than the change of threads, which slows the model's."""
+    """Run `encode(picture)`, in another thread if it takes longer than a switch, which slows the model's thread."""
     if picture.width * picture.height <= SMALL:
         return encode(picture)
     return await asyncio.to_thread(encode, picture)
@@ -156,10 +156,10 @@ async def _events(waiting: Waiting, answer: ImageAnswer) -> AsyncIterator[str]:
 
 
 def _check_limits(server: Server, body: ImageBody) -> None:
-    """Refuses what is above a limit of this server, and what does not go together.
+    """Refuse values that exceed a limit of this server, or that do not go together.
 
     Raises:
-        ApiError: naming the parameter.
+        ApiError: if a value is refused; names the parameter.
     """
     server.check_most("n", body.n, server.limits.max_n)
     server.check_most("num_inference_steps", body.num_inference_steps or 0, server.limits.max_steps)
@@ -178,10 +178,10 @@ def _check_limits(server: Server, body: ImageBody) -> None:
 
 
 def _settings(server: Server, model: Pipeline, body: ImageBody, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting of `generate` for this request, checked.
+    """Return every setting of `generate` for this request, checked.
 
     Raises:
-        ApiError: for one that the model does not take.
+        ApiError: for a setting that the model does not take.
         ValueError: for a value that is not allowed.
     """
     height, width = body.sides()

@@ -1,4 +1,4 @@
-"""OpenAI's `quality` as the presets of `generate`, in `janusflow.presets`."""
+"""Map OpenAI's `quality` to the presets of `generate`, which are in `janusflow.presets`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ QUALITIES: Mapping[str, str] = MappingProxyType(
 
 
 def with_preset(body: ImageBody, supported: bool) -> dict[str, Any]:
-    """The settings that a request names, among them the preset that it names or that its quality stands for.
+    """Return the settings that a request names, including its preset or the preset that its quality stands for.
 
     Args:
-        body: of the request.
+        body: body of the request.
         supported: whether the model has presets.
 
     Raises:
@@ -37,6 +37,6 @@ def with_preset(body: ImageBody, supported: bool) -> dict[str, Any]:
 
 
 def said_quality(body: ImageBody) -> Said:
-    """What the response says of it, in the words that OpenAI's responses have."""
+    """Return the quality for the response, in the words of OpenAI's responses."""
     found: dict[str, Said] = {"exact": "high", "balanced": "medium", "fast": "low"}
     return found.get(body.preset or QUALITIES.get(body.quality, ""), "auto")

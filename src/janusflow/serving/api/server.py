@@ -1,4 +1,4 @@
-"""What the handlers share: the models, the scheduler, the limits and the fetcher."""
+"""State that the handlers share: the models, the scheduler, the limits and the fetcher."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ EDITING = ("image", "mask", "strength", "paste_original", "image_guidance_scale"
 
 @dataclass
 class Server:
-    """One server.
+    """State of one server.
 
     Attributes:
-        models: by the names that clients use; the first is the default.
-        scheduler: owns them.
-        limits: of a request.
-        fetcher: of pictures with an address.
+        models: pipelines by the names that clients use; the first is the default.
+        scheduler: scheduler that owns the models.
+        limits: limits of a request.
+        fetcher: fetches pictures that are given by address.
         created: when the server started, in seconds since 1970.
     """
 
@@ -40,20 +40,20 @@ class Server:
     created: int = 0
 
     def model(self, name: str | None) -> tuple[str, Pipeline]:
-        """A model by name, with that name.
+        """Return the name of a model, and the model.
 
         Raises:
-            ApiError: if there is none of that name.
+            ApiError: if no model has that name.
         """
         chosen = next(iter(self.models)) if name is None else name
         self.check_model(chosen)
         return chosen, self.models[chosen]
 
     def check_model(self, name: str) -> None:
-        """Refuses a name that no model has, without reading adapters.
+        """Refuse a name that no model has, without reading adapters.
 
         Raises:
-            ApiError: naming the models that there are.
+            ApiError: if no model has that name; lists the models.
         """
         if name not in self.models:
             known = ", ".join(self.models)
@@ -65,32 +65,32 @@ class Server:
             )
 
     def timeout(self, body: Job) -> float:
-        """Seconds until a request fails."""
+        """Return the seconds until a request fails."""
         return self.limits.timeout if body.timeout is None else min(body.timeout, self.limits.timeout)
 
     def check_most(self, name: str, value: int, most: int) -> None:
-        """Refuses what is above a limit of this server.
+        """Refuse a value above a limit of this server.
 
         Raises:
-            ApiError: naming both.
+            ApiError: if the value is refused; names both.
         """
         if value > most:
             raise invalid(f"{name} is {value}; this server allows at most {most}", name)
 
 
 def settings_of(model: Pipeline) -> dict[str, Any]:
-    """What requests for pictures may set, arguments of `generate`, with defaults; None where these depend on others."""
+    """Return the `generate` arguments that picture requests may set, with defaults; None if these depend on others."""
     known = signature(model.generate).parameters
     names = [name for name in (*model.sampling, "height", "width", *EDITING) if name in known]
     return {**dict.fromkeys(names), **model.complete({})}
 
 
 def seed_of(http: Request, seed: int | None) -> int:
-    """A request's seed; without one a number that follows from the request's id, so that a second attempt has the same.
+    """Return a request's seed, or else one from the request's id, so that a second attempt has the same seed.
 
     Args:
         http: the request.
-        seed: that it names.
+        seed: seed that the request names.
     """
     if seed is not None:
         return seed
@@ -98,6 +98,6 @@ def seed_of(http: Request, seed: int | None) -> int:
 
 
 def server_of(http: Request) -> Server:
-    """The server that a request came to."""
+    """Return the server that a request came to."""
     found: Server = http.app.state.server
     return found

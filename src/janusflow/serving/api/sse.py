@@ -12,20 +12,20 @@ from starlette.types import Receive, Scope, Send
 from janusflow.serving.api.waiting import Waiting
 from janusflow.serving.errors import ApiError
 
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy must hand each part on at once
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy must forward each part at once
 
 
 def event(data: dict[str, Any], name: str | None = None) -> str:
-    """One event."""
+    """Format one event."""
     line = f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
     return line if name is None else f"event: {name}\n{line}"
 
 
 class EventStream(StreamingResponse):
-    """A response of events; an error after the first one becomes the last event.
+    """Response that streams events; an error after the first event becomes the last one.
 
     Args:
-        waiting: the jobs that the events come from; cancelled if the response ends before them.
+        waiting: jobs that the events come from; cancelled if the response ends before them.
         events: see `event`.
     """
 
@@ -34,7 +34,7 @@ class EventStream(StreamingResponse):
         self.waiting = waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the events. A client may leave before the first one, which then is never asked for."""
+        """Send the events. A client may disconnect before the first one, which is then never requested."""
         try:
             await super().__call__(scope, receive, send)
         finally:

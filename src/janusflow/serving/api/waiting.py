@@ -1,4 +1,4 @@
-"""From the model's thread to the event loop: the events of one request's jobs, for as long as its client listens."""
+"""Pass the events of a request's jobs from the model's thread to the event loop, as long as the client listens."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ EXPECTED = (CancelledError, DeadlineError, StoppedError)
 
 
 class Waiting:
-    """The jobs of one HTTP request.
+    """Jobs of one HTTP request.
 
-    The event loop is woken once for all events that wait, and for a whole answer only at the end of a job: a wake for
-    each token would take the interpreter from the model's thread.
+    The event loop is woken once for all waiting events, and for a whole answer only at the end of a job. Waking it for
+    each token would take the interpreter away from the model's thread.
 
     Args:
-        scheduler: runs them.
-        http: its client; when it disconnects, the jobs are cancelled.
-        stream: whether events are needed as they come.
+        scheduler: runs the jobs.
+        http: the request; when its client disconnects, the jobs are cancelled.
+        stream: whether events are needed as they arrive.
     """
 
     def __init__(self, scheduler: Scheduler, http: Request, *, stream: bool) -> None:
@@ -38,10 +38,10 @@ class Waiting:
         self._woken, self._gone = asyncio.Event(), False
 
     def submit(self, requests: Sequence[jobs.Request], *, priority: int, timeout: float) -> Self:
-        """Hands the requests to the scheduler.
+        """Submit the requests to the scheduler.
 
         Raises:
-            ApiError: if they are not accepted.
+            ApiError: if the requests are not accepted.
         """
         listeners = [partial(self._put, number) for number in range(len(requests))]
         try:
@@ -51,16 +51,16 @@ class Waiting:
         return self
 
     def _put(self, number: int, event: Event) -> None:
-        """Takes an event, in the model's thread."""
+        """Receive an event, in the model's thread."""
         self.inbox.append((number, event))
         if self.stream or isinstance(event, ENDS):
             self.loop.call_soon_threadsafe(self._woken.set)
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """The number of a request with each of its events, until all have ended.
+        """Yield the number of a request with each of its events, until all have ended.
 
         Raises:
-            ApiError: if one of them fails, or the client disconnects.
+            ApiError: if a request fails, or the client disconnects.
         """
         left = len(self.jobs)
         watching = asyncio.create_task(self._watch())
@@ -83,7 +83,7 @@ class Waiting:
             self.cancel()
 
     def cancel(self) -> None:
-        """Cancels the jobs that have not ended."""
+        """Cancel the jobs that have not ended."""
         self.scheduler.cancel([job for job in self.jobs if not job.ended])
 
     async def _watch(self) -> None:

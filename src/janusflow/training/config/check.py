@@ -1,4 +1,4 @@
-"""What only a whole configuration shows: settings that do not go together, and data that is missing."""
+"""Checks that need the whole configuration: settings that do not go together, and data that is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_config(config: TrainConfig) -> None:
     """Check that the settings of a run go together, and that its own data can be read.
 
     Raises:
-        ValueError: in one sentence.
+        ValueError: if not; the message is one sentence.
     """
     for check in (_check_losses, _check_model, _check_parts, _check_watch, _check_own, _check_sources):
         check(config)

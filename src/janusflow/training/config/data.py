@@ -1,4 +1,4 @@
-"""What a run is trained on. Which sources that means is read from the files by `training/config/sources.py`."""
+"""The training data of a run. `training/config/sources.py` derives the sources from its files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from janusflow.data.sources.registry import AnySource
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What it is trained on.
+    """The data that a run is trained on.
 
     Attributes:
         understanding, generation, text: sources of each task.
-        own: a folder or file of your own, or several, that join the sources of every task that they serve: pictures
-            with texts serve generation and, with conversations or texts, understanding. Records that do not serve a
-            task are left out. Several are taken as one data set: each by its number of records.
-        own_share: share of your own data in those tasks; at 1 the other sources are left out.
-        ratios: shares of the tasks, one after the other.
-        workers: processes that make samples ahead.
-        max_broken: the run stops when more than this share of the records was broken.
-        cache: a folder where latents (and f_enc's features, while the tower is frozen) are kept.
-        allow_changes: resume although files of the data were added, removed or replaced since the run was started.
+        own: a folder or file of your own, or several. They join the sources of every task that they serve: pictures
+            with texts serve generation, and pictures with conversations or texts serve understanding. Records that do
+            not serve a task are left out. Several count as one data set, each by its number of records.
+        own_share: share of your own data in those tasks; at 1, the other sources are left out.
+        ratios: shares of the tasks, one ratio after the other.
+        workers: number of processes that make samples in advance.
+        max_broken: largest share of broken records; above it, the run stops.
+        cache: folder in which latents (and f_enc's features, while the tower is frozen) are kept.
+        allow_changes: resume even if data files were added, removed or replaced since the run was started.
     """
 
     understanding: list[AnySource] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What is trained: the network, and adapters in the place of its weights."""
+"""The network that is trained, and adapters in place of its weights."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Preset: TypeAlias = Literal["janusflow_1b", "janusflow_1b_256", "tiny", "janus_1
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is trained.
+    """The network that is trained.
 
     Attributes:
-        checkpoint: "tiny", a folder or a hub id to start from. Without one the network starts from `preset`.
-        preset: "janusflow_1b", "janusflow_1b_256", "tiny", "janus_1b", "janus_pro_1b" or "janus_pro_7b": the dimensions
-            of a new network.
-        llm: a folder or hub id of a Llama causal LM that a new network's language model starts from.
-        tower: the same of a SigLIP vision tower.
-        processor: a checkpoint whose tokenizer and settings a new network takes.
-        vae: a folder or hub id; by default that of the checkpoint. For a new Janus, the checkpoint whose VQ codec it
-            takes.
+        checkpoint: "tiny", a folder or a hub id to start from. Without one, the network starts from `preset`.
+        preset: dimensions of a new network: "janusflow_1b", "janusflow_1b_256", "tiny", "janus_1b", "janus_pro_1b" or
+            "janus_pro_7b".
+        llm: folder or hub id of a Llama causal LM that a new network's language model starts from.
+        tower: folder or hub id of a SigLIP vision tower that a new network's tower starts from.
+        processor: checkpoint whose tokenizer and settings a new network uses.
+        vae: folder or hub id of the VAE, by default the checkpoint's. For a new Janus, the checkpoint whose VQ codec it
+            uses.
         understanding_encoder, image_attention: variants of the network, see `JanusFlowConfig`; by default those of the
-            checkpoint, or the paper's. What a changed network has in addition starts with random weights.
+            checkpoint, or the paper's. Parts that a variant adds start with random weights.
     """
 
     checkpoint: str | None = None
@@ -42,9 +42,9 @@ class LoraConfig:
     """Low-rank adapters on the LLM in place of its weights (PEFT).
 
     Attributes:
-        rank: 0 trains the weights themselves.
+        rank: rank of the adapters; 0 trains the weights themselves.
         alpha: the adapters' product B A is multiplied by alpha / rank (`lora_alpha` of PEFT).
-        dropout: share of the adapters' inputs that is dropped.
+        dropout: share of the adapters' inputs that are dropped.
         tower: put adapters on f_enc too.
     """
 

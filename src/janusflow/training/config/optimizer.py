@@ -1,4 +1,4 @@
-"""How parameters are updated."""
+"""The optimizer of a run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from janusflow.data.constraints import Count, FromZero, Share
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How parameters are updated, and the rate of it.
+    """The optimizer and its learning rate.
 
     Attributes:
-        name: "adamw", the paper's; or "muon", for the matrices of the blocks of LLM, f_enc, g_enc and g_dec, with AdamW
-            for the rest.
-        learning_rate: after the warm-up.
-        warmup: steps of linear growth.
+        name: "adamw", as in the paper; or "muon", for the matrices of the blocks of LLM, f_enc, g_enc and g_dec, with
+            AdamW for the rest.
+        learning_rate: learning rate after the warm-up.
+        warmup: number of steps of linear warm-up.
         schedule: "constant"; "cosine" down to `floor` at the last step; or "decay", constant and then linearly down to
             `floor` over the last `decay` share of the steps.
-        betas, weight_decay: of AdamW; the paper's are (0.9, 0.95) and 0. Muon's momentum is the second beta.
+        betas, weight_decay: settings of AdamW; the paper's are (0.9, 0.95) and 0. Muon's momentum is the second beta.
         clip: largest norm of the gradient; .inf does not clip.
-        decay, floor: of the schedules, as shares of all steps and of the rate.
+        decay, floor: settings of the schedules, as shares of all steps and of the learning rate.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -38,7 +38,7 @@ class OptimizerConfig:
     floor: Share = 0.01
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of a step, counted from 0, of a run of `steps` steps."""
+        """Return the learning rate of a step, counted from 0, in a run of `steps` steps."""
         warm = min(1.0, (step + 1) / max(self.warmup, 1))
         done = min(step / steps, 1.0)
         share = {

@@ -1,4 +1,4 @@
-"""Recipes become settings; what is wrong with one is an error of one sentence."""
+"""Turn recipes into settings; a mistake in a recipe raises an error of one sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from janusflow.training.config.run import TrainConfig
 from janusflow.training.config.spelling import meant
 
 Config = TypeVar("Config")
-SHORT = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}  # names of overrides
+SHORT = {"model": "model.checkpoint", "data": "data.own", "crop": "samples.crop"}  # short names in overrides
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -24,12 +24,12 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
 
     Args:
         recipe: a YAML file.
-        overrides: `key=value`, keys dotted (`optimizer.learning_rate=1e-4`, `data.generation.0.path=FOLDER`), values in
-            YAML. `model=X` is short for `model.checkpoint=X`, `data=X` (or `data=[X,Y]`) for `data.own=X`,
+        overrides: `key=value` with dotted keys (`optimizer.learning_rate=1e-4`, `data.generation.0.path=FOLDER`) and
+            YAML values. `model=X` is short for `model.checkpoint=X`, `data=X` (or `data=[X,Y]`) for `data.own=X`,
             and `crop=X` for `samples.crop=X`.
 
     Raises:
-        ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
+        ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination, in one sentence.
 
     Example:
         >>> load_config("recipes/paper/stage1.yaml", ["steps=100"]).steps
@@ -39,7 +39,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
 
 
 def recipe_values(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
-    """The plain values of a recipe with overrides (see `load_config`).
+    """Return the plain values of a recipe with overrides (see `load_config`).
 
     Raises:
         ValueError: for an unreadable file or an override that does not fit.
@@ -48,13 +48,13 @@ def recipe_values(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
 
 
 def read_config(values: Any, *, check: bool = True) -> TrainConfig:
-    """A configuration from plain values, checked.
+    """Build a configuration from plain values, and check it.
 
     Args:
-        check: also check what only a whole configuration shows, such as data that is not there.
+        check: also run the checks that need the whole configuration, such as for missing data.
 
     Raises:
-        ValueError: as `load_config`.
+        ValueError: as for `load_config`.
     """
     config: TrainConfig = typed_config(TrainConfig, values)
     if check:
@@ -63,16 +63,16 @@ def read_config(values: Any, *, check: bool = True) -> TrainConfig:
 
 
 def typed_config(kind: type[Config], values: Any) -> Config:
-    """Plain values, nested dictionaries, as a dataclass.
+    """Convert plain values (nested dictionaries) to a dataclass.
 
     Raises:
-        ValueError: for an unknown key, in any block, or a wrong type.
+        ValueError: for an unknown key in any block, or a wrong type.
     """
     from pydantic import TypeAdapter, ValidationError
 
     _forbid_unknown(kind)
     try:
-        # As JSON, where "strict" means that neither true nor "5" is a number, but a list can be a tuple.
+        # As JSON: there, "strict" means that neither true nor "5" is a number, but a list can be a tuple.
         return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
@@ -90,7 +90,7 @@ def typed_config(kind: type[Config], values: Any) -> Config:
 
 
 def _forbid_unknown(kind: Any) -> None:
-    """Let pydantic refuse unknown keys of a dataclass and of those in its fields."""
+    """Make pydantic refuse unknown keys of a dataclass and of the dataclasses in its fields."""
     setattr(kind, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 (no field of theirs)
     for hint in get_type_hints(kind).values():
         for part in (hint, *get_args(hint)):
@@ -99,7 +99,7 @@ def _forbid_unknown(kind: Any) -> None:
 
 
 def _meant(config: type, values: Any, place: Sequence[int | str]) -> str:
-    """The end of a sentence about an unknown setting, which may be one of a source's kind."""
+    """Return the end of a sentence about an unknown setting, which may belong to a kind of source."""
     block = values
     for part in place[:-1]:
         block = block[part]

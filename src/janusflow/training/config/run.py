@@ -18,12 +18,12 @@ from janusflow.training.losses import LossConfig
 
 @dataclass(frozen=True)
 class SaveConfig:
-    """Checkpoints.
+    """The checkpoints of a run.
 
     Attributes:
-        every: steps between two.
-        keep: number of the last ones that are kept; the best one is kept, too.
-        background: write while training continues; needs memory for a copy of all tensors.
+        every: steps between two checkpoints.
+        keep: number of the last checkpoints to keep; the best one is kept too.
+        background: write while training continues; this needs memory for a copy of all tensors.
     """
 
     every: FromOne = 500
@@ -33,15 +33,15 @@ class SaveConfig:
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """What is shown while a run trains.
+    """The reports of a run.
 
     Attributes:
-        every: steps between two sheets of generated pictures and answers from the EMA weights; 0 is never.
-        prompts: of the pictures.
-        questions: about the last picture.
-        guidance_scale, num_inference_steps: of the pictures.
-        tensorboard, wandb: whether to log there; TensorBoard needs its package, W&B its own.
-        curves: whether to plot losses, learning rate and gradient norm into `out/curves.png` at the end (matplotlib).
+        every: steps between two sheets of generated pictures and answers from the EMA weights; 0 means never.
+        prompts: prompts of the pictures.
+        questions: questions about the last picture.
+        guidance_scale, num_inference_steps: settings for generating the pictures.
+        tensorboard, wandb: whether to log to TensorBoard and W&B; each needs its package.
+        curves: whether to plot losses, learning rate and gradient norm to `out/curves.png` at the end (matplotlib).
     """
 
     every: Count = 0
@@ -56,26 +56,26 @@ class WatchConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run.
+    """The settings of one run.
 
     Attributes:
         out: folder of the run.
-        parts: what learns; names from `Family.trainable`.
-        freeze: beginnings of names of parameters that stay as they are, though their part learns, such as
+        parts: parts to train; names from `Family.trainable`.
+        freeze: prefixes of the names of parameters that stay frozen although their part is trained, such as
             `understanding_encoder.begin_embedding`.
-        steps: optimizer steps in all.
-        batch_size: samples of a step, over all processes.
-        pack_length: tokens of a row.
-        precision: of the matrix products; weights, EMA and optimizer are float32. "auto" is bfloat16 where the device
-            multiplies it fast, else float32.
-        ema: decay of the average of the weights, which is what is exported.
-        ema_warmup: start with a small decay, (1 + n) / (10 + n) after n steps, until it reaches `ema`. Without it the
-            decay is constant, as in the paper, and a run of few steps exports mostly the weights that it started from.
+        steps: total number of optimizer steps.
+        batch_size: samples per step, over all processes.
+        pack_length: tokens per row.
+        precision: precision of matrix products; weights, EMA and optimizer are float32. "auto" is bfloat16 where the
+            device multiplies it fast, else float32.
+        ema: decay of the average of the weights, which is exported.
+        ema_warmup: start with a small decay, (1 + n) / (10 + n) after n steps, until it reaches `ema`. Without it, the
+            decay is constant, as in the paper, and a run of few steps mostly exports the weights that it started from.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
         compile: compile the blocks with torch.compile.
         spike: stop if, after the first steps, the loss without signed terms (L_REPA) exceeds this many times its
-            running mean; 0 is never.
-        seed: of everything random.
+            running mean; 0 means never.
+        seed: seed of everything random.
         model, data, samples, loss, optimizer, save, watch, lora: see their classes.
     """
 
@@ -102,9 +102,9 @@ class TrainConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def ema_decay(self, step: int) -> float:
-        """Decay of the average at a step, counted from 0."""
+        """Return the decay of the average at a step, counted from 0."""
         return min(self.ema, (1 + step) / (10 + step)) if self.ema_warmup else self.ema
 
     def start_share(self, steps: int) -> float:
-        """Share of the starting weights in the average after this many steps: the product of the decays."""
+        """Return the share of the starting weights in the average after this many steps: the product of the decays."""
         return math.prod(self.ema_decay(step) for step in range(steps))

@@ -1,4 +1,4 @@
-"""The sources that `data` of a recipe stands for, a user's own data among them."""
+"""The sources that a recipe's `data` stands for, including a user's own data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from janusflow.training.config.data import DataConfig
 
 
 def sources_of(data: DataConfig) -> dict[str, list[SourceConfig]]:
-    """Sources by task, those of a user's own data among them.
+    """Return the sources by task, including those of a user's own data.
 
     Raises:
-        ValueError: if a user's own data has no known form, or nothing to learn from.
+        ValueError: if a user's own data has an unknown form, or nothing to learn from.
     """
     given: dict[str, list[SourceConfig]] = {task: list(getattr(data, task)) for task in TASKS}
     for task, own in own_tasks(data).items():
@@ -29,10 +29,10 @@ def sources_of(data: DataConfig) -> dict[str, list[SourceConfig]]:
 
 
 def own_tasks(data: DataConfig) -> dict[str, list[tuple[str, str]]]:
-    """Kind and path of a user's own data by the task that it serves.
+    """Return kind and path of a user's own data by the task that it serves.
 
     Raises:
-        ValueError: if any of it has no known form, or all of it nothing to learn from.
+        ValueError: if any of the data has an unknown form, or none of it has anything to learn from.
     """
     found: dict[str, list[tuple[str, str]]] = {}
     nothing: list[str] = []
@@ -51,16 +51,16 @@ def own_tasks(data: DataConfig) -> dict[str, list[tuple[str, str]]]:
 
 
 def weights_of(data: DataConfig) -> dict[str, list[float]]:
-    """Weights of the sources by task."""
+    """Return the weights of the sources by task."""
     return {task: [source.weight for source in sources] for task, sources in sources_of(data).items()}
 
 
 def learned(data: DataConfig) -> list[tuple[str, int, SourceConfig]]:
-    """Task, number and settings of the sources of those tasks that ever have a share."""
+    """Return task, number and settings of each source whose task ever has a share."""
     used = {task: given for task, given in sources_of(data).items() if any(getattr(r, task) for r in data.ratios)}
     return [(task, number, source) for task, given in used.items() for number, source in enumerate(given)]
 
 
 def anchored(data: DataConfig) -> bool:
-    """Whether some source trains on what the model said before the run."""
+    """Return whether any source trains on the model's outputs from before the run."""
     return any(source.anchor for *_, source in learned(data))

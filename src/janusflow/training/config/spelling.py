@@ -1,4 +1,4 @@
-"""The setting that an unknown key of a recipe may stand for."""
+"""Suggest the setting that an unknown key of a recipe may stand for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import get_args, get_origin, get_type_hints
 
 
 def meant(config: type, place: str, kinds: Mapping[str, type] | None = None) -> str:
-    """Suggests a setting of nearly the same name, of the same name elsewhere, or of these initials.
+    """Suggest a setting with nearly the same name, with the same name elsewhere, or with these initials.
 
     Args:
         config: the dataclass of the whole recipe.
-        kinds: the dataclasses of items of lists whose own `kind` says which it is, by their dotted names.
+        kinds: dataclasses of list items, chosen by the items' own `kind`, by their dotted names.
 
     Returns:
         The end of a sentence, such as "; did you mean optimizer.learning_rate?"; empty if no setting is near.
@@ -30,7 +30,7 @@ def meant(config: type, place: str, kinds: Mapping[str, type] | None = None) -> 
 
 
 def _spellings(names: Sequence[str]) -> dict[str, str]:
-    """What may be written for each setting: its last word, all of it with underscores, its initials."""
+    """Return the spellings accepted for each setting: its last word, its whole name with underscores, its initials."""
     found: dict[str, str] = {}
     for name in sorted(names, key=lambda name: name.count(".")):
         leaf = name.rpartition(".")[2]
@@ -41,7 +41,7 @@ def _spellings(names: Sequence[str]) -> dict[str, str]:
 
 
 def _settings(part: type, place: Sequence[str], kinds: Mapping[str, type], before: str = "") -> list[str]:
-    """Dotted names of all settings; in lists those of the item that `place` is in, else of the first."""
+    """Return the dotted names of all settings; in lists, those of the item that `place` is in, or of the first item."""
     names, hints = [], get_type_hints(part)
     for each in fields(part):
         name, hint = f"{before}{each.name}", hints[each.name]

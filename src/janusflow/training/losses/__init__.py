@@ -1,6 +1,6 @@
 """The losses: one file for each term, found in this folder and through entry points.
 
-A term of another package is registered in its `pyproject.toml`:
+Other packages register a term in their `pyproject.toml`:
 
     [project.entry-points."janusflow.losses"]
     contrast = "my_package.contrast:TERM"
@@ -23,7 +23,7 @@ GROUP = "janusflow.losses"  # entry points of other packages
 
 @lru_cache(maxsize=1)
 def terms() -> dict[str, Term]:
-    """All terms by name: the `TERM` of every file in this folder, in the order of their names, then entry points.
+    """Return all terms by name: the `TERM` of every file in this folder, in order of file name, then entry points.
 
     Raises:
         ValueError: for an entry point that cannot be loaded.
@@ -39,17 +39,17 @@ def terms() -> dict[str, Term]:
 
 
 def terms_of(family: Family) -> dict[str, Term]:
-    """The terms that a family learns from: its own, and those that no family claims (`Family.losses`)."""
+    """Return the terms that a family learns from: its own, and those that no family claims (`Family.losses`)."""
     others = {name for one in families().values() for name in one.losses} - set(family.losses)
     return {name: term for name, term in terms().items() if name not in others}
 
 
 def active(config: LossConfig, family: Family) -> dict[str, Term]:
-    """The terms that are computed: all of the family but optional ones whose weight is 0."""
+    """Return the terms to compute: all terms of the family except optional ones with a weight of 0."""
     return {name: term for name, term in terms_of(family).items() if config.weight(name) or not term.optional}
 
 
 def watched_loss(config: LossConfig, losses: dict[str, float]) -> float:
-    """The loss that the check for spikes compares: without terms below zero, which would cancel others."""
+    """Return the loss that the check for spikes compares: without signed terms, which would cancel others."""
     weighed = {name: term for name, term in terms().items() if name in losses}
     return sum(config.weight(name) * losses[name] for name, term in weighed.items() if not term.signed)

@@ -1,4 +1,4 @@
-"""L_AR: next tokens of answers and texts, against their ids or, where samples are anchored, soft labels.
+"""L_AR: the next tokens of answers and texts, compared with their ids or, for anchored samples, with soft labels.
 
 Shapes: K labelled tokens, V vocabulary.
 """
@@ -19,12 +19,12 @@ def autoregressive_loss(logits: Tensor, labels: Tensor, *, reduction: str = "sum
     """L_AR = - sum log p(token | what stands before it), over the labelled tokens; divide by their number.
 
     Args:
-        logits: (K, V), of the tokens before the labelled ones.
+        logits: (K, V) logits at the tokens before the labelled ones.
         labels: (K,) ids.
         reduction: "sum", or "none" for the terms, (K,).
 
     Returns:
-        float32: a scalar, 0 where nothing is labelled; or the terms.
+        float32: a scalar, 0 if nothing is labelled; or the terms.
     """
     return F.cross_entropy(logits.float(), labels, reduction=reduction)
 
@@ -37,7 +37,7 @@ def distillation_loss(logits: Tensor, soft_labels: Tensor, *, reduction: str = "
         reduction: "sum", or "none" for the terms, (K,).
 
     Returns:
-        float32: a scalar, 0 where both agree, to be divided by the number of tokens; or the terms.
+        float32: a scalar, 0 if both agree, to be divided by the number of tokens; or the terms.
     """
     log_p, log_q = logits.float().log_softmax(dim=-1), soft_labels.float().log_softmax(dim=-1)
     each = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=-1)
@@ -45,13 +45,13 @@ def distillation_loss(logits: Tensor, soft_labels: Tensor, *, reduction: str = "
 
 
 class Autoregressive(Term):
-    """The next-token loss. Its log also has the mean over samples with pictures and over those without."""
+    """The next-token loss. The log also contains its means over samples with and without pictures."""
 
     name, title, optional = "ar", "L_AR", False
     details = ("ar_understanding", "ar_text")
 
     def sums(self, seen: Forward) -> dict[str, Tensor]:
-        """`ar`; and `text`, without gradient: the part of that sum from samples without pictures."""
+        """Return `ar` and, without gradient, `text`: the part of that sum from samples without pictures."""
         row = seen.row
         if not len(row.labels):
             return {}

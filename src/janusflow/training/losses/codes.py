@@ -1,4 +1,4 @@
-"""L_AR of codes: the next code of a picture to generate, against the codec's or, where it is anchored, soft labels.
+"""L_AR of codes: the next codes of pictures to generate, compared with the codec's or, if anchored, soft labels.
 
 Shapes: M pictures of L codes, A of them anchored, K codes of the codebook.
 """

@@ -22,7 +22,7 @@ def rectified_flow_loss(velocity: Tensor, *, latents: Tensor, noise: Tensor, wei
         velocity: v(x_t, t | prompt), (M, C, H, W), at x_t = t x_1 + (1 - t) x_0.
         latents: x_1.
         noise: x_0.
-        weights: (M,) of the pictures; by default all 1.
+        weights: (M,) weights of the pictures, by default all 1.
 
     Returns:
         A scalar, float32; divide by the number of pictures.

@@ -21,7 +21,7 @@ from janusflow.training.packing import Pack
 
 
 class RepaHead(nn.Sequential):
-    """h: a three-layer MLP from the LLM's width to f_enc's, (M, L, D) -> (M, L, W). Not part of the model it trains."""
+    """h: a three-layer MLP from the LLM's width to f_enc's, (M, L, D) -> (M, L, W). Not part of the trained model."""
 
     def __init__(self, config: JanusFlowConfig) -> None:
         width, features = config.text_config.hidden_size, config.vision_config.hidden_size

@@ -1,4 +1,4 @@
-"""What every loss term defines, and the weights of all of them."""
+"""The interface of loss terms, and the weights of all terms."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class LossConfig:
     """Weights of the losses.
 
     Attributes:
-        ar, flow, repa: weights of L_AR, L_RF and L_REPA; with a weight of 0 a loss does not train.
+        ar, flow, repa: weights of L_AR, L_RF and L_REPA; a loss with weight 0 does not train.
         codes: weight of L_AR over the codes of pictures to generate (Janus, in place of L_RF and L_REPA).
         weights: weights of other terms by name; 0 for those that are not listed.
-        anchor: weight of anchored samples relative to the others in L_AR, L_RF and that of codes
+        anchor: weight of anchored samples relative to the others in L_AR, L_RF and L_AR of codes
             (`training/anchor.py`); L_REPA leaves them out.
-        repa_block: the LLM block, from 1, whose states REPA compares.
+        repa_block: number of the LLM block, from 1, whose states REPA compares.
     """
 
     ar: FromZero = 1.0
@@ -35,21 +35,21 @@ class LossConfig:
     weights: dict[str, FromZero] = field(default_factory=dict)
 
     def weight(self, name: str) -> float:
-        """The weight of a term."""
+        """Return the weight of a term."""
         named = name in {each.name for each in fields(self)}
         return float(getattr(self, name) if named else self.weights.get(name, 0.0))
 
 
 @dataclass(frozen=True)
 class Forward:
-    """One packed row after the network's forward pass: what terms compute their sums from.
+    """One packed row after the network's forward pass, from which terms compute their sums.
 
     Attributes:
         network: the network.
         row: the samples.
         latents: x_1 of the M pictures to generate, (M, C, H, W), or their codes, (M, L); None without any.
-        features: f_enc's features of them from the cache, (M, L, W); None without a cache.
-        output: what the network's forward returned.
+        features: f_enc's features of these pictures from the cache, (M, L, W); None without a cache.
+        output: the output of the network's forward.
         head: the term's own module, see `Term.head`.
         config: weights and settings.
     """
@@ -67,12 +67,13 @@ class Term:
     """A loss: a sum over tokens or pictures, divided by their number in the whole step, over all packs and processes.
 
     Attributes:
-        name: of its mean in the log and of its weight in `loss`.
-        title: in model cards and curves.
+        name: name of its mean in the log and of its weight in `loss`.
+        title: title in model cards and curves.
         optional: whether a weight of 0 leaves it out; other terms are still computed and logged.
-        signed: whether it falls below zero; the check for spikes leaves it out.
+        signed: whether it falls below zero; the check for spikes leaves such terms out.
         details: names of further values in the log, see `detail`.
-        attribute: of the objective, under which checkpoints have the parameters of `head`; by default the name.
+        attribute: attribute of the objective under which checkpoints store the parameters of `head`; by default the
+            name.
     """
 
     name: ClassVar[str]
@@ -83,37 +84,37 @@ class Term:
     attribute: ClassVar[str] = ""
 
     def sum(self, seen: Forward) -> Tensor | None:
-        """The sum over a row, a scalar with gradient; None if the row has nothing for it."""
+        """Return the sum over a row, a scalar with gradient; None if the row has nothing for this term."""
         raise NotImplementedError
 
     def count(self, samples: Sequence[Sample]) -> float:
-        """How many tokens or pictures of these samples the sum is over."""
+        """Return how many tokens or pictures of these samples the sum is over."""
         raise NotImplementedError
 
     def check(self, sizes: Any, config: LossConfig) -> None:
-        """Check that a network of these dimensions can be trained with it.
+        """Check that a network of these dimensions can be trained with this term.
 
         Raises:
-            ValueError: if not.
+            ValueError: if it cannot.
         """
 
     def head(self, sizes: Any) -> nn.Module | None:
-        """A module that learns with the network and is not part of it. It is saved next to an export."""
+        """Return a module that is trained with the network but is not part of it. It is saved next to an export."""
         return None
 
     def options(self, row: Pack) -> dict[str, Any]:
-        """What the network's forward has to return for a row, such as `output_hidden_states=True`."""
+        """Return what the network's forward must output in addition for a row, such as `output_hidden_states=True`."""
         return {}
 
     def sums(self, seen: Forward) -> dict[str, Tensor]:
-        """The sum under the term's name, and those that `detail` needs."""
+        """Return the sum under the term's name, and the sums that `detail` needs."""
         found = self.sum(seen)
         return {} if found is None else {self.name: found}
 
     def counts(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """The count under the term's name, and those that `detail` needs."""
+        """Return the count under the term's name, and the counts that `detail` needs."""
         return {self.name: self.count(samples)}
 
     def detail(self, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
-        """Further values for the log, named in `details`, from the sums and counts of a whole step."""
+        """Return further values for the log, named in `details`, from the sums and counts of a whole step."""
         return {}

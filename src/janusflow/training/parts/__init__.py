@@ -1,2 +1,2 @@
-"""The parts that the paper takes pretrained, made from given data: tokenizer, VAE or VQ codec, SigLIP
+"""The parts that the paper takes pretrained, trained on given data: tokenizer, VAE or VQ codec, SigLIP
 tower and language model."""

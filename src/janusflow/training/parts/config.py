@@ -1,4 +1,4 @@
-"""The settings of a pretraining of parts, read from a YAML recipe like those of `janusflow train`."""
+"""The settings for pretraining parts, read from a YAML recipe like those of `janusflow train`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TokenizerConfig:
 
     Attributes:
         vocabulary: number of tokens, special ones included.
-        records: records of `pictures` and of `texts` that it is learned from, each.
+        records: number of records to learn from, each of `pictures` and of `texts`.
     """
 
     vocabulary: Annotated[int, Field(ge=LEAST_VOCABULARY)] = 2048
@@ -35,14 +35,14 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """The VAE, whose loss is |d| + 2 d^2 + edges |grad d| + kl KL, d the difference of the pictures.
+    """The VAE. Its loss is |d| + 2 d^2 + edges |grad d| + kl KL, with d the difference of the pictures.
 
     Attributes:
         fit: see `FitConfig`.
-        batch_size: pictures of a step.
-        channels: of its levels, each with half the side of the one before.
-        layers: residual blocks of a level.
-        edges, kl: weights.
+        batch_size: pictures per step.
+        channels: channels of the levels; each level has half the side of the one before.
+        layers: residual blocks per level.
+        edges, kl: weights of these terms.
     """
 
     fit: FitConfig
@@ -55,17 +55,17 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class VqConfig:
-    """The VQ codec, whose loss is in `vq.py`. Every level halves the side of a picture; each patch of f_enc has a code.
+    """The VQ codec. Its loss is in `vq.py`. Every level halves the side of a picture; each patch of f_enc has a code.
 
     Attributes:
         fit: see `FitConfig`.
-        batch_size: pictures of a step.
-        codes: in the codebook.
-        width: of a code.
-        channels: of its levels, multiples of 32 and of the first.
-        blocks: residual blocks of a level.
-        latent_channels: of the last level, before and after the codebook.
-        edges, commitment: weights.
+        batch_size: pictures per step.
+        codes: number of codes in the codebook.
+        width: width of a code.
+        channels: channels of the levels, multiples of 32 and of the first.
+        blocks: residual blocks per level.
+        latent_channels: channels of the last level, before and after the codebook.
+        edges, commitment: weights of these terms.
     """
 
     fit: FitConfig
@@ -79,10 +79,10 @@ class VqConfig:
     commitment: FromZero = 0.25
 
     def sizes(self) -> dict[str, Any]:
-        """The same as fields of `JanusVQVAEConfig`.
+        """Return these settings as fields of `JanusVQVAEConfig`.
 
         Raises:
-            ValueError: for channels that the codec cannot have.
+            ValueError: if the codec cannot have these channels.
         """
         first = self.channels[0] if self.channels else 0
         if not first or any(each % 32 or each % first for each in self.channels):
@@ -103,9 +103,9 @@ class TowerConfig:
 
     Attributes:
         fit: see `FitConfig`.
-        batch_size: pairs of a step; the other pairs are the negatives of each.
-        text_layers: of the text tower, which is discarded.
-        text_tokens: tokens of a caption that are read.
+        batch_size: pairs per step; for each pair, the others are the negatives.
+        text_layers: layers of the text tower, which is discarded.
+        text_tokens: number of a caption's tokens that are read.
         words, outlines: weights of the auxiliary losses; see `tower.py`.
     """
 
@@ -123,8 +123,8 @@ class LlmConfig:
 
     Attributes:
         fit: see `FitConfig`.
-        batch_size: texts of a step.
-        look_back: give the first layers heads that see the two tokens before; see `look_back` in `llm.py`.
+        batch_size: texts per step.
+        look_back: give the first layers heads that see the previous two tokens; see `look_back` in `llm.py`.
     """
 
     fit: FitConfig
@@ -134,19 +134,19 @@ class LlmConfig:
 
 @dataclass(frozen=True)
 class PartsConfig:
-    """One pretraining. With `vae` it gives a JanusFlow, with `vq` a Janus.
+    """The settings of one pretraining run. With `vae` it gives a JanusFlow, with `vq` a Janus.
 
     Attributes:
         out: folder of the run; the model is written into its subfolder `export`.
-        pictures: sources of pictures with a text: for the codec, the tower and the tokenizer.
-        texts: sources of texts and conversations: for the language model and the tokenizer. The text of a record takes
-            the place of its pictures.
+        pictures: sources of pictures with a text, for the codec, the tower and the tokenizer.
+        texts: sources of texts and conversations, for the language model and the tokenizer. The text of a record
+            replaces its pictures.
         vae, vq, tower, llm, tokenizer: see their classes.
-        start: a JanusFlow whose tokenizer, tower and language model are taken in place of `tokenizer`, `tower`, `llm`
+        start: a JanusFlow whose tokenizer, tower and language model are used in place of `tokenizer`, `tower`, `llm`
             and `network`.
         network: sizes that differ from those of the preset "tiny", as in `config.json`.
-        seed: of everything random.
-        workers: processes that make samples ahead; they change nothing but the time.
+        seed: seed of everything random.
+        workers: number of processes that make samples in advance; they only change the time.
     """
 
     out: str
@@ -163,10 +163,10 @@ class PartsConfig:
     workers: Count = 0
 
     def check(self) -> None:
-        """Checks what types do not show.
+        """Check what the types do not show.
 
         Raises:
-            ValueError: in one sentence.
+            ValueError: for a fault; the message is one sentence.
         """
         if (self.vae is None) == (self.vq is None):
             raise ValueError("give exactly one of vae and vq, the codec of a JanusFlow or of a Janus")
@@ -187,10 +187,10 @@ class PartsConfig:
                     raise ValueError(f"{name}: parts are pretrained on data with an index; leave streaming out")
 
     def sizes(self, vocabulary: int) -> JanusFlowConfig:
-        """The dimensions of the network.
+        """Return the dimensions of the network.
 
         Raises:
-            ValueError: if a size of `network` is not known.
+            ValueError: if `network` has an unknown size.
         """
         config = tiny(vocabulary)
         values = config.to_dict()
@@ -203,7 +203,7 @@ class PartsConfig:
         return config
 
     def shortened(self, steps: int) -> PartsConfig:
-        """The same with few steps of small batches, to see that everything runs."""
+        """Return these settings with few steps of small batches, to check that everything runs."""
 
         def short(part: Any) -> Any:
             return part and replace(part, fit=replace(part.fit, steps=steps, warmup=1), batch_size=4)
@@ -214,10 +214,10 @@ class PartsConfig:
 
 
 def load_parts(recipe: str | Path, overrides: Sequence[str] = ()) -> PartsConfig:
-    """A recipe with overrides, checked.
+    """Read a recipe with overrides, and check it.
 
     Raises:
-        ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination: one sentence.
+        ValueError: for an unreadable file, an unknown key, a wrong type or an impossible combination, in one sentence.
 
     Example:
         >>> load_parts("recipes/pictograms/parts.yaml", ["vae.fit.steps=100"]).vae.fit.steps

@@ -1,4 +1,4 @@
-"""Batches of pictures and texts for parts, from the sources of `janusflow train`: a batch is a function of its step."""
+"""Batches of pictures and texts for parts, from the sources of `janusflow train`. A batch is a function of its step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from janusflow.data.templates import IGNORE, Tokens
 
 PICTURES, TEXTS = "generation", "text"  # the tasks of `janusflow train` whose records are read
 RATIOS = {PICTURES: Ratio(0, 1, 0), TEXTS: Ratio(0, 0, 1)}
-LAST = 1_000_000  # more steps than a part is fitted
+LAST = 1_000_000  # more steps than any part is trained for
 Batches = Callable[[int], list[Sample]]
 
 
 class PictureMaker(SampleMaker):
-    """Samples of a picture and the tokens of its text, without a template and without noise."""
+    """Makes samples of a picture and the tokens of its text, without a template or noise."""
 
     def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
         if len(record.images) != 1 or not record.text:
@@ -31,7 +31,7 @@ class PictureMaker(SampleMaker):
 
 
 class TextMaker(SampleMaker):
-    """Samples of texts and conversations. The text of a record takes the place of its pictures."""
+    """Makes samples of texts and conversations. The text of a record replaces its pictures."""
 
     def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
         return super().make(task, described(record, self.processor.text.image_tag), rng, crop=crop)
@@ -52,7 +52,7 @@ class Reader(SampleMaker):
 
 
 def described(record: Record, tag: str) -> Record:
-    """A record without pictures, its text in their place in the conversation."""
+    """Return a record without its pictures, with its text in their place in the conversation."""
     if not record.images:
         return record
     turns = [(question.replace(tag, record.text).strip(), answer) for question, answer in record.turns]
@@ -62,11 +62,11 @@ def described(record: Record, tag: str) -> Record:
 
 
 class StepBatches:
-    """Gives the samples of a step, which are a function of its number; close it to end its processes.
+    """The samples of each step, as a function of its number. Close it to end its processes.
 
     Args:
-        data: of all steps.
-        workers: processes that make the steps after the one asked for; 0 makes each when it is asked for.
+        data: samples of all steps.
+        workers: number of processes that make the following steps in advance; 0 makes each step on request.
     """
 
     def __init__(self, data: Data, workers: int = 0) -> None:
@@ -81,7 +81,7 @@ class StepBatches:
         return found.samples
 
     def _ready(self, step: int) -> StepSamples:
-        if self._ahead is None or step != self._next:  # the first, or not the one that was made ahead
+        if self._ahead is None or step != self._next:  # the first step, or not the one made in advance
             self.close()
             self._ahead = steps(self.data, step, step + LAST, workers=self.workers)
         self._next = step + 1
@@ -97,20 +97,20 @@ class StepBatches:
 def batches(
     task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, size: int, seed: int, workers: int = 0
 ) -> StepBatches:
-    """Gives the samples of a step.
+    """Return batches of the samples of each step.
 
     Args:
-        sources: they take turns by weight.
-        size: samples of a step.
-        seed: of everything random.
-        workers: processes that make samples ahead.
+        sources: sources that take turns by weight.
+        size: samples per step.
+        seed: seed of everything random.
+        workers: number of processes that make samples in advance.
     """
     mixture = Mixture([RATIOS[task]], {task: [source.weight for source in sources]}, batch_size=size, seed=seed)
     return StepBatches(Data({task: sources}, mixture, maker, seed=seed), workers)
 
 
 def corpus(pictures: Sequence[SourceConfig], texts: Sequence[SourceConfig], records: int, seed: int) -> list[str]:
-    """Sentences of this number of records of pictures and of texts."""
+    """Return the sentences of this number of records each of pictures and of texts."""
     reader = Reader()
     for task, sources in ((PICTURES, pictures), (TEXTS, texts)):
         batches(task, sources, reader, size=records, seed=seed)(0)

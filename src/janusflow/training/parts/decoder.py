@@ -1,6 +1,6 @@
 """A small decoder that learns to decode latents as a VAE does: the layout of TAESD, distilled.
 
-The latents are those of pictures, with a little noise, because generated ones are not exactly those of any picture.
+The latents come from pictures, with a little noise added, because generated latents never match a picture's exactly.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ NOISE = 0.15  # largest deviation of the noise that is added to latents of about
 
 
 def decoder_config(codec: LatentCodec, *, width: int = 24, blocks: int = 2) -> SmallDecoderConfig:
-    """Sizes of a small decoder for a VAE.
+    """Return the sizes of a small decoder for a VAE.
 
     Args:
         codec: the VAE.
-        width: channels of every level.
-        blocks: residual blocks of every level but the last, which has one.
+        width: channels per level.
+        blocks: residual blocks of every level except the last, which has one.
     """
     levels = len(codec.vae.config.block_out_channels)
     return SmallDecoderConfig(codec.channels, [width] * levels, [blocks] * (levels - 1) + [1])
@@ -42,17 +42,17 @@ def fit_decoder(
     batch: int = 16,
     seed: int = 0,
 ) -> SmallDecoder:
-    """Trains a small decoder, or continues there. The loss is |d| + 2 d^2 + |grad d|, d the difference to the VAE's.
+    """Train a small decoder, or resume. The loss is |d| + 2 d^2 + |grad d|, d the difference from the VAE's output.
 
     Args:
         codec: the VAE, on the CPU. It encodes the bank once, and decodes the latents of each step.
         config: see `decoder_config`.
-        pictures: gives the pictures of a number, (B, 3, H, W) in [-1, 1].
+        pictures: function from a number to its pictures, (B, 3, H, W) in [-1, 1].
         fitting: see `FitConfig`.
-        folder: of the run.
+        folder: folder of the run.
         bank: how many numbers are trained on.
-        batch: pictures of a step.
-        seed: of weights, noise and order.
+        batch: pictures per step.
+        seed: seed of weights, noise and order.
     """
     with torch.inference_mode():
         latents = torch.cat([codec.encode(pictures(number)) for number in range(bank)])

@@ -1,7 +1,7 @@
 """Fitting one part: batches that are functions of the step, updates, clipping, EMA, checkpoints, resume.
 
-Everything random in a step must be a function of the step (`step_generator` is one), so that a killed run continues as
-if nothing had happened.
+Everything random in a step must be a function of the step (`step_generator` is one), so that a killed run resumes as if
+nothing had happened.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How a model is fitted.
+    """The settings for fitting a model.
 
     Attributes:
-        steps: optimizer steps in all.
-        learning_rate: peak, after warm-up.
-        warmup: steps of linear warm-up.
-        schedule: after the warm-up "constant", "cosine" down to a hundredth of the peak at the last step, or "decay":
-            constant, then over the last quarter of the steps linearly down to a hundredth.
+        steps: total number of optimizer steps.
+        learning_rate: peak learning rate, after the warm-up.
+        warmup: number of steps of linear warm-up.
+        schedule: after the warm-up, "constant", "cosine" down to a hundredth of the peak at the last step, or "decay":
+            constant, then linearly down to a hundredth over the last quarter of the steps.
         clip: largest norm of the gradient.
-        weight_decay: of the optimizer, whose betas are the paper's (0.9, 0.95).
+        weight_decay: weight decay of the optimizer, whose betas are the paper's (0.9, 0.95).
         ema: constant decay of the average of the weights, kept in float32.
-        precision: "bfloat16" runs the matrix products of forward and backward in it (autocast); "auto" does where the
-            device multiplies it fast.
+        precision: "bfloat16" runs the matrix products of forward and backward in bfloat16 (autocast); "auto" does so
+            where the device multiplies it fast.
         save_every: most steps between checkpoints.
         save_seconds: most seconds between checkpoints.
         optimizer: "adamw" or "muon", see `OptimizerConfig`.
@@ -66,18 +66,18 @@ class FitConfig:
     optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         return self.updates().rate(step, self.steps)
 
     def updates(self) -> OptimizerConfig:
-        """The same for `make_optimizers`."""
+        """Return these settings for `make_optimizers`."""
         return OptimizerConfig(
             self.optimizer, self.learning_rate, self.warmup, self.schedule, weight_decay=self.weight_decay
         )
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random generator of one step: a function of only seed and step."""
+    """Return the random generator of one step, a function of only seed and step."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
@@ -86,12 +86,12 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
 
     Args:
         model: float32 parameters; those without `requires_grad` stay as they are.
-        losses: (model, step) to named terms; "loss" is minimised, the others are only shown.
-        folder: gets `state.pt` (everything needed to continue) and `log.jsonl`.
+        losses: function from (model, step) to named terms; "loss" is minimised, the others are only shown.
+        folder: folder for `state.pt` (everything needed to continue) and `log.jsonl`.
 
     Raises:
         ValueError: if the loss or its gradient is not finite; the last checkpoint stays.
-        SystemExit, KeyboardInterrupt: at SIGTERM (of status 0) and at SIGINT, after saving.
+        SystemExit, KeyboardInterrupt: at SIGTERM (with status 0) and at SIGINT, after saving.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizers = make_optimizers(model, config.updates(), precision=config.precision)

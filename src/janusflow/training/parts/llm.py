@@ -16,13 +16,13 @@ from janusflow.training.parts.config import LlmConfig
 from janusflow.training.parts.data import Batches
 from janusflow.training.parts.fit import Losses, fit
 
-LOOKING_PAIRS, LOOKING_STRENGTH = 14, 5.4  # of `look_back`: logits of 4 between neighboring places
+LOOKING_PAIRS, LOOKING_STRENGTH = 14, 5.4  # for `look_back`: logits of 4 between neighboring positions
 
 
 def fit_llm(
     config: LlmConfig, sizes: JanusFlowConfig, batch: Batches, folder: Path, *, seed: int, device: torch.device
 ) -> JanusFlowForConditionalGeneration:
-    """Trains the language model of a network, whose other parts keep their initial values, or continues there."""
+    """Train the language model of a network, whose other parts keep their initial values, or resume its training."""
     torch.manual_seed(seed)
     network = JanusFlowForConditionalGeneration(sizes).to(device)
     network.set_attn_implementation({"text_config": PACKED})
@@ -45,11 +45,11 @@ def fit_llm(
 
 @torch.no_grad()
 def spread(network: JanusFlowForConditionalGeneration) -> None:
-    """Initial weights of the LLM with which every layer's outputs have about the size of its inputs.
+    """Initialize the LLM so that every layer's outputs are about as large as its inputs.
 
-    Embeddings N(0, 1), matrices N(0, 1 / inputs), and N(0, 1 / (2 layers inputs)) where they add to the
-    residual stream. From N(0, 0.02^2) a model as narrow as this one takes many times the steps to look anything up in
-    a text (docs/log.md).
+    Embeddings are N(0, 1), matrices N(0, 1 / inputs), and matrices that add to the residual stream
+    N(0, 1 / (2 layers inputs)). From N(0, 0.02^2), a model this narrow takes many times more steps until it can look
+    anything up in a text (docs/log.md).
     """
     llm = network.language_model
     llm.embed_tokens.weight.normal_()
@@ -61,13 +61,13 @@ def spread(network: JanusFlowForConditionalGeneration) -> None:
 
 @torch.no_grad()
 def look_back(network: JanusFlowForConditionalGeneration) -> None:
-    """Makes the first two heads of the first three layers see the word before, and the one before that.
+    """Make the first two heads of the first three layers see the previous word and the one before it.
 
-    Which word belongs to which ("a red circle and a blue square") shows in words that stand next to each other. From
-    random weights such heads do not arise in the time that this model has; given them, it binds words within 150 steps
-    (docs/log.md). All embeddings get a common direction u of the same norm as the rest. Only from u the head makes a
-    query with the first rotary pairs (f, f + d/2) at angle 0 and a key with them turned by `offset` angles w_f, so
-    its logit at distance n is proportional to sum_f cos(w_f (n - offset)).
+    Neighboring words show which word belongs to which ("a red circle and a blue square"). From random weights, such
+    heads do not form in the time that this model is trained; with them, it binds words within 150 steps (docs/log.md).
+    All embeddings get a common direction u with the same norm as the rest. From u only, the head makes a query with
+    the first rotary pairs (f, f + d/2) at angle 0, and a key with these pairs turned by `offset` angles w_f. So its
+    logit at distance n is proportional to sum_f cos(w_f (n - offset)).
     """
     llm, config = network.language_model, network.config.text_config
     embeddings, side = llm.embed_tokens.weight, config.hidden_size**0.5
@@ -85,6 +85,6 @@ def look_back(network: JanusFlowForConditionalGeneration) -> None:
             key[: len(angles)] = torch.cos(angles * offset)
             key[half : half + len(angles)] = torch.sin(angles * offset)
             for matrix, wanted in ((attention.q_proj.weight, query), (attention.k_proj.weight, key)):
-                # x / rms(x) has u with side / sqrt(2)
+                # x / rms(x) contains u with norm side / sqrt(2)
                 matrix[rows] = 0.1 * matrix[rows] + LOOKING_STRENGTH * 2**0.5 / side * torch.outer(wanted, u)
             attention.o_proj.weight[:, rows] *= 4

@@ -1,4 +1,4 @@
-"""The parts one after the other, put together as a checkpoint that stage 1 starts from."""
+"""Train the parts one after the other, and put them together as the checkpoint that stage 1 starts from."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CARD = "Parts for `janusflow train`, made by `janusflow pretrain`; what is betwe
 
 
 def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
-    """Train tokenizer, VAE or VQ codec, tower and language model, or continue there to the bit.
+    """Train tokenizer, VAE or VQ codec, tower and language model, or resume with bit-identical results.
 
     Returns:
         The folder of a checkpoint with random weights between these parts, `config.out/export`.
@@ -72,7 +72,7 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
 
 
 class Parts:
-    """The parts of a run, each trained or continued when it is asked for."""
+    """The parts of a run. Each is trained, or its training resumed, on request."""
 
     def __init__(self, config: PartsConfig, out: Path, device: torch.device) -> None:
         self.config, self.out, self.device = config, out, device
@@ -86,12 +86,12 @@ class Parts:
                 raise ValueError(f"start is {config.start}, a {self.start.family.name} model; expected a JanusFlow")
 
     def pictures(self, size: int, seed: int, sizes: Any = None) -> closing[StepBatches]:
-        """Batches of pictures of a network's size, for the time of a `with`."""
+        """Return batches of pictures of a network's size, for use in a `with` statement."""
         maker, workers = PictureMaker(self.processor, sizes or self.sizes, SampleConfig()), self.config.workers
         return closing(batches(PICTURES, self.config.pictures, maker, size=size, seed=seed, workers=workers))
 
     def network(self) -> JanusFlowForConditionalGeneration:
-        """A JanusFlow whose tower and language model are trained, or those of `start`."""
+        """Return a JanusFlow whose tower and language model are trained, or are those of `start`."""
         config, seed = self.config, self.config.seed
         if config.tower is None or config.llm is None:
             network: JanusFlowForConditionalGeneration = self.start.network
@@ -114,7 +114,7 @@ class Parts:
         return network.float().eval()
 
     def janusflow(self) -> JanusFlow:
-        """The parts with a VAE."""
+        """Return the parts with a VAE."""
         assert self.config.vae is not None
         config, seed = self.config.vae, self.config.seed
         with self.pictures(config.batch_size, seed) as pictures:
@@ -122,10 +122,10 @@ class Parts:
         return JanusFlow(self.network(), self.processor, LatentCodec(vae))
 
     def janus(self) -> Janus:
-        """The parts with a VQ codec, whose codes are also what embeddings of codes start from.
+        """Return the parts with a VQ codec, whose codes also initialize the embeddings of codes.
 
         Raises:
-            ValueError: if a code of the codec does not stand for as many pixels as a patch of f_enc.
+            ValueError: if a code of the codec does not cover the same number of pixels as a patch of f_enc.
         """
         assert self.config.vq is not None
         config, seed = self.config.vq, self.config.seed
@@ -150,7 +150,7 @@ class Parts:
 
 
 def make_processor(config: PartsConfig, folder: Path) -> JanusFlowProcessor:
-    """The processor with a tokenizer that is learned once, then read from `folder`."""
+    """Return the processor with a tokenizer that is learned once and then read from `folder`."""
     if not (folder / "processor_config.json").is_file():
         sentences = corpus(config.pictures, config.texts, config.tokenizer.records, config.seed)
         tokenizer = learn_tokenizer(sentences, config.tokenizer.vocabulary)
@@ -162,7 +162,7 @@ def make_processor(config: PartsConfig, folder: Path) -> JanusFlowProcessor:
 
 
 def network_config(config: PartsConfig, processor: JanusFlowProcessor) -> JanusFlowConfig:
-    """The dimensions of the network, with the numbers of the processor's tokens."""
+    """Return the dimensions of the network, with the processor's token ids."""
     sizes = config.sizes(len(processor.tokenizer))
     sizes.image_token_id = processor.image_id
     sizes.begin_image_token_id = processor.image_start_id
@@ -173,7 +173,7 @@ def network_config(config: PartsConfig, processor: JanusFlowProcessor) -> JanusF
 
 
 def _keep_settings(config: PartsConfig, out: Path) -> None:
-    """Writes the settings of a new run, or compares them with those of the one to continue."""
+    """Write the settings of a new run, or compare them with those of the run to continue."""
     values = json.loads(json.dumps(asdict(config)))
     settings = {name: value for name, value in values.items() if name not in ("out", "workers")}
     file = out / SETTINGS

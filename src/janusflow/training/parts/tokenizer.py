@@ -22,9 +22,9 @@ SPECIAL_TOKENS = (
 
 
 def learn_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Learns merges until the vocabulary is full or no pair of tokens occurs twice.
+    """Learn merges until the vocabulary is full or no pair of tokens occurs twice.
 
-    A text is encoded with BOS before it. Decoding drops one leading space: an answer follows "Assistant:" after one.
+    Encoding puts BOS before a text. Decoding drops one leading space: a space separates an answer from "Assistant:".
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

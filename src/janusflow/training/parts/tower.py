@@ -1,9 +1,9 @@
 """The SigLIP tower: pictures against their captions, with two auxiliary losses that need no other labels.
 
-The real SigLIP has seen billions of pictures. The pairwise loss on its own learns too slowly from thousands of them,
-because it asks for one vector of a picture. So every patch also predicts
+The original SigLIP was trained on billions of pictures. From thousands of them, the pairwise loss learns too slowly on
+its own, because it asks for one vector per picture. So every patch also predicts
 
-- words: those of the caption. The patches together give each token the logit logsumexp_p (W h_p) - log P, and the
+- words: the words of the caption. The patches together give each token the logit logsumexp_p (W h_p) - log P, and the
   loss is the cross-entropy with the caption's tokens, each weighted by log(B / captions of the batch that contain it).
 - outlines: which of its pixels differ from the background, the median color of the picture's border.
 
@@ -27,8 +27,8 @@ from janusflow.training.parts.config import TowerConfig
 from janusflow.training.parts.data import Batches
 from janusflow.training.parts.fit import Losses, fit
 
-CONTRAST = 0.12  # of [-1, 1]: how far a channel of a pixel is from the background's
-FIRST_SCALE, FIRST_BIAS = 2.3, -10.0  # of the pairwise logits: log 10, and almost no pair is one (SigLIP, section 3.2)
+CONTRAST = 0.12  # in [-1, 1]: how far a channel of a pixel is from the background's
+FIRST_SCALE, FIRST_BIAS = 2.3, -10.0  # of the pairwise logits: log 10, and almost no pair matches (SigLIP, section 3.2)
 
 
 class TowerLearner(nn.Module):
@@ -45,7 +45,7 @@ class TowerLearner(nn.Module):
             self.siglip.logit_bias.fill_(FIRST_BIAS)
 
     def losses(self, pixels: Tensor, ids: Tensor, counted: Tensor) -> Losses:
-        """The three losses, and the share of pictures whose caption is the most similar one of the batch.
+        """Return the three losses, and the share of pictures whose own caption is the most similar in the batch.
 
         Args:
             pixels: (B, 3, H, W) in [-1, 1].
@@ -63,7 +63,7 @@ class TowerLearner(nn.Module):
 
 
 def word_targets(ids: Tensor, counted: Tensor, vocabulary: int) -> Tensor:
-    """The tokens of each caption, weighted by how rare they are in the batch, (B, V); rows add up to 1, or to 0."""
+    """Return the tokens of each caption, weighted by rarity in the batch, (B, V); rows add up to 1, or to 0."""
     bag = torch.zeros(len(ids), vocabulary + 1, device=ids.device)
     bag.scatter_(1, torch.where(counted, ids, vocabulary), 1.0)  # padding goes into a column that is dropped
     bag = bag[:, :vocabulary]
@@ -73,7 +73,7 @@ def word_targets(ids: Tensor, counted: Tensor, vocabulary: int) -> Tensor:
 
 
 def outlines(pixels: Tensor, side: int) -> Tensor:
-    """Which pixels differ from the median of the border: (B, side * side, pixels of a patch) float32."""
+    """Return which pixels differ from the median of the border, (B, side * side, pixels of a patch) float32."""
     border = torch.cat([pixels[:, :, 0], pixels[:, :, -1], pixels[:, :, :, 0], pixels[:, :, :, -1]], dim=2)
     background = border.median(dim=2).values[:, :, None, None]
     inside = (pixels - background).abs().amax(dim=1) > CONTRAST
@@ -81,7 +81,7 @@ def outlines(pixels: Tensor, side: int) -> Tensor:
 
 
 def captions_of(samples: list[Sample], length: int, pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens of the captions, (B, length) padded on the right, and which of them are not padding."""
+    """Return the tokens of the captions, (B, length) padded on the right, and which of them are not padding."""
     ids = torch.full((len(samples), length), pad)
     counted = torch.zeros(len(samples), length, dtype=torch.bool)
     for row, sample in enumerate(samples):
@@ -102,10 +102,10 @@ def fit_tower(
     seed: int,
     device: torch.device,
 ) -> SiglipModel:
-    """Trains a tower with a small text tower, or continues there.
+    """Train a tower with a small text tower, or resume its training.
 
     Args:
-        pad: the one for padding.
+        pad: id of the padding token.
     """
     torch.manual_seed(seed)
     text = SiglipTextConfig(

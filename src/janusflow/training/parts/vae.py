@@ -1,4 +1,4 @@
-"""A small VAE of factor 4, or of another power of two. Its scaling factor is measured at the end."""
+"""A small VAE with factor 4 or another power of two. Its scaling factor is measured at the end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from janusflow.training.parts.data import Batches
 from janusflow.training.parts.fit import Losses, fit, step_generator
 
 FIRST_LOG_VARIANCE = -4.0  # of the posterior
-MEASURED_STEPS = 32  # whose latents give the scaling factor
+MEASURED_STEPS = 32  # steps whose latents give the scaling factor
 
 
 def new_vae(config: VaeConfig, sizes: JanusFlowConfig) -> AutoencoderKL:
-    """A VAE with random weights.
+    """Create a VAE with random weights.
 
     Raises:
-        ValueError: if the number of its levels does not give the latents of the network.
+        ValueError: if its number of levels does not fit the latents of the network.
     """
     levels = len(config.channels)
     if 2 ** (levels - 1) != sizes.latent_downscale:
@@ -39,7 +39,7 @@ def new_vae(config: VaeConfig, sizes: JanusFlowConfig) -> AutoencoderKL:
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    with torch.no_grad():  # with the noise of random weights nothing is learned at first
+    with torch.no_grad():  # with the noise from random weights, nothing is learned at first
         vae.encoder.conv_out.weight[sizes.latent_channels :] = 0
         vae.encoder.conv_out.bias[sizes.latent_channels :] = FIRST_LOG_VARIANCE
     return vae
@@ -51,8 +51,8 @@ def vae_losses(vae: Any, pixels: Tensor, config: VaeConfig, generator: torch.Gen
     Args:
         vae: an `AutoencoderKL`.
         pixels: x, (B, 3, H, W) in [-1, 1].
-        config: weights.
-        generator: of the sample.
+        config: weights of the terms.
+        generator: random generator of the sample.
     """
     posterior = vae.encode(pixels).latent_dist
     noise = standard_normal(posterior.mean.shape, generator).to(pixels.device)
@@ -67,15 +67,15 @@ def vae_losses(vae: Any, pixels: Tensor, config: VaeConfig, generator: torch.Gen
 def fit_vae(
     config: VaeConfig, sizes: JanusFlowConfig, batch: Batches, folder: Path, *, seed: int, device: torch.device
 ) -> AutoencoderKL:
-    """Trains a VAE, or continues there.
+    """Train a VAE, or resume its training.
 
     Args:
         config: see `VaeConfig`.
-        sizes: of the network that it is for.
-        batch: gives pictures.
-        folder: of the run.
-        seed: of its weights and noise.
-        device: where.
+        sizes: dimensions of the network that will use it.
+        batch: function that gives the pictures of a step.
+        folder: folder of the run.
+        seed: seed of its weights and noise.
+        device: device to train on.
     """
     torch.manual_seed(seed)
     vae = new_vae(config, sizes).to(device)
@@ -93,5 +93,5 @@ def fit_vae(
 
 
 def pixels_of(batch: Batches, step: int) -> Tensor:
-    """The pictures of a step, (B, 3, H, W)."""
+    """Return the pictures of a step, (B, 3, H, W)."""
     return torch.stack([sample.drawn.pixels for sample in batch(step) if sample.drawn is not None])

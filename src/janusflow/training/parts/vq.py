@@ -1,8 +1,8 @@
-"""The VQ codec of a Janus: pictures to codes and back, in the layout of LlamaGen's tokenizer, which Janus takes.
+"""The VQ codec of a Janus: pictures to codes and back, in the layout of LlamaGen's tokenizer, which Janus uses.
 
-The encoder's vectors and the codes are compared at length 1. The decoder sees the code in the place of the vector, and
-its gradient goes straight through to the encoder (van den Oord et al., arXiv 1711.00937). LlamaGen adds a perceptual
-and an adversarial loss, for which two more networks are needed; here the edges of the picture take their place.
+The encoder's vectors and the codes are compared at length 1. The decoder sees the code in place of the vector, and its
+gradient goes straight through to the encoder (van den Oord et al., arXiv 1711.00937). LlamaGen adds a perceptual and an
+adversarial loss, which need two more networks; here a loss on the picture's edges takes their place.
 
 Shapes: B pictures, L codes each, K codes of the codebook, W its width.
 """
@@ -28,12 +28,12 @@ from janusflow.training.parts.fit import Losses, fit, step_generator
 from janusflow.training.parts.vae import MEASURED_STEPS, pixels_of
 
 REPORT = "report.json"
-MEMORY = 0.99  # of how often a code is used
-UNUSED = 0.03  # of the mean use: a code below is replaced
+MEMORY = 0.99  # decay of the running use of a code
+UNUSED = 0.03  # share of the mean use below which a code is replaced
 
 
 class VqLearner(nn.Module):
-    """A codec with the running share of vectors that take each code."""
+    """A codec that tracks the running share of vectors that use each code."""
 
     used: Tensor  # (K,)
 
@@ -53,7 +53,7 @@ class VqLearner(nn.Module):
 
         Args:
             pixels: x, (B, 3, S, S) in [-1, 1].
-            config: weights.
+            config: weights of the terms.
             generator: chooses the vectors that replace unused codes.
         """
         vectors, distances = code_distances(self.vq, pixels)  # z, (B, L, W)
@@ -74,9 +74,9 @@ class VqLearner(nn.Module):
 
     @torch.no_grad()
     def _count(self, chosen: Tensor, vectors: Tensor, generator: torch.Generator) -> Tensor:
-        """Keeps count, and puts vectors of this batch in the place of codes that are hardly used.
+        """Count the use of codes, and replace codes that are hardly used by vectors of this batch.
 
-        A codebook that learns only by gradients loses codes: one that is nearest to nothing never moves again.
+        A codebook that learns only by gradients loses codes: a code that is nearest to no vector never moves again.
 
         Returns:
             The perplexity of the codes over the last steps.
@@ -94,22 +94,22 @@ class VqLearner(nn.Module):
 
 
 def perplexity_of(shares: Tensor) -> Tensor:
-    """exp of the entropy of how often each code is used, (K,): K when all are used equally."""
+    """Return exp of the entropy of how often each code is used, (K,); this is K if all are used equally."""
     return torch.special.entr(shares / shares.sum()).sum().exp()
 
 
 def fit_vq(
     config: VqConfig, sizes: JanusVQVAEConfig, batch: Batches, folder: Path, *, seed: int, device: torch.device
 ) -> Any:
-    """Trains a codec, or continues there, and reports what of its codebook pictures use (`report.json`).
+    """Train a codec, or resume its training, and report how much of its codebook pictures use (`report.json`).
 
     Args:
         config: see `VqConfig`.
-        sizes: of the codec.
-        batch: gives pictures.
-        folder: of the run.
-        seed: of its weights, and of the vectors that replace unused codes.
-        device: where.
+        sizes: dimensions of the codec.
+        batch: function that gives the pictures of a step.
+        folder: folder of the run.
+        seed: seed of its weights, and of the vectors that replace unused codes.
+        device: device to train on.
 
     Returns:
         transformers' `JanusVQVAE`.
@@ -129,7 +129,7 @@ def fit_vq(
 
 
 def measured(vq: Any, pictures: list[Tensor]) -> dict[str, float]:
-    """How a codec does on pictures, each (B, 3, S, S): codes, those used, their perplexity, mean squared error."""
+    """Evaluate a codec on pictures, each (B, 3, S, S): codes, used codes, their perplexity, mean squared error."""
     codec, squared, found = VqCodec(vq), [], []
     for pixels in pictures:
         codes = codec.encode(pixels)
