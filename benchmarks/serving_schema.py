@@ -2,8 +2,8 @@
 
 python benchmarks/serving_schema.py                  needs `pip install schemathesis`
 
-Half of them are valid according to the document, half are not. The model is a small one with random weights, so that
-the requests reach it. Answers are counted by status. It fails on any answer with status 500 or above, without OpenAI's
+Half of them are valid according to the document, half are not. The model is the shipped one by default, with small
+limits per request. Answers are counted by status. It fails on any answer with status 500 or above, without OpenAI's
 form, or after more than 30 s.
 """
 

@@ -259,7 +259,7 @@ def _check_files(folder: Path) -> None:
     """Compare the sizes in a VAE's `config.json` with its weights, which must be floating-point numbers.
 
     Raises:
-        ValueError: if they do not fit; the message is one sentence that names the file.
+        ValueError: if they do not fit; the message is one sentence that names the file or the folder.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -279,9 +279,8 @@ def _check_files(folder: Path) -> None:
             reason = shortened(first_line(error))
             raise ValueError(f"the VAE in {folder} is damaged: {part.name} cannot be read ({reason})") from error
         if integers:
-            raise ValueError(
-                f"the VAE in {folder} is damaged: {named(integers, 'tensors')} do not hold floating-point numbers"
-            )
+            what = f"{named(integers, 'tensors')} of {part.name} do not hold floating-point numbers"
+            raise ValueError(f"the VAE in {folder} is damaged: {what}")
     if not weights:
         return
     try:

@@ -137,7 +137,7 @@ def test_what_cannot_be_replayed_is_refused(start: Path, tmp_path: Path, monkeyp
         (data(""), "needs path, a file of prompts or a kind of source"),
         (data("tinyworld", images=0), "images is 0: input should be greater"),
         (data("folder"), "sources of folder make no prompts; give a replay a file"),
-        (data("tinyworld", guidance=-1.0), "guidance is -1.0: input should be greater"),
+        (data("tinyworld", guidance=0.5), "guidance is 0.5: input should be greater"),
     ):
         with pytest.raises(ValueError, match=words):
             settings(start, tmp_path, data=wrong)

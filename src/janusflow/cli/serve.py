@@ -26,7 +26,7 @@ Limits = Annotated[
 @one_sentence
 def serve(
     model: Model = "tiny",
-    name: Annotated[Optional[str], typer.Option(help="Name of the model for clients; by default --model.")] = None,
+    name: Annotated[Optional[str], typer.Option(help="Name for clients; by default the last part of --model.")] = None,
     adapter: Adapters = None,
     host: Annotated[str, typer.Option(help="Address to listen on; if not loopback, keys are needed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,

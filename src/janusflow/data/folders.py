@@ -1,6 +1,6 @@
 """Read folders of pictures: with a .txt file for each, or with metadata files that list the pictures and their data.
 
-Metadata files are `metadata.jsonl`, `.json`, `.csv` or `.parquet`, in any folders below. Their columns are `file_name`
+Metadata files are `metadata.jsonl`, `.json`, `.csv` or `.parquet`, at any depth. Their columns are `file_name`
 or `file_names`, relative to the metadata file's folder, and the columns that every source accepts. If the folders that
 contain pictures are named after splits (`train`, `validation`, `test`, ...), one split is read. These names and
 suffixes are case-insensitive. Hidden files and folders are not read.
@@ -111,8 +111,8 @@ def _known(split: str) -> str:
 def _splits(path: Path) -> dict[str, list[Path]]:
     """Return the folders of each split, by the split's name.
 
-    A folder has splits if all its folders with pictures or metadata are named after splits, or if two of them are named
-    after different ones. It has none if there is metadata above them.
+    A folder has splits if all its folders with pictures or metadata are named after splits and no picture is outside
+    them, or if two of them are named after different splits. It has none if there is metadata above them.
     """
     kept = [file.relative_to(path) for file in visible_files(path) if _is_metadata(file) or _is_picture(file)]
     tops = sorted({file.parts[0] for file in kept if len(file.parts) > 1})

@@ -49,7 +49,8 @@ class Mixture:
         seed: seed of the order within a step.
 
     Raises:
-        ValueError: if a ratio gives a share to a task without sources, or to no task.
+        ValueError: if there are no ratios, a ratio gives a share to a task without sources or to no task, all weights
+            of a task are 0, or `until` is missing, not growing, or given for the last ratio.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class State:
         shards: number of shards written so far.
         counts: number of records by what became of them: "kept", or the reason for dropping them.
         hashes: digests of kept records, if an earlier version wrote them here and not into `digests.log`.
-        words: number of words in all kept captions, and how many captions were cut.
+        words, cut: number of words in all kept captions, and number of captions that were cut.
         talks: number of kept conversations.
         cropped: share of a picture's area that a square crop leaves out, summed over the kept captioned pictures.
         notes: what was left out of conversations, and how often.

@@ -80,7 +80,7 @@ class SampleConfig:
     Attributes:
         template: "pretraining" or "chat"; see `data/templates.py`.
         prompt_dropout: share of generation prompts that are replaced by the unconditional row of guidance (JanusFlow:
-            only BOS; Janus: pad tokens between the first and the last).
+            only BOS and `<begin_of_image>`; Janus: pad tokens between these two).
         time: distribution of t: "logit_normal" or "uniform". This and the next two are not used for codes.
         time_mean, time_scale: mean and scale of the logit of t.
         crop: how a picture to generate becomes a square: cropped at "random" or in the "center", or whole with white

@@ -184,7 +184,10 @@ def _metadata(content: bytes) -> dict[str, Any]:
 
 
 def _chosen(pictures: dict[str, Member], row: dict[str, Any]) -> list[Member]:
-    """Return a sample's pictures: those that the .json lists, else the one without a further dot, else all."""
+    """Return a sample's pictures: those that the .json lists, if it lists several and they are there.
+
+    Otherwise, it is the one without a further dot, else the only `image.*` or `images.*`, else all.
+    """
     listed: list[Any] = next((row[name] for name in NAMED_PICTURES if isinstance(row.get(name), list)), [])
     if len(listed) > 1:
         by_name = {PurePosixPath(member.name).name: member for member in pictures.values()}

@@ -197,7 +197,8 @@ def choose_noise(
 ) -> Tensor:
     """Return x_0 ~ N(0, I), (N, C, H, W) float32.
 
-    It is as given, or each picture's comes from its own generator, so that no picture depends on another.
+    It is as given, or each picture's comes from its own seed or generator, so that no picture depends on another. One
+    generator for all pictures generates their noise in order.
 
     Raises:
         ValueError: if more than one source is given, or one does not fit the request.

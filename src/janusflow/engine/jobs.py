@@ -1,4 +1,4 @@
-"""Generation jobs: jobs at any steps, times, guidance weights, solvers and sizes share each forward.
+"""Generation jobs: jobs of one picture size share each forward, at any steps, times, guidance weights and solvers.
 
     results = run(network, [Job(prefix, noise, sampling), Job(other_prefix, other_noise, other_sampling)])
 

@@ -36,7 +36,8 @@ class Item:
         group: items of one group (the pictures of a prompt, both questions of an MME picture) stay together when the
             bootstrap resamples; "" for an item of its own.
         system: system prompt of a question; None for the model's own.
-        data: JSON data for the verdict; not shown to the model.
+        data: JSON data for the verdict. A benchmark that overrides `produce` may also show parts of it to the model;
+            see `Benchmark.also_shown`.
     """
 
     key: str
@@ -246,14 +247,15 @@ class Benchmark(AsksJudge, ABC):
     def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         """Return the values behind each score, by name; the report computes n and, for shares, Wilson intervals.
 
-        By default, only scores that are the mean of all items' scores are known, on a scale to 1 or in percent.
+        By default, only `main` is known: its values are the scores of all items. `whole` is 0 unless `main` is their
+        mean, on a scale to 1 or in percent.
         """
         perfect = [Row(row.item, row.output, {**row.verdict, "score": 1.0}) for row in rows]
         whole = self.scores(perfect).get(self.main)
         return {self.main: over(rows, whole=whole if whole in (1, 100) else 0)}
 
     def scores_of_all(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Return further scores by name, without intervals: distances between whole sets, computed once."""
+        """Return further scores by name: distances between whole sets, computed once and not in the bootstrap."""
         return {}
 
     def intervals_of_all(self, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:

@@ -48,7 +48,7 @@ class EvalRequest:
         device, dtype: device and dtype of the model.
         options: arguments of `model.generate`, or decoding arguments of `model.ask`.
         settings: settings of the benchmark; see its `Settings`.
-        score_output_path: file that also gets `{"result_file", "final_score"}`, as TorchUMM writes it.
+        score_output_path: file that also gets `{"result_file", "final_score"}`, as TorchUMM writes it, with "n" added.
     """
 
     benchmark: str

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: turns one velocity function into another."""
+"""Classifier-free guidance: combines velocities with and without the prompt into one velocity function."""
 
 from __future__ import annotations
 

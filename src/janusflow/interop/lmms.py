@@ -36,7 +36,7 @@ class LmmsJanusFlow(lmms):
         batch_size: number of questions that are answered together.
         device, dtype: as in `JanusFlow.from_pretrained`.
         system_prompt: "" for none; "default" for the model's own.
-        **others: not used; other arguments that lmms-eval passes must be None.
+        **others: not used; all but `max_batch_size` must be None.
 
     Raises:
         ValueError: for an unknown argument.
@@ -81,9 +81,9 @@ class LmmsJanusFlow(lmms):
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
         """Return the answers of all rounds.
 
-        After the context comes the task's doc_to_text, which gives the words of the next round. It is called with the
-        answers so far and returns pictures, context, whether the conversation is over, the answers to keep, and
-        information for its next call.
+        The fourth argument of a request is the task's doc_to_text, which gives the words of the next round. It is
+        called with the answers so far and returns pictures, context, whether the conversation is over, the answers to
+        keep, and information for its next call.
         """
         found = []
         with progress_bar("talking", len(requests), shown=self.rank == 0) as advance:

@@ -20,7 +20,7 @@ from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.vae import LatentCodec
 
 ROWS = (1, 3)  # rows of the cases; graphs are traced with two
-TEXT = 7  # tokens of the shortest case
+TEXT = 7  # a case has this many tokens plus its number of rows
 
 
 class Session:

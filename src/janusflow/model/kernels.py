@@ -59,7 +59,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def gate(gates: Tensor, up: Tensor) -> Tensor:
-    """silu(gates) * up, written into both. (N, F) each."""
+    """silu(gates) * up, written into `gates`. (N, F) each."""
     return F.silu(gates, inplace=True).mul_(up)
 
 

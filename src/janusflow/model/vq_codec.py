@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def code_distances(vq: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the encoder's vectors of pictures and their distances to all codes, both scaled to length 1.
+    """Return the encoder's vectors of pictures and their squared distances to all codes, both scaled to length 1.
 
     Args:
         vq: transformers' `JanusVQVAE`.

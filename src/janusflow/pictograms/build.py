@@ -48,8 +48,9 @@ class BuildConfig:
         size: side of the pictures in pixels, 64 or 128.
         styles: names of `STYLES`.
         limit: number of pictures, chosen at random; None for all.
-        variants: rows per picture, each with another caption and conversation; the first has a white background.
-        colored: share of the other rows whose background is not white.
+        variants: rows per picture, each with another caption and conversation; the first has a white background. Each
+            tinted Phosphor icon has one row.
+        colored: share of the other rows, and of Phosphor's training rows, whose background is not white.
         tints: combinations of weight and color per Phosphor icon; each is one row.
         shard_size: pictures per shard.
         seed: seed of all random choices except the held-out combinations.

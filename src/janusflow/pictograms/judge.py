@@ -122,7 +122,7 @@ class Judge:
     names: list[str] = field(default_factory=list)
 
     def knows(self, target: Target, row: Columns) -> bool:
-        """Return whether a picture of this kind can be judged, that is, has a label that was tested in its part."""
+        """Return whether a picture can be judged: its label is known, and its part has a classifier."""
         return target.label(row) in self.labels.get(target.name, ()) and (target.name, target.apart(row)) in self.ridges
 
     def ranked(self, target: Target, row: Columns, look: Look, count: int = TOP) -> list[str]:
@@ -176,7 +176,7 @@ def open_judge(
     """Open the judge of a data set from its cache, or fit it and store it there.
 
     Args:
-        folder: folder of the data set; `judge.safetensors` is written there.
+        folder: folder of the data set; `judge.safetensors` is written there, or `{side}-judge.safetensors` with a side.
         features: feature network.
         pictures: rows from `read_pictures`.
         subjects: number of subjects to name.

@@ -62,7 +62,7 @@ def noun(subject: Subject) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """Return a noun phrase with "a", "an" or no article.
+    """Return a noun phrase with "a" or "an", with "the" (flags), or without an article.
 
     Example:
         >>> with_article("fox"), with_article("orange book"), with_article("grapes")

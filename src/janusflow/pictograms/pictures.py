@@ -114,8 +114,8 @@ def tinted(
         icons: drawings by subject and weight.
         number: number of different combinations of weight and color per subject.
         seed: seed of the choice.
-        wanted: held-out weight and color by subject. The result includes this picture, and the same subject in that
-            weight and in that color.
+        wanted: held-out weight and color by subject. The result includes this picture, the same subject in that
+            color and another weight, and, if `number` is above 1, in that weight and another color.
     """
     found = []
     for icon, weights in icons.items():

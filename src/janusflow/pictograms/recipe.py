@@ -35,7 +35,7 @@ from janusflow.training.stop import leave_at_once, on_stop
 from janusflow.training.trainer import train
 
 STAGES = ("stage1", "stage2", "stage3")
-FINISHED = "report.json"  # file that is written last in a data set
+FINISHED = "report.json"  # file that every finished data set has
 PATIENCE = 60.0  # seconds for the processes of a stage to save and end
 
 

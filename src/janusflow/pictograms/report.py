@@ -57,8 +57,8 @@ def write_report(out: Path, settings: dict[str, Any], collection: Collection) ->
         | {"names": {"licence": "MIT", "by": "Miles Johnson", "stated in": f"LICENSE of {NAMES.name}"}},
         "settings": settings,
     }
-    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "report.md", _as_text(report))
+    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")  # marks a finished build
     return report
 
 

@@ -22,7 +22,7 @@ from janusflow.pictograms.render import Rendered, encoded, render
 
 HELD_OUT = "held_out.feather"
 DICTIONARY = 32 * 2**20  # bytes of different pictures in a shard; the same picture is stored once
-SKIPPED = b"skipped"  # key in a file's metadata for what could not be rendered
+SKIPPED = b"skipped"  # key in a file's metadata for pictures that were left out, and why
 TWIN = "the same picture as one held out"
 TEXTS = (
     *("text", "conversations", "id", "source", "style", "style_words", "family", "subject", "label", "group"),

@@ -57,7 +57,7 @@ def _write_png(picture: Image.Image, file: Path, metadata: Mapping[str, object])
 
 
 def _place(temporary: Path, file: Path) -> bool:
-    """Move a file to a name that is free; the name is taken and the file complete at the same moment."""
+    """Move a file to a name if that is free, and return whether it was. With hard links, the file appears complete."""
     try:
         file.hardlink_to(temporary)
     except FileExistsError:

@@ -29,7 +29,7 @@ class ServeOptions:
 
     Attributes:
         model: "tiny", a folder or a hub id.
-        name: name that clients use; None is the model's own.
+        name: name that clients use; None is the last part of `model`.
         adapters: adapters as NAME=FOLDER.
         host, port: address and port to listen on.
         api_key_file: file of API keys.

@@ -43,7 +43,7 @@ def run_distributed(
         grace: seconds that accepted requests get when the server stops.
 
     Raises:
-        ValueError: if there is no cluster at the address.
+        ValueError: if there is no cluster at the address, or `max_replicas` is below `replicas`.
     """
     most = cluster.replicas if cluster.max_replicas is None else cluster.max_replicas
     if most < cluster.replicas:

@@ -1,4 +1,4 @@
-"""HTTP front of `janusflow serve --ray`: sends each request to a replica, and to another one if that replica dies.
+"""HTTP front of `janusflow serve --ray`: sends each request to a replica, and again if that replica dies.
 
 The front reads the body, checks key and limits (`gate.py`), and forwards the request unchanged. A replica runs the same
 application as a single process (`replica.py`). If a request names no seed, the seed follows from the request's id, so
@@ -24,7 +24,7 @@ from janusflow.serving.metrics import Metrics
 from janusflow.serving.scheduler import DrainingError
 
 LOG = logging.getLogger("janusflow.serving")
-ATTEMPTS = 4  # per request, each on another replica
+ATTEMPTS = 4  # per request; Ray chooses the replica of each
 PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers", "state")
 LIVE = "/health/live"  # answered by this process itself
 MODEL = re.compile(  # the `model` field of a form

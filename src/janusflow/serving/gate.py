@@ -1,6 +1,6 @@
 """Gate for every request: gives it an id, checks key, rate limit and the body's size and time, and writes a log line.
 
-This ASGI middleware reads the whole body, within its limits, before anything else happens.
+This ASGI middleware checks key and rate, and reads the whole body, within its limits, before the application runs.
 """
 
 from __future__ import annotations

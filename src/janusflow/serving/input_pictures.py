@@ -68,7 +68,7 @@ def read_mask(data: bytes, limits: Limits) -> np.ndarray:
     """Return where a mask is transparent: (height, width) bool, True where the picture is generated anew.
 
     Raises:
-        ApiError: as in `open_picture`, and if the mask has no transparency.
+        ApiError: as in `open_picture`, and if the mask is damaged or has no transparent pixels.
     """
     opened = open_picture(data, limits, "mask")
     if not opened.has_transparency_data:

@@ -61,7 +61,7 @@ class DecodeJob:
 
 
 def decode_together(asked: Sequence[DecodeJob]) -> None:
-    """Decode latents, at most `PIXELS_TOGETHER` pixels at once.
+    """Decode latents, at most `PIXELS_TOGETHER` pixels at once; a larger picture is decoded on its own.
 
     Args:
         asked: jobs with the same model, decoder and size.

@@ -1,7 +1,7 @@
 """Generate answers that share each forward. Texts join and leave at any token, and long prompts are read in parts.
 
 The first n rows of the slots belong to texts whose prompt has been read; each tick decodes one token of all of them.
-The row after them belongs to the prompt that has been read in part, if any.
+The rows after them belong to prompts with an unread part.
 
 Shapes: T tokens of a prompt, D width of the LLM, n rows, V vocabulary.
 """
@@ -89,7 +89,8 @@ class Texts:
 
     Attributes:
         waiting: texts without a row, in order.
-        rows: texts with a row: first all that decode, then at most one whose prompt is read in part.
+        rows: texts with a row: first all that decode, then those whose prompt has an unread part (at most one after
+            a complete tick).
 
     Raises:
         ValueError: if our own loop cannot run the network.

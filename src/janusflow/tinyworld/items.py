@@ -136,10 +136,10 @@ def asked_pair(
     Args:
         rng: the only source of randomness.
         scene: scene that the question is about.
-        negatives: how a "no" is chosen: "random" takes any absent pair, "popular" takes one that most other scenes
-            show, and "adversarial" takes a color and a kind that are both present but not together, if there are two
-            shapes.
-        common: how often scenes show each pair.
+        negatives: how a "no" is chosen: "random" takes any absent pair, "popular" takes the absent pair that is most
+            frequent in all scenes, and "adversarial" takes a color and a kind that are both present but not together.
+            If there are none, "adversarial" takes an absent pair whose color or kind is present.
+        common: number of shapes of each pair in all scenes.
         wanted: whether the answer should be yes.
     """
     present = sorted({(shape.color, shape.kind) for shape in scene.shapes})

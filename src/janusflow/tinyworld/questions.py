@@ -111,7 +111,8 @@ def _place(rng: Random, scene: Scene) -> Question | None:
 def _exists(rng: Random, scene: Scene) -> Question:
     """Ask whether a shape is there; half of the answers are "no".
 
-    Half of the questions answered "no" name a color and a shape that are present, but not together.
+    If a color and a shape are present but not together, at least half of the questions answered "no" name such a pair.
+    The others name any absent pair, more often one whose color or shape is present.
     """
     present = {(shape.color, shape.kind) for shape in scene.shapes}
     if rng.random() < 0.5:

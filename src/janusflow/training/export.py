@@ -74,7 +74,7 @@ def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool 
     written too, and a run that starts from this folder starts with them. Each folder has a model card.
 
     Args:
-        run: the run with the averages; all its processes must call this.
+        state: state of the run with the averages; all its processes must call this.
         model: the model that the run started from.
         folder: output folder; an older export is replaced.
         official: also write the same weights in the official layout, into `<folder>-official`.

@@ -28,7 +28,7 @@ class Muon(Optimizer):
     2502.16982), so that the same learning rate works for both.
 
     Args:
-        params: matrices, and convolution kernels with one row per output; sharded matrices are gathered.
+        params: matrices, and convolution kernels with one row per output; they may be sharded (DTensor).
         momentum: m.
         weight_decay: W shrinks by lr * weight_decay, decoupled.
         precision: precision of the orthogonalization, "auto", "bfloat16" or "float32".

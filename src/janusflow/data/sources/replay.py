@@ -23,7 +23,8 @@ class ReplayConfig(SourceConfig):
     Attributes:
         path: a file of prompts; or the name of a kind of source that makes prompts, such as `tinyworld`, and judges
             their pictures: wrong ones are left out. (A file with such a name is given as `./tinyworld`.)
-        images, guidance: total number of pictures, and the weight of their prompts.
+        images: total number of pictures.
+        guidance: weight of the classifier-free guidance that they are generated with, at least 1.
         teacher: another model, whose pictures from the same noise are learned in place of the model's own.
         judge, min_score: `module:function` that scores a prompt and a picture; pictures below `min_score` are left
             out.
@@ -31,7 +32,7 @@ class ReplayConfig(SourceConfig):
 
     kind: Literal["replay"] = "replay"
     images: Annotated[int, Field(ge=1)] = 960
-    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.5
+    guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
     teacher: str = ""
     judge: str = ""
     min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.5

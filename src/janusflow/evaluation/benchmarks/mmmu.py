@@ -61,8 +61,9 @@ def read_choice(response: str, options: Mapping[str, str], rng: Random) -> str:
 def find_choice(response: str, options: Mapping[str, str]) -> str | None:
     """Return the letter that can be read from a response; None if there is none.
 
-    The forms are, in this order: "(A)"; "A " as a word; "A."; the text of an option, if the response has more than five
-    words. Of several matches, the last one counts.
+    The forms are, in this order: "(A)"; "A "; "A."; the text of an option, if the response has more than five words. As
+    in the official code, "A " and "A." may end a longer word. Of several matches, the last one counts. For "A " and
+    "A.", only the place of " A " counts; if no letter has one, the first matching option is chosen.
     """
     for mark in MARKS:
         response = response.strip(mark)

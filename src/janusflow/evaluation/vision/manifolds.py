@@ -52,16 +52,17 @@ def kernel_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, f
 def recall(real: np.ndarray, made: np.ndarray) -> float:
     """Return the share of real vectors within the manifold of the generated set (arXiv 1904.06991).
 
-    A real vector is within it if it is closer to some generated vector than that one's k-th nearest generated
-    neighbour, k = 3. Both sets, (N, D) and (M, D), have more than k vectors.
+    The radius of a generated vector is the distance to its k-th nearest generated neighbour, k = 3. A real vector is
+    within the manifold if it is at most a radius away from some generated vector. Both sets, (N, D) and (M, D), have
+    more than k vectors.
     """
     return float((_distances(real, made) <= _radii(made)[None, :]).any(1).mean())
 
 
 def coverage(real: np.ndarray, made: np.ndarray) -> float:
-    """Return the share of real vectors, (N, D), with a generated vector closer than their k-th nearest real neighbour.
+    """Return the share of real vectors, (N, D), with a generated vector within their radius (arXiv 2002.09797).
 
-    k = 3; the generated vectors are (M, D). See arXiv 2002.09797.
+    The radius is the distance to the k-th nearest real neighbour, k = 3; the generated vectors are (M, D).
     """
     return float((_distances(real, made).min(1) <= _radii(real)).mean())
 

@@ -70,7 +70,7 @@ async def _chunks(waiting: Waiting, completion: Completion, body: ChatBody) -> A
 
 
 def check_limits(server: Server, body: ChatBody) -> None:
-    """Refuse a body that exceeds a limit of this server.
+    """Refuse a body that exceeds a limit of this server, or whose parameters do not go together.
 
     Raises:
         ApiError: if the body is refused; names the parameter.

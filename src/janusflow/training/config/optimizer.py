@@ -22,7 +22,8 @@ class OptimizerConfig:
         warmup: number of steps of linear warm-up.
         schedule: "constant"; "cosine" down to `floor` at the last step; or "decay", constant and then linearly down to
             `floor` over the last `decay` share of the steps.
-        betas, weight_decay: settings of AdamW; the paper's are (0.9, 0.95) and 0. Muon's momentum is the second beta.
+        betas, weight_decay: settings of AdamW; the paper's are (0.9, 0.95) and 0. Muon has the same weight decay, and
+            its momentum is the second beta.
         clip: largest norm of the gradient; .inf does not clip.
         decay, floor: settings of the schedules, as shares of all steps and of the learning rate.
     """

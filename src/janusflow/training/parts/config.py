@@ -55,14 +55,15 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class VqConfig:
-    """The VQ codec. Its loss is in `vq.py`. Every level halves the side of a picture; each patch of f_enc has a code.
+    """The VQ codec. Its loss is in `vq.py`, and each patch of f_enc has a code.
 
     Attributes:
         fit: see `FitConfig`.
         batch_size: pictures per step.
         codes: number of codes in the codebook.
         width: width of a code.
-        channels: channels of the levels, multiples of 32 and of the first.
+        channels: channels of the levels, multiples of 32 and of the first; each level has half the side of the one
+            before.
         blocks: residual blocks per level.
         latent_channels: channels of the last level, before and after the codebook.
         edges, commitment: weights of these terms.
