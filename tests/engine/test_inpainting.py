@@ -54,7 +54,7 @@ def masks() -> dict[str, Any]:
         "bool tensor": torch.from_numpy(RIGHT),
         "tensor (1, H, W)": torch.from_numpy(RIGHT)[None].float(),
         "tensor (1, 1, H, W)": torch.from_numpy(RIGHT)[None, None].bfloat16(),
-        "tensor (3, H, W)": torch.from_numpy(RIGHT)[None].float().expand(3, 64, 64),
+        "tensor (1, 3, H, W)": torch.from_numpy(RIGHT)[None, None].float().expand(1, 3, 64, 64),
         "array (1, H, W)": RIGHT[None],
     }
 
@@ -87,9 +87,12 @@ def test_half_of_the_range_is_bright() -> None:
 
 def test_several_masks_and_batches() -> None:
     both = np.stack([RIGHT, ~RIGHT])
-    for given in (both, list(both), torch.from_numpy(both)[:, None], [Image.fromarray(one) for one in both]):
+    tensor = torch.from_numpy(both)
+    for given in (both, list(both), tensor, [tensor], tensor[:, None], [Image.fromarray(one) for one in both]):
         found = load_masks(given)
         assert np.array_equal(np.stack(found), both)
+    assert np.array_equal(np.stack(load_masks(tensor[:1])), both[:1])
+    assert np.array_equal(np.stack(load_masks(tensor[0])), both[:1])
 
 
 @pytest.mark.parametrize(

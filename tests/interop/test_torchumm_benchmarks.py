@@ -43,6 +43,11 @@ def test_a_file_that_only_scores_needs_no_model(tmp_path: Path) -> None:
     assert (bare.model, bare.dtype, bare.vae, bare.options) == ("deepseek-ai/JanusFlow-1.3B", "auto", None, {})
 
 
+def test_the_number_of_samples_counts_prompts_of_four_pictures_by_default(tmp_path: Path) -> None:
+    told = {**GENEVAL, "geneval": {k: v for k, v in GENEVAL["geneval"].items() if k != "images_per_prompt"}}
+    assert read(tmp_path, told, "geneval.max_samples=3")[0].limit == 12
+
+
 def test_a_detector_that_transformers_opens_is_taken(tmp_path: Path) -> None:
     (tmp_path / "mask2former").mkdir()
     (tmp_path / "mask2former" / "config.json").write_text("{}")

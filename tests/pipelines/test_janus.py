@@ -70,6 +70,28 @@ def test_nothing_is_done_twice(janus: Janus, monkeypatch: pytest.MonkeyPatch) ->
     assert rows == [2 * ids.shape[1]] + [6] * (janus.network.image_tokens - 1)
 
 
+def test_only_the_prompts_of_a_batch_are_read_at_once(janus: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of hundreds of prompts would not fit into memory, whatever `batch_size` is."""
+    prompts, read = ["a", "a red star", "two", "three stars"], []
+    original = janus.read
+
+    def spy(prompts: Any, *args: Any, **options: Any) -> Any:
+        read.append(list(prompts))
+        return original(prompts, *args, **options)
+
+    whole = janus.generate(prompts, num_images_per_prompt=3, seed=0, progress=False, output_type="latent")
+    monkeypatch.setattr(janus, "read", spy)
+    for size, parts in (
+        (1, [[one] for one in prompts]),
+        (2, [["a"], prompts[:2], prompts[1:2], ["two"], prompts[2:], prompts[3:]]),
+    ):
+        read.clear()
+        found = janus.generate(
+            prompts, num_images_per_prompt=3, seed=0, progress=False, batch_size=size, output_type="latent"
+        )
+        assert torch.equal(found, whole) and read == parts
+
+
 def test_outputs_and_callback(janus: Janus) -> None:
     steps: list[tuple[int, float, int]] = []
     pictures = janus.generate(
@@ -125,14 +147,14 @@ def test_with_offload_a_part_is_on_the_device_while_it_works(
     model: Any = JanusFlow.from_pretrained(janus_golden.folder, device="cpu")
     moves: list[str] = []
     monkeypatch.setattr(model.network, "to", lambda where: moves.append("network"))
-    monkeypatch.setattr(model.network.model.vqmodel, "to", lambda where: moves.append("codec"))
+    monkeypatch.setattr(model.network.model.vqmodel, "to", lambda where: moves.append("codec"))  # never by itself
     model.offload("cpu")
     moves.clear()
     sizes: list[int] = []
     decode = model.network.decode
     monkeypatch.setattr(model.network, "decode", lambda codes: (sizes.append(len(codes)), decode(codes))[1])
     pictures = model.generate(["a", "b"], do_sample=False, decode_batch_size=1, progress=False)
-    assert moves == ["network", "network", "codec", "codec"] and sizes == [1, 1]
+    assert moves == 4 * ["network"] and sizes == [1, 1]
     moves.clear()
     model.ask("hi", max_new_tokens=2)
     assert moves == ["network", "network"]

@@ -44,6 +44,17 @@ def score(model: Any, prompt: str, picture: Image.Image) -> float:
     return yes / (yes + no)
 
 
+def test_a_batch_of_masks_has_one_for_each_prompt(tiny_model: JanusFlow) -> None:
+    start = tiny_model.generate("a blue square", seed=3, **FAST)[0]
+    masks = np.zeros((2, 64, 64), dtype=bool)
+    masks[0, :32], masks[1, 32:] = True, True
+    for given in (masks, torch.from_numpy(masks), list(masks)):
+        kept = tiny_model.generate(PROMPTS, image=start, mask=given, best_of=2, seed=0, **FAST)
+        for picture, mask in zip(kept, masks, strict=True):
+            changed = (np.asarray(picture) != np.asarray(start)).any(axis=2)
+            assert changed[mask].any() and not changed[~mask].any()
+
+
 @pytest.mark.parametrize("family", ["JanusFlow", "Janus"])
 def test_best_of_keeps_the_picture_with_the_highest_score(family: str, tiny_model: JanusFlow, janus: Any) -> None:
     model: Any = tiny_model if family == "JanusFlow" else janus

@@ -266,6 +266,18 @@ def test_foreign_and_damaged_files_are_one_sentence(tmp_path: Path, picture: Pat
         settings_of(np.zeros((4, 4), dtype=np.uint8))
 
 
+@pytest.mark.parametrize(
+    "name", ["my\u00a0model", "\u6a21\u578b\u3000", "\u0915\u094d\u200d\u0937", "models/" + 600 * "x"]
+)
+def test_a_model_may_have_a_name_in_any_language(small_model: JanusFlow, tmp_path: Path, name: str) -> None:
+    picture = small_model.generate("a star", seed=3, num_inference_steps=1)[0]
+    made = json.loads(picture.info[KEY])
+    made["model"]["name"] = name
+    picture.info[KEY] = json.dumps(made)
+    picture.save(tmp_path / "a.png")
+    assert provenance_of(tmp_path / "a.png").model["name"] == name
+
+
 def test_a_description_holds_nothing_that_steers_a_terminal(told: dict[str, Any], tmp_path: Path) -> None:
     told["settings"]["prompts"] = "a star\x1b[2J\nand more"
     rows = dict(describe_picture(write(tmp_path / "a.png", json.dumps(told))))

@@ -90,7 +90,8 @@ def read_umm(file: Path, overrides: Sequence[str] = ()) -> EvalRequest:
         settings |= {} if said is None else {"max_new_tokens": said}
     samples = _count(file, f"{name}.max_samples", block.take("max_samples", default=0), least=0)
     if samples > 0:
-        request["limit"] = samples * _count(file, f"{name}.images_per_prompt", settings.get("images", 1))
+        images = settings.get("images", kind.Settings().images if name == "geneval" else 1)
+        request["limit"] = samples * _count(file, f"{name}.images_per_prompt", images)
     for key in [key for key in block.left if key in kind.Settings.__dataclass_fields__]:
         settings[key] = block.take(key)
     _drop_defaults(block)

@@ -221,7 +221,7 @@ class Conversational(ABC):
 
     @abstractmethod
     def _part(self, part: str) -> nn.Module:
-        """Return the module that `_working` moves: "network", or the one that produces pixels."""
+        """Return the module that `_working` moves: "network", or another one that produces pixels."""
 
     def _question(self, question: str, images: ImageSource | Sequence[ImageSource] | None) -> list[Message]:
         if not isinstance(question, str) or not question.strip():

@@ -30,7 +30,7 @@ def weights_digest(*modules: nn.Module) -> str:
             digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
             if type(parameter) is nn.Parameter and not parameter.is_meta:  # others are quantized or not in memory
                 flat = parameter.detach().flatten()
-                digest.update(flat[:: max(1, flat.numel() // SAMPLED)].double().cpu().numpy().tobytes())
+                digest.update(flat[:: max(1, flat.numel() // SAMPLED)].cpu().double().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, SupportsIndex, Unpack, overload
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from janusflow.arguments import UnknownArgumentError, unknown_argument, whole_number
 from janusflow.checkpoint.convert import write_extras
@@ -62,9 +62,6 @@ class Janus(AdaptedPipeline):
     def codec(self) -> VqCodec:
         """A copy of the network's codec, to encode pictures while the network is trained."""
         return VqCodec(self.network.model.vqmodel)
-
-    def _part(self, part: str) -> nn.Module:
-        return self.network if part == "network" else self.network.model.vqmodel
 
     @overload
     def generate(
@@ -155,9 +152,12 @@ class Janus(AdaptedPipeline):
             sources = size.spread("image", [load_image(source) for source in listed(image)])
             prompts = named
         self.check_context(self._ids(prompts, edited=image is not None)[1])
+
+        def read(part: slice) -> ReadPrompts:
+            return self.read(prompts[part], None if sources is None else sources[part], guided=guidance_scale > 1)
+
         with self._working("network"):
-            read = self.read(prompts, sources, guided=guidance_scale > 1)
-            codes = self._draw(read, seeds, sampling, at_once, callback_on_step_end, progress)
+            codes = self._draw(read, len(prompts), seeds, sampling, at_once, callback_on_step_end, progress)
         if output_type == "latent":
             return codes
         pictures = self._pictures(codes, output_type, decode)
@@ -167,7 +167,7 @@ class Janus(AdaptedPipeline):
         return sign(pictures, named, seeds, _recorded(sampling), self.identity(), inputs)
 
     def _pictures(self, codes: Tensor, output_type: OutputType, at_once: int) -> Any:
-        with self._working("codec"):
+        with self._working("network"):  # whose part the codec is: one that leaves the device would take it along
             pixels = torch.cat([self.network.decode(part) for part in codes.split(at_once)])
             return as_pictures(pixels.clip(-1, 1), output_type)
 
@@ -217,13 +217,18 @@ class Janus(AdaptedPipeline):
             return super().draw_again(draw, prompts, pictures, seeds, settings)
         sampling = TokenSampling(**{name: settings[name] for name in self.sampling if name in settings})
         network, processor, at_once = self.network, self.processor, int(settings.get("batch_size", 16))
+        why: list[str] = []
+
+        def read(part: slice) -> ReadPrompts:
+            seen = network, processor, prompts[part], pictures[part]
+            why.extend(introspection.reasons(*seen, seeds[part]))
+            again = introspection.read_again(*seen, why[part], guided=sampling.guidance_scale > 1)
+            self.check_context(again.visible)
+            return again
+
         with torch.inference_mode(), self._working("network"):
-            why = introspection.reasons(network, processor, prompts, pictures, seeds)
-            guided = sampling.guidance_scale > 1
-            read = introspection.read_again(network, processor, prompts, pictures, why, guided=guided)
-            self.check_context(read.visible)
             shown, callback = settings.get("progress", True), settings.get("callback_on_step_end")
-            codes = self._draw(read, list(seeds), sampling, at_once, callback, shown)
+            codes = self._draw(read, len(prompts), list(seeds), sampling, at_once, callback, shown)
         drawn = self._pictures(codes, "pil", at_once)
         return sign(drawn, prompts, seeds, _recorded(sampling), self.identity(), {}), why
 
@@ -265,19 +270,26 @@ class Janus(AdaptedPipeline):
 
     def _draw(
         self,
-        read: ReadPrompts,
+        read: Callable[[slice], ReadPrompts],
+        prompts: int,
         seeds: list[int],
         sampling: TokenSampling,
         batch_size: int,
         callback: StepEnd | None,
         progress: bool,
     ) -> Tensor:
-        length = self.network.image_tokens
-        owner = torch.arange(read.prompts, device=self.device).repeat_interleave(len(seeds) // read.prompts)
+        """Generate the codes of pictures, (N, L), reading only the prompts of one batch at a time.
+
+        Args:
+            read: reads a part of the prompts.
+            prompts: number of prompts; each has the same number of seeds.
+            seeds, sampling, batch_size, callback, progress: see `generate`.
+        """
+        length, each = self.network.image_tokens, len(seeds) // prompts
         generators = [torch.Generator(CPU).manual_seed(seed) for seed in seeds]
         chance = torch.stack([torch.rand(length, generator=g, device=CPU, dtype=torch.float32) for g in generators])
         batches = torch.arange(len(seeds), device=self.device).split(min(batch_size, len(seeds)))
-        drawn = []
+        drawn, part, found = [], slice(0), None
         with progress_bar("drawing", len(batches) * length, shown=progress) as advance:
 
             def after_code(step: int, codes: Tensor) -> None:
@@ -286,8 +298,11 @@ class Janus(AdaptedPipeline):
                     StepChange.refuse(callback(self, step, (step + 1) / length, {"codes": codes}))
 
             for rows in batches:
+                own = slice(int(rows[0]) // each, int(rows[-1]) // each + 1)
+                if found is None or own != part:  # else the batch continues the prompt of the one before
+                    part, found = own, read(own)
                 uniform = chance.to(self.device)[rows]
-                drawn.append(draw_codes(self.network, read, owner[rows], uniform, sampling, after_code))
+                drawn.append(draw_codes(self.network, found, rows // each - part.start, uniform, sampling, after_code))
         return torch.cat(drawn)
 
 

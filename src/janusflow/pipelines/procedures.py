@@ -22,6 +22,7 @@ from janusflow.engine.generation import check_request, choose_seeds
 from janusflow.engine.size import Size
 from janusflow.pipelines.provenance import provenance_of, sign
 from janusflow.processing.chat_template import without_tags
+from janusflow.processing.images import load_masks
 
 INSTRUCTION = (
     'Describe the picture that this prompt asks for: "{}". Name each object with its number, color, shape and material'
@@ -112,7 +113,7 @@ class _Rounds:
         self.prompts = [prompt for prompt in prompts for _ in range(each)]
         size = Size(len(prompts), each, 0, 0)
         given = {name: settings.pop(name) for name in ("image", "mask") if settings.get(name) is not None}
-        self.sources = {name: size.spread(name, _each(source)) for name, source in given.items()}
+        self.sources = {name: size.spread(name, _each(name, source)) for name, source in given.items()}
         self.words, self.records = list(self.prompts), [dict[str, Any]() for _ in self.prompts]
 
     def run(self) -> list[Image.Image]:
@@ -208,7 +209,9 @@ def later_seed(seed: int, number: int) -> int:
     return (seed + number * APART) % BITS if number else seed
 
 
-def _each(source: Any) -> list[Any]:
-    """Return one picture, a list or a batch of pictures as a list."""
-    several = isinstance(source, (list, tuple)) or getattr(source, "ndim", 0) == 4
-    return list(source) if several else [source]
+def _each(name: str, source: Any) -> list[Any]:
+    """Return one picture or mask, a list or a batch of them as a list."""
+    if name == "mask":
+        return list(load_masks(source))
+    listed = list(source) if isinstance(source, (list, tuple)) else [source]
+    return [one for part in listed for one in (part if getattr(part, "ndim", 0) == 4 else [part])]

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from janusflow.processing.images import ImageSource, load_image
 KEY = "janusflow"  # of the text chunk that contains everything as JSON
 MAX_TEXT = 1 << 20  # maximum characters of a chunk that is read
 MAX_STEPS, MAX_SIDE = 10_000, 8192  # largest settings that a file may ask for
+MAX_NAME = 4096  # maximum characters of a name or a path
 MAX_WORDS = 20_000  # maximum characters of a plan or a reason
 FOREIGN = "does not say how it was made; expected a PNG (or its picture) that janusflow generated"
 
@@ -258,7 +260,12 @@ def _interval(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= 500 and value.isprintable()
+    """Return whether this is a short text without control characters, such as a name or a path in any language."""
+    return isinstance(value, str) and len(value) <= MAX_NAME and not any(map(_is_control, value))
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"
 
 
 def _several(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:

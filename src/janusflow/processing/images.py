@@ -122,12 +122,22 @@ def load_images(sources: ImageSource | Sequence[ImageSource] | None) -> list[Ima
 
 
 def load_masks(sources: ImageSource | Sequence[ImageSource] | None) -> list[np.ndarray]:
-    """Load none, one or several masks with `load_mask`; a batch may also be (N, H, W)."""
+    """Load none, one or several masks with `load_mask`.
+
+    A batch may also be (N, H, W). A tensor with three axes always is a batch, as in diffusers.
+    """
     masks: list[np.ndarray] = []
-    for source in listed(sources):
+    for source in listed(_with_channels(sources)):
         is_batch = isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] > 4
         masks += [load_mask(one) for one in (source if is_batch else [source])]
     return masks
+
+
+def _with_channels(masks: Any) -> Any:
+    """Turn mask tensors (N, H, W) into (N, 1, H, W); other sources are unchanged."""
+    if isinstance(masks, (list, tuple)):
+        return [_with_channels(one) for one in masks]
+    return masks[:, None] if hasattr(masks, "detach") and masks.ndim == 3 else masks
 
 
 def listed(sources: Any) -> list[Any]:

@@ -136,6 +136,6 @@ def measured(vq: Any, pictures: list[Tensor]) -> dict[str, float]:
         found.append(codes.flatten())
         squared.append((codec.decode(codes) - pixels).square().mean().item())
     count = vq.quantize.embedding.num_embeddings
-    shares = torch.bincount(torch.cat(found), minlength=count).double()
+    shares = torch.bincount(torch.cat(found), minlength=count).cpu().double()
     used, perplexity = int((shares > 0).sum()), perplexity_of(shares).item()
     return {"codes": count, "used": used, "perplexity": perplexity, "squared": sum(squared) / len(squared)}
