@@ -134,7 +134,9 @@ def test_integer_weights_are_refused(vae_folder: Path, tmp_path: Path) -> None:
     weights = load_file(file)
     weights["decoder.conv_in.bias"] = weights["decoder.conv_in.bias"].long()
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"1 tensors: decoder.conv_in.bias of diffusion_pytorch_model.safetensors do not hold floating"):
+    with pytest.raises(
+        ValueError, match=r"1 tensors: decoder.conv_in.bias of diffusion_pytorch_model.safetensors do not hold floating"
+    ):
         open_codec(folder)
 
 
