@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -83,3 +84,23 @@ def test_callbacks_masks_and_stops_of_one_job_leave_the_others_as_they_are(small
     assert stopped.shape == plain.shape
     assert error(other, plain) <= TOLERANCE
     assert torch.equal(kept, known.latents)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("end", ["last step", "stop", "error"])
+def test_a_job_whose_solver_has_ended_refuses_another_velocity_and_keeps_its_result(
+    small_model: JanusFlow, end: str
+) -> None:
+    def after_step(index: int, t: float, x: Tensor) -> StepChange:
+        if end == "error":
+            raise MemoryError("out of memory")
+        return StepChange(stop=end == "stop")
+
+    prefix = small_model.network.encode_prompts(*small_model.processor.encode_prompts(["a"]))
+    ended = Job(prefix, torch.zeros(1, 4, 8, 8), Sampling(1), callback=after_step)
+    with pytest.raises(MemoryError) if end == "error" else nullcontext():
+        ended.receive(torch.ones_like(ended.x))
+    result = ended.result
+    with pytest.raises(RuntimeError, match="the job has ended"):
+        ended.receive(torch.ones_like(ended.x))
+    assert ended.result is result and (result is None) == (end == "error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from janusflow.evaluation.protocol import Item, Output, Row
 from janusflow.evaluation.reports.intervals import intervals
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.pictograms.benchmark import Pictograms, reconstructed
 from janusflow.pictograms.evaluation import TUNING
+from janusflow.pictograms.shards import files_of
 from janusflow.pictograms.tasks import KINDS, LIKE, OPEN, VAE, PictogramSettings, shares
 from janusflow.processing.images import load_image
 from tests.pictograms.conftest import RandomFeatures
@@ -192,6 +197,31 @@ def test_shares_are_of_the_pictures(benchmark: Pictograms) -> None:
     found = shares(rows)
     assert found["style"] == {one: sum(row["style"] == one for row in rows) / 8 for one in {r["style"] for r in rows}}
     assert found["background"] == {"white": 1.0}
+
+
+def test_a_sweep_looks_for_the_lowest_distance() -> None:
+    assert Pictograms.swept.startswith("KID") and Pictograms.swept_lower_is_better
+
+
+def test_pictures_are_judged_again_with_other_data_and_answers_are_not(
+    benchmark: Pictograms, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("janusflow.pictograms.benchmark.EfficientNetFeatures", lambda: benchmark.features)
+    fitted = benchmark.fitted
+    monkeypatch.setattr("janusflow.pictograms.benchmark.open_judge", lambda *_, **__: fitted)
+    own = shutil.copytree(data, tmp_path / "data")
+    request = EvalRequest("pictograms", tmp_path / "run", data=own, settings={"questions": 2})
+    run = EvalRun(request)
+    picture, question = (
+        next(item for item in run.items if run.benchmark.drawn(item) == drawn) for drawn in (True, False)
+    )
+    for item, output in ((picture, Image.new("RGB", (64, 64))), (question, "a fox")):
+        run.keep(item, output)
+        run.keep_verdict(item, {"verdict": {"score": 1.0}})
+    assert [bool(EvalRun(request).judged(item)) for item in (picture, question)] == [True, True]
+    shard = files_of(own)[0][0]
+    parquet.write_table(parquet.read_table(shard), shard, compression="none")
+    assert [bool(EvalRun(request).judged(item)) for item in (picture, question)] == [False, True]
 
 
 def test_a_missing_folder_is_reported() -> None:

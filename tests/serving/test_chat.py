@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import io
 import json
 import math
 from typing import Any
@@ -12,16 +12,24 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 from PIL import Image
 
+from janusflow.serving.api.chat import read_conversation
+from janusflow.serving.api.chat_answer import Answer
+from janusflow.serving.api.chat_body import ChatBody
+from janusflow.serving.api.images import read_edit
+from janusflow.serving.api.server import READERS, Server
+from janusflow.serving.fetch import Fetcher
+from janusflow.serving.jobs import Token, TokenLogprob
+from janusflow.serving.settings import Limits
 from tests.serving.conftest import Served
+from tests.serving.test_images import png
 
 QUESTION = "what color is the circle?"
+PICTURE = Image.new("RGB", (30, 20), "red")
 TALK = [{"role": "user", "content": "describe the picture."}]
 
 
 def data_uri(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
 
 
 def shown(*parts: str | Image.Image) -> list[dict[str, Any]]:
@@ -140,6 +148,14 @@ def test_logprobs_of_a_greedy_answer_are_the_highest(client: OpenAI) -> None:
         assert bytes(entry.bytes or []).decode() == entry.token
 
 
+def test_a_token_that_is_part_of_a_character_has_its_bytes() -> None:
+    answer = Answer()
+    answer.add(Token("", TokenLogprob("鹅".encode()[:2], -0.5), [TokenLogprob(b"a", -1.0)]))
+    (entry,) = answer.logprobs
+    assert (entry["token"], entry["bytes"]) == ("\ufffd", list("鹅".encode()[:2]))
+    assert entry["top_logprobs"] == [{"token": "a", "logprob": -1.0, "bytes": [97]}]
+
+
 @pytest.mark.parametrize(
     ("change", "param", "reason"),
     [
@@ -187,6 +203,35 @@ def test_pictures_that_are_no_small_data_are_refused(client: OpenAI, url: str) -
     message: Any = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
     with pytest.raises(BadRequestError, match="image_url|messages"):
         client.chat.completions.create(model="tiny", messages=[message])
+
+
+@pytest.mark.parametrize("kind", ["conversations", "edits"])
+def test_pictures_of_few_requests_are_read_at_the_same_time(
+    served: Served, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    messages = [{"role": "user", "content": shown(PICTURE, QUESTION)}]
+    body = ChatBody.model_validate({"model": "tiny", "messages": messages})
+    server = Server({"tiny": served.model}, served.scheduler, Limits(), Fetcher(Limits()))
+    given, settings = {"image": png(PICTURE)}, served.model.resolve("a star", {})
+    reading, most = 0, 0
+
+    async def counted(function: Any, *given: Any) -> Any:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await asyncio.sleep(0)  # the other requests continue
+        reading -= 1
+        return function(*given)
+
+    async def read() -> None:
+        if kind == "edits":
+            await asyncio.gather(*(read_edit(server, given, settings) for _ in range(5)))
+        else:
+            await asyncio.gather(*(read_conversation(server, served.model, body) for _ in range(5)))
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    asyncio.run(read())
+    assert most == READERS
 
 
 def test_an_error_has_the_official_clients_type_and_an_id(client: OpenAI) -> None:

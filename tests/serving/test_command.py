@@ -22,6 +22,9 @@ from janusflow.serving.policy import PolicySettings
 from janusflow.serving.server import check_host
 from tests.serving.conftest import until
 
+PLAIN: dict[str, Any] = {"model": "/no/weights", "name": None, "adapters": [], "host": "127.0.0.1", "port": 0}
+PLAIN |= {"api_key_file": None, "queue": {}, "policy": {}, "limits": [], "grace": 1.0, "page": False, "opening": {}}
+
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
 def test_loopback_needs_no_key(host: str) -> None:
@@ -55,10 +58,8 @@ def test_options_are_checked_before_weights_are_loaded(
     change: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    plain: dict[str, Any] = {"model": "/no/weights", "name": None, "adapters": [], "host": "127.0.0.1", "port": 0}
-    plain |= {"api_key_file": None, "queue": {}, "policy": {}, "limits": [], "grace": 1.0, "page": False, "opening": {}}
     with pytest.raises((ValueError, OSError), match=reason):
-        run_command(ServeOptions(**{**plain, **change}))
+        run_command(ServeOptions(**{**PLAIN, **change}))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,31 @@ def test_options_are_checked_before_weights_are_loaded(
 def test_options_that_would_be_ignored_are_refused(words: list[str], reason: str) -> None:
     result = CliRunner().invoke(app, ["serve", *words])
     assert result.exit_code == 2 and reason in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (".", "mine"),
+        ("..", "runs"),
+        ("inner/..", "mine"),
+        ("../latest/", "latest"),
+        ("~/runs/mine", "mine"),
+        ("~", "home"),
+        ("tiny", "tiny"),
+        ("deepseek-ai/JanusFlow-1.3B", "JanusFlow-1.3B"),
+    ],
+)
+def test_a_model_without_a_name_has_that_of_its_folder(
+    model: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "home/runs/mine"
+    folder.mkdir(parents=True)
+    (folder.parent / "latest").symlink_to(folder)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(folder)
+    assert ServeOptions(**{**PLAIN, "model": model}).served_name == expected
+    assert ServeOptions(**{**PLAIN, "model": model, "name": "given"}).served_name == "given"
 
 
 def test_settings_are_read_as_numbers() -> None:

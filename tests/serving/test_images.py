@@ -12,7 +12,7 @@ from openai import BadRequestError, OpenAI
 from PIL import Image
 
 from janusflow.pipelines.janus import Janus
-from janusflow.pipelines.provenance import settings_of
+from janusflow.pipelines.provenance import provenance_of, settings_of
 from janusflow.serving.scheduler import QueueSettings
 from tests.serving.conftest import Served, serving
 
@@ -119,6 +119,29 @@ def test_transparent_pixels_of_a_mask_are_generated_anew_and_no_others(client: O
     made, given = np.asarray(opened(found.data[0].b64_json).convert("RGB")), np.asarray(source)
     assert (made[:, 32:] == given[:, 32:]).all()
     assert (made[:, :32] != given[:, :32]).any(axis=-1).mean() > 0.9
+
+
+def test_an_edit_waits_with_its_picture_at_the_size_that_is_generated_and_records_what_was_sent(
+    served: Served, client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, mask = Image.new("RGB", (90, 80), (10, 200, 30)), Image.new("RGBA", (90, 80))
+    submitted, submit = list[Any](), served.scheduler.submit
+
+    def submitting(requests: Any, *given: Any, **options: Any) -> Any:
+        submitted.extend(requests)
+        return submit(requests, *given, **options)
+
+    monkeypatch.setattr(served.scheduler, "submit", submitting)
+    settings = {"num_inference_steps": 2, "seed": 4}
+    files: dict[str, Any] = {"image": ("a.png", png(source)), "mask": ("m.png", png(mask))}
+    found = client.images.edit(**files, prompt=PROMPT, extra_body=settings)
+    assert [one.image.size for one in submitted] == [(64, 64)] and submitted[0].mask.shape == (64, 64)
+    everywhere = np.ones((80, 90), bool)
+    expected = served.model.generate(PROMPT, image=source, mask=everywhere, progress=False, **settings)[0]
+    assert found.data is not None
+    data = base64.b64decode(found.data[0].b64_json or "")
+    assert difference(Image.open(io.BytesIO(data)), expected) <= 1
+    assert provenance_of(data).inputs == provenance_of(expected).inputs
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: p
         assert keys is not None and keys.find(SECOND) == 1
 
 
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{FIRST}\n", encoding="utf-8-sig")
+    keys = ApiKeys.read(file)
+    assert keys is not None and keys.find(FIRST) == 0
+
+
 def test_an_empty_file_and_a_short_key_are_errors_without_the_key(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# none\n")

@@ -198,6 +198,29 @@ def test_a_forward_that_fails_ends_only_the_job_that_fails_on_its_own(
     picture_of(other)
 
 
+def test_a_picture_whose_last_step_precedes_the_error_of_another_size_is_finished(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    velocity, calls = small_model.network.velocity, list[int]()
+
+    def full(x: Any, *given: Any) -> Any:
+        calls.append(x.shape[-1])
+        if x.shape[-1] == 12 and calls.count(12) > 1:
+            raise MemoryError("out of memory")
+        return velocity(x, *given)
+
+    monkeypatch.setattr(small_model.network, "velocity", full)
+    asked: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0, "height": 64}
+    settings = [small_model.resolve(PROMPT, {**asked, "width": width}) for width in (64, 96)]
+    scheduler, made, failed = Scheduler(PipelineRunner()), list[Event](), list[Event]()
+    requests = [PictureRequest(small_model, "small", PROMPT, 0, one) for one in settings]
+    scheduler.submit(requests, [made.append, failed.append])
+    for _ in range(10):
+        scheduler.tick()
+    assert isinstance(failed[-1], Failed) and 8 in calls
+    picture_of(made)
+
+
 def test_the_error_of_one_job_leaves_the_others_alone(small_model: JanusFlow) -> None:
     settings = small_model.resolve(PROMPT, {"num_inference_steps": 2})
     broken = PictureRequest(small_model, "small", PROMPT, 0, {**settings, "solver": "none"})

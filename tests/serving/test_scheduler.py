@@ -136,6 +136,21 @@ def test_a_cancelled_job_does_no_further_step_and_is_freed(started: bool) -> Non
     assert desk.scheduler.unfinished == 0
 
 
+@pytest.mark.parametrize("end", ["cancelled", "closed"])
+def test_metrics_of_an_idle_scheduler_count_no_job(end: str) -> None:
+    desk = Desk(max_pictures=1)
+    jobs = desk.submit(Asked("picture", 50), Asked("picture", 50))
+    desk.run(1)
+    values = [desk.scheduler.metrics.running, desk.scheduler.metrics.queue]
+    assert [value.labels("picture")._value.get() for value in values] == [1, 1]
+    if end == "cancelled":
+        desk.scheduler.cancel(jobs)
+        desk.run(1)
+    else:
+        desk.scheduler._end_all(StoppedError())
+    assert [value.labels("picture")._value.get() for value in values] == [0, 0]
+
+
 def test_a_job_that_is_late_fails_waiting_or_in_work() -> None:
     desk, working, queued = Desk(max_texts=1), Asked(ticks=9), Asked(ticks=9)
     desk.submit(working, queued, timeout=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,15 @@ from janusflow import JanusFlow
 from janusflow.engine.text import Slots
 from janusflow.engine.understanding import Decoding
 from janusflow.serving import texts
-from janusflow.serving.jobs import Event, Failed, TextDone, TextRequest
+from janusflow.serving.jobs import Event, Failed, TextDone, TextRequest, Token
 from janusflow.serving.models import with_adapters
 from janusflow.serving.runner import PipelineRunner
 from janusflow.serving.scheduler import QueueSettings, Scheduler
-from janusflow.serving.texts import Texts
+from janusflow.serving.texts import Text, Texts
 from tests.serving.test_models import save_adapter
 from tests.serving.test_runner import QUESTION, question, text_of
 
-SAMPLED = {"do_sample": True, "temperature": 1.3, "top_p": 0.9}
+SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 1.3, "top_p": 0.9}
 TALKS: list[tuple[str, dict[str, Any]]] = [
     ("hello", {}),
     (QUESTION, {**SAMPLED, "seed": 4}),
@@ -217,6 +219,52 @@ def test_a_forward_that_fails_ends_the_newest_text_only(
     for (asked, _), events in zip(TALKS[:2], old, strict=True):
         assert isinstance(events[-1], TextDone)
         assert text_of(events) == small_model.ask(asked, max_new_tokens=12)
+
+
+@pytest.mark.parametrize("broken", ["output head", "choose_tokens"])
+def test_an_error_after_the_forward_ends_the_newest_text_only(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def full(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(rows: Any, *given: Any) -> Any:
+            if len(rows) > 2:
+                raise MemoryError("out of memory")
+            return function(rows, *given)
+
+        return called
+
+    if broken == "choose_tokens":
+        monkeypatch.setattr(texts, "choose_tokens", full(texts.choose_tokens))
+    else:
+        head = full(small_model.network.get_output_embeddings())
+        monkeypatch.setattr(small_model.network, "get_output_embeddings", lambda: head)
+    desk = Desk()
+    _, old = desk.submit(*(question(small_model, asked, **SAMPLED, seed=3) for asked, _ in TALKS[:2]))
+    desk.run(2)
+    _, (newest,) = desk.submit(question(small_model, TALKS[2][0]))
+    desk.run()
+    assert [type(event) for event in newest] == [Failed]
+    monkeypatch.undo()
+    for (asked, _), events in zip(TALKS[:2], old, strict=True):
+        assert text_of(events) == small_model.ask(asked, max_new_tokens=12, **SAMPLED, seed=3)
+    assert set(desk.engine(small_model).slots.lengths) == {0}
+
+
+def test_a_text_whose_log_probabilities_fail_ends_and_the_others_continue(
+    small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Text, piece: str, token: int, logits: torch.Tensor) -> Token:
+        if self.request.top_logprobs is not None:
+            raise MemoryError("out of memory")
+        return Token(piece)
+
+    monkeypatch.setattr(Text, "_with_logprobs", full)
+    desk, asked = Desk(), question(small_model, "hello")
+    _, (failed, other) = desk.submit(replace(asked, top_logprobs=0), asked)
+    desk.run()
+    assert [type(event) for event in failed] == [Failed]
+    assert text_of(other) == small_model.ask("hello", max_new_tokens=12)
+    assert desk.engine(small_model).rows == []
 
 
 def test_texts_of_different_adapters_are_kept_apart(small_model: JanusFlow, tmp_path: Path) -> None:

@@ -30,3 +30,8 @@ def test_features_of_many_pictures_are_those_of_each_in_the_rows_order(
         assert np.allclose(together, np.concatenate(each), atol=1e-5)
         assert np.array_equal(known.of([rows[4], rows[0], rows[4]], picture_of), together[[4, 0, 4]])
         assert np.linalg.norm(together[0] - together[1]) > 0.1
+    other = tmp_path / "other"  # another run with the same items: `compare` opens both with one benchmark
+    other.mkdir()
+    Image.effect_noise((64, 64), 4 + 10 * 9).convert("RGB").save(other / rows[0].output)
+    again = [known.of(rows[:1], lambda row, folder=folder: folder / row.output) for folder in (tmp_path, other)]
+    assert np.linalg.norm(again[0] - again[1]) > 0.1

@@ -71,11 +71,17 @@ class Job:
         return guided_at(self.t, self.scale, self._interval)
 
     def receive(self, velocity: Tensor) -> None:
-        """Take the guided v(x, t) and move on to the next evaluation or to the result."""
+        """Take the guided v(x, t) and move on to the next evaluation or to the result.
+
+        Raises:
+            RuntimeError: if the job has ended, with a result or an error.
+        """
         self.velocity = velocity
         try:
             self.x, self.t = self._steps.send(velocity)
         except StopIteration as ended:
+            if ended.value is None:
+                raise RuntimeError("the job has ended; it takes no further velocity") from None
             self.result = ended.value
         except _StoppedError as stopped:
             self.result = stopped.x

@@ -100,6 +100,7 @@ class Benchmark(AsksJudge, ABC):
         official_items: number of items in the whole official set; 0 if it is unknown or depends on settings.
         caveat: what a reader must know before comparing a report with published figures.
         swept: name of the score that a sweep over generation options shows; "" for `main`.
+        swept_lower_is_better: whether a lower value of `swept` is better.
         for_sweeps: settings of such a sweep unless the user gives them; they leave out what generation does not affect.
         whole_groups: whether `--limit` keeps the items of a group together.
         threads: number of verdicts requested at once.
@@ -122,6 +123,7 @@ class Benchmark(AsksJudge, ABC):
     official_items: ClassVar[int] = 0
     caveat: ClassVar[str] = ""
     swept: ClassVar[str] = ""
+    swept_lower_is_better: ClassVar[bool] = False
     for_sweeps: ClassVar[Mapping[str, Any]] = {}
     whole_groups: ClassVar[bool] = False
     threads: int

@@ -70,6 +70,7 @@ class Pictograms(Benchmark):
     main: ClassVar[str] = "seen, top-1"
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": MAX_NEW_TOKENS}
     swept: ClassVar[str] = "KID, generated"
+    swept_lower_is_better: ClassVar[bool] = True
     for_sweeps: ClassVar[Mapping[str, Any]] = {"tuning": True}
     source: ClassVar[str] = "the folder of janusflow pictograms build"
 
@@ -88,6 +89,11 @@ class Pictograms(Benchmark):
         folder = self._folder
         shards, held_out = files_of(folder)
         return [*shards, held_out, *(file for file in [folder / TUNING] if file.is_file())]
+
+    def references(self, item: Item) -> list[Path]:
+        """Return the files that the judge of pictures is fitted on; answers are only compared with the item."""
+        shards, held_out = files_of(self._folder)
+        return [*shards, held_out] if self.drawn(item) else []
 
     def drawn(self, item: Item) -> bool:
         return item.data["kind"] not in QUESTIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,7 +30,7 @@ class ServeOptions:
 
     Attributes:
         model: "tiny", a folder or a hub id.
-        name: name that clients use; None is the last part of `model`.
+        name: name that clients use; None is the last part of `model`, see `served_name`.
         adapters: adapters as NAME=FOLDER.
         host, port: address and port to listen on.
         api_key_file: file of API keys.
@@ -56,6 +57,13 @@ class ServeOptions:
     opening: Mapping[str, Any]
     cluster: Mapping[str, Any] | None = None
 
+    @property
+    def served_name(self) -> str:
+        """`name`, or else the last part of `model`; for `.` and `..`, the name of that folder."""
+        if self.name:
+            return self.name
+        return Path(os.path.abspath(os.path.expanduser(self.model))).name  # noqa: PTH100 (resolve would follow links)
+
 
 def run_command(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -80,7 +88,7 @@ def run_command(options: ServeOptions) -> None:
     def open_models() -> dict[str, Pipeline]:
         model = Pipeline.from_pretrained(options.model, **options.opening)
         model.identity()  # opens the VAE now, not with the first request
-        return with_adapters(options.name or Path(options.model).name, model, adapters)
+        return with_adapters(options.served_name, model, adapters)
 
     models = scheduler.call(open_models)
     app = create_app(models, scheduler, limits=limits, keys=keys, page=options.page)
@@ -95,7 +103,7 @@ def _run_on_ray(
     from janusflow.serving.replica import ReplicaOptions
 
     assert options.cluster is not None
-    name, adapters = options.name or Path(options.model).name, read_adapters(options.adapters)
+    name, adapters = options.served_name, read_adapters(options.adapters)
     replica = ReplicaOptions(options.model, name, adapters, options.opening, queue, policy, limits, options.page)
     cluster = RayOptions(**options.cluster)
     run_distributed(replica, cluster, keys, host=options.host, port=options.port, grace=options.grace)

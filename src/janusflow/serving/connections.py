@@ -51,7 +51,7 @@ class GuardedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`; called when too much data waits to be sent."""
         super().pause_writing()
-        self._write = self.loop.call_later(self.write_seconds, self.transport.abort)
+        self._limit_write()
 
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -63,6 +63,17 @@ class GuardedProtocol(H11Protocol):
         self._stop_head()
         self._stop_write()
         super().connection_lost(exc)
+
+    def _limit_write(self) -> None:
+        """Check every `write_seconds` whether the client has read something; if not, close the connection."""
+        unsent = self.transport.get_write_buffer_size()
+        self._write = self.loop.call_later(self.write_seconds, self._check_write, unsent)
+
+    def _check_write(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._limit_write()
+        else:
+            self.transport.abort()
 
     def _stop_head(self) -> None:
         if self._head is not None:

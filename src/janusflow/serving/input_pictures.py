@@ -6,10 +6,15 @@ import base64
 import binascii
 import io
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 
+from janusflow.engine.inpainting import fit_mask, fit_picture
+from janusflow.pipelines.provenance import input_digests
 from janusflow.processing.images import load_image
 from janusflow.serving.errors import invalid
 from janusflow.serving.fetch import Fetcher
@@ -81,3 +86,43 @@ def read_mask(data: bytes, limits: Limits) -> np.ndarray:
     if not transparent.any():
         raise invalid("mask has no transparent pixels; make those transparent that are to be generated anew", "mask")
     return transparent
+
+
+@dataclass(frozen=True)
+class EditedPicture:
+    """Picture that an edit starts from.
+
+    Attributes:
+        image: the picture.
+        mask: (height, width) bool, True where it is generated anew; None is everywhere.
+        digests: of both as they were sent; see `janusflow.pipelines.provenance.input_digests`.
+    """
+
+    image: Image.Image
+    mask: np.ndarray | None
+    digests: Mapping[str, Sequence[str]]
+
+    def fitted(self, height: int, width: int) -> EditedPicture:
+        """Return picture and mask at the size that is generated, from which the same result is generated."""
+        levels = ((fit_picture(self.image, height, width) + 1) * 127.5).round().to(torch.uint8)
+        image = Image.fromarray(levels.permute(1, 2, 0).numpy())
+        mask = None if self.mask is None else fit_mask(self.mask, height, width)[0].bool().numpy()
+        return EditedPicture(image, mask, self.digests)
+
+
+def read_edited(image: bytes, mask: bytes | None, limits: Limits) -> EditedPicture:
+    """Read the picture of an edit, and its mask.
+
+    Raises:
+        ApiError: as in `read_picture` and `read_mask`, and if the two differ in size.
+        ValueError: if the picture is damaged.
+    """
+    picture = read_picture(image, limits, "image")
+    digests = {"image": input_digests("image", picture)}
+    if mask is None:
+        return EditedPicture(picture, None, digests)
+    chosen = read_mask(mask, limits)
+    if chosen.shape != (picture.height, picture.width):
+        height, width = chosen.shape
+        raise invalid(f"mask has {width} x {height} pixels, and image {picture.width} x {picture.height}", "mask")
+    return EditedPicture(picture, chosen, {**digests, "mask": input_digests("mask", chosen)})

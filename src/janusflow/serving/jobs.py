@@ -53,9 +53,10 @@ class PictureRequest:
         prompt: what the picture shows.
         seed: seed of its noise.
         settings: result of `model.resolve`: every setting of `generate` for this prompt, checked.
-        image: picture to start from.
+        image: picture to start from, of any size.
         mask: (height, width) bool for `image`, True where it is generated anew.
         previews: number of previews to send.
+        digests: of `image` and `mask` as they were sent; see `janusflow.pipelines.provenance.input_digests`.
     """
 
     model: Pipeline
@@ -66,6 +67,7 @@ class PictureRequest:
     image: Image.Image | None = None
     mask: np.ndarray | None = None
     previews: int = 0
+    digests: Mapping[str, Sequence[str]] = field(default_factory=dict)
     kind: Literal["picture"] = "picture"
 
 
@@ -74,9 +76,14 @@ Request: TypeAlias = TextRequest | PictureRequest
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token as text, with the natural logarithm of its probability."""
+    """A token, with the natural logarithm of its probability.
 
-    token: str
+    Attributes:
+        data: its text in UTF-8; a character may be spread over several tokens.
+        logprob: see above.
+    """
+
+    data: bytes
     logprob: float
 
 

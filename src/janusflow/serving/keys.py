@@ -55,7 +55,7 @@ class ApiKeys:
             text = os.environ.get(VARIABLE)
             return None if text is None else cls._some(text.replace(",", "\n"), VARIABLE)
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")  # Windows editors add a byte order mark
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is not a text file; expected one API key a line") from error
         return cls._some(text, str(file))

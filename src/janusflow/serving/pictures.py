@@ -25,7 +25,7 @@ from janusflow.engine.settings import StepChange
 from janusflow.engine.size import Size
 from janusflow.engine.token_generation import TokenSampling, code_by_code
 from janusflow.pipelines.base import Pipeline
-from janusflow.pipelines.provenance import input_digests, sign
+from janusflow.pipelines.provenance import sign
 from janusflow.serving.jobs import Event, PictureDone, PictureRequest, Preview
 
 _identities = WeakKeyDictionary[Pipeline, dict[str, Any]]()
@@ -174,8 +174,6 @@ def identity_of(model: Pipeline) -> dict[str, Any]:
 
 def _signed(request: PictureRequest, picture: Image.Image) -> Image.Image:
     """Add to the picture how it was generated, without paths on the server's disk."""
-    given = {name: getattr(request, name) for name in ("image", "mask") if getattr(request, name) is not None}
     settings = {name: value for name, value in request.settings.items() if name not in ("image", "mask")}
     model = {**identity_of(request.model), "name": request.name, "vae": None, "adapter": None}
-    inputs = {name: input_digests(name, source) for name, source in given.items()}
-    return sign([picture], [request.prompt], [request.seed], settings, model, inputs)[0]
+    return sign([picture], [request.prompt], [request.seed], settings, model, request.digests)[0]

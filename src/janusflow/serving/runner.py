@@ -115,7 +115,8 @@ class PipelineRunner:
             except Exception:  # of many kinds, such as running out of memory
                 LOG.exception("a step of %d pictures failed; each is tried on its own", len(asked))
                 for state, job in asked:
-                    events[id(state)] += _failure(engine, job)
+                    if job.result is None:  # others took their last step before the error
+                        events[id(state)] += _failure(engine, job)
 
     @torch.inference_mode()
     def finish(self, state: Work | Text) -> None:

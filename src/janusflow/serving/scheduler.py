@@ -241,6 +241,7 @@ class Scheduler:
         self._admit()
         running = {kind: len(jobs) for kind, jobs in self._running.items()}
         if not any(running.values()):
+            self._report_queue()
             return
         kind, count = self.policy.choose(texts=running["text"], pictures=running["picture"])
         turn = self._running[kind][:count]
@@ -329,6 +330,7 @@ class Scheduler:
             if state is not None:
                 self.runner.finish(state)
             self._send(job, Failed(error))
+        self._report_queue()
 
     def _report_queue(self) -> None:
         for kind in KINDS:

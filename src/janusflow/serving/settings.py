@@ -29,7 +29,7 @@ class Limits:
         fetch_redirects: redirects that are followed.
         head_seconds: seconds within which a request's header must arrive.
         body_seconds: seconds within which a request's body must arrive.
-        write_seconds: seconds within which a client must read a part of an answer.
+        write_seconds: seconds within which a client must read some of an answer that waits to be sent.
         timeout: seconds after which an unfinished request fails; a request may ask for less.
         requests_per_minute: requests per minute for each API key; None is unlimited.
     """

@@ -9,6 +9,7 @@ Shapes: T tokens of a prompt, D width of the LLM, n rows, V vocabulary.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from janusflow.engine.understanding import embed_conversations
 from janusflow.serving.choosing import Chooser, choose_tokens
 from janusflow.serving.jobs import Event, Failed, TextDone, TextRequest, Token, TokenLogprob
 from janusflow.serving.stopping import StopStrings
+from janusflow.serving.token_bytes import token_bytes
 
 LOG = logging.getLogger("janusflow.serving")
 PREFILL = 512  # prompt tokens that are read in a tick
@@ -75,10 +77,10 @@ class Text:
         logprobs = logits.log_softmax(dim=-1)
         best = logprobs.topk(self.request.top_logprobs)
         alternatives = [
-            TokenLogprob(self.tokenizer.decode([index]), value)
+            TokenLogprob(token_bytes(self.tokenizer, index), value)
             for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        return Token(piece, TokenLogprob(self.tokenizer.decode([token]), float(logprobs[token])), alternatives)
+        return Token(piece, TokenLogprob(token_bytes(self.tokenizer, token), float(logprobs[token])), alternatives)
 
 
 class Texts:
@@ -147,6 +149,9 @@ class Texts:
         try:
             decoded, parts = self._decoded(), self._parts()
             states = self._forward(decoded, parts)
+            reading = list(zip(self.rows[decoded:], parts, strict=True))
+            ready = self.rows[:decoded] + [text for text, part in reading if len(part) == len(text.unread)]
+            logits, chosen = self._choose(states, ready)
         except Exception as error:  # of many kinds, such as running out of memory
             LOG.exception("a forward of %d texts failed; the newest of them ends", len(self.rows))
             self.slots.lengths[: len(lengths)] = lengths
@@ -154,15 +159,22 @@ class Texts:
             self._leave(newest)
             events[newest].append(Failed(error))
             return events
-        for text, part in zip(self.rows[decoded:], parts, strict=True):
+        for text, part in reading:
             text.unread = text.unread[len(part) :]
-        ready = [text for text in self.rows if not len(text.unread)]
-        if ready:
-            logits = self.network.get_output_embeddings()(states[: len(ready)]).float()
-            chosen = choose_tokens(logits, [(text.chooser, text.tokens) for text in ready])
-            for text, token, row in zip(ready, chosen, logits, strict=True):
+        for text, token, row in zip(ready, chosen, logits, strict=True):
+            try:
                 events[text] += text.add(token, row)
+            except Exception as error:  # of many kinds, such as running out of memory
+                LOG.exception("a text failed")
+                events[text].append(Failed(error))
         return events
+
+    def _choose(self, states: Tensor, ready: Sequence[Text]) -> tuple[Tensor, list[int]]:
+        """Return the (n, V) logits and the next tokens of the n texts whose last token has been read."""
+        if not ready:
+            return torch.empty(0), []
+        logits = self.network.get_output_embeddings()(states[: len(ready)]).float()
+        return logits, choose_tokens(logits, [(text.chooser, text.tokens) for text in ready])
 
     def _decoded(self) -> int:
         """Return the number of rows that decode."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from janusflow.processing.images import ImageSource
 from janusflow.tinyworld.captions import Task, scene_for
 from janusflow.tinyworld.scenes import render
 
@@ -30,7 +30,7 @@ class Features:
 
     def __init__(self, tasks: dict[str, Task]) -> None:
         self.tasks = tasks
-        self._known: dict[tuple[str, bool], np.ndarray] = {}  # by key, and whether the picture is generated
+        self._known: dict[tuple[str, Path | None], np.ndarray] = {}  # by item and file, or None for its rendering
 
     @cached_property
     def _model(self) -> JanusFlow:
@@ -38,25 +38,25 @@ class Features:
 
         return JanusFlow.from_pretrained("tiny", device="cpu", dtype="float32")
 
-    def of(self, rows: Sequence[Row], generated: Callable[[Row], ImageSource] | None) -> np.ndarray:
+    def of(self, rows: Sequence[Row], generated: Callable[[Row], Path] | None) -> np.ndarray:
         """Return the features (rows, D) of generated pictures, or of renderings of their prompts.
 
         Args:
             rows: rows of the pictures.
-            generated: function that returns a row's picture; None for renderings.
+            generated: function that returns the file of a row's picture; None for renderings.
         """
-        kind = generated is not None
-        new = list({row.item.key: row for row in rows if (row.item.key, kind) not in self._known}.values())
+        places = [(row.item.key, None if generated is None else generated(row)) for row in rows]
+        new = [place for place in dict.fromkeys(places) if place not in self._known]
         for first in range(0, len(new), BATCH):
             import torch
 
             group = new[first : first + BATCH]
-            pictures = [self._rendered(row.item.key) if generated is None else generated(row) for row in group]
+            pictures = [self._rendered(key) if file is None else file for key, file in group]
             pixels = torch.stack([self._model.processor.preprocess(picture) for picture in pictures])
             with torch.inference_mode():
                 features = self._model.network.understanding_encoder.features(pixels).mean(1).double().numpy()
-            self._known.update({(row.item.key, kind): one for row, one in zip(group, features, strict=True)})
-        return np.stack([self._known[row.item.key, kind] for row in rows])
+            self._known.update(zip(group, features, strict=True))
+        return np.stack([self._known[place] for place in places])
 
     def _rendered(self, key: str) -> Image.Image:
         rng, scene = Random(key), None

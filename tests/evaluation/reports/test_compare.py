@@ -201,6 +201,18 @@ def test_a_distance_between_whole_sets_has_a_difference_without_an_interval(
     assert whole.values["distance"] == 1 and "distance" not in whole.intervals_95 and "distance" not in part.values
 
 
+def test_scores_from_files_in_the_runs_folders_are_each_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counting, "scores", lambda self, rows: {"overall": float((self.out / "kept").read_text())})
+    for name, kept in (("a", "1"), ("b", "3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kept").write_text(kept)
+    found = compare_runs([counted(tmp_path / name) for name in ("a", "b")])
+    assert found.differences[0].values == {"overall": 2}
+    assert [run.benchmark.out for run in found.runs] == [tmp_path / "a", tmp_path / "b"]
+
+
 def test_the_command_prints_a_table_and_writes_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runs = [str(counted(tmp_path / name, *wrong)) for name, wrong in (("before", [1]), ("after", []))]

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 from janusflow.cli import app
+from janusflow.evaluation.protocol import Item, Output
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.evaluation.run.evaluate import evaluate, work
 from janusflow.evaluation.run.manifest import remember
 from janusflow.evaluation.run.records import Records
 from janusflow.files import locked
+from tests.evaluation import counting
 from tests.evaluation.counting import Model
-from tests.processes import command, fork
+from tests.processes import command, fork, forks
 
 pytestmark = pytest.mark.usefixtures("counting")
+
+PATIENCE = 120  # seconds until processes count as waiting in vain
 
 
 def test_processes_share_the_items_without_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +57,74 @@ def test_ray_workers_share_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ray.shutdown()
     files = [(tmp_path / "run" / f"outputs-{rank:05d}.jsonl").read_text().splitlines() for rank in (0, 1)]
     assert report["judged"] == 6 and [len(lines) for lines in files] == [4, 2]
+
+
+@dataclass(frozen=True)
+class RuledSettings(counting.CountingSettings):
+    rules: str = ""
+
+
+class Ruled(counting.Counting):
+    """Judges by a file in a folder that a setting names."""
+
+    Settings: ClassVar[type] = RuledSettings
+    judging = (*counting.Counting.judging, "rules")
+
+    def judge(self, item: Item, output: Output) -> dict[str, Any]:
+        return {"score": float(Path(self.settings.rules, "score").read_text())}
+
+
+class InFolder:
+    """Stands for a function of Ray's, whose workers run in another folder."""
+
+    def __init__(self, folder: Path, work: Any) -> None:
+        self.folder, self.work = folder, work
+
+    def remote(self, *given: Any) -> None:
+        before = Path.cwd()
+        os.chdir(self.folder)
+        try:
+            self.work(*given)
+        finally:
+            os.chdir(before)
+
+
+def test_verdicts_of_ray_workers_count_when_a_setting_names_a_relative_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    (here / "rules").mkdir(parents=True)
+    (here / "rules" / "score").write_text("1")
+    elsewhere.mkdir()
+    ray: Any = ModuleType("ray")
+    ray.__spec__ = ModuleSpec("ray", None)
+    ray.remote, ray.get = (lambda **_: lambda work: InFolder(elsewhere, work)), list
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(counting, "Counting", Ruled)
+    monkeypatch.setattr("janusflow.evaluation.run.evaluate.open_model", lambda request: Model())
+    monkeypatch.chdir(here)
+    request = EvalRequest("counting", Path("run"), batch_size=2, settings={"rules": "rules"})
+    report = evaluate(request, ray=2)
+    assert report["judged"] == 10 and report["score"] == 1
+    assert not list(elsewhere.iterdir())
+
+
+def test_processes_of_torchrun_share_all_points_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("janusflow.evaluation.run.evaluate.open_model", lambda request: Model(wrong=[2]))
+    words = ["eval", "counting", "--out", str(tmp_path / "run"), "--batch-size", "2", "--sweep", "tolerance=0,1,2"]
+    lives = forks(2, command, words, said=tmp_path / "said")
+    for life in lives:
+        life.join(PATIENCE)
+    codes = [life.exitcode for life in lives]
+    for life in lives:
+        life.kill()
+    assert codes == [0, 0], (tmp_path / "said").read_text()[-3000:]
+    assert [row["score"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())] == [0.9, 1, 1]
+    for tolerance in (0, 1, 2):
+        folder = tmp_path / "run" / f"tolerance={tolerance}"
+        files = [(folder / f"outputs-{rank:05d}.jsonl").read_text().splitlines() for rank in (0, 1)]
+        assert [len(lines) for lines in files] == [6, 4]
 
 
 KILLED = ["eval", "tinyworld", "--set", "prompts=1", "--set", "images=1", "--set", "questions=1"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from janusflow.evaluation import registry
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
@@ -192,6 +192,53 @@ def test_a_picture_made_for_another_prompt_is_made_again(tmp_path: Path, monkeyp
         painter = Painter()
         evaluate(EvalRequest("known", tmp_path / "run"), model=painter)
         assert painter.prompts == made
+
+
+class Colored:
+    """Draws one colour, which the prompt names."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
+        self.prompts += prompts
+        return [Image.new("RGB", (8, 8), prompt) for prompt in prompts]
+
+
+def is_colored(self: Benchmark, item: Item, output: Output) -> dict[str, Any]:
+    assert isinstance(output, Image.Image)
+    return {"score": float(output.getpixel((0, 0)) == ImageColor.getrgb(item.prompt))}
+
+
+def test_a_picture_is_made_again_for_a_prompt_that_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Known, "draws", True)
+    monkeypatch.setattr(Known, "judge", is_colored)
+    request, model = EvalRequest("known", tmp_path / "run"), Colored()
+    own = tmp_path / "run" / "outputs-00000.jsonl"
+    for turn, prompt in enumerate(("red", "blue", "red", "red", "blue")):
+        monkeypatch.setattr(Known, "rows", [{"ask": prompt}])
+        assert evaluate(request, model=model)["score"] == 1
+        if own.is_file():
+            own.rename(own.with_stem(f"outputs-{9 - turn:05d}"))  # as if other processes had written it
+    assert model.prompts == ["red", "blue", "red", "blue"]
+
+
+def test_pictures_of_a_version_that_recorded_no_turn_still_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Known, "draws", True)
+    monkeypatch.setattr(Known, "judge", is_colored)
+    request, model = EvalRequest("known", tmp_path / "run"), Colored()
+    monkeypatch.setattr(Known, "rows", [{"ask": "red"}])
+    evaluate(request, model=model)
+    file = tmp_path / "run" / "outputs-00000.jsonl"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({name: record[name] for name in ("key", "output", "asked")}) + "\n")
+    assert evaluate(request, model=model)["score"] == 1 and model.prompts == ["red"]
+    for prompt in ("blue", "red"):
+        monkeypatch.setattr(Known, "rows", [{"ask": prompt}])
+        assert evaluate(request, model=model)["score"] == 1
+    assert model.prompts == ["red", "blue", "red"]
 
 
 def test_a_verdict_follows_its_reference_pictures(tmp_path: Path) -> None:

@@ -10,28 +10,31 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from janusflow.evaluation.protocol import Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
+from janusflow.evaluation.run import sweep as sweep_module
 from janusflow.evaluation.run.command import eval_command as command
 from janusflow.evaluation.run.command import read_sweep
 from janusflow.evaluation.run.sweep import curves, draw_curves, network_evaluations, points
 from janusflow.flow import METHODS
 from tests.evaluation.benchmarks.test_qa import qa_file
-from tests.evaluation.counting import Model
+from tests.evaluation.counting import Counting, Model
 from tests.evaluation.reports.test_compare import Says
 
 pytestmark = pytest.mark.usefixtures("counting")
 
 
+class Worse(Model):
+    """Wrong in as many pictures and answers as it is told to guide."""
+
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
+        self.wrong = range(0, 2 * options["guidance_scale"], 2)
+        return super().generate(prompts, **options)
+
+
 def test_a_sweep_is_a_run_for_each_value_and_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-
-    class Worse(Model):
-        """Wrong in as many pictures and answers as it is told to guide."""
-
-        def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
-            self.wrong = range(0, 2 * options["guidance_scale"], 2)
-            return super().generate(prompts, **options)
 
     monkeypatch.setattr(command_module, "open_model", lambda request: opened.append(request) or Worse())
     sweep = ["guidance=1..3", "solver=euler,heun"]
@@ -86,6 +89,8 @@ def test_what_a_sweep_cannot_vary_is_refused_before_anything_is_opened(tmp_path:
     for sweep, said in (
         ("stps=1,2", "a sweep cannot vary 'stps': there is no option 'stps'; choose from .*, dtype, "),
         ("model=tiny,nowhere/at/all", "nowhere/at/all"),
+        ("steps=a..b", "num_inference_steps is 'a..b'"),
+        ("guidance=1..2.5", "guidance_scale is '1..2.5'"),
         ("solver=euler,euler", "two runs for the folder .*solver=euler; give each value once"),
         ("model=a/b,a_b", "two runs for the folder .*model=a_b"),
         ("model=a,,b", "is not of the form key=1,2,4"),
@@ -103,6 +108,35 @@ def test_values_of_models_are_words_as_they_are() -> None:
     last = found[-1][1]
     assert last.out == Path("out/dtype=bfloat16,guidance_scale=2,prompts=3") and last.dtype == "bfloat16"
     assert last.options == {"guidance_scale": 2} and last.settings == {"prompts": 3}
+
+
+def test_two_dots_are_a_range_only_between_whole_numbers() -> None:
+    assert read_sweep("steps=-1..2") == ("steps", [-1, 0, 1, 2])
+    assert read_sweep("detector=../a,../b") == ("detector", ["../a", "../b"])
+    assert read_sweep("detector=../1") == ("detector", ["../1"])
+    for bad in ("steps=1..1000000", "=../a,../b"):
+        with pytest.raises(ValueError, match="is not of the form"):
+            read_sweep(bad)
+
+
+def test_the_best_of_a_score_that_only_sweeps_show_may_be_the_lowest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(self: Counting, rows: Sequence[Row]) -> dict[str, float]:
+        right = sum(row.score for row in rows) / len(rows)
+        return {"overall": right, "errors": 1 - right}
+
+    drawn = []
+    monkeypatch.setattr(Counting, "scores", scores)
+    monkeypatch.setattr(Counting, "swept", "errors")
+    monkeypatch.setattr(Counting, "swept_lower_is_better", True, raising=False)
+    monkeypatch.setattr(command_module, "open_model", lambda request: Worse())
+    monkeypatch.setattr(sweep_module, "_draw", lambda file, panels, *_, **__: drawn.append(panels))
+    words: Any = {"config": None, "changes": {"out": tmp_path}, "options": [], "settings": ["items=4"]}
+    command("counting", sweep=["guidance=1,2", "steps=4,8"], **words)
+    assert drawn[0]["steps"][""] == [(4, 0.25), (8, 0.25)]
+    command("counting", sweep=["tolerance=0,1", "guidance=1,2"], **words)
+    assert drawn[1]["tolerance"][""] == [(0, 0.75), (1, 1)], "the main score, for which more is better"
 
 
 def test_evaluations_are_the_solvers_own_where_guidance_acts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,9 @@ def open_runs(folders: Sequence[Path], data: Path | None) -> tuple[list[Finished
                 opened[known] = benchmark, {}
                 lacking = f"Pictures of questions are not shown: {error}"
                 notes += [] if all(benchmark.drawn(_row(line, None).item) for line in lines) else [lacking]
-        benchmark, items = opened[known]
+        shared, items = opened[known]
+        benchmark = copy.copy(shared)
+        benchmark.out = folder
         rows = {line["key"]: _row(line, items.get(line["key"])) for line in lines}
         runs.append(FinishedRun(name, folder, report, rows, benchmark))
     return runs, notes

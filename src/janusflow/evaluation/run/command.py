@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from janusflow.folders import find_folder
 from janusflow.recipes import yaml_value
 
 MOST_POINTS = 1000  # in a range of a sweep
+RANGE = re.compile(r"\s*([+-]?\d+)\s*\.\.\s*([+-]?\d+)\s*")
 
 
 def eval_command(
@@ -88,7 +90,7 @@ def _run_sweep(request: EvalRequest, values: Mapping[str, Sequence[Any]], *, wor
     if not reports:
         return ""
     kind = find_benchmark(request.benchmark)
-    lower = kind.lower_is_better and shown == kind.main
+    lower = kind.lower_is_better if shown == kind.main else kind.swept_lower_is_better
     text = draw_curves(request.out, reports, shown=shown, lower_is_better=lower)
     folders = [one.out for _, one in todo if (one.out / "report.json").is_file()]
     if len(folders) < 2:
@@ -163,15 +165,17 @@ def read_sweep(text: str) -> tuple[str, list[Any]]:
     """Read key=1,2,4 or key=1..10 (whole numbers) or key=euler,heun; models, VAEs and dtypes are taken literally."""
     key, _, values = text.partition("=")
     key = key.strip()
-    first, dots, last = values.partition("..")
+    whole = RANGE.fullmatch(values)
     try:
         if not all(values.split(",")):
             raise ValueError("a value is empty")
         if key in FIELDS:
             return key, values.split(",")
-        if dots and int(last) - int(first) >= MOST_POINTS:
+        if whole and int(whole[2]) - int(whole[1]) >= MOST_POINTS:
             raise ValueError("too many values")
-        found = list(range(int(first), int(last) + 1)) if dots else [_value(text, value) for value in values.split(",")]
+        found: list[Any] = [_value(text, value) for value in values.split(",")]
+        if whole:
+            found = list(range(int(whole[1]), int(whole[2]) + 1))
     except ValueError as error:
         raise ValueError(f"sweep {quoted(text)} is not of the form key=1,2,4 or key=1..10") from error
     if not key or not found:

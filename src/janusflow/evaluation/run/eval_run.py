@@ -53,8 +53,11 @@ class EvalRun:
     def reload(self) -> None:
         """Read the records again, after other processes have written theirs."""
         self.recorded: dict[str, dict[str | None, str]] = defaultdict(dict)  # outputs by key and digest of the question
+        self._turns: dict[str, dict[str | None, int]] = defaultdict(dict)  # when each was made, among those of its key
         for record in self._output_records.all(OUTPUTS):
-            self.recorded[record["key"]][record.get("asked")] = record["output"]
+            key, asked = record["key"], record.get("asked")
+            self.recorded[key][asked] = record["output"]
+            self._turns[key][asked] = max(record.get("turn", 0), self._turns[key].get(asked, 0))
         self._verdicts: dict[tuple[str, str | None], dict[str, Any]] = {}
         for record in self._verdict_records.all(VERDICTS):
             self._remember(record)
@@ -66,8 +69,9 @@ class EvalRun:
         current = asked if made and (asked := self.asked(item)) in made else None  # None: a record of an old version
         if not self.benchmark.drawn(item):
             return made.get(current)
-        place = self.benchmark.place(item)
-        return place if (current in made or not made) and (self.request.out / place).is_file() else None
+        place, turns = self.benchmark.place(item), self._turns.get(item.key, {})
+        latest = not made or turns.get(current) == max(turns.values())  # earlier pictures were overwritten
+        return place if latest and (self.request.out / place).is_file() else None
 
     def _remember(self, record: dict[str, Any]) -> None:
         place = record["key"], record.get("of")
@@ -127,8 +131,11 @@ class EvalRun:
                 raise ValueError(f"the picture of item {item.key!r} would be written outside {out}")
             (out / kept).parent.mkdir(parents=True, exist_ok=True)
             save_png(output, out / kept, {"prompt": item.prompt, "seed": item.seed})
-        self._output_records.append({"key": item.key, "output": kept, "asked": self.asked(item)})
-        self.recorded[item.key][self.asked(item)] = self.outputs[item.key] = kept
+        asked, turns = self.asked(item), self._turns[item.key]
+        turn = 1 + max(turns.values(), default=0)
+        self._output_records.append({"key": item.key, "output": kept, "asked": asked, "turn": turn})
+        self.recorded[item.key][asked] = self.outputs[item.key] = kept
+        turns[asked] = turn
         self._judged.pop(item.key, None)
 
     # --- verdicts ---------------------------------------------------------------------------------------------------

@@ -60,15 +60,15 @@ def evaluate(request: EvalRequest, *, model: Any = None, workers: int = 1, ray: 
     run = checked_run(as_made(request), rank)
     try:
         if rank:
-            with together(ranks) as wait:
-                wait()  # until the first process has locked the folder and written run.json
-                run.reload()
-                remember(run, first=False)
-                _work_alone(run, ranks)
-                wait()
+            wait = together(ranks)
+            wait()  # until the first process has locked the folder and written run.json
+            run.reload()
+            remember(run, first=False)
+            _work_alone(run, ranks)
+            wait()
             return {}
-        with _alone_in(request.out), together(ranks) as wait:
-            return _evaluate(run, wait, ranks=ranks, model=model, workers=workers, ray=ray)
+        with _alone_in(request.out):
+            return _evaluate(run, together(ranks), ranks=ranks, model=model, workers=workers, ray=ray)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_stopped(run)) from None
 

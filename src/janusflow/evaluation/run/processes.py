@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -59,16 +61,17 @@ def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
     import ray
 
     part = ray.remote(num_gpus=min(1, accelerators()))(_work_from)
-    settings = {name: _whole(value) for name, value in request.settings.items()}
-    request = replace(request, model=_whole(request.model), vae=_whole(request.vae), settings=settings)
+    request = replace(request, model=_whole(request.model), vae=_whole(request.vae))
     request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
     here = str(Path.cwd())
     ray.get([part.remote(here, work, request, rank, workers) for rank in range(workers)])
 
 
 def _work_from(folder: str, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:
-    """Do a worker's part with the modules of a folder, among which may be the user's own benchmark."""
+    """Do a worker's part in the folder of the command, for relative paths in settings and the user's own benchmark."""
     sys.path.append(folder)
+    with suppress(OSError):  # another machine may lack it: settings need absolute paths there
+        os.chdir(folder)
     work(request, rank, ranks)
 
 
@@ -77,16 +80,23 @@ def _whole(value: Any) -> Any:
     return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
 
 
-@contextmanager
-def together(ranks: int) -> Iterator[Callable[[], object]]:
-    """Yield a function that, under torchrun, waits until every process has called it, however long that takes."""
+def together(ranks: int) -> Callable[[], object]:
+    """Return a function that, under torchrun, waits until every process has called it, however long that takes.
+
+    The process group is kept until this process ends: to create it again with torchrun's store fails or hangs.
+    """
     if ranks == 1:
-        yield lambda: None
-        return
+        return lambda: None
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=PATIENCE)
-    try:
-        yield dist.barrier
-    finally:
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=PATIENCE)
+        atexit.register(_leave)
+    return dist.barrier
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
         dist.destroy_process_group()

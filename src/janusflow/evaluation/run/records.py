@@ -17,6 +17,7 @@ KINDS: dict[str, Any] = {  # types of a record's fields
     "key": str,
     "output": str,
     "asked": (str, type(None)),
+    "turn": int,
     "of": (str, type(None)),
     "verdict": dict,
     "error": str,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -37,11 +38,7 @@ async def chat_completions(body: ChatBody, http: Request) -> Response:
     server = server_of(http)
     name, model = server.model(body.model)
     check_limits(server, body)
-    pictures = await read_pictures(server, body)
-    try:
-        inputs = await asyncio.to_thread(encode, model, body, pictures)
-    except ValueError as error:
-        raise invalid(str(error), "messages") from error
+    inputs = await read_conversation(server, model, body)
     try:
         requests = text_requests(server, model, inputs, body, seed_of(http, body.seed))
     except ValueError as error:
@@ -92,11 +89,26 @@ def check_limits(server: Server, body: ChatBody) -> None:
         raise invalid(f"messages hold {length} characters; this server allows {server.limits.max_prompt}", "messages")
 
 
-async def read_pictures(server: Server, body: ChatBody) -> list[Image.Image]:
-    """Return the pictures of a conversation, in order.
+async def read_conversation(server: Server, model: Pipeline, body: ChatBody) -> UnderstandingInputs:
+    """Read the pictures of a conversation and encode it. Few requests do so at a time, because pictures are large.
 
     Raises:
-        ApiError: if there are too many, or one is not allowed.
+        ApiError: if there are too many pictures, one is not allowed, or the conversation is malformed or too long.
+    """
+    data = [await picture_bytes(url, server.fetcher) for url in picture_urls(server, body)]
+    async with server.reading if data else nullcontext():
+        pictures = await read_pictures(server, data)
+        try:
+            return await asyncio.to_thread(encode, model, body, pictures)
+        except ValueError as error:
+            raise invalid(str(error), "messages") from error
+
+
+def picture_urls(server: Server, body: ChatBody) -> list[str]:
+    """Return the data URIs and addresses of a conversation's pictures, in order.
+
+    Raises:
+        ApiError: if there are too many.
     """
     urls = [
         part.image_url.url
@@ -107,11 +119,19 @@ async def read_pictures(server: Server, body: ChatBody) -> list[Image.Image]:
     ]
     if len(urls) > server.limits.max_images:
         raise invalid(f"messages hold {len(urls)} pictures; this server allows {server.limits.max_images}", "messages")
+    return urls
+
+
+async def read_pictures(server: Server, data: Sequence[bytes]) -> list[Image.Image]:
+    """Return the pictures in some files.
+
+    Raises:
+        ApiError: if one is not allowed.
+    """
     pictures = []
-    for url in urls:
-        data = await picture_bytes(url, server.fetcher)
+    for one in data:
         try:
-            pictures.append(await asyncio.to_thread(read_picture, data, server.limits, "messages"))
+            pictures.append(await asyncio.to_thread(read_picture, one, server.limits, "messages"))
         except ValueError as error:
             raise as_api_error(error) from error
     return pictures

@@ -46,7 +46,8 @@ def _entry(event: Token) -> dict[str, Any]:
 
 
 def _token(one: TokenLogprob) -> dict[str, Any]:
-    return {"token": one.token, "logprob": max(LEAST, one.logprob), "bytes": list(one.token.encode())}
+    text = one.data.decode("utf-8", "replace")
+    return {"token": text, "logprob": max(LEAST, one.logprob), "bytes": list(one.data)}
 
 
 class Completion:

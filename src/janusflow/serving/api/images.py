@@ -24,7 +24,7 @@ from janusflow.serving.api.server import Server, seed_of, server_of, settings_of
 from janusflow.serving.api.sse import EventStream, event
 from janusflow.serving.api.waiting import Waiting
 from janusflow.serving.errors import as_api_error, from_validation, invalid
-from janusflow.serving.input_pictures import read_mask, read_picture
+from janusflow.serving.input_pictures import EditedPicture, read_edited
 from janusflow.serving.jobs import PictureDone, PictureRequest, Preview
 
 router = APIRouter(tags=["pictures"])
@@ -84,18 +84,11 @@ async def edits(http: Request) -> Response:
         raise invalid("image is missing; send the picture as a file of multipart/form-data", "image")
     try:
         body = EditBody.model_validate(without_nulls({name: value for name, value in fields.items() if value != ""}))
-        image = await asyncio.to_thread(read_picture, data["image"], server.limits, "image")
     except ValidationError as error:
         raise from_validation(error.errors()) from error
-    except ValueError as error:
-        raise as_api_error(error) from error
     own = {"strength": body.strength, "image_guidance_scale": body.image_guidance_scale}
-    given: dict[str, Any] = {"image": image, **{name: value for name, value in own.items() if value is not None}}
+    given: dict[str, Any] = {**data, **{name: value for name, value in own.items() if value is not None}}
     if "mask" in data:
-        given["mask"] = await asyncio.to_thread(read_mask, data["mask"], server.limits)
-        if given["mask"].shape != (image.height, image.width):
-            height, width = given["mask"].shape
-            raise invalid(f"mask has {width} x {height} pixels, and image {image.width} x {image.height}", "mask")
         given["paste_original"] = body.paste_original
     elif body.paste_original is not None:
         raise invalid("paste_original needs a mask", "paste_original")
@@ -109,7 +102,7 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
         http: the request.
         body: body of the request.
         kind: prefix of a stream's event names.
-        given: settings of `generate` that only edits have.
+        given: settings of `generate` that only edits have, with pictures as bytes.
     """
     server = server_of(http)
     name, model = server.model(body.model)
@@ -120,10 +113,10 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
         found = as_api_error(error)
         found.param = "size" if found.param in ("height", "width") else found.param
         raise found from error
+    edited = vars(await read_edit(server, given, settings)) if "image" in given else {}
     first = seed_of(http, body.seed)
-    image, mask = given.get("image"), given.get("mask")
     requests = [
-        PictureRequest(model, name, body.prompt, first + number, settings, image, mask, body.partial_images)
+        PictureRequest(model, name, body.prompt, first + number, settings, previews=body.partial_images, **edited)
         for number in range(body.n)
     ]
     answer = ImageAnswer(kind, body, model, settings)
@@ -136,6 +129,24 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
         if isinstance(one, PictureDone):
             pictures[number] = await _encoded(answer.entry, one.picture)
     return JSONResponse(answer.whole([pictures[number] for number in range(body.n)]))
+
+
+async def read_edit(server: Server, given: Mapping[str, Any], settings: Mapping[str, Any]) -> EditedPicture:
+    """Read the pictures of an edit, at the size that is generated if the model has sizes.
+
+    Few requests do so at a time, because pictures are large. A model with one size reads them at their own size.
+
+    Raises:
+        ApiError: if a picture is not allowed.
+    """
+    async with server.reading:
+        try:
+            found = await asyncio.to_thread(read_edited, given["image"], given.get("mask"), server.limits)
+        except ValueError as error:
+            raise as_api_error(error) from error
+        if "height" not in settings:
+            return found
+        return await asyncio.to_thread(found.fitted, settings["height"], settings["width"])
 
 
 async def _encoded(encode: Callable[[Image.Image], dict[str, Any]], picture: Image.Image) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -18,6 +20,7 @@ from janusflow.serving.fetch import Fetcher
 from janusflow.serving.scheduler import Scheduler
 from janusflow.serving.settings import Limits
 
+READERS = 2  # requests whose pictures are decoded at the same time; eight of 20 megapixels take 1 GB
 EDITING = ("image", "mask", "strength", "paste_original", "image_guidance_scale")
 
 
@@ -31,6 +34,7 @@ class Server:
         limits: limits of a request.
         fetcher: fetches pictures that are given by address.
         created: when the server started, in seconds since 1970.
+        reading: held while a request's pictures are in memory at full size.
     """
 
     models: Mapping[str, Pipeline]
@@ -38,6 +42,7 @@ class Server:
     limits: Limits
     fetcher: Fetcher
     created: int = 0
+    reading: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, READERS))
 
     def model(self, name: str | None) -> tuple[str, Pipeline]:
         """Return the name of a model, and the model.
