@@ -83,6 +83,9 @@ class JanusFlowConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: object) -> None:
         super().__post_init__(**kwargs)
+        if self.tie_word_embeddings:
+            tied = f"tie_word_embeddings is {self.tie_word_embeddings!r}"
+            raise ValueError(f"{tied}; expected False, because the LLM head has weights of its own")
         patch = self.latent_patch_size
         if patch < 1 or patch & (patch - 1):
             raise ValueError(f"latent_patch_size is {patch}; g_dec's pixel shuffles need a power of two")

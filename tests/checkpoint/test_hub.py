@@ -24,6 +24,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         def create_repo(self, repo_id: str, **options: Any) -> None:
             if "forbidden" in repo_id:
                 raise PermissionError("403 Forbidden\nlong story")
+            if "reset" in repo_id:
+                raise ConnectionResetError
 
         def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
             shutil.copytree(folder_path, landed / repo_id)
@@ -56,6 +58,8 @@ def test_errors_are_one_sentence(hub: Path, small_model: JanusFlow) -> None:
         small_model.push_to_hub("mine")
     with pytest.raises(ValueError, match="could not be uploaded: 403 Forbidden$"):
         small_model.push_to_hub("me/forbidden")
+    with pytest.raises(ValueError, match="could not be uploaded: ConnectionResetError$"):
+        small_model.push_to_hub("me/reset")
 
 
 def test_a_janus_in_transformers_layout_without_a_card_gets_the_licence(hub: Path, tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_a_change_to_our_own_layout_is_refused_too(small_model: JanusFlow, tmp_p
         network(tmp_path)
 
 
+def test_a_head_that_is_tied_to_the_embeddings_is_refused(folder: Path, small_model: JanusFlow, tmp_path: Path) -> None:
+    small_model.save_pretrained(tmp_path / "ours")
+    change_config(tmp_path / "ours", lambda config: config.update(tie_word_embeddings=True))
+    change_config(folder, lambda config: config["language_config"].update(tie_word_embeddings=True))
+    for place in (tmp_path / "ours", folder):
+        with pytest.raises(ValueError, match=r"config\.json .*: tie_word_embeddings is True; expected False, because"):
+            open_checkpoint(place)
+
+
 def test_a_size_that_cannot_be_is_no_traceback(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["language_config"]["intermediate_size"] = -5

@@ -145,6 +145,20 @@ def test_a_stream_that_breaks_off_is_counted_and_an_empty_one_is_refused(folder:
         prepare(file_config("jsonl", str(tmp_path / "none"), streaming=True), tmp_path / "nothing", settings())
 
 
+def test_rows_lost_with_a_file_of_a_stream_are_counted(folder: Path, tmp_path: Path) -> None:
+    prepare(file_config("folder", str(folder)), tmp_path / "shards", settings(shard_size=8, short_share=0.0))
+    second = sorted((tmp_path / "shards").glob("*.tar"))[1]
+    second.write_bytes(second.read_bytes()[:700])
+    with pytest.warns(UserWarning, match=f"{second.name} cannot be read further"):
+        state = prepare(
+            file_config("webdataset", str(tmp_path / "shards"), streaming=True), tmp_path / "out", settings()
+        )
+    assert state.counts == {"kept": 12, "broken or malformed": 8}
+    assert "12 of 20 pictures kept" in (tmp_path / "out" / "report.md").read_text()
+    (row,) = map(json.loads, (tmp_path / "out" / "dropped.jsonl").read_text().splitlines())
+    assert row["records"] == 8
+
+
 def test_the_last_records_of_a_stream_are_not_counted_twice(folder: Path, tmp_path: Path) -> None:
     (folder / "rows.jsonl").write_text('{broken\n{"image": "good-00.png", "text": "x"}\n')
     with pytest.warns(UserWarning, match="rows.jsonl:1"):
@@ -169,6 +183,28 @@ def test_of_two_copies_the_one_with_a_caption_is_kept(tmp_path: Path) -> None:
         captioner=lambda pictures: [next(said) for _ in pictures],
     )
     assert state.counts == {"kept": 1, "no caption": 1, "duplicate": 1}
+
+
+def test_a_copy_in_the_same_shard_takes_the_place_of_a_picture_that_gets_no_caption(tmp_path: Path) -> None:
+    place = tmp_path / "raw"
+    place.mkdir()
+    sizes = {"a": (64, 48), "b": (128, 96), "c": (96, 72)}
+    for name, size in sizes.items():
+        picture(1, size).save(place / f"{name}.png")
+    picture(2, (80, 60)).save(place / "d.png")
+    cases = ((64,), {"kept": 2, "no caption": 1, "duplicate": 1}), ((), {"kept": 2, "duplicate": 2})
+    for number, (silent, counts) in enumerate((*cases, ((64, 128, 96, 80), {"no caption": 4}))):
+        out = tmp_path / str(number)
+
+        def caption(pictures: list[Image.Image], silent: tuple[int, ...] = silent) -> list[str]:
+            return ["" if picture.width in silent else str(picture.width) for picture in pictures]
+
+        state = prepare(file_config("folder", str(place)), out, settings(), captioner=caption)
+        assert state.counts == counts
+        assert len((out / "dropped.jsonl").read_text().splitlines()) == 4 - counts.get("kept", 0)
+        assert len((out / "digests.log").read_text().splitlines()) == counts.get("kept", 0)
+    rows = FileSource(file_config("webdataset", str(tmp_path / "0")))
+    assert [rows.record(index).text for index in range(2)] == ["128", "80"]
 
 
 def test_captions_do_not_hold_the_thoughts_of_a_model_that_reasons(folder: Path, tmp_path: Path) -> None:

@@ -173,3 +173,39 @@ def test_a_run_is_not_continued_when_records_or_shards_are_lost(folder: Path, tm
         run()
     shard.write_bytes(content)
     run()
+
+
+def test_shards_of_something_else_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("shard-000000.tar", "shard-notes.txt"):
+        (out / name).write_text("mine")
+        with pytest.raises(ValueError, match=f"{name} exists, but no state.json of a run that wrote it; give another"):
+            prepare(file_config("folder", str(folder)), out, settings())
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+    (out / "draft.tmp").write_text("mine")
+    prepare(file_config("folder", str(folder)), out, settings())
+    (out / "shard-notes.txt").write_text("mine")
+    prepare(file_config("folder", str(folder)), out, settings())
+    assert (out / "draft.tmp").read_text() == (out / "shard-notes.txt").read_text() == "mine"
+
+
+def test_a_source_is_not_prepared_into_its_own_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    for out in (folder, tmp_path / "link"):
+        with pytest.raises(ValueError, match=f"{out} contains files that the source reads; give another --out"):
+            prepare(file_config("folder", str(folder)), out, settings())
+    assert not list(folder.glob("dropped.jsonl"))
+
+
+def test_a_folder_takes_one_preparation_at_a_time(folder: Path, tmp_path: Path) -> None:
+    source, out = file_config("folder", str(folder)), tmp_path / "out"
+
+    def score(image: Image.Image) -> float:
+        """Begin another preparation in the same folder, as a second process would."""
+        with pytest.raises(ValueError, match=r"another process is writing into .*out; wait for it, or give another"):
+            prepare(source, out, settings())
+        return 1.0
+
+    assert prepare(source, out, settings(), scorer=score).counts["kept"] == 20

@@ -170,6 +170,30 @@ def test_a_stopped_run_goes_on_to_the_same_files(
         assert {file.name for file in out.iterdir()} - {"half.tmp"} == {f.name for f in (tmp_path / "whole").iterdir()}
 
 
+def test_pairs_of_something_else_are_not_overwritten(tmp_path: Path, small_model: JanusFlow) -> None:
+    for name in ("pairs-000000.parquet", "pairs-mine.parquet"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ValueError, match=f"{name} exists, but no reflow.json of a run that wrote it; give another"):
+            reflow(small_model, PROMPTS[:1], tmp_path, SHORT)
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    (tmp_path / "draft.tmp").write_text("mine")
+    reflow(small_model, PROMPTS[:1], tmp_path, SHORT)
+    (tmp_path / "pairs-mine.parquet").write_text("mine")
+    reflow(small_model, PROMPTS[:1], tmp_path, SHORT)
+    assert (tmp_path / "draft.tmp").read_text() == (tmp_path / "pairs-mine.parquet").read_text() == "mine"
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path: Path, small_model: JanusFlow) -> None:
+    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
+        """Begin another run in the same folder, as a second process would."""
+        with pytest.raises(ValueError, match="another process is writing into .*; wait for it, or give another folder"):
+            reflow(small_model, PROMPTS[:1], tmp_path, SHORT)
+        return list(pictures)
+
+    assert reflow(small_model, PROMPTS[:1], tmp_path, SHORT, correct=correct)["kept"] == 2
+
+
 def test_other_settings_do_not_go_on(tmp_path: Path, small_model: JanusFlow) -> None:
     reflow(small_model, PROMPTS[:1], tmp_path, SHORT, names={"--model": "tiny"})
     for prompts, config, names, words in (
@@ -235,6 +259,14 @@ def test_prompts_are_lines_or_json_lines(tmp_path: Path) -> None:
             read_prompts(bad)
     with pytest.raises(ValueError, match="cannot be read as prompts"):
         read_prompts(tmp_path)
+
+
+def test_prompts_are_read_without_a_byte_order_mark_and_end_only_at_line_feeds(tmp_path: Path) -> None:
+    lines, rows = tmp_path / "a.txt", tmp_path / "b.jsonl"
+    lines.write_bytes("\ufeffa red\u2028star\r\ntwo circles\x0c here\n".encode())
+    rows.write_bytes('\ufeff{"prompt": "a red\u2028star"}\n'.encode())
+    assert read_prompts(lines) == ["a red\u2028star", "two circles\x0c here"]
+    assert read_prompts(rows) == ["a red\u2028star"]
 
 
 @pytest.mark.parametrize("seed", [-1, True, "7", 2**64])

@@ -17,6 +17,7 @@ from janusflow.data.records import Record
 from janusflow.data.sources import FileSource, file_config, kind_of, tasks_of
 from janusflow.data.streams import StreamSource
 from janusflow.data.tar_names import grouped
+from janusflow.data.tars import read_remote
 from tests.data.sources.kinds import png
 
 TALK = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a star"}]
@@ -181,6 +182,26 @@ def test_joined_tars_are_read_to_the_end(tmp_path: Path) -> None:
     two = tar(tmp_path / "two" / "a.tar", {"0.png": png(1), "0.txt": "caption 1"}).read_bytes()
     (tmp_path / "joined.tar").write_bytes(one + two)
     assert seen(tmp_path / "joined.tar") == [("caption 0", 0), ("caption 1", 1)]
+
+
+def test_global_headers_are_not_read_as_members(tmp_path: Path) -> None:
+    """`git archive` writes one at the beginning."""
+    archives = []
+    for part in (0, 1):
+        buffer = io.BytesIO()
+        header = {"comment": "0" * 600 * (1 + part)}
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as opened:
+            for name, data in ((f"{part}.png", png(part)), (f"{part}.txt", f"caption {part}".encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                opened.addfile(entry, io.BytesIO(data))
+        archives.append(buffer.getvalue())
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(archives))
+    expected = [("caption 0", 0), ("caption 1", 1)]
+    assert seen(joined) == expected
+    with joined.open("rb") as opened:
+        assert [row["txt"] for row in read_remote(opened, "joined.tar")] == ["caption 0", "caption 1"]
 
 
 def test_what_stands_before_a_break_is_read_by_index_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi
 from janusflow.arguments import quoted
 from janusflow.checkpoint.card import write_card
 from janusflow.checkpoint.load import Checkpoint
+from janusflow.offline import first_line
 
 
 class Savable(Protocol):
@@ -62,5 +63,5 @@ def push_to_hub(
             api.create_repo(repo_id, private=private, exist_ok=True)
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
         except Exception as error:  # the hub's, the HTTP library's or the system's
-            raise ValueError(f"{quoted(repo_id)} could not be uploaded: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{quoted(repo_id)} could not be uploaded: {first_line(error)}") from error
     return str(commit.commit_url)

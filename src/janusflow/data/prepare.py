@@ -20,13 +20,25 @@ from pydantic import Field
 
 from janusflow.arguments import check_fields
 from janusflow.data.constraints import FromOne, Share
-from janusflow.data.duplicates import digest_of
+from janusflow.data.duplicates import Copies, digest_of
 from janusflow.data.folders import unused_files
-from janusflow.data.prepared import DUPLICATE, SHEET, Drops, KeptDigests, State, continued, save_state, write_report
+from janusflow.data.prepared import (
+    DUPLICATE,
+    LOCK,
+    SHEET,
+    STATE,
+    Drops,
+    KeptDigests,
+    State,
+    continued,
+    save_state,
+    write_report,
+)
 from janusflow.data.records import BROKEN, MalformedError, Record
 from janusflow.data.shards import KeptRecord, contact_sheet_of, jpeg, write_shard
 from janusflow.data.sources import FileConfig, FileSource
-from janusflow.data.streams import EmptyStreamError, StreamSource
+from janusflow.data.streams import EmptyStreamError, LostRowsError, StreamSource
+from janusflow.files import locked
 from janusflow.processing.images import ImageSource, load_image
 from janusflow.progress import progress_bar
 from janusflow.reasoning import final_answer
@@ -91,28 +103,52 @@ def prepare(
         The final state: what was kept and what was dropped, and why.
 
     Raises:
-        ValueError: if the source cannot be read or contains no records, or `out` contains a run with other settings.
+        ValueError: if the source cannot be read or contains no records, `out` contains a run with other settings, other
+            shards or files of the source, or another process is writing into it.
     """
     given = {"captioner": captioner is not None, "scorer": scorer is not None}
     place = {name: value for name, value in asdict(source).items() if name != "crop"}  # pictures stay whole here
     records = StreamSource(source, 0, 1) if source.streaming else FileSource(source)
     total = None if isinstance(records, StreamSource) else records.length
     settings = {**asdict(config), "source": place, **given, **(names or {})}
-    state = continued(out, settings if total is None else {**settings, "records": total})
+    unread = source.unread()
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / LOCK, f"another process is writing into {out}; wait for it, or give another --out"):
+        state = continued(out, settings if total is None else {**settings, "records": total}, source.files())
+        _run(records, state, source, out, config, captioner, scorer)
+        write_report(out, state, unread)
+        if sheet := contact_sheet_of(out, config.format):
+            sheet.save(out / SHEET, quality=90)
+    return state
+
+
+def _run(
+    records: StreamSource | FileSource,
+    state: State,
+    source: FileConfig,
+    out: Path,
+    config: PrepareConfig,
+    captioner: Captioner | None,
+    scorer: Scorer | None,
+) -> None:
+    """Read the records that a state has not read yet, and write their shards and the state."""
     if isinstance(records, StreamSource) and state.stream:
         records.restore(state.stream)
-    drops, unread = Drops(out, state), source.unread()
+    drops = Drops(out, state)
     if source.kind == "folder" and not state.next:
         for file, reason in unused_files(source.place, source.split):
             if out.absolute() not in file.parents:
                 drops.add(str(file), reason)
     copies = KeptDigests(out, state)
+    total = None if isinstance(records, StreamSource) else records.length
     with progress_bar("preparing", total, done=state.next) as advance:
         while not state.finished:
             captioned = captioner is not None
             passed = list(_shard(records, state, copies, config, scorer, advance, drops, captioned=captioned))
-            shard = _captioned(passed, state, copies, config, captioner, drops)
+            shard = _kept(passed, state, copies, config, captioner, drops)
             if shard:
+                if not (out / STATE).is_file():  # a shard without a state would not be known as this run's own
+                    save_state(out, State(config=state.config))
                 write_shard(out, state.shards, shard, config.format)
                 state.shards += 1
             if isinstance(records, StreamSource):
@@ -120,10 +156,6 @@ def prepare(
             drops.write()
             copies.write()
             save_state(out, state)
-    write_report(out, state, unread)
-    if sheet := contact_sheet_of(out, config.format):
-        sheet.save(out / SHEET, quality=90)
-    return state
 
 
 def _shard(
@@ -137,10 +169,13 @@ def _shard(
     *,
     captioned: bool,
 ) -> Iterator[KeptRecord]:
-    """Yield records that pass, until a shard is full or none are left; drop those that have no caption and get none."""
-    full = 0
+    """Yield records that pass, until a shard is full or none are left; drop those that have no caption and get none.
+
+    With a captioner, copies within the shard pass too and do not count, because what they copy may get no caption.
+    """
+    full, copied, own = 0, 0, Copies()
     while full < config.shard_size:
-        number = state.next
+        number, lost, copy = state.next, 1, False
         name = f"record {number}"
         try:
             if isinstance(records, StreamSource):
@@ -157,6 +192,7 @@ def _shard(
         except BROKEN as error:
             name = error.name if isinstance(error, MalformedError) else name
             reason, detail = "broken or malformed", str(error) or type(error).__name__
+            lost = error.rows if isinstance(error, LostRowsError) else 1
             if state.counts[reason] < NAMED:
                 warnings.warn(f"left out: {detail}", stacklevel=2)
         else:
@@ -166,18 +202,23 @@ def _shard(
             if not reason and not captioned and not record.text and not record.turns:
                 reason = NO_CAPTION
             elif not reason and digest in copies:
-                reason = DUPLICATE
+                copy = captioned and not record.turns and copied < config.shard_size and digest in own
+                reason = "" if copy else DUPLICATE
         state.next += 1
         advance()
         if reason:
-            drops.add(name, reason, detail)
+            drops.add(name, reason, detail, lost)
+            continue
+        if copy:
+            copied += 1
         else:
-            assert record is not None
             full += 1
             copies.add_new(digest)
-            yield KeptRecord(
-                number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images)
-            )
+            own.add(digest)
+        assert record is not None
+        yield KeptRecord(
+            number, name, tuple(map(jpeg, images)), replace(record, images=()), digest, _cropped(images), copy
+        )
 
 
 def _place(record: Record) -> str:
@@ -209,6 +250,25 @@ def _fault(image: Image.Image, config: PrepareConfig, scorer: Scorer | None) -> 
 def _cropped(images: list[Image.Image]) -> float:
     """Return the share of a single picture's area that a square crop leaves out."""
     return 1 - min(images[0].size) / max(images[0].size) if len(images) == 1 else 0.0
+
+
+def _kept(
+    passed: list[KeptRecord],
+    state: State,
+    copies: KeptDigests,
+    config: PrepareConfig,
+    captioner: Captioner | None,
+    drops: Drops,
+) -> list[KeptRecord]:
+    """Return the shard with final captions; a copy is kept only if the picture that it copies gets no caption."""
+    found = _captioned([kept for kept in passed if not kept.copy], state, copies, config, captioner, drops)
+    for kept in passed:
+        if kept.copy and kept.digest in copies:
+            drops.add(kept.name, DUPLICATE)
+        elif kept.copy:
+            copies.add_new(kept.digest)
+            found += _captioned([kept], state, copies, config, captioner, drops)
+    return sorted(found, key=lambda kept: kept.number)
 
 
 def _captioned(

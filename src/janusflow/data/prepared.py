@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from janusflow.files import checked, read_json, remove_leftovers, write_text
 
 DIGEST = r"^[0-9a-f]*(:[0-9a-f]*)?$"  # form of `duplicates.digest_of`
 DROPPED, DIGESTS, SHEET = "dropped.jsonl", "digests.log", "sheet.jpg"
+STATE, LOCK = "state.json", ".lock"
+SHARD = re.compile(r"shard-(\d{6,})\.(?:tar|parquet|tmp)")  # older versions wrote .tmp until a shard was complete
 DUPLICATE = "duplicate"
 SAID = ("kept", DUPLICATE)  # counts that a summary always names
 OTHER_FILES = ("not a picture", "not in the metadata", OUTSIDE)  # reasons for files that no record comes from
@@ -142,10 +145,11 @@ class Drops:
     def __init__(self, out: Path, state: State) -> None:
         self.log, self.state = Growing(out / DROPPED, state.dropped), state
 
-    def add(self, name: str, reason: str, detail: str = "") -> None:
-        """Count a record or a file under a reason; `detail` is more specific."""
-        self.state.counts[reason] += 1
-        row = {"record": name, "reason": reason, **({"detail": detail} if detail else {})}
+    def add(self, name: str, reason: str, detail: str = "", records: int = 1) -> None:
+        """Count a record or a file under a reason; `detail` is more specific, and several records share its line."""
+        self.state.counts[reason] += records
+        row: dict[str, Any] = {"record": name, "reason": reason, **({"detail": detail} if detail else {})}
+        row |= {"records": records} if records > 1 else {}
         self.log.new.append(json.dumps(row, ensure_ascii=False))
 
     def write(self) -> None:
@@ -153,18 +157,23 @@ class Drops:
         self.state.dropped = self.log.write()
 
 
-def continued(out: Path, settings: dict[str, Any]) -> State:
+def continued(out: Path, settings: dict[str, Any], read: Collection[Path]) -> State:
     """Return the state of the run in a folder, or of a new run; what was written after that state is removed.
 
+    Args:
+        read: files that the source reads.
+
     Raises:
-        ValueError: if the run there has other settings, or its state is damaged.
+        ValueError: if the run there has other settings or its state is damaged, or if without a run, there are shards
+            or files that the source reads.
     """
-    out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    for half in out.glob("*.tmp"):  # from older versions
-        half.unlink()
-    file = out / "state.json"
+    file = out / STATE
     if not file.is_file():
+        if foreign := sorted(out.glob("shard-*")):
+            raise ValueError(f"{foreign[0]} exists, but no {STATE} of a run that wrote it; give another --out")
+        if out.resolve() in {folder.resolve() for folder in {each.parent for each in read}}:
+            raise ValueError(f"{out} contains files that the source reads; give another --out")
         return State(config=settings)
     state = checked(State, read_json(file), file)
     checked(dict[str, Count], state.counts, f"{file}: counts")
@@ -182,14 +191,13 @@ def continued(out: Path, settings: dict[str, Any]) -> State:
     if other:
         made = ", ".join(f"{name}={_in_words(state.config.get(name))}" for name in other)
         raise ValueError(f"{out} was made with {made}; use the same settings or another --out")
-    shards = [*out.glob("shard-*")]
-    if state.shards > len(shards):
-        raise ValueError(
-            f"{file} is damaged or files are lost: {state.shards} shards, but {len(shards)} files are there"
-        )
-    for shard in shards:  # one written after the state is made again
-        if int(shard.stem.split("-")[1]) >= state.shards:
-            shard.unlink()
+    shards = {shard: int(found[1]) for shard in out.iterdir() if (found := SHARD.fullmatch(shard.name))}
+    later = [shard for shard, number in shards.items() if number >= state.shards]
+    there = len(shards) - len(later)
+    if state.shards > there:
+        raise ValueError(f"{file} is damaged or files are lost: {state.shards} shards, but {there} files are there")
+    for shard in later:  # one written after the state is made again
+        shard.unlink()
     return state
 
 
@@ -201,7 +209,7 @@ def _in_words(value: Any) -> str:
 def save_state(out: Path, state: State) -> None:
     """Write the state, whose size does not grow with the records."""
     content = {**vars(state), "counts": dict(state.counts), "notes": dict(state.notes)}
-    write_text(out / "state.json", json.dumps(content))
+    write_text(out / STATE, json.dumps(content))
 
 
 def write_report(out: Path, state: State, unread: str = "") -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
 from janusflow.engine.generation import LARGEST_SEED
 from janusflow.extras import require
-from janusflow.files import checked, read_json, remove_leftovers, temporary_path, write_text
+from janusflow.files import checked, locked, read_json, remove_leftovers, temporary_path, write_text
 from janusflow.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ Correct = Callable[[list[int], list[Image.Image]], "list[Image.Image | None]"]
 Judge = Callable[[str, Image.Image], float]
 """Prompt and picture -> score."""
 
-STATE = "reflow.json"
+STATE, LOCK = "reflow.json", ".lock"
+PAIRS = re.compile(r"pairs-(\d{6,})\.(?:parquet|tmp)")  # older versions wrote .tmp until a file was complete
 
 
 @dataclass
@@ -114,8 +116,8 @@ def reflow(
         "drawn" and "kept": the number of pictures generated, and of pairs kept.
 
     Raises:
-        ValueError: if there are no prompts, the teacher's pictures have another size, or `out` contains a run with
-            other settings.
+        ValueError: if there are no prompts, the teacher's pictures have another size, `out` contains a run with other
+            settings or other pairs, or another process is writing into it.
     """
     if not prompts:
         raise ValueError("no prompts were given")
@@ -127,21 +129,25 @@ def reflow(
         )
     asked = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
     settings = {**asdict(config), "prompts": asked, **(names or {})}
-    kept = _continue(out, settings)
-    total = len(prompts) * config.images
-    with progress_bar("generating pairs", total, done=min(len(kept) * config.shard_size, total)) as advance:
-        while len(kept) * config.shard_size < total:
-            first = len(kept) * config.shard_size
-            rows: list[dict[str, Any]] = []
-            for start in range(first, min(first + config.shard_size, total), config.batch_size):
-                stop = min(start + config.batch_size, first + config.shard_size, total)
-                rows += _pairs(model, teacher, prompts, range(start, stop), config, correct)
-                for _ in range(start, stop):
-                    advance()
-            if rows:
-                _write(out / f"pairs-{len(kept):06d}.parquet", rows)
-            kept.append(sum(TIME_COLUMN not in row for row in rows))  # pairs; their states are further rows
-            _save(out, settings, kept)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / LOCK, f"another process is writing into {out}; wait for it, or give another folder"):
+        kept = _continue(out, settings)
+        total = len(prompts) * config.images
+        with progress_bar("generating pairs", total, done=min(len(kept) * config.shard_size, total)) as advance:
+            while len(kept) * config.shard_size < total:
+                first = len(kept) * config.shard_size
+                rows: list[dict[str, Any]] = []
+                for start in range(first, min(first + config.shard_size, total), config.batch_size):
+                    stop = min(start + config.batch_size, first + config.shard_size, total)
+                    rows += _pairs(model, teacher, prompts, range(start, stop), config, correct)
+                    for _ in range(start, stop):
+                        advance()
+                if rows:
+                    if not (out / STATE).is_file():  # a file without a state would not be known as this run's own
+                        _save(out, settings, kept)
+                    _write(out / f"pairs-{len(kept):06d}.parquet", rows)
+                kept.append(sum(TIME_COLUMN not in row for row in rows))  # pairs; their states are further rows
+                _save(out, settings, kept)
     return {"drawn": total, "kept": sum(kept)}
 
 
@@ -152,7 +158,7 @@ def read_prompts(file: Path) -> list[str]:
         ValueError: if the file cannot be read, or contains none.
     """
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{file} cannot be read as prompts: {reason}") from error
@@ -292,24 +298,24 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def _continue(out: Path, settings: dict[str, Any]) -> list[int]:
     """Return the number of pairs in each finished file."""
-    out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    kept: list[int] = []
-    if (out / STATE).is_file():
-        state = checked(_State, read_json(out / STATE), out / STATE)
-        given = state.settings
-        other = [name for name in {**settings, **given} if given.get(name) != settings.get(name)]
-        if other:
-            names = ", ".join(other)
-            raise ValueError(f"{out} contains pairs of other settings ({names}); use those, or give another folder")
-        kept = state.kept
-        for number, count in enumerate(kept):
-            if count and not (out / f"pairs-{number:06d}.parquet").is_file():
-                raise ValueError(f"{out / STATE} names pairs-{number:06d}.parquet, which is not there")
-    for file in [*out.glob("*.tmp"), *out.glob("pairs-*.parquet")]:  # a file written after the state is made again
-        if file.suffix == ".tmp" or int(file.stem.split("-")[1]) >= len(kept):
+    if not (out / STATE).is_file():
+        if foreign := sorted(out.glob("pairs-*")):
+            raise ValueError(f"{foreign[0]} exists, but no {STATE} of a run that wrote it; give another folder")
+        return []
+    state = checked(_State, read_json(out / STATE), out / STATE)
+    given = state.settings
+    other = [name for name in {**settings, **given} if given.get(name) != settings.get(name)]
+    if other:
+        names = ", ".join(other)
+        raise ValueError(f"{out} contains pairs of other settings ({names}); use those, or give another folder")
+    for number, count in enumerate(state.kept):
+        if count and not (out / f"pairs-{number:06d}.parquet").is_file():
+            raise ValueError(f"{out / STATE} names pairs-{number:06d}.parquet, which is not there")
+    for file in [*out.iterdir()]:  # a file written after the state is made again
+        if (found := PAIRS.fullmatch(file.name)) and int(found[1]) >= len(state.kept):
             file.unlink()
-    return kept
+    return state.kept
 
 
 def _save(out: Path, settings: dict[str, Any], kept: list[int]) -> None:

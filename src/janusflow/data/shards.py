@@ -33,6 +33,7 @@ class KeptRecord:
         record: its text and turns.
         digest: digest by which copies of it are found.
         cropped: share of its picture's area that a square crop leaves out.
+        copy: whether it is a copy of a picture of the same shard, to be kept only if that one gets no caption.
     """
 
     number: int
@@ -41,6 +42,7 @@ class KeptRecord:
     record: Record
     digest: str
     cropped: float
+    copy: bool = False
 
 
 def write_shard(out: Path, number: int, shard: list[KeptRecord], kind: str) -> None:

@@ -249,17 +249,32 @@ def _members(opened: IO[bytes]) -> Iterator[Member]:
 
 
 def _gap(opened: IO[bytes], start: int, end: int) -> Iterator[Member]:
-    """Yield a nameless member if there is anything but zeros between two members."""
+    """Yield a nameless member if there is anything but zeros and global headers between two members."""
     if start >= end:
         return
     place = opened.tell()
-    opened.seek(start)
     while start < end:
-        if opened.read(min(end - start, 1 << 20)).strip(b"\0"):
+        opened.seek(start)
+        content = opened.read(min(end - start, 1 << 20))
+        if not content.strip(b"\0"):
+            start += 1 << 20
+            continue
+        start += (len(content) - len(content.lstrip(b"\0"))) // BLOCK * BLOCK
+        opened.seek(start)
+        if not (header := _global_header(opened.read(BLOCK))):
             yield Member("", start, bytes)
             break
-        start += 1 << 20
+        start += header
     opened.seek(place)
+
+
+def _global_header(block: bytes) -> int:
+    """Return the size of the global pax header (as `git archive` writes) that begins with a block; 0 if none does."""
+    try:
+        info = tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return 0
+    return BLOCK + -(-info.size // BLOCK) * BLOCK if info.type == tarfile.XGLTYPE and info.size >= 0 else 0
 
 
 def _member_at(stream: IO[bytes], offset: int) -> Member:

@@ -13,7 +13,7 @@ from PIL import Image
 from janusflow.data.sources import FileConfig, FileSource, file_config, kind_of
 from janusflow.data.streams import StreamSource
 from janusflow.processing.images import load_image
-from tests.data.sources.kinds import COUNT, KINDS, hub, jsonl, parquet, png, webdataset
+from tests.data.sources.kinds import COUNT, KINDS, hub, jsonl, parquet, png, sidecars, webdataset
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
@@ -158,3 +158,21 @@ def test_a_damaged_file_counts_for_as_many_records_as_one_of_its_size(tmp_path: 
         except ValueError:
             faults += 1
     assert ((source.length or 0) - faults, faults) == (COUNT, COUNT)
+
+
+@pytest.mark.parametrize("make", [webdataset, jsonl, parquet], ids=lambda make: make.__name__)
+def test_a_file_with_brackets_in_its_name_is_read(make: Callable[[Path], FileConfig], tmp_path: Path) -> None:
+    config = make(tmp_path)
+    file, *_ = config.files()
+    renamed = str(file.rename(file.with_stem("set [v2]")))
+    count = FileSource(replace(config, path=renamed)).length
+    assert count == (COUNT // 2 if make is webdataset else COUNT)
+    assert StreamSource(replace(config, path=renamed, streaming=True), 0, 1).next().text == "caption 0"
+
+
+def test_hidden_files_are_not_among_the_files_of_a_folder(tmp_path: Path) -> None:
+    config = sidecars(tmp_path)
+    before = config.files()
+    (tmp_path / ".DS_Store").write_bytes(b"1")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert config.files() == before and len(before) == 2 * COUNT

@@ -91,3 +91,28 @@ def test_pictures_next_to_a_file_of_records_are_not_taken_for_uncaptioned_ones(t
     (tmp_path / "talks.json").write_text("[]")
     with pytest.raises(ValueError, match=r"also contains talks.json; to read it, give .*talks\.json"):
         kind_of(str(tmp_path), captions=False)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("tar", "webdataset"), ("parquet", "parquet")])
+def test_shards_are_read_next_to_their_sheet_and_not_mixed_up_with_other_pictures(
+    tmp_path: Path, suffix: str, kind: str
+) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "sheet.jpg")
+    assert kind_of(str(tmp_path), captions=False) == "folder"
+    for name in (f"shard-000000.{suffix}", "dropped.jsonl", "report.json"):
+        (tmp_path / name).touch()
+    assert kind_of(str(tmp_path), captions=False) == kind
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    said = rf"also contains shard-000000.{suffix}; to read it, give --kind {kind}; for the pictures .* --kind folder"
+    with pytest.raises(ValueError, match=said):
+        kind_of(str(tmp_path), captions=False)
+
+
+def test_a_preparation_below_its_pictures_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "shard-000000.tar").touch()
+    monkeypatch.chdir(tmp_path)
+    assert kind_of(str(tmp_path), captions=False, out=Path("out")) == "folder"
+    with pytest.raises(ValueError, match=r"also contains .*shard-000000\.tar"):
+        kind_of(str(tmp_path), captions=False, out=Path("elsewhere"))

@@ -46,7 +46,7 @@ class FileConfig(SourceConfig):
         if path.is_dir():
             found = [file for file in visible_files(path) if has_suffix(file, self.suffixes)]
         else:
-            found = sorted(path.parent.glob(path.name))
+            found = [path] if path.is_file() else sorted(path.parent.glob(path.name))
         if not found:
             raise ValueError(f"{self.path} contains no {self.suffixes[0]} file")
         return found

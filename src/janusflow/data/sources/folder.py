@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from janusflow.data.folders import other_splits, read_folder
+from janusflow.data.folders import other_splits, read_folder, visible_files
 from janusflow.data.sources.files import FileConfig
 
 
@@ -22,7 +22,7 @@ class FolderConfig(FileConfig):
             raise ValueError(f"{self.path} is not a folder")
 
     def files(self) -> Sequence[Path]:
-        return sorted(file for file in self.place.rglob("*") if file.is_file())
+        return [file for file in visible_files(self.place) if file.is_file()]
 
     def parts(self) -> Sequence[Path | str]:
         return ()

@@ -9,7 +9,7 @@ from typing import Any
 from janusflow.arguments import quoted
 from janusflow.data.folders import METADATA, PICTURES, is_folder_of_pictures, visible_files
 from janusflow.data.jsonlines import is_array
-from janusflow.data.prepared import DROPPED
+from janusflow.data.prepared import DROPPED, SHEET
 from janusflow.data.sources.files import FileConfig, has_suffix, served_by
 from janusflow.data.sources.jsonl import JsonlConfig
 from janusflow.data.sources.parquet import ParquetConfig
@@ -17,6 +17,7 @@ from janusflow.data.sources.registry import find_kind
 from janusflow.data.sources.webdataset import WebdatasetConfig
 
 PICTURE_TASKS = ("understanding", "generation")
+KINDS = (WebdatasetConfig, ParquetConfig, JsonlConfig)
 
 
 def file_config(kind: str, path: str, **settings: Any) -> FileConfig:
@@ -35,11 +36,12 @@ def file_config(kind: str, path: str, **settings: Any) -> FileConfig:
     return found(kind, path, **settings)
 
 
-def kind_of(path: str, *, captions: bool = True) -> str:
+def kind_of(path: str, *, captions: bool = True, out: Path | None = None) -> str:
     """Return the kind of source of a folder or file: jsonl, folder, parquet or webdataset.
 
     Args:
         captions: whether pictures need captions.
+        out: folder whose files do not count as records, because a preparation of the pictures writes them.
 
     Raises:
         ValueError: if it is none of them, or contains pictures without captions next to a file of records.
@@ -50,25 +52,30 @@ def kind_of(path: str, *, captions: bool = True) -> str:
     files = [place] if place.is_file() else visible_files(place)
     if place.is_dir() and is_folder_of_pictures(place):
         return "folder"
-    if place.is_dir() and not captions and any(file.suffix.lower() in PICTURES for file in files):
-        talks = [
-            file
-            for file in files
-            if is_array(file) or (has_suffix(file, JsonlConfig.suffixes) and file.name != DROPPED)
-        ]
-        if talks:
+    pictures = {file.name for file in files if file.suffix.lower() in PICTURES}
+    if place.is_dir() and not captions and pictures:
+        others = files if out is None else [file for file in files if out.absolute() not in file.absolute().parents]
+        records = [file for file in others if _has_records(file) and file.name != DROPPED]
+        if not records:
+            return "folder"
+        if pictures != {SHEET}:  # a preparation's sheet shows what its shards contain
+            shards = next((kind.kind for kind in KINDS[:2] if has_suffix(records[0], kind.suffixes)), None)
+            way = f"--kind {shards}" if shards else records[0]
             only = "for the pictures without it, give --kind folder"
-            raise ValueError(f"{path} also contains {talks[0].relative_to(place)}; to read it, give {talks[0]}; {only}")
-        return "folder"
+            raise ValueError(f"{path} also contains {records[0].relative_to(place)}; to read it, give {way}; {only}")
     if place.is_file() and place.suffix.lower() == ".json":
         return "jsonl"  # an array of the same rows
-    for kind in (WebdatasetConfig, ParquetConfig, JsonlConfig):
+    for kind in KINDS:
         if any(has_suffix(file, kind.suffixes) for file in files):
             return kind.kind
     forms = f"pictures with a .txt file for each, {', '.join(METADATA)}, or .jsonl, .parquet or .tar files"
     arrays = [file for file in files if file.suffix.lower() == ".json"]
     hint = f"; to read {arrays[0].name}, give {arrays[0]}" if arrays else "; a .json array is given as a file"
     raise ValueError(f"{path} contains no data of a known form: {forms}{hint}")
+
+
+def _has_records(file: Path) -> bool:
+    return is_array(file) or any(has_suffix(file, kind.suffixes) for kind in KINDS)
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,5 +85,5 @@ def _readable(builder: str, files: Sequence[Path], config: FileConfig) -> Any:
 def _load(builder: str, files: Sequence[Path], config: FileConfig) -> Any:
     import datasets
 
-    given = {config.split: [str(file) for file in files]}
+    given = {config.split: [glob.escape(str(file)) for file in files]}  # they are read as patterns
     return datasets.load_dataset(builder, data_files=given, split=config.split, streaming=config.streaming)
