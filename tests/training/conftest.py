@@ -100,7 +100,7 @@ def curve(out: Path) -> list[dict[str, Any]]:
 
 
 def values(out: Path) -> list[tuple[float, ...]]:
-    return [tuple(row[name] for name in ("step", *LOSSES)) for row in curve(out)]
+    return [tuple(row[name] for name in ("step", *LOSSES) if name in row) for row in curve(out)]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -237,7 +237,7 @@ def test_two_processes_train_on_what_one_of_them_drew(start: Path, tmp_path: Pat
     data = {"generation": [source], "ratios": [{"understanding": 0, "generation": 1, "text": 0}], "workers": 0}
     sharded(settings(start, tmp_path / "run", data=data, steps=4))
     files = sorted(file.name for file in (tmp_path / "run" / "replay0").iterdir())
-    assert files == ["pairs-000000.parquet", "reflow.json"]
+    assert files == [".lock", "pairs-000000.parquet", "reflow.json"]
     quietly(settings(start, tmp_path / "alone", data=data, steps=4))
     assert close(values(tmp_path / "run"), values(tmp_path / "alone"))
     seen = [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from janusflow import JanusFlow
 from janusflow.training.config import load_config
 from janusflow.training.dryrun import describe, estimate
+from tests.training.conftest import settings
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -55,3 +58,17 @@ def test_a_dry_run_counts_what_learns_and_loads_nothing(tmp_path: Path) -> None:
         == 4 * sum(p.numel() for p in JanusFlow.from_pretrained("tiny").network.parameters())
     )
     assert "anchor (the weights before the run" in describe(kept)
+
+
+def test_a_dry_run_counts_frozen_parameters_as_frozen(start: Path, tmp_path: Path) -> None:
+    free = estimate(settings(start, tmp_path))
+    frozen = estimate(settings(start, tmp_path, freeze=["language_model.", "understanding_encoder.begin"]))
+    llm = JanusFlow.from_pretrained(start, device="cpu").network
+    count, head = (sum(p.numel() for p in part.parameters()) for part in (llm.language_model, llm.lm_head))
+    assert free.learning["llm"] == count + head and frozen.learning["llm"] == head
+    assert frozen.frozen["llm"] == count and frozen.learning["aligner"] == free.learning["aligner"] - 32
+    assert free.state - frozen.state == 4 * 4 * (count + 32), "no gradients, moments and average"
+    blocks = sum(p.numel() for p in llm.language_model.layers.parameters())
+    assert free.gathered - frozen.gathered == 2 * (count - blocks + 32), "the blocks are never gathered"
+    with pytest.raises(ValueError, match="freeze has 'begin', with which no parameter's name begins"):
+        estimate(settings(start, tmp_path, freeze=["begin"]))

@@ -1,4 +1,4 @@
-"""The export: its licence, a full disk, and a signal just before it."""
+"""The export: its licence, a full disk, a signal just before it, and the averages that sheets are generated with."""
 
 from __future__ import annotations
 
@@ -62,3 +62,27 @@ def test_a_disk_that_is_full_at_the_export(start: Path, tmp_path: Path, monkeypa
     assert not (tmp_path / "export").exists() and (tmp_path / "checkpoints" / "step-0000002").is_dir()
     monkeypatch.undo()
     assert quietly(settings(start, tmp_path, steps=2), resume=True) == tmp_path / "export"
+
+
+def test_a_failure_in_the_official_layout_leaves_the_normal_export(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("janusflow.training.export.export_to", full)
+    with pytest.raises(OSError, match="the export could not be written .*No space left"):
+        quietly(settings(start, tmp_path, steps=1), official=True)
+    assert JanusFlow.from_pretrained(tmp_path / "export", device="cpu").network is not None
+    assert not (tmp_path / "export-official").exists()
+
+
+@pytest.mark.parametrize("encoder", ["vae", "shared"])
+def test_the_averages_of_a_network_that_reads_latents_answer_during_the_run(
+    start: Path, tmp_path: Path, encoder: str
+) -> None:
+    watch = {"every": 1, "prompts": ["a star"], "questions": ["what is it?"], "num_inference_steps": 1}
+    model = {"checkpoint": str(start), "understanding_encoder": encoder}
+    watch |= {"tensorboard": False, "curves": False}
+    quietly(settings(start, tmp_path, steps=1, model=model, watch=watch))
+    assert (tmp_path / "samples" / "step-0000001.txt").read_text().startswith("what is it?")

@@ -97,3 +97,11 @@ def test_an_export_of_nothing_is_refused(start: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-0000001")
     with pytest.raises(ValueError, match="has no checkpoint yet to export"):
         export_only(tmp_path / "run", device="cpu")
+
+
+def test_a_variant_is_refused_in_the_official_layout_before_anything_is_written(start: Path, tmp_path: Path) -> None:
+    model = {"checkpoint": str(start), "understanding_encoder": "shared"}
+    shutil.rmtree(quietly(settings(start, tmp_path, steps=1, model=model)))
+    with pytest.raises(ValueError, match="understanding_encoder is 'shared'; the official layout only has 'siglip'"):
+        export_only(tmp_path, device="cpu", official=True)
+    assert not (tmp_path / "export").exists()

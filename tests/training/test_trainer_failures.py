@@ -92,3 +92,28 @@ def test_too_many_broken_records_stop_the_run(start: Path, tmp_path: Path) -> No
     told = [row for row in curve(tmp_path / "run") if "broken" in row]
     assert told and all(row["broken"] == len(row["skipped"]) and "missing" in row["skipped"][0] for row in told)
     quietly(settings(start, tmp_path / "lenient", data={**data, "max_broken": 0.9}, steps=10))
+
+
+@pytest.mark.parametrize("variant", [{"understanding_encoder": "shared"}, {"image_attention": "bidirectional"}])
+def test_a_variant_that_the_official_layout_cannot_store_is_refused_before_the_first_step(
+    start: Path, tmp_path: Path, variant: dict[str, str]
+) -> None:
+    config = settings(start, tmp_path, steps=1, model={"checkpoint": str(start), **variant})
+    (name,) = variant
+    with pytest.raises(ValueError, match=f"{name} is '.*'; the official layout only has"):
+        quietly(config, official=True)
+    assert not (tmp_path / "log.jsonl").exists() and not (tmp_path / "checkpoints").exists()
+
+
+def test_a_loss_is_compared_with_its_own_mean_and_only_in_steps_that_have_it(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[int, dict[str, float]] = {21: {"ar": 5.0}, 23: {"flow": 1.0}}
+
+    def told(run: Any, found: Any) -> dict[str, float]:
+        others = {name: value for name, value in take_step(run, found).items() if name not in ("ar", "flow", "repa")}
+        return {**others, **given.get(found.step, {"flow": 0.05})}
+
+    monkeypatch.setattr(trainer, "take_step", told)
+    with pytest.raises(RunError, match="step 24: loss 1 is more than 10 times its mean 0.05"):
+        quietly(settings(start, tmp_path, steps=25, batch_size=1))

@@ -133,7 +133,8 @@ class Run:
             if stage["model"]["checkpoint"] in made:
                 stage["model"]["checkpoint"] = ""
         parts = asdict(replace(parts_of(self), out="")) if self.ablation.parts else {}
-        parts.pop("workers", None)  # changes nothing
+        for name in ("workers", "max_broken"):  # they change nothing
+            parts.pop(name, None)
         evaluations, metrics = self._measured()
         measured = {name: asdict(one) | {"batch_size": 0} for name, one in evaluations.items()}  # only rounding
         scores = {name: (one.evaluation, one.score) for name, one in metrics.items()}

@@ -28,6 +28,10 @@ def same_name(name: str) -> Source:
     return Source((name,))
 
 
+def any_network(config: Any) -> None:
+    """Accept every network."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way to store networks of a family.
@@ -40,6 +44,7 @@ class Layout:
         source: `parameter -> Source`.
         write: `(configuration, processor, folder, dtype)` writes everything but the weights; None if nothing is written
             in this layout.
+        check: `configuration -> None`, raises a ValueError for a network that cannot be written in this layout.
         released: whether released weights use it: without ids of special tokens and without a VAE.
         unused: prefixes of stored tensors that the network does not use.
     """
@@ -49,6 +54,7 @@ class Layout:
     read_config: Callable[[dict[str, Any], dict[str, int], Collection[str] | None], Any]
     source: Callable[[str], Source] = same_name
     write: Callable[[Any, JanusFlowProcessor, Path, str], None] | None = None
+    check: Callable[[Any], None] = any_network
     released: bool = False
     unused: tuple[str, ...] = ()
 

@@ -15,6 +15,7 @@ from janusflow.training.config.sources import anchored, sources_of
 from janusflow.training.lora import ADAPTED, add_adapters
 from janusflow.training.losses import active
 from janusflow.training.replay import replays
+from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes
 
 PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # assumed for a sample without its picture; no data is read
@@ -67,7 +68,7 @@ def estimate(config: TrainConfig) -> Estimate:
     """Estimate a run from its recipe and the sizes of its model, without loading weights or reading data.
 
     Raises:
-        ValueError: if the model's configuration cannot be read, or does not fit the losses.
+        ValueError: if the model's configuration cannot be read, or does not fit the losses, `parts` or `freeze`.
     """
     sizes = check_sizes(config)
     family = family_of(sizes)
@@ -75,16 +76,16 @@ def estimate(config: TrainConfig) -> Estimate:
         network = family.network(sizes)
     whole = set(config.parts) - set(ADAPTED) if config.lora.rank else set(config.parts)
     learning, frozen = dict.fromkeys(family.trainable, 0), dict.fromkeys(family.trainable, 0)
+    choose_trainable(network, sorted(whole), config.freeze)
     for name, parameter in network.named_parameters():
-        part = family.part_of(name)
-        chosen = learning if part in whole and family.never_run not in name else frozen
-        chosen[part] += parameter.numel()
+        chosen = learning if parameter.requires_grad else frozen
+        chosen[family.part_of(name)] += parameter.numel()
     with torch.device("meta"):
         heads = {name: term.head(sizes) for name, term in active(config.loss, family).items()}
     learning |= {name: sum(p.numel() for p in head.parameters()) for name, head in heads.items() if head is not None}
-    blocks = sum(p.numel() for p in network.get_submodule(family.blocks).parameters())
-    gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - blocks)
-    gathered += 2 * (sum(learning.values()) - (blocks if "llm" in whole else 0))
+    blocks = list(network.get_submodule(family.blocks).parameters())
+    gathered = 2 * (sum(learning.values()) + sum(frozen.values()) - sum(p.numel() for p in blocks))
+    gathered += 2 * (sum(learning.values()) - sum(p.numel() for p in blocks if p.requires_grad))
     copied = BYTES * sum(p.numel() for p in network.parameters()) if anchored(config.data) else 0
     if config.lora.rank:
         with torch.device("meta"):

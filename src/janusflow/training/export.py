@@ -63,6 +63,8 @@ def averaged_model(
     network.set_attn_implementation("sdpa")
     averaged = copy.copy(model)
     averaged.network, averaged.adapters = network.eval().requires_grad_(False), adapters
+    if averaged.family.separate_vae:
+        averaged.give_latents()
     averaged.origin, averaged.opened = None, {}
     return averaged
 
@@ -98,19 +100,23 @@ def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool 
             for term, head in heads.items():
                 save_file(head, temporary / HEAD.format(term))
             _write_card(temporary, state, model)
-            if official:
-                weights = dict(averaged.network.named_parameters())
-                place = folder.with_name(f"{folder.name}-official")
-                licence = next(iter(sorted(find_folder(config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
-                layout = family_of(averaged.network.config).layout("official")
-                export_to(layout, averaged.network.config, weights, averaged.processor, place, licence=licence)
-                if (temporary / "vae").is_dir():
-                    shutil.copytree(temporary / "vae", place / "vae", dirs_exist_ok=True)
-                _write_card(place, state, model, more=where_vae_is(place))
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
+        if official:
+            _write_official(state, model, averaged, folder)
     world.wait()
     return folder
+
+
+def _write_official(state: TrainState, model: JanusFlow, averaged: JanusFlow, folder: Path) -> None:
+    """Write the weights of an export in the official layout too, into `<folder>-official`."""
+    place = folder.with_name(f"{folder.name}-official")
+    sizes, weights = averaged.network.config, dict(averaged.network.named_parameters())
+    licence = next(iter(sorted(find_folder(state.config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
+    export_to(averaged.family.layout("official"), sizes, weights, averaged.processor, place, licence=licence)
+    if (folder / "vae").is_dir():
+        shutil.copytree(folder / "vae", place / "vae", dirs_exist_ok=True)
+    _write_card(place, state, model, more=where_vae_is(place))
 
 
 def _write_card(folder: Path, state: TrainState, model: JanusFlow, *, adapter: bool = False, more: str = "") -> None:

@@ -30,8 +30,8 @@ def export_only(
         The exported folder.
 
     Raises:
-        ValueError: if the folder contains no run with a checkpoint, its starting model is gone, or another process
-            trains there.
+        ValueError: if the folder contains no run with a checkpoint, its starting model is gone, another process
+            trains there, or the official layout cannot store the network.
         OSError: if the export cannot be written.
 
     Example:
@@ -49,6 +49,8 @@ def export_only(
                 model = open_start(config, world.device)
             except ValueError as error:
                 raise ValueError(f"{error}; if what the run started from has moved, give model=FOLDER") from error
+            if official:
+                model.family.layout("official").check(model.network.config)
             objective, ema = learner(config, world, model.network)
             progress = checkpoints.restore(objective, ema, [])
             state = TrainState(config, world, objective, None, None, [], ema, progress)

@@ -42,12 +42,13 @@ class Progress:
 
     Attributes:
         step: number of steps done.
-        loss: running mean of the loss without L_REPA.
+        loss: running mean of the loss without L_REPA: the sum of `means`.
         best: the lowest such mean at any checkpoint, and its step.
         seen: number of records taken so far, and how many of them were broken.
         streams: places of the streams by process and source.
         ranks: number of processes.
         start_share: share of the starting weights in the average; None if it follows from the recipe.
+        means: running mean of each weighted loss by term, over the steps that have it; without L_REPA.
     """
 
     step: Count = 0
@@ -57,6 +58,7 @@ class Progress:
     streams: dict[str, Any] = field(default_factory=dict)
     ranks: FromOne = 1
     start_share: Share | None = None
+    means: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

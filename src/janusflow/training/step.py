@@ -56,8 +56,8 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
     """Run one optimizer step.
 
     Returns:
-        The mean losses of the whole step over all processes, the norm of the gradient, the learning rate, and the share
-        of the starting weights that is left in the average.
+        The mean losses of the whole step over all processes (see `mean_losses`), the norm of the gradient, the learning
+        rate, and the share of the starting weights that is left in the average.
     """
     config, world, objective = state.config, state.world, state.objective
     torch.manual_seed(Random(f"{config.seed}/{found.step}/{world.rank}").getrandbits(63))  # dropout of adapters
@@ -109,8 +109,11 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
 
 
 def mean_losses(config: LossConfig, totals: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
-    """Return the mean of each term, their weighted sum "loss", and the terms' details, from a whole step's sums."""
-    found = {name: term for name, term in terms().items() if name in totals}
+    """Return the mean of each term, their weighted sum "loss", and the terms' details, from a whole step's sums.
+
+    Terms without samples in the step are left out.
+    """
+    found = {name: term for name, term in terms().items() if name in totals and counts[name]}
     losses = {name: totals[name] / max(counts[name], 1) for name in found}
     losses["loss"] = sum(config.weight(name) * losses[name] for name in found)
     for term in found.values():

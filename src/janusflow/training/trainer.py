@@ -34,6 +34,7 @@ from janusflow.model.attention import PACKED
 from janusflow.model.convnext import ConvNextBlock
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.anchor import Anchor
+from janusflow.training.broken import too_many_broken
 from janusflow.training.cache import PictureCache
 from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import anchored, sources_of, weights_of
@@ -44,7 +45,7 @@ from janusflow.training.export import export
 from janusflow.training.lock import alone_in
 from janusflow.training.loop import loop
 from janusflow.training.lora import add_adapters
-from janusflow.training.losses import active, watched_loss
+from janusflow.training.losses import active, watched_losses
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
@@ -58,7 +59,6 @@ from janusflow.training.stored_settings import changed_settings, write_settings
 
 MEMORY = 0.98  # decay of the running mean of the loss
 CALM_STEPS = 20  # the first losses say nothing about a spike
-ENOUGH_RECORDS = 50  # records seen before the share of broken ones says anything
 
 
 class RunError(ValueError):
@@ -86,9 +86,9 @@ def train(
         The exported folder; or, when SIGTERM ended the run early, the folder of the run.
 
     Raises:
-        ValueError: before anything is trained, if data or a model cannot be opened, or another process trains in the
-            same folder; as `RunError`, if a loss is not finite or jumps, or too many records are broken. The last
-            checkpoint is then intact.
+        ValueError: before anything is trained, if data or a model cannot be opened, the official layout cannot store
+            the network, or another process trains in the same folder; as `RunError`, if a loss is not finite or jumps,
+            or too many records are broken. The last checkpoint is then intact.
         OSError: if a checkpoint or the export cannot be written.
         SystemExit: with status 0, if SIGTERM comes before the first step or after the last one: nothing is lost.
         KeyboardInterrupt: at SIGINT (Ctrl-C), after saving as at SIGTERM; a second one interrupts at once.
@@ -109,7 +109,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         raise ValueError(f"{out} contains a run already; continue it with --resume, or give another out=FOLDER")
     sizes = check_sizes(config)
     if official:
-        family_of(sizes).layout("official")  # must exist
+        family_of(sizes).layout("official").check(sizes)
     for source in (one for given in sources_of(config.data).values() for one in given):
         source.check_place()
     if checkpoints.all():
@@ -293,26 +293,22 @@ def _judge(state: TrainState, found: StepSamples, losses: dict[str, float]) -> N
     """Stop a run that has gone wrong."""
     config, progress = state.config, state.progress
     number = found.step + 1
-    loss = watched_loss(config.loss, losses)
     if not (math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"])):
         values = f"loss {losses['loss']}, gradient {losses['gradient']}"
         raise RunError(f"step {number}: {values}")
-    first = not math.isfinite(progress.loss)
-    if config.spike and number > CALM_STEPS and not first and loss > config.spike * progress.loss:
-        raise RunError(
-            f"step {number}: loss {loss:.4g} is more than {config.spike:g} times its mean {progress.loss:.4g}"
-        )
-    progress.loss = loss if first else MEMORY * progress.loss + (1 - MEMORY) * loss
+    watched, means = watched_losses(config.loss, losses), progress.means
+    loss, mean = (sum(each[name] for name in watched if name in means) for each in (watched, means))
+    if config.spike and number > CALM_STEPS and loss > config.spike * mean:
+        raise RunError(f"step {number}: loss {loss:.4g} is more than {config.spike:g} times its mean {mean:.4g}")
+    for name, value in watched.items():
+        means[name] = MEMORY * means[name] + (1 - MEMORY) * value if name in means else value
+    progress.loss = sum(means.values())
     lost = len(found.broken) + found.lost
     new = state.world.add_up({"seen": float(len(found.samples) + lost), "broken": float(lost)})
     seen, broken = progress.seen[0] + int(new["seen"]), progress.seen[1] + int(new["broken"])
     progress.seen = (seen, broken)
-    if seen >= ENOUGH_RECORDS and broken > config.data.max_broken * seen:
-        raise RunError(
-            f"{broken} of {seen} records that were taken are broken (one taken twice counts twice), "
-            f"more than data.max_broken={config.data.max_broken:g}"
-            + (f"; the last: {found.broken[-1]}" if found.broken else "")
-        )
+    if why := too_many_broken(seen, broken, config.data.max_broken, setting="data.max_broken", last=found.broken):
+        raise RunError(why)
 
 
 def decided(config: TrainConfig, world: World) -> TrainConfig:

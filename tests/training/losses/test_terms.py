@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from janusflow.families import families
 from janusflow.training import losses
-from janusflow.training.losses import LossConfig, terms, terms_of, watched_loss
+from janusflow.training.losses import LossConfig, terms, terms_of, watched_losses
 from tests.training.conftest import curve, quietly, settings, values
 
 EXTEND = Path(__file__).parents[3] / "docs" / "tutorials" / "extend.md"
@@ -47,7 +47,7 @@ def test_a_family_learns_from_its_own_terms_and_from_those_that_none_claims(magn
 
 def test_the_check_for_spikes_leaves_out_what_falls_below_zero() -> None:
     weights = LossConfig(ar=0.5, flow=2.0, repa=3.0)
-    assert watched_loss(weights, {"ar": 1.0, "flow": 1.5, "repa": -0.9}) == 0.5 + 3.0
+    assert watched_losses(weights, {"ar": 1.0, "flow": 1.5, "repa": -0.9}) == {"ar": 0.5, "flow": 3.0}
 
 
 def test_a_term_of_one_file_is_trained_logged_and_shown(start: Path, tmp_path: Path, magnitude: None) -> None:

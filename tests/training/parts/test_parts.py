@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from janusflow.config import tiny
 from janusflow.data.records import Record
 from janusflow.data.samples import SampleConfig
+from janusflow.data.sources.jsonl import JsonlConfig
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training.parts.config import LlmConfig, PartsConfig, TokenizerConfig, TowerConfig, VaeConfig, load_parts
@@ -57,6 +60,7 @@ def test_a_run_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     other = replace(small(tmp_path), seed=1, llm=LlmConfig(FIT, batch_size=3))
     with pytest.raises(ValueError, match="started with other llm, seed"):
         pretrain(other, device="cpu")
+    assert pretrain(replace(small(tmp_path), max_broken=0.5, workers=1), device="cpu") == tmp_path / "export"
 
 
 def test_workers_make_the_same_samples_and_end_when_they_are_closed(tmp_path: Path) -> None:
@@ -70,6 +74,30 @@ def test_workers_make_the_same_samples_and_end_when_they_are_closed(tmp_path: Pa
     assert len(multiprocessing.active_children()) == 1
     ahead.close()
     assert not multiprocessing.active_children()
+
+
+def test_broken_records_are_named_once_and_end_the_training_above_the_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
+    rows = [{"image": "good.png" if n % 4 else f"missing-{n}.png", "text": "a black picture"} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    maker = PictureMaker(make_processor(small(tmp_path), tmp_path / "processor"), tiny(300), SampleConfig())
+    sources = [JsonlConfig(path=str(tmp_path / "rows.jsonl"))]
+    lenient, strict = (batches(PICTURES, sources, maker, size=10, seed=0, max_broken=limit) for limit in (0.9, 0.1))
+    for step in range(12):
+        assert len(lenient(step)) == 10
+    named = capsys.readouterr().err.splitlines()
+    assert len(named) == len(set(named)) == 10 and all("skipped: " in line and "missing-" in line for line in named)
+    with pytest.raises(
+        ValueError,
+        match=r"of [56]\d records that were taken are broken .*, more than max_broken=0.1; the last: .*missing",
+    ):
+        for step in range(12):
+            strict(step)
+    (tmp_path / "rows.jsonl").write_text("\n".join(["broken", *map(json.dumps, rows[1:4])]))
+    with pytest.raises(ValueError, match=r"records that were taken are broken .*, more than max_broken=0.05"):
+        corpus(sources, sources, 60, 0)
 
 
 def test_the_text_of_a_record_takes_the_place_of_its_picture() -> None:

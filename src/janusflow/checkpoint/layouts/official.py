@@ -142,15 +142,24 @@ def _tower_source(official: str) -> Source:
 # --- write the configuration ----------------------------------------------------------------------------------------
 
 
-def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
-    """Return the released form of `config.json`; a tower without a released name is listed by its sizes.
+def check(config: JanusFlowConfig) -> None:
+    """Check that the official code has this network.
 
     Raises:
-        ValueError: for a variant of the network, which the official code does not have.
+        ValueError: for a variant of the network.
     """
     for name, released in VARIANTS.items():
         if (given := getattr(config, name)) != released:
             raise ValueError(f"{name} is {given!r}; the official layout only has {released!r}")
+
+
+def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
+    """Return the released form of `config.json`; a tower without a released name is listed by its sizes.
+
+    Raises:
+        ValueError: see `check`.
+    """
+    check(config)
     llm, vision = config.text_config, config.vision_config
     width, patch = config.generation_encoder_width, config.latent_patch_size
     shared = {
@@ -198,5 +207,6 @@ LAYOUT = Layout(
     write=lambda config, processor, folder, dtype: parts.write_official(
         official_config(config, dtype), processor, folder
     ),
+    check=check,
     released=True,
 )

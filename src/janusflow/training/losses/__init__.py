@@ -16,7 +16,7 @@ from janusflow.families import Family, families
 from janusflow.functions import load_plugin, plugins
 from janusflow.training.losses.term import Forward, LossConfig, Term
 
-__all__ = ["Forward", "LossConfig", "Term", "active", "terms", "terms_of", "watched_loss"]
+__all__ = ["Forward", "LossConfig", "Term", "active", "terms", "terms_of", "watched_losses"]
 
 GROUP = "janusflow.losses"  # entry points of other packages
 
@@ -49,7 +49,10 @@ def active(config: LossConfig, family: Family) -> dict[str, Term]:
     return {name: term for name, term in terms_of(family).items() if config.weight(name) or not term.optional}
 
 
-def watched_loss(config: LossConfig, losses: dict[str, float]) -> float:
-    """Return the loss that the check for spikes compares: without signed terms, which would cancel others."""
+def watched_losses(config: LossConfig, losses: dict[str, float]) -> dict[str, float]:
+    """Return the weighted losses of a step whose sum the check for spikes compares, by term.
+
+    Signed terms are left out, because they would cancel others.
+    """
     weighed = {name: term for name, term in terms().items() if name in losses}
-    return sum(config.weight(name) * losses[name] for name, term in weighed.items() if not term.signed)
+    return {name: config.weight(name) * losses[name] for name, term in weighed.items() if not term.signed}

@@ -78,7 +78,7 @@ class Repa(Term):
             return None
         assert seen.head is not None and seen.output.hidden_states is not None
         at_pictures = seen.row.input_ids == GENERATION_TOKEN
-        states = seen.output.hidden_states[seen.config.repa_block][at_pictures]
+        states = seen.output.hidden_states[seen.config.repa_block][at_pictures]  # the last ones are after the norm
         states = rearrange(states, "(m l) d -> m l d", m=len(seen.latents))
         features = _features(seen) if seen.features is None else seen.features
         free = slice(None) if seen.row.anchored is None else ~seen.row.anchored

@@ -23,7 +23,8 @@ class LossConfig:
         weights: weights of other terms by name; 0 for those that are not listed.
         anchor: weight of anchored samples relative to the others in L_AR, L_RF and L_AR of codes
             (`training/anchor.py`); L_REPA leaves them out.
-        repa_block: number of the LLM block, from 1, whose states REPA compares.
+        repa_block: number of the LLM block, from 1, whose states REPA compares; for the last block, these are the
+            states after the LLM's final norm.
     """
 
     ar: FromZero = 1.0

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from janusflow.arguments import quoted
 from janusflow.config import JanusFlowConfig, tiny
-from janusflow.data.constraints import Count, FromOne, FromZero
+from janusflow.data.constraints import Count, FromOne, FromZero, Share
 from janusflow.data.sources.registry import AnySource
 from janusflow.training.config import recipe_values, typed_config
+from janusflow.training.config.data import DataConfig
 from janusflow.training.parts.fit import FitConfig
 from janusflow.training.parts.tokenizer import SPECIAL_TOKENS
 
@@ -148,6 +149,7 @@ class PartsConfig:
         network: sizes that differ from those of the preset "tiny", as in `config.json`.
         seed: seed of everything random.
         workers: number of processes that make samples in advance; they only change the time.
+        max_broken: largest share of broken records; above it, training ends. The default is that of `janusflow train`.
     """
 
     out: str
@@ -162,6 +164,7 @@ class PartsConfig:
     network: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     workers: Count = 0
+    max_broken: Share = DataConfig.max_broken
 
     def check(self) -> None:
         """Check what the types do not show.

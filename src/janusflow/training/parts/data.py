@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from random import Random
@@ -12,6 +13,9 @@ from janusflow.data.records import Record
 from janusflow.data.samples import Crop, Drawn, Sample, SampleMaker, square
 from janusflow.data.sources import SourceConfig
 from janusflow.data.templates import IGNORE, Tokens
+from janusflow.progress import say
+from janusflow.training.broken import too_many_broken
+from janusflow.training.config.data import DataConfig
 
 PICTURES, TEXTS = "generation", "text"  # the tasks of `janusflow train` whose records are read
 RATIOS = {PICTURES: Ratio(0, 1, 0), TEXTS: Ratio(0, 0, 1)}
@@ -67,17 +71,33 @@ class StepBatches:
     Args:
         data: samples of all steps.
         workers: number of processes that make the following steps in advance; 0 makes each step on request.
+        max_broken: largest share of broken records, counted from the first step that was asked for.
     """
 
-    def __init__(self, data: Data, workers: int = 0) -> None:
-        self.data, self.workers = data, workers
+    def __init__(self, data: Data, workers: int = 0, *, max_broken: float) -> None:
+        self.data, self.workers, self.max_broken = data, workers, max_broken
         self._ahead: Generator[StepSamples, None, None] | None = None
         self._next = -1
+        self._named: set[str] = set()
+        self._seen = self._broken = 0
 
     def __call__(self, step: int) -> list[Sample]:
+        """Return the samples of a step, and print the records that were skipped for it, each once.
+
+        Raises:
+            ValueError: if there are no samples, or the share of broken records is above its limit.
+        """
         found = self._ready(step) if self.workers else self.data[step]
+        for problem in dict.fromkeys(found.broken):
+            if problem not in self._named:
+                say(f"skipped: {problem}", logging.WARNING)
+        self._named.update(found.broken)
         if found.failed:
             raise ValueError(found.failed)
+        lost = len(found.broken) + found.lost
+        self._seen, self._broken = self._seen + len(found.samples) + lost, self._broken + lost
+        if why := too_many_broken(self._seen, self._broken, self.max_broken, setting="max_broken", last=found.broken):
+            raise ValueError(why)
         return found.samples
 
     def _ready(self, step: int) -> StepSamples:
@@ -95,7 +115,14 @@ class StepBatches:
 
 
 def batches(
-    task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, size: int, seed: int, workers: int = 0
+    task: str,
+    sources: Sequence[SourceConfig],
+    maker: SampleMaker,
+    *,
+    size: int,
+    seed: int,
+    workers: int = 0,
+    max_broken: float = DataConfig.max_broken,
 ) -> StepBatches:
     """Return batches of the samples of each step.
 
@@ -104,14 +131,26 @@ def batches(
         size: samples per step.
         seed: seed of everything random.
         workers: number of processes that make samples in advance.
+        max_broken: largest share of broken records.
     """
     mixture = Mixture([RATIOS[task]], {task: [source.weight for source in sources]}, batch_size=size, seed=seed)
-    return StepBatches(Data({task: sources}, mixture, maker, seed=seed), workers)
+    return StepBatches(Data({task: sources}, mixture, maker, seed=seed), workers, max_broken=max_broken)
 
 
-def corpus(pictures: Sequence[SourceConfig], texts: Sequence[SourceConfig], records: int, seed: int) -> list[str]:
-    """Return the sentences of this number of records each of pictures and of texts."""
+def corpus(
+    pictures: Sequence[SourceConfig],
+    texts: Sequence[SourceConfig],
+    records: int,
+    seed: int,
+    *,
+    max_broken: float = DataConfig.max_broken,
+) -> list[str]:
+    """Return the sentences of this number of records each of pictures and of texts.
+
+    Raises:
+        ValueError: if data cannot be read, or the share of broken records is above `max_broken`.
+    """
     reader = Reader()
     for task, sources in ((PICTURES, pictures), (TEXTS, texts)):
-        batches(task, sources, reader, size=records, seed=seed)(0)
+        batches(task, sources, reader, size=records, seed=seed, max_broken=max_broken)(0)
     return reader.sentences

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch.nn import functional as F
 from janusflow.checkpoint.card import write_trained_card
 from janusflow.config import JanusFlowConfig
 from janusflow.data.loader import worker_killed
-from janusflow.data.samples import SampleConfig
+from janusflow.data.samples import SampleConfig, SampleMaker
+from janusflow.data.sources import SourceConfig
 from janusflow.device import resolve_device
 from janusflow.files import read_json, write_text
 from janusflow.folders import put_together
@@ -48,8 +50,8 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
         The folder of a checkpoint with random weights between these parts, `config.out/export`.
 
     Raises:
-        ValueError: if data cannot be read, the folder belongs to a run with other settings or another process trains in
-            it, or a loss is not finite.
+        ValueError: if data cannot be read, too many records are broken, the folder belongs to a run with other settings
+            or another process trains in it, or a loss is not finite.
     """
     out, place = Path(config.out), resolve_device(device)
     export = out / "export"
@@ -87,8 +89,14 @@ class Parts:
 
     def pictures(self, size: int, seed: int, sizes: Any = None) -> closing[StepBatches]:
         """Return batches of pictures of a network's size, for use in a `with` statement."""
-        maker, workers = PictureMaker(self.processor, sizes or self.sizes, SampleConfig()), self.config.workers
-        return closing(batches(PICTURES, self.config.pictures, maker, size=size, seed=seed, workers=workers))
+        maker = PictureMaker(self.processor, sizes or self.sizes, SampleConfig())
+        return self._batches(PICTURES, self.config.pictures, maker, size=size, seed=seed)
+
+    def _batches(
+        self, task: str, sources: Sequence[SourceConfig], maker: SampleMaker, *, size: int, seed: int
+    ) -> closing[StepBatches]:
+        workers, limit = self.config.workers, self.config.max_broken
+        return closing(batches(task, sources, maker, size=size, seed=seed, workers=workers, max_broken=limit))
 
     def network(self) -> JanusFlowForConditionalGeneration:
         """Return a JanusFlow whose tower and language model are trained, or are those of `start`."""
@@ -108,7 +116,7 @@ class Parts:
                 device=self.device,
             )
         reader, size = TextMaker(self.processor, self.sizes, SampleConfig()), config.llm.batch_size
-        with closing(batches(TEXTS, config.texts, reader, size=size, seed=seed, workers=config.workers)) as texts:
+        with self._batches(TEXTS, config.texts, reader, size=size, seed=seed) as texts:
             network = fit_llm(config.llm, self.sizes, texts, self.out / "llm", seed=seed, device=self.device)
         take_tower(network, tower.vision_model)
         return network.float().eval()
@@ -152,7 +160,8 @@ class Parts:
 def make_processor(config: PartsConfig, folder: Path) -> JanusFlowProcessor:
     """Return the processor with a tokenizer that is learned once and then read from `folder`."""
     if not (folder / "processor_config.json").is_file():
-        sentences = corpus(config.pictures, config.texts, config.tokenizer.records, config.seed)
+        records, limit = config.tokenizer.records, config.max_broken
+        sentences = corpus(config.pictures, config.texts, records, config.seed, max_broken=limit)
         tokenizer = learn_tokenizer(sentences, config.tokenizer.vocabulary)
         sizes = config.sizes(len(tokenizer))
         text = TextSettings(num_image_tokens=sizes.num_understanding_tokens, system_prompt="")
@@ -175,7 +184,7 @@ def network_config(config: PartsConfig, processor: JanusFlowProcessor) -> JanusF
 def _keep_settings(config: PartsConfig, out: Path) -> None:
     """Write the settings of a new run, or compare them with those of the run to continue."""
     values = json.loads(json.dumps(asdict(config)))
-    settings = {name: value for name, value in values.items() if name not in ("out", "workers")}
+    settings = {name: value for name, value in values.items() if name not in ("out", "workers", "max_broken")}
     file = out / SETTINGS
     if file.is_file():
         before = read_json(file)
