@@ -39,13 +39,16 @@ def run_on_ray(
         ValueError: from `unfinished`; if no cluster answers at the address; or if a worker died. In the last case, the
             same command continues.
     """
-    unfinished(runs)  # reports invalid recipes here instead of in a worker
+    todo = unfinished(runs)  # also reports invalid recipes here instead of in a worker
+    say(f"{len(runs) - len(todo)} of {len(runs)} runs are finished")
+    if not todo:
+        return
     with connected(workers.address):
-        count = min(len(runs), workers.count or room(ray.cluster_resources(), workers))
-        say(f"{count} workers share {len(runs)} runs")
+        count = min(len(todo), workers.count or room(ray.cluster_resources(), workers))
+        say(f"{count} workers share {len(todo)} runs")
         remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0)(work)
         try:
-            ray.get([remote.remote(str(Path.cwd()), list(runs), device) for _ in range(count)])
+            ray.get([remote.remote(str(Path.cwd()), todo, device) for _ in range(count)])
         except RayError as error:
             raise ValueError(f"a worker ended early ({error}); the same command continues") from error
 
