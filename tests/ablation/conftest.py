@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from janusflow.ablation import runs as module
+from janusflow.ablation import execution as module
 from janusflow.ablation.config import load_ablation
 from janusflow.ablation.runs import Run, runs_of
 from janusflow.evaluation.request import EvalRequest

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from janusflow.ablation.execution import run_all
 from janusflow.ablation.plan import dry_run, power
-from janusflow.ablation.runs import RESULTS, run_all
+from janusflow.ablation.runs import RESULTS
 from janusflow.ablation.statistics import smallest_effect
 from tests.ablation.conftest import Journal, opened, write
 

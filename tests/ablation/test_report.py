@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from janusflow.ablation.config import load_ablation
+from janusflow.ablation.execution import run_all
 from janusflow.ablation.figures import CURVES, OPTIONS, draw_figures, numbers, over_option, over_steps
 from janusflow.ablation.report import write_report
-from janusflow.ablation.runs import Result, run_all
+from janusflow.ablation.runs import Result
 from tests.ablation.conftest import Journal, opened, write
 
 METRICS = {"drawing": {"evaluation": "world", "score": "drawing"}}

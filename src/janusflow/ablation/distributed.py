@@ -10,7 +10,8 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
-from janusflow.ablation.runs import Run, run_all, unfinished
+from janusflow.ablation.execution import run_all, unfinished
+from janusflow.ablation.runs import Run
 from janusflow.cluster import connected
 
 

@@ -1,20 +1,14 @@
 """The runs of an ablation: one folder for each variant and seed, which also records whether the run is finished.
 
-    OUT/parts                     shared by all runs, if the recipe has parts
-    OUT/runs/VARIANT/seed-N       stages, evaluations, `settings.json`, `results.json` or `failed.json`
-
-Any number of processes can run the same command: each run has a lock, and no finished run is repeated.
+OUT/parts                     shared by all runs, if the recipe has parts
+OUT/runs/VARIANT/seed-N       stages, evaluations, `settings.json`, `results.json` or `failed.json`
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +16,12 @@ from typing import Any
 
 from janusflow import __version__
 from janusflow.ablation.config import Ablation, Variant
-from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.files import checked, locked, read_json, write_text
+from janusflow.files import checked, read_json
 from janusflow.training.config import TrainConfig, load_config
 from janusflow.training.parts.config import PartsConfig, load_parts
-from janusflow.training.parts.pretrain import pretrain
-from janusflow.training.trainer import train
 
-RESULTS, FAILED, SETTINGS, LOCK = "results.json", "failed.json", "settings.json", "run.lock"
+RESULTS, FAILED, SETTINGS = "results.json", "failed.json", "settings.json"
 STAGE_SEEDS = 100  # distance between the seeds of two runs; stage n of a run adds n to its seed
-EVALUATION_SEEDS = 100_000  # the same for evaluations, whose items use seed + 0, 1, 2, ...
 
 
 @dataclass(frozen=True)
@@ -135,7 +124,7 @@ class Run:
         parts = asdict(replace(parts_of(self), out="")) if self.ablation.parts else {}
         for name in ("workers", "max_broken"):  # they change nothing
             parts.pop(name, None)
-        evaluations, metrics = self._measured()
+        evaluations, metrics = self.measured()
         measured = {name: asdict(one) | {"batch_size": 0} for name, one in evaluations.items()}  # only rounding
         scores = {name: (one.evaluation, one.score) for name, one in metrics.items()}
         everything: list[object] = [
@@ -198,7 +187,7 @@ class Run:
         warmup = replace(optimizer, warmup=round(optimizer.warmup * share))
         return replace(config, steps=self._share(config.steps), ema=config.ema ** (1 / share), optimizer=warmup)
 
-    def _measured(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def measured(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the evaluations and metrics of this variant."""
         used = {n: one for n, one in self.ablation.evaluations.items() if n not in self.changes.without}
         return used, {n: one for n, one in self.ablation.metrics.items() if one.evaluation in used}
@@ -234,131 +223,3 @@ def with_finished(runs: Sequence[Run]) -> list[Run]:
             run = replace(first, variant=variant, seed=int(seed))
             chosen.setdefault(run.name, run)
     return sorted(chosen.values(), key=lambda run: (run.seed, order.index(run.variant)))
-
-
-def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs without a result. This reads all recipes, so later changes to the files have no effect.
-
-    Raises:
-        ValueError: if a recipe cannot be read, a run was made with other settings, or a model is missing.
-    """
-    for run in runs:
-        _ = run.settings
-    todo = [run for run in runs if run.result() is None]
-    for run in todo:
-        run.check_begun()
-        if (place := run.missing()) is not None:
-            raise ValueError(f"{run.name} starts from {place}, which is not there; see the head of the recipe")
-    return todo
-
-
-def run_all(runs: Sequence[Run], *, device: str = "auto", say: Callable[[str], None] = print) -> None:
-    """Execute all runs that are not finished and that no other process has taken.
-
-    A run that fails is recorded, and the others continue. The next call retries it from its last checkpoint.
-
-    Raises:
-        ValueError: as `unfinished`, before anything is trained.
-        SystemExit: if SIGTERM ended a training.
-    """
-    started = time.time()
-    todo = unfinished(runs)
-    say(f"{len(runs) - len(todo)} of {len(runs)} runs are finished")
-    if todo and todo[0].ablation.parts:
-        config = parts_of(todo[0])
-        Path(config.out).mkdir(parents=True, exist_ok=True)
-        with locked(todo[0].out / "parts.lock", "", patience=-1):  # others wait for the parts
-            pretrain(config, device=device)
-    for run in todo:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(locked(run.folder / LOCK, "another process has this run"))
-            except ValueError:
-                continue
-            if run.result() is None and not _failed_since(run, started):
-                say(f"{run.name}: started")
-                _try(run, device, say)
-
-
-def _failed_since(run: Run, started: float) -> bool:
-    file = run.folder / FAILED
-    return file.is_file() and file.stat().st_mtime >= started
-
-
-def _try(run: Run, device: str, say: Callable[[str], None]) -> None:
-    try:
-        found = perform(run, device=device)
-    except Exception as error:  # of any kind: the other runs do not depend on it
-        said = f"{type(error).__name__}: {error}"
-        write_text(run.folder / FAILED, json.dumps({"error": said, "traceback": traceback.format_exc()}, indent=1))
-        say(f"{run.name}: failed: {said}")
-        return
-    write_text(run.folder / RESULTS, json.dumps(asdict(found), indent=1) + "\n")
-    (run.folder / FAILED).unlink(missing_ok=True)
-    for checkpoints in run.folder.glob("*/checkpoints"):
-        shutil.rmtree(checkpoints)
-    say(f"{run.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items()))
-
-
-def perform(run: Run, *, device: str = "auto") -> Result:
-    """Train the stages of a run and evaluate the result, continuing from what exists.
-
-    Raises:
-        ValueError: from training and evaluation, or if the score of a metric is missing.
-        SystemExit: if SIGTERM ended a training.
-    """
-    run.check_begun()
-    write_text(run.folder / SETTINGS, json.dumps({"settings": run.settings}) + "\n")
-    stages = run.stages
-    samples = sum(config.steps * config.batch_size for _, config in stages)
-    model, curve, seconds = run.base() or "tiny", dict[int, dict[str, float]](), 0.0
-    for number, (_, config) in enumerate(stages):
-        last = number + 1 == len(stages)
-        for steps in run.points(config.steps) if last else [config.steps]:
-            state = Path(config.out) / f"done-{steps}.json"
-            if not state.is_file():
-                began = time.perf_counter()
-                exported = train(replace(config, steps=steps), resume=True, device=device)
-                if exported.name != "export":
-                    raise SystemExit(0)  # stopped by SIGTERM: the same command continues
-                scores = _measure(run, steps, str(exported), device) if last else {}
-                write_text(state, json.dumps({"scores": scores, "seconds": time.perf_counter() - began}) + "\n")
-            done = read_json(state)
-            seconds += done["seconds"]
-            if last:
-                curve[steps] = done["scores"]
-        model = str(Path(config.out) / "export")
-    if not stages:
-        began = time.perf_counter()
-        curve[0] = _measure(run, 0, model, device)
-        seconds = time.perf_counter() - began
-    return Result(run.variant, run.seed, run.settings, curve[max(curve)], curve, samples, seconds)
-
-
-def _measure(run: Run, steps: int, model: str, device: str) -> dict[str, float]:
-    """The scores of a model by metric."""
-    evaluations, metrics = run._measured()
-    scores: dict[str, dict[str, float]] = {}
-    for name, one in evaluations.items():
-        settings = one.settings | ({one.seed_setting: EVALUATION_SEEDS * run.seed} if one.seed_setting else {})
-        request = EvalRequest(
-            one.benchmark,
-            run.folder / "evaluations" / f"{name}-{steps}",
-            model=model,
-            data=None if one.data is None else Path(one.data),
-            limit=one.limit,
-            batch_size=one.batch_size,
-            device=device,
-            options={**one.options, **run.changes.options},
-            settings=settings,
-        )
-        found = evaluate(request)
-        if found["judged"] < found["items"]:
-            raise ValueError(f"{name}: {found['items'] - found['judged']} of {found['items']} items were not judged")
-        scores[name] = found["scores"]
-    for metric in metrics.values():
-        if metric.score not in scores[metric.evaluation]:
-            known = ", ".join(scores[metric.evaluation])
-            raise ValueError(f"{metric.evaluation} has no score {metric.score!r}; it has {known}")
-    return {name: float(scores[metric.evaluation][metric.score]) for name, metric in metrics.items()}

@@ -66,10 +66,11 @@ def ablate(
       janusflow ablate recipes/ablation/full.yaml --out runs/full --dry-run
     """
     from janusflow.ablation.config import load_ablation
+    from janusflow.ablation.execution import run_all
     from janusflow.ablation.plan import dry_run as planned
     from janusflow.ablation.plan import power as visible
     from janusflow.ablation.report import write_report
-    from janusflow.ablation.runs import run_all, runs_of
+    from janusflow.ablation.runs import runs_of
     from janusflow.evaluation.run.command import read_pair
     from janusflow.extras import require
 

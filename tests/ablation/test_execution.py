@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from janusflow.ablation import runs as module
+from janusflow.ablation import execution as module
 from janusflow.ablation.config import load_ablation
+from janusflow.ablation.execution import LOCK, run_all
 from janusflow.ablation.report import write_report
-from janusflow.ablation.runs import FAILED, LOCK, RESULTS, run_all, runs_of
+from janusflow.ablation.runs import FAILED, RESULTS, runs_of
 from janusflow.files import locked, read_json
 from tests.ablation.conftest import ABLATION, Journal, opened, pretended, write
 from tests.processes import fork
