@@ -2,7 +2,8 @@
 
     python benchmarks/paper.py runs/table6 runs/table6_tinyworld --out docs/paper.md
 
-The text before the first table is kept from the existing page. The CSV file has the scores of every run.
+The text before the first table is kept from the existing page, as are the sections and rows of other ablations, whose
+folders may be on another machine. The CSV file has the scores of every run.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/paper.md"),
 ) -> None:
     """Combine the pages, with their headings one level lower, and copy their figures next to the combined page."""
-    before = out.read_text(encoding="utf-8").split(BEGIN)[0] if out.is_file() else "# The paper in miniature\n\n"
-    parts = [before + BEGIN]
+    head, sections = page_parts(out)
     for folder in folders:
         page = (folder / REPORT).read_text(encoding="utf-8").strip()
         for figure in (CURVES, OPTIONS):
@@ -39,15 +39,35 @@ def main(
                 name = f"paper-{folder.name}-{figure}"
                 shutil.copyfile(folder / figure, out.parent / name)
                 page = page.replace(f"({figure})", f"({name})")
-        parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE))
-    write_text(out, "\n\n".join(parts) + "\n")
-    with temporary_path(out.with_suffix(".csv")) as temporary:
+        section = re.sub(r"^#", "##", page, flags=re.MULTILINE)
+        sections[section.partition("\n")[0]] = section
+    table = out.with_suffix(".csv")
+    names = {folder.name for folder in folders}
+    rows = [row for row in table_rows(table) if row[0] not in names]
+    rows += [row for folder in folders for row in scores(folder)]
+    write_text(out, "\n\n".join([head + BEGIN, *sections.values()]) + "\n")
+    with temporary_path(table) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(
-                [COLUMNS, *(row for folder in folders for row in scores(folder))]
-            )
-        temporary.replace(out.with_suffix(".csv"))
-    print(out, out.with_suffix(".csv"))
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        temporary.replace(table)
+    print(out, table)
+
+
+def page_parts(page: Path) -> tuple[str, dict[str, str]]:
+    """Return the text before the tables, and each section by its heading."""
+    if not page.is_file():
+        return "# The paper in miniature\n\n", {}
+    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    found = [section.strip() for section in re.split(r"^(?=## )", rest, flags=re.MULTILINE)]
+    return head, {section.partition("\n")[0]: section for section in found if section}
+
+
+def table_rows(table: Path) -> list[list[str]]:
+    """Return the rows of an existing table without its header."""
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
 
 
 def scores(folder: Path) -> Iterator[tuple[object, ...]]:
