@@ -116,6 +116,8 @@ def fit_tower(
         num_attention_heads=vision.num_attention_heads,
         max_position_embeddings=config.text_tokens,
         pad_token_id=pad,
+        bos_token_id=None,  # the defaults are outside of a small vocabulary
+        eos_token_id=None,
         projection_size=vision.hidden_size,
     )
     shown = {**vision.to_dict(), "vision_use_head": True}
