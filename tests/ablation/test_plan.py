@@ -24,6 +24,13 @@ def test_a_dry_run_says_steps_time_and_gpu_days_and_writes_nothing(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_whose_model_is_missing_are_not_counted_as_free(tmp_path: Path) -> None:
+    variants = {"F": {"about": ""}, "A": {"about": "", "set": ["model=runs/of/nothing"]}}
+    write(tmp_path, variants=variants, samples_per_second=10)
+    text = dry_run(opened(tmp_path, seeds=1))
+    assert "GPU days of H100" in text and "GPU days of 1 runs: unknown before the model" in text
+
+
 def test_finished_runs_give_the_speed_and_are_not_counted(tmp_path: Path, journal: Journal) -> None:
     write(tmp_path)
     run_all(opened(tmp_path, seeds=1, only=["F"]), say=lambda text: None)

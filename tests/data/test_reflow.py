@@ -27,6 +27,15 @@ def pairs(folder: Path) -> list[dict]:
     return list(FileSource(file_config("parquet", str(folder))).rows)
 
 
+def test_a_model_that_generates_codes_is_refused(tmp_path: Path, small_model: JanusFlow) -> None:
+    janus = JanusFlow.from_pretrained(Path(__file__).parents[1] / "golden" / "janus-small-a", device="cpu")
+    for model, teacher in ((janus, None), (small_model, janus)):
+        with pytest.raises(
+            ValueError, match="a Janus model generates codes; pairs need a model that starts from noise"
+        ):
+            reflow(model, PROMPTS, tmp_path, SHORT, teacher=teacher)
+
+
 def test_training_starts_from_the_noise_that_was_drawn_from(tmp_path: Path, small_model: JanusFlow) -> None:
     counts = reflow(small_model, PROMPTS, tmp_path, SHORT)
     assert counts == {"drawn": 6, "kept": 6}
@@ -104,7 +113,8 @@ def test_a_teachers_picture_is_kept_with_the_models_own_states(
     ):
         assert torch.allclose(one, same, atol=5e-3)
         assert torch.equal(same, elsewhere) or not torch.allclose(one, elsewhere, atol=5e-3)
-    small = type("Small", (), {"network": type("Network", (), {"config": type("Config", (), {"image_size": 32})})})
+    network = type("Network", (), {"config": type("Config", (), {"image_size": 32})})
+    small = type("Small", (), {"network": network, "family": small_model.family})
     with pytest.raises(ValueError, match="the teacher generates pictures of 32 pixels and the model of 64"):
         reflow(small_model, PROMPTS, tmp_path / "small", config, teacher=small)  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from janusflow import JanusFlow
 from tests.training.conftest import TINYWORLD, curve, quietly, settings
@@ -41,3 +42,16 @@ def test_an_export_and_its_adapters_describe_their_training(start: Path, tmp_pat
     assert f'JanusFlow.from_pretrained("{tmp_path}/mine/export")' in code, "from the folder the run was started in"
     compile(code, "card", "exec")
     assert JanusFlow.from_pretrained(folder, device="cpu").network is not None
+
+
+def test_a_card_says_how_much_of_the_data_is_the_users_own(start: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (16, 16), "red").save(pictures / "a.png")
+    (pictures / "a.txt").write_text("a red square", encoding="utf-8")
+    ratios = [{"understanding": 0, "generation": 1, "text": 0}]
+    data = {"own": str(pictures), "own_share": 0.4, "workers": 0, "ratios": ratios}
+    said = {"alone": "makes up all of the samples of each task", "mixed": "makes up 40 % of the samples of each task"}
+    for name, others in (("alone", {}), ("mixed", {"generation": TINYWORLD})):
+        folder = quietly(settings(start, tmp_path / name, steps=1, data=data | others))
+        assert said[name] in (folder / "README.md").read_text(encoding="utf-8")

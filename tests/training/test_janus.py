@@ -277,7 +277,11 @@ def test_a_run_that_was_stopped_continues_to_the_bit_and_is_written_in_every_lay
     ]
     ours, again = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
     assert ours.keys() == again.keys() and all(torch.equal(ours[name], again[name]) for name in ours)
-    theirs = TransformersJanus.from_pretrained(whole).state_dict()
+    with_transformers = TransformersJanus.from_pretrained(whole)
+    theirs, model = with_transformers.state_dict(), JanusFlow.from_pretrained(whole, device="cpu")
+    words = model.processor.tokenizer("a red square", return_tensors="pt", return_token_type_ids=False)
+    made = with_transformers.generate(**words, generation_mode="image", do_sample=False)
+    assert made.shape == (1, model.network.image_tokens), "the export has what transformers' own `generate` needs"
     official = open_checkpoint(tmp_path / "whole" / "export-official")
     assert official.layout.name == "official" and open_checkpoint(whole).layout.name == "transformers"
     back = load_file(convert(official.folder, tmp_path / "back", progress=False) / "model.safetensors")
@@ -318,6 +322,7 @@ def test_two_sharded_processes_give_the_curve_of_one(data: Path, tmp_path: Path)
 def test_what_does_not_fit_codes_is_refused_and_a_dry_run_describes_the_rest(data: Path, tmp_path: Path) -> None:
     text = describe(settings(data, tmp_path / "run"))
     assert "generation" in text and "tokens per step" in text
+    assert text.startswith("model: Janus, losses ar 1, codes 1")
     with pytest.raises(ValueError, match="the weights of ar, codes in loss are all 0"):
         quietly(settings(data, tmp_path / "run", loss={"ar": 0, "codes": 0}))
     ratios = [{"understanding": 0, "generation": 1, "text": 0}]
@@ -327,6 +332,8 @@ def test_what_does_not_fit_codes_is_refused_and_a_dry_run_describes_the_rest(dat
     new = {"preset": "janus_1b", "processor": str(GOLDEN)}
     with pytest.raises(ValueError, match="a new Janus has no codec; give model.vae=CHECKPOINT"):
         open_model(settings(data, tmp_path / "run", model=new), CPU)
+    with pytest.raises(ValueError, match="model.vae is tiny, a JanusFlow model, but a new Janus takes its codec"):
+        describe(settings(data, tmp_path / "run", model=new | {"vae": "tiny"}))
 
 
 def test_a_new_janus_takes_llm_tower_and_codec(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def dry_run(runs: Sequence[Run]) -> str:
     speed = runs[0].ablation.samples_per_second
     if trained:
         speed = sum(found.samples for found in trained) / sum(found.seconds for found in trained)
-    lines, left, days = [], 0.0, 0.0
+    lines, left, days, unknown = [], 0.0, 0.0, 0
     for run in runs:
         stages = run.stages
         samples = sum(config.steps * config.batch_size for _, config in stages)
@@ -36,16 +36,19 @@ def dry_run(runs: Sequence[Run]) -> str:
         took = "finished" if done else f"{samples / speed / 60:,.1f} min" if speed and samples else ""
         gpu = gpu_days(run)
         days += 0 if gpu is None or done else gpu
+        unknown += gpu is None and not done and bool(samples)
         left += 0 if done or not speed else samples / speed
         lines.append(", ".join(filter(None, [f"{run.name}: {'; '.join(words) or 'evaluation only'}", took])))
     lines.append(f"{len(runs)} run{'s'[: len(runs) > 1]}, {len(runs) - len(finished)} of them not finished")
     if left:
         counted = "with evaluations" if trained else "without evaluations"
         lines.append(f"about {left / 3600:,.1f} hours at {speed:.3g} samples a second, {counted}")
-    if not days and left:
-        lines.append("GPU days: unknown before the model or the parts that the runs start from are there")
     if days:
         lines.append(f"about {days:,.3g} GPU days of H100 at 40 % MFU (from the FLOPs, not measured)")
+    if unknown:
+        lines.append(
+            f"GPU days of {unknown} runs: unknown before the model or the parts that they start from are there"
+        )
     return "\n".join(lines)
 
 

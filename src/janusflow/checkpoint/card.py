@@ -16,6 +16,7 @@ from janusflow.families.descendants import Descendant, named
 from janusflow.folders import read_json
 
 OURS = ("Written by `janusflow convert`", "Saved with janusflow")  # first words of cards that are rewritten each time
+OWN_LIBRARY = "janusflow"  # of weights that were trained here
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 CACHED = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots")  # in the path of a folder of the hub's cache
 
@@ -38,15 +39,20 @@ def names_of(checkpoint: Checkpoint) -> list[str]:
 def is_released(checkpoint: Checkpoint | None) -> bool:
     """Return whether weights are released ones or derived from them, as far as the folder shows.
 
-    Some families have only released weights. In others, weights count as released if the card next to them names the
-    licence, or if they are in the released layout and the card does not declare another licence.
+    Weights count as released if the card next to them names the licence, or if they are in the released layout and the
+    card does not declare another licence. Families whose weights of other layouts are released too (`all_released`)
+    need no such layout, unless the card says that the weights were trained here from new ones.
     """
     if checkpoint is None or checkpoint.family.licence is None:
         return False
     text, licence = _words(checkpoint), checkpoint.family.licence
-    if checkpoint.family.all_released or licence.title in text or f"license_name: {licence.name}" in text:
+    if licence.title in text or f"license_name: {licence.name}" in text:
         return True
-    return checkpoint.layout.released and _fields(text).get("license", "other") == "other"
+    fields = _fields(text)
+    declared = fields.get("license", "other")
+    if checkpoint.family.all_released:
+        return not (declared == "unknown" or (declared != "other" and fields.get("library_name") == OWN_LIBRARY))
+    return checkpoint.layout.released and declared == "other"
 
 
 def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> None:
@@ -93,7 +99,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     elif old is not None and stays and (theirs is None or theirs.title in words):
         shutil.copy(old, folder)
         return
-    library = "janusflow" if checkpoint is None else checkpoint.family.library
+    library = OWN_LIBRARY if checkpoint is None else checkpoint.family.library
     _write(folder, title, text, {"license": licence, "library_name": library}, theirs)
 
 
@@ -110,7 +116,7 @@ def write_trained_card(
     """
     _copy_licences(folder, source)
     declared = {} if source is None else _fields(_words(source))
-    fields: dict[str, Any] = {"license": "unknown", "library_name": "peft" if adapter else "janusflow"}
+    fields: dict[str, Any] = {"license": "unknown", "library_name": "peft" if adapter else OWN_LIBRARY}
     fields |= {name: value for name, value in declared.items() if name in ("license", "license_name", "license_link")}
     if base := _hub_id(base_model, source, declared):
         fields |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}

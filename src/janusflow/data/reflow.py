@@ -116,12 +116,15 @@ def reflow(
         "drawn" and "kept": the number of pictures generated, and of pairs kept.
 
     Raises:
-        ValueError: if there are no prompts, the teacher's pictures have another size, `out` contains a run with other
-            settings or other pairs, or another process is writing into it.
+        ValueError: if there are no prompts, a model generates codes, the teacher's pictures have another size, `out`
+            contains a run with other settings or other pairs, or another process is writing into it.
     """
     if not prompts:
         raise ValueError("no prompts were given")
     require("reflow", "datasets")
+    for one in (model, teacher):
+        if one is not None and not one.family.separate_vae:
+            raise ValueError(f"a {one.family.name} model generates codes; pairs need a model that starts from noise")
     size, teachers = (one and one.network.config.image_size for one in (model, teacher))
     if teachers not in (None, size):
         raise ValueError(

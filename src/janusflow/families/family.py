@@ -73,7 +73,7 @@ class Family:
         presets: name to function that returns the configuration of a new network.
         separate_vae: whether pixels need a VAE that is stored next to the network.
         licence: licence of its released weights.
-        all_released: whether every checkpoint counts as derived from released weights.
+        all_released: whether a checkpoint counts as derived from released weights unless its card says otherwise.
         library: `library_name` of its model cards.
         descendants: released checkpoints with the family's network and procedures of their own.
     """

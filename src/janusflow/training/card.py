@@ -87,8 +87,10 @@ def _data(config: TrainConfig, progress: Progress) -> str:
     if config.data.own is not None:
         given = config.data.own if isinstance(config.data.own, list) else [config.data.own]
         own = "`, `".join(Path(one).name for one in given)
-        share = percent(config.data.own_share)
-        text += f"\n\nYour own data, `{own}`, makes up {share} of the samples of each task it has records for."
+        mixed = config.data.own_share < 1 and any(getattr(config.data, task) for task in TASKS)
+        share = percent(config.data.own_share) if mixed else "all"
+        text += f"\n\nYour own data, `{own}`, makes up {share} of the samples of each task it has records for"
+        text += ", and all of those of tasks without other sources." if mixed else "."
     taken, broken = progress.seen
     return text + (f"\n\n{taken:,} records were taken, {broken:,} of them broken." if taken else "")
 

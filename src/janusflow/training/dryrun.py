@@ -13,7 +13,7 @@ from janusflow.training.card import percent
 from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import anchored, sources_of
 from janusflow.training.lora import ADAPTED, add_adapters
-from janusflow.training.losses import active
+from janusflow.training.losses import active, described
 from janusflow.training.replay import replays
 from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes
@@ -36,7 +36,7 @@ class Estimate:
     Attributes:
         learning, frozen: parameters by part; a loss's head has the loss's name, low-rank adapters are "adapters".
         tokens: tokens of a step by task.
-        flops: FLOPs of a step, forward and backward, without the VAE's encoding and the anchors' own forward pass.
+        flops: FLOPs of a step, forward and backward, without the codec's encoding and the anchors' own forward pass.
         state: bytes of weights, gradients, moments and average, over all processes.
         gathered: bytes that each of several processes temporarily holds unsharded: all but the LLM's blocks, in 16
             bits.
@@ -192,8 +192,8 @@ def _missing(config: TrainConfig) -> list[str]:
 def describe(config: TrainConfig) -> str:
     """Format the estimate as readable text."""
     found = estimate(config)
-    left_out = "the VAE's encoding" + (" and the anchors' forward pass" if found.anchor else "")
-    lines = ["learning:"]
+    left_out = "the codec's encoding" + (" and the anchors' forward pass" if found.anchor else "")
+    lines = [f"model: {described(check_sizes(config), config.loss)}", "learning:"]
     lines += [f"  {part:12} {count:>15,}" for part, count in found.learning.items()]
     lines += ["frozen:"] + [f"  {part:12} {count:>15,}" for part, count in found.frozen.items()]
     lines += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from janusflow.checkpoint import find_folder
 from janusflow.checkpoint.card import write_trained_card
 from janusflow.checkpoint.convert import where_vae_is
 from janusflow.checkpoint.export import export as export_to
+from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.families import family_of
 from janusflow.files import temporary_path
 from janusflow.pipelines.janusflow import JanusFlow
@@ -61,6 +63,7 @@ def averaged_model(
     adapters = add_adapters(network, config.lora, config.parts) if config.lora.rank else None
     network.load_state_dict(state)
     network.set_attn_implementation("sdpa")
+    network.generation_config = set_special_tokens(sizes, model.processor)
     averaged = copy.copy(model)
     averaged.network, averaged.adapters = network.eval().requires_grad_(False), adapters
     if averaged.family.separate_vae:
@@ -85,6 +88,7 @@ def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool 
         The folder.
     """
     config, world = state.config, state.world
+    official_folder = folder.with_name(f"{folder.name}-official")
     averaged = averaged_model(state.objective, state.ema, model, world, config)
     heads = averaged_heads(state.objective, state.ema)
     if averaged is not None:
@@ -103,14 +107,17 @@ def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool 
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
         if official:
-            _write_official(state, model, averaged, folder)
+            _write_official(state, model, averaged, folder, official_folder)
+        elif official_folder.is_dir():
+            warnings.warn(
+                f"{official_folder} is of an earlier export; to replace it, give --export official", stacklevel=2
+            )
     world.wait()
     return folder
 
 
-def _write_official(state: TrainState, model: JanusFlow, averaged: JanusFlow, folder: Path) -> None:
-    """Write the weights of an export in the official layout too, into `<folder>-official`."""
-    place = folder.with_name(f"{folder.name}-official")
+def _write_official(state: TrainState, model: JanusFlow, averaged: JanusFlow, folder: Path, place: Path) -> None:
+    """Write the weights of an export in the official layout too, into `place`."""
     sizes, weights = averaged.network.config, dict(averaged.network.named_parameters())
     licence = next(iter(sorted(find_folder(state.config.model.checkpoint or "tiny").glob("LICENSE*"))), None)
     export_to(averaged.family.layout("official"), sizes, weights, averaged.processor, place, licence=licence)

@@ -16,7 +16,7 @@ from janusflow.building import BUILDING, finite, named, open_complete
 from janusflow.checkpoint import find_folder, read_sizes
 from janusflow.config import VARIANTS
 from janusflow.data.sources.replay import ReplayConfig
-from janusflow.families import families, family_of
+from janusflow.families import Family, families, family_of
 from janusflow.offline import cached_if_unreachable, first_line
 from janusflow.pipelines.base import pipeline_of
 from janusflow.pipelines.janusflow import JanusFlow
@@ -55,8 +55,7 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
     torch.manual_seed(config.seed)
     processor, sizes = _processor(start)
     family = family_of(sizes)
-    if family.codec and start.vae is None:
-        raise ValueError(f"a new {family.name} has no codec; give model.vae=CHECKPOINT, whose codec it takes")
+    check_codec(start, family)
     with BUILDING:
         network = family.network(sizes)
     if start.llm is not None:
@@ -71,6 +70,20 @@ def open_start(config: TrainConfig, device: torch.device) -> JanusFlow:
     parts = {"vae": start.vae} if family.separate_vae else {}
     model: Any = pipeline_of(family).assemble(network.eval().to(device), processor, **parts)
     return model
+
+
+def check_codec(start: ModelConfig, family: Family) -> None:
+    """Check where a new network gets its codec from.
+
+    Raises:
+        ValueError: if its family has a codec in the network and `model.vae` is not a checkpoint of this family.
+    """
+    if not family.codec:
+        return
+    if start.vae is None:
+        raise ValueError(f"a new {family.name} has no codec; give model.vae=CHECKPOINT, whose codec it takes")
+    if (theirs := family_of(read_sizes(start.vae))) is not family:
+        raise ValueError(f"model.vae is {start.vae}, a {theirs.name} model, but a new {family.name} takes its codec")
 
 
 def take_tower(network: Any, tower: SiglipVisionModel, source: str = "the tower") -> None:
@@ -127,6 +140,8 @@ def check_sizes(config: TrainConfig) -> Any:
     if not any(source.teaches for *_, source in sources):
         raise ValueError("all data is anchored to what the model says already, so it learns nothing; give data=FOLDER")
     family = family_of(sizes)
+    if config.model.checkpoint is None:
+        check_codec(config.model, family)
     for term in active(config.loss, family).values():
         term.check(sizes, config.loss)
     if not any(config.loss.weight(name) for name in terms_of(family)):

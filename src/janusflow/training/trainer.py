@@ -45,7 +45,7 @@ from janusflow.training.export import export
 from janusflow.training.lock import alone_in
 from janusflow.training.loop import loop
 from janusflow.training.lora import add_adapters
-from janusflow.training.losses import active, watched_losses
+from janusflow.training.losses import active, described, watched_losses
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
@@ -121,6 +121,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
     data = open_data(config, world, model, sources)
     report = Report(out, config, world, first=state.progress.step, shown=shown)
     report.say(f"data: {data.described()}")
+    report.say(f"model: {described(sizes, config.loss)}")
     if state.progress.step and (changed := changed_settings(out, config)):
         report.say(
             f"settings have changed since the run was last started, so it may train differently: {', '.join(changed)}"
@@ -191,7 +192,9 @@ def learner(config: TrainConfig, world: World, network: Any) -> tuple[Objective,
     else:
         choose_trainable(network, config.parts, config.freeze)
     if config.activation_checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        new = hasattr(network, "activation_checkpointing_enable")  # the name of transformers 5.23
+        enable = network.activation_checkpointing_enable if new else network.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     objective = Objective(network, config.loss)
     take_heads(objective, config.model.checkpoint)
     objective.to(world.device)

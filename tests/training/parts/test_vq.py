@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import JanusVQVAEConfig
+from transformers import GenerationConfig, JanusVQVAEConfig
 
 from janusflow import JanusFlow
+from janusflow.checkpoint import open_checkpoint
+from janusflow.checkpoint.card import is_released
 from janusflow.checkpoint.convert import convert
 from janusflow.model.vq_codec import code_distances
 from janusflow.tinyworld.source import TinyworldConfig
@@ -21,6 +23,7 @@ from janusflow.training.parts.pretrain import pretrain
 from janusflow.training.parts.vq import VqLearner, measured
 from tests.training.parts.test_parts import FIT, small
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "janus-small-a"
 RECIPE = Path(__file__).parents[3] / "recipes" / "janus" / "parts.yaml"
 VQ = VqConfig(FIT, batch_size=2, codes=16, channels=(32, 32, 32, 32), latent_channels=32)
 
@@ -64,7 +67,10 @@ def test_a_code_that_nothing_takes_is_replaced_by_a_vector_of_the_batch(
     before = learner.vq.quantize.embedding.weight.detach().clone()
     perplexity = learner._count(torch.full_like(chosen, 0), vectors.detach(), step_generator(0, 0))
     after = learner.vq.quantize.embedding.weight.detach()
-    shares = torch.tensor([0.99 / 16 + 0.01, *[0.99 / 16] * 14, 0.99e-4])
+    assert float(perplexity) == pytest.approx(1), "all vectors took one code"
+    two = torch.arange(chosen.numel()).reshape(chosen.shape) % 2
+    perplexity = learner._count(two, vectors.detach(), step_generator(0, 1))
+    shares = torch.tensor([0.99 * 0.01 + 0.005, 0.005])
     shares /= shares.sum()
     assert float(perplexity) == pytest.approx(float(torch.exp(-(shares * shares.log()).sum())), rel=1e-4)
     assert (after != before).any(dim=1).nonzero().tolist() == [[3]]
@@ -89,6 +95,10 @@ def test_a_janus_takes_tower_llm_and_tokenizer_of_a_janusflow(tmp_path: Path) ->
     flow: Any = JanusFlow.from_pretrained(start, device="cpu")
     model: Any = JanusFlow.from_pretrained(export, device="cpu")
     assert model.family.name == "Janus" and model.network.image_tokens == 64
+    assert not is_released(open_checkpoint(export)) and is_released(open_checkpoint(GOLDEN))
+    assert GenerationConfig.from_pretrained(export).generation_kwargs == {
+        "boi_token_id": model.processor.image_start_id
+    }
     tower, theirs = model.network.model.vision_model, flow.network.understanding_encoder
     pixels = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(tower(pixels).last_hidden_state, theirs.features(pixels), atol=1e-5, rtol=1e-4)
@@ -104,6 +114,8 @@ def test_a_janus_takes_tower_llm_and_tokenizer_of_a_janusflow(tmp_path: Path) ->
     assert report["codes"] == 16 and 1 <= report["used"] <= 16
     with pytest.raises(ValueError, match="a Janus model; expected a JanusFlow"):
         pretrain(PartsConfig(str(tmp_path / "no"), config.pictures, vq=VQ, start=str(export)), device="cpu")
+    with pytest.raises(ValueError, match="start is nowhere, which cannot be opened: "):
+        pretrain(PartsConfig(str(tmp_path / "new"), config.pictures, vq=VQ, start="nowhere"), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +125,9 @@ def test_a_janus_takes_tower_llm_and_tokenizer_of_a_janusflow(tmp_path: Path) ->
         ("vae={fit: {steps: 1, learning_rate: 1.0}}", "exactly one of vae and vq"),
         ("start=somewhere", "give tower, or start=MODEL, whose own is taken; not both"),
         ("texts=[]", "texts has no source"),
+        ("network={image_size: 32}", "image_size is 32 and vision_config.image_size 64; a Janus generates"),
+        ("network={image_size: 60, vision_config: {image_size: 60}}", "expected a multiple of 8"),
+        ("network={text_config: {num_attention_heads: 1, num_key_value_heads: 1}}", "llm.look_back needs two heads"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_sentence(change: str, message: str) -> None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import pkgutil
 from functools import lru_cache
 from importlib import import_module
+from typing import Any
 
-from janusflow.families import Family, families
+from janusflow.families import Family, families, family_of
 from janusflow.functions import load_plugin, plugins
 from janusflow.training.losses.term import Forward, LossConfig, Term
 
-__all__ = ["Forward", "LossConfig", "Term", "active", "terms", "terms_of", "watched_losses"]
+__all__ = ["Forward", "LossConfig", "Term", "active", "described", "terms", "terms_of", "watched_losses"]
 
 GROUP = "janusflow.losses"  # entry points of other packages
 
@@ -47,6 +48,13 @@ def terms_of(family: Family) -> dict[str, Term]:
 def active(config: LossConfig, family: Family) -> dict[str, Term]:
     """Return the terms to compute: all terms of the family except optional ones with a weight of 0."""
     return {name: term for name, term in terms_of(family).items() if config.weight(name) or not term.optional}
+
+
+def described(sizes: Any, config: LossConfig) -> str:
+    """Return a model's family, and the losses that train it with their weights, as readable text."""
+    family = family_of(sizes)
+    weights = ", ".join(f"{name} {weight:g}" for name in terms_of(family) if (weight := config.weight(name)))
+    return f"{family.name}, losses {weights}"
 
 
 def watched_losses(config: LossConfig, losses: dict[str, float]) -> dict[str, float]:

@@ -179,6 +179,8 @@ class PartsConfig:
                 raise ValueError(f"give {name}, or start=MODEL, whose own is taken; not both")
         if self.start is not None and self.network:
             raise ValueError("network is for new parts; those of start keep their sizes")
+        if self.start is None:
+            self._check_sizes(self.sizes(self.tokenizer.vocabulary))
         if self.vq is not None:
             self.vq.sizes()
         for name, sources in (("pictures", self.pictures), ("texts", self.texts)):
@@ -190,11 +192,26 @@ class PartsConfig:
                 if getattr(source, "streaming", False):
                     raise ValueError(f"{name}: parts are pretrained on data with an index; leave streaming out")
 
+    def _check_sizes(self, sizes: JanusFlowConfig) -> None:
+        text, vision = sizes.text_config, sizes.vision_config
+        if vision.image_size % vision.patch_size:
+            raise ValueError(
+                f"vision_config.image_size is {vision.image_size}; expected a multiple of {vision.patch_size} (a patch)"
+            )
+        if self.vq is not None and sizes.image_size != vision.image_size:
+            raise ValueError(
+                f"image_size is {sizes.image_size} and vision_config.image_size {vision.image_size}; "
+                "a Janus generates pictures of the size that it reads"
+            )
+        heads = min(text.num_attention_heads, text.num_key_value_heads)
+        if self.llm is not None and self.llm.look_back and heads < 2:
+            raise ValueError("llm.look_back needs two heads; text_config has one")
+
     def sizes(self, vocabulary: int) -> JanusFlowConfig:
         """Return the dimensions of the network.
 
         Raises:
-            ValueError: if `network` has an unknown size.
+            ValueError: if `network` has an unknown size, or sizes that do not fit together.
         """
         config = tiny(vocabulary)
         values = config.to_dict()
@@ -204,7 +221,7 @@ class PartsConfig:
             for key in within.keys() - known.keys():
                 raise ValueError(f"network has no size {quoted(key)}; choose from {', '.join(map(str, known))}")
             (getattr(config, name) if isinstance(value, dict) else config).update(within)
-        return config
+        return JanusFlowConfig.from_dict(config.to_dict())  # checks the new sizes
 
     def shortened(self, steps: int) -> PartsConfig:
         """Return these settings with few steps of small batches, to check that everything runs."""

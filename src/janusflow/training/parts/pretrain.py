@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from janusflow.checkpoint.card import write_trained_card
+from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.config import JanusFlowConfig
 from janusflow.data.loader import worker_killed
 from janusflow.data.samples import SampleConfig, SampleMaker
@@ -66,6 +67,7 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
             if not worker_killed(error, config.workers):
                 raise
             raise ValueError("a data worker was killed, probably for lack of memory: give fewer workers") from error
+        model.network.generation_config = set_special_tokens(model.network.config, model.processor)
         origin = None if config.start is None else parts.start.origin
         with put_together(export) as temporary:
             model.save_pretrained(temporary)
@@ -82,7 +84,7 @@ class Parts:
             self.processor = make_processor(config, out / "processor")
             self.sizes = network_config(config, self.processor)
         else:
-            self.start: Any = JanusFlow.from_pretrained(config.start, dtype="float32", device=device)
+            self.start = opened(config.start, device)
             self.processor, self.sizes = self.start.processor, self.start.network.config
             if not isinstance(self.sizes, JanusFlowConfig):
                 raise ValueError(f"start is {config.start}, a {self.start.family.name} model; expected a JanusFlow")
@@ -155,6 +157,18 @@ class Parts:
         codebook = F.normalize(vq.quantize.embedding.weight.detach(), dim=-1)
         network.model.generation_embeddings.load_state_dict({"weight": codebook})
         return Janus(network.float().eval(), self.processor)
+
+
+def opened(start: str, device: torch.device) -> Any:
+    """Open the model in the setting `start`.
+
+    Raises:
+        ValueError: if it cannot be opened.
+    """
+    try:
+        return JanusFlow.from_pretrained(start, dtype="float32", device=device)
+    except ValueError as error:
+        raise ValueError(f"start is {start}, which cannot be opened: {error}") from error
 
 
 def make_processor(config: PartsConfig, folder: Path) -> JanusFlowProcessor:

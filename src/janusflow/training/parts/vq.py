@@ -33,9 +33,15 @@ UNUSED = 0.03  # share of the mean use below which a code is replaced
 
 
 class VqLearner(nn.Module):
-    """A codec that tracks the running share of vectors that use each code."""
+    """A codec that tracks the running share of vectors that use each code.
 
-    used: Tensor  # (K,)
+    Attributes:
+        used: the shares by which codes are replaced, (K,); a replaced code starts with the mean share.
+        seen: the shares as they were, (K,), for the log.
+    """
+
+    used: Tensor
+    seen: Tensor
 
     def __init__(self, config: JanusVQVAEConfig) -> None:
         super().__init__()
@@ -47,6 +53,7 @@ class VqLearner(nn.Module):
         with torch.no_grad():
             self.vq.quantize.embedding.weight.normal_()
         self.register_buffer("used", torch.full((codes,), 1 / codes))
+        self.register_buffer("seen", torch.zeros(codes))
 
     def losses(self, pixels: Tensor, config: VqConfig, generator: torch.Generator) -> Losses:
         """|d| + 2 d^2 + edges |grad d| + |c - sg(z)|^2 + commitment |z - sg(c)|^2, d = decode(c) - x.
@@ -84,13 +91,13 @@ class VqLearner(nn.Module):
         count = len(self.used)
         shares = torch.bincount(chosen.flatten(), minlength=count).to(self.used) / chosen.numel()
         self.used.lerp_(shares, 1 - MEMORY)
-        perplexity = perplexity_of(self.used)
+        self.seen.lerp_(shares, 1 - MEMORY)
         dead = (self.used < UNUSED / count).nonzero()[:, 0]
         flat = vectors.flatten(0, 1)
         at = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
         self.vq.quantize.embedding.weight[dead] = flat[at]
         self.used[dead] = 1 / count
-        return perplexity
+        return perplexity_of(self.seen)
 
 
 def perplexity_of(shares: Tensor) -> Tensor:
