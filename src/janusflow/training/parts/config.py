@@ -68,6 +68,7 @@ class VqConfig:
         blocks: residual blocks per level.
         latent_channels: channels of the last level, before and after the codebook.
         edges, commitment: weights of these terms.
+        continuous: number of steps at the start that decode the encoder's vectors and not codes.
     """
 
     fit: FitConfig
@@ -79,6 +80,7 @@ class VqConfig:
     latent_channels: FromOne = 64
     edges: FromZero = 1.0
     commitment: FromZero = 0.25
+    continuous: Count = 100
 
     def sizes(self) -> dict[str, Any]:
         """Return these settings as fields of `JanusVQVAEConfig`.

@@ -28,7 +28,7 @@ from janusflow.training.parts.fit import Losses, fit, step_generator
 from janusflow.training.parts.vae import MEASURED_STEPS, pixels_of
 
 REPORT = "report.json"
-MEMORY = 0.99  # decay of the running use of a code
+MEMORY = 0.98  # decay of the running use of a code: one that is never used is replaced after 174 steps
 UNUSED = 0.03  # share of the mean use below which a code is replaced
 
 
@@ -55,20 +55,26 @@ class VqLearner(nn.Module):
         self.register_buffer("used", torch.full((codes,), 1 / codes))
         self.register_buffer("seen", torch.zeros(codes))
 
-    def losses(self, pixels: Tensor, config: VqConfig, generator: torch.Generator) -> Losses:
+    def losses(self, pixels: Tensor, config: VqConfig, generator: torch.Generator, step: int = 2**63) -> Losses:
         """|d| + 2 d^2 + edges |grad d| + |c - sg(z)|^2 + commitment |z - sg(c)|^2, d = decode(c) - x.
+
+        In the first steps (`config.continuous`) c is z itself, and the codebook is filled with the vectors of the last
+        ones. With codes from the start, all vectors soon agree with the few codes that are near them.
 
         Args:
             pixels: x, (B, 3, S, S) in [-1, 1].
             config: weights of the terms.
             generator: chooses the vectors that replace unused codes.
+            step: number of the step, from 0.
         """
         vectors, distances = code_distances(self.vq, pixels)  # z, (B, L, W)
+        if step < config.continuous:
+            distances = self._fill(vectors.detach(), step)
         chosen = distances.argmin(dim=-1)
         codes = F.normalize(self.vq.quantize.embedding(chosen).float(), dim=-1)  # c
         codebook = (codes - vectors.detach()).square().sum(dim=-1).mean()
         commitment = (codes.detach() - vectors).square().sum(dim=-1).mean()
-        through = vectors + (codes - vectors).detach()
+        through = vectors if step < config.continuous else vectors + (codes - vectors).detach()
         side = self.vq.quantize.quant_state_dims[0]
         image = through.transpose(1, 2).unflatten(2, (side, side))
         away = self.vq.decoder(self.vq.post_quant_conv(image)).float() - pixels
@@ -78,6 +84,15 @@ class VqLearner(nn.Module):
         perplexity = self._count(chosen, vectors.detach(), generator)
         shown = {"absolute": absolute, "squared": squared, "commitment": commitment, "perplexity": perplexity}
         return {"loss": loss, **shown}
+
+    @torch.no_grad()
+    def _fill(self, vectors: Tensor, step: int) -> Tensor:
+        """Put the vectors of a step, (B, L, W), into the next places of the codebook; return their distances to it."""
+        flat = vectors.flatten(0, 1)[: len(self.used)]
+        places = (torch.arange(len(flat), device=flat.device) + step * len(flat)) % len(self.used)
+        self.vq.quantize.embedding.weight[places] = flat
+        codes = F.normalize(self.vq.quantize.embedding.weight, dim=-1)
+        return 2 - 2 * vectors @ codes.T
 
     @torch.no_grad()
     def _count(self, chosen: Tensor, vectors: Tensor, generator: torch.Generator) -> Tensor:
@@ -125,7 +140,7 @@ def fit_vq(
     learner = VqLearner(sizes).to(device)
 
     def losses(model: Any, step: int) -> Losses:
-        return model.losses(pixels_of(batch, step).to(device), config, step_generator(seed, step))
+        return model.losses(pixels_of(batch, step).to(device), config, step_generator(seed, step), step)
 
     vq = fit(learner, losses, config.fit, folder, title="VQ codec").vq
     report = measured(vq, [pixels_of(batch, config.fit.steps + step).to(device) for step in range(MEASURED_STEPS)])
