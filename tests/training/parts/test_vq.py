@@ -20,7 +20,7 @@ from janusflow.tinyworld.source import TinyworldConfig
 from janusflow.training.parts.config import PartsConfig, VqConfig, load_parts
 from janusflow.training.parts.fit import step_generator
 from janusflow.training.parts.pretrain import pretrain
-from janusflow.training.parts.vq import VqLearner, measured
+from janusflow.training.parts.vq import MEMORY, VqLearner, measured
 from tests.training.parts.test_parts import FIT, small
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "janus-small-a"
@@ -70,11 +70,24 @@ def test_a_code_that_nothing_takes_is_replaced_by_a_vector_of_the_batch(
     assert float(perplexity) == pytest.approx(1), "all vectors took one code"
     two = torch.arange(chosen.numel()).reshape(chosen.shape) % 2
     perplexity = learner._count(two, vectors.detach(), step_generator(0, 1))
-    shares = torch.tensor([0.99 * 0.01 + 0.005, 0.005])
+    shares = torch.tensor([MEMORY * (1 - MEMORY) + (1 - MEMORY) / 2, (1 - MEMORY) / 2])
     shares /= shares.sum()
     assert float(perplexity) == pytest.approx(float(torch.exp(-(shares * shares.log()).sum())), rel=1e-4)
     assert (after != before).any(dim=1).nonzero().tolist() == [[3]]
     assert (vectors.detach().flatten(0, 1) == after[3]).all(dim=1).any()
+
+
+def test_the_first_steps_decode_vectors_which_then_are_the_codebook(learner: VqLearner, pixels: torch.Tensor) -> None:
+    vectors = code_distances(learner.vq, pixels)[0].detach()
+    config = VqConfig(FIT, codes=16, continuous=1)
+    first = learner.losses(pixels, config, step_generator(0, 0), 0)
+    image = vectors.transpose(1, 2).unflatten(2, (8, 8))
+    away = learner.vq.decoder(learner.vq.post_quant_conv(image)) - pixels
+    assert float(first["squared"]) == pytest.approx(float(away.square().mean()), rel=1e-4)
+    assert torch.equal(learner.vq.quantize.embedding.weight.detach(), vectors.flatten(0, 1)[:16])
+    later = learner.losses(pixels, config, step_generator(0, 1), 1)
+    assert float(later["squared"]) != pytest.approx(float(first["squared"]), rel=1e-4)
+    assert float(learner.losses(pixels, config, step_generator(0, 1))["squared"]) == float(later["squared"].detach())
 
 
 def test_usage_is_measured_on_pictures(learner: VqLearner, pixels: torch.Tensor) -> None:
