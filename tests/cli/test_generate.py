@@ -117,6 +117,10 @@ def test_several_rounds_are_options_and_are_reported(run, tmp_path: Path) -> Non
     assert run(*words, "--redraw", 1, "--plan").exit_code == 0
     with Image.open(tmp_path / "003-a-star-3.png") as picture:
         assert picture.text["redraw"] == "1" and picture.text["redraws"] in "01" and "plan" in picture.text
+    other = ("--best-of", 2, "--no-plan", "--out", tmp_path / "other")
+    assert run("generate", "--from", tmp_path / "003-a-star-3.png", *other).exit_code == 0
+    with Image.open(tmp_path / "other" / "001-a-star-3.png") as picture:
+        assert picture.text["best_of"] == "2" and not picture.text.keys() & {"redraw", "plan"}
     assert "best_of and redraw were given" in sentence(run(*words, "--redraw", 1, "--best-of", 2))
 
 

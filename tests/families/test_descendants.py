@@ -66,6 +66,16 @@ def test_it_opens_in_both_layouts(name: str, descendant: str, layout: str, tmp_p
     assert model.generate("a star", seed=0, output_type="latent", progress=False).shape == (1, 16)
 
 
+@pytest.mark.parametrize("to", ["official", "transformers"])
+def test_a_copy_with_another_name_is_still_named(to: str, tmp_path: Path) -> None:
+    place = copied(tmp_path / "Janus-Pro-R1-7B")
+    converted = convert(place, tmp_path / "converted", to=to, progress=False)
+    JanusFlow.from_pretrained(place, device="cpu").save_pretrained(tmp_path / "saved")
+    assert named(converted) == named(tmp_path / "saved") == "Janus-Pro-R1"
+    assert JanusFlow.from_pretrained(tmp_path / "saved", device="cpu").introspects  # type: ignore[attr-defined]
+    assert named(convert(converted, tmp_path / "again", to=to, progress=False)) == "Janus-Pro-R1"
+
+
 def test_another_template_can_be_asked_for(tmp_path: Path) -> None:
     place = copied(tmp_path / "T2I-R1")
     assert JanusFlow.from_pretrained(place, device="cpu", sft_format="deepseek").processor.text.sft_format == "deepseek"

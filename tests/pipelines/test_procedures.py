@@ -83,6 +83,39 @@ def test_a_picture_says_what_was_done_and_is_made_again(tiny_model: JanusFlow, t
     assert provenance_of(plain).done == {} and "best_of" not in settings_of(plain)
 
 
+def test_a_callback_in_any_round_is_remembered(tiny_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def second(model: Any, step: int, t: float, tensors: dict[str, torch.Tensor]) -> dict[str, float] | None:
+        seen.append(step)
+        return {"guidance_scale": 9.0} if len(seen) == 3 else None  # the first step of the second picture
+
+    judge(tiny_model, monkeypatch, [[0.9, 0.1], [0.1], [0.9]])
+    asked = {"seed": 0, "callback_on_step_end": second, **FAST}
+    assert provenance_of(tiny_model.generate("a star", best_of=2, **asked)[0]).changed_by_callback
+    seen.clear()
+    seen += [0, 1]  # now it is the first step of the first round
+    assert provenance_of(tiny_model.generate("a star", redraw=1, **asked)[0]).changed_by_callback
+
+
+@pytest.mark.parametrize(
+    ("prompts", "settings", "said"),
+    [
+        ("", {}, "prompt is ''; expected a text that is not empty"),
+        (["a star", " "], {}, "prompt is ' '"),
+        ([None], {}, "prompt is None"),
+        ("a star", {"guidance_scale": 0.1}, "guidance_scale is 0.1"),
+        ("a star", {"num_inference_steps": 0}, "num_inference_steps is 0"),
+    ],
+)
+def test_a_request_is_checked_before_plans_are_written(
+    tiny_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, prompts: Any, settings: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(tiny_model, "chat_batch", lambda *_, **__: pytest.fail("a plan was written"))
+    with pytest.raises(ValueError, match=said):
+        tiny_model.generate(prompts, plan=True, **settings)
+
+
 def test_a_damaged_record_is_refused(tiny_model: JanusFlow) -> None:
     picture = tiny_model.generate("a star", best_of=2, seed=1, **FAST)[0]
     picture.info[KEY] = picture.info[KEY].replace('"kept": ', '"kept": -')
@@ -186,6 +219,14 @@ def test_pictures_to_start_from_are_kept_with_their_prompts(tiny_model: JanusFlo
 def test_what_makes_no_sense_is_one_sentence(tiny_model: JanusFlow, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         tiny_model.generate("a star", **arguments)
+
+
+def test_janus_pro_r1_reads_a_prompt_with_a_tag_again(janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    janus.descendant = next(one for one in DESCENDANTS if one.introspects)
+    picture = janus.generate("a <image_placeholder>", redraw=1, seed=0, progress=False)[0]
+    assert provenance_of(picture).done["redraws"] in (0, 1)
+    with pytest.raises(ValueError, match="guidance_scale is '5'; expected a number"):
+        janus.generate("a star", guidance_scale="5")
 
 
 def test_matching_needs_a_prompt_for_each_picture(tiny_model: JanusFlow) -> None:

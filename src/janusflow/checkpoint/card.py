@@ -100,7 +100,7 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
         shutil.copy(old, folder)
         return
     library = OWN_LIBRARY if checkpoint is None else checkpoint.family.library
-    _write(folder, title, text, {"license": licence, "library_name": library}, theirs)
+    _write(folder, title, text, {"license": licence, "library_name": library, **_line(checkpoint)}, theirs)
 
 
 def write_trained_card(
@@ -120,6 +120,7 @@ def write_trained_card(
     fields |= {name: value for name, value in declared.items() if name in ("license", "license_name", "license_link")}
     if base := _hub_id(base_model, source, declared):
         fields |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
+    fields |= _line(source)
     _write(folder, title, text, fields, _released_licence(source), tags=["lora"] if adapter else [])
 
 
@@ -133,6 +134,12 @@ def _write(
         **fields, pipeline_tag="image-text-to-text", tags=["janusflow", "text-to-image", *(tags or [])]
     )
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{text}\n", encoding="utf-8")
+
+
+def _line(checkpoint: Checkpoint | None) -> dict[str, str]:
+    """Return the field by which `names_of` knows a descendant again when the folder has another name."""
+    found = None if checkpoint is None else descendant_of(checkpoint)
+    return {} if found is None else {"model_name": found.name}
 
 
 def _released_licence(checkpoint: Checkpoint | None) -> Licence | None:

@@ -52,7 +52,10 @@ TopP = Annotated[Optional[float], typer.Option(help="Top-p for Janus; 1 by defau
 ImageGuidance = Annotated[
     Optional[float], typer.Option(help="With --image for Janus: weight of the row without its codes; 5 by default.")
 ]
-Plan = Annotated[bool, typer.Option("--plan", help="First write what the picture will show, then generate that too.")]
+Plan = Annotated[
+    Optional[bool],
+    typer.Option("--plan/--no-plan", help="First write what the picture will show, then generate that too."),
+]
 BestOf = Annotated[
     Optional[int], typer.Option(help="Generate that many, and keep the one that the model says matches best.")
 ]
@@ -89,7 +92,7 @@ def generate(
     top_k: TopK = None,
     top_p: TopP = None,
     image_guidance: ImageGuidance = None,
-    plan: Plan = False,
+    plan: Plan = None,
     best_of: BestOf = None,
     redraw: Redraw = None,
     batch_size: BatchSize = 16,
@@ -135,7 +138,7 @@ def generate(
     asked |= {"height": height, "width": width, "image": image, "mask": mask, "strength": strength}
     asked |= {"paste_original": None if paste_original else False}
     asked |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    asked |= {"image_guidance_scale": image_guidance, "plan": plan or None, "best_of": best_of, "redraw": redraw}
+    asked |= {"image_guidance_scale": image_guidance, "plan": plan, "best_of": best_of, "redraw": redraw}
     here = {"device": device, "compile": compile}
     _generate(prompts or [], prompt_file, source, asked, opening, here, out, num_images, batch_size)
 

@@ -120,7 +120,10 @@ def opening_of(made: Provenance) -> dict[str, Any]:
 
 
 def merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given values, and those of `before` where none is given."""
+    """Return the given values, and those of `before` where none is given; best_of and redraw replace each other."""
+    for one, other in (("best_of", "redraw"), ("redraw", "best_of")):
+        if given.get(one) is not None and given.get(other) is None:
+            before = {name: value for name, value in before.items() if name != other}
     return {**before, **{name: value for name, value in given.items() if value is not None or name not in before}}
 
 

@@ -84,7 +84,7 @@ def known_picture(
         return KnownPicture(latents, None), None
     masks = size.one_each("mask", [fit_mask(one, size.height, size.width) for one in load_masks(mask)])
     if not masks.any():
-        warnings.warn("the mask is bright nowhere, so nothing is generated anew", stacklevel=5)
+        warnings.warn("the mask is bright nowhere, so nothing is generated anew", stacklevel=6)
     kept = ((size.one_each("image", pixels) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return (
         KnownPicture(latents, latent_mask(masks, codec.downscale).to(device)),

@@ -95,8 +95,8 @@ def read_again(
 
 
 def _prompt(processor: JanusFlowProcessor, prompt: str) -> list[int]:
-    """Return the ids of a generation prompt, with `<begin_of_image>` at its end."""
-    ids: list[int] = processor.tokenizer.encode(processor.render_prompt(prompt))
+    """Return the ids of a generation prompt without tags of pictures, with `<begin_of_image>` at its end."""
+    ids: list[int] = processor.tokenizer.encode(processor.render_prompt(without_tags(processor.text, prompt)))
     return ids
 
 

@@ -45,8 +45,6 @@ class TokenSampling:
     image_guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.guidance_scale) or self.guidance_scale < 1:
-            raise ValueError(f"guidance_scale is {self.guidance_scale}; expected a finite number from 1 (none) upwards")
         whole_number("top_k", self.top_k, least=0)
         number_from("guidance_scale", self.guidance_scale, 1, LARGEST)
         number_from("temperature", self.temperature, SMALLEST, LARGEST)

@@ -48,9 +48,8 @@ def input_digests(argument: str, given: ImageSource | Sequence[ImageSource]) -> 
     found = []
     for one in listed:
         if hasattr(one, "detach"):  # a tensor
-            found += [
-                short_digest(one.shape, part.cpu().float().numpy()) for part in (one if one.ndim == 4 else one[None])
-            ]
+            parts = one if one.ndim == 4 else one[None]
+            found += [short_digest(part.shape, part.cpu().float().numpy()) for part in parts]
         else:
             found += [short_digest(image.size, np.asarray(image)) for image in load_images(one)]
     return found

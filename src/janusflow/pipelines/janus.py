@@ -217,6 +217,7 @@ class Janus(AdaptedPipeline):
             return super().draw_again(draw, prompts, pictures, seeds, settings)
         sampling = TokenSampling(**{name: settings[name] for name in self.sampling if name in settings})
         network, processor, at_once = self.network, self.processor, int(settings.get("batch_size", 16))
+        decode = settings.get("decode_batch_size")
         why: list[str] = []
 
         def read(part: slice) -> ReadPrompts:
@@ -229,7 +230,7 @@ class Janus(AdaptedPipeline):
         with torch.inference_mode(), self._working("network"):
             shown, callback = settings.get("progress", True), settings.get("callback_on_step_end")
             codes = self._draw(read, len(prompts), list(seeds), sampling, at_once, callback, shown)
-        drawn = self._pictures(codes, "pil", at_once)
+        drawn = self._pictures(codes, "pil", at_once if decode is None else int(decode))
         return sign(drawn, prompts, seeds, _recorded(sampling), self.identity(), {}), why
 
     def _refuse(self, others: Mapping[str, object]) -> None:

@@ -115,6 +115,7 @@ class _Rounds:
         given = {name: settings.pop(name) for name in ("image", "mask") if settings.get(name) is not None}
         self.sources = {name: size.spread(name, _each(name, source)) for name, source in given.items()}
         self.words, self.records = list(self.prompts), [dict[str, Any]() for _ in self.prompts]
+        self.changed = [False] * len(self.prompts)  # whether a callback changed a picture of any round
 
     def run(self) -> list[Image.Image]:
         """Return the pictures, each with its provenance."""
@@ -130,10 +131,14 @@ class _Rounds:
         sources = {name: [source[index] for index in which] for name, source in self.sources.items()}
         words = [self.words[index] for index in which]
         pictures: list[Image.Image] = self.generate(self.model, words, seed=list(seeds), **sources, **self.settings)
+        for index, picture in zip(which, pictures, strict=True):
+            self.changed[index] |= provenance_of(picture).changed_by_callback
         return pictures
 
     def _plan(self) -> None:
-        """Append each picture's plan to its prompt."""
+        """Append each picture's plan to its prompt, after a check of the request: plans take a while."""
+        for index, prompt in enumerate(self.prompts):
+            self.model.resolve(prompt, self.settings | {name: source[index] for name, source in self.sources.items()})
         instruction = INSTRUCTION if self.procedure.plan is True else str(self.procedure.plan)
         asked = [[{"role": "user", "content": instruction.replace("{}", prompt)}] for prompt in self.prompts]
         plans = self.model.chat_batch(asked, do_sample=True, seed=self.seeds, max_new_tokens=PLAN_TOKENS)
@@ -194,9 +199,8 @@ class _Rounds:
         settings = {name: value for name, value in made[0].settings.items() if name not in ("prompts", "seed")}
         settings |= Procedure.asked(vars(self.procedure))
         inputs = {name: [one.inputs[name] for one in made] for name in made[0].inputs}
-        changed = [one.changed_by_callback for one in made]
         identity, done = made[0].model, self.records
-        return sign(pictures, self.prompts, self.seeds, settings, identity, inputs, changed=changed, done=done)
+        return sign(pictures, self.prompts, self.seeds, settings, identity, inputs, changed=self.changed, done=done)
 
 
 def later_seed(seed: int, number: int) -> int:
