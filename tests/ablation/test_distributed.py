@@ -18,8 +18,10 @@ except ImportError:
 
 
 def test_two_workers_share_the_runs_and_a_second_call_repeats_none(tmp_path: Path) -> None:
-    fewer = {"about": "fewer steps", "options": {"num_inference_steps": 2}}
-    write(tmp_path, stages=[], variants={"F": {"about": "all of it"}, "A": fewer})
+    variants = {"F": {"about": "two steps"}, "A": {"about": "fewer steps", "options": {"num_inference_steps": 1}}}
+    short = {"prompts": 1, "images": 1, "questions": 0, "all_kinds": False, "features": False}
+    world = {"benchmark": "tinyworld", "settings": short, "options": {"num_inference_steps": 2}}
+    write(tmp_path, stages=[], variants=variants, evaluations={"world": world})
     runs, said = opened(tmp_path, seeds=1), list[str]()
     workers = RayWorkers(count=2, cpus=0.5)
     run_on_ray(runs, workers, device="cpu", say=said.append)

@@ -127,6 +127,11 @@ def test_the_picture_stays_one_of_pil(small_model: JanusFlow, tmp_path: Path) ->
         settings_of(tmp_path / "small.png")
 
 
+def test_a_batch_of_pictures_has_the_digests_of_its_parts() -> None:
+    batch = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert input_digests("image", batch) == input_digests("image", list(batch))
+
+
 def test_the_digest_is_that_of_the_weights(mutable_model: JanusFlow) -> None:
     before = weights_digest(mutable_model.network)
     assert weights_digest(mutable_model.network) == before
