@@ -8,6 +8,7 @@ import pytest
 
 from janusflow.config import tiny
 from janusflow.training.config import load_config
+from janusflow.training.dryrun import describe
 from janusflow.training.parts.config import load_parts
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -38,6 +39,13 @@ def test_the_stages_are_those_of_the_report(report: str) -> None:
         assert set(config.parts) == learns and config.samples.prompt_dropout == 0.1
         assert config.loss.ar == config.loss.codes == 1 and (optimizer.betas, optimizer.clip) == ((0.9, 0.95), 1.0)
         assert config.samples.template == ("chat" if stage == "stage3" else "pretraining")
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_dry_run_needs_nothing_from_the_hub(report: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    text = describe(load_config(RECIPES / report / "stage1.yaml", ["model.llm=somewhere"]))
+    assert text.startswith("model: Janus, losses ar 1, codes 1\n")
 
 
 def test_the_small_janus_differs_from_the_small_janusflow_only_in_its_codec_and_its_loss() -> None:

@@ -110,10 +110,10 @@ def test_a_loss_is_compared_with_its_own_mean_and_only_in_steps_that_have_it(
 ) -> None:
     given: dict[int, dict[str, float]] = {21: {"ar": 5.0}, 23: {"flow": 1.0}}
 
-    def told(run: Any, found: Any) -> dict[str, float]:
+    def recorded(run: Any, found: Any) -> dict[str, float]:
         others = {name: value for name, value in take_step(run, found).items() if name not in ("ar", "flow", "repa")}
         return {**others, **given.get(found.step, {"flow": 0.05})}
 
-    monkeypatch.setattr(trainer, "take_step", told)
+    monkeypatch.setattr(trainer, "take_step", recorded)
     with pytest.raises(RunError, match="step 24: loss 1 is more than 10 times its mean 0.05"):
         quietly(settings(start, tmp_path, steps=25, batch_size=1))

@@ -16,7 +16,7 @@ from janusflow.training.lora import ADAPTED, add_adapters
 from janusflow.training.losses import active, described
 from janusflow.training.replay import replays
 from janusflow.training.stages import choose_trainable
-from janusflow.training.start import check_sizes
+from janusflow.training.start import check_sizes, sizes_of
 
 PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # assumed for a sample without its picture; no data is read
 BYTES = 4  # per float32
@@ -193,7 +193,7 @@ def describe(config: TrainConfig) -> str:
     """Format the estimate as readable text."""
     found = estimate(config)
     left_out = "the codec's encoding" + (" and the anchors' forward pass" if found.anchor else "")
-    lines = [f"model: {described(check_sizes(config), config.loss)}", "learning:"]
+    lines = [f"model: {described(sizes_of(config.model), config.loss)}", "learning:"]
     lines += [f"  {part:12} {count:>15,}" for part, count in found.learning.items()]
     lines += ["frozen:"] + [f"  {part:12} {count:>15,}" for part, count in found.frozen.items()]
     lines += [

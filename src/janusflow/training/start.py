@@ -140,8 +140,6 @@ def check_sizes(config: TrainConfig) -> Any:
     if not any(source.teaches for *_, source in sources):
         raise ValueError("all data is anchored to what the model says already, so it learns nothing; give data=FOLDER")
     family = family_of(sizes)
-    if config.model.checkpoint is None:
-        check_codec(config.model, family)
     for term in active(config.loss, family).values():
         term.check(sizes, config.loss)
     if not any(config.loss.weight(name) for name in terms_of(family)):

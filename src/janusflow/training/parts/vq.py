@@ -55,7 +55,7 @@ class VqLearner(nn.Module):
         self.register_buffer("used", torch.full((codes,), 1 / codes))
         self.register_buffer("seen", torch.zeros(codes))
 
-    def losses(self, pixels: Tensor, config: VqConfig, generator: torch.Generator, step: int = 2**63) -> Losses:
+    def losses(self, pixels: Tensor, config: VqConfig, generator: torch.Generator, step: int) -> Losses:
         """|d| + 2 d^2 + edges |grad d| + |c - sg(z)|^2 + commitment |z - sg(c)|^2, d = decode(c) - x.
 
         In the first steps (`config.continuous`) c is z itself, and the codebook is filled with the vectors of the last
