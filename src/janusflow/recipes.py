@@ -37,7 +37,8 @@ def read_recipe(file: Path, *, feature: str = "training", extra: str | None = No
     except FileNotFoundError as error:
         raise ValueError(f"{named} does not exist") from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{named} cannot be read: {str(error).splitlines()[0]}") from error
+        said = " ".join(str(error).split()) if isinstance(error, YAMLError) else str(error).splitlines()[0]
+        raise ValueError(f"{named} cannot be read: {said}") from error
     except AssertionError as error:  # raised by OmegaConf for a single number
         raise ValueError(f"{named} contains a single value; expected settings, one `key: value` a line") from error
     return OmegaConf.to_container(recipe, resolve=False)

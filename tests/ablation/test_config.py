@@ -23,6 +23,8 @@ ABLATIONS = (
     "codes",
     "sizes",
     "claims",
+    "no_stage1",
+    "repa_sweep",
     "full",
 )
 
@@ -95,3 +97,27 @@ def test_a_recipe_of_training_is_told_from_an_ablation() -> None:
 def test_a_wrong_recipe_is_refused_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_ablation(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ({"set": ["out=runs/same"]}, "the ablation itself gives each stage its out"),
+        ({"set": ["seed=5"]}, "gives each stage its seed"),
+        ({"set": ["model.checkpoint=tiny"]}, "gives each stage its model.checkpoint"),
+        ({"stages": {"second": ["seed=5"]}}, "gives each stage its seed"),
+        ({"without": ["first", "second"], "set": ["loss.repa=0"]}, "trains no stage, so it cannot have set"),
+        ({"without": ["first", "second"], "share": 0.5}, "trains no stage"),
+    ],
+)
+def test_what_would_be_overruled_or_mixed_up_is_refused(variant: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Two variants that share an output folder, for example, would silently report the scores of the first."""
+    file = write(tmp_path, variants={"F": {"about": ""}, "A": {"about": "", **variant}})
+    with pytest.raises(ValueError, match=said):
+        load_ablation(file)
+
+
+def test_a_single_stage_may_start_from_another_model(tmp_path: Path) -> None:
+    variants = {"F": {"about": ""}, "A": {"about": "", "without": ["first"], "set": ["model.checkpoint=other"]}}
+    (run,) = runs_of(load_ablation(write(tmp_path, variants=variants)), tmp_path, tmp_path, only=["A"], seeds=1)
+    assert run.stages[0][1].model.checkpoint == "other"

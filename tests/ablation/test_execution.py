@@ -74,6 +74,35 @@ def test_a_run_that_was_begun_with_other_settings_is_not_continued(
     assert runs[0].result() is not None
 
 
+def test_a_corrected_score_is_measured_without_training_again(tmp_path: Path, journal: Journal) -> None:
+    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawng"}}, variants={"F": {"about": ""}})
+    run_all(opened(tmp_path, seeds=1), say=quiet)
+    assert "has no score 'drawng'" in (opened(tmp_path, seeds=1)[0].failure() or "")
+    count = len(trained(journal))
+    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawing"}}, variants={"F": {"about": ""}})
+    run_all(opened(tmp_path, seeds=1), say=quiet)
+    assert opened(tmp_path, seeds=1)[0].result() is not None
+    assert [entry[1] for entry in trained(journal)[count:]] == ["second"]  # resumed at its end, and measured
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        ({"benchmark": "tinywrld"}, "tinywrld"),
+        ({"benchmark": "tinyworld", "settings": {"promts": 3}}, "promts"),
+        ({"benchmark": "tinyworld", "options": {"guidance": 3}}, "guidance"),
+        ({"benchmark": "geneval", "data": "nothing"}, "nothing"),
+    ],
+)
+def test_evaluations_are_checked_before_anything_is_trained(
+    evaluation: dict[str, object], said: str, tmp_path: Path, journal: Journal
+) -> None:
+    write(tmp_path, evaluations={"world": evaluation})
+    with pytest.raises(ValueError, match=said):
+        run_all(opened(tmp_path), say=quiet)
+    assert not journal
+
+
 def test_settings_are_read_before_anything_is_trained_and_not_again(tmp_path: Path, journal: Journal) -> None:
     variants = {"F": {"about": ""}, "A": {"about": "", "set": ["loss.rpea=0"]}}
     metrics = {"drawing": {"evaluation": "world", "score": "drawing"}}
@@ -125,6 +154,17 @@ def test_any_name_of_the_folder_reaches_the_stages(tmp_path: Path) -> None:
     assert first.out == str(run.folder / "first") and second.model.checkpoint == f"{first.out}/export"
 
 
+def test_a_result_of_another_variant_is_refused(tmp_path: Path, journal: Journal) -> None:
+    write(tmp_path)
+    run_all(opened(tmp_path, only=["A"], seeds=1), say=quiet)
+    runs = tmp_path / "out" / "runs"
+    (runs / "A").rename(runs / "B")
+    variants = {"F": {"about": ""}, "B": {"about": "", "set": ["loss.repa=0"]}}
+    write(tmp_path, variants=variants, metrics={"drawing": {"evaluation": "world", "score": "drawing"}})
+    with pytest.raises(ValueError, match=r"results\.json is of A/seed-0; give variants their names back"):
+        opened(tmp_path, only=["B"], seeds=1)[0].result()
+
+
 def test_items_that_were_not_judged_fail_a_run(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +213,9 @@ def test_other_settings_are_refused_before_anything_is_trained(tmp_path: Path, j
     count = len(journal)
     with pytest.raises(ValueError, match=r"F/seed-0 was made with other settings; give another --out"):
         run_all(opened(tmp_path), say=quiet)
+    assert len(journal) == count
+    with pytest.raises(ValueError, match=r"F/seed-0 was made with other settings"):  # also if others are asked for
+        run_all(opened(tmp_path, only=["A"]), say=quiet)
     assert len(journal) == count
     with pytest.raises(ValueError, match="--only has 'X'; expected some of F, A, D"):
         opened(tmp_path, only=["X"])

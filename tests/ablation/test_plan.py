@@ -25,7 +25,7 @@ def test_a_dry_run_says_steps_time_and_gpu_days_and_writes_nothing(tmp_path: Pat
 
 
 def test_runs_whose_model_is_missing_are_not_counted_as_free(tmp_path: Path) -> None:
-    variants = {"F": {"about": ""}, "A": {"about": "", "set": ["model=runs/of/nothing"]}}
+    variants = {"F": {"about": ""}, "A": {"about": "", "stages": {"first": ["model=runs/of/nothing"]}}}
     write(tmp_path, variants=variants, samples_per_second=10)
     text = dry_run(opened(tmp_path, seeds=1))
     assert "GPU days of H100" in text and "GPU days of 1 runs: unknown before the model" in text

@@ -27,9 +27,19 @@ def test_the_page_has_means_paper_figures_differences_and_verdicts(tmp_path: Pat
     assert row == "| A | drawing | -9 [-11.48, -6.516] | -1 | 3 | -9.00 | 3.26 | 0.0041 | 0.0041 | confirmed (worse) |"
     (other,) = [line for line in lines if line.startswith("| D | drawing")]
     assert other.endswith("| - | - | not tested: all differences are equal |")  # F - 10 with every seed
-    assert any("for the 1 tests of claims" in line for line in lines)
+    assert any("of claims in this table (1 in all)" in line for line in lines)
     assert "9 runs are finished (the recipe has 3 variants, 3 seeds)" in lines[2]
     assert "- Everything is smaller." in lines and ".png" not in "".join(lines)
+
+
+def test_texts_with_lines_and_bars_stay_in_their_cells(tmp_path: Path, journal: Journal) -> None:
+    write(tmp_path, variants={"F": {"about": "with | and\n# lines"}}, metrics=METRICS)
+    runs = opened(tmp_path, seeds=1)
+    (runs[0].folder).mkdir(parents=True)
+    (runs[0].folder / "failed.json").write_text('{"error": "first\\n# second"}')
+    lines = write_report(runs, tmp_path).read_text().splitlines()
+    assert "| F | with \\| and # lines | 0 | - |" in lines
+    assert "- F/seed-0: first # second" in lines
 
 
 def test_runs_that_were_not_asked_for_again_stay_in_the_page(tmp_path: Path, journal: Journal) -> None:
@@ -63,13 +73,15 @@ def test_scores_over_an_option_that_some_variants_vary_alone(tmp_path: Path) -> 
         "w7": {"about": "", "options": {"guidance_scale": 7.0}},
         "b": {"about": "", "options": {"guidance_scale": 3.0, "solver": "heun"}},
         "c": {"about": "", "options": {"guidance_scale": 4.0}, "set": ["loss.repa=0"]},
+        "e": {"about": "", "options": {"guidance_scale": 7.0}, "share": 0.5},
+        "f": {"about": "", "options": {"guidance_scale": 7.0}, "without": ["first"]},
         "s": {"about": "", "options": {"solver": "ab2"}},
     }
     evaluations = {"world": {"benchmark": "tinyworld", "options": {"guidance_scale": 2.0}}}
     ablation = load_ablation(
         write(tmp_path, variants=variants, evaluations=evaluations, baseline="w2", metrics=METRICS)
     )
-    scores = {"w2": (0.2, 0.4), "w1": (0.5,), "w7": (0.6,), "b": (0.1,), "c": (0.1,), "s": (0.1,)}
+    scores = {"w2": (0.2, 0.4), "w1": (0.5,), "w7": (0.6,), **dict.fromkeys("bcefs", (0.1,))}
     results = [
         Result(variant, seed, "", {"drawing": value}, {0: {"drawing": value}}, 0, 0.0)
         for variant, values in scores.items()

@@ -38,9 +38,9 @@ def test_differences_that_are_equal_but_for_rounding_say_nothing() -> None:
     shares = [{0: 37 / 300, 1: 51 / 300}, {0: 30 / 300, 1: 44 / 300}]  # 7 / 300 apart, twice
     found = paired(*shares)
     assert found is not None and found.deviation == 0 and not found.excludes_zero
-    assert verdict(found, "better", lower_is_better=False) == "not tested: all differences are equal"
     third = paired({0: 0.3, 1: 0.4, 2: 0.2}, {0: 0.2, 1: 0.3, 2: 0.1})
     assert third is not None and third.deviation == 0
+    assert verdict(third, "better", lower_is_better=False) == "not tested: all differences are equal"
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,13 @@ def test_differences_that_are_equal_but_for_rounding_say_nothing() -> None:
         ([1.0, 1.1, 0.9], "better", True, "refuted (better)"),
         ([-1.0, -1.1, -0.9], "better", True, "confirmed (better)"),
         ([1.0, 1.1, 0.9], "worse", False, "refuted (worse)"),
-        ([1.0, 1.1, 0.9], "equal", False, "better, but equal in the paper"),
+        ([1.0, 1.1, 0.9], "equal", False, "better, but equal in the claim"),
         ([1.0, 1.1, 0.9], None, False, "better"),
         ([1.0, 2.0, 3.0], "better", False, "not confirmed (better)"),
-        ([1.0, 2.0, 3.0], "equal", False, "no difference found"),
-        ([1.0], "better", False, "not tested: fewer than two"),
-        ([1.0, 1.0], "better", False, "not tested: all differences are equal"),
+        ([1.0, 2.0, 3.0], "equal", False, "no difference found (equal)"),
+        ([1.0, 2.0, 3.0], None, False, "no difference found"),
+        ([1.0, 1.001], "better", False, "not tested: fewer than 3 pairs"),
+        ([1.0, 1.0, 1.0], "better", False, "not tested: all differences are equal"),
     ],
 )
 def test_a_claim_is_confirmed_only_if_the_interval_excludes_zero(
@@ -63,6 +64,14 @@ def test_a_claim_is_confirmed_only_if_the_interval_excludes_zero(
 ) -> None:
     assert verdict(interval(differences), expected, lower_is_better=lower).startswith(said)
     assert verdict(None, expected, lower_is_better=lower).startswith("not tested")
+
+
+def test_a_claim_whose_corrected_p_value_is_not_significant_is_only_supported() -> None:
+    found = interval([1.0, 1.1, 0.9])
+    for corrected, words in ((0.049, ("confirmed", "refuted")), (0.051, ("supported", "contradicted"))):
+        for expected, word in zip(("better", "worse"), words, strict=True):
+            assert verdict(found, expected, lower_is_better=False, corrected=corrected) == f"{word} ({expected})"
+    assert verdict(found, None, lower_is_better=False, corrected=0.051) == "better"
 
 
 def test_p_values_are_those_of_a_paired_t_test_and_corrected_for_the_number_of_tests() -> None:

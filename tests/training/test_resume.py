@@ -9,13 +9,17 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from traceback import StackSummary
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.checkpoint.api import CheckpointException
 
 from janusflow.data.loader import Data, StepSamples
 from janusflow.data.mixture import TASKS
+from janusflow.training import resume as resuming
 from janusflow.training import trainer
 from janusflow.training.step import TrainState
 from janusflow.training.stored_settings import changed_settings, stored_config, write_settings
@@ -108,6 +112,20 @@ def test_a_checkpoint_that_cannot_be_read_says_what_to_do(start: Path, tmp_path:
     shutil.rmtree(tmp_path / "checkpoints" / "step-0000004")
     quietly(settings(start, tmp_path), resume=True)
     assert len(curve(tmp_path)) == 6
+
+
+def test_ctrl_c_while_a_checkpoint_is_read_says_nothing_about_the_checkpoint(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch wraps it in an error of its own."""
+    quietly(settings(start, tmp_path, steps=2))
+
+    def stopped(*args: Any, **options: Any) -> None:
+        raise CheckpointException("reading", {0: (KeyboardInterrupt(), StackSummary())})
+
+    monkeypatch.setattr(resuming.dcp, "load", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(settings(start, tmp_path), resume=True)
 
 
 def test_a_run_whose_data_has_changed_is_not_resumed_silently(start: Path, tmp_path: Path) -> None:

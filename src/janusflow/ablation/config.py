@@ -17,6 +17,7 @@ from janusflow.training.config import typed_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TAKEN = ("evaluations", "export", "results.json", "failed.json", "settings.json", "run.lock")  # in a run's folder
+OWN, START = ("out", "seed"), ("model", "model.checkpoint", "model.preset")  # settings that stages get from here
 Outcome = Literal["better", "worse", "equal"]
 
 
@@ -27,7 +28,7 @@ class Stage:
     Attributes:
         name: of its folder.
         recipe: of `janusflow train`, relative to the ablation's file.
-        set: overrides of the recipe, `key=value`.
+        set: overrides of the recipe, `key=value`. `out` and `seed` belong to the ablation.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Variant:
 
     Attributes:
         about: description in the table.
-        set: overrides for all stages.
+        set: overrides for all stages. With several, `model.checkpoint` belongs to `stages`, under the first.
         stages: further overrides by stage.
         share: fraction of the steps of each stage to train. Warm-up and EMA horizon shrink with it.
         without: names of stages and evaluations to leave out.
@@ -146,6 +147,8 @@ class Ablation:
             raise ValueError(
                 f"a stage is named {quoted(wrong[0])}; expected names of their own, not {', '.join(TAKEN)}"
             )
+        for stage in self.stages:
+            _own(f"set of stage {stage.name}", stage.set, OWN)
         if self.baseline not in self.variants:
             raise ValueError(f"baseline is {quoted(self.baseline)}; expected one of {', '.join(self.variants)}")
         if not self.stages and self.model is None:
@@ -161,7 +164,13 @@ class Ablation:
             _known(f"variants.{name}.stages", variant.stages, stages)
             _known(f"variants.{name}.without", variant.without, [*stages, *self.evaluations])
             _known(f"variants.{name}.expects", variant.expects, self.metrics)
-            if stages and set(stages) <= set(variant.without) and self.model is None and self.parts is None:
+            trains = set(stages) - set(variant.without)
+            if not trains and (variant.set or variant.stages or variant.share != 1):
+                raise ValueError(f"variants.{name} trains no stage, so it cannot have set, stages or share")
+            _own(f"variants.{name}.set", variant.set, (*OWN, *START) if len(trains) > 1 else OWN)
+            for one, changes in variant.stages.items():
+                _own(f"variants.{name}.stages.{one}", changes, OWN)
+            if stages and not trains and self.model is None and self.parts is None:
                 raise ValueError(f"variants.{name} leaves out all stages; without model and parts nothing is evaluated")
 
     def expected(self, variant: str, name: str) -> Outcome | None:
@@ -173,6 +182,13 @@ def _known(place: str, given: Any, allowed: Any) -> None:
     for name in given:
         if name not in allowed:
             raise ValueError(f"{place} has {quoted(name)}; expected one of {', '.join(allowed) or 'none'}")
+
+
+def _own(place: str, changes: Sequence[str], taken: Sequence[str]) -> None:
+    """Refuse overrides of what the ablation sets itself: two runs would share a folder or a seed without notice."""
+    for change in changes:
+        if (key := change.partition("=")[0]) in taken:
+            raise ValueError(f"{place} has {quoted(change)}, but the ablation itself gives each stage its {key}")
 
 
 def load_ablation(file: Path, overrides: Sequence[str] = ()) -> Ablation:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from janusflow.ablation.runs import FAILED, RESULTS, SETTINGS, Result, Run, parts_of
+from janusflow.ablation.runs import FAILED, RESULTS, Result, Run, parts_of, with_finished
 from janusflow.evaluation.request import EvalRequest
-from janusflow.evaluation.run.evaluate import evaluate
-from janusflow.files import locked, read_json, write_text
+from janusflow.evaluation.run.evaluate import checked_run, evaluate
+from janusflow.files import checked, locked, read_json, write_text
 from janusflow.training.parts.pretrain import pretrain
 from janusflow.training.trainer import train
 
@@ -25,15 +26,34 @@ LOCK = "run.lock"
 EVALUATION_SEEDS = 100_000  # distance between the seeds of two runs' evaluations, whose items use seed + 0, 1, 2, ...
 
 
+@dataclass(frozen=True)
+class Done:
+    """A stage that is trained and, if it is the last one, measured: `done-STEPS.json`.
+
+    Attributes:
+        scores: scores by metric; empty for other stages.
+        seconds: time that both took.
+        settings: digest of what determines it; "" in files of older versions.
+    """
+
+    scores: dict[str, float]
+    seconds: float
+    settings: str = ""
+
+
 def unfinished(runs: Sequence[Run]) -> list[Run]:
     """Return the runs without a result. This reads all recipes, so later changes to the files have no effect.
 
     Raises:
-        ValueError: if a recipe cannot be read, a run was made with other settings, or a model is missing.
+        ValueError: if a recipe cannot be read, a run of the folder was made with other settings, an evaluation has a
+            wrong name, setting or option or lacks its data, or a model is missing.
     """
-    for run in runs:
-        _ = run.settings
+    for run in with_finished(runs):
+        _ = run.settings, run.result()
     todo = [run for run in runs if run.result() is None]
+    for run in {run.variant: run for run in todo}.values():
+        for name in run.measured()[0]:
+            checked_run(_request(run, name, 0, "tiny", "auto"))
     for run in todo:
         run.check_begun()
         if (place := run.missing()) is not None:
@@ -64,6 +84,7 @@ def run_all(runs: Sequence[Run], *, device: str = "auto", say: Callable[[str], N
             try:
                 stack.enter_context(locked(run.folder / LOCK, "another process has this run"))
             except ValueError:
+                say(f"{run.name}: another process has it")
                 continue
             if run.result() is None and not _failed_since(run, started):
                 say(f"{run.name}: started")
@@ -97,8 +118,7 @@ def perform(run: Run, *, device: str = "auto") -> Result:
         ValueError: from training and evaluation, or if the score of a metric is missing.
         SystemExit: if SIGTERM ended a training.
     """
-    run.check_begun()
-    write_text(run.folder / SETTINGS, json.dumps({"settings": run.settings}) + "\n")
+    run.begin()
     stages = run.stages
     samples = sum(config.steps * config.batch_size for _, config in stages)
     model, curve, seconds = run.base() or "tiny", dict[int, dict[str, float]](), 0.0
@@ -106,17 +126,19 @@ def perform(run: Run, *, device: str = "auto") -> Result:
         last = number + 1 == len(stages)
         for steps in run.points(config.steps) if last else [config.steps]:
             state = Path(config.out) / f"done-{steps}.json"
-            if not state.is_file():
+            wanted = run.settings if last else run.training
+            done = checked(Done, read_json(state), state) if state.is_file() else None
+            if done is None or done.settings not in ("", wanted):
                 began = time.perf_counter()
                 exported = train(replace(config, steps=steps), resume=True, device=device)
                 if exported.name != "export":
-                    raise SystemExit(0)  # stopped by SIGTERM: the same command continues
+                    raise SystemExit(128 + signal.SIGTERM)  # stopped by it: the same command continues
                 scores = _measure(run, steps, str(exported), device) if last else {}
-                write_text(state, json.dumps({"scores": scores, "seconds": time.perf_counter() - began}) + "\n")
-            done = read_json(state)
-            seconds += done["seconds"]
+                done = Done(scores, time.perf_counter() - began, wanted)
+                write_text(state, json.dumps(asdict(done)) + "\n")
+            seconds += done.seconds
             if last:
-                curve[steps] = done["scores"]
+                curve[steps] = done.scores
         model = str(Path(config.out) / "export")
     if not stages:
         began = time.perf_counter()
@@ -125,24 +147,28 @@ def perform(run: Run, *, device: str = "auto") -> Result:
     return Result(run.variant, run.seed, run.settings, curve[max(curve)], curve, samples, seconds)
 
 
+def _request(run: Run, name: str, steps: int, model: str, device: str) -> EvalRequest:
+    """The request of an evaluation of the model after some steps of the last stage."""
+    one = run.ablation.evaluations[name]
+    return EvalRequest(
+        one.benchmark,
+        run.folder / "evaluations" / f"{name}-{steps}",
+        model=model,
+        data=None if one.data is None else Path(one.data),
+        limit=one.limit,
+        batch_size=one.batch_size,
+        device=device,
+        options={**one.options, **run.changes.options},
+        settings=one.settings | ({one.seed_setting: EVALUATION_SEEDS * run.seed} if one.seed_setting else {}),
+    )
+
+
 def _measure(run: Run, steps: int, model: str, device: str) -> dict[str, float]:
     """The scores of a model by metric."""
     evaluations, metrics = run.measured()
     scores: dict[str, dict[str, float]] = {}
-    for name, one in evaluations.items():
-        settings = one.settings | ({one.seed_setting: EVALUATION_SEEDS * run.seed} if one.seed_setting else {})
-        request = EvalRequest(
-            one.benchmark,
-            run.folder / "evaluations" / f"{name}-{steps}",
-            model=model,
-            data=None if one.data is None else Path(one.data),
-            limit=one.limit,
-            batch_size=one.batch_size,
-            device=device,
-            options={**one.options, **run.changes.options},
-            settings=settings,
-        )
-        found = evaluate(request)
+    for name in evaluations:
+        found = evaluate(_request(run, name, steps, model, device))
         if found["judged"] < found["items"]:
             raise ValueError(f"{name}: {found['items'] - found['judged']} of {found['items']} items were not judged")
         scores[name] = found["scores"]

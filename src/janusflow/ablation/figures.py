@@ -59,7 +59,8 @@ def numbers(ablation: Ablation, results: Sequence[Result]) -> dict[str, dict[flo
             asked = common | variant.options
             alone = all(asked[name] == common.get(name) for name in asked if name != option)
             value = asked.get(option)
-            if alone and not variant.set and not variant.stages and isinstance(value, int | float):
+            unchanged = not (variant.set or variant.stages or variant.without or variant.share != 1)
+            if alone and unchanged and isinstance(value, int | float) and not isinstance(value, bool):
                 values.setdefault(value, []).append(result)
         if len(values) > 2:
             found[option] = values

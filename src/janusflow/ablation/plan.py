@@ -23,7 +23,7 @@ def dry_run(runs: Sequence[Run]) -> str:
         ValueError: if the recipe of a stage cannot be read.
     """
     finished = [found for run in runs if (found := run.result()) is not None]
-    trained = [found for found in finished if found.samples]
+    trained = [found for found in finished if found.samples and found.seconds > 0]
     speed = runs[0].ablation.samples_per_second
     if trained:
         speed = sum(found.samples for found in trained) / sum(found.seconds for found in trained)

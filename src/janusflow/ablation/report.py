@@ -8,16 +8,17 @@ from pathlib import Path
 from janusflow.ablation.config import Ablation
 from janusflow.ablation.figures import draw_figures
 from janusflow.ablation.runs import Result, Run, with_finished
-from janusflow.ablation.statistics import Interval, holm, interval, paired, pooled, smallest_effect, verdict
+from janusflow.ablation.statistics import PAIRS, Interval, holm, interval, paired, pooled, smallest_effect, verdict
 from janusflow.files import write_text
 
 REPORT = "paper.md"
 LEGEND = (
-    "Differences are paired by seed, with 95 % t intervals. d_z is Cohen's effect size: their mean in standard "
-    "deviations. Visible is the difference that this many pairs detect with 80 % probability, given the standard "
-    "deviation pooled over the variants. p is that of a paired t test, first plain, then with Holm's correction for "
-    "the {tests} tests of claims in this table. A claim is confirmed if the interval excludes zero on the side in "
-    "parentheses, which the paper names."
+    "Differences are paired by seed, over the seeds that both have, with 95 % t intervals. d_z is Cohen's effect size: "
+    "their mean in standard deviations. Visible is the difference that this many pairs detect with 80 % probability, "
+    "given the standard deviation pooled over the variants. p is that of a paired t test, plain and with Holm's "
+    "correction for the tests of claims in this table ({tests} in all). A claim, in parentheses, is supported if the "
+    "interval excludes zero on its side, and confirmed if the corrected p is below 0.05, too; contradicted and refuted "
+    "are the same on the other side. A verdict needs three pairs, and no difference found is no proof of equality."
 )
 
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
@@ -48,7 +49,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
     if ablation.differs:
         lines += ["", "## What differs from the paper", "", *(f"- {sentence}" for sentence in ablation.differs)]
     if failed:
-        lines += ["", "## Runs that failed", "", *(f"- {run.name}: {said}" for run, said in failed)]
+        lines += ["", "## Runs that failed", "", *(f"- {run.name}: {' '.join(said.split())}" for run, said in failed)]
     write_text(out / REPORT, "\n".join(lines) + "\n")
     return out / REPORT
 
@@ -113,9 +114,11 @@ def _differences(ablation: Ablation, values: Scores) -> list[str]:
             if name in deviations and found.n > 1:
                 visible = f"{smallest_effect(deviations[name], found.n):.3g}"
             row = [variant, name, _signed(found), published, str(found.n)]
-            row += ["-" if found.effect_size is None else f"{found.effect_size:+.2f}", visible]
-            row += [_number(found.p_value), _number(corrected.get((variant, name)))]
-            rows.append([*row, verdict(found, claim, lower_is_better=metric.lower_is_better)])
+            enough = found.n >= PAIRS
+            row += [f"{found.effect_size:+.2f}" if enough and found.effect_size is not None else "-", visible]
+            row += [_number(found.p_value if enough else None), _number(corrected.get((variant, name)))]
+            after = corrected.get((variant, name))
+            rows.append([*row, verdict(found, claim, lower_is_better=metric.lower_is_better, corrected=after)])
     heads = ["variant", "metric", "difference", "in the paper", "pairs", "d_z", "visible", "p", "p, Holm", "verdict"]
     if not rows:
         return [*lines, "None yet."]
@@ -130,12 +133,13 @@ def _difference(ablation: Ablation, values: Scores, variant: str, name: str) -> 
 
 
 def _tested(ablation: Ablation, values: Scores) -> dict[tuple[str, str], float]:
-    """Return the p values of all differences with a claim, by variant and metric."""
+    """Return the p values of all claimed differences with enough pairs for a verdict, by variant and metric."""
     found: dict[tuple[str, str], float] = {}
     for variant in ablation.variants:
         for name in ablation.metrics:
             difference = _difference(ablation, values, variant, name)
-            if ablation.expected(variant, name) and difference is not None and difference.p_value is not None:
+            claimed = ablation.expected(variant, name) in ("better", "worse")
+            if claimed and difference is not None and difference.n >= PAIRS and difference.p_value is not None:
                 found[variant, name] = difference.p_value
     return found
 
@@ -155,4 +159,5 @@ def _signed(found: Interval) -> str:
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    table = (heads, ["---"] * len(heads), *rows)
+    return [f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in row)} |" for row in table]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import Any
 
 from janusflow import __version__
 from janusflow.ablation.config import Ablation, Variant
-from janusflow.files import checked, read_json
+from janusflow.files import checked, read_json, write_text
 from janusflow.training.config import TrainConfig, load_config
 from janusflow.training.parts.config import PartsConfig, load_parts
 
@@ -116,6 +117,22 @@ class Run:
     @cached_property
     def settings(self) -> str:
         """Digest of everything that determines the run, except paths and the content of data sets and models."""
+        evaluations, metrics = self.measured()
+        measured = {name: asdict(one) | {"batch_size": 0} for name, one in evaluations.items()}  # only rounding
+        scores = {name: (one.evaluation, one.score) for name, one in metrics.items()}
+        stages, parts = self._trained
+        everything: list[object] = [stages, parts, measured, scores, self.changes.options, self.seed, self.ablation.at]
+        everything += [] if self.stages else [self.ablation.model]
+        return _digest(everything)
+
+    @cached_property
+    def training(self) -> str:
+        """Digest of what determines the trainings alone: they stay as they are when an evaluation is corrected."""
+        return _digest([*self._trained, self.seed, self.ablation.at])
+
+    @cached_property
+    def _trained(self) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        """The settings of the stages and of the parts."""
         stages = [asdict(config) | {"out": "", "save": "", "watch": ""} for _, config in self.stages]
         made = [str(self.out / "parts" / "export"), *(str(Path(config.out) / "export") for _, config in self.stages)]
         for stage in stages:
@@ -124,20 +141,7 @@ class Run:
         parts = asdict(replace(parts_of(self), out="")) if self.ablation.parts else {}
         for name in ("workers", "max_broken"):  # they change nothing
             parts.pop(name, None)
-        evaluations, metrics = self.measured()
-        measured = {name: asdict(one) | {"batch_size": 0} for name, one in evaluations.items()}  # only rounding
-        scores = {name: (one.evaluation, one.score) for name, one in metrics.items()}
-        everything: list[object] = [
-            stages,
-            parts or None,
-            measured,
-            scores,
-            self.changes.options,
-            self.seed,
-            self.ablation.at,
-        ]
-        everything += [] if self.stages else [self.ablation.model]
-        return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return stages, parts or None
 
     def missing(self) -> str | None:
         """Return the local model that the run starts from if it does not exist and no earlier step creates it."""
@@ -158,24 +162,42 @@ class Run:
         if not file.is_file():
             return None
         found = checked(Result, read_json(file), file)
+        if (found.variant, found.seed) != (self.variant, self.seed):
+            raise ValueError(f"{file} is of {found.variant}/seed-{found.seed}; give variants their names back")
         if found.settings != self.settings:
             raise ValueError(f"{self.folder} was made with other settings; give another --out, or remove it")
         return found
 
-    def check_begun(self) -> None:
-        """Check that an unfinished run in the folder was started with the same settings.
+    def begin(self) -> None:
+        """Record the settings. Evaluations that an earlier attempt began with other settings are removed.
 
         Raises:
-            ValueError: if it was started with other settings.
+            ValueError: as `check_begun`.
+        """
+        self.check_begun()
+        file, settings = self.folder / SETTINGS, {"settings": self.settings, "training": self.training}
+        if file.is_file() and read_json(file).get("settings") != self.settings:
+            shutil.rmtree(self.folder / "evaluations", ignore_errors=True)
+        write_text(file, json.dumps(settings) + "\n")
+
+    def check_begun(self) -> None:
+        """Check that an unfinished run in the folder was started with the same trainings.
+
+        Raises:
+            ValueError: if it was started with other trainings.
         """
         file = self.folder / SETTINGS
-        if file.is_file() and read_json(file) != {"settings": self.settings}:
+        if not file.is_file():
+            return
+        begun = checked(dict[str, str], read_json(file), file)
+        name = "training" if "training" in begun else "settings"  # the latter in folders of older versions
+        if begun.get(name) != getattr(self, name):
             raise ValueError(f"{self.folder} was begun with other settings; give another --out, or remove it")
 
     def failure(self) -> str | None:
         """Return the error that ended the last attempt, or None."""
         file = self.folder / FAILED
-        return str(read_json(file)["error"]) if file.is_file() else None
+        return checked(dict[str, str], read_json(file), file).get("error", "") if file.is_file() else None
 
     def _share(self, steps: int) -> int:
         return max(1, round(steps * self.changes.share))
@@ -191,6 +213,10 @@ class Run:
         """Return the evaluations and metrics of this variant."""
         used = {n: one for n, one in self.ablation.evaluations.items() if n not in self.changes.without}
         return used, {n: one for n, one in self.ablation.metrics.items() if one.evaluation in used}
+
+
+def _digest(settings: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def runs_of(

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from scipy import optimize, stats
 
 CONFIDENCE, POWER = 0.95, 0.8
+PAIRS = 3  # fewest for a verdict: two that agree by chance give a tiny deviation
 ROUNDING = 1e-9  # deviations below this fraction of the largest value come from rounding
 
 
@@ -75,27 +76,37 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interv
     return interval([values[seed] - baseline[seed] for seed in both], scale) if both else None
 
 
-def verdict(difference: Interval | None, expected: str | None, *, lower_is_better: bool) -> str:
+def verdict(
+    difference: Interval | None, expected: str | None, *, lower_is_better: bool, corrected: float | None = None
+) -> str:
     """Judge a claim by the interval of a difference.
 
     Args:
         difference: variant minus baseline.
         expected: claim about the variant: "better", "worse" or "equal"; None if there is no claim.
         lower_is_better: whether lower values of the metric are better.
+        corrected: p value after the correction for all claims of a table; None if there is no other claim.
 
     Returns:
-        A short verdict, "confirmed" only if the interval excludes zero on the expected side.
+        A short verdict. A claim is "supported" if the interval excludes zero on the expected side, and "confirmed" if
+        the corrected p value is below 0.05, too; on the other side, it is "contradicted" or "refuted".
     """
-    if difference is None or difference.half is None:
-        return "not tested: fewer than two pairs"
+    if difference is None or difference.n < PAIRS:
+        return f"not tested: fewer than {PAIRS} pairs"
     if not difference.half:
         return "not tested: all differences are equal"
+    claim = "" if expected is None else f" ({expected})"
     if not difference.excludes_zero:
-        return "no difference found" if expected in (None, "equal") else f"not confirmed ({expected})"
+        return f"{'no difference found' if expected in (None, 'equal') else 'not confirmed'}{claim}"
     found = "better" if (difference.mean < 0) == lower_is_better else "worse"
-    if expected in (None, "equal"):
-        return found if expected is None else f"{found}, but equal in the paper"
-    return f"{'confirmed' if found == expected else 'refuted'} ({expected})"
+    if expected is None:
+        return found
+    if expected == "equal":
+        return f"{found}, but equal in the claim"
+    significant = corrected is None or corrected < 1 - CONFIDENCE
+    if found == expected:
+        return ("confirmed" if significant else "supported") + claim
+    return ("refuted" if significant else "contradicted") + claim
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

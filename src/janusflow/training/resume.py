@@ -173,6 +173,7 @@ class Checkpoints:
             self.begun = None
             if self.world.first:
                 shutil.rmtree(begun.temporary, ignore_errors=True)
+            _pass_on_interrupts(error)
             raise OSError(f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}") from error
 
     def _group(self) -> dist.ProcessGroup | None:
@@ -225,6 +226,7 @@ class Checkpoints:
                 set_optimizer_state_dict(objective, optimizers, tensors["optimizer"])
             progress = _read_progress(found[-1])
         except (CheckpointException, RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError) as error:
+            _pass_on_interrupts(error)
             reason = _reason(error)
             if any(word in reason for word in UNFIT):
                 fault = "does not fit this run: its parts, losses or sizes differ from the recipe's"
@@ -254,6 +256,14 @@ def _without(found: Sequence[Path]) -> str:
     """Describe what happens if the last of these checkpoints is deleted."""
     before = f"continues from {found[-2].name}" if len(found) > 1 else "starts from the beginning"
     return f"without that folder the run {before}"
+
+
+def _pass_on_interrupts(error: BaseException) -> None:
+    """Raise what ended the process, such as Ctrl-C, if PyTorch wrapped it: it says nothing about the checkpoint."""
+    if isinstance(error, CheckpointException):
+        for inner, _ in error.failures.values():
+            if not isinstance(inner, Exception | CheckpointException):
+                raise inner
 
 
 def _reason(error: BaseException) -> str:
