@@ -7,10 +7,11 @@ from pathlib import Path
 
 from janusflow.ablation.config import Ablation
 from janusflow.ablation.runs import Result
-from janusflow.ablation.statistics import interval
+from janusflow.ablation.statistics import PAIRS, interval
 from janusflow.files import temporary_path
 
 CURVES, OPTIONS = "curves.png", "options.png"
+BANDS = "with 95 % bands from three seeds on, and single seeds where there are fewer"
 
 Points = Mapping[float, Sequence[float]]
 """Scores of all seeds by place on the horizontal axis."""
@@ -26,13 +27,13 @@ def draw_figures(ablation: Ablation, results: Sequence[Result], out: Path) -> di
     found = {}
     if any(len(result.curve) > 1 for result in results):
         _draw([("step", name, over_steps(results, name)) for name in ablation.metrics], out / CURVES)
-        found[CURVES] = "Scores over the steps of the last stage, with 95 % bands"
+        found[CURVES] = f"Scores over the steps of the last stage, {BANDS}"
     options = numbers(ablation, results)
     if panels := [
         (option, name, {"": over_option(options[option], name)}) for option in options for name in ablation.metrics
     ]:
         _draw(panels, out / OPTIONS)
-        found[OPTIONS] = f"Scores over {' and '.join(options)}, with 95 % bands where there are several seeds"
+        found[OPTIONS] = f"Scores over {' and '.join(options)}, {BANDS}"
     return found
 
 
@@ -83,9 +84,13 @@ def _draw(panels: Sequence[tuple[str, str, Mapping[str, Points]]], file: Path) -
         for label, scores in lines.items():
             places = sorted(scores)
             means = [interval(scores[one]) for one in places]
-            axes.plot(places, [one.mean for one in means], marker=".", label=label)
-            low, high = ([one.mean + sign * (one.half or 0) for one in means] for sign in (-1, 1))
+            (line,) = axes.plot(places, [one.mean for one in means], marker=".", label=label)
+            halves = [one.half if one.half is not None and one.n >= PAIRS else 0.0 for one in means]
+            low, high = ([one.mean + sign * half for one, half in zip(means, halves, strict=True)] for sign in (-1, 1))
             axes.fill_between(places, low, high, alpha=0.2)
+            for one in places:
+                if len(scores[one]) < PAIRS:
+                    axes.scatter([one] * len(scores[one]), scores[one], s=8, alpha=0.5, color=line.get_color())
         if any(lines):
             axes.legend()
     with temporary_path(file) as temporary:
