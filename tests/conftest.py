@@ -23,6 +23,7 @@ from janusflow import JanusFlow, presets
 from janusflow.presets import PRESETS
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
+os.environ.update(RAY_worker_niceness="0")  # 15 by default: the other tests would leave Ray's workers nothing
 constants.HF_HUB_OFFLINE = True  # read from the environment when huggingface_hub was imported above
 torch.set_num_threads(1)  # the tests' tensors are small; threads would only wait for each other
 
