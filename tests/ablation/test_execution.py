@@ -85,6 +85,15 @@ def test_a_corrected_score_is_measured_without_training_again(tmp_path: Path, jo
     assert [entry[1] for entry in trained(journal)[count:]] == ["second"]  # resumed at its end, and measured
 
 
+def test_a_curve_is_not_measured_again_with_the_weights_of_its_end(tmp_path: Path, journal: Journal) -> None:
+    changes = {"at": [4], "variants": {"F": {"about": ""}}}
+    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawng"}}, **changes)
+    run_all(opened(tmp_path, seeds=1), say=quiet)
+    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawing"}}, **changes)
+    with pytest.raises(ValueError, match="F/seed-0 was begun with other settings"):
+        run_all(opened(tmp_path, seeds=1), say=quiet)
+
+
 @pytest.mark.parametrize(
     ("evaluation", "said"),
     [

@@ -18,7 +18,7 @@ LEGEND = (
     "given the standard deviation pooled over the variants. p is that of a paired t test, plain and with Holm's "
     "correction for the tests of claims in this table ({tests} in all). A claim, in parentheses, is supported if the "
     "interval excludes zero on its side, and confirmed if the corrected p is below 0.05, too; contradicted and refuted "
-    "are the same on the other side. A verdict needs three pairs, and no difference found is no proof of equality."
+    'are the same on the other side. A verdict needs three pairs. "No difference found" does not mean equal.'
 )
 
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]

@@ -181,16 +181,17 @@ class Run:
         write_text(file, json.dumps(settings) + "\n")
 
     def check_begun(self) -> None:
-        """Check that an unfinished run in the folder was started with the same trainings.
+        """Check that an unfinished run in the folder was started with the same trainings. With `at`, its evaluations
+        must be the same, too, because weights at earlier steps no longer exist.
 
         Raises:
-            ValueError: if it was started with other trainings.
+            ValueError: if it was started with others.
         """
         file = self.folder / SETTINGS
         if not file.is_file():
             return
         begun = checked(dict[str, str], read_json(file), file)
-        name = "training" if "training" in begun else "settings"  # the latter in folders of older versions
+        name = "training" if "training" in begun and not self.ablation.at else "settings"  # older folders lack it
         if begun.get(name) != getattr(self, name):
             raise ValueError(f"{self.folder} was begun with other settings; give another --out, or remove it")
 

@@ -85,11 +85,11 @@ def verdict(
         difference: variant minus baseline.
         expected: claim about the variant: "better", "worse" or "equal"; None if there is no claim.
         lower_is_better: whether lower values of the metric are better.
-        corrected: p value after the correction for all claims of a table; None if there is no other claim.
+        corrected: p value, corrected for the number of claims in the table; None if this is the only one.
 
     Returns:
         A short verdict. A claim is "supported" if the interval excludes zero on the expected side, and "confirmed" if
-        the corrected p value is below 0.05, too; on the other side, it is "contradicted" or "refuted".
+        the corrected p value is also below 0.05; on the other side, it is "contradicted" or "refuted".
     """
     if difference is None or difference.n < PAIRS:
         return f"not tested: fewer than {PAIRS} pairs"
