@@ -74,44 +74,6 @@ def test_a_run_that_was_begun_with_other_settings_is_not_continued(
     assert runs[0].result() is not None
 
 
-def test_a_corrected_score_is_measured_without_training_again(tmp_path: Path, journal: Journal) -> None:
-    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawng"}}, variants={"F": {"about": ""}})
-    run_all(opened(tmp_path, seeds=1), say=quiet)
-    assert "has no score 'drawng'" in (opened(tmp_path, seeds=1)[0].failure() or "")
-    count = len(trained(journal))
-    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawing"}}, variants={"F": {"about": ""}})
-    run_all(opened(tmp_path, seeds=1), say=quiet)
-    assert opened(tmp_path, seeds=1)[0].result() is not None
-    assert [entry[1] for entry in trained(journal)[count:]] == ["second"]  # resumed at its end, and measured
-
-
-def test_a_curve_is_not_measured_again_with_the_weights_of_its_end(tmp_path: Path, journal: Journal) -> None:
-    changes = {"at": [4], "variants": {"F": {"about": ""}}}
-    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawng"}}, **changes)
-    run_all(opened(tmp_path, seeds=1), say=quiet)
-    write(tmp_path, metrics={"drawing": {"evaluation": "world", "score": "drawing"}}, **changes)
-    with pytest.raises(ValueError, match="F/seed-0 was begun with other settings"):
-        run_all(opened(tmp_path, seeds=1), say=quiet)
-
-
-@pytest.mark.parametrize(
-    ("evaluation", "said"),
-    [
-        ({"benchmark": "tinywrld"}, "tinywrld"),
-        ({"benchmark": "tinyworld", "settings": {"promts": 3}}, "promts"),
-        ({"benchmark": "tinyworld", "options": {"guidance": 3}}, "guidance"),
-        ({"benchmark": "geneval", "data": "nothing"}, "nothing"),
-    ],
-)
-def test_evaluations_are_checked_before_anything_is_trained(
-    evaluation: dict[str, object], said: str, tmp_path: Path, journal: Journal
-) -> None:
-    write(tmp_path, evaluations={"world": evaluation})
-    with pytest.raises(ValueError, match=said):
-        run_all(opened(tmp_path), say=quiet)
-    assert not journal
-
-
 def test_settings_are_read_before_anything_is_trained_and_not_again(tmp_path: Path, journal: Journal) -> None:
     variants = {"F": {"about": ""}, "A": {"about": "", "set": ["loss.rpea=0"]}}
     metrics = {"drawing": {"evaluation": "world", "score": "drawing"}}
