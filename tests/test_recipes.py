@@ -16,6 +16,8 @@ from janusflow.recipes import read_recipe
         ("1.5", "contains a single value; expected settings"),
         ("a: [", "cannot be read: "),
         ("\tsteps: 1", "cannot be read: "),
+        ("variants:\n  no: {about: none}\n", "has a key that YAML reads as true or false; put quotes around it"),
+        ("data:\n- on: 1\n", "has a key that YAML reads as true or false; put quotes around it"),
     ],
 )
 def test_a_file_that_is_not_a_recipe_is_named(tmp_path: Path, content: str, sentence: str) -> None:

@@ -41,7 +41,16 @@ def read_recipe(file: Path, *, feature: str = "training", extra: str | None = No
         raise ValueError(f"{named} cannot be read: {said}") from error
     except AssertionError as error:  # raised by OmegaConf for a single number
         raise ValueError(f"{named} contains a single value; expected settings, one `key: value` a line") from error
-    return OmegaConf.to_container(recipe, resolve=False)
+    values = OmegaConf.to_container(recipe, resolve=False)
+    if _has_boolean_key(values):
+        raise ValueError(f"{named} has a key that YAML reads as true or false; put quotes around it, as in 'no': ...")
+    return values
+
+
+def _has_boolean_key(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(isinstance(key, bool) or _has_boolean_key(inner) for key, inner in value.items())
+    return isinstance(value, list) and any(_has_boolean_key(inner) for inner in value)
 
 
 def overridden(

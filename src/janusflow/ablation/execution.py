@@ -97,6 +97,7 @@ def _failed_since(run: Run, started: float) -> bool:
 
 
 def _try(run: Run, device: str, say: Callable[[str], None]) -> None:
+    (run.folder / FAILED).unlink(missing_ok=True)  # other processes that end meanwhile must not count it as failed
     try:
         found = perform(run, device=device)
     except Exception as error:  # of any kind: the other runs do not depend on it
@@ -105,7 +106,6 @@ def _try(run: Run, device: str, say: Callable[[str], None]) -> None:
         say(f"{run.name}: failed: {said}")
         return
     write_text(run.folder / RESULTS, json.dumps(asdict(found), indent=1) + "\n")
-    (run.folder / FAILED).unlink(missing_ok=True)
     for checkpoints in run.folder.glob("*/checkpoints"):
         shutil.rmtree(checkpoints)
     say(f"{run.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items()))
