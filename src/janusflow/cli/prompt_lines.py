@@ -10,7 +10,7 @@ from typing import Any
 
 from janusflow.arguments import suggestion, whole_number, whole_text
 from janusflow.files import loads
-from janusflow.pipelines.provenance import ALLOWED
+from janusflow.pipelines.allowed import ALLOWED
 
 SHORT = {
     "steps": "num_inference_steps",

@@ -13,8 +13,7 @@ import io
 import json
 import math
 import os
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -22,18 +21,16 @@ from typing import IO, Any
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from janusflow import __version__
-from janusflow.arguments import LARGEST, SMALLEST
+from janusflow.pipelines.allowed import ALLOWED, DONE, is_short_text
 from janusflow.pipelines.digests import input_digests as input_digests  # also imported from here
 from janusflow.pipelines.digests import pixels_digest
 from janusflow.pipelines.digests import weights_digest as weights_digest
-from janusflow.presets import DECODERS
 from janusflow.processing.images import ImageSource, load_image
 
 KEY = "janusflow"  # of the text chunk that contains everything as JSON
 MAX_TEXT = 1 << 20  # maximum characters of a chunk that is read
-MAX_STEPS, MAX_SIDE = 10_000, 8192  # largest settings that a file may ask for
-MAX_NAME = 4096  # maximum characters of a name or a path
-MAX_WORDS = 20_000  # maximum characters of a plan or a reason
+PARTS = ("settings", "model", "inputs", "versions")
+MODEL = ("name", "family", "digest", "vae", "adapter", "quantize", "dtype", "device", "sft_format")
 FOREIGN = "does not say how it was made; expected a PNG (or its picture) that janusflow generated"
 
 
@@ -244,78 +241,6 @@ def _text_of_file(picture: ImageSource, name: str) -> Any:
         raise ValueError(f"{name} is damaged: {error}") from error
 
 
-# --- reading untrusted files -----------------------------------------------------------------------------------------
-
-
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and low <= value <= high
-
-
-def _interval(value: Any) -> bool:
-    return type(value) is list and len(value) == 2 and all(map(_number(0, 1), value))
-
-
-def _text(value: Any) -> bool:
-    """Return whether this is a short text without control characters, such as a name or a path in any language."""
-    return isinstance(value, str) and len(value) <= MAX_NAME and not any(map(_is_control, value))
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc"
-
-
-def _several(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: type(value) is list and all(map(holds, value))
-
-
-def _words(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_WORDS
-
-
-ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "prompts": (lambda value: isinstance(value, str) and bool(value.strip()), "some text"),
-    "seed": (lambda value: value is None or _whole(0, 2**64 - 1)(value), "a whole number from 0 to 2**64 - 1"),
-    "num_inference_steps": (_whole(1, MAX_STEPS), f"a whole number from 1 to {MAX_STEPS}"),
-    "guidance_scale": (_number(1, LARGEST), "a number from 1 upwards"),
-    "guidance_interval": (_interval, "two numbers from 0 to 1"),
-    "solver": (lambda value: _text(value) and value.isidentifier(), "the name of a solver"),  # `generate` knows which
-    "shift": (_number(SMALLEST, LARGEST), "a positive number"),
-    "preset": (lambda value: _text(value) and value.isidentifier(), "the name of a preset"),
-    "decoder": (lambda value: value in DECODERS, " or ".join(DECODERS)),
-    "strength": (_number(SMALLEST, 1), "a number above 0 and at most 1"),
-    "paste_original": (lambda value: type(value) is bool, "true or false"),
-    "height": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),
-    "width": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),
-    "do_sample": (lambda value: type(value) is bool, "true or false"),
-    "temperature": (_number(SMALLEST, LARGEST), "a positive number"),
-    "top_k": (_whole(0, 2**31), "a whole number from 0 upwards"),
-    "top_p": (_number(SMALLEST, 1), "a number above 0 and at most 1"),
-    "image_guidance_scale": (_number(0, LARGEST), "a number from 0 upwards"),
-    "plan": (lambda value: type(value) is bool or (_words(value) and "{}" in value), "true, false or an instruction"),
-    "best_of": (_whole(1, 256), "a whole number from 1 to 256"),
-    "redraw": (_whole(0, 64), "a whole number from 0 to 64"),
-}
-"""Each setting that a file may contain, with its check and a description of the allowed values."""
-
-DONE: dict[str, Callable[[Any], bool]] = {
-    "plan": _words,
-    "scores": _several(_number(0, 1)),
-    "seeds": _several(_whole(0, 2**64 - 1)),
-    "kept": _whole(0, 255),
-    "redraws": _whole(0, 64),
-    "reasons": _several(_words),
-}
-"""What a procedure records for a picture: the plan; the model's score and the seed of each picture generated for it, in
-order; which of them was kept (`best_of`); how often it was generated again (`redraw`), and the model's reasons."""
-
-PARTS = ("settings", "model", "inputs", "versions")
-MODEL = ("name", "family", "digest", "vae", "adapter", "quantize", "dtype", "device", "sft_format")
-
-
 def _parse(text: str, name: str) -> Provenance:
     """Parse a text chunk and check its keys, types and ranges, so that callers can rely on them."""
     if len(text) > MAX_TEXT:
@@ -338,13 +263,13 @@ def _parse(text: str, name: str) -> Provenance:
             raise ValueError(f"{name} has {setting} {str(value)[:40]!r}; expected {allowed}")
     for part, values in ((part, told[part]) for part in PARTS[1:]):
         for key, value in values.items():
-            if not (value is None and part == "model") and not _text(value):
+            if not (value is None and part == "model") and not is_short_text(value):
                 raise ValueError(f"{name} has {part} {str(key)[:40]!r} {str(value)[:40]!r}; expected a short text")
     model = {key: told["model"].get(key) for key in MODEL}
     interval = settings.get("guidance_interval")
     typed = {**settings, **({"guidance_interval": tuple(interval)} if interval else {})}
     pixels, changed, done = told.get("pixels"), told.get("changed_by_callback", False), told.get("done", {})
-    if not (pixels is None or _text(pixels)) or type(changed) is not bool:
+    if not (pixels is None or is_short_text(pixels)) or type(changed) is not bool:
         raise ValueError(f"{name} is damaged: its pixels or changed_by_callback are of another type")
     if not isinstance(done, dict) or not all(key in DONE and DONE[key](value) for key, value in done.items()):
         raise ValueError(f"{name} is damaged: what was done for it is not a record of plan, best_of or redraw")
