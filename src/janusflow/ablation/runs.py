@@ -185,7 +185,7 @@ class Run:
         must be the same, too, because weights at earlier steps no longer exist.
 
         Raises:
-            ValueError: if it was started with others.
+            ValueError: if it was started with other settings.
         """
         file = self.folder / SETTINGS
         if not file.is_file():
