@@ -23,7 +23,7 @@ from tests.processes import fork, run_script  # noqa: E402
 
 
 def test_a_share_of_mutated_inputs_is_refused_in_one_sentence_or_changes_nothing(tmp_path: Path) -> None:
-    words = ["--share", "0.0067", "--kills", "0", "--jobs", "1", "--out", str(tmp_path / "failures.jsonl")]
+    words = ["--share", "0.004", "--kills", "0", "--jobs", "1", "--out", str(tmp_path / "failures.jsonl")]
     run = fork(run_script, ROOT / "benchmarks" / "faults.py", words, said=tmp_path / "said")
     run.join()
     assert run.exitcode == 0 and "0 of " in (tmp_path / "said").read_text(), (tmp_path / "said").read_text()

@@ -11,7 +11,7 @@ from janusflow.cli.options import Debug, SuggestingCommand, one_sentence
 
 app = typer.Typer(
     name="pictograms",
-    help="Emoji and icons by other artists, as training data.",
+    help="Emoji and icons by other artists: data, and pictures of a model trained on them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,7 +21,7 @@ app = typer.Typer(
 
 @app.callback()
 def root() -> None:
-    """Emoji and icons by other artists, as training data."""
+    """Emoji and icons by other artists: data, and pictures of a model trained on them."""
 
 
 @app.command(cls=SuggestingCommand)
@@ -65,3 +65,29 @@ def build(
         f"{pictures['train']:,} pictures in {rows['train']:,} rows for training, {pictures['held_out']:,} held out; "
         f"see {out / 'report.md'} and {out / 'sheet.png'}"
     )
+
+
+@app.command(cls=SuggestingCommand)
+@one_sentence
+def gallery(
+    model: Annotated[str, typer.Argument(help="'tiny' (in the package), a folder, or a hub id.")] = "tiny",
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("gallery.png"),
+    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
+    steps: Annotated[int, typer.Option(help="Number of solver steps.")] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Generate twelve subjects in five styles, with frames around combinations that training never sees.
+
+    [bold]Examples[/bold]
+
+      janusflow pictograms gallery
+
+      janusflow pictograms gallery runs/pictograms/stage3/export --out stage3.png --seed 1
+    """
+    from janusflow.pictograms.gallery import write_gallery
+    from janusflow.pipelines.janusflow import JanusFlow
+
+    write_gallery(JanusFlow.from_pretrained(model, device=device), out, seed=seed, guidance_scale=guidance, steps=steps)
+    print(out)

@@ -7,18 +7,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from janusflow.pictograms.catalogue import STYLES
 from janusflow.pictograms.pictures import PHOSPHOR
 from janusflow.pictograms.shards import files_of, read_table
+from janusflow.pictograms.table import SHOWN, style_table
 from janusflow.pipelines.sheet import contact_sheet, save_png
 from janusflow.processing.images import load_image
 
 SHEET = "sheet.png"
 SUBJECTS, EXAMPLES, ACROSS = 16, 40, 8  # rows of the table, and pictures below it
-CELL, LABEL, HEAD, SHOWN = 72, 190, 24, 64  # pixels of a cell, a label, the heading and a picture
-HELD = "red"  # color of the frame
 COLUMNS = ("image", "text", "style", "subject", "label", "tones", "held_out", "variant")
 
 Cells = dict[str, dict[str, dict[str, Any]]]
@@ -42,7 +41,7 @@ def write_sheet(out: Path, *, seed: int) -> None:
     parts = [_table(cells, rng)] if cells else []
     if examples:
         shown = rng.sample(examples, min(EXAMPLES, len(examples)))
-        pictures = [_shown(row) for row in shown]
+        pictures = [_picture(row).resize((SHOWN, SHOWN), Image.Resampling.LANCZOS) for row in shown]
         parts.append(contact_sheet(pictures, [row["text"][:90] for row in shown], columns=ACROSS))
     sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     place = 0
@@ -61,23 +60,14 @@ def _table(cells: Cells, rng: Random) -> Image.Image:
     held = [one for one in order if any(row["held_out"] for row in cells[one].values())]
     chosen = held[: SUBJECTS // 2]
     chosen += [one for one in order if one not in held][: SUBJECTS - len(chosen)]
-    table = Image.new("RGB", (LABEL + CELL * len(styles), HEAD + CELL * len(chosen)), "white")
-    draw, font = ImageDraw.Draw(table), ImageFont.load_default(12)
-    draw.text((6, 5), "framed: never in training", fill=HELD, font=font)
-    for column, style in enumerate(styles):
-        draw.text((LABEL + column * CELL + 2, 5), style, fill="black", font=ImageFont.load_default(10))
-    for line, subject in enumerate(chosen):
-        y = HEAD + line * CELL
+    lines = []
+    for subject in chosen:
         first = next(iter(cells[subject].values()))
         tones = f", {' and '.join(dict.fromkeys(first['tones']))}" if first["tones"] else ""
-        draw.text((6, y + CELL // 2 - 7), (first["label"] + tones)[:32], fill="black", font=font)
-        for style, row in cells[subject].items():
-            x = LABEL + styles.index(style) * CELL
-            table.paste(_shown(row), (x + 4, y + 4))
-            if row["held_out"]:
-                draw.rectangle((x + 1, y + 1, x + CELL - 2, y + CELL - 2), outline=HELD, width=2)
-    return table
+        pictures = {style: (_picture(row), bool(row["held_out"])) for style, row in cells[subject].items()}
+        lines.append((first["label"] + tones, pictures))
+    return style_table(lines, styles)
 
 
-def _shown(row: dict[str, Any]) -> Image.Image:
-    return load_image(row["image"]["bytes"]).resize((SHOWN, SHOWN), Image.Resampling.LANCZOS)
+def _picture(row: dict[str, Any]) -> Image.Image:
+    return load_image(row["image"]["bytes"])

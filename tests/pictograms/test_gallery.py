@@ -1,0 +1,42 @@
+"""The gallery generates the prompts of the captions, and frames exactly what the data set holds out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from typer.testing import CliRunner
+
+from janusflow.pictograms.captions import prompt
+from janusflow.pictograms.cli import app
+from janusflow.pictograms.gallery import EMOJI_STYLES, SUBJECTS, gallery_prompts
+from janusflow.pictograms.held_out import STYLE, read_held_out
+from janusflow.pictograms.pictures import Collection
+from janusflow.pictograms.table import CELL, HEAD, LABEL
+
+RED = (255, 0, 0)
+
+
+def test_the_prompts_are_those_of_the_captions_and_half_of_the_subjects_are_held_out(collection: Collection) -> None:
+    prompts, held_out = gallery_prompts(), read_held_out()
+    known = [picture for picture in collection.pictures() if (picture.subject.id, picture.style.name) in prompts]
+    assert known
+    for picture in known:
+        words, held = prompts[picture.subject.id, picture.style.name]
+        assert words == prompt(picture) and held == (held_out.kind(picture) == STYLE)
+    assert len({subject for (subject, _), (_, held) in prompts.items() if held}) == len(SUBJECTS) / 2
+
+
+def test_the_command_writes_a_table_with_a_frame_around_each_held_out_cell(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "table.png"
+    done = CliRunner().invoke(app, ["gallery", "--out", str(file), "--steps", "1", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    with Image.open(file) as table:
+        framed = {
+            (subject, style)
+            for line, subject in enumerate(SUBJECTS)
+            for column, style in enumerate(EMOJI_STYLES)
+            if table.getpixel((LABEL + column * CELL + 1, HEAD + line * CELL + 1)) == RED
+        }
+        assert table.info["guidance_scale"] == "4.0"
+    assert framed == {key for key, (_, held) in gallery_prompts().items() if held}
