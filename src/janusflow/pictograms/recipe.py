@@ -2,7 +2,7 @@
 
     python -m janusflow.pictograms.recipe --out runs/pictograms
 
-    python -m janusflow.pictograms.recipe --out runs/pictograms stage2.steps=24000 parts.vae.fit.steps=3000
+    python -m janusflow.pictograms.recipe --out runs/pictograms stage2.steps=6000 parts.vae.fit.steps=3000
 
     python -m janusflow.pictograms.recipe --out runs/pictograms --processes 8
 
@@ -55,9 +55,9 @@ def run(
     Args:
         out: folder of the run.
         recipes: folder of `parts.yaml`, `stage1.yaml`, `stage2.yaml` and `stage3.yaml`. The pictograms come first in
-            their lists of sources.
+            their lists of sources; pictures are cropped in the center or padded, so latents are cached in `out/cache`.
         data: folder of the data set, which is built if it is missing.
-        overrides: `RECIPE.key=value` for settings of the recipes, such as `stage2.steps=24000`.
+        overrides: `RECIPE.key=value` for settings of the recipes, such as `stage2.steps=6000`.
         downloads: where packages come from.
         device: where to train.
         steps: small number of steps, with small batches, in each part and stage, to check that everything runs.
@@ -83,7 +83,7 @@ def run(
     for stage in STAGES:
         export = out / stage / "export"
         if not export.is_dir():
-            changes = [f"model={before}", f"out={out / stage}"]
+            changes = [f"model={before}", f"out={out / stage}", f"data.cache={out / 'cache'}"]
             changes += [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
             changes += given[stage]
             changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
@@ -135,7 +135,7 @@ def by_recipe(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 def main(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE.KEY=VALUE]...", help="Other values, e.g. stage2.steps=24000.")
+        list[str] | None, typer.Argument(metavar="[RECIPE.KEY=VALUE]...", help="Other values, e.g. stage2.steps=6000.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run; continued if it exists.")] = Path("runs/pictograms"),
     recipes: Annotated[Path, typer.Option(help="Folder of the recipes.")] = Path("recipes/pictograms"),
