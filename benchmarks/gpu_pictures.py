@@ -45,7 +45,7 @@ def configured(recipe: Path, start: str, data: Path, out: Path, batch: int, chan
     rate = min(LARGEST_RATE, given.optimizer.learning_rate * (batch / given.batch_size) ** 0.5)
     places = [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
     fixed = [f"model={start}", f"out={out}", f"batch_size={batch}", f"optimizer.learning_rate={rate:.3g}"]
-    return load_config(recipe, [*fixed, *places, "watch.every=0", "data.cache=null", *changes])
+    return load_config(recipe, [*fixed, *places, "watch.every=0", *changes])
 
 
 def samples_per_second(config: TrainConfig, device: torch.device, seconds: float) -> float:

@@ -55,7 +55,7 @@ def run(
     Args:
         out: folder of the run.
         recipes: folder of `parts.yaml`, `stage1.yaml`, `stage2.yaml` and `stage3.yaml`. The pictograms come first in
-            their lists of sources; pictures are cropped in the center or padded, so latents are cached in `out/cache`.
+            their lists of sources.
         data: folder of the data set, which is built if it is missing.
         overrides: `RECIPE.key=value` for settings of the recipes, such as `stage2.steps=6000`.
         downloads: where packages come from.
@@ -83,7 +83,7 @@ def run(
     for stage in STAGES:
         export = out / stage / "export"
         if not export.is_dir():
-            changes = [f"model={before}", f"out={out / stage}", f"data.cache={out / 'cache'}"]
+            changes = [f"model={before}", f"out={out / stage}"]
             changes += [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
             changes += given[stage]
             changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
