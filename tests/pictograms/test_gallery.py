@@ -12,7 +12,7 @@ from janusflow.pictograms.cli import app
 from janusflow.pictograms.gallery import EMOJI_STYLES, SUBJECTS, gallery_prompts
 from janusflow.pictograms.held_out import STYLE, read_held_out
 from janusflow.pictograms.pictures import Collection
-from janusflow.pictograms.table import CELL, HEAD, LABEL
+from janusflow.pictograms.table import CELL, HEAD, LABEL, SHOWN
 
 RED = (255, 0, 0)
 
@@ -38,5 +38,8 @@ def test_the_command_writes_a_table_with_a_frame_around_each_held_out_cell(tmp_p
             for column, style in enumerate(EMOJI_STYLES)
             if table.getpixel((LABEL + column * CELL + 1, HEAD + line * CELL + 1)) == RED
         }
+        corners = {(LABEL + column * CELL + 4, HEAD + 4) for column in range(len(EMOJI_STYLES))}
+        shown = {table.crop((x, y, x + SHOWN, y + SHOWN)).tobytes() for x, y in corners}
         assert table.info["guidance_scale"] == "4.0"
+    assert len(shown) == len(EMOJI_STYLES)
     assert framed == {key for key, (_, held) in gallery_prompts().items() if held}

@@ -58,7 +58,8 @@ def write_gallery(
     make_folder(file.parent)
     prompts = gallery_prompts()
     options = {"guidance_scale": guidance_scale, "num_inference_steps": steps}
-    pictures = model.generate([prompt for prompt, _ in prompts.values()], seed=seed, **options)
+    seeds = [seed + number for number in range(len(prompts))]
+    pictures = model.generate([prompt for prompt, _ in prompts.values()], seed=seeds, **options)
     made = {key: (picture, held) for (key, (_, held)), picture in zip(prompts.items(), pictures, strict=True)}
     lines = [(words, {style: made[subject, style] for style in EMOJI_STYLES}) for subject, words in SUBJECTS.items()]
     save_png(style_table(lines, EMOJI_STYLES), file, {"seed": seed, **options})
