@@ -45,8 +45,6 @@ def test_the_command_writes_a_table_with_a_frame_around_each_held_out_cell(tmp_p
 
 def test_each_picture_has_noise_of_its_own(tmp_path: Path) -> None:
     class Model:
-        seeds: list[int] = []
-
         def generate(self, prompts: list[str], *, seed: list[int], **settings: Any) -> list[Image.Image]:
             self.seeds = seed
             return [Image.new("RGB", (8, 8)) for _ in prompts]
