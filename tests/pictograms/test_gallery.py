@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -51,4 +52,6 @@ def test_each_picture_has_noise_of_its_own(tmp_path: Path) -> None:
 
     model: Any = Model()
     write_gallery(model, tmp_path / "table.png", seed=7)
+    with pytest.raises(ValueError, match="is a folder; expected the name of a PNG file"):
+        write_gallery(model, tmp_path)
     assert model.seeds == [*range(7, 7 + len(SUBJECTS) * len(EMOJI_STYLES))]

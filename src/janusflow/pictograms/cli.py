@@ -73,7 +73,7 @@ def gallery(
     model: Annotated[str, typer.Argument(help="'tiny' (in the package), a folder, or a hub id.")] = "tiny",
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("gallery.png"),
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
-    steps: Annotated[int, typer.Option(help="Number of solver steps.")] = 30,
+    steps: Annotated[Optional[int], typer.Option(help="Number of solver steps; not for a Janus model.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
     debug: Debug = False,
@@ -84,7 +84,7 @@ def gallery(
 
       janusflow pictograms gallery
 
-      janusflow pictograms gallery runs/pictograms/stage3/export --out stage3.png --seed 1
+      janusflow pictograms gallery runs/pictograms/model --out other.png --seed 1
     """
     from janusflow.pictograms.gallery import write_gallery
     from janusflow.pipelines.janusflow import JanusFlow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from janusflow.arguments import quoted
 from janusflow.pictograms.catalogue import STYLES
 from janusflow.pictograms.held_out import STYLE, read_held_out
 from janusflow.pictograms.table import style_table
@@ -44,7 +45,7 @@ def gallery_prompts() -> dict[tuple[str, str], tuple[str, bool]]:
 
 
 def write_gallery(
-    model: Pipeline, file: Path, *, seed: int = 0, guidance_scale: float = GUIDANCE, steps: int = 30
+    model: Pipeline, file: Path, *, seed: int = 0, guidance_scale: float = GUIDANCE, steps: int | None = None
 ) -> None:
     """Generate one picture of each subject in each style, and write them as a table.
 
@@ -53,11 +54,18 @@ def write_gallery(
         file: the PNG to write.
         seed: seed of the noise of the first picture; the others count up.
         guidance_scale: see `generate`.
-        steps: number of solver steps.
+        steps: number of solver steps; None for the model's default, and for a Janus model, which has none.
+
+    Raises:
+        ValueError: if the file cannot be written, or the model does not accept an option.
     """
+    if file.is_dir():
+        raise ValueError(f"{quoted(str(file))} is a folder; expected the name of a PNG file")
     make_folder(file.parent)
     prompts = gallery_prompts()
-    options = {"guidance_scale": guidance_scale, "num_inference_steps": steps}
+    options: dict[str, float] = {"guidance_scale": guidance_scale}
+    if steps is not None:
+        options["num_inference_steps"] = steps
     seeds = [seed + number for number in range(len(prompts))]
     pictures = model.generate([prompt for prompt, _ in prompts.values()], seed=seeds, **options)
     made = {key: (picture, held) for (key, (_, held)), picture in zip(prompts.items(), pictures, strict=True)}
