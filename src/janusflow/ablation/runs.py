@@ -35,7 +35,7 @@ class Result:
         scores: final score of each metric.
         curve: scores of each metric by step of the last stage; a single point if `at` is empty.
         samples: number of training samples.
-        seconds: time for training and evaluation. After an interruption, only the time since the last start.
+        seconds: time for training and all evaluations. After an interruption, only the time since the last start.
         version: version of the package.
     """
 
@@ -165,7 +165,8 @@ class Run:
         if (found.variant, found.seed) != (self.variant, self.seed):
             raise ValueError(f"{file} is of {found.variant}/seed-{found.seed}; give variants their names back")
         if found.settings != self.settings:
-            raise ValueError(f"{self.folder} was made with other settings; give another --out, or remove it")
+            only = "" if self.ablation.at else f", or only its {RESULTS} to evaluate it again"
+            raise ValueError(f"{self.folder} was made with other settings; give another --out, or remove it{only}")
         return found
 
     def begin(self) -> None:
