@@ -23,21 +23,19 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from janusflow.device import CPU
 
 PACKED = "janusflow_packed"  # name of the attention implementation in transformers' registry
-SIMILAR = 0.75  # a sample joins a group if its length is at least this share of the group's longest
+SIMILAR = 0.85  # a sample joins a group if its length is at least this share of the group's longest
 EXPLICIT = 512  # up to this length, the CPU computes softmax(QK)V step by step: its fused kernel's backward is slower
 
 
 @dataclass(frozen=True)
 class Group:
-    """Samples of similar length: `tokens` (T',) of the row, and each one's `sample` and `offset` in (N, L).
+    """N samples of similar length, padded on the right to the longest, L.
 
     Attributes:
+        count, longest: N and L.
         together: (N, L) which tokens of each sample see each other, or None if attention is only causal.
     """
 
-    tokens: Tensor
-    sample: Tensor
-    offset: Tensor
     count: int
     longest: int
     together: Tensor | None = None
@@ -45,57 +43,64 @@ class Group:
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the samples of a packed row begin and end.
+    """Where the samples of a packed row begin and end, and how they are laid out in groups.
 
     Attributes:
         bounds: (samples + 1,) int32, where each sample begins, and the end.
         longest: number of tokens of the longest sample.
-        groups: the samples, grouped by length.
+        groups: the samples, grouped by length. Together they have P = sum of N * L places.
+        tokens: (P,) which token of the row is at each place; places of padding repeat the last token of their sample.
+        places: (T,) the place of each token of the row.
     """
 
     bounds: Tensor
     longest: int
     groups: tuple[Group, ...]
+    tokens: Tensor
+    places: Tensor
 
     @staticmethod
     def of(lengths: Sequence[int], device: torch.device) -> Documents:
         """Create from the lengths of samples that follow one another."""
         sizes = torch.tensor(lengths, device=CPU)
         bounds = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
         parts: list[list[int]] = []
-        for index in order:
+        for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
             if parts and lengths[index] >= SIMILAR * lengths[parts[-1][0]]:
                 parts[-1].append(index)
             else:
                 parts.append([index])
-        groups = []
+        tokens, inside = [], []
         for part in parts:
-            inside = sizes[part]
-            sample = torch.repeat_interleave(torch.arange(len(part), device=CPU), inside)
-            offset = torch.arange(len(sample), device=CPU) - (inside.cumsum(0) - inside)[sample]
-            tokens = bounds[part][sample] + offset
-            tokens, sample, offset = tokens.to(device), sample.to(device), offset.to(device)
-            groups.append(Group(tokens, sample, offset, count=len(part), longest=lengths[part[0]]))
-        return Documents(bounds.int().to(device), max(lengths), tuple(groups))
+            offset, last = torch.arange(lengths[part[0]], device=CPU), sizes[part][:, None] - 1
+            tokens.append((bounds[part][:, None] + offset.minimum(last)).flatten())
+            inside.append((offset <= last).flatten())
+        row, kept = torch.cat(tokens), torch.cat(inside).nonzero()[:, 0]
+        places = torch.empty_like(kept)
+        places[row[kept]] = kept
+        groups = tuple(Group(len(part), lengths[part[0]]) for part in parts)
+        return Documents(bounds.int().to(device), max(lengths), groups, row.to(device), places.to(device))
+
+    def grouped(self, x: Tensor) -> list[Tensor]:
+        """Split values of all places, (P, ...), by group: (N, L, ...) each."""
+        parts = x.split([group.count * group.longest for group in self.groups])
+        return [part.unflatten(0, (one.count, one.longest)) for part, one in zip(parts, self.groups, strict=True)]
 
     def seeing_each_other(self, inside: Tensor) -> Documents:
         """Return the same samples, where the tokens in `inside`, (T,) bool, also see later tokens in `inside`."""
-        groups = []
-        for group in self.groups:
-            together = inside.new_zeros(group.count, group.longest)
-            together[group.sample, group.offset] = inside[group.tokens]
-            groups.append(replace(group, together=together))
-        return replace(self, groups=tuple(groups))
+        together = inside.new_zeros(len(self.tokens))  # False where padding is
+        together[self.places] = inside
+        pairs = zip(self.groups, self.grouped(together), strict=True)
+        return replace(self, groups=tuple(replace(group, together=part) for group, part in pairs))
 
 
 class _Unpack(torch.autograd.Function):
-    """(T, h, d) -> per group (N, h, L, d), padded with zeros. Each token has one place, so nothing accumulates."""
+    """(T, h, d) -> per group (N, h, L, d). The gradient of padding is zero, so it is left out."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, documents: Documents) -> tuple[Tensor, ...]:
         ctx.documents = documents
-        return tuple(_lay(x, group) for group in documents.groups)
+        return tuple(part.transpose(1, 2) for part in documents.grouped(x.index_select(0, documents.tokens)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -103,7 +108,7 @@ class _Unpack(torch.autograd.Function):
 
 
 class _Repack(torch.autograd.Function):
-    """Per group (N, h, L, d) -> (T, h, d), the inverse of `_Unpack`."""
+    """Per group (N, h, L, d) -> (T, h, d), without padding."""
 
     @staticmethod
     def forward(ctx: Any, documents: Documents, *padded: Tensor) -> Tensor:
@@ -112,21 +117,15 @@ class _Repack(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(_lay(gradients[0], group) for group in ctx.documents.groups)
-
-
-def _lay(x: Tensor, group: Group) -> Tensor:
-    padded = x.new_zeros(group.count, group.longest, *x.shape[1:])
-    padded[group.sample, group.offset] = x[group.tokens]
-    return padded.transpose(1, 2)
+        (gradient,), documents = gradients, ctx.documents
+        padded = gradient.new_zeros(len(documents.tokens), *gradient.shape[1:])
+        padded.index_copy_(0, documents.places, gradient)
+        return None, *(part.transpose(1, 2) for part in documents.grouped(padded))
 
 
 def _collect(padded: Sequence[Tensor], documents: Documents) -> Tensor:
-    heads, width = padded[0].shape[1], padded[0].shape[3]
-    x = padded[0].new_empty(sum(len(group.tokens) for group in documents.groups), heads, width)
-    for group, values in zip(documents.groups, padded, strict=True):
-        x[group.tokens] = values.transpose(1, 2)[group.sample, group.offset]
-    return x
+    """Per group (N, h, L, d) -> (T, h, d), in the order of the row."""
+    return torch.cat([x.transpose(1, 2).flatten(0, 1) for x in padded]).index_select(0, documents.places)
 
 
 def packed_attention(
@@ -194,9 +193,11 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float) -> 
         )
     repeats = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(repeats, dim=1) if repeats > 1 else x for x in (k, v))
-    hidden = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
-    scores = (q @ k.transpose(-1, -2) * scaling).masked_fill(hidden, float("-inf"))
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+    count = q.shape[:2]
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (N h, L, d)
+    hidden = torch.full((length, length), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    scores = torch.baddbmm(hidden.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scaling)
+    return (scores.softmax(dim=-1) @ v).unflatten(0, count)
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float, group: Group) -> Tensor:

@@ -36,7 +36,7 @@ from janusflow.progress import progress_bar
 
 SIZES = (64, 128)
 DEFAULT_STYLES = tuple(name for name in STYLES if name != "openclipart")
-FORMAT = 2  # version of the written files; a data set of another version is not continued
+FORMAT = 3  # version of the written files; a data set of another version is not continued
 SETTINGS = "build.json"
 
 
@@ -48,8 +48,8 @@ class BuildConfig:
         size: side of the pictures in pixels, 64 or 128.
         styles: names of `STYLES`.
         limit: number of pictures, chosen at random; None for all.
-        variants: rows per picture, each with another caption and conversation; the first has a white background. Each
-            tinted Phosphor icon has one row.
+        variants: rows per picture, each with another caption and conversation; the first has a white background.
+            Tinted Phosphor icons and pictures with a skin tone have one row each: there are many of the same drawing.
         colored: share of the other rows, and of Phosphor's training rows, whose background is not white.
         tints: combinations of weight and color per Phosphor icon; each is one row.
         shard_size: pictures per shard.
@@ -156,7 +156,7 @@ def planned(collection: Collection, config: BuildConfig, held_out: HeldOut) -> P
 
 
 def _rows(picture: Picture, talks: Conversations, config: BuildConfig) -> Iterator[Row]:
-    for variant in range(1 if picture.tint else config.variants):
+    for variant in range(1 if picture.tint or picture.subject.tones else config.variants):
         yield _row(picture, variant, talks, config)
 
 

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from janusflow.files import temporary_path
 from janusflow.pictograms.features import BATCH, Features, digest_of
-from janusflow.pictograms.reading import histogram, texture
+from janusflow.pictograms.reading import histogram, palette
 from janusflow.pictograms.shards import files_of
 from janusflow.pictograms.targets import (
     EVERYTHING,
@@ -37,7 +37,7 @@ from janusflow.processing.images import load_image
 from janusflow.progress import progress_bar, say
 
 CACHE = "judge.safetensors"  # in the data set's folder
-FORMAT = 2
+FORMAT = 3
 PENALTY = 0.3  # ridge penalty, for vectors of length 1
 TOP = 5
 REFERENCE = 2000  # training pictures whose features are kept for comparisons
@@ -50,17 +50,17 @@ class Look:
     Attributes:
         features: (D,) float32 features of the network.
         histogram: (216,) float32 histogram of the colors of drawn pixels.
-        texture: (232,) float32 result of `reading.texture`.
+        palette: (216,) float32 histogram of the colors of all pixels.
     """
 
     features: np.ndarray
     histogram: np.ndarray
-    texture: np.ndarray
+    palette: np.ndarray
 
     def of(self, inputs: str) -> np.ndarray:
         """Return the input for a target."""
-        if inputs == EVERYTHING:  # the network's part weighs as much as each of the texture's two
-            return np.concatenate([self.features / max(self.features.sum(), 1e-9), self.texture])
+        if inputs == EVERYTHING:  # both parts add up to 1
+            return np.concatenate([self.features / max(self.features.sum(), 1e-9), self.palette])
         return {FEATURES: self.features, HISTOGRAM: self.histogram}[inputs]
 
 
@@ -206,7 +206,7 @@ def open_judge(
 def look_at(features: Features, images: Sequence[Image.Image]) -> list[Look]:
     """Return the inputs of the classifiers for pictures."""
     vectors = features(images).clip(0)
-    return [Look(vector, histogram(image), texture(image)) for vector, image in zip(vectors, images, strict=True)]
+    return [Look(vector, histogram(image), palette(image)) for vector, image in zip(vectors, images, strict=True)]
 
 
 def _fit(

@@ -31,7 +31,6 @@ COLOURS = {
 OFFSET = 1 / 32  # share of the side; a place farther from the middle is not "center"
 SIZES = {"small": 0.55, "medium": 0.75, "large": 1.01}  # upper limits of the bounding box's share of the picture
 CELLS = 6  # cells of a histogram along each axis
-STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # bins of steps between neighbouring pixels
 
 
 @dataclass(frozen=True)
@@ -90,16 +89,9 @@ def histogram(picture: Image.Image) -> np.ndarray:
     return _spread(image[drawn])
 
 
-def texture(picture: Image.Image) -> np.ndarray:
-    """Return the texture of a picture (232,), which describes how it is made, whatever it shows.
-
-    It consists of the shares of the steps between neighbouring pixels by height (16), and of all pixels by color (216).
-    Each part sums to 1.
-    """
-    image = _array(picture)
-    steps = [np.abs(np.diff(image, axis=axis)).max(2).ravel() for axis in (0, 1)]
-    heights = np.histogram(np.concatenate(steps), bins=STEPS)[0]
-    return np.concatenate([heights / heights.sum(), _spread(image.reshape(-1, 3))]).astype(np.float32)
+def palette(picture: Image.Image) -> np.ndarray:
+    """Return shares of all pixels by color (216,), as in `histogram`."""
+    return _spread(_array(picture).reshape(-1, 3))
 
 
 def _spread(colors: np.ndarray) -> np.ndarray:
