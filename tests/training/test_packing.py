@@ -153,6 +153,21 @@ def test_attention_sees_each_sample_alone(lengths: list[int]) -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+def test_tokens_that_see_each_other_never_see_the_padding_of_their_group() -> None:
+    """The shorter samples end with such tokens, so their padding repeats one of them."""
+    lengths, generator = [13, 12, 12], torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, sum(lengths), 8, generator=generator) for _ in range(3))
+    segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    place = torch.cat([torch.arange(length) for length in lengths])
+    inside = place > 5
+    documents = Documents.of(lengths, CPU).seeing_each_other(inside)
+    assert len(documents.groups) == 1
+    out, _ = packed_attention(torch.nn.Module(), q, k, v, None, documents=documents)
+    seen = (segment[:, None] == segment) & ((place[:, None] >= place) | (inside[:, None] & inside))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    torch.testing.assert_close(out, wanted.transpose(1, 2), atol=1e-6, rtol=1e-5)
+
+
 def test_rows_are_full_and_hold_every_sample_once() -> None:
     """Above 95 % with the samples of the tiny recipe's stage 2 and with captions (log-normal, median 60 tokens)."""
     rng = Random(0)
