@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,14 @@ def test_training_reads_it_for_generation_and_understanding(made: tuple[Path, di
     assert source.length == report["rows"]["train"] == len(rows_of(out))
     record = source.record(0)
     assert len(record.images) == 1 and record.text and record.turns[0][0].startswith("<image_placeholder>\n")
+
+
+def test_pictures_of_which_there_are_many_have_one_row(made: tuple[Path, dict[str, Any]]) -> None:
+    rows = rows_of(made[0])
+    counts = Counter(row["id"] for row in rows)
+    for many in (True, False):
+        found = {counts[row["id"]] for row in rows if bool(row["tones"] or row["style"] == "phosphor") is many}
+        assert found == ({1} if many else {CONFIG.variants})
 
 
 def test_nothing_that_is_held_out_is_trained_on(made: tuple[Path, dict[str, Any]]) -> None:

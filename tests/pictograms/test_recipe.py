@@ -28,8 +28,14 @@ def data(tmp_path_factory: pytest.TempPathFactory, downloads: Downloads) -> Path
     return folder
 
 
-def test_the_whole_recipe_gives_a_small_model_that_opens_and_resumes(tmp_path: Path, data: Path) -> None:
+def test_the_whole_recipe_gives_a_small_model_that_opens_and_resumes(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    tmp_path = tmp_path / "run"
     folder = run(tmp_path, RECIPES, data, device="cpu", steps=2)
+    assert (tmp_path / "cache").is_dir() and not any(elsewhere.iterdir())  # everything is in the folder of the run
     assert (folder / "licences" / "NOTICE.md").is_file()
     model = JanusFlow.from_pretrained(folder, device="cpu")
     assert model.network.dtype == torch.float32

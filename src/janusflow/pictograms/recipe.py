@@ -85,6 +85,8 @@ def run(
         if not export.is_dir():
             changes = [f"model={before}", f"out={out / stage}"]
             changes += [f"data.{task}.0.path={data}" for task in ("understanding", "generation")]
+            if "cache" in read_recipe(recipes / f"{stage}.yaml").get("data", {}):
+                changes.append(f"data.cache={out / 'cache'}")
             changes += given[stage]
             changes += [] if steps is None else [f"steps={steps}", "batch_size=8", "watch.every=0", "compile=false"]
             if processes > 1:
