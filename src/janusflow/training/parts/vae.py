@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -17,17 +18,21 @@ from janusflow.training.parts.fit import Losses, fit, step_generator
 
 FIRST_LOG_VARIANCE = -4.0  # of the posterior
 MEASURED_STEPS = 32  # steps whose latents give the scaling factor
+REDUCTIONS = (2, 4)  # of latents and pictures in the equivariance term
 
 
 def new_vae(config: VaeConfig, sizes: JanusFlowConfig) -> AutoencoderKL:
     """Create a VAE with random weights.
 
     Raises:
-        ValueError: if its number of levels does not fit the latents of the network.
+        ValueError: if its number of levels does not fit the latents of the network, or these cannot be reduced.
     """
     levels = len(config.channels)
     if 2 ** (levels - 1) != sizes.latent_downscale:
         raise ValueError(f"vae.channels has {levels} levels, but latents are {sizes.latent_downscale} times smaller")
+    if config.equivariance and sizes.latent_size % REDUCTIONS[-1]:
+        side = f"latents have a side of {sizes.latent_size}"
+        raise ValueError(f"vae.equivariance is {config.equivariance}, but {side}; expected a multiple of 4, or 0")
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -46,22 +51,42 @@ def new_vae(config: VaeConfig, sizes: JanusFlowConfig) -> AutoencoderKL:
 
 
 def vae_losses(vae: Any, pixels: Tensor, config: VaeConfig, generator: torch.Generator) -> Losses:
-    """|d| + 2 d^2 + edges |grad d| + kl KL, with d = decode(z) - x, and z a sample of the posterior.
+    """R(d) + equivariance R(d') + kl KL, with R(d) = |d| + 2 d^2 + edges |grad d|.
+
+    d = decode(z) - x is the error of a sample z of the posterior, and d' = decode(pool(z)) - pool(x) is the error of
+    reduced latents as a reduced picture. Latents that can be reduced have most of their variance in low frequencies,
+    so a flow can generate the outline first and details later (arXiv 2502.09509, 2502.14831).
 
     Args:
         vae: an `AutoencoderKL`.
         pixels: x, (B, 3, H, W) in [-1, 1].
         config: weights of the terms.
-        generator: random generator of the sample.
+        generator: random generator of the sample, and of the factor by which it is reduced.
     """
     posterior = vae.encode(pixels).latent_dist
     noise = standard_normal(posterior.mean.shape, generator).to(pixels.device)
-    away = vae.decode(posterior.mean + posterior.std * noise).sample.float() - pixels
+    latents = posterior.mean + posterior.std * noise
+    found = _reconstruction(vae, latents, pixels, config)
+    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+    loss = found["loss"] + config.kl * kl
+    if config.equivariance:
+        factor = REDUCTIONS[int(torch.randint(len(REDUCTIONS), (), generator=generator))]
+        reduced = _reconstruction(vae, F.avg_pool2d(latents, factor), F.avg_pool2d(pixels, factor), config)
+        loss = loss + config.equivariance * reduced["loss"]
+        found["reduced"] = reduced["loss"]
+    return {**found, "loss": loss, "kl": kl}
+
+
+def _reconstruction(vae: Any, latents: Tensor, pixels: Tensor, config: VaeConfig) -> Losses:
+    away = vae.decode(latents).sample.float() - pixels
     absolute, squared = away.abs().mean(), away.square().mean()
     edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
-    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-    loss = absolute + 2 * squared + config.edges * edges + config.kl * kl
-    return {"loss": loss, "absolute": absolute, "squared": squared, "edges": edges, "kl": kl}
+    return {
+        "loss": absolute + 2 * squared + config.edges * edges,
+        "absolute": absolute,
+        "squared": squared,
+        "edges": edges,
+    }
 
 
 def fit_vae(
