@@ -136,6 +136,9 @@ def warn_if_slow(dtype: torch.dtype, device: torch.device) -> None:
 
 
 def cast(network: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast the parameters, as loading in that dtype does; rotary frequencies are buffers and stay float32."""
+    """Cast the parameters, as loading in that dtype does; rotary frequencies are buffers and stay float32.
+
+    For a VAE this is `to(dtype)` without diffusers 0.42's warning (findings/diffusers_to_dtype_always_warns.sh).
+    """
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -16,6 +16,7 @@ from diffusers.callbacks import (
     SDXLCFGCutoffCallback,
     SDXLControlnetCFGCutoffCallback,
 )
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor
 
@@ -137,6 +138,17 @@ def test_a_vae_that_is_opened_while_it_draws_can_be_cast_and_moved() -> None:
     pipe.to(torch.bfloat16).to(torch.float32)
     pipe.enable_model_cpu_offload(device="cpu")
     assert pipe("a star", num_inference_steps=1).images
+
+
+def test_casting_warns_of_no_modules_that_stay_float32(caplog: pytest.LogCaptureFixture) -> None:
+    vae = JanusFlowPipeline.from_pretrained("tiny").vae
+    diffusers_logging.add_handler(caplog.handler)
+    try:
+        half = JanusFlowPipeline.from_pretrained("tiny", dtype=torch.bfloat16, vae=vae)
+        half.to(torch.float32)
+        assert half.dtype == half.vae.dtype == torch.float32 and not caplog.messages
+    finally:
+        diffusers_logging.remove_handler(caplog.handler)
 
 
 def test_more_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_path: Path) -> None:

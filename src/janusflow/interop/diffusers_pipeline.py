@@ -86,7 +86,8 @@ class JanusFlowPipeline:
                 f"{quoted(str(path))} is a {kind} model, which has no path of latents; use JanusFlow.from_pretrained"
             )
         if isinstance(vae, AutoencoderKL):
-            model.vae = LatentCodec(vae.to(model.device, model.network.dtype))
+            cast(vae, model.network.dtype)
+            model.vae = LatentCodec(vae.to(model.device))
         return cls(model)
 
     def save_pretrained(self, save_directory: str | Path, *, safe_serialization: bool = True) -> None:
@@ -111,7 +112,7 @@ class JanusFlowPipeline:
             check_dtype(resolve_dtype(dtype, dtype))
             cast(self.model.network, dtype)
             if isinstance(self.model.vae, LatentCodec):  # one that is opened later takes the network's
-                self.model.vae.vae.to(dtype)
+                cast(self.model.vae.vae, dtype)
         if device is not None:
             self.model.to(device)
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from janusflow.device import cast
 from janusflow.files import temporary_path
 from janusflow.pipelines.janusflow import JanusFlow
 
@@ -24,10 +25,10 @@ def publish(trained: str | Path, folder: Path) -> Path:
     """
     model = JanusFlow.from_pretrained(trained, device="cpu")
     if model.family.separate_vae:
-        model.codec.vae.to(torch.bfloat16)
+        cast(model.codec.vae, torch.bfloat16)
         if model.preview_decoder is not None:
-            model.small_decoder.module.to(torch.bfloat16)
-    model.network.to(torch.bfloat16)
+            cast(model.small_decoder.module, torch.bfloat16)
+    cast(model.network, torch.bfloat16)
     model.origin = None
     with temporary_path(folder) as temporary:
         temporary.mkdir()
