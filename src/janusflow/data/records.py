@@ -16,6 +16,7 @@ from PIL import Image
 
 from janusflow.arguments import counted
 from janusflow.data.jsonlines import FAULT, FOLDER, NAME
+from janusflow.data.regions import REGIONS_COLUMN, Region, read_regions
 from janusflow.engine.generation import LARGEST_SEED
 from janusflow.processing.images import ImageSource
 from janusflow.processing.messages import flatten
@@ -59,6 +60,7 @@ class Record:
         rewritten: the text in clearer words, or empty. For an anchored record, the model learns to generate for `text`
             what it generates for this one (`training/anchor.py`).
         note: what was left out of the row, and why; empty if nothing was.
+        regions: boxes of the picture with texts of their own.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Record:
     rewritten: str = ""
     system: str | None = None
     note: str = ""
+    regions: tuple[Region, ...] = ()
 
 
 def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
@@ -89,7 +92,8 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     try:
         columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER, NAME)}
         record = _record_of(columns, name, Path(own) if own else folder)
-        texts = (record.text, record.rewritten, record.system or "", *(text for turn in record.turns for text in turn))
+        texts = [record.text, record.rewritten, record.system or "", *(text for turn in record.turns for text in turn)]
+        texts += [region.text for region in record.regions]
         "".join(texts).encode()  # rejects lone surrogates, which JSON can contain ("\ud800") and no tokenizer accepts
         return record
     except BROKEN as error:
@@ -112,7 +116,8 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     rewritten = fields.get(REWRITTEN_COLUMN) or ""
     if not isinstance(rewritten, str):
         raise ValueError(f"{name} has {REWRITTEN_COLUMN} {rewritten!r:.40}; expected the text in other words")
-    record = Record(name, pictures, _text(fields), (), seed, noise, time, rewritten.strip())
+    regions = read_regions(fields.get(REGIONS_COLUMN), name)
+    record = Record(name, pictures, _text(fields), (), seed, noise, time, rewritten.strip(), regions=regions)
     talk = next((fields[key] for key in TALK_COLUMNS if fields.get(key)), None)
     if talk is not None:
         record = _with_talk(record, _messages(talk, name), folder)

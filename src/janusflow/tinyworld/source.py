@@ -15,11 +15,12 @@ from janusflow.arguments import quoted
 from janusflow.data.constraints import Count
 from janusflow.data.records import Record
 from janusflow.data.reflow import Correct
+from janusflow.data.regions import Region
 from janusflow.data.sources import SourceConfig
-from janusflow.tinyworld.captions import KINDS, Task, describe, sample_pair
+from janusflow.tinyworld.captions import KINDS, Clause, Task, describe, noun_phrase, sample_pair
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import sample_fact, sample_talk
-from janusflow.tinyworld.scenes import UNITS, render
+from janusflow.tinyworld.scenes import UNITS, Scene, render
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -91,7 +92,7 @@ class TinyworldSource:
         task, scene = sample_pair(rng, kind)
         if self.task == "generation":
             text = describe(scene) if rng.random() < config.described else task.prompt
-            return Record(name, (Image.fromarray(render(scene)),), text=text)
+            return Record(name, (Image.fromarray(render(scene)),), text=text, regions=regions_of(scene))
         if self.task == "text" and rng.random() < 0.1:
             return Record(name, text=task.prompt)
         turns = rng.randint(max(config.questions // 2, 1), config.questions)
@@ -100,6 +101,16 @@ class TinyworldSource:
             return Record(name, (Image.fromarray(render(scene)),), turns=tuple(talk))
         (first, answer), *rest = talk
         return Record(name, turns=((f"{describe(scene)}\n{first}", answer), *rest))
+
+
+def regions_of(scene: Scene) -> tuple[Region, ...]:
+    """Return the boxes around a scene's shapes, with their sizes, colors and kinds."""
+    found = []
+    for shape in scene.shapes:
+        sides = (shape.x - shape.radius, shape.y - shape.radius, shape.x + shape.radius, shape.y + shape.radius)
+        shares = (min(max(side / UNITS, 0.0), 1.0) for side in sides)
+        found.append(Region(noun_phrase(Clause(shape.kind, 1, shape.color, shape.size)), *shares))
+    return tuple(found)
 
 
 def spelled(rng: Random, question: str) -> str:

@@ -21,7 +21,6 @@ from janusflow.training.parts.config import LlmConfig, PartsConfig, TokenizerCon
 from janusflow.training.parts.data import PICTURES, PictureMaker, batches, corpus, described
 from janusflow.training.parts.fit import FitConfig
 from janusflow.training.parts.pretrain import make_processor, pretrain
-from janusflow.training.parts.tower import outlines, word_targets
 
 FIT = FitConfig(steps=2, learning_rate=1e-3, warmup=1, precision="float32")
 NETWORK = {
@@ -113,25 +112,6 @@ def test_a_tokenizer_reads_captions_questions_and_answers() -> None:
     assert any(text.endswith("Assistant:") for text in sentences)
     assert any("?" in text and "Assistant: " in text for text in sentences)
     assert corpus([TinyworldConfig()], [TinyworldConfig()], 50, 0) == sentences
-
-
-def test_words_that_every_caption_has_are_not_predicted() -> None:
-    ids = torch.tensor([[1, 2, 0], [1, 3, 3], [1, 2, 4]])
-    counted = torch.tensor([[True, True, False], [True, True, True], [True, True, True]])
-    found = word_targets(ids, counted, 5)
-    torch.testing.assert_close(found.sum(dim=1), torch.ones(3))
-    assert not found[:, :2].any()  # 0 pads, and 1 is in every caption
-    assert found[0].tolist() == [0, 0, 1, 0, 0] and found[1].tolist() == [0, 0, 0, 1, 0]
-    assert found[2, 4] > found[2, 2] > 0  # 4 is rarer
-
-
-def test_outlines_are_pixels_unlike_the_border() -> None:
-    pixels = torch.full((1, 3, 8, 8), 0.5)
-    pixels[:, 1, 4:6, 4:7] = -0.5
-    pixels[:, :, 0, 2] = -1  # a spot on the border does not change the background
-    found = outlines(pixels, 2)
-    assert found.shape == (1, 4, 16)
-    assert found.sum(dim=2).tolist() == [[1, 0, 0, 6]]
 
 
 @pytest.mark.parametrize(

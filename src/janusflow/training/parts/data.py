@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from janusflow.data.loader import Data, StepSamples, steps
@@ -13,6 +14,7 @@ from janusflow.data.records import Record
 from janusflow.data.samples import Crop, Drawn, Sample, SampleMaker, square
 from janusflow.data.sources import SourceConfig
 from janusflow.data.templates import IGNORE, Tokens
+from janusflow.processing.images import load_image
 from janusflow.progress import say
 from janusflow.training.broken import too_many_broken
 from janusflow.training.config.data import DataConfig
@@ -23,15 +25,35 @@ LAST = 1_000_000  # more steps than any part is trained for
 Batches = Callable[[int], list[Sample]]
 
 
+@dataclass(frozen=True)
+class Pictured(Sample):
+    """A picture with a text.
+
+    Attributes:
+        regions: tokens of the texts of its regions, or of the whole picture if it has none, with the boxes (left, top,
+            right, bottom) as shares of the square picture's side.
+    """
+
+    regions: tuple[tuple[list[int], tuple[float, float, float, float]], ...] = ()
+
+
 class PictureMaker(SampleMaker):
-    """Makes samples of a picture and the tokens of its text, without a template or noise."""
+    """Makes samples of a picture and the tokens of its texts, without a template or noise.
+
+    Pictures with regions are cropped in the middle.
+    """
 
     def make(self, task: str, record: Record, rng: Random, *, crop: Crop | None = None) -> Sample:
         if len(record.images) != 1 or not record.text:
             raise ValueError(f"{record.name} is not one picture with a text: {len(record.images)} pictures")
-        pixels = square(record.images[0], self.side, rng if crop == "random" else None)
-        ids = self.processor.tokenizer.encode(record.text, add_special_tokens=False)
-        return Sample(Tokens(ids, [IGNORE] * len(ids), list(range(len(ids)))), drawn=Drawn(pixels, pixels[:0], 0.0))
+        encode = partial(self.processor.tokenizer.encode, add_special_tokens=False)
+        ids, whole = encode(record.text), (0.0, 0.0, 1.0, 1.0)
+        image = load_image(record.images[0])
+        found = [part for region in record.regions if (part := region.cropped(*image.size))]
+        regions = tuple((encode(part.text), (part.left, part.top, part.right, part.bottom)) for part in found)
+        pixels = square(image, self.side, rng if crop == "random" and not record.regions else None)
+        tokens = Tokens(ids, [IGNORE] * len(ids), list(range(len(ids))))
+        return Pictured(tokens, drawn=Drawn(pixels, pixels[:0], 0.0), regions=regions or ((ids, whole),))
 
 
 class TextMaker(SampleMaker):
