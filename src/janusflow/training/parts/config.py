@@ -113,15 +113,16 @@ class TowerConfig:
         batch_size: pairs per step; for each pair, the others are the negatives.
         text_layers: layers of the text tower, which is discarded.
         text_tokens: number of a caption's tokens that are read.
-        words, outlines: weights of the auxiliary losses; see `tower.py`.
+        words, outlines: weights of the auxiliary losses; see `tower.py`. With much smaller ones, the pairwise loss keeps
+            the tower from learning outlines and then shapes (docs/log.md).
     """
 
     fit: FitConfig
     batch_size: FromOne = 64
     text_layers: FromOne = 4
     text_tokens: FromOne = 72
-    words: FromZero = 0.5
-    outlines: FromZero = 2.0
+    words: FromZero = 5.0
+    outlines: FromZero = 30.0
 
 
 @dataclass(frozen=True)
