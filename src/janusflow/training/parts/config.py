@@ -113,8 +113,8 @@ class TowerConfig:
         batch_size: pairs per step; for each pair, the others are the negatives.
         text_layers: layers of the text tower, which is discarded.
         text_tokens: number of a caption's tokens that are read.
-        words, outlines: weights of the auxiliary losses; see `tower.py`. With much smaller ones, the pairwise loss keeps
-            the tower from learning outlines and then shapes (docs/log.md).
+        words, outlines: weights of the auxiliary losses; see `tower.py`. With much smaller ones, the tower
+            learns neither outlines nor, later, shapes (docs/log.md).
     """
 
     fit: FitConfig
