@@ -3,8 +3,8 @@
 The original SigLIP was trained on billions of pictures. From thousands of them, the pairwise loss learns too slowly on
 its own, because it asks for one vector per picture. So every patch also predicts
 
-- outlines: which of its pixels differ from the background, the median color of the picture's border. The contrast of a
-  shape is no longer part of what it is then.
+- outlines: which of its pixels differ from the background, the median color of the picture's border. To predict them,
+  the tower has to separate a shape from its color and contrast.
 - words: what it shows. A patch belongs to the region (`data/regions.py`) in whose box it is most central; a picture
   without regions is one region with its caption. The loss of a region with the patches p is
   -sum_p a_p sum_w t_w log softmax(W h_p)_w, where a_p is the share of the region's foreground that lies in p, and t_w
