@@ -1,10 +1,10 @@
-"""Teach a model a colour or shape that it never saw, from 200 pictures, and score it on this and on all that it knew.
+"""Teach a model a color or shape that it never saw, from 200 pictures, and score it on this and on all that it knew.
 
 python benchmarks/finetuning.py --out runs/finetuning
 
 These are runs of recipes/tiny/finetune_both.yaml. The first has its defaults: samples other than the lessons are
 anchors, on which the model learns its own earlier output (docs/training.md, Fine-tuning). Rounds of
-recipes/tiny/finetune_round.yaml follow it, in which the checker judges the pictures of the new colour or shape that the
+recipes/tiny/finetune_round.yaml follow it, in which the checker judges the pictures of the new color or shape that the
 tuned model generates. The next run trains LoRA instead of the whole LLM. The last ones replace the anchors with
 pictures that the model generates before the run, or with nothing.
 """
@@ -47,7 +47,7 @@ ROUND_PROMPTS, MOST_ROUNDS = 420, 5
 
 
 def lesson(rng: Random, new: str) -> tuple[Task, Scene]:
-    """Return a picture with the new colour or shape, alone or next to a known shape, and its prompt."""
+    """Return a picture with the new color or shape, alone or next to a known shape, and its prompt."""
     while True:
         if new in RESERVED_COLORS:
             clauses = [Clause(rng.choice(SHAPES), color=new)]
@@ -82,7 +82,7 @@ def write_lessons(folder: Path, new: str, count: int) -> None:
 
 
 def round_tasks(new: str, number: int) -> list[Task]:
-    """Return a round's tasks for the new colour or shape, sampled in the same way as lessons."""
+    """Return a round's tasks for the new color or shape, sampled in the same way as lessons."""
     first = number * ROUND_PROMPTS
     return [lesson(Random(f"round-{index}"), new)[0] for index in range(first, first + ROUND_PROMPTS)]
 
@@ -117,7 +117,7 @@ def another_round(start: str, model: str, out: Path, new: str, number: int) -> s
 
 
 def new_tasks(new: str) -> list[Task]:
-    """Return tasks with the new shape alone, in each colour and next to each known shape; for a new colour likewise."""
+    """Return tasks with the new shape alone, in each color and next to each known shape; for a new color likewise."""
     clauses: list[tuple[Clause, ...]]
     if new in RESERVED_COLORS:
         neighbours = tuple(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
@@ -131,7 +131,7 @@ def new_tasks(new: str) -> list[Task]:
 
 
 def new_questions(new: str, count: int) -> Iterable[tuple[Scene, Question]]:
-    """Return questions about pictures of the new colour or shape that are not in the lessons."""
+    """Return questions about pictures of the new color or shape that are not in the lessons."""
     for index in range(count):
         rng = Random(f"examination-{index}")
         scene = lesson(rng, new)[1]

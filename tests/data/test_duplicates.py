@@ -52,7 +52,7 @@ def test_exact_recompressed_and_scaled_copies_are_found_and_other_pictures_are_n
             assert digest(copy) in copies
 
 
-def test_plain_pictures_differ_by_their_colour() -> None:
+def test_plain_pictures_differ_by_their_color() -> None:
     copies = Copies([digest(Image.new("RGB", (9, 9), (shade, 0, 0))) for shade in (0, 200)])
     assert digest(Image.new("RGB", (9, 9), (100, 0, 0))) not in copies
     assert digest(Image.new("RGB", (9, 9), (201, 1, 0))) in copies

@@ -21,7 +21,7 @@ RIGHT[:, 33:] = True
 
 
 def with_alpha(mode: str, color: tuple[int, ...] | int, opaque: np.ndarray = RIGHT) -> Image.Image:
-    """One colour, opaque where RIGHT is, transparent elsewhere."""
+    """One color, opaque where RIGHT is, transparent elsewhere."""
     image = Image.new(mode, (64, 64), color)
     image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
     return image

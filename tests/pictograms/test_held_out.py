@@ -53,8 +53,8 @@ def test_every_part_is_seen_in_other_combinations(collection: Collection, chosen
         families = {picture.style.family for picture in train if picture.subject.id == pair.subject}
         assert families and pair.value not in families
     for pair in chosen.pairs[COLOR]:
-        colors = {picture.subject.colour for picture in train if picture.subject.shape == pair.subject}
-        shapes = {picture.subject.shape for picture in train if picture.subject.colour == pair.value}
+        colors = {picture.subject.color for picture in train if picture.subject.shape == pair.subject}
+        shapes = {picture.subject.shape for picture in train if picture.subject.color == pair.value}
         assert colors and shapes and pair.value not in colors
     for pair in chosen.pairs[GENDER]:
         genders = {picture.subject.gender for picture in train if picture.subject.role == pair.subject}

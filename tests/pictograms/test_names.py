@@ -19,7 +19,7 @@ def test_emoji_have_labels_keywords_and_groups(collection: Collection) -> None:
         "animals-nature",
         "animal-mammal",
     )
-    assert fox.keywords == ("animal", "face") and not (fox.toned or fox.tones or fox.role or fox.colour)
+    assert fox.keywords == ("animal", "face") and not (fox.toned or fox.tones or fox.role or fox.color)
 
 
 def test_people_have_tones_genders_and_roles(collection: Collection) -> None:
@@ -40,9 +40,9 @@ def test_a_direction_is_no_part_of_the_role() -> None:
 
 
 def test_shapes_have_colors(collection: Collection) -> None:
-    found = {(one.colour, one.shape) for one in collection.names.values() if one.shape}
+    found = {(one.color, one.shape) for one in collection.names.values() if one.shape}
     assert ("orange", "heart") in found and ("green", "circle") in found and ("red", "apple") not in found
-    assert collection.names["1f34e"].colour == "red" and not collection.names["1f34e"].shape
+    assert collection.names["1f34e"].color == "red" and not collection.names["1f34e"].shape
 
 
 def test_code_points_are_written_in_one_way() -> None:

@@ -72,7 +72,7 @@ def test_near_misses_do_not_pass_and_the_right_scene_does(part: int) -> None:
 
 
 def near_miss(rng: Random, task: Task) -> Task | None:
-    """A task that differs in one respect: a count one off, colours swapped, relation reversed, another shape."""
+    """A task that differs in one respect: a count one off, colors swapped, relation reversed, another shape."""
     first, *others = task.clauses
     choice = rng.randrange(5)
     if choice == 0:

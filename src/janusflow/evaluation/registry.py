@@ -24,7 +24,7 @@ GROUP = "janusflow.benchmarks"  # entry points of other packages
 OWN = "MODULE:CLASS"  # a user's own class
 REQUIRED = ("name", "title", "draws")
 BENCHMARKS: dict[str, tuple[str, ...]] = {  # name: file in benchmarks/, class, and one line for --help
-    "geneval": ("geneval", "GenEval", "objects, counts, colours and positions in generated pictures"),
+    "geneval": ("geneval", "GenEval", "objects, counts, colors and positions in generated pictures"),
     "dpg": ("dpg", "Dpg", "DPG-Bench: long prompts, each detail judged by a model"),
     "wise": ("wise", "Wise", "prompts that need world knowledge, judged by a model"),
     "mjhq": ("mjhq", "Mjhq", "MJHQ-30K: Frechet distance and CLIP similarity"),

@@ -49,7 +49,7 @@ from janusflow.pipelines.sheet import save_png
 from janusflow.processing.images import load_image
 
 COMPARED = {LIKE: "generated", VAE: "reconstructions"}
-TINT_COLOURS = {name: ImageColor.getrgb(value)[:3] for name, value in TINTS.items()}
+TINT_COLORS = {name: ImageColor.getrgb(value)[:3] for name, value in TINTS.items()}
 LEAST = 8  # minimum number of pictures in a compared set
 MAX_NEW_TOKENS = 48
 Whole = tuple[dict[str, float], dict[str, tuple[float, float]]]
@@ -135,7 +135,7 @@ class Pictograms(Benchmark):
                     found[f"{name}, top-5"] = float(wanted in ranked)
                     found[f"{name}, probability"] = judge.probability(targets[name], row, look)
         if kind == TINT:
-            found["color"] = float(nearest_color(output, TINT_COLOURS) == row["color"])
+            found["color"] = float(nearest_color(output, TINT_COLORS) == row["color"])
         if kind == OPEN:
             style = judge.ranked(targets["style"], row, look, 1)[0]
             found["bins"] = {**{name: getattr(read(output), name) for name in FACTORS}, "style": style}

@@ -65,7 +65,7 @@ class HeldOut:
         combinations = [
             (STYLE, subject.id, picture.style.family),
             *((TONE, subject.label, tone) for tone in subject.tones),
-            (COLOR, subject.shape, subject.colour),
+            (COLOR, subject.shape, subject.color),
             (GENDER, subject.role, subject.gender),
             (TINT, subject.id, f"{picture.weight} {picture.tint}"),
         ]
@@ -112,7 +112,7 @@ def choose(collection: Collection, seed: int, counts: dict[str, int] | None = No
     pairs = {
         STYLE: _styles(collection.pictures(), Random(f"style/{seed}"), sizes[STYLE]),
         TONE: _tones(collection.names.values(), Random(f"tone/{seed}"), sizes[TONE], taken),
-        COLOR: _colours(collection.names.values(), Random(f"color/{seed}"), sizes[COLOR]),
+        COLOR: _colors(collection.names.values(), Random(f"color/{seed}"), sizes[COLOR]),
         GENDER: genders,
         TINT: _tints(collection, Random(f"tint/{seed}"), sizes[TINT]),
     }
@@ -146,7 +146,7 @@ def _tones(subjects: Iterable[Subject], rng: Random, count: int, taken: set[str]
     return [Pair(label, rng.choice(TONES), label) for label in rng.sample(sorted(found - couples), count)]
 
 
-def _colours(subjects: Iterable[Subject], rng: Random, count: int) -> list[Pair]:
+def _colors(subjects: Iterable[Subject], rng: Random, count: int) -> list[Pair]:
     """Choose shapes in a color that other shapes have too, at most one shape per color.
 
     Black and white squares, which come in several sizes, are kept.
@@ -155,13 +155,13 @@ def _colours(subjects: Iterable[Subject], rng: Random, count: int) -> list[Pair]
     fit: dict[str, list[str]] = defaultdict(list)
     for subject in subjects:
         if subject.shape:
-            shapes[subject.colour].add(subject.shape)
-        if subject.shape and subject.label == f"{subject.colour} {subject.shape}":
-            fit[subject.colour].append(subject.shape)
-    common = sorted(colour for colour in fit if len(shapes[colour]) > 1)
-    left = {colour: sorted(shape for shape in fit[colour] if (colour, shape) not in REPEATED) for colour in common}
-    chosen = [(colour, rng.choice(left[colour])) for colour in rng.sample(common, count)]
-    return [Pair(shape, colour, f"{colour} {shape}") for colour, shape in chosen]
+            shapes[subject.color].add(subject.shape)
+        if subject.shape and subject.label == f"{subject.color} {subject.shape}":
+            fit[subject.color].append(subject.shape)
+    common = sorted(color for color in fit if len(shapes[color]) > 1)
+    left = {color: sorted(shape for shape in fit[color] if (color, shape) not in REPEATED) for color in common}
+    chosen = [(color, rng.choice(left[color])) for color in rng.sample(common, count)]
+    return [Pair(shape, color, f"{color} {shape}") for color, shape in chosen]
 
 
 def _genders(names: dict[str, Subject], rng: Random, count: int) -> list[Pair]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
-COLOURS = (
+COLORS = (
     "red",
     "pink",
     "orange",
@@ -38,7 +38,7 @@ VARIATION = "fe0f"
 FACING = ": facing right"
 
 _GENDERED = re.compile(r"(man|men|woman|women):? (.+)")
-_COLOURED = re.compile(rf"({'|'.join(sorted(COLOURS, key=len, reverse=True))}) (?:large )?(.+)")
+_COLORED = re.compile(rf"({'|'.join(sorted(COLORS, key=len, reverse=True))}) (?:large )?(.+)")
 _UNLIKE = re.compile(r"\b(black|white|emoji|symbol|sign|component|modifier)\b")
 
 
@@ -56,8 +56,8 @@ class Subject:
         toned: whether pictures of it with skin tones exist.
         gender: "man" or "woman", or "".
         role: what people of both genders do or are ("firefighter"), or "".
-        colour: colour that its label begins with, or "".
-        shape: "heart", "circle" or "square" if it comes in many colours, or "".
+        color: color that its label begins with, or "".
+        shape: "heart", "circle" or "square" if it comes in many colors, or "".
         right: whether it faces right, unlike the subject without a direction.
     """
 
@@ -71,7 +71,7 @@ class Subject:
     toned: bool = False
     gender: str = ""
     role: str = ""
-    colour: str = ""
+    color: str = ""
     shape: str = ""
     right: bool = False
 
@@ -139,7 +139,7 @@ def _subjects(row: dict[str, Any], groups: list[dict[int, str]], named: dict[str
     plain = label.removesuffix(FACING)
     key, skins = canonical(row["hexcode"]), row.get("skins", [])
     gender, role = _gender_and_role(plain)
-    colour, shape = _colour_and_shape(plain)
+    color, shape = _color_and_shape(plain)
     other = named.get(key, "")
     other = "" if _UNLIKE.search(other) or other == plain.lower() else other
     subject = Subject(
@@ -152,7 +152,7 @@ def _subjects(row: dict[str, Any], groups: list[dict[int, str]], named: dict[str
         toned=bool(skins),
         gender=gender,
         role=role,
-        colour=colour,
+        color=color,
         shape=shape,
         right=plain != label,
     )
@@ -170,8 +170,8 @@ def _gender_and_role(label: str) -> tuple[str, str]:
     return GENDERS[found[1]], found[2]
 
 
-def _colour_and_shape(label: str) -> tuple[str, str]:
-    found = _COLOURED.fullmatch(label)
+def _color_and_shape(label: str) -> tuple[str, str]:
+    found = _COLORED.fullmatch(label)
     if found is None:
         return "", ""
     return found[1], found[2] if found[2] in SHAPES else ""

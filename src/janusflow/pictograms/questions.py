@@ -84,7 +84,7 @@ class Conversations:
             makers["tone"] = lambda rng: (rng.choice(TONE[: 3 if subject.is_person else 2]), tone(subject))
         if subject.gender:
             makers["gender"] = lambda rng: (rng.choice(GENDER), subject.gender)
-        color = picture.tint or ("" if picture.style.name == "high-contrast" else subject.colour)
+        color = picture.tint or ("" if picture.style.name == "high-contrast" else subject.color)
         if color:
             makers["color"] = lambda rng: (rng.choice(COLOR), color)
         if picture.style.name == PHOSPHOR:

@@ -15,7 +15,7 @@ RIM = 2  # width in pixels of the border, which shows the background
 BACKGROUND_DISTANCE = 22.0  # RGB distance within which a border counts as a background; the nearest two are 51 apart
 FOREGROUND_DISTANCE = 30.0  # RGB distance from the border's color beyond which a pixel is drawn
 LEAST = 16  # drawn pixels; with fewer the picture is empty
-COLOURS = {
+COLORS = {
     "red": (214, 40, 44),
     "orange": (243, 134, 32),
     "yellow": (250, 206, 60),
@@ -39,7 +39,7 @@ class Reading:
 
     Attributes:
         background: key of `BACKGROUNDS` that is nearest to the median of the border.
-        color: key of `COLOURS` that is nearest for most drawn pixels.
+        color: key of `COLORS` that is nearest for most drawn pixels.
         place: place of the middle of the bounding box: "center", "left", "top right", ...
         size: key of `SIZES`, by the area of the bounding box.
     """
@@ -59,8 +59,8 @@ def read(picture: Image.Image) -> Reading:
     drawn, background = _drawn(image)
     if drawn.sum() < LEAST:
         return Reading(background)
-    names = list(COLOURS)
-    palette = np.array([COLOURS[name] for name in names], np.float32)
+    names = list(COLORS)
+    palette = np.array([COLORS[name] for name in names], np.float32)
     nearest = np.linalg.norm(image[drawn][:, None] - palette, axis=-1).argmin(1)
     rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1

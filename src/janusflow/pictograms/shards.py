@@ -74,7 +74,7 @@ class Row:
             "subgroup": subject.subgroup,
             "gender": subject.gender,
             "role": subject.role,
-            "color": picture.tint or subject.colour,
+            "color": picture.tint or subject.color,
             "shape": subject.shape,
             "weight": picture.weight,
             "background": self.background,

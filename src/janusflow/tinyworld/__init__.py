@@ -1,1 +1,1 @@
-"""A rendered world of coloured shapes with exact answers, on which the shipped model is trained and evaluated."""
+"""A rendered world of colored shapes with exact answers, on which the shipped model is trained and evaluated."""

@@ -112,7 +112,7 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
 def scene_for(rng: Random, task: Task, *, training: bool = True) -> Scene | None:
     """Sample a scene that shows exactly the task, or return None if no place was found or training may not show it."""
     wishes = []
-    same = rng.choice(tuple(COLORS)) if rng.random() < 0.6 else None  # common colour of shapes that are only counted
+    same = rng.choice(tuple(COLORS)) if rng.random() < 0.6 else None  # common color of shapes that are only counted
     for index, clause in enumerate(task.clauses):
         color = clause.color or (same if clause.count > 1 else None)
         wish = Wish(clause.kind, color, clause.size, clause.region)

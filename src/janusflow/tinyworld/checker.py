@@ -29,10 +29,10 @@ from janusflow.tinyworld.scenes import (
     relations,
 )
 
-BACKGROUND_DISTANCE = 40.0  # RGB distance within which a pixel counts as a background colour
+BACKGROUND_DISTANCE = 40.0  # RGB distance within which a pixel counts as a background color
 BACKGROUND_SHARE = 0.35  # smallest share of the picture that must be background
 FOREGROUND_DISTANCE = 28.0  # RGB distance from the background beyond which a pixel counts as foreground
-COLOR_DISTANCE = 60.0  # RGB distance from every colour beyond which a patch is unnamed
+COLOR_DISTANCE = 60.0  # RGB distance from every color beyond which a patch is unnamed
 MIN_AREA = 40.0  # square units; the smallest shape covers about 75
 MIN_FIT = 0.80  # intersection over union of a patch and the shape it is read as
 MIN_LEAD = 0.02  # margin by which the best kind must fit better than the next

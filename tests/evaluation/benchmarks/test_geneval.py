@@ -1,4 +1,4 @@
-"""GenEval's rules: counts, thresholds, exclusions, colours and positions, each at its boundary."""
+"""GenEval's rules: counts, thresholds, exclusions, colors and positions, each at its boundary."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 
 
 class Painter:
-    """Stands for a model: a picture of one colour, which prompt and seed decide; and remembers what it was told."""
+    """Stands for a model: a picture of one color, which prompt and seed decide; and remembers what it was told."""
 
     def __init__(self, size: tuple[int, int] = (32, 24), saying: str = "a drawing") -> None:
         self.size, self.saying, self.prompts, self.seeds = size, saying, list[str](), list[int]()
@@ -91,7 +91,7 @@ def at(name: str, x: float, y: float, *, score: float = 0.95, size: float = 10) 
 
 
 def no_colors(objects: Sequence[Detection]) -> list[str]:
-    raise AssertionError("no colour is asked for")
+    raise AssertionError("no color is asked for")
 
 
 def test_enough_of_each_class() -> None:

@@ -195,7 +195,7 @@ def test_a_picture_made_for_another_prompt_is_made_again(tmp_path: Path, monkeyp
 
 
 class Colored:
-    """Draws one colour, which the prompt names."""
+    """Draws one color, which the prompt names."""
 
     def __init__(self) -> None:
         self.prompts: list[str] = []

@@ -121,7 +121,7 @@ def test_boxes_come_back_to_the_picture_through_the_real_processor(size: tuple[i
 
 
 class Palette:
-    """Stands for CLIP: a text's vector has 1 for its colour, a picture's has 1 for the colour of its pixels' mean."""
+    """Stands for CLIP: a text's vector has 1 for its color, a picture's has 1 for the color of its pixels' mean."""
 
     values = torch.tensor(
         [

@@ -34,12 +34,12 @@ CLEAR = 0.5  # a relation holds if the direction is above it
 
 @dataclass(frozen=True)
 class Clause:
-    """`count` objects of a class, perhaps with a colour, perhaps in a relation to those of an earlier clause.
+    """`count` objects of a class, perhaps with a color, perhaps in a relation to those of an earlier clause.
 
     Attributes:
         name: name of the class.
         count: minimum number of objects; for an exclusion, the number that is too many.
-        color: colour of all of them.
+        color: color of all of them.
         position: (relation, index of the earlier clause), which must hold for every pair.
     """
 
@@ -60,7 +60,7 @@ class GenEvalTask:
 
 
 NameColors = Callable[[Sequence[Detection]], Sequence[str]]
-"""Function that names the colour of each object of one class, from `clip.COLORS`."""
+"""Function that names the color of each object of one class, from `clip.COLORS`."""
 
 
 def read_tasks(file: Path) -> list[GenEvalTask]:
@@ -115,7 +115,7 @@ def problem(task: GenEvalTask, detections: Iterable[Detection], name_colors: Nam
     Args:
         task: what the prompt asks for.
         detections: all objects that the detector found.
-        name_colors: function that is only called for clauses with a colour.
+        name_colors: function that is only called for clauses with a color.
     """
     objects, missing = kept(detections, task.tag), []
     groups: list[list[Detection] | None] = []
@@ -306,7 +306,7 @@ class GenEval(Benchmark):
 
     @cached_property
     def color_namer(self) -> Callable[[Image.Image, Sequence[Detection]], Sequence[str]]:
-        """The model that names colours, opened on first use."""
+        """The model that names colors, opened on first use."""
         return ColorNamer(Clip.open(self.settings.color_model, device=self.settings.device))
 
     def _file(self, name: str) -> Path:

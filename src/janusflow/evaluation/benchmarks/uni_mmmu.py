@@ -1,7 +1,7 @@
 """The code task of Uni-MMMU (github.com/Vchitect/Uni-MMMU): read SVG code, describe what it shows, and generate it.
 
 The model first writes the description, which is part of the picture's prompt. A judge compares both with the rendered
-code: shapes and colours from 0 to 5, positions from 0 to 5, and whether the words match.
+code: shapes and colors from 0 to 5, positions from 0 to 5, and whether the words match.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PICTURE, TEXT = "model_image_01.png", "model_text.txt"
 WANTED = "a JSON object whose samples have id, difficulty, svg and png"
 
 DESCRIBE = """Here is the source of an SVG drawing. Render it in your mind and describe the final picture in at most 60
-words: the background, and each shape with its kind, number of sides, colour, size and place, in the order of drawing.
+words: the background, and each shape with its kind, number of sides, color, size and place, in the order of drawing.
 Write the description alone.
 
 {svg}"""
@@ -41,7 +41,7 @@ IMAGE_PROMPT = """Two drawings: the first is the reference, rendered from SVG co
 circles, polygons of three to six sides, lines and curves, one or several, perhaps overlapping. Compare them and give
 two whole numbers from 0 to 5.
 
-shape_color_accuracy: the right shapes, in the right number, of the right kind and number of sides, in the right colour
+shape_color_accuracy: the right shapes, in the right number, of the right kind and number of sides, in the right color
 (its family counts, not the exact shade). Shapes or writing that do not belong there cost points. 5: all right; 4: one
 or two small faults; 3: one shape missing, added or of another kind; 2: several such; 1: little is right; 0: nothing.
 
@@ -55,7 +55,7 @@ TEXT_PROMPT = """The picture is a reference drawing. A candidate describes it in
 
 {description}
 
-Do the words match the drawing? All must hold: kinds and numbers of shapes, their colour families, and how they are
+Do the words match the drawing? All must hold: kinds and numbers of shapes, their color families, and how they are
 placed, ordered and overlap, as a person would put it. Reply with JSON alone:
 {{"text_semantic_match": 0 or 1, "explanation": "at most 30 words"}}"""
 

@@ -190,7 +190,7 @@ Consistency: does the picture show what the prompt means, by the explanation?
 Realism: could the scene be real, in materials, light, shapes, proportions and the laws of nature?
 0: plainly not, or broken. 1: mostly, with faults that are seen. 2: yes, down to details.
 
-Aesthetic Quality: are composition, colours and clarity pleasing?
+Aesthetic Quality: are composition, colors and clarity pleasing?
 0: poor. 1: plain, or with faults. 2: good.
 
 First say briefly what you see. End with these three lines and nothing after them:

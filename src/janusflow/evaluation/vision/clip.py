@@ -1,4 +1,4 @@
-"""CLIP from transformers: embeddings of pictures and texts, whose cosine is their similarity; the colour of an object.
+"""CLIP from transformers: embeddings of pictures and texts, whose cosine is their similarity; the color of an object.
 
 The image processor is the version for PIL and numpy, so torchvision is not needed.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-BACKGROUND = "#999"  # colour of a crop outside the object's mask
+BACKGROUND = "#999"  # color of a crop outside the object's mask
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 LONGEST = 77  # tokens of a text; the rest is truncated
 
@@ -74,18 +74,18 @@ class Clip:
 
 
 class ColorNamer:
-    """Name the colour of objects with CLIP, zero-shot over ten colours, with the mean embedding of three templates."""
+    """Name the color of objects with CLIP, zero-shot over ten colors, with the mean embedding of three templates."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, picture: Image.Image, objects: Sequence[Detection]) -> list[str]:
-        """Return a colour from `COLORS` for each object of one class."""
+        """Return a color from `COLORS` for each object of one class."""
         if not objects:
             return []
         crops = [object_crop(picture, one) for one in objects]
-        likeness = self.clip.pictures(crops) @ self._colors(objects[0].name).T  # (objects, colours)
+        likeness = self.clip.pictures(crops) @ self._colors(objects[0].name).T  # (objects, colors)
         return [COLORS[index] for index in likeness.argmax(dim=1).tolist()]
 
     def _colors(self, name: str) -> Tensor:
