@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -24,7 +24,9 @@ from PIL import Image
 
 from janusflow import JanusFlow
 from janusflow.device import resolve_device, resolve_precision
-from janusflow.tinyworld import scores as tinyworld
+from janusflow.evaluation.request import EvalRequest
+from janusflow.evaluation.run.evaluate import evaluate
+from janusflow.tinyworld.benchmark import MEANS
 from janusflow.tinyworld.captions import FRAMES, Clause, Task, listed, noun_phrase, scene_for
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import Question, sample_question, sample_talk
@@ -140,8 +142,10 @@ def new_questions(new: str, count: int) -> Iterable[tuple[Scene, Question]]:
         yield scene, question
 
 
-def examine(model: JanusFlow, new: str, prompts: int, questions: int, guidance: float) -> dict[str, float]:
-    """Return the shares of right pictures and answers, for the new and for all old kinds."""
+def examine(checkpoint: str, new: str, out: Path, *, prompts: int, questions: int, guidance: float) -> dict[str, float]:
+    """Return the shares of right pictures and answers, for the new and, as means over kinds, for all old kinds."""
+    precision = resolve_precision("auto", resolve_device())
+    model = JanusFlow.from_pretrained(checkpoint, dtype=precision)
     tasks = new_tasks(new)
     pictures = model.generate(
         [task.prompt for task in tasks], num_images_per_prompt=4, seed=0, guidance_scale=guidance, batch_size=60
@@ -152,16 +156,18 @@ def examine(model: JanusFlow, new: str, prompts: int, questions: int, guidance: 
         [question.text for _, question in asked], [Image.fromarray(render(scene)) for scene, _ in asked]
     )
     answers = [text.strip() == question.answer for text, (_, question) in zip(said, asked, strict=True)]
-    painted = tinyworld.painting_scores(
-        list(tinyworld.paint(model, prompts=prompts, images=2, guidance_scale=guidance))
+    each = questions // len(MEANS["answering"])
+    settings = {"prompts": prompts, "images": 2, "questions": each, "features": False}
+    request = EvalRequest(
+        "tinyworld", out, checkpoint, dtype=precision, options={"guidance_scale": guidance}, settings=settings
     )
-    answered = tinyworld.answer_scores(list(tinyworld.answer(model, count=questions)))
-    print("old kinds: " + ", ".join(f"{score.kind} {score.share:.3f}" for score in [*painted, *answered]), flush=True)
+    old = evaluate(request, model=model)["scores"]
+    print("old kinds: " + ", ".join(f"{name} {score:.3f}" for name, score in old.items()), flush=True)
     return {
         "new pictures": float(np.mean(passed)),
         "new answers": float(np.mean(answers)),
-        "old pictures": painted[-1].share,
-        "old answers": answered[-1].share,
+        "old pictures": old["drawing"],
+        "old answers": old["answering"],
     }
 
 
@@ -193,9 +199,8 @@ def main(
         raise typer.BadParameter(f"no run is named {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
     lessons = out / "lessons"
     write_lessons(lessons, new, pictures)
-    precision = resolve_precision("auto", resolve_device())
-    before = JanusFlow.from_pretrained(model, dtype=precision)
-    rows = {"before": examine(before, new, prompts, questions, guidance)}
+    few: dict[str, Any] = {"prompts": prompts, "questions": questions, "guidance": guidance}
+    rows = {"before": examine(model, new, out / "evaluated" / "before", **few)}
     for number, (name, changes) in enumerate(RUNS.items()):
         if only and name not in only:
             continue
@@ -207,8 +212,7 @@ def main(
                 given = [f"model={model}", f"data={lessons}", f"out={out / f'run{number}'}", *changes]
                 tuned = str(train(load_config(RECIPES / "finetune_both.yaml", given)))
             row = f"{name}, {turn} round{'s' * (turn > 1)}" if turn else name
-            drawing = JanusFlow.from_pretrained(tuned, dtype=precision)
-            rows[row] = examine(drawing, new, prompts, questions, guidance)
+            rows[row] = examine(tuned, new, out / "evaluated" / f"run{number}-{turn}", **few)
             print(table(rows), flush=True)
 
 

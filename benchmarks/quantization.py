@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
-from PIL import Image
 from torch import Tensor
 
 from janusflow import JanusFlow
 from janusflow.checkpoint.quantization import weight_bytes
-from janusflow.tinyworld import scores as tinyworld
-from janusflow.tinyworld.scenes import render
+from janusflow.tinyworld.checker import check
+from janusflow.tinyworld.items import WorldSettings, tasks, to_answer, to_generate
+from janusflow.tinyworld.verdicts import as_read
 
 FULL: dict[str, dict[str, Any]] = {"float32": {"dtype": "float32"}, "bfloat16": {"dtype": "bfloat16"}}
 FEWER: dict[str, dict[str, Any]] = {
@@ -38,18 +39,16 @@ def velocity(model: JanusFlow, prompts: list[str]) -> Tensor:
 
 def main(
     model: Annotated[str, typer.Option(help="'tiny' or a folder.")] = "tiny",
-    questions: Annotated[int, typer.Option(help="Questions about rendered scenes.")] = 200,
-    prompts: Annotated[int, typer.Option(help="Prompts of each kind.")] = 10,
+    questions: Annotated[int, typer.Option(help="Questions of each kind about rendered scenes.")] = 17,
+    prompts: Annotated[int, typer.Option(help="Prompts of each kind.")] = 15,
     guidance: Annotated[float, typer.Option(help="Guidance weight.")] = 2.0,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(VARIANTS)}; repeatable.")] = None,
 ) -> None:
     """Print a table in Markdown."""
-    asked = tinyworld.questions(questions)
-    texts = [question.text for _, question in asked]
-    pictures = [Image.fromarray(render(scene)) for scene, _ in asked]
-    wishes = [
-        task.prompt for kind in ("single_object", "position") for task in tinyworld.tasks(kind, 8, held_out=False)
-    ]
+    settings = WorldSettings(prompts=prompts, images=1, questions=questions, all_kinds=False)
+    asked, wanted = to_answer(settings), to_generate(settings)
+    texts, pictures = [item.prompt for item in asked], [item.images[0] for item in asked]
+    wishes = [task.prompt for kind in ("single_object", "position") for task in tasks(kind, 8, held_out=False)]
     expected, said = None, None
     head = ("weights", "MB", "of float32", "velocity, relative L2", "same tokens", "right answers", "pictures passed")
     print("| " + " | ".join(head) + " |\n| --- |" + " ---: |" * (len(head) - 1))
@@ -69,9 +68,16 @@ def main(
             sum(a == b for a, b in zip(one, other, strict=False)) for one, other in zip(tokens, said, strict=True)
         ]
         same = sum(agreeing) / sum(max(map(len, pair)) for pair in zip(tokens, said, strict=True))
-        right = sum(a.strip() == q.answer for a, (_, q) in zip(answers, asked, strict=True)) / questions
-        painted = list(tinyworld.paint(opened, prompts=prompts, images=1, guidance_scale=guidance))
-        passed = sum(not one.problem for one in painted) / len(painted)
+        firsts = [item.data["answers"][0] for item in asked]
+        right = sum(as_read(a.strip(), b) == b for a, b in zip(answers, firsts, strict=True)) / len(asked)
+        generated = opened.generate(
+            [item.prompt for item, _ in wanted],
+            seed=[item.seed for item, _ in wanted],
+            guidance_scale=guidance,
+            batch_size=64,
+        )
+        judged = [check(task, np.asarray(one)).passed for one, (_, task) in zip(generated, wanted, strict=True)]
+        passed = sum(judged) / len(judged)
         print(
             f"| {name} | {size / 1e6:.1f} | {size / full:.0%} | {far:.4f} | {same:.3f} | {right:.3f} | {passed:.3f} |",
             flush=True,

@@ -27,8 +27,8 @@ from janusflow.engine.generation import as_pictures
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.tinyworld.captions import GENEVAL_KINDS, scene_for
 from janusflow.tinyworld.checker import check
+from janusflow.tinyworld.items import tasks
 from janusflow.tinyworld.scenes import render
-from janusflow.tinyworld.scores import tasks
 
 BATCH = 64
 SCENES = 40  # of each kind

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from janusflow.files import checked, read_json, read_yaml, remove_leftovers, temporary_path, write_text
+from janusflow.files import (
+    checked,
+    read_json,
+    read_yaml,
+    remove_leftovers,
+    replace_folder,
+    temporary_path,
+    write_text,
+)
 from janusflow.folders import put_together
 
 
@@ -58,6 +66,18 @@ def test_a_text_is_written_whole_and_nothing_else_stays(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", "1")
     write_text(tmp_path / "a.json", "2")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.json", "2")]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    old, new = tmp_path / "export", tmp_path / "new"
+    for words in ("first", "second"):
+        new.mkdir()
+        (new / words).touch()
+        replace_folder(new, old)
+        assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("export"), Path("export", words)]
+    with pytest.raises(FileNotFoundError):
+        replace_folder(new, old)
+    assert (old / "second").is_file() and [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
 def ended_process() -> int:

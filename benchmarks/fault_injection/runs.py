@@ -123,7 +123,7 @@ def begun_reflow(folder: Path) -> None:
     write_vae(folder / "small-model" / "vae")
     (folder / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"{n} stars"}) for n in (1, 2, 3, 4)))
     with suppress(KeyboardInterrupt):
-        _reflow(folder, stop=2)
+        _reflow(folder, stop=3)
 
 
 def continued_reflow(folder: Path, _out: Path) -> Any:
@@ -133,18 +133,18 @@ def continued_reflow(folder: Path, _out: Path) -> Any:
 
 
 def _reflow(folder: Path, stop: int = 0) -> dict[str, int]:
-    """Make pairs, and stop as if interrupted when that many batches were judged."""
+    """Make pairs, and stop as if interrupted when that many pictures were judged."""
     judged = []
 
-    def keep(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
-        judged.append(numbers)
+    def keep(number: int, picture: Image.Image) -> bool:
+        judged.append(number)
         if len(judged) == stop:
             raise KeyboardInterrupt
-        return list(pictures)
+        return True
 
     prompts = reflowing.read_prompts(folder / "prompts.jsonl")
     model = JanusFlow.from_pretrained(folder / "small-model", device="cpu", progress=False)
-    return reflowing.reflow(model, prompts, folder / "small-out", REFLOW, correct=keep)
+    return reflowing.reflow(model, prompts, folder / "small-out", REFLOW, accept=keep)
 
 
 def judge_files(folder: Path) -> None:

@@ -199,6 +199,24 @@ def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
         _OPEN.discard(name)
 
 
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename a new folder to its target. If the target exists, it is removed once the new one is in its place.
+
+    Raises:
+        OSError: if the new folder cannot be renamed; the target is then as it was.
+    """
+    if not folder.exists():
+        new.rename(folder)
+        return
+    with temporary_path(folder, tidy=False) as old:
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files and folders from a folder if their processes were on this machine and have ended."""
     with suppress(OSError):  # the folder does not exist or cannot be listed

@@ -23,10 +23,8 @@ def test_conversations_of_llava_and_of_openai() -> None:
     openai = {"messages": [{"role": "system", "content": "s"}, *_messages("hi", "hello", "bye", "see you")]}
     assert read_row(openai, "row", Path()).turns == (("hi", "hello"), ("bye", "see you"))
     assert read_row({"messages": json.dumps(_messages("hi", "hello"))}, "row", Path()).turns == (("hi", "hello"),)
-    both = {"json": {"text": "from json", "rewritten": " in clearer words "}, "png": png(1)}
+    both = {"json": {"text": "from json"}, "png": png(1)}
     assert read_row(both, "row", Path()).text == "from json"
-    assert read_row(both, "row", Path()).rewritten == "in clearer words"
-    assert read_row({"text": "x", "rewritten": None}, "row", Path()).rewritten == ""
 
 
 TEXT = {"type": "text", "text": "?"}
@@ -116,7 +114,6 @@ def _messages(*texts: str) -> list[dict[str, str]]:
         ({"messages": "{not json"}, "^row: its conversation is '{not json'; expected a list"),
         ({"text": "half a \ud83d"}, "^row is malformed: .*surrogates not allowed"),
         ({"messages": _messages("hi \ud83d", "hello")}, "^row is malformed: .*surrogates not allowed"),
-        ({"text": "x", "rewritten": 3}, "^row has rewritten 3; expected the text in other words"),
     ],
 )
 def test_malformed_rows(row: dict, words: str) -> None:

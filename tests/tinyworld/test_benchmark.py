@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
 from janusflow.evaluation.run.command import _for_sweep
 from janusflow.evaluation.run.command import eval_command as command
-from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.benchmark import TURNS, TinyWorld, WorldSettings, yes_f1
+from janusflow.tinyworld.captions import HELD_OUT_KINDS, sample_pair
+from janusflow.tinyworld.items import tasks
 from tests.evaluation.benchmarks.test_geneval import Painter
 
 
@@ -108,11 +110,10 @@ def test_a_sweep_refuses_a_limit_that_leaves_out_parts_of_its_score(tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_counts_below_zero_are_refused() -> None:
-    for make in (
-        lambda: next(tinyworld.paint(None, prompts=-1)),  # type: ignore[arg-type]
-        lambda: next(tinyworld.paint(None, images=0)),  # type: ignore[arg-type]
-        lambda: next(tinyworld.answer(None, count=-1)),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(ValueError, match="expected a whole number from [01] upwards"):
-            make()
+def test_prompts_are_distinct_and_those_never_seen_are_in_no_training_pair() -> None:
+    for kind in HELD_OUT_KINDS:
+        seen, held = (tasks(kind, 40, held_out=flag) for flag in (False, True))
+        prompts = [task.prompt for task in (*seen, *held)]
+        assert len(set(prompts)) == len(prompts)
+        trained = {sample_pair(Random(f"training-{n}"), kind)[0].prompt for n in range(2000)}
+        assert not trained & {task.prompt for task in held}

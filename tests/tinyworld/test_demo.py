@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from janusflow import JanusFlow
-from janusflow.tinyworld import scores as tinyworld
 from janusflow.tinyworld.captions import GENEVAL_KINDS
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.demo import TASKS, show
+from janusflow.tinyworld.items import tasks
 
 
 def test_it_paints_asks_and_judges(
@@ -37,7 +37,7 @@ def test_it_paints_asks_and_judges(
 
 def test_the_shipped_model_paints_most_of_what_it_is_asked_for(tiny_model: JanusFlow) -> None:
     """A floor below the card, so that a broken loader, template or loop is seen."""
-    asked = tinyworld.tasks("colors", 12, held_out=False, seed=5)
+    asked = tasks("colors", 12, held_out=False, seed=5)
     prompts = [task.prompt for task in asked]
     pictures = tiny_model.generate(prompts, seed=list(range(12)), progress=False)
     right = [check(task, np.asarray(picture)).passed for task, picture in zip(asked, pictures, strict=True)]

@@ -243,7 +243,7 @@ def reflow(
     config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size, states)
     asked = read_prompts(prompts)
     rate = None if judge is None else load_function(judge, "--judge")
-    correct = None if rate is None else judged(rate, asked, min_score)
+    accept = None if rate is None else judged(rate, asked, min_score)
     opened = JanusFlow.from_pretrained(model, device=device, dtype=dtype)
     try:
         taught = None if teacher is None else JanusFlow.from_pretrained(teacher, device=device, dtype=dtype)
@@ -252,7 +252,7 @@ def reflow(
     names = {"--model": model, "--dtype": dtype, "--judge": judge, "--min-score": min_score if judge else None}
     names |= {} if teacher is None else {"--teacher": teacher}
     names |= {} if rate is None else {"the judge's code": code_of(rate)}
-    counts = run(opened, asked, out, config, teacher=taught, correct=correct, names=names)
+    counts = run(opened, asked, out, config, teacher=taught, accept=accept, names=names)
     print(f"{counts['kept']} of {counts['drawn']} pairs kept in {out}")
 
 

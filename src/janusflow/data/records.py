@@ -24,7 +24,6 @@ from janusflow.processing.messages import flatten
 IMAGE_COLUMNS = ("image", "images", "jpg", "jpeg", "png", "webp", "img")
 TEXT_COLUMNS = ("text", "caption", "prompt", "txt", "TEXT", "content")
 TALK_COLUMNS = ("conversations", "messages")
-REWRITTEN_COLUMN = "rewritten"
 NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN = "noise_seed", "reflow_noise", "reflow_time"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 IMAGE_TAG, LLAVA_TAG = "<image_placeholder>", "<image>"
@@ -57,8 +56,6 @@ class Record:
         noise_seed: seed of the noise that the picture is generated from, if that is not random (Reflow).
         noise: the noise itself, as the bytes of float16 values.
         time: t, if it is not random.
-        rewritten: the text in clearer words, or empty. For an anchored record, the model learns to generate for `text`
-            what it generates for this one (`training/anchor.py`).
         note: what was left out of the row, and why; empty if nothing was.
         regions: boxes of the picture with texts of their own.
     """
@@ -70,7 +67,6 @@ class Record:
     noise_seed: int | None = None
     noise: bytes | None = None
     time: float | None = None
-    rewritten: str = ""
     system: str | None = None
     note: str = ""
     regions: tuple[Region, ...] = ()
@@ -92,7 +88,7 @@ def read_row(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     try:
         columns = {key: value for key, value in row.items() if key not in (FAULT, FOLDER, NAME)}
         record = _record_of(columns, name, Path(own) if own else folder)
-        texts = [record.text, record.rewritten, record.system or "", *(text for turn in record.turns for text in turn)]
+        texts = [record.text, record.system or "", *(text for turn in record.turns for text in turn)]
         texts += [region.text for region in record.regions]
         "".join(texts).encode()  # rejects lone surrogates, which JSON can contain ("\ud800") and no tokenizer accepts
         return record
@@ -113,11 +109,8 @@ def _record_of(row: Mapping[str, Any], name: str, folder: Path) -> Record:
     noise, time = fields.get(STATE_COLUMN), fields.get(TIME_COLUMN)
     if time is not None and not 0 <= time < 1:
         raise ValueError(f"{name} has {TIME_COLUMN} {time!r:.40}; expected a number from 0 to below 1")
-    rewritten = fields.get(REWRITTEN_COLUMN) or ""
-    if not isinstance(rewritten, str):
-        raise ValueError(f"{name} has {REWRITTEN_COLUMN} {rewritten!r:.40}; expected the text in other words")
     regions = read_regions(fields.get(REGIONS_COLUMN), name)
-    record = Record(name, pictures, _text(fields), (), seed, noise, time, rewritten.strip(), regions=regions)
+    record = Record(name, pictures, _text(fields), (), seed, noise, time, regions=regions)
     talk = next((fields[key] for key in TALK_COLUMNS if fields.get(key)), None)
     if talk is not None:
         record = _with_talk(record, _messages(talk, name), folder)

@@ -3,8 +3,8 @@
 This is the second procedure of rectified flow (Liu et al., arXiv 2209.03003, section 2.2). In the first training, any
 noise x_0 may lead to any picture x_1 of a prompt, and where paths cross, the velocity is their mean. Here, the pairs
 (x_0, x_1) are connected by the model's own ODE with guidance: paths no longer cross, the model learns guidance along
-with them, and few steps are enough. Pairs that a judge rejects are left out, or get the picture that should have been
-generated; training on them then also raises the share of correct pictures.
+with them, and few steps are enough. Pairs that a judge rejects are left out; training on the rest then also raises the
+share of correct pictures.
 
 A model that has gone astray is at a state x_t that is on none of the straight lines of such pairs. With `states`, the
 model's own states, starting with the noise, are stored along with each pair. Each is trained towards the wanted
@@ -47,8 +47,8 @@ from janusflow.progress import progress_bar
 if TYPE_CHECKING:
     from janusflow.pipelines.janusflow import JanusFlow
 
-Correct = Callable[[list[int], list[Image.Image]], "list[Image.Image | None]"]
-"""Numbers of prompts and the pictures generated for them -> the pictures to train on, None to leave one out."""
+Accept = Callable[[int, Image.Image], bool]
+"""Number of a prompt and a picture generated for it -> whether to train on the picture."""
 
 Judge = Callable[[str, Image.Image], float]
 """Prompt and picture -> score."""
@@ -100,7 +100,7 @@ def reflow(
     config: ReflowConfig,
     *,
     teacher: JanusFlow | None = None,
-    correct: Correct | None = None,
+    accept: Accept | None = None,
     names: dict[str, Any] | None = None,
 ) -> dict[str, int]:
     """Generate pictures and write Parquet files: image, text, noise_seed and, for states, reflow_noise and reflow_time.
@@ -109,7 +109,7 @@ def reflow(
 
     Args:
         teacher: model that generates the kept pictures, from the same noise in the same way; states stay the model's.
-        correct: function that judges or replaces the pictures; by default all are kept as they are.
+        accept: function that decides which pictures are kept; by default all are.
         names: what else affects the pairs (model, judge, ...); a run with other values is not continued.
 
     Returns:
@@ -142,7 +142,7 @@ def reflow(
                 rows: list[dict[str, Any]] = []
                 for start in range(first, min(first + config.shard_size, total), config.batch_size):
                     stop = min(start + config.batch_size, first + config.shard_size, total)
-                    rows += _pairs(model, teacher, prompts, range(start, stop), config, correct)
+                    rows += _pairs(model, teacher, prompts, range(start, stop), config, accept)
                     for _ in range(start, stop):
                         advance()
                 if rows:
@@ -181,8 +181,8 @@ def _prompt_of(row: dict[str, Any], file: Path) -> str:
     return whole_text(f"the prompt of {row[NAME]}", prompt.strip())
 
 
-def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
-    """Return a function that keeps the pictures whose score is at least `least`.
+def judged(judge: Judge, prompts: Sequence[str], least: float) -> Accept:
+    """Return a function that accepts the pictures whose score is at least `least`.
 
     Raises:
         ValueError: if the least score is not a number. The returned function raises it for a score that is not a
@@ -190,7 +190,8 @@ def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
     """
     number_from("min_score", least)
 
-    def enough(prompt: str, picture: Image.Image) -> bool:
+    def accept(number: int, picture: Image.Image) -> bool:
+        prompt = prompts[number]
         try:
             score = judge(prompt, picture)
         except Exception as error:  # a user's function may raise anything
@@ -200,10 +201,7 @@ def judged(judge: Judge, prompts: Sequence[str], least: float) -> Correct:
         except (TypeError, ValueError) as error:
             raise ValueError(f"the judge gave {score!r} for {prompt!r}; expected a number") from error
 
-    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
-        return [p if enough(prompts[n], p) else None for n, p in zip(numbers, pictures, strict=True)]
-
-    return correct
+    return accept
 
 
 def _pairs(
@@ -212,7 +210,7 @@ def _pairs(
     prompts: Sequence[str],
     numbers: range,
     config: ReflowConfig,
-    correct: Correct | None,
+    accept: Accept | None,
 ) -> list[dict[str, Any]]:
     asked, seeds = [number // config.images for number in numbers], [config.seed + number for number in numbers]
     path: list[tuple[float, Tensor]] = []  # t and x after each step, (N, C, H, W)
@@ -233,8 +231,7 @@ def _pairs(
     drawn = [] if teacher and not config.states else model.generate(texts, **settings, callback_on_step_end=keep)
     if teacher:
         drawn = teacher.generate(texts, **settings)
-    wanted = drawn if correct is None else correct(asked, drawn)
-    taken = [(place, picture) for place, picture in enumerate(wanted) if picture is not None]
+    taken = [(n, picture) for n, picture in enumerate(drawn) if accept is None or accept(asked[n], picture)]
     ends = _latents(model, [picture for _, picture in taken]) if config.states and taken else None  # x_1
     rows = []
     for row, (place, picture) in enumerate(taken):

@@ -57,15 +57,12 @@ class Sample:
         seen: pictures to understand, (n, 3, S, S), normalised for f_enc; None if there are none.
         drawn: picture to generate, or None.
         anchored: whether the model learns its own outputs from before the run in place of the labels and the picture.
-        rewritten: for an anchored sample with a picture to generate, the sequence that the model from before the run
-            sees in place of `tokens`; None if it sees `tokens`.
     """
 
     tokens: Tokens
     seen: Tensor | None = None
     drawn: Drawn | None = None
     anchored: bool = False
-    rewritten: Tokens | None = None
 
     @property
     def of_text(self) -> bool:
@@ -162,14 +159,15 @@ class SampleMaker:
         else:
             pixels = square(image, self.side, rng if crop == "random" else None)
             cropped = 1 - min(image.size) / max(image.size)
-        dropped = rng.random() < config.prompt_dropout
-        tokens = self._drawing(record.text, dropped)
-        rewritten = self._drawing(record.rewritten, dropped) if record.rewritten and not dropped else None
-        return Sample(tokens, drawn=Drawn(pixels, noise, t, cropped), rewritten=rewritten)
-
-    def _drawing(self, text: str, dropped: bool) -> Tokens:
-        chat = self.config.template == "chat"
-        return drawing(self.processor, text, self.places, dropped=dropped, chat=chat, without_words=self.without_words)
+        tokens = drawing(
+            self.processor,
+            record.text,
+            self.places,
+            dropped=rng.random() < config.prompt_dropout,
+            chat=config.template == "chat",
+            without_words=self.without_words,
+        )
+        return Sample(tokens, drawn=Drawn(pixels, noise, t, cropped))
 
     def _noise(self, record: Record, generator: torch.Generator) -> Tensor | None:
         """Return x_0, (C, h, w): the record's own, or a random one; None for codes."""

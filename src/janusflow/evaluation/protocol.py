@@ -211,12 +211,16 @@ class Benchmark(AsksJudge, ABC):
         Args:
             model: a `JanusFlow` or `Janus` pipeline.
             items: some of `items()`, all to generate or all to answer.
-            options: arguments of `model.generate`, or decoding arguments of `model.chat_batch`.
+            options: arguments of `model.generate`, or decoding arguments of `model.chat_batch`; if the benchmark
+                `asks`, of both.
 
         Raises:
             ValueError: for an option that the model's `generate` does not take.
         """
         if self.drawn(items[0]):
+            if self.asks:
+                answering = self.decoding(options)
+                options = {name: value for name, value in options.items() if name not in answering}
             unknown = set(options) - set(known := signature(model.generate).parameters)
             if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
                 raise ValueError(f"{sorted(unknown)[0]}: a {type(model).__name__} does not generate with it")
@@ -228,7 +232,14 @@ class Benchmark(AsksJudge, ABC):
                 **options,
             )
             return list(drawn)
-        return list(model.chat_batch([conversation(model, item) for item in items], **options))
+        return list(model.chat_batch([conversation(model, item) for item in items], **self.decoding(options)))
+
+    def decoding(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the decoding arguments of `model.chat_batch` among the options, completed with `defaults`."""
+        from janusflow.engine.understanding import Decoding
+
+        names = Decoding.__dataclass_fields__ if self.asks else options
+        return {**self.defaults, **{name: value for name, value in options.items() if name in names}}
 
     @abstractmethod
     def judge(self, item: Item, output: Output) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import torch
 from PIL import ImageColor
 
 from janusflow.engine.generation import as_pictures
-from janusflow.engine.understanding import Decoding
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row
 from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.evaluation.spread import total_variation
@@ -102,13 +101,11 @@ class Pictograms(Benchmark):
         return None
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
-        answering = {name: value for name, value in options.items() if name in Decoding.__dataclass_fields__}
         if not self.drawn(items[0]):
-            return super().produce(model, items, {**self.defaults, **answering})
-        drawing = {name: value for name, value in options.items() if name not in answering}
+            return super().produce(model, items, options)
         through_vae = [item for item in items if item.data["kind"] == VAE]
         others = [item for item in items if item.data["kind"] != VAE]
-        drawn = super().produce(model, others, drawing) if others else []
+        drawn = super().produce(model, others, options) if others else []
         pairs = [*zip(others, drawn, strict=True), *zip(through_vae, reconstructed(model, through_vae), strict=True)]
         made = {item.key: output for item, output in pairs}
         return [made[item.key] for item in items]

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from janusflow.engine.understanding import Decoding
 from janusflow.evaluation.protocol import Benchmark, Item, Output, Row, conversation
 from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.evaluation.spread import total_variation
@@ -66,10 +65,9 @@ class TinyWorld(Benchmark):
         return item.key.startswith("draw/")
 
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
-        answering = {name: value for name, value in options.items() if name in Decoding.__dataclass_fields__}
         if self.drawn(items[0]):
-            return super().produce(model, items, {k: v for k, v in options.items() if k not in answering})
-        answering = {**self.defaults, **answering}
+            return super().produce(model, items, options)
+        answering = self.decoding(options)
         talks = [conversation(model, item) for item in items]
         answers: list[list[str]] = [[] for _ in items]
         for turn in range(TURNS):

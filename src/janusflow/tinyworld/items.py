@@ -28,7 +28,6 @@ from janusflow.tinyworld.captions import (
 )
 from janusflow.tinyworld.questions import MAKERS, sample_question, sample_talk
 from janusflow.tinyworld.scenes import COLORS, SHAPES, Scene, render
-from janusflow.tinyworld.scores import tasks
 from janusflow.tinyworld.spread import open_tasks
 
 NEGATIVES = ("random", "popular", "adversarial")
@@ -60,6 +59,18 @@ class WorldSettings:
     all_kinds: bool = True
     features: bool = True
     spread: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
+
+
+def tasks(kind: str, count: int, *, held_out: bool, seed: int = 0) -> list[Task]:
+    """Return up to `count` tasks with distinct prompts."""
+    rng = Random(f"evaluation-{seed}-{kind}-{held_out}")
+    found: dict[str, Task] = {}
+    for _ in range(50 * count):
+        task = sample_task(rng, kind, held_out=held_out)
+        found.setdefault(task.prompt, task)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def to_generate(options: WorldSettings) -> list[tuple[Item, Task]]:
@@ -106,7 +117,7 @@ def to_answer(options: WorldSettings) -> list[Item]:
             else:
                 question = sample_question(rng, scene, kind)
                 talk = [] if question is None else [(question.text, question.answer)]
-            if talk and made < count:
+            if talk:
                 items.append(_asked(f"ask/{kind}/{made:04d}", kind, scene, talk))
                 made += 1
             if made == count:

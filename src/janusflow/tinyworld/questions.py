@@ -168,7 +168,6 @@ MAKERS: dict[str, Callable[[Random, Scene], Question | None]] = {
     "background": _background,
     "describe": _describe,
 }
-YES_NO_KINDS = ("exists", "relation")  # kinds whose answers are all yes or no
 
 
 def _unique(rng: Random, scene: Scene, feature: Callable[[Shape], str]) -> Shape | None:

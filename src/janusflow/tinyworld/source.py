@@ -14,7 +14,7 @@ from pydantic import Field
 from janusflow.arguments import quoted
 from janusflow.data.constraints import Count
 from janusflow.data.records import Record
-from janusflow.data.reflow import Correct
+from janusflow.data.reflow import Accept
 from janusflow.data.regions import Region
 from janusflow.data.sources import SourceConfig
 from janusflow.tinyworld.captions import KINDS, Clause, Task, describe, noun_phrase, sample_pair
@@ -48,10 +48,6 @@ class TinyworldConfig(SourceConfig):
     def image_size(self) -> int:
         return UNITS
 
-    @property
-    def teaches(self) -> bool:
-        return not self.anchor
-
     def check(self, task: str, *, checkpoint: bool) -> None:
         super().check(task, checkpoint=checkpoint)
         if unknown := [kind for kind in self.shares if kind not in KINDS]:
@@ -63,7 +59,7 @@ class TinyworldConfig(SourceConfig):
     def open(self, task: str, seed: int, rank: int, ranks: int) -> TinyworldSource:
         return TinyworldSource(self, task, seed)
 
-    def replayed(self, seed: int, count: int) -> tuple[list[str], Correct]:
+    def replayed(self, seed: int, count: int) -> tuple[list[str], Accept]:
         tasks = old_tasks(seed, count)
         return [task.prompt for task in tasks], right_ones(tasks)
 
@@ -125,10 +121,6 @@ def old_tasks(seed: int, count: int) -> list[Task]:
     return [sample_pair(Random(f"old/{seed}/{n}"), KINDS[n % len(KINDS)])[0] for n in range(count)]
 
 
-def right_ones(tasks: list[Task]) -> Correct:
-    """Return a function that drops pictures rejected by the checker."""
-
-    def correct(numbers: list[int], pictures: list[Image.Image]) -> list[Image.Image | None]:
-        return [p if check(tasks[n], np.asarray(p)).passed else None for n, p in zip(numbers, pictures, strict=True)]
-
-    return correct
+def right_ones(tasks: list[Task]) -> Accept:
+    """Return a function that accepts the pictures that the checker passes."""
+    return lambda number, picture: check(tasks[number], np.asarray(picture)).passed

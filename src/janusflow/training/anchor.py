@@ -5,10 +5,6 @@ and pictures, even those that it generated itself, never match its outputs exact
 (docs/log.md). Its own velocities at the same x_t and its own next-token probabilities cause no change at first; later
 they pull it back.
 
-For a picture to generate, the copy may see another text (`Sample.rewritten`). The network then learns to generate from
-its own text what it generated from the other one, so a short prompt gives pictures as good as a long and clear one
-(context distillation; Askell et al., arXiv 2112.00861, section 2).
-
 Pictures that are generated as codes are treated like text: the network learns the copy's probabilities of each code.
 
 Shapes: M pictures to generate in a row, A of them anchored; K labelled tokens, V vocabulary.
@@ -49,7 +45,7 @@ class Anchor:
         x_t - t v to x_t + (1 - t) v.
 
         Args:
-            samples: the samples of the row, in order; the copy sees the rewritten text of those that have one.
+            samples: the samples of the row, in order.
             row: the row that `pack` made of them.
             latents: x_1 of the row's pictures to generate, (M, C, H, W), their codes, or None.
 
@@ -61,7 +57,7 @@ class Anchor:
         if not anchored:
             return row, latents
         device = row.input_ids.device
-        own = pack([replace(s, tokens=s.rewritten or s.tokens) for s in anchored], device)
+        own = pack(anchored, device)
         drawn = torch.tensor([s.anchored for s in samples if s.drawn is not None], dtype=torch.bool, device=device)
         read = latents[drawn] if latents is not None and drawn.any() else None
         if read is not None and own.noise is not None and own.t is not None:

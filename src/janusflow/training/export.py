@@ -19,7 +19,7 @@ from janusflow.checkpoint.convert import where_vae_is
 from janusflow.checkpoint.export import export as export_to
 from janusflow.checkpoint.special_tokens import set_special_tokens
 from janusflow.families import family_of
-from janusflow.files import temporary_path
+from janusflow.files import replace_folder, temporary_path
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.training.card import card_text
 from janusflow.training.config import TrainConfig
@@ -104,8 +104,7 @@ def export(state: TrainState, model: JanusFlow, folder: Path, *, official: bool 
             for term, head in heads.items():
                 save_file(head, temporary / HEAD.format(term))
             _write_card(temporary, state, model)
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
+            replace_folder(temporary, folder)
         if official:
             _write_official(state, model, averaged, folder, official_folder)
         elif official_folder.is_dir():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from janusflow.device import cast
-from janusflow.files import temporary_path
+from janusflow.files import replace_folder, temporary_path
 from janusflow.pipelines.janusflow import JanusFlow
 
 
@@ -37,6 +36,5 @@ def publish(trained: str | Path, folder: Path) -> Path:
         model.network.config.save_pretrained(temporary)
         for file in temporary.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        replace_folder(temporary, folder)
     return folder

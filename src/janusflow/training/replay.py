@@ -93,15 +93,15 @@ def _draw(config: TrainConfig, source: ReplayConfig, number: int, folder: Path, 
     names = {"model": start, "teacher": source.teacher, "pictures of the replay": source.images}
     names |= {"vae": config.model.vae}
     seed = SEED + 1_000_000 * config.seed + 100_000 * number
-    prompts, correct = source.prompts(seed)
+    prompts, accept = source.prompts(seed)
     if source.judge:
         judge = load_function(source.judge, "a replay's judge")
-        correct = judged(judge, prompts, source.min_score)
+        accept = judged(judge, prompts, source.min_score)
         names |= {"judge": source.judge, "the judge's code": code_of(judge), "min_score": source.min_score}
     settings = ReflowConfig(
         steps=STEPS, guidance=source.guidance, seed=seed, batch_size=48, shard_size=240, states=STATES
     )
-    counts = reflow(model, prompts, folder, settings, teacher=teacher, correct=correct, names=names)
+    counts = reflow(model, prompts, folder, settings, teacher=teacher, accept=accept, names=names)
     if not counts["kept"]:
         shutil.rmtree(folder)
         author = source.teacher or start

@@ -137,7 +137,7 @@ def check_sizes(config: TrainConfig) -> Any:
     """
     sizes = sizes_of(config.model)
     sources = learned(config.data)
-    if not any(source.teaches for *_, source in sources):
+    if all(source.anchor for *_, source in sources):
         raise ValueError("all data is anchored to what the model says already, so it learns nothing; give data=FOLDER")
     family = family_of(sizes)
     for term in active(config.loss, family).values():

@@ -15,7 +15,9 @@ from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
 from tests.evaluation import counting
-from tests.evaluation.counting import Counting, Model
+from tests.evaluation.counting import Counting, CountingSettings, Model
+
+RUN = ("seed", "batch_size", "progress")  # that every call of `generate` gets
 
 pytestmark = pytest.mark.usefixtures("counting")
 
@@ -163,3 +165,23 @@ def test_half_a_pair_of_surrogates_does_no_harm(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "fine \\udc00" in page and "#\\ud83d" in page
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["score"] == 1
+
+
+def test_defaults_and_options_reach_the_calls_that_take_them() -> None:
+    class WithDefaults(Counting):
+        defaults = {"max_new_tokens": 7, "top_k": 2}  # noqa: RUF012
+
+    class Recorder(Model):
+        def generate(self, prompts: Sequence[str], *, steps: int = 1, **options: Any) -> list[Image.Image]:
+            calls.append({"steps": steps, **{name: options[name] for name in options if name not in RUN}})
+            return super().generate(prompts)
+
+        def chat_batch(self, conversations: Sequence[Any], **options: Any) -> list[str]:
+            calls.append(options)
+            return super().chat_batch(conversations)
+
+    calls: list[dict[str, Any]] = []
+    benchmark = WithDefaults(None, CountingSettings())
+    for item in benchmark.items()[:2]:
+        benchmark.produce(Recorder(), [item], {"steps": 3, "top_k": 5})
+    assert calls == [{"steps": 3}, {"max_new_tokens": 7, "top_k": 5}]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from janusflow.data.constraints import FromZero
 from janusflow.data.records import Record
-from janusflow.data.reflow import Correct
+from janusflow.data.reflow import Accept
 from janusflow.data.samples import Crop
 from janusflow.data.streams import StreamSource
 
@@ -39,8 +39,7 @@ class SourceConfig:
         path: a file, a folder, a pattern, or a hub id.
         weight: how often it is sampled, relative to the other sources of its task.
         anchor: train on the model's own outputs for these samples from before the run, in place of their content, so
-            that nothing they are about is forgotten. For a picture to generate whose record has a `rewritten` text,
-            train on the outputs for that text (`training/anchor.py`).
+            that nothing they are about is forgotten (`training/anchor.py`).
         crop: how its pictures to generate become squares; `samples.crop` by default.
     """
 
@@ -55,11 +54,6 @@ class SourceConfig:
     def image_size(self) -> int | None:
         """Side in pixels of the pictures that the source renders itself; None for pictures of any size."""
         return None
-
-    @property
-    def teaches(self) -> bool:
-        """Whether training on the source can change the model."""
-        return True
 
     def check(self, task: str, *, checkpoint: bool) -> None:
         """Check what constraints of single settings cannot express; no file is opened.
@@ -102,7 +96,7 @@ class SourceConfig:
         """
         raise NotImplementedError
 
-    def replayed(self, seed: int, count: int) -> tuple[list[str], Correct] | None:
+    def replayed(self, seed: int, count: int) -> tuple[list[str], Accept] | None:
         """Return prompts for what the source shows, and a judge of the pictures generated for them (`replay.py`).
 
         Returns:

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field
 
 from janusflow.data.records import Record
-from janusflow.data.reflow import Correct, read_prompts
+from janusflow.data.reflow import Accept, read_prompts
 from janusflow.data.sources.config import Source, SourceConfig
 from janusflow.data.sources.registry import find_kind, kinds
 
@@ -59,7 +59,7 @@ class ReplayConfig(SourceConfig):
         if self.judge and self.prompt_source:
             raise ValueError(f"a replay of {self.path} is judged by {self.path} itself; leave judge out")
 
-    def prompts(self, seed: int) -> tuple[list[str], Correct | None]:
+    def prompts(self, seed: int) -> tuple[list[str], Accept | None]:
         """Return a prompt for each picture, and the judge of their source.
 
         Raises:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Literal, TypeVar, cast
 
 import torch
@@ -22,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from janusflow.data.constraints import Count, FromOne, FromZero, Share
 from janusflow.device import CPU, resolve_precision
 from janusflow.files import temporary_path
+from janusflow.offline import first_line
 from janusflow.progress import ProgressBar, say
 from janusflow.training.config import OptimizerConfig
 from janusflow.training.log import append_row, begin_log
@@ -90,7 +92,9 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
         folder: folder for `state.pt` (everything needed to continue) and `log.jsonl`.
 
     Raises:
-        ValueError: if the loss or its gradient is not finite; the last checkpoint stays.
+        ValueError: if the loss or its gradient is not finite (the last checkpoint stays), or the checkpoint is damaged
+            or does not fit the model.
+        OSError: if a checkpoint cannot be written; the last one stays.
         SystemExit, KeyboardInterrupt: at SIGTERM (with status 0) and at SIGINT, after saving.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -160,16 +164,24 @@ def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optim
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
     with temporary_path(file) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # of PyTorch's writer, when the disk is full
+            fault = f"{file} could not be written ({first_line(error)})"
+            raise OSError(f"{fault}; the last checkpoint is intact") from error
         temporary.replace(file)
 
 
 def _resume(file: Path, model: nn.Module, average: AveragedModel, optimizers: Sequence[Optimizer]) -> int:
     if not file.is_file():
         return 0
-    state = torch.load(file, weights_only=True, map_location=CPU)
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(values)
-    return int(state["step"])
+    try:
+        state = torch.load(file, weights_only=True, map_location=CPU)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        return int(state["step"])
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        fault = f"{file} is damaged, or from another version ({first_line(error)})"
+        raise ValueError(f"{fault}; without that file this part is trained from the beginning") from error

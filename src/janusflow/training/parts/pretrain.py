@@ -64,9 +64,9 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
             parts = Parts(config, out, place)
             model = parts.janus() if config.vae is None else parts.janusflow()
         except RuntimeError as error:
-            if not worker_killed(error, config.workers):
+            if not (killed := worker_killed(error, config.workers)):
                 raise
-            raise ValueError("a data worker was killed, probably for lack of memory: give fewer workers") from error
+            raise ValueError(killed) from error
         model.network.generation_config = set_special_tokens(model.network.config, model.processor)
         origin = None if config.start is None else parts.start.origin
         with put_together(export) as temporary:
