@@ -122,10 +122,10 @@ def new_tasks(new: str) -> list[Task]:
     """Return tasks with the new shape alone, in each color and next to each known shape; for a new color likewise."""
     clauses: list[tuple[Clause, ...]]
     if new in RESERVED_COLORS:
-        neighbours = tuple(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
+        neighbors = tuple(zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True))
         clauses = [(Clause(shape, color=new),) for shape in SHAPES]
-        clauses += [(Clause(shape, color=new), Clause(other)) for shape, other in neighbours]
-        clauses += [(Clause(shape, color="red"), Clause(other, color=new)) for shape, other in neighbours]
+        clauses += [(Clause(shape, color=new), Clause(other)) for shape, other in neighbors]
+        clauses += [(Clause(shape, color="red"), Clause(other, color=new)) for shape, other in neighbors]
     else:
         clauses = [(Clause(new),), *((Clause(new, color=color),) for color in COLORS)]
         clauses += [(Clause(new), Clause(other)) for other in SHAPES]

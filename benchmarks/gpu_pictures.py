@@ -28,7 +28,7 @@ from janusflow.training.distributed import World
 from janusflow.training.export_only import export_only
 from janusflow.training.start import open_model
 from janusflow.training.step import take_step
-from janusflow.training.trainer import decided, open_data, prepare, train
+from janusflow.training.trainer import open_data, prepare, train, with_precision
 
 RECIPE = Path("recipes/pictograms/stage2.yaml")
 WARM = 2  # steps before the clock starts
@@ -51,7 +51,7 @@ def configured(recipe: Path, start: str, data: Path, out: Path, batch: int, chan
 def samples_per_second(config: TrainConfig, device: torch.device, seconds: float) -> float:
     """Return training samples per second, including data loading, over about `seconds` seconds after a warm-up."""
     world = World(0, 1, device, None)
-    config = decided(config, world)
+    config = with_precision(config, world)
     model = open_model(config, device)
     run, count, begun = prepare(config, world, model), 0, 0.0
     data = open_data(config, world, model, sources_of(config.data))

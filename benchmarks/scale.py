@@ -28,7 +28,7 @@ from janusflow.training.distributed import join
 from janusflow.training.dryrun import estimate
 from janusflow.training.start import open_model
 from janusflow.training.step import take_step
-from janusflow.training.trainer import decided, prepare
+from janusflow.training.trainer import prepare, with_precision
 from janusflow.vae import LatentCodec
 from training import gemm_rate
 
@@ -87,7 +87,7 @@ def training(batch: int, steps: int, device: torch.device, *, small: bool, chang
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     world = join(str(device))
-    config = decided(config, world)
+    config = with_precision(config, world)
     run = prepare(config, world, model)
     times, losses = [], {}
     for number in range(steps + 2):

@@ -1,7 +1,7 @@
 """Read JSON and YAML with checks, write files atomically, and hold locks.
 
 A file is written next to its target under a hidden name (`.NAME.HOST-PID-xxxx.tmp`) and renamed when complete. The
-name contains the writing process, so that files of killed processes are recognised and removed.
+name contains the writing process, so that files of killed processes are recognized and removed.
 """
 
 from __future__ import annotations

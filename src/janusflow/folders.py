@@ -18,7 +18,8 @@ from janusflow.offline import cached_if_unreachable, first_line
 
 TINY = "tiny"
 SMALL_FILES = ["*.json", "*.jinja", "LICENSE*", "README.md"]
-HUB_FILES = [*SMALL_FILES, "*.safetensors", "*.bin", "*.pdparams", "vae/*"]
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pdparams")
+HUB_FILES = [*SMALL_FILES, *WEIGHT_FILES, "vae/*"]
 
 
 def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "model") -> Path:

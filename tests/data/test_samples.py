@@ -125,12 +125,12 @@ def test_padded_pictures_are_whole_and_the_share_cropped_is_known(small_model: J
     assert same is not None and torch.equal(same.pixels, whole.pixels)
 
 
-def test_crops_are_square_whole_height_and_random_or_centred() -> None:
+def test_crops_are_square_whole_height_and_random_or_centered() -> None:
     wide = Image.new("RGB", (192, 64))
     for column in range(192):
         wide.paste((column, 0, 0), (column, 0, column + 1, 64))
-    centre = square(wide, 64, None)
-    assert round(float((centre[0, 0, 0] + 1) * 127.5)) == 64
+    center = square(wide, 64, None)
+    assert round(float((center[0, 0, 0] + 1) * 127.5)) == 64
     lefts = {round(float((square(wide, 64, Random(seed))[0, 0, 0] + 1) * 127.5)) for seed in range(60)}
     assert len(lefts) > 30
     assert min(lefts) >= 0

@@ -140,6 +140,15 @@ def test_a_model_that_repeats_training_scores_well_and_is_found_out(benchmark: P
     assert load_image(benchmark.out / "nearest.png").width > 256
 
 
+def test_lost_features_are_computed_again(benchmark: Pictograms) -> None:
+    row = next(row for row in run(benchmark, Perfect(benchmark)) if row.item.data["kind"] == LIKE)
+    file = benchmark.out / "features" / f"{row.item.key}.npy"
+    before = np.load(file)
+    for damage in (file.unlink, lambda: file.write_bytes(b"half")):
+        damage()
+        assert np.array_equal(benchmark._features_of(row), before) and np.array_equal(np.load(file), before)
+
+
 def test_noise_scores_badly(benchmark: Pictograms) -> None:
     good, bad = (run(benchmark, Perfect(benchmark, noise=noise)) for noise in (False, True))
     right, wrong = (benchmark.scores(rows) for rows in (good, bad))

@@ -41,10 +41,10 @@ def real(data: Path) -> list[dict[str, Any]]:
 
 def test_ridge_tells_apart_what_is_apart() -> None:
     labels = np.arange(60) % 3
-    centres = RNG.random((3, 20)) * 9
-    inputs = centres[labels] + RNG.random((60, 20))
+    centers = RNG.random((3, 20)) * 9
+    inputs = centers[labels] + RNG.random((60, 20))
     ridge = Ridge.fit(inputs, labels, 3)
-    assert (ridge(centres[labels] + RNG.random((60, 20))).argmax(1) == labels).all()
+    assert (ridge(centers[labels] + RNG.random((60, 20))).argmax(1) == labels).all()
 
 
 def test_ridge_is_the_least_squares_solution() -> None:
@@ -72,7 +72,7 @@ def test_no_classifier_is_fitted_on_the_part_that_it_judges(
     judge = judge_module._fit(asked, RandomFeatures(), real, 0)
     wanted = []
     for name, target in asked.items():
-        parts = [target.apart(real[number]) for number in chosen(target, real, 0)]
+        parts = [target.fold(real[number]) for number in chosen(target, real, 0)]
         wanted += [len(parts) - parts.count(part) for part in sorted(judge.ceilings.get(name, {}))]
     assert sizes == wanted and len(sizes) > 10
 
@@ -93,9 +93,9 @@ def test_pictures_that_resemble_no_others_are_not_named(real: list[dict[str, Any
 def test_names_are_judged_by_other_styles_and_the_rest_by_other_subjects(real: list[dict[str, Any]]) -> None:
     asked = targets(real, chosen_subjects(real, 30, 0))
     row = next(row for row in real if row["style"] == "noto" and row["group"] == "animals-nature")
-    assert asked["subject"].apart(row) == asked["person"].apart(row) == "noto"
-    assert asked["style"].apart(row) in {f"fold {n}" for n in range(FOLDS)}
-    assert asked["style"].apart(row) == asked["style"].apart({**row, "style": "flat"})
+    assert asked["subject"].fold(row) == asked["person"].fold(row) == "noto"
+    assert asked["style"].fold(row) in {f"fold {n}" for n in range(FOLDS)}
+    assert asked["style"].fold(row) == asked["style"].fold({**row, "style": "flat"})
 
 
 def test_tones_persons_roles_shapes_and_weights_are_asked_only_where_there_are_any(real: list[dict[str, Any]]) -> None:
@@ -113,7 +113,7 @@ def test_the_probability_is_the_labels_share_of_the_estimates_above_zero(real: l
     labels = [target.label(row), "other", "third", "fourth"]
     # x is the first feature's root, so the estimates are 1/4 + (0.75, 0.25, -0.75, 0) and what is below 0 is left out
     ridge = Ridge(np.zeros(2, np.float32), np.array([[0.75, 0.25, -0.75, 0.0], [0.0] * 4], np.float32))
-    judge = Judge({"subject": labels}, {("subject", target.apart(row)): ridge}, {}, np.zeros((0, 2)))
+    judge = Judge({"subject": labels}, {("subject", target.fold(row)): ridge}, {}, np.zeros((0, 2)))
     look = Look(np.array([4.0, 0.0], np.float32), np.zeros(216), np.zeros(232))
     assert judge.probability(target, row, look) == pytest.approx(1.0 / 1.75)
     assert judge.ranked(target, row, look, 1) == [target.label(row)]

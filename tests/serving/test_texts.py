@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from janusflow.engine.streaming import Pieces
-from janusflow.serving.choosing import penalised
+from janusflow.serving.choosing import penalized
 from janusflow.serving.stopping import StopStrings
 
 
@@ -59,6 +59,6 @@ def test_what_the_answer_continues_is_not_handed_out_and_does_not_stop_it() -> N
 
 def test_penalties_lower_the_logits_of_tokens_that_were_used() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0]])
-    found = penalised(logits, [2, 0, 2], presence=0.5, frequency=0.25)
+    found = penalized(logits, [2, 0, 2], presence=0.5, frequency=0.25)
     assert torch.equal(found, torch.tensor([[0.25, 2.0, 2.0]]))
     assert torch.equal(logits, torch.tensor([[1.0, 2.0, 3.0]]))

@@ -88,13 +88,13 @@ def test_wishes_are_granted() -> None:
 
 
 def test_relations_follow_genevals_rule() -> None:
-    centre = shape()
-    assert relations(shape(x=10), centre) == {"left of"}
-    assert relations(shape(x=54), centre) == {"right of"}
-    assert relations(shape(y=10), centre) == {"above"}
-    assert relations(shape(x=54, y=54), centre) == {"right of", "below"}
-    assert relations(shape(x=34, y=33), centre) == set()
-    assert relations(centre, centre) == set()
+    center = shape()
+    assert relations(shape(x=10), center) == {"left of"}
+    assert relations(shape(x=54), center) == {"right of"}
+    assert relations(shape(y=10), center) == {"above"}
+    assert relations(shape(x=54, y=54), center) == {"right of", "below"}
+    assert relations(shape(x=34, y=33), center) == set()
+    assert relations(center, center) == set()
 
 
 def test_relations_are_mirrored() -> None:

@@ -13,7 +13,9 @@ from janusflow import JanusFlow
 from janusflow.data.samples import Sample
 from janusflow.model.attention import PACKED
 from janusflow.training.anchor import Anchor
-from janusflow.training.objective import LossConfig, Objective, distillation_loss
+from janusflow.training.losses import LossConfig
+from janusflow.training.losses.autoregressive import distillation_loss
+from janusflow.training.objective import Objective
 from janusflow.training.packing import pack
 from tests.training.conftest import curve, quietly, settings, values, weights
 from tests.training.test_packing import made_up, mixed_samples

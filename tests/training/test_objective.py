@@ -10,7 +10,10 @@ from janusflow.data.samples import Drawn, Sample
 from janusflow.data.templates import IGNORE, drawing
 from janusflow.model.attention import PACKED
 from janusflow.model.janusflow import GENERATION_TOKEN
-from janusflow.training.objective import LossConfig, Objective, autoregressive_loss, rectified_flow_loss
+from janusflow.training.losses import LossConfig
+from janusflow.training.losses.autoregressive import autoregressive_loss
+from janusflow.training.losses.rectified_flow import rectified_flow_loss
+from janusflow.training.objective import Objective
 from janusflow.training.packing import pack, packed_forward
 from tests.training.test_packing import made_up, mixed_samples
 
@@ -50,8 +53,8 @@ def test_training_predicts_what_sampling_will_ask_for(mutable_model: JanusFlow, 
         other = model.network.velocity(x, t, prefix if dropped else prefix.unconditional())
         model.network.set_attn_implementation({"text_config": PACKED})
         tokens = drawing(model.processor, prompt, 16, dropped=dropped)
-        neighbour = drawing(model.processor, "three stars", 16, dropped=False)
-        both = [Sample(one, drawn=Drawn(torch.zeros(3, 64, 64), x[0], 0.3)) for one in (neighbour, tokens)]
+        neighbor = drawing(model.processor, "three stars", 16, dropped=False)
+        both = [Sample(one, drawn=Drawn(torch.zeros(3, 64, 64), x[0], 0.3)) for one in (neighbor, tokens)]
         row = pack(both, torch.device("cpu"))
         velocity = packed_forward(model.network, row, latents=x.expand(2, -1, -1, -1)).velocity
         assert velocity is not None

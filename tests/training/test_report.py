@@ -49,6 +49,19 @@ def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
     assert values(tmp_path / "seen") == values(tmp_path / "unseen")  # looking changes nothing
 
 
+def test_a_sheet_that_fails_does_not_end_the_run(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("janusflow.training.report.contact_sheet", full)
+    watch = {"every": 2, "prompts": ["a star"], "num_inference_steps": 1, "tensorboard": False}
+    quietly(settings(start, tmp_path, steps=3, watch=watch))
+    assert "the sheet of step 2 could not be made: the disk is full" in capsys.readouterr().err
+    assert len(curve(tmp_path)) == 3 and (tmp_path / "export").is_dir()
+
+
 def test_weights_and_biases_is_told_the_same(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, Any, int]] = []
     ended: list[bool] = []

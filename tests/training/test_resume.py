@@ -142,6 +142,12 @@ def test_a_run_whose_data_has_changed_is_not_resumed_silently(start: Path, tmp_p
     (pictures / "new.txt").write_text("another")
     with pytest.raises(ValueError, match=r"the data has changed .*6 files of \d+ bytes, now 8 files"):
         quietly(settings(start, tmp_path / "run", data=data, steps=4), resume=True)
+    contents = tmp_path / "run" / "data.json"
+    before = contents.read_text()
+    contents.write_text("[]")
+    with pytest.raises(ValueError, match=r"data.json is damaged: .*; delete it to resume without comparing the data"):
+        quietly(settings(start, tmp_path / "run", data=data, steps=4), resume=True)
+    contents.write_text(before)
     accepted = settings(start, tmp_path / "run", data={**data, "allow_changes": True}, steps=4)
     quietly(accepted, resume=True)
     quietly(
@@ -215,7 +221,7 @@ def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
         if busy:
             patch.setattr(trainer, "take_step", kill)
         with pytest.raises(
-            RunError, match=r"a data worker was killed.*data.workers \(now 1.*--resume; .*intact"
+            RunError, match=r"a data worker was killed.*fewer workers \(now 1.* and continue; .*intact"
         ) as told:
             quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}))
     assert "\n" not in str(told.value)

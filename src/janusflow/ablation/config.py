@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from janusflow.arguments import quoted
-from janusflow.data.constraints import FromOne
+from janusflow.data.constraints import PositiveInt
 from janusflow.recipes import overridden, read_recipe
 from janusflow.training.config import typed_config
 
@@ -78,8 +78,8 @@ class Evaluation:
     data: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    limit: FromOne | None = None
-    batch_size: FromOne = 16
+    limit: PositiveInt | None = None
+    batch_size: PositiveInt = 16
     seed_setting: str | None = None
 
 
@@ -128,8 +128,8 @@ class Ablation:
     model: str | None = None
     parts: str | None = None
     stages: list[Stage] = field(default_factory=list)
-    seeds: FromOne = 3
-    at: list[FromOne] = field(default_factory=list)
+    seeds: PositiveInt = 3
+    at: list[PositiveInt] = field(default_factory=list)
     samples_per_second: Annotated[float, Field(gt=0)] | None = None
     differs: list[str] = field(default_factory=list)
 

@@ -173,7 +173,7 @@ def steps(data: Data, first: int, last: int, *, workers: int) -> Generator[StepS
     """Yield steps `first` to `last` - 1 in order, made ahead by worker processes, which end when this is closed.
 
     Streams are read sequentially, so with any stream there is only one worker. If a worker is killed, the last step has
-    `failed` set, or torch raises an error wherever the main process is, which `worker_killed` recognises.
+    `failed` set, or torch raises an error wherever the main process is, which `worker_killed` recognizes.
     """
     if data.streams():
         workers = min(workers, 1)
@@ -217,7 +217,7 @@ def worker_killed(error: BaseException, workers: int) -> str:
         if "DataLoader worker (pid" in str(cause):
             return (
                 "a data worker was killed, probably for lack of memory: give fewer workers "
-                f"(now {workers}; with 0 there is no such process)"
+                f"(now {workers}; with 0 there is no such process) and continue"
             )
         cause = cause.__cause__ or cause.__context__
     return ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from janusflow.data.constraints import FromOne, FromZero
+from janusflow.data.constraints import NonNegativeFloat, PositiveInt
 
 TASKS = ("understanding", "generation", "text")
 ROUNDS = 4  # rounds of the Feistel network that permutes a source
@@ -25,10 +25,10 @@ ROUNDS = 4  # rounds of the Feistel network that permutes a source
 class Ratio:
     """Each task's share of the samples of a step, and the step until which the shares hold (None: to the end)."""
 
-    understanding: FromZero
-    generation: FromZero
-    text: FromZero
-    until: FromOne | None = None
+    understanding: NonNegativeFloat
+    generation: NonNegativeFloat
+    text: NonNegativeFloat
+    until: PositiveInt | None = None
 
 
 @dataclass(frozen=True)

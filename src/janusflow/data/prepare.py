@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import Field
 
 from janusflow.arguments import check_fields
-from janusflow.data.constraints import FromOne, Share
+from janusflow.data.constraints import PositiveInt, Seed, Share
 from janusflow.data.duplicates import Copies, digest_of
 from janusflow.data.folders import unused_files
 from janusflow.data.prepared import (
@@ -66,14 +66,14 @@ class PrepareConfig:
         seed: decides which captions are cut.
     """
 
-    min_side: FromOne = 256
+    min_side: PositiveInt = 256
     max_aspect: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     short_share: Share = 0.25
     format: Literal["webdataset", "parquet"] = "webdataset"
-    shard_size: FromOne = 1000
-    batch_size: FromOne = 16
-    seed: int = 0
+    shard_size: PositiveInt = 1000
+    batch_size: PositiveInt = 16
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_fields(self)

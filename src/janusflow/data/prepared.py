@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from janusflow.data.constraints import Count, FromZero
+from janusflow.data.constraints import NonNegativeFloat, NonNegativeInt
 from janusflow.data.duplicates import Copies
 from janusflow.data.folders import OUTSIDE
 from janusflow.data.streams import Place
@@ -48,17 +48,17 @@ class State:
         config: settings of the run; a run with other settings cannot continue it.
     """
 
-    next: Count = 0
-    shards: Count = 0
+    next: NonNegativeInt = 0
+    shards: NonNegativeInt = 0
     counts: Counter[str] = field(default_factory=Counter)
     hashes: list[Annotated[str, Field(pattern=DIGEST)]] = field(default_factory=list)
-    words: Count = 0
-    cut: Count = 0
-    talks: Count = 0
-    cropped: FromZero = 0.0
+    words: NonNegativeInt = 0
+    cut: NonNegativeInt = 0
+    talks: NonNegativeInt = 0
+    cropped: NonNegativeFloat = 0.0
     notes: Counter[str] = field(default_factory=Counter)
-    dropped: Count = 0
-    digests: Count = 0
+    dropped: NonNegativeInt = 0
+    digests: NonNegativeInt = 0
     stream: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     config: dict[str, Any] = field(default_factory=dict)
@@ -176,7 +176,7 @@ def continued(out: Path, settings: dict[str, Any], read: Collection[Path]) -> St
             raise ValueError(f"{out} contains files that the source reads; give another --out")
         return State(config=settings)
     state = checked(State, read_json(file), file)
-    checked(dict[str, Count], state.counts, f"{file}: counts")
+    checked(dict[str, NonNegativeInt], state.counts, f"{file}: counts")
     if state.stream:
         checked(Place, state.stream, f"{file}: stream")
     if state.next > state.counts.total():

@@ -35,7 +35,7 @@ from pydantic import Field
 from torch import Tensor
 
 from janusflow.arguments import check_fields, number_from, whole_text
-from janusflow.data.constraints import Count, FromOne
+from janusflow.data.constraints import NonNegativeInt, PositiveInt
 from janusflow.data.jsonlines import FAULT, NAME, parse
 from janusflow.data.records import NOISE_COLUMN, STATE_COLUMN, TIME_COLUMN
 from janusflow.data.samples import square
@@ -62,7 +62,7 @@ class _State:
     """The content of `reflow.json`: the settings of a run, and the number of pairs in each finished file."""
 
     settings: dict[str, Any]
-    kept: list[Count]
+    kept: list[NonNegativeInt]
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class ReflowConfig:
         states: number of states of every path, starting with the noise at t = 0, that are stored along with the pair.
     """
 
-    images: FromOne = 1
-    steps: FromOne = 30
+    images: PositiveInt = 1
+    steps: PositiveInt = 30
     guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
-    batch_size: FromOne = 16
-    shard_size: FromOne = 1000
-    states: Count = 0
+    batch_size: PositiveInt = 16
+    shard_size: PositiveInt = 1000
+    states: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         check_fields(self)

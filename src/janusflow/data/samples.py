@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from pydantic import Field
 from torch import Tensor
 
-from janusflow.data.constraints import FromOne, Share
+from janusflow.data.constraints import PositiveInt, Share
 from janusflow.data.records import Record
 from janusflow.data.templates import IGNORE, Tokens, captioning, conversation, drawing, plain_text
 from janusflow.families import family_of
@@ -54,7 +54,7 @@ class Sample:
 
     Attributes:
         tokens: token sequence.
-        seen: pictures to understand, (n, 3, S, S), normalised for f_enc; None if there are none.
+        seen: pictures to understand, (n, 3, S, S), normalized for f_enc; None if there are none.
         drawn: picture to generate, or None.
         anchored: whether the model learns its own outputs from before the run in place of the labels and the picture.
     """
@@ -92,7 +92,7 @@ class SampleConfig:
     time_mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     time_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     crop: Crop = "random"
-    longest: FromOne = 4096
+    longest: PositiveInt = 4096
 
 
 class SampleMaker:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from janusflow.data.constraints import Count
+from janusflow.data.constraints import NonNegativeInt
 from janusflow.data.folders import Listed
 from janusflow.data.records import Record, read_row
 from janusflow.data.tars import Tars, read_remote
@@ -29,12 +29,12 @@ class Place:
         read: number of parts that were read to their end, and of rows in them.
     """
 
-    epoch: Count
-    part: Count
-    place: Count
-    begun: Count
+    epoch: NonNegativeInt
+    part: NonNegativeInt
+    place: NonNegativeInt
+    begun: NonNegativeInt
     rows: dict[str, Any] | None
-    read: tuple[Count, Count]
+    read: tuple[NonNegativeInt, NonNegativeInt]
 
     def __post_init__(self) -> None:
         if self.begun > self.place:

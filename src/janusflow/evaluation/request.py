@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from janusflow.arguments import check_fields, number_from, quoted, suggestion, whole_number
-from janusflow.data.constraints import FromOne
+from janusflow.data.constraints import PositiveInt
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
 from janusflow.extras import require
@@ -57,8 +57,8 @@ class EvalRequest:
     vae: str | None = None
     data: Path | None = None
     mode: Mode = "full"
-    limit: FromOne | None = None
-    batch_size: FromOne = 16
+    limit: PositiveInt | None = None
+    batch_size: PositiveInt = 16
     device: str = "auto"
     dtype: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)

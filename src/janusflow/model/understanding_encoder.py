@@ -34,7 +34,7 @@ class UnderstandingEncoder(nn.Module):
         self.begin_embedding = nn.Parameter(torch.zeros(1, llm_width))
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """f_enc(x). pixel_values: (N, 3, S, S) normalised to [-1, 1] -> (N, T_img, W).
+        """f_enc(x). pixel_values: (N, 3, S, S) normalized to [-1, 1] -> (N, T_img, W).
 
         The attention-pool head, which only official checkpoints contain, is not run.
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -200,7 +201,7 @@ class Pictograms(Benchmark):
             scores = {name: sum(one.values) / one.n for name, one in ceilings(rows, self.fitted[0]).items()}
             spans = {}
             for kind, words in COMPARED.items():
-                made = [self._features_of(row.item) for row in rows if row.item.data["kind"] == kind]
+                made = [self._features_of(row) for row in rows if row.item.data["kind"] == kind]
                 if len(made) < LEAST:
                     continue
                 reference = self.fitted[0].reference[: len(made)]
@@ -266,13 +267,14 @@ class Pictograms(Benchmark):
                 np.save(stream, vector)
             temporary.replace(file)
 
-    def _features_of(self, item: Item) -> np.ndarray:
-        file = self.out / "features" / f"{item.key}.npy"
-        try:
-            found: np.ndarray = np.load(file)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{file} is missing or damaged; delete the run's verdicts to judge again") from error
-        return found
+    def _features_of(self, row: Row) -> np.ndarray:
+        """Return the features that `judge` stored, or compute them again if they are missing or damaged."""
+        with suppress(OSError, ValueError, EOFError):
+            found: np.ndarray = np.load(self.out / "features" / f"{row.item.key}.npy")
+            return found
+        vector = look_at(self.features, [load_image(self.out / row.output)])[0].features
+        self._keep_features(row.item, vector)
+        return vector
 
 
 def reconstructed(model: Any, items: Sequence[Item]) -> list[Output]:

@@ -1,6 +1,6 @@
 """The judge: ridge classifiers on features of a public network, tested on real pictures before they judge others.
 
-For every part of the real pictures, each classifier is fitted once on the rest (`targets.py`) and tested on that part.
+For every fold of the real pictures (`targets.py`), each classifier is fitted on the others and tested on that fold.
 The share that it gets right there is the ceiling for scores of generated pictures.
 """
 
@@ -78,7 +78,7 @@ class Ridge:
 
     @classmethod
     def fit(cls, inputs: np.ndarray, labels: np.ndarray, count: int, penalty: float = PENALTY) -> Ridge:
-        """Fit centred one-hot targets by least squares, in the dual form.
+        """Fit centered one-hot targets by least squares, in the dual form.
 
         Args:
             inputs: (N, D) inputs, none below 0.
@@ -99,8 +99,8 @@ class Ridge:
 
 
 def _scaled(inputs: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    centred = np.sqrt(inputs.astype(np.float64)) - mean
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    centered = np.sqrt(inputs.astype(np.float64)) - mean
+    return centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-9)
 
 
 @dataclass
@@ -109,8 +109,8 @@ class Judge:
 
     Attributes:
         labels: labels by target.
-        ridges: classifiers by target and part.
-        ceilings: by target and part, the rank of the right label for each real picture (0 is the first).
+        ridges: classifiers by target and fold.
+        ceilings: by target and fold, the rank of the right label for each real picture (0 is the first).
         reference: (N, D) float32 features of real training pictures, in random order.
         names: ids of the reference pictures.
     """
@@ -122,15 +122,15 @@ class Judge:
     names: list[str] = field(default_factory=list)
 
     def knows(self, target: Target, row: Columns) -> bool:
-        """Return whether a picture can be judged: its label is known, and its part has a classifier."""
-        return target.label(row) in self.labels.get(target.name, ()) and (target.name, target.apart(row)) in self.ridges
+        """Return whether a picture can be judged: its label is known, and its fold has a classifier."""
+        return target.label(row) in self.labels.get(target.name, ()) and (target.name, target.fold(row)) in self.ridges
 
     def ranked(self, target: Target, row: Columns, look: Look, count: int = TOP) -> list[str]:
         """Return the best labels, best first.
 
         Args:
             target: target that is asked for.
-            row: columns that the picture should have; they decide which part's classifier is used.
+            row: columns that the picture should have; they decide which fold's classifier is used.
             look: inputs for the picture.
             count: number of labels.
         """
@@ -148,20 +148,20 @@ class Judge:
         return float(estimates[labels.index(target.label(row))] / max(estimates.sum(), 1e-9))
 
     def _scores(self, target: Target, row: Columns, look: Look) -> np.ndarray:
-        """Return the (L,) scores of the classifier that was not fitted on the picture's part."""
-        scores: np.ndarray = self.ridges[target.name, target.apart(row)](look.of(target.inputs)[None])[0]
+        """Return the (L,) scores of the classifier that was not fitted on the picture's fold."""
+        scores: np.ndarray = self.ridges[target.name, target.fold(row)](look.of(target.inputs)[None])[0]
         return scores
 
-    def ceiling(self, target: str, parts: Sequence[str] | None = None, top: int = 1) -> list[float]:
+    def ceiling(self, target: str, folds: Sequence[str] | None = None, top: int = 1) -> list[float]:
         """Return 1 or 0 for each tested real picture: whether the right label was among the first `top`.
 
         Args:
             target: name of the target.
-            parts: parts to include; all if None.
+            folds: folds to include; all if None.
             top: number of best labels to search.
         """
         found = self.ceilings.get(target, {})
-        return [float(place < top) for part in (found if parts is None else parts) for place in found.get(part, ())]
+        return [float(place < top) for fold in (found if folds is None else folds) for place in found.get(fold, ())]
 
 
 def open_judge(
@@ -241,32 +241,32 @@ def reduced(picture: Image.Image, side: int | None) -> Image.Image:
 
 
 def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: np.ndarray) -> None:
-    """For each part, fit a target on the other parts and test it on this one.
+    """For each fold, fit a target on the other folds and test it on this one.
 
-    Labels that the other parts lack are not tested. Among equal scores, the right label counts as the last.
+    Labels that the other folds lack are not tested. Among equal scores, the right label counts as the last.
     """
     names = np.array([target.label(row) for row in rows])
-    parts = np.array([target.apart(row) for row in rows])
+    folds = np.array([target.fold(row) for row in rows])
     labels = sorted(set(names))
     numbers = np.searchsorted(labels, names)
-    for part in sorted(set(parts)):
-        others, tested = parts != part, np.flatnonzero(parts == part)
+    for fold in sorted(set(folds)):
+        others, tested = folds != fold, np.flatnonzero(folds == fold)
         known = set(numbers[others])
         if len(known) < 2:
             continue
         ridge = Ridge.fit(inputs[others], numbers[others], len(labels))
-        judge.ridges[target.name, part] = ridge
+        judge.ridges[target.name, fold] = ridge
         scores = ridge(inputs[tested])
         places = [int((row >= row[numbers[n]]).sum()) - 1 for n, row in zip(tested, scores, strict=True)]
         fair = [place for n, place in zip(tested, places, strict=True) if numbers[n] in known]
-        judge.ceilings.setdefault(target.name, {})[str(part)] = fair
+        judge.ceilings.setdefault(target.name, {})[str(fold)] = fair
     judge.labels[target.name] = [str(label) for label in labels]
 
 
 def _write(file: Path, judge: Judge, key: str) -> None:
     tensors = {"reference": judge.reference}
-    for (name, part), ridge in judge.ridges.items():
-        tensors |= {f"{name}/{part}/mean": ridge.mean, f"{name}/{part}/weight": ridge.weight}
+    for (name, fold), ridge in judge.ridges.items():
+        tensors |= {f"{name}/{fold}/mean": ridge.mean, f"{name}/{fold}/weight": ridge.weight}
     kept = {"labels": judge.labels, "ceilings": judge.ceilings, "names": judge.names}
     with temporary_path(file, tidy=False) as temporary:
         save_file(tensors, temporary, metadata={"inputs_sha256": key, "judge": json.dumps(kept)})
@@ -288,6 +288,6 @@ def _read(file: Path, key: str) -> Judge | None:
         return None
     ridges = {}
     for name in (name.removesuffix("/mean") for name in tensors if name.endswith("/mean")):
-        target, _, part = name.partition("/")
-        ridges[target, part] = Ridge(tensors[f"{name}/mean"], tensors[f"{name}/weight"])
+        target, _, fold = name.partition("/")
+        ridges[target, fold] = Ridge(tensors[f"{name}/mean"], tensors[f"{name}/weight"])
     return Judge(kept["labels"], ridges, kept["ceilings"], tensors["reference"], kept["names"])

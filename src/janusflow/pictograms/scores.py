@@ -45,13 +45,13 @@ def relative(
             name = f"{target}{suffix}"
             if name not in row.verdict:
                 continue
-            part = targets[target].apart(data)
-            if (target, part, top) not in known:
-                real = judge.ceiling(target, [part], top)
-                known[target, part, top] = sum(real) / len(real) if real else 0.0
+            fold = targets[target].fold(data)
+            if (target, fold, top) not in known:
+                real = judge.ceiling(target, [fold], top)
+                known[target, fold, top] = sum(real) / len(real) if real else 0.0
             for where in _places(data["kind"], data["style"], name):
                 found[where][0].append(row.verdict[name])
-                found[where][1].append(known[target, part, top])
+                found[where][1].append(known[target, fold, top])
     return found
 
 
@@ -61,12 +61,12 @@ def ceilings(rows: Sequence[Row], judge: Judge) -> dict[str, ScoreSample]:
     if not any(row.verdict.keys() & asked for row in rows):
         return {}
     found = {}
-    for target, by_part in judge.ceilings.items():
-        for part in (None, *by_part) if target == "subject" else (None,):
+    for target, by_fold in judge.ceilings.items():
+        for fold in (None, *by_fold) if target == "subject" else (None,):
             for top in (1, 5) if target in NAMING else (1,):
-                values = judge.ceiling(target, None if part is None else [part], top)
+                values = judge.ceiling(target, None if fold is None else [fold], top)
                 if values:
-                    words = ", ".join(["ceiling", target, *([part] if part else []), f"top-{top}"])
+                    words = ", ".join(["ceiling", target, *([fold] if fold else []), f"top-{top}"])
                     found[words] = ScoreSample(values, [str(number) for number in range(len(values))], 1.0)
     return found
 

@@ -34,15 +34,15 @@ class Target:
     Attributes:
         name: short name.
         label: function that returns what a picture is, or "" if the question does not arise.
-        apart: function that returns the part of a picture. Pictures of one part are tested together, by a classifier
-            that was fitted on all others.
+        fold: function that returns the fold of a picture. Pictures of one fold are tested together, by a classifier
+            that was fitted on all others (cross-validation).
         inputs: what the classifier sees: `FEATURES`, `HISTOGRAM` or `EVERYTHING`.
         most: maximum number of pictures, chosen at random.
     """
 
     name: str
     label: Callable[[Columns], str]
-    apart: Callable[[Columns], str]
+    fold: Callable[[Columns], str]
     inputs: str = FEATURES
     most: int = 1500
 

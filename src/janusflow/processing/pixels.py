@@ -1,4 +1,4 @@
-"""Prepare pictures for f_enc: resize, pad to a square, normalise. The next step is `model/` (f_enc).
+"""Prepare pictures for f_enc: resize, pad to a square, normalize. The next step is `model/` (f_enc).
 
 Shapes: S is `ImageSettings.image_size`.
 """
@@ -47,7 +47,7 @@ class ImageSettings:
 
 
 def to_pixels(image: Image.Image, settings: ImageSettings) -> Tensor:
-    """Resize the long side to S (bicubic, antialiased, sides truncated), pad the rest, and normalise.
+    """Resize the long side to S (bicubic, antialiased, sides truncated), pad the rest, and normalize.
 
     Args:
         image: RGB picture; see `janusflow.processing.images.load_image`.

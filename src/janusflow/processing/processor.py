@@ -1,4 +1,4 @@
-"""Turn text and pictures into the network's inputs: ids, masks and normalised pixels.
+"""Turn text and pictures into the network's inputs: ids, masks and normalized pixels.
 
 `messages.py` reads conversations, `chat_template.py` turns them into text, `batching.py` pads the rows, `pixels.py`
 prepares the pictures. The next step is `model/janusflow.py`, called by `engine/understanding.py` and by the pipelines.

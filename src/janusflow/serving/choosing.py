@@ -46,14 +46,14 @@ class Chooser:
             return Chooser(others, None, torch.empty(0), presence, frequency)
         return Chooser(others, seeded.sampling, seeded.uniform[0], presence, frequency)
 
-    def penalise(self, logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    def penalize(self, logits: Tensor, tokens: Sequence[int]) -> Tensor:
         """Return (1, V) logits with all penalties for the tokens so far."""
         before = torch.tensor([tokens], dtype=torch.int64, device=logits.device)
-        less = penalised(logits, tokens, presence=self.presence, frequency=self.frequency)
+        less = penalized(logits, tokens, presence=self.presence, frequency=self.frequency)
         return self.penalties(before, less)
 
 
-def penalised(logits: Tensor, tokens: Sequence[int], *, presence: float, frequency: float) -> Tensor:
+def penalized(logits: Tensor, tokens: Sequence[int], *, presence: float, frequency: float) -> Tensor:
     """Return (1, V) logits with OpenAI's penalties for the tokens so far.
 
     logits[j] - presence [c_j > 0] - frequency c_j, where c_j counts token j.
@@ -74,7 +74,7 @@ def choose_tokens(logits: Tensor, texts: Sequence[tuple[Chooser, Sequence[int]]]
     scores, groups = logits.clone(), defaultdict[TokenSampling, list[int]](list)
     for row, (chooser, tokens) in enumerate(texts):
         if chooser.penalties or chooser.presence or chooser.frequency:
-            scores[row] = chooser.penalise(logits[row, None], tokens)[0]
+            scores[row] = chooser.penalize(logits[row, None], tokens)[0]
         if chooser.sampling is not None:
             groups[chooser.sampling].append(row)
     chosen = scores.argmax(dim=-1)

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 
-Count = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Gt(0), Le(86_400)]
 
 
@@ -34,19 +34,19 @@ class Limits:
         requests_per_minute: requests per minute for each API key; None is unlimited.
     """
 
-    max_body: Count = 20_000_000
-    max_input_pixels: Count = 20_000_000
-    max_images: Count = 8
-    max_output_pixels: Count = 1024 * 1024
-    max_prompt: Count = 20_000
-    max_n: Count = 8
-    max_steps: Count = 100
-    max_tokens: Count = 1024
-    fetch_bytes: Count = 10_000_000
+    max_body: NonNegativeInt = 20_000_000
+    max_input_pixels: NonNegativeInt = 20_000_000
+    max_images: NonNegativeInt = 8
+    max_output_pixels: NonNegativeInt = 1024 * 1024
+    max_prompt: NonNegativeInt = 20_000
+    max_n: NonNegativeInt = 8
+    max_steps: NonNegativeInt = 100
+    max_tokens: NonNegativeInt = 1024
+    fetch_bytes: NonNegativeInt = 10_000_000
     fetch_seconds: Seconds = 10.0
     fetch_redirects: Annotated[int, Ge(0)] = 3
     head_seconds: Seconds = 10.0
     body_seconds: Seconds = 30.0
     write_seconds: Seconds = 30.0
     timeout: Seconds = 600.0
-    requests_per_minute: Count | None = 600
+    requests_per_minute: NonNegativeInt | None = 600

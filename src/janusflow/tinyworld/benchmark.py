@@ -18,7 +18,7 @@ from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.evaluation.spread import total_variation
 from janusflow.evaluation.vision.frechet import frechet_distance
 from janusflow.tinyworld.captions import GENEVAL_KINDS, Task
-from janusflow.tinyworld.checker import check, read
+from janusflow.tinyworld.checker import read, verdict_on
 from janusflow.tinyworld.features import Features
 from janusflow.tinyworld.items import ASKED, NEGATIVES, SPREAD, TURNS, WorldSettings, to_answer, to_generate
 from janusflow.tinyworld.spread import FACTORS, bins, sampled
@@ -92,14 +92,13 @@ class TinyWorld(Benchmark):
             answered = {"score": sum(right) / len(wanted), "wanted": wanted}
             unread = sum(not can_be_read(a, b) for a, b in zip(said, wanted, strict=False))
             return {**answered, "unreadable": unread} if unread else answered
-        pixels = np.asarray(output.convert("RGB"))
+        task, reading = self.tasks[item.key], read(np.asarray(output.convert("RGB")))
+        verdict = verdict_on(task, reading)
         if item.data["kind"] == SPREAD:
-            return {"score": float(check(self.tasks[item.key], pixels).passed), "bins": bins(read(pixels).scene)}
-        task = self.tasks[item.key]
-        verdict = check(task, pixels)
+            return {"score": float(verdict.passed), "bins": bins(reading.scene)}
         found: dict[str, Any] = {"score": float(verdict.passed), "problem": verdict.problem}
         if task.kind == "dense":
-            found["questions"] = dense_answers(task, read(pixels).scene)
+            found["questions"] = dense_answers(task, reading.scene)
             found["score"] = sum(found["questions"].values()) / len(found["questions"])
             found["passed"] = verdict.passed
         return found
@@ -137,17 +136,12 @@ class TinyWorld(Benchmark):
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             kind = row.item.data["kind"]
-            sides = {"drawing": kind in GENEVAL_KINDS, "answering": not self.drawn(row.item)}
-            for name in (
-                kind,
-                *(side for side, own in sides.items() if own),
-                *(["overall"] if any(sides.values()) else []),
-            ):
+            means = [name for name, kinds in MEANS.items() if kind in kinds]
+            for name in (kind, *means, *(["overall"] if means else [])):
                 groups[name].append(row)
         found = {name: over(own, whole=1) for name, own in groups.items()}
-        found |= {
-            f"exists, {one}, F1": over(groups[f"exists, {one}"]) for one in NEGATIVES if f"exists, {one}" in groups
-        }
+        asked = [name for name in groups if name.startswith("exists, ")]
+        found |= {f"{name}, F1": over(groups[name]) for name in asked}
         if "dense" in groups:
             found["dense, all right"] = over(groups["dense"], lambda row: row.verdict["passed"], whole=1)
         if SPREAD in groups:

@@ -102,7 +102,7 @@ def sample_task(rng: Random, kind: str, *, held_out: bool = False) -> Task:
     clauses, relation = _clauses(rng, kind, held_out)
     words = [noun_phrase(clause) for clause in clauses]
     if relation:
-        text = _related(rng, words, relation)
+        text = f"{words[0]} {rng.choice(RELATION_WORDS[relation])} {words[1]}"
     else:
         text = words[0] if len(words) == 1 else rng.choice(LINKS).format(*words)
     background = rng.choice(tuple(BACKGROUNDS)) if rng.random() < 0.15 else None
@@ -185,7 +185,7 @@ def _clauses(rng: Random, kind: str, held_out: bool) -> tuple[tuple[Clause, ...]
 
 
 def _dense(rng: Random) -> Task:
-    """Sample two to four clauses with optional colors, sizes and places."""
+    """Sample up to four clauses with optional colors, sizes and places; those that repeat a shape are dropped."""
     clauses: list[Clause] = []
     regions = rng.sample(REGIONS, 4)
     for region in regions[: rng.randint(2, 4)]:
@@ -205,11 +205,6 @@ def _dense(rng: Random) -> Task:
     phrases = [noun_phrase(c) + (f" {place(c.region)}" if c.region else "") for c in clauses]
     background = rng.choice(tuple(BACKGROUNDS)) if rng.random() < 0.5 else None
     return _framed(rng, Task("dense", listed(phrases), tuple(clauses), None, background))
-
-
-def _related(rng: Random, words: list[str], relation: str) -> str:
-    joint = rng.choice(RELATION_WORDS[relation])
-    return f"{words[0]} {joint} {words[1]}"
 
 
 def _framed(rng: Random, task: Task) -> Task:

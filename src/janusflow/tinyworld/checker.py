@@ -26,6 +26,7 @@ from janusflow.tinyworld.scenes import (
     Scene,
     Shape,
     coverage,
+    covered,
     relations,
 )
 
@@ -130,7 +131,11 @@ def check(task: Task, pixels: np.ndarray) -> Verdict:
         >>> check(task, render(scene_for(rng, task, training=False))).passed
         True
     """
-    reading = read(pixels)
+    return verdict_on(task, read(pixels))
+
+
+def verdict_on(task: Task, reading: Reading) -> Verdict:
+    """Check whether a picture that was read shows exactly what a task says."""
     return Verdict(False, reading.problem) if reading.scene is None else matches(task, reading.scene)
 
 
@@ -242,12 +247,8 @@ def _fit(kind: str, alpha: np.ndarray, scale: float) -> _Fit:
 def _drawn(fit: _Fit, size: int) -> np.ndarray:
     """Return the (size, size) coverage of a fitted shape."""
     canvas = np.zeros((size, size), dtype=np.float32)
-    left, top = int(np.floor(fit.x)), int(np.floor(fit.y))
-    mask = coverage(fit.kind, fit.radius, fit.x - left, fit.y - top)
-    half = mask.shape[0] // 2
-    y0, x0 = top - half, left - half
-    part = canvas[max(0, y0) : max(0, y0 + 2 * half), max(0, x0) : max(0, x0 + 2 * half)]
-    part[:] = mask[max(0, -y0) :, max(0, -x0) :][: part.shape[0], : part.shape[1]]
+    rows, columns, alpha = covered(fit.kind, fit.x, fit.y, fit.radius, size)
+    canvas[rows, columns] = alpha
     return canvas
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 UNITS = 64
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-RESERVED_SHAPES = ("heart", "ring")  # in training only the VAE sees them; fine-tuning teaches them
+RESERVED_SHAPES = ("heart", "ring")  # never in the data of the recipes; fine-tuning teaches them
 COLORS = {  # as in GenEval
     "red": (222, 40, 44),
     "orange": (245, 136, 24),
@@ -28,7 +28,7 @@ COLORS = {  # as in GenEval
     "black": (16, 16, 18),
     "white": (252, 252, 252),
 }
-RESERVED_COLORS = {"cyan": (40, 200, 220)}  # in training only the VAE sees them
+RESERVED_COLORS = {"cyan": (40, 200, 220)}  # never in the data of the recipes
 PALETTE = COLORS | RESERVED_COLORS
 BACKGROUNDS = {"gray": (150, 152, 156), "beige": (224, 204, 166), "mint": (164, 214, 190), "slate": (78, 92, 110)}
 SIZES = {"small": (6, 7), "medium": (9, 10), "large": (12, 13)}  # radii
@@ -50,7 +50,8 @@ class Shape:
         kind: a name from `SHAPES` or `RESERVED_SHAPES`.
         color: a name from `PALETTE`.
         x, y: center of the shape.
-        radius: radius of the circle around the shape; shapes are scaled to look about equally large.
+        radius: size of the shape; kinds are scaled to look about equally large. No shape extends further than 1.15
+            radii from its center along x or y.
         rgb: the color as rendered.
     """
 
@@ -224,7 +225,7 @@ def clearly(relation: str, a: Shape, b: Shape) -> bool:
 
 # --- rendering ------------------------------------------------------------------------------------------------------
 
-REACH = 1.15  # distance of the farthest point of any shape from its centre, in radii
+REACH = 1.15  # largest extent of any shape from its center along x or y, in radii
 
 
 def _star_edge(angle: np.ndarray) -> np.ndarray:
@@ -264,10 +265,10 @@ def coverage(kind: str, radius: float, dx: float = 0.0, dy: float = 0.0) -> np.n
     Args:
         kind: kind of the shape.
         radius: radius in pixels.
-        dx, dy: offset of the shape's centre from a pixel corner, in [0, 1).
+        dx, dy: offset of the shape's center from a pixel corner, in [0, 1).
 
     Returns:
-        (2n, 2n) float32 in [0, 1]; the shape's centre lies dx to the right of the array's middle and dy below it.
+        (2n, 2n) float32 in [0, 1]; the shape's center lies dx to the right of the array's middle and dy below it.
     """
     half = math.ceil(REACH * radius) + 1
     steps = (np.arange(2 * half * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - half
@@ -277,6 +278,23 @@ def coverage(kind: str, radius: float, dx: float = 0.0, dy: float = 0.0) -> np.n
     mask = blocks.mean(axis=(1, 3))
     mask.setflags(write=False)
     return mask
+
+
+def covered(kind: str, x: float, y: float, radius: float, size: int) -> tuple[slice, slice, np.ndarray]:
+    """Return the rows and columns of a picture that contain a shape, and how much of each pixel there it covers.
+
+    Args:
+        kind: kind of the shape.
+        x, y: center in pixels.
+        radius: radius in pixels.
+        size: side of the picture in pixels; the shape is cut at its edges.
+    """
+    left, top = math.floor(x), math.floor(y)
+    mask = coverage(kind, radius, x - left, y - top)
+    half = mask.shape[0] // 2
+    x0, y0 = left - half, top - half
+    rows, columns = (slice(max(0, one), max(0, min(size, one + 2 * half))) for one in (y0, x0))
+    return rows, columns, mask[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
 
 
 def render(scene: Scene, size: int = UNITS) -> np.ndarray:
@@ -291,13 +309,7 @@ def render(scene: Scene, size: int = UNITS) -> np.ndarray:
     canvas[:] = scene.background_rgb
     scale = size / UNITS
     for shape in scene.shapes:
-        x, y = shape.x * scale, shape.y * scale
-        left, top = math.floor(x), math.floor(y)
-        mask = coverage(shape.kind, shape.radius * scale, x - left, y - top)
-        half = mask.shape[0] // 2
-        x0, y0 = left - half, top - half
-        cut_x, cut_y = max(0, -x0), max(0, -y0)
-        part = canvas[max(0, y0) : y0 + 2 * half, max(0, x0) : x0 + 2 * half]
-        alpha = mask[cut_y : cut_y + part.shape[0], cut_x : cut_x + part.shape[1], None]
-        part += alpha * (np.array(shape.rgb, np.float32) - part)
+        rows, columns, alpha = covered(shape.kind, shape.x * scale, shape.y * scale, shape.radius * scale, size)
+        part = canvas[rows, columns]
+        part += alpha[..., None] * (np.array(shape.rgb, np.float32) - part)
     return (canvas + 0.5).astype(np.uint8)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 from random import Random
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
 from janusflow.arguments import quoted
-from janusflow.data.constraints import Count
+from janusflow.data.constraints import NonNegativeInt, PositiveInt, Share
 from janusflow.data.records import Record
 from janusflow.data.reflow import Accept
 from janusflow.data.regions import Region
@@ -21,8 +20,6 @@ from janusflow.tinyworld.captions import KINDS, Clause, Task, describe, noun_phr
 from janusflow.tinyworld.checker import check
 from janusflow.tinyworld.questions import sample_fact, sample_talk
 from janusflow.tinyworld.scenes import UNITS, Scene, render
-
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,9 @@ class TinyworldConfig(SourceConfig):
 
     kind: Literal["tinyworld"] = "tinyworld"
     shares: dict[str, float] = field(default_factory=dict)
-    questions: Annotated[int, Field(ge=1)] = 4
+    questions: PositiveInt = 4
     described: Share = 0.0
-    scenes: Count = 0
+    scenes: NonNegativeInt = 0
 
     @property
     def image_size(self) -> int:

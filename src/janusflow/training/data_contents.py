@@ -14,7 +14,7 @@ from pathlib import Path
 
 import xxhash
 
-from janusflow.data.constraints import Count
+from janusflow.data.constraints import NonNegativeInt
 from janusflow.files import checked, read_json, write_text
 from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import learned
@@ -27,15 +27,11 @@ def check_contents(out: Path, config: TrainConfig, world: World) -> None:
     """Compare the data files with those that the run in a folder was started with.
 
     Raises:
-        ValueError: in all processes, if they differ and `data.allow_changes` is not set.
+        ValueError: in all processes, if they differ or cannot be compared, and `data.allow_changes` is not set.
     """
-    changes = [] if config.data.allow_changes or not world.first else _changes(out, config)
-    if world.any(bool(changes)):
-        what = changes[0] if changes else "see the first process"
-        raise ValueError(
-            f"the data has changed since the run in {out} was started ({what}), so its samples would come in another "
-            "order; restore the files, or accept the change with data.allow_changes=true"
-        )
+    problem = _problem(out, config) if world.first and not config.data.allow_changes else ""
+    if world.any(bool(problem)):
+        raise ValueError(problem or f"the run in {out} is not resumed; see the message of the first process")
 
 
 def write_contents(out: Path, config: TrainConfig) -> None:
@@ -44,25 +40,35 @@ def write_contents(out: Path, config: TrainConfig) -> None:
     write_text(out / CONTENTS, json.dumps(content, indent=1) + "\n")
 
 
-def _changes(out: Path, config: TrainConfig) -> list[str]:
+def _problem(out: Path, config: TrainConfig) -> str:
+    """Return why the run should not be resumed with this data; empty if nothing has changed."""
     file = out / CONTENTS
     if not file.is_file():  # a run started with an older version
-        return []
+        return ""
     try:
         before = checked(dict[str, _Contents], read_json(file), file)
     except ValueError as error:
-        raise ValueError(f"{error}; delete it to resume without comparing the data") from error
-    now = _contents(config)
-    changed = [path for path in before if path in now and now[path] != before[path]]
-    return [f"{path}: {before[path]}, now {now[path]}" for path in changed]
+        return f"{error}; delete it to resume without comparing the data"
+    try:
+        now = _contents(config)
+    except (ValueError, OSError) as error:
+        return str(error)
+    changed = next((path for path in before if path in now and now[path] != before[path]), None)
+    if changed is None:
+        return ""
+    return (
+        f"the data has changed since the run in {out} was started ({changed}: {before[changed]}, now {now[changed]}), "
+        "so its samples would come in another order; restore the files, or accept the change with "
+        "data.allow_changes=true"
+    )
 
 
 @dataclass(frozen=True)
 class _Contents:
     """Number and total size of a source's files, and a digest of their names and sizes."""
 
-    files: Count
-    bytes: Count
+    files: NonNegativeInt
+    bytes: NonNegativeInt
     digest: str
 
     def __str__(self) -> str:

@@ -15,8 +15,8 @@ from janusflow.training.config.sources import anchored, sources_of
 from janusflow.training.lora import ADAPTED, add_adapters
 from janusflow.training.losses import active, described
 from janusflow.training.replay import replays
-from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes, sizes_of
+from janusflow.training.trainable import choose_trainable
 
 PROMPT_TOKENS, TALK_TOKENS, TEXT_TOKENS = 60, 160, 512  # assumed for a sample without its picture; no data is read
 BYTES = 4  # per float32

@@ -13,7 +13,7 @@ from janusflow.training.start import open_start
 from janusflow.training.step import TrainState
 from janusflow.training.stop import leave_at_once, on_stop
 from janusflow.training.stored_settings import stored_config
-from janusflow.training.trainer import decided, finish, learner
+from janusflow.training.trainer import finish, learner, with_precision
 
 
 def export_only(
@@ -40,7 +40,7 @@ def export_only(
     """
     out, world = Path(out).expanduser(), join(device)
     try:
-        config = decided(stored_config(out, overrides), world)
+        config = with_precision(stored_config(out, overrides), world)
         with on_stop(leave_at_once), alone_in(out, world):
             checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep)
             if not checkpoints.all():

@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from janusflow.data.loader import StepSamples
 from janusflow.device import free_memory, resolve_device
 from janusflow.families import family_of
-from janusflow.folders import TINY, find_folder
+from janusflow.folders import TINY, WEIGHT_FILES, find_folder
 from janusflow.training.config import TrainConfig
 from janusflow.training.config.sources import learned, sources_of
 from janusflow.training.distributed import World
@@ -23,13 +23,12 @@ from janusflow.training.dryrun import estimate
 from janusflow.training.replay import replays
 from janusflow.training.start import open_model, sizes_of
 from janusflow.training.step import TrainState, take_step
-from janusflow.training.trainer import decided, open_data, prepare
+from janusflow.training.trainer import open_data, prepare, with_precision
 from janusflow.vae import DEFAULT_VAE
 
 BUDGET = 15.0  # seconds of timed steps
 FEW = 4  # samples of the first step; the time of a whole step follows from this one and one of twice the size
 WHOLE_STEPS = 2
-WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
 
 
 def measured(config: TrainConfig, *, device: str = "auto") -> str:
@@ -46,7 +45,7 @@ def measured(config: TrainConfig, *, device: str = "auto") -> str:
     """
     place = resolve_device(device)
     world = World(0, 1, place, None)
-    config = decided(config, world)
+    config = with_precision(config, world)
     if (reason := _obstacle(config, place)) is not None:
         return f"not measured on this machine: {reason}"
     left_out = ["checkpoints and the export"]
@@ -102,7 +101,7 @@ def _is_here(name: str) -> bool:
     if name == TINY or Path(name).expanduser().is_dir():
         return True
     cached = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
-    return isinstance(cached, str) and any(any(Path(cached).parent.glob(pattern)) for pattern in WEIGHTS)
+    return isinstance(cached, str) and any(any(Path(cached).parent.glob(pattern)) for pattern in WEIGHT_FILES)
 
 
 def _time_steps(config: TrainConfig, world: World, clock: Callable[[], float] = time.perf_counter) -> tuple[float, int]:

@@ -16,9 +16,6 @@ from janusflow.device import CPU
 from janusflow.families import family_of
 from janusflow.flow import interpolate
 from janusflow.training.losses import Forward, LossConfig, active
-from janusflow.training.losses.autoregressive import autoregressive_loss as autoregressive_loss
-from janusflow.training.losses.autoregressive import distillation_loss as distillation_loss
-from janusflow.training.losses.rectified_flow import rectified_flow_loss as rectified_flow_loss
 from janusflow.training.packing import Pack, packed_forward
 
 

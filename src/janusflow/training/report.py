@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from janusflow.data.loader import StepSamples
+from janusflow.offline import first_line
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.pipelines.sheet import contact_sheet
 from janusflow.progress import ProgressBar, say
@@ -145,10 +146,19 @@ class Report:
             append_row(self.file, row)
 
     def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
-        """Generate pictures and answers with the averaged weights: `samples/step-N.png` and `.txt`."""
+        """Generate pictures and answers with the averaged weights: `samples/step-N.png` and `.txt`.
+
+        A failure is reported and does not end the run.
+        """
         averaged = averaged_model(objective, ema, model, self.world, self.config)
         if averaged is None:
             return
+        try:
+            self._write_sheet(averaged, step)
+        except Exception as error:  # too little memory, a full disk, a service that shows pictures
+            self.say(f"the sheet of step {step} could not be made: {first_line(error)}", logging.WARNING)
+
+    def _write_sheet(self, averaged: JanusFlow, step: int) -> None:
         watch = self.config.watch
         asked = {"guidance_scale": watch.guidance_scale, "num_inference_steps": watch.num_inference_steps}
         taken = signature(averaged.generate).parameters

@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 
-from janusflow.data.constraints import Count, FromOne, Share
+from janusflow.data.constraints import NonNegativeInt, PositiveInt, Share
 from janusflow.data.streams import Place
 from janusflow.files import checked, read_json, remove_leftovers
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
@@ -51,12 +51,12 @@ class Progress:
         means: running mean of each weighted loss by term, over the steps that have it; without L_REPA.
     """
 
-    step: Count = 0
+    step: NonNegativeInt = 0
     loss: float = float("inf")
-    best: tuple[float, Count] = (float("inf"), 0)
-    seen: tuple[Count, Count] = (0, 0)
+    best: tuple[float, NonNegativeInt] = (float("inf"), 0)
+    seen: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
     streams: dict[str, Any] = field(default_factory=dict)
-    ranks: FromOne = 1
+    ranks: PositiveInt = 1
     start_share: Share | None = None
     means: dict[str, float] = field(default_factory=dict)
 

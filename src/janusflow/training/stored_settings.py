@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,19 @@ def changed_settings(out: Path, config: TrainConfig) -> list[str]:
     file = out / SETTINGS
     if not file.is_file():
         return []
-    was, now = _flat(read_settings(file)), _flat(json.loads(json.dumps(asdict(config), default=str)))
-    names = [name for name in {**was, **now} if name.split(".")[0] not in FREE and name not in FREE]
-    return [f"{n} {was.get(n)!r} -> {now.get(n)!r}" for n in names if was.get(n) != now.get(n)]
+    before, now = read_settings(file), json.loads(json.dumps(asdict(config), default=str))
+    return differences(before, now, free=FREE)
+
+
+def differences(before: Any, now: Any, *, free: Collection[str] = ()) -> list[str]:
+    """List the differences between nested settings, as "tower.words 1.0 -> 5.0".
+
+    Args:
+        free: names that may differ, of blocks or of single settings.
+    """
+    was, new = _flat(before), _flat(now)
+    names = [name for name in {**was, **new} if name.split(".")[0] not in free and name not in free]
+    return [f"{name} {was.get(name)!r} -> {new.get(name)!r}" for name in names if was.get(name) != new.get(name)]
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

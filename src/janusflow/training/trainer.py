@@ -51,11 +51,11 @@ from janusflow.training.optimizers import make_optimizers
 from janusflow.training.replay import drawn_sources
 from janusflow.training.report import Report
 from janusflow.training.resume import Checkpoints, Progress
-from janusflow.training.stages import choose_trainable
 from janusflow.training.start import check_sizes, open_model, take_heads
 from janusflow.training.step import Encoder, TrainState, autocast, take_step
 from janusflow.training.stop import caught_signals, leave_at_once, on_stop
 from janusflow.training.stored_settings import changed_settings, write_settings
+from janusflow.training.trainable import choose_trainable
 
 MEMORY = 0.98  # decay of the running mean of the loss
 CALM_STEPS = 20  # the first losses say nothing about a spike
@@ -102,7 +102,7 @@ def train(
 
 
 def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, shown: bool) -> Path:
-    config = decided(config, world)
+    config = with_precision(config, world)
     out = Path(config.out)
     checkpoints = Checkpoints(out / "checkpoints", world, keep=config.save.keep, background=config.save.background)
     if checkpoints.all() and not resume:
@@ -269,7 +269,8 @@ def _loop(
         # Before the checkpoint: a killed run may log too many rows, which resuming drops, but never too few.
         took = time.perf_counter() - waiting
         report.step(losses, samples, waited=started - waiting, took=took)
-        _judge(state, samples, losses)
+        _check_losses(state, samples.step + 1, losses)
+        _count_records(state, samples)
         progress.step += 1
         progress.streams[str(world.rank)] = samples.streams
         checkpoints.settle()
@@ -292,10 +293,13 @@ def _loop(
     return False
 
 
-def _judge(state: TrainState, found: StepSamples, losses: dict[str, float]) -> None:
-    """Stop a run that has gone wrong."""
+def _check_losses(state: TrainState, number: int, losses: dict[str, float]) -> None:
+    """Update the running means of the losses of a step, counted from 1.
+
+    Raises:
+        RunError: if a loss or the gradient is not finite, or the loss is far above its mean.
+    """
     config, progress = state.config, state.progress
-    number = found.step + 1
     if not (math.isfinite(losses["loss"]) and math.isfinite(losses["gradient"])):
         values = f"loss {losses['loss']}, gradient {losses['gradient']}"
         raise RunError(f"step {number}: {values}")
@@ -306,6 +310,15 @@ def _judge(state: TrainState, found: StepSamples, losses: dict[str, float]) -> N
     for name, value in watched.items():
         means[name] = MEMORY * means[name] + (1 - MEMORY) * value if name in means else value
     progress.loss = sum(means.values())
+
+
+def _count_records(state: TrainState, found: StepSamples) -> None:
+    """Add a step's records to the run's counts.
+
+    Raises:
+        RunError: if too many of the run's records are broken.
+    """
+    config, progress = state.config, state.progress
     lost = len(found.broken) + found.lost
     new = state.world.add_up({"seen": float(len(found.samples) + lost), "broken": float(lost)})
     seen, broken = progress.seen[0] + int(new["seen"]), progress.seen[1] + int(new["broken"])
@@ -314,7 +327,7 @@ def _judge(state: TrainState, found: StepSamples, losses: dict[str, float]) -> N
         raise RunError(why)
 
 
-def decided(config: TrainConfig, world: World) -> TrainConfig:
+def with_precision(config: TrainConfig, world: World) -> TrainConfig:
     """Return the config with "auto" replaced by a precision of matrix products that is the same in all processes."""
     here = resolve_precision(config.precision, world.device)
     slow = world.any(here == "float32")

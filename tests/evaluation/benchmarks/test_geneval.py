@@ -85,7 +85,7 @@ def run(benchmark: Benchmark, model: Any, options: Mapping[str, Any] | None = No
 
 
 def at(name: str, x: float, y: float, *, score: float = 0.95, size: float = 10) -> Detection:
-    """An object with its centre at (x, y)."""
+    """An object with its center at (x, y)."""
     half = size / 2
     return Detection(name, score, (x - half, y - half, x + half, y + half))
 

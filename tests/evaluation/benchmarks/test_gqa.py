@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from janusflow.evaluation.benchmarks.gqa import FILE, Gqa
-from janusflow.evaluation.benchmarks.pope import BriefSettings
+from janusflow.evaluation.question_forms import BriefSettings
 from tests.evaluation.benchmarks.questions import cut, judges_anything, run, save_picture
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from janusflow.evaluation.benchmarks.mmbench import FILES, TURN, MmBench, MmBenchSettings, choice_question, read_option
+from janusflow.evaluation.benchmarks.mmbench import FILES, TURN, MmBench, MmBenchSettings, read_option
 from janusflow.evaluation.judges import open_judge as judges
 from janusflow.evaluation.protocol import NotJudgedError
+from janusflow.evaluation.question_forms import choice_question
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import evaluate
 from tests.evaluation.benchmarks.questions import Answering, judges_anything, run, save_picture

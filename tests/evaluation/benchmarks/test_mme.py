@@ -9,8 +9,8 @@ import pytest
 
 from janusflow.evaluation.benchmarks import mme
 from janusflow.evaluation.benchmarks.mme import Mme, MmeQuestion, MmeScore
-from janusflow.evaluation.benchmarks.pope import BriefSettings
 from janusflow.evaluation.protocol import Row
+from janusflow.evaluation.question_forms import BriefSettings
 from tests.evaluation.benchmarks.questions import OFFICIAL, cut, judges_anything, official, run, save_picture
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from janusflow.evaluation.benchmarks import pope
 from janusflow.evaluation.benchmarks.pope import Pope, PopeSettings
+from janusflow.evaluation.question_forms import BRIEFLY
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run.evaluate import checked_run, evaluate
 from tests.evaluation.benchmarks.questions import OFFICIAL, Answering, cut, judges_anything, official, run, save_picture
@@ -102,7 +103,7 @@ def test_pope_from_files_to_scores(tmp_path: Path) -> None:
         {"role": "system", "content": ""},
         {
             "role": "user",
-            "content": f"<image_placeholder>\nIs there a random dog?\n{pope.BRIEFLY}",
+            "content": f"<image_placeholder>\nIs there a random dog?\n{BRIEFLY}",
             "images": [tmp_path / "val2014" / "a.jpg"],
         },
     ]

@@ -1,4 +1,4 @@
-"""VQAv2: the official normalisation and soft accuracy by hand, and a run over data in the official form."""
+"""VQAv2: the official normalization and soft accuracy by hand, and a run over data in the official form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.evaluation.benchmarks.questions import Answering, cut, judges_anythin
         ("", ""),
     ],
 )
-def test_answers_are_normalised(answer: str, expected: str) -> None:
+def test_answers_are_normalized(answer: str, expected: str) -> None:
     assert normal(answer) == expected
 
 
@@ -51,7 +51,7 @@ def test_the_accuracy_leaves_each_person_out(matches: int, expected: float) -> N
     assert accuracy("cat", {"cat": matches, "dog": 10 - matches}) == pytest.approx(expected)
 
 
-def test_answers_are_normalised_where_people_differ_alone() -> None:
+def test_answers_are_normalized_where_people_differ_alone() -> None:
     assert accuracy("Yes", {"yes": 10}) == 0 and accuracy("yes", {"yes": 10}) == 1
     assert accuracy("Yes", {"yes": 9, "no": 1}) == 1
     assert accuracy("yes\n", {" yes": 10}) == 1  # white space around goes always

@@ -41,7 +41,7 @@ def test_recall_and_coverage_see_half_of_two_clusters() -> None:
         assert score(A, A) == 1 and score(A, B + 100) == 0
 
 
-def test_recall_of_points_on_a_line_is_by_the_third_neighbour() -> None:
+def test_recall_of_points_on_a_line_is_by_the_third_neighbor() -> None:
     made = np.array([[0.0], [1], [2], [3]])  # radii 3, 2, 2, 3
     assert recall(np.array([[-3.0], [-3.1], [6.0], [6.1]]), made) == 0.5
     assert coverage(made, np.array([[4.9], [9]])) == 0.25  # 3 is 1.9 from 4.9, and 2 is 2.9

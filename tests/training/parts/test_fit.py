@@ -111,14 +111,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path:
 def test_a_checkpoint_that_does_not_fit_gives_one_sentence(tmp_path: Path) -> None:
     fit(model(), losses, CONFIG, tmp_path, title="test")
     state = tmp_path / "state.pt"
-    with pytest.raises(
-        ValueError, match=r"state.pt is damaged, or from another version \(.*\); without that file"
-    ):
+    with pytest.raises(ValueError, match=r"state.pt is damaged, or from another version \(.*\); without that file"):
         fit(nn.Sequential(model(), nn.Linear(1, 1)), losses, CONFIG, tmp_path, title="test")
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(
-        ValueError, match=r"state.pt is damaged, or from another version \(.*\); without that file"
-    ):
+    with pytest.raises(ValueError, match=r"state.pt is damaged, or from another version \(.*\); without that file"):
         fit(model(), losses, CONFIG, tmp_path, title="test")
 
 
@@ -127,9 +123,7 @@ def test_a_full_disk_gives_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
         raise RuntimeError("[enforce fail] writing file failed\nframe #0")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(
-        OSError, match=r"state.pt could not be written \(\[enforce fail\] writing file failed\)"
-    ):
+    with pytest.raises(OSError, match=r"state.pt could not be written \(\[enforce fail\] writing file failed\)"):
         fit(model(), losses, CONFIG, tmp_path, title="test")
 
 

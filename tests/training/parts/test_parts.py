@@ -57,7 +57,7 @@ def test_parts_are_made_once_and_open_as_a_model(tmp_path: Path) -> None:
 def test_a_run_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     pretrain(small(tmp_path), device="cpu")
     other = replace(small(tmp_path), seed=1, llm=LlmConfig(FIT, batch_size=3))
-    with pytest.raises(ValueError, match="started with other llm, seed"):
+    with pytest.raises(ValueError, match=r"started with other settings \(llm.batch_size \d+ -> 3, seed 0 -> 1\)"):
         pretrain(other, device="cpu")
     assert pretrain(replace(small(tmp_path), max_broken=0.5, workers=1), device="cpu") == tmp_path / "export"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from janusflow.data.constraints import FromZero
+from janusflow.data.constraints import NonNegativeFloat
 from janusflow.data.records import Record
 from janusflow.data.reflow import Accept
 from janusflow.data.samples import Crop
@@ -45,7 +45,7 @@ class SourceConfig:
 
     kind: str
     path: str = ""
-    weight: FromZero = 1.0
+    weight: NonNegativeFloat = 1.0
     anchor: bool = False
     crop: Crop | None = None
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

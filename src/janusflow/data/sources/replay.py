@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import Field
 
+from janusflow.data.constraints import PositiveInt
 from janusflow.data.records import Record
 from janusflow.data.reflow import Accept, read_prompts
 from janusflow.data.sources.config import Source, SourceConfig
@@ -31,7 +32,7 @@ class ReplayConfig(SourceConfig):
     """
 
     kind: Literal["replay"] = "replay"
-    images: Annotated[int, Field(ge=1)] = 960
+    images: PositiveInt = 960
     guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
     teacher: str = ""
     judge: str = ""

@@ -10,9 +10,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.question_forms import BriefSettings, brief_question
 from janusflow.evaluation.score_sample import ScoreSample, by_part, over
 from janusflow.files import write_text
 

@@ -19,6 +19,7 @@ from annotated_types import Interval
 
 from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Item, NotJudgedError, Output, Row
+from janusflow.evaluation.question_forms import choice_question, listed
 from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import write_text
 
@@ -38,7 +39,6 @@ REFUSALS = (
     "Cannot determine the answer",
 )
 REFERENCE = 64  # characters: a shorter image column is the index of the row that contains the picture
-LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 NONE = "Z"
 MATCHING = """\
 A model was given a question with options and replied in its own words. Which option does its reply mean? Write that \
@@ -82,35 +82,12 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def listed(options: Mapping[str, str]) -> str:
-    """Format options as lines "A. text"."""
-    return "\n".join(f"{letter}. {text}" for letter, text in options.items())
-
-
-def choice_question(
-    question: str, options: Mapping[str, str], prompt: str, *, hint: str = ""
-) -> tuple[str, str | None]:
-    """Return a question with options as it is asked, and the system prompt (None for the model's own).
-
-    Args:
-        question: question of the benchmark.
-        options: texts by letter; none for an open question.
-        prompt: "wrapper" asks as the authors' evaluation does (VLMEvalKit's wrapper of Janus): hint, question, options,
-            an instruction, and no system prompt; "plain" leaves out the instruction.
-        hint: hint of the benchmark.
-    """
-    text = f"Hint: {hint}\n{question}\n" if hint else f"{question}\n"
-    if prompt == "plain":
-        return text + listed(options), None
-    return text + (f"{listed(options)}\n\n{LETTER_ONLY}" if options else "Answer the question directly."), ""
-
-
 @dataclass(frozen=True)
 class MmBenchSettings:
     """Settings of MMBench.
 
     Attributes:
-        prompt: form of the question; see `choice_question`.
+        prompt: form of the question; see `question_forms.py`.
         judge: model that reads what the rules cannot, as `judges.open_judge` takes it; "" for none.
         threads: number of answers read at once.
         file: name of the TSV file; "" for the English dev set under one of its official names.

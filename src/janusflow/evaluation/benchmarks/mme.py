@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.question_forms import BriefSettings, brief_question
 from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import write_text
 

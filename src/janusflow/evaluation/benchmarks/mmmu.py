@@ -16,10 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from janusflow.evaluation.benchmarks.mmbench import LETTER_ONLY, choice_question
-from janusflow.evaluation.benchmarks.pope import BRIEFLY
 from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.question_forms import BRIEFLY, LETTER_ONLY, choice_question
 from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
@@ -82,7 +81,7 @@ def find_choice(response: str, options: Mapping[str, str]) -> str | None:
 
 
 def read_open(response: str) -> list[Value]:
-    """Return candidate answers from a response to an open question: its key phrases and their numbers, normalised."""
+    """Return candidate answers from a response to an open question: its key phrases and their numbers, normalized."""
     phrases = _key_phrases(response)
     numbers = [number for phrase in phrases for number in _numbers(phrase)]
     values = [value for part in [*phrases, *numbers] for value in _normal(part)]
@@ -141,8 +140,8 @@ class MmmuSettings:
     """Settings of MMMU.
 
     Attributes:
-        prompt: "wrapper" asks as the authors' evaluation does (see `mmbench.choice_question`), with all pictures first
-            and the marks <image 1> unchanged; "interleaved" has the same text with each picture in place of its mark;
+        prompt: "wrapper" asks as the authors' evaluation does (see `question_forms.py`), with all pictures first and
+            the marks <image 1> unchanged; "interleaved" has the same text with each picture in place of its mark;
             "official" asks as MMMU's own run of LLaVA does, pictures first; "plain" has only question and options,
             interleaved.
         seed: seed of the random choices, which depend on the question as well.

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from janusflow.evaluation.data import Questions, mean
 from janusflow.evaluation.protocol import Item, Output, Row
+from janusflow.evaluation.question_forms import BriefSettings, brief_question
 from janusflow.evaluation.score_sample import ScoreSample, over
 from janusflow.files import loads, write_text
 
@@ -26,7 +27,6 @@ FILES = {  # pictures of a set: its file, its folder in the repository, and the 
     "aokvqa": ("aokvqa_pope_seem_{}.json", "output/seem/aokvqa", "val2014"),
     "gqa": ("gqa_pope_seem_{}.json", "output/seem/gqa", "images"),
 }
-BRIEFLY = "Answer the question using a single word or phrase."
 
 
 @dataclass(frozen=True)
@@ -131,28 +131,6 @@ def _samples(rows: Sequence[Row]) -> dict[str, ScoreSample]:
 
 
 # --- the benchmark --------------------------------------------------------------------------------------------------
-
-
-def brief_question(question: str, prompt: str) -> tuple[str, str | None]:
-    """Return a question that is answered in a word, and the system prompt (None for the model's own).
-
-    Args:
-        question: question of the benchmark.
-        prompt: "wrapper" asks as the authors' evaluation does (VLMEvalKit's wrapper of Janus): an instruction after
-            the question, and no system prompt; "plain" asks only the question.
-    """
-    return (f"{question}\n{BRIEFLY}", "") if prompt == "wrapper" else (question, None)
-
-
-@dataclass(frozen=True)
-class BriefSettings:
-    """Settings of a benchmark whose questions are answered in a word.
-
-    Attributes:
-        prompt: form of the question; see `brief_question`.
-    """
-
-    prompt: Literal["wrapper", "plain"] = "wrapper"
 
 
 @dataclass(frozen=True)

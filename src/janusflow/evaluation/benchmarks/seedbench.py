@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from janusflow.evaluation.benchmarks.mmbench import NONE, choice_question, read_option
+from janusflow.evaluation.benchmarks.mmbench import NONE, read_option
 from janusflow.evaluation.data import Questions
 from janusflow.evaluation.protocol import Item, Output, Row, conversation
+from janusflow.evaluation.question_forms import choice_question
 from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
@@ -93,7 +94,7 @@ class SeedBenchSettings:
     """Settings of SEED-Bench.
 
     Attributes:
-        prompt: form of the question in letter mode, see `mmbench.choice_question`; the likelihood mode asks only the
+        prompt: form of the question in letter mode, see `question_forms.py`; the likelihood mode asks only the
             question, and "wrapper" leaves the system prompt out.
         mode: "letter" or "likelihood".
     """

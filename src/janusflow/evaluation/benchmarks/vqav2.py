@@ -1,7 +1,7 @@
 """VQAv2 (arXiv 1612.00837): open questions with ten people's answers each, scored by soft accuracy.
 
-The official scorer normalises answers only if the ten people differ; if they agree, "Yes" is not "yes". Published
-numbers therefore come from answers that were normalised before, as the setting `prepare` does here.
+The official scorer normalizes answers only if the ten people differ; if they agree, "Yes" is not "yes". Published
+numbers therefore come from answers that were normalized before, as the setting `prepare` does here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from janusflow.evaluation.benchmarks.pope import BriefSettings, brief_question
 from janusflow.evaluation.data import DataFolder, Questions
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Output, Row
+from janusflow.evaluation.question_forms import BriefSettings, brief_question
 from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.files import write_text
 
@@ -50,7 +50,7 @@ SPLITS = {"val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
 
 
 def normal(answer: str) -> str:
-    """Normalise an answer as the official scorer does: punctuation, case, number words, articles, contractions.
+    """Normalize an answer as the official scorer does: punctuation, case, number words, articles, contractions.
 
     A mark is dropped if it has a space next to it anywhere in the answer, or if the answer has digits with a comma
     between them; otherwise it becomes a space. Periods that are not before a digit are dropped.
@@ -94,7 +94,7 @@ class VqaV2Settings(BriefSettings):
 
     Attributes:
         split: "val" has answers; only EvalAI has those of "test" and "test-dev", and scores the file that is written.
-        prepare: whether the model's answers are normalised before they are scored and written.
+        prepare: whether the model's answers are normalized before they are scored and written.
     """
 
     split: Literal["val", "test", "test-dev"] = "val"

@@ -204,7 +204,7 @@ The prompt leaves out what it means; this is what the picture has to show:
 {explanation}
 
 Does the picture show it? Name what the explanation asks for, look for each part in the picture, and compare. Style,
-beauty and small flaws do not matter. The score is 1 if every necessary part is there, can be recognised and
+beauty and small flaws do not matter. The score is 1 if every necessary part is there, can be recognized and
 contradicts nothing; it is 0 if any is missing, wrong or beyond recognition.
 
 First reason briefly. End with one line and nothing after it:

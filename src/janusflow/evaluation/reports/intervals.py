@@ -52,10 +52,10 @@ def wilson(sample: ScoreSample) -> Interval:
     If values come in groups, n is their effective number; see `effective_number`.
     """
     share, n = sum(sample.values) / sample.n, effective_number(sample)
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    center = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2)
-    low = 0.0 if share == 0 else centre - half  # in exact arithmetic these ends are 0 and 1
-    high = 1.0 if share == 1 else centre + half
+    low = 0.0 if share == 0 else center - half  # in exact arithmetic these ends are 0 and 1
+    high = 1.0 if share == 1 else center + half
     return sample.whole * low, sample.whole * high
 
 

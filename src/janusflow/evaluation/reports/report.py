@@ -26,7 +26,7 @@ from janusflow.evaluation.reports.intervals import FEW, intervals
 from janusflow.evaluation.reports.markup import markdown_code, markdown_text, plain_label
 from janusflow.evaluation.request import EvalRequest
 from janusflow.files import write_text
-from janusflow.folders import find_folder
+from janusflow.folders import WEIGHT_FILES, find_folder
 from janusflow.processing.images import load_image
 from janusflow.vae import DEFAULT_VAE, vae_weights
 
@@ -35,7 +35,6 @@ THUMBNAIL = 192  # pixels
 MAGNITUDES = (-1.0, 1.0, 100.0, math.inf)  # shares, percentages, points
 TEXT = 600  # characters of an answer shown
 PACKAGES = ("janusflow", "torch", "transformers", "diffusers", "numpy", "pillow")
-WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams")
 
 
 def write_report(
@@ -111,7 +110,7 @@ def weights_of(model: str, vae: str | None, *, draws: bool) -> list[Path]:
         ValueError: if the model cannot be found.
     """
     folder = find_folder(model).absolute()
-    found = [file for pattern in WEIGHTS for file in folder.rglob(pattern)]
+    found = [file for pattern in WEIGHT_FILES for file in folder.rglob(pattern)]
     if draws and vae is None and not (folder / "vae").is_dir() and open_checkpoint(folder).family.separate_vae:
         vae = DEFAULT_VAE
     return sorted({*found, *(vae_weights(vae) if draws and vae else ())})

@@ -10,7 +10,7 @@ from janusflow.families import families
 from janusflow.training.config.run import TrainConfig
 from janusflow.training.config.sources import own_tasks, sources_of, weights_of
 from janusflow.training.losses import terms
-from janusflow.training.stages import TAUGHT_BY
+from janusflow.training.trainable import TAUGHT_BY
 
 
 def check_config(config: TrainConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from janusflow.data.constraints import Count, Share
+from janusflow.data.constraints import NonNegativeInt, Share
 from janusflow.data.mixture import Ratio
 from janusflow.data.sources.registry import AnySource
 
@@ -32,7 +32,7 @@ class DataConfig:
     own: str | list[str] | None = None
     own_share: Share = 0.5
     ratios: list[Ratio] = field(default_factory=lambda: [Ratio(1, 1, 1)])
-    workers: Count = 2
+    workers: NonNegativeInt = 2
     max_broken: Share = 0.05
     cache: str | None = None
     allow_changes: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from janusflow.data.constraints import Count, FromOne, Share
+from janusflow.data.constraints import NonNegativeInt, PositiveInt, Share
 
 Preset: TypeAlias = Literal["janusflow_1b", "janusflow_1b_256", "tiny", "janus_1b", "janus_pro_1b", "janus_pro_7b"]
 
@@ -48,7 +48,7 @@ class LoraConfig:
         tower: put adapters on f_enc too.
     """
 
-    rank: Count = 0
-    alpha: FromOne = 32
+    rank: NonNegativeInt = 0
+    alpha: PositiveInt = 32
     dropout: Share = 0.0
     tower: bool = False

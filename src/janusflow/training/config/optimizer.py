@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from janusflow.data.constraints import Count, FromZero, Share
+from janusflow.data.constraints import NonNegativeFloat, NonNegativeInt, Share
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class OptimizerConfig:
     """
 
     name: Literal["adamw", "muon"] = "adamw"
-    learning_rate: FromZero = 1e-4
-    warmup: Count = 0
+    learning_rate: NonNegativeFloat = 1e-4
+    warmup: NonNegativeInt = 0
     schedule: Literal["constant", "cosine", "decay"] = "constant"
     betas: tuple[Share, Share] = (0.9, 0.95)
-    weight_decay: FromZero = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.25
     floor: Share = 0.01

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from janusflow.data.constraints import Count, FromOne, FromZero, Share
+from janusflow.data.constraints import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Share
 from janusflow.data.samples import SampleConfig
 from janusflow.training.config.data import DataConfig
 from janusflow.training.config.model import LoraConfig, ModelConfig
@@ -26,8 +26,8 @@ class SaveConfig:
         background: write while training continues; this needs memory for a copy of all tensors.
     """
 
-    every: FromOne = 500
-    keep: FromOne = 2
+    every: PositiveInt = 500
+    keep: PositiveInt = 2
     background: bool = False
 
 
@@ -44,11 +44,11 @@ class WatchConfig:
         curves: whether to plot losses, learning rate and gradient norm to `out/curves.png` at the end (matplotlib).
     """
 
-    every: Count = 0
+    every: NonNegativeInt = 0
     prompts: list[str] = field(default_factory=lambda: ["a corgi on a red sofa", "a glass of water next to a book"])
     questions: list[str] = field(default_factory=lambda: ["Describe this image."])
     guidance_scale: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
-    num_inference_steps: FromOne = 30
+    num_inference_steps: PositiveInt = 30
     tensorboard: bool = True
     wandb: bool = False
     curves: bool = True
@@ -81,8 +81,8 @@ class TrainConfig:
 
     out: str
     parts: list[str]
-    steps: FromOne
-    batch_size: FromOne
+    steps: PositiveInt
+    batch_size: PositiveInt
     model: ModelConfig
     data: DataConfig
     pack_length: Annotated[int, Field(ge=16)] = 4096
@@ -92,8 +92,8 @@ class TrainConfig:
     freeze: list[str] = field(default_factory=list)
     activation_checkpointing: bool = False
     compile: bool = False
-    spike: FromZero = 10.0
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0
+    spike: NonNegativeFloat = 10.0
+    seed: Seed = 0
     samples: SampleConfig = field(default_factory=SampleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

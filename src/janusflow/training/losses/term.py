@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from janusflow.data.constraints import FromZero
+from janusflow.data.constraints import NonNegativeFloat
 from janusflow.data.samples import Sample
 from janusflow.training.packing import Pack
 
@@ -27,13 +27,13 @@ class LossConfig:
             states after the LLM's final norm.
     """
 
-    ar: FromZero = 1.0
-    flow: FromZero = 1.0
-    repa: FromZero = 1.0
-    codes: FromZero = 1.0
+    ar: NonNegativeFloat = 1.0
+    flow: NonNegativeFloat = 1.0
+    repa: NonNegativeFloat = 1.0
+    codes: NonNegativeFloat = 1.0
     repa_block: int = 6
-    anchor: FromZero = 1.0
-    weights: dict[str, FromZero] = field(default_factory=dict)
+    anchor: NonNegativeFloat = 1.0
+    weights: dict[str, NonNegativeFloat] = field(default_factory=dict)
 
     def weight(self, name: str) -> float:
         """Return the weight of a term."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from janusflow.arguments import quoted
 from janusflow.config import JanusFlowConfig, tiny
-from janusflow.data.constraints import Count, FromOne, FromZero, Share
+from janusflow.data.constraints import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Share
 from janusflow.data.sources.registry import AnySource
 from janusflow.training.config import recipe_values, typed_config
 from janusflow.training.config.data import DataConfig
@@ -31,7 +31,7 @@ class TokenizerConfig:
     """
 
     vocabulary: Annotated[int, Field(ge=LEAST_VOCABULARY)] = 2048
-    records: FromOne = 20_000
+    records: PositiveInt = 20_000
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class VaeConfig:
     """
 
     fit: FitConfig
-    batch_size: FromOne = 16
+    batch_size: PositiveInt = 16
     channels: tuple[int, ...] = (16, 32, 64)
-    layers: FromOne = 1
-    edges: FromZero = 1.0
-    kl: FromZero = 1e-3
-    equivariance: FromZero = 0.0
+    layers: PositiveInt = 1
+    edges: NonNegativeFloat = 1.0
+    kl: NonNegativeFloat = 1e-3
+    equivariance: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ class VqConfig:
     """
 
     fit: FitConfig
-    batch_size: FromOne = 16
-    codes: FromOne = 2048
-    width: FromOne = 8
+    batch_size: PositiveInt = 16
+    codes: PositiveInt = 2048
+    width: PositiveInt = 8
     channels: tuple[int, ...] = (32, 64, 64, 128)
-    blocks: FromOne = 1
-    latent_channels: FromOne = 64
-    edges: FromZero = 1.0
-    commitment: FromZero = 0.25
-    continuous: Count = 100
+    blocks: PositiveInt = 1
+    latent_channels: PositiveInt = 64
+    edges: NonNegativeFloat = 1.0
+    commitment: NonNegativeFloat = 0.25
+    continuous: NonNegativeInt = 100
 
     def sizes(self) -> dict[str, Any]:
         """Return these settings as fields of `JanusVQVAEConfig`.
@@ -118,11 +118,11 @@ class TowerConfig:
     """
 
     fit: FitConfig
-    batch_size: FromOne = 64
-    text_layers: FromOne = 4
-    text_tokens: FromOne = 72
-    words: FromZero = 5.0
-    outlines: FromZero = 30.0
+    batch_size: PositiveInt = 64
+    text_layers: PositiveInt = 4
+    text_tokens: PositiveInt = 72
+    words: NonNegativeFloat = 5.0
+    outlines: NonNegativeFloat = 30.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class LlmConfig:
     """
 
     fit: FitConfig
-    batch_size: FromOne = 32
+    batch_size: PositiveInt = 32
     look_back: bool = False
 
 
@@ -168,8 +168,8 @@ class PartsConfig:
     start: str | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     network: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    workers: Count = 0
+    seed: Seed = 0
+    workers: NonNegativeInt = 0
     max_broken: Share = DataConfig.max_broken
 
     def check(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from janusflow.flow import standard_normal
 from janusflow.training.parts.fit import FitConfig, Losses, fit, step_generator
+from janusflow.training.parts.losses import reconstruction
 from janusflow.vae import LatentCodec, SmallDecoder, SmallDecoderConfig
 
 NOISE = 0.15  # largest deviation of the noise that is added to latents of about unit deviation
@@ -65,9 +66,6 @@ def fit_decoder(
         noise = standard_normal(latents[chosen].shape, generator)
         level = NOISE * torch.rand(batch, 1, 1, 1, generator=generator)
         given = latents[chosen].clone() + level * noise
-        away = model(given).float() - codec.decode(given).clone()
-        absolute, squared = away.abs().mean(), away.square().mean()
-        edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
-        return {"loss": absolute + 2 * squared + edges, "absolute": absolute, "squared": squared, "edges": edges}
+        return reconstruction(model(given).float() - codec.decode(given).clone())
 
     return SmallDecoder(fit(module, losses, fitting, folder, title="small decoder"), config)

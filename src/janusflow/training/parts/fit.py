@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from janusflow.data.constraints import Count, FromOne, FromZero, Share
+from janusflow.data.constraints import NonNegativeFloat, NonNegativeInt, PositiveInt, Share
 from janusflow.device import CPU, resolve_precision
 from janusflow.files import temporary_path
 from janusflow.offline import first_line
@@ -55,16 +55,16 @@ class FitConfig:
         optimizer: "adamw" or "muon", see `OptimizerConfig`.
     """
 
-    steps: FromOne
-    learning_rate: FromZero
-    warmup: Count = 100
+    steps: PositiveInt
+    learning_rate: NonNegativeFloat
+    warmup: NonNegativeInt = 100
     schedule: Literal["constant", "cosine", "decay"] = "cosine"
     clip: Annotated[float, Field(gt=0)] = 1.0
-    weight_decay: FromZero = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     ema: Share = 0.999
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    save_every: FromOne = 200
-    save_seconds: FromZero = 45.0
+    save_every: PositiveInt = 200
+    save_seconds: NonNegativeFloat = 45.0
     optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
@@ -88,7 +88,7 @@ def fit(model: Model, losses: Callable[[Model, int], Losses], config: FitConfig,
 
     Args:
         model: float32 parameters; those without `requires_grad` stay as they are.
-        losses: function from (model, step) to named terms; "loss" is minimised, the others are only shown.
+        losses: function from (model, step) to named terms; "loss" is minimized, the others are only shown.
         folder: folder for `state.pt` (everything needed to continue) and `log.jsonl`.
 
     Raises:

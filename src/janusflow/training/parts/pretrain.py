@@ -38,6 +38,7 @@ from janusflow.training.parts.vae import fit_vae
 from janusflow.training.parts.vq import fit_vq
 from janusflow.training.start import take_tower
 from janusflow.training.stop import leave_at_once, on_stop
+from janusflow.training.stored_settings import differences
 from janusflow.vae import LatentCodec
 
 SETTINGS = "parts.json"
@@ -202,10 +203,11 @@ def _keep_settings(config: PartsConfig, out: Path) -> None:
     file = out / SETTINGS
     if file.is_file():
         before = read_json(file)
-        changed = [name for name in settings if not isinstance(before, dict) or before.get(name) != settings[name]]
-        if changed:
+        known = {name: before.get(name) for name in settings} if isinstance(before, dict) else {}
+        if changed := differences(known, settings):
             raise ValueError(
-                f"{out} was started with other {', '.join(changed)}; give these again, or another out=FOLDER"
+                f"{out} was started with other settings ({', '.join(changed)}); give the old ones again, or another "
+                "out=FOLDER"
             )
     else:
         out.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from janusflow.flow import standard_normal
 from janusflow.training.parts.config import VaeConfig
 from janusflow.training.parts.data import Batches
 from janusflow.training.parts.fit import Losses, fit, step_generator
+from janusflow.training.parts.losses import reconstruction
 
 FIRST_LOG_VARIANCE = -4.0  # of the posterior
 MEASURED_STEPS = 32  # steps whose latents give the scaling factor
@@ -66,27 +67,15 @@ def vae_losses(vae: Any, pixels: Tensor, config: VaeConfig, generator: torch.Gen
     posterior = vae.encode(pixels).latent_dist
     noise = standard_normal(posterior.mean.shape, generator).to(pixels.device)
     latents = posterior.mean + posterior.std * noise
-    found = _reconstruction(vae, latents, pixels, config)
+    found = reconstruction(vae.decode(latents).sample.float() - pixels, edges=config.edges)
     kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
     loss = found["loss"] + config.kl * kl
     if config.equivariance:
         factor = REDUCTIONS[int(torch.randint(len(REDUCTIONS), (), generator=generator))]
-        reduced = _reconstruction(vae, F.avg_pool2d(latents, factor), F.avg_pool2d(pixels, factor), config)
-        loss = loss + config.equivariance * reduced["loss"]
-        found["reduced"] = reduced["loss"]
+        small = vae.decode(F.avg_pool2d(latents, factor)).sample.float() - F.avg_pool2d(pixels, factor)
+        found["reduced"] = reconstruction(small, edges=config.edges)["loss"]
+        loss = loss + config.equivariance * found["reduced"]
     return {**found, "loss": loss, "kl": kl}
-
-
-def _reconstruction(vae: Any, latents: Tensor, pixels: Tensor, config: VaeConfig) -> Losses:
-    away = vae.decode(latents).sample.float() - pixels
-    absolute, squared = away.abs().mean(), away.square().mean()
-    edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
-    return {
-        "loss": absolute + 2 * squared + config.edges * edges,
-        "absolute": absolute,
-        "squared": squared,
-        "edges": edges,
-    }
 
 
 def fit_vae(

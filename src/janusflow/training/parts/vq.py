@@ -25,6 +25,7 @@ from janusflow.progress import say
 from janusflow.training.parts.config import VqConfig
 from janusflow.training.parts.data import Batches
 from janusflow.training.parts.fit import Losses, fit, step_generator
+from janusflow.training.parts.losses import reconstruction
 from janusflow.training.parts.vae import MEASURED_STEPS, pixels_of
 
 REPORT = "report.json"
@@ -77,13 +78,10 @@ class VqLearner(nn.Module):
         through = vectors if step < config.continuous else vectors + (codes - vectors).detach()
         side = self.vq.quantize.quant_state_dims[0]
         image = through.transpose(1, 2).unflatten(2, (side, side))
-        away = self.vq.decoder(self.vq.post_quant_conv(image)).float() - pixels
-        absolute, squared = away.abs().mean(), away.square().mean()
-        edges = away.diff(dim=2).abs().mean() + away.diff(dim=3).abs().mean()
-        loss = absolute + 2 * squared + config.edges * edges + codebook + config.commitment * commitment
+        found = reconstruction(self.vq.decoder(self.vq.post_quant_conv(image)).float() - pixels, edges=config.edges)
+        loss = found["loss"] + codebook + config.commitment * commitment
         perplexity = self._count(chosen, vectors.detach(), generator)
-        shown = {"absolute": absolute, "squared": squared, "commitment": commitment, "perplexity": perplexity}
-        return {"loss": loss, **shown}
+        return {**found, "loss": loss, "commitment": commitment, "perplexity": perplexity}
 
     @torch.no_grad()
     def _fill(self, vectors: Tensor, step: int) -> Tensor:
