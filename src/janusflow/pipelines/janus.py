@@ -291,7 +291,7 @@ class Janus(AdaptedPipeline):
         chance = torch.stack([torch.rand(length, generator=g, device=CPU, dtype=torch.float32) for g in generators])
         batches = torch.arange(len(seeds), device=self.device).split(min(batch_size, len(seeds)))
         drawn, part, found = [], slice(0), None
-        with progress_bar("drawing", len(batches) * length, shown=progress) as advance:
+        with progress_bar("generating", len(batches) * length, shown=progress) as advance:
 
             def after_code(step: int, codes: Tensor) -> None:
                 advance()
