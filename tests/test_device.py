@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from janusflow.device import (
     resolve_device,
     resolve_dtype,
     resolve_precision,
+    use_device,
     warn_if_slow,
 )
 
@@ -94,3 +96,12 @@ def test_bfloat16_on_a_cpu_without_units_for_it_is_told(monkeypatch: pytest.Monk
         warn_if_slow(torch.float32, torch.device("cpu"))
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
         warn_if_slow(torch.bfloat16, torch.device("cpu"))
+
+
+def test_a_device_with_a_number_becomes_that_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(set_device=chosen.append))
+    for name in ("auto", "cpu", "cuda"):
+        use_device(name)
+    use_device("cuda:3")
+    assert chosen == [torch.device("cuda", 3)]

@@ -123,6 +123,23 @@ def test_a_model_that_is_saved_removes_what_a_killed_process_left(tmp_path: Path
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "config.json"]
 
 
+def test_new_files_replace_old_weights_and_whole_parts_but_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    old = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "vae/a", "notes.txt"]
+    for name in old:
+        write_text(folder / name, "old")
+    with pytest.raises(RuntimeError), put_together(folder) as temporary:
+        write_text(temporary / "config.json", "new")
+        raise RuntimeError
+    assert all((folder / name).read_text() == "old" for name in old)
+    with put_together(folder, whole=["vae"]) as temporary:
+        for name in ("config.json", "model.safetensors", "vae/b"):
+            write_text(temporary / name, "new")
+    found = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+    assert found == {"config.json": "new", "model.safetensors": "new", "vae/b": "new", "notes.txt": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_leftovers_of_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "missing")
 

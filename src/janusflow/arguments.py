@@ -127,6 +127,17 @@ def number_from(name: str, value: object, least: float | None = None, most: floa
 SMALLEST, LARGEST = 1e-6, 1e6  # limits of positive settings; beyond them float32 becomes 0 or infinite
 
 
+def true_or_false(name: str, value: object) -> bool:
+    """Return a value that is true or false.
+
+    Raises:
+        ValueError: for any other value, even "false" and 0.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {quoted(value)}; expected true or false")
+    return value
+
+
 def check_fields(settings: Any, *names: str) -> None:
     """Check all or the named fields of a dataclass against their types and pydantic constraints, without conversion.
 

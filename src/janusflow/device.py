@@ -54,6 +54,17 @@ def device_of(device: str, rank: int, ranks: int) -> str:
     return f"{resolve_device('auto').type}:{rank % count}"
 
 
+def use_device(device: str) -> None:
+    """Let "cuda" (or another kind) without a number mean this device in the current thread.
+
+    Args:
+        device: a device's name; without a number, nothing changes.
+    """
+    place = torch.device("cpu" if device == "auto" else device)
+    if place.index is not None:
+        torch.get_device_module(place).set_device(place)
+
+
 def accelerators() -> int:
     """Return how many accelerators "auto" can distribute processes over; 0 on a CPU and with mps."""
     kind = resolve_device("auto").type

@@ -209,11 +209,12 @@ def replace_folder(new: Path, folder: Path) -> None:
         new.rename(folder)
         return
     with temporary_path(folder, tidy=False) as old:
-        folder.rename(old)
         try:
+            folder.rename(old)
             new.rename(folder)
-        except OSError:
-            old.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
             raise
 
 

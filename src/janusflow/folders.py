@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from janusflow.arguments import quoted
 from janusflow.offline import cached_if_unreachable, first_line
 
 TINY = "tiny"
+OWN_WEIGHTS = ("model*.safetensors*", "official_extras.safetensors")  # that this package writes
 SMALL_FILES = ["*.json", "*.jinja", "LICENSE*", "README.md"]
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pdparams")
 HUB_FILES = [*SMALL_FILES, *WEIGHT_FILES, "vae/*"]
@@ -41,7 +43,7 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "mo
         if folder.is_dir():
             return folder
     except OSError as error:  # the name is longer than any path
-        raise ValueError(f"model is {quoted(name)}; {error.strerror}") from error
+        raise ValueError(f"{what} is {quoted(name)}; {error.strerror}") from error
     if "${" in name:
         raise ValueError(f"{what} is {quoted(name)}, which names a variable of the environment that is not set")
     if folder.is_file():
@@ -62,10 +64,15 @@ def find_folder(path_or_id: str | Path, *, weights: bool = True, what: str = "mo
 
 
 @contextmanager
-def put_together(folder: Path) -> Iterator[Path]:
-    """Yield a new folder; at the end, move its files to the target and remove old weights there.
+def put_together(folder: Path, *, whole: Collection[str] = ()) -> Iterator[Path]:
+    """Yield a new folder, which becomes the target at the end.
 
-    Other files in an existing target are kept; if anything fails, all of its files are.
+    If the target exists, the new files are moved into it, `config.json` last, and old weights are removed; other files
+    there are kept. If the body fails, nothing in the target changes.
+
+    Args:
+        folder: the target.
+        whole: names of subfolders of which nothing old is kept.
 
     Raises:
         ValueError: if the target is a file.
@@ -76,13 +83,22 @@ def put_together(folder: Path) -> Iterator[Path]:
     with files.temporary_path(folder) as temporary:
         temporary.mkdir()
         yield temporary
-        for stale in [*folder.glob("model*.safetensors*"), *folder.glob("official_extras.safetensors")]:
-            stale.unlink()
-        for file in [file for file in temporary.rglob("*") if file.is_file()]:
-            place = folder / file.relative_to(temporary)
-            place.parent.mkdir(parents=True, exist_ok=True)
+        new = [file for file in temporary.rglob("*") if file.is_file()]
+        for file in new:
             file.chmod(0o644)
-            file.replace(place)
+        if not folder.exists():
+            temporary.rename(folder)
+            return
+        names = {file.relative_to(temporary) for file in new}
+        weights = [file for pattern in OWN_WEIGHTS for file in folder.glob(pattern)]
+        stale = [file for file in weights if file.relative_to(folder) not in names]
+        for part in whole:
+            shutil.rmtree(folder / part, ignore_errors=True)
+        for name in sorted(names, key=lambda name: name == Path("config.json")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).replace(folder / name)
+        for file in stale:
+            file.unlink()
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class LatentCodec:
                 raise ValueError(f"the VAE in {path} is damaged: {shortened(first_line(error))}") from error
             raise ValueError(
                 f"vae is {quoted(str(source))}, which is neither an AutoencoderKL folder here nor in the hub's cache, "
-                f"and {why or 'it was not fetched'}; pass vae=FOLDER (--vae on the command line), or "
+                f"and {why or shortened(first_line(error))}; pass vae=FOLDER (--vae on the command line), or "
                 "output_type='latent' to do without"
             ) from error
         codec = cls(vae.to(device))

@@ -53,6 +53,14 @@ def test_own_weights_get_a_licence_of_ones_own(hub: Path, small_model: JanusFlow
     assert "license: mit" in (hub / "me/mine" / "README.md").read_text()
 
 
+def test_a_licence_that_is_given_replaces_that_of_the_card(hub: Path, tiny_model: JanusFlow) -> None:
+    tiny_model.push_to_hub("me/same")
+    tiny_model.push_to_hub("me/other", licence="mit")
+    same, other = ((hub / "me" / name / "README.md").read_text() for name in ("same", "other"))
+    assert "license: mit" in other and "license: mit" not in same
+    assert same.split("---")[2] == other.split("---")[2]
+
+
 def test_errors_are_one_sentence(hub: Path, small_model: JanusFlow) -> None:
     with pytest.raises(ValueError, match="repo_id is 'mine'"):
         small_model.push_to_hub("mine")

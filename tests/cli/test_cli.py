@@ -55,6 +55,12 @@ def test_version_and_help_show_examples() -> None:
         ("generate", ["a", "--guidance", "nan"], "guidance_scale is nan"),
         ("generate", ["a", "--height", "50"], "height is 50; expected a positive multiple of 16"),
         ("generate", ["a", "--num-images", "0"], "--num-images is 0"),
+        ("generate", ["a", "--batch-size", "0"], "--batch-size is 0"),
+        (
+            "eval",
+            ["tinyworld", "--out", "run", "--ray", "2", "--workers", "2"],
+            "--workers and --ray exclude each other",
+        ),
         ("generate", ["a", "--seed", "-4"], "seed is -4"),
         ("generate", ["a", "--strength", "0.5"], "need an image"),
         ("generate", ["a", "--solver", "magic"], "solver is 'magic'"),
@@ -75,6 +81,17 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     out = ["--out", tmp_path / "out" / "deep"] if command == "generate" else []
     assert words in sentence(run(command, *arguments, *out))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["ablate", "recipe.yaml", "--workers", "4"], "--workers, --ray-address, --worker-cpus and --worker-gpus need"),
+        (["eval", "tinyworld", "--ray", "2", "--workers", "2"], "--workers and --ray exclude each other"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words: list[str], reason: str) -> None:
+    assert reason in sentence(runner.invoke(app, [*words, "--out", "run"]))
 
 
 def test_an_unknown_device_is_refused() -> None:

@@ -216,6 +216,19 @@ def test_what_a_callback_may_not_ask_for_is_said(small_model: JanusFlow, change:
         small_model.generate(PROMPT, callback_on_step_end=lambda *_: change, **FAST)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_latents_of_a_callback_may_have_another_dtype(small_model: JanusFlow, dtype: torch.dtype) -> None:
+    """Those that a callback returns unchanged, up to their dtype, change nothing."""
+    asked: dict[str, Any] = {"seed": 0, "output_type": "latent", **FAST}
+    plain = small_model.generate(PROMPT, **asked)
+
+    def same(model: Any, step: int, t: float, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"latents": tensors["latents"].to(dtype)}
+
+    found = small_model.generate(PROMPT, callback_on_step_end=same, **asked)
+    torch.testing.assert_close(found, plain, atol=1e-2 if dtype == torch.float16 else 0, rtol=0)
+
+
 # --- torch's global defaults ----------------------------------------------------------------------------------------
 
 

@@ -331,3 +331,19 @@ def test_one_picture_for_a_batch_of_questions_is_refused(small_model: JanusFlow,
     assert small_model.ask_batch(["a", "b"], batch, max_new_tokens=2) == small_model.ask_batch(
         ["a", "b"], [one, one], max_new_tokens=2
     )
+
+
+def test_pictures_of_a_message_may_be_arrays_and_tensors(small_model: JanusFlow) -> None:
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    tag = small_model.processor.text.image_tag
+
+    def said(images: Any) -> str:
+        return small_model.chat([{"role": "user", "content": f"{tag}\nwhat?", "images": images}], max_new_tokens=4)
+
+    expected = said([Image.fromarray(picture)])
+    assert said(picture) == said([picture]) == said(torch.from_numpy(picture).permute(2, 0, 1) / 255) == expected
+
+
+def test_an_empty_answer_may_be_sent_back(small_model: JanusFlow) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}, {"role": "user", "content": "?"}]
+    assert isinstance(small_model.chat(turns, max_new_tokens=2), str)

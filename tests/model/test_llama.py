@@ -47,10 +47,12 @@ def test_velocities_equal_those_of_transformers_forward(small_model: JanusFlow) 
         torch.testing.assert_close(one, tuple(part.detach() for part in two), atol=1e-5, rtol=1e-5)
 
 
-def test_hooks_on_a_layer_are_called(small_folder: Path) -> None:
+@pytest.mark.parametrize("part", ["", "mlp", "self_attn.o_proj"])
+def test_hooks_on_a_layer_or_any_part_of_it_are_called(small_folder: Path, part: str) -> None:
     model, calls = JanusFlow.from_pretrained(small_folder, device="cpu"), []
     plain = model.generate("a star", seed=0, num_inference_steps=2, output_type="latent")
-    model.network.language_model.layers[0].register_forward_hook(lambda *given: calls.append(1))
+    hooked_part = model.network.language_model.layers[0].get_submodule(part)
+    hooked_part.register_forward_hook(lambda *given: calls.append(1))
     hooked = model.generate("a star", seed=0, num_inference_steps=2, output_type="latent")
     assert len(calls) == 3  # the prompt, and two steps
     assert error(hooked, plain) <= TOLERANCE

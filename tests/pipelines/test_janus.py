@@ -180,3 +180,20 @@ def test_half_of_a_character_is_one_error_for_prompts_questions_and_messages(jan
     for call in (janus.generate, janus.ask, lambda text: janus.chat([{"role": "user", "content": text}])):
         with pytest.raises(ValueError, match=r"is .*\\ud800.*, which is not UTF-8 text"):
             call("\ud800")
+
+
+def test_a_callback_that_writes_into_the_codes_changes_nothing(janus: Janus) -> None:
+    def overwrite(model: Janus, step: int, share: float, found: dict) -> None:
+        found["codes"].zero_()
+
+    plain = janus.generate("a star", seed=0, output_type="latent", progress=False)
+    found = janus.generate("a star", seed=0, output_type="latent", progress=False, callback_on_step_end=overwrite)
+    assert torch.equal(found, plain)
+
+
+@pytest.mark.parametrize("value", ["false", 0, 1])
+def test_do_sample_is_true_or_false(janus: Janus, value: object) -> None:
+    with pytest.raises(ValueError, match=f"do_sample is {value!r}; expected true or false"):
+        janus.generate("a star", do_sample=value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"do_sample is {value!r}; expected true or false"):
+        janus.ask("what?", do_sample=value)  # type: ignore[arg-type]

@@ -98,6 +98,21 @@ def test_a_callback_in_any_round_is_remembered(tiny_model: JanusFlow, monkeypatc
     assert provenance_of(tiny_model.generate("a star", redraw=1, **asked)[0]).changed_by_callback
 
 
+def test_a_callback_that_stops_ends_all_rounds(tiny_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def stop(model: Any, step: int, t: float, tensors: dict[str, torch.Tensor]) -> dict[str, bool] | None:
+        steps.append(step)
+        return {"stop": True} if len(steps) == ends else None
+
+    asked = {"seed": 0, "redraw": 3, "callback_on_step_end": stop, **FAST}
+    for ends, rounds in ((1, 0), (FAST["num_inference_steps"] + 1, 1)):
+        steps.clear()
+        judge(tiny_model, monkeypatch, [[0.1]] * rounds)
+        (picture,) = tiny_model.generate("a star", **asked)
+        assert len(steps) == ends and provenance_of(picture).changed_by_callback
+
+
 @pytest.mark.parametrize(
     ("prompts", "settings", "said"),
     [

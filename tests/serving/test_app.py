@@ -17,7 +17,8 @@ from janusflow import JanusFlow
 from janusflow.serving.api.server import Server
 from janusflow.serving.api.status import described
 from janusflow.serving.errors import ApiError
-from janusflow.serving.scheduler import QueueSettings
+from janusflow.serving.runner import PipelineRunner
+from janusflow.serving.scheduler import QueueSettings, Scheduler
 from janusflow.serving.settings import Limits
 from tests.serving.conftest import KEY, LIMITS, Served, serving, until
 
@@ -85,7 +86,8 @@ def test_bodies_that_are_none_are_refused(served: Served, request_of: Any, statu
 def test_unknown_paths_and_methods_have_the_shape_of_errors(served: Served) -> None:
     with served.http() as http:
         assert http.get("/v1/embeddings").json()["error"]["type"] == "not_found_error"
-        assert http.get("/v1/chat/completions").status_code == 405
+        found = http.get("/v1/chat/completions")
+        assert (found.status_code, found.headers["Allow"]) == (405, "POST")
 
 
 def test_the_documentation_has_examples_and_every_path(served: Served) -> None:
@@ -207,3 +209,39 @@ def test_a_client_that_takes_nothing_of_its_answer_is_dropped(tiny_model: JanusF
                 return False
 
             until(refused, 10)
+
+
+def test_an_unexpected_error_is_in_the_log_under_the_id_that_the_client_gets(
+    tiny_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory, or so")
+
+    with serving(tiny_model, QueueSettings()) as served, served.http() as http:
+        monkeypatch.setattr(PipelineRunner, "start", broken)
+        found = http.post("/v1/images/generations", json={"prompt": "a star"})
+    assert (found.status_code, found.json()["error"]["code"]) == (500, "internal_error")
+    (record,) = [one for one in caplog.records if one.getMessage() == f"{found.headers['x-request-id']} failed"]
+    assert record.exc_info is not None and "out of memory, or so" in str(record.exc_info[1])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_whose_model_has_failed_ends(
+    tiny_model: JanusFlow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the scheduler has an error")
+
+    monkeypatch.setattr(Scheduler, "tick", broken)
+    with serving(tiny_model, QueueSettings()) as served:
+        until(lambda: any("stopping: the model's thread has ended" in one.message for one in caplog.records))
+        assert not served.scheduler.alive
+
+
+def test_limits_hold_for_settings_that_the_client_does_not_send(tiny_model: JanusFlow) -> None:
+    limits = Limits(**{**vars(LIMITS), "max_steps": 20, "max_output_pixels": 64 * 64 - 1})
+    with serving(tiny_model, QueueSettings(), limits) as served, served.http() as http:
+        found = http.post("/v1/images/generations", json={"prompt": "a star"}).json()["error"]
+        assert found["message"] == "num_inference_steps is 30; this server allows at most 20"
+        found = http.post("/v1/images/generations", json={"prompt": "a star", "num_inference_steps": 1}).json()["error"]
+        assert found["message"] == "size is 64x64; this server allows at most 4095 pixels"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from janusflow.serving.command import ServeOptions, checked_settings, read_limit
 from janusflow.serving.keys import VARIABLE, ApiKeys
 from janusflow.serving.policy import PolicySettings
 from janusflow.serving.server import check_host
+from janusflow.serving.settings import Limits
 from tests.serving.conftest import until
 
 PLAIN: dict[str, Any] = {"model": "/no/weights", "name": None, "adapters": [], "host": "127.0.0.1", "port": 0}
@@ -51,6 +53,7 @@ def test_other_addresses_need_one(host: str) -> None:
         ({"policy": {"max_text_wait": 0}}, "max_text_wait is 0"),
         ({"queue": {"max_queue": 0}}, "max_queue is 0"),
         ({"adapters": ["mine"]}, "NAME=FOLDER"),
+        ({"adapters": ["mine=/nowhere"]}, "adapter mine is '/nowhere', which is not a folder"),
         ({"api_key_file": Path("/nowhere")}, "No such file"),
     ],
 )
@@ -65,7 +68,8 @@ def test_options_are_checked_before_weights_are_loaded(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--replicas", "2"], "--replicas, --max-replicas, --ray-address and --replica-gpus need --ray"),
+        (["--replicas", "2"], "--ray-address, --replica-cpus and --replica-gpus need --ray"),
+        (["--replica-cpus", "2"], "need --ray"),
         (["--name", ""], "name is empty"),
     ],
 )
@@ -102,6 +106,14 @@ def test_a_model_without_a_name_has_that_of_its_folder(
 def test_settings_are_read_as_numbers() -> None:
     assert read_limits(["max_steps=50", "fetch_seconds=2.5"]) == {"max_steps": 50, "fetch_seconds": 2.5}
     assert checked_settings(PolicySettings, {"picture_share": 1}).picture_share == 1.0
+    assert checked_settings(Limits, read_limits(["requests_per_minute=none"])).requests_per_minute is None
+
+
+def test_a_port_that_is_taken_is_reported_before_weights_are_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"cannot listen on port {port} of 127.0.0.1: .*; choose another --port"):
+            run_command(ServeOptions(**{**PLAIN, "host": "127.0.0.1", "port": port, "model": "nowhere"}))
 
 
 def test_sigterm_finishes_accepted_work_and_exits_with_0() -> None:

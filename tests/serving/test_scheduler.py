@@ -104,6 +104,18 @@ def test_a_full_queue_takes_all_requests_of_a_call_or_none() -> None:
     assert desk.scheduler.waiting == 3
 
 
+def test_each_kind_has_its_own_queue_and_time_to_wait() -> None:
+    desk = Desk(max_queue=2, max_pictures=1, max_texts=2)
+    desk.scheduler._run_seconds |= {"picture": 8.0, "text": 1.0}
+    desk.submit(Asked("picture"), Asked("picture"))
+    with pytest.raises(QueueFullError) as pictures:
+        desk.submit(Asked("picture"), Asked("picture"))
+    desk.submit(Asked(), Asked())
+    with pytest.raises(QueueFullError) as texts:
+        desk.submit(Asked())
+    assert (pictures.value.retry_after, texts.value.retry_after) == (16, 1)
+
+
 def test_more_jobs_than_may_be_in_work_wait_and_the_first_priority_starts_first() -> None:
     desk, later, sooner = Desk(max_texts=1), Asked(), Asked()
     desk.submit(later, priority=5)

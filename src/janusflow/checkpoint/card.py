@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import ModelCardData
+from huggingface_hub.repocard import metadata_save
 
 from janusflow.checkpoint.load import Checkpoint
 from janusflow.families import Licence
@@ -77,7 +78,9 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
     write_card(folder, checkpoint, title=place.name, text=text)
 
 
-def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text: str, licence: str = "other") -> None:
+def write_card(
+    folder: Path, checkpoint: Checkpoint | None, *, title: str, text: str, licence: str | None = None
+) -> None:
     """Write a model card into a folder of weights, and copy the licence files of the source.
 
     Released weights and their derivatives get the licence of their family. The source's own card is copied if the
@@ -86,7 +89,8 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     Args:
         checkpoint: checkpoint that they were derived from, if it is known.
         text: first paragraph of the card.
-        licence: licence of your own weights, in the hub's spelling.
+        licence: licence of your own weights, in the hub's spelling; by default, the one that their card declares, or
+            else "other".
     """
     source = None if checkpoint is None else checkpoint.folder
     _copy_licences(folder, checkpoint)
@@ -95,12 +99,14 @@ def write_card(folder: Path, checkpoint: Checkpoint | None, *, title: str, text:
     stays = checkpoint is not None and (theirs is None or not checkpoint.layout.released)
     words = "" if old is None else old.read_text(encoding="utf-8", errors="replace")
     if old is not None and any(beginning in words for beginning in OURS):
-        licence = str(_fields(words).get("license", licence))
+        licence = licence or str(_fields(words).get("license", "other"))
     elif old is not None and stays and (theirs is None or theirs.title in words):
         shutil.copy(old, folder)
+        if licence is not None and theirs is None:
+            metadata_save(folder / "README.md", {**_fields(words), "license": licence})
         return
     library = OWN_LIBRARY if checkpoint is None else checkpoint.family.library
-    _write(folder, title, text, {"license": licence, "library_name": library, **_line(checkpoint)}, theirs)
+    _write(folder, title, text, {"license": licence or "other", "library_name": library, **_line(checkpoint)}, theirs)
 
 
 def write_trained_card(

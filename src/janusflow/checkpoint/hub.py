@@ -28,7 +28,7 @@ def push_to_hub(
     *,
     private: bool | None = None,
     token: str | None = None,
-    licence: str = "other",
+    licence: str | None = None,
     message: str = "Upload with janusflow",
 ) -> str:
     """Upload a model and its card.
@@ -38,7 +38,8 @@ def push_to_hub(
         repo_id: "owner/name"; created if it does not exist.
         private: whether a new repository is private.
         token: access token; by default the one that `hf auth login` stored.
-        licence: licence of your own weights, in the hub's spelling; released weights keep theirs.
+        licence: licence of your own weights, in the hub's spelling; by default, the one that the card next to them
+            declares, or else "other". Released weights keep theirs.
         message: message of the commit.
 
     Returns:

@@ -74,6 +74,8 @@ def ablate(
     from janusflow.evaluation.run.command import read_pair
     from janusflow.extras import require
 
+    if not ray and (workers is not None or ray_address is not None or worker_cpus != 1 or worker_gpus):
+        raise ValueError("--workers, --ray-address, --worker-cpus and --worker-gpus need --ray")
     chosen = [name.strip() for name in only.split(",")] if only else []
     runs = runs_of(load_ablation(recipe, overrides or []), recipe.parent, out, only=chosen, seeds=seeds)
     if dry_run:

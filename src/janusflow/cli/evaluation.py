@@ -134,6 +134,8 @@ def evaluate(
     changes = {"model": model, "data": data, "out": out, "mode": mode, "limit": limit, "batch_size": batch_size}
     changes |= {"vae": vae, "device": device, "dtype": dtype}
     given = {"settings": settings or [], "options": options or [], "sweep": sweep or []}
+    if ray and workers > 1:
+        raise ValueError("--workers and --ray exclude each other; give one of them")
     print(eval_command(benchmark, config=config, changes=changes, **given, workers=workers, ray=ray, foreign=read_umm))
 
 

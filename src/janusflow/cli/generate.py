@@ -44,7 +44,13 @@ Image = Annotated[Optional[Path], typer.Option(help="Picture to start from.")]
 Mask = Annotated[
     Optional[Path], typer.Option(help="With --image: generate where the mask is bright and opaque; any size.")
 ]
-PasteOriginal = Annotated[bool, typer.Option(help="With --mask: keep the other pixels exactly as they are in --image.")]
+PasteOriginal = Annotated[
+    Optional[bool],
+    typer.Option(
+        "--paste-original/--no-paste-original",
+        help="With --mask: keep the other pixels exactly as they are in --image, the default.",
+    ),
+]
 Strength = Annotated[Optional[float], typer.Option(help="With --image: how much may change, above 0 and at most 1.")]
 Temperature = Annotated[Optional[float], typer.Option(help="Temperature for Janus; 1 by default.")]
 TopK = Annotated[Optional[int], typer.Option(help="Top-k for Janus; all codes by default.")]
@@ -86,7 +92,7 @@ def generate(
     width: Side = None,
     image: Image = None,
     mask: Mask = None,
-    paste_original: PasteOriginal = True,
+    paste_original: PasteOriginal = None,
     strength: Strength = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -136,7 +142,7 @@ def generate(
     asked: dict[str, Any] = {"preset": preset, "num_inference_steps": steps, "guidance_scale": guidance, "seed": seed}
     asked |= {"solver": solver, "shift": shift, "guidance_interval": guidance_interval, "decoder": decoder}
     asked |= {"height": height, "width": width, "image": image, "mask": mask, "strength": strength}
-    asked |= {"paste_original": None if paste_original else False}
+    asked |= {"paste_original": paste_original}
     asked |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     asked |= {"image_guidance_scale": image_guidance, "plan": plan, "best_of": best_of, "redraw": redraw}
     here = {"device": device, "compile": compile}
@@ -160,6 +166,7 @@ def _generate(
     imported, which takes seconds.
     """
     whole_number("--num-images", num_images)
+    whole_number("--batch-size", batch_size)
     if (prompt_file is not None) + (source is not None or bool(prompts)) != 1:
         raise ValueError("give prompts, or --prompts FILE, or --from PICTURE (which may have another prompt)")
     prompts = [whole_text("the prompt", prompt) for prompt in prompts]

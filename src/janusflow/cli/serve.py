@@ -33,7 +33,7 @@ def serve(
     api_key_file: ApiKeyFile = None,
     max_text_wait: Annotated[float, typer.Option(help="Longest wait of a text token behind pictures, in s.")] = 0.2,
     picture_share: Annotated[float, typer.Option(help="Share of the work for pictures when both wait.")] = 0.5,
-    max_queue: Annotated[int, typer.Option(help="Most jobs that may wait; more are refused with 429.")] = 64,
+    max_queue: Annotated[int, typer.Option(help="Most texts, and pictures, that may wait; then 429.")] = 64,
     max_pictures: Annotated[int, typer.Option(help="Most pictures in progress at a time.")] = 8,
     max_texts: Annotated[int, typer.Option(help="Most texts in progress at a time.")] = 32,
     limit: Limits = None,
@@ -72,8 +72,8 @@ def serve(
     require("serving", "fastapi", "uvicorn", "prometheus_client", "multipart", "httpcore2")
     if ray:
         require("serving with --ray", "ray", "ray.serve")
-    elif replicas > 1 or max_replicas is not None or ray_address is not None or replica_gpus:
-        raise ValueError("--replicas, --max-replicas, --ray-address and --replica-gpus need --ray")
+    elif replicas > 1 or max_replicas is not None or ray_address is not None or replica_gpus or replica_cpus != 1:
+        raise ValueError("--replicas, --max-replicas, --ray-address, --replica-cpus and --replica-gpus need --ray")
     if name == "":
         raise ValueError("name is empty; expected what clients call the model, or leave out --name")
     from janusflow.serving.command import ServeOptions, run_command

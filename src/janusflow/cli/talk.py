@@ -49,9 +49,7 @@ class Talk:
         picture = self.model.generate(prompt, seed=seed)[0]
         make_folder(self.out)
         self.generated += 1
-        while (file := self.out / f"chat-{self.generated:03d}.png").exists():
-            self.generated += 1
-        file = save_new_png(picture, file, {"prompt": prompt, "seed": seed})
+        file = save_new_png(picture, self.out / f"chat-{self.generated:03d}.png", {"prompt": prompt, "seed": seed})
         self.shown.append(picture)
         return file
 
@@ -62,5 +60,5 @@ class Talk:
         for piece in self.model.stream([*self.messages, asked], max_new_tokens=self.max_new_tokens):
             answer += piece
             yield piece
-        self.messages += [asked, {"role": "assistant", "content": answer.strip() or "..."}]
+        self.messages += [asked, {"role": "assistant", "content": answer.strip()}]
         self.shown = []

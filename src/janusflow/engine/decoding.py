@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from janusflow.arguments import LARGEST, SMALLEST, counted, given, number_from, whole_number
+from janusflow.arguments import LARGEST, SMALLEST, counted, given, number_from, true_or_false, whole_number
 from janusflow.device import CPU
 from janusflow.engine.generation import check_seed
 from janusflow.engine.token_generation import TokenSampling
@@ -29,8 +29,11 @@ class Decoding:
         max_new_tokens: maximum number of new tokens; the model's context may end earlier.
         do_sample: whether to sample; False takes the most likely token, and a warning names the sampling settings that
             are ignored.
-        temperature, top_p, top_k: sampling parameters.
-        repetition_penalty: 1 is none.
+        temperature: divides the logits, above 0.
+        top_p: choose from the most likely tokens that together have this probability, above 0; 1 is all.
+        top_k: number of most likely tokens to choose from; 0 is all.
+        repetition_penalty: divides the logits of tokens that were generated before (multiplies negative ones), above 0;
+            1 is none. Tokens of the prompt are not penalized.
         seed: sampling seed: one number for all conversations of a batch, so that an answer is the same whatever else is
             in the batch (and the same conversation twice gives the same answer twice), or one number for each. With
             None, the seeds come from torch's global generator, which a given seed neither reads nor changes.
@@ -49,6 +52,7 @@ class Decoding:
     prompt_lookup: int = 0
 
     def __post_init__(self) -> None:
+        true_or_false("do_sample", self.do_sample)
         object.__setattr__(self, "max_new_tokens", whole_number("max_new_tokens", self.max_new_tokens))
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
         object.__setattr__(self, "prompt_lookup", whole_number("prompt_lookup", self.prompt_lookup, least=0, most=64))

@@ -78,6 +78,8 @@ def known_picture(
         pixels = [fit_picture(picture, size.height, size.width) for picture in load_images(image)]
         given = [codec.encode(one[None])[0] for one in pixels]
     else:
+        if not all(torch.isfinite(one).all() for one in given):
+            raise ValueError("image holds latents that are not finite")
         pixels = [] if mask is None else [codec.decode(one[None])[0].cpu() for one in given]
     latents = size.one_each("image", given).to(device)
     if mask is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
 
-from janusflow.arguments import number_from, quoted, unknown_argument
+from janusflow.arguments import number_from, quoted, true_or_false, unknown_argument
 from janusflow.processing.images import ImageSource
 
 OutputType = Literal["pil", "np", "latent"]
@@ -85,10 +85,10 @@ class StepChange:
         change = cls(**(returned or {}))
         if change.guidance_scale is not None:
             number_from("guidance_scale of callback_on_step_end", change.guidance_scale, 1)
-        if not isinstance(change.stop, bool):
-            raise ValueError(f"stop of callback_on_step_end is {quoted(change.stop)}; expected true or false")
+        true_or_false("stop of callback_on_step_end", change.stop)
         if change.latents is not None and latents is not None:
-            check_latents(change.latents, tuple(latents.shape), "latents of callback_on_step_end")
+            given = check_latents(change.latents, tuple(latents.shape), "latents of callback_on_step_end")
+            change = replace(change, latents=given.to(latents.device))
         return change
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from janusflow.arguments import LARGEST, SMALLEST, number_from, whole_number
+from janusflow.arguments import LARGEST, SMALLEST, number_from, true_or_false, whole_number
 from janusflow.engine.text import Slots, plain_llm
 from janusflow.model.janus import JanusForConditionalGeneration, cache_of, unconditional_ids
 
@@ -45,12 +45,16 @@ class TokenSampling:
     image_guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        whole_number("top_k", self.top_k, least=0)
-        number_from("guidance_scale", self.guidance_scale, 1, LARGEST)
-        number_from("temperature", self.temperature, SMALLEST, LARGEST)
-        number_from("top_p", self.top_p, SMALLEST, 1)
-        if self.image_guidance_scale is not None:
-            number_from("image_guidance_scale", self.image_guidance_scale, 0, LARGEST)
+        true_or_false("do_sample", self.do_sample)
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
+        for name, bounds in (
+            ("guidance_scale", (1, LARGEST)),
+            ("temperature", (SMALLEST, LARGEST)),
+            ("top_p", (SMALLEST, 1)),
+            ("image_guidance_scale", (0, LARGEST)),
+        ):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, number_from(name, value, *bounds))
 
     @property
     def rows(self) -> int:
@@ -148,7 +152,7 @@ def draw_codes(
     """
     codes = owner.new_empty(len(owner), 0)
     for step, codes in enumerate(code_by_code(network, read, owner, uniform, sampling)):
-        callback(step, codes)
+        callback(step, codes.clone())  # whatever the callback does to them
     return codes
 
 

@@ -10,7 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from janusflow.arguments import check_fields, number_from, quoted, suggestion, whole_number
+from janusflow.arguments import check_fields, number_from, quoted, suggestion, true_or_false, whole_number
 from janusflow.data.constraints import PositiveInt
 from janusflow.evaluation.protocol import Benchmark
 from janusflow.evaluation.registry import find_benchmark
@@ -141,8 +141,8 @@ def check_values(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name in COUNTS:
             whole_number(name, value, most=COUNTS[name])
-        elif name in SWITCHES and not isinstance(value, bool):
-            raise ValueError(f"{name} is {quoted(value)}; expected true or false")
+        elif name in SWITCHES:
+            true_or_false(name, value)
         elif name in NUMBERS:
             number_from(name, value)
         elif name == "preset":

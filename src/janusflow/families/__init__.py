@@ -10,13 +10,13 @@ A family is one file with a `Family` (`family.py`), next to its network, layouts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from janusflow.families.family import Family, Licence
 from janusflow.families.layout import Layout
+from janusflow.functions import load_plugin, plugins
 
 GROUP = "janusflow.families"  # entry points of other packages
 BUILT_IN = ("janusflow.families.janusflow:FAMILY", "janusflow.families.janus:FAMILY")
@@ -39,15 +39,19 @@ def register(family: Family) -> Family:
 
 
 def families() -> Mapping[str, Family]:
-    """Return all families by name; their files are imported at the first call.
+    """Return all families by name; their files are imported at the first call. Built-in ones are not replaced.
+
+    Raises:
+        ValueError: if a package registers a family that does not load.
 
     Example:
         >>> list(families())
         ['JanusFlow', 'Janus']
     """
     if not _found:
-        places = [*BUILT_IN, *(found.value for found in entry_points(group=GROUP))]
-        _found.update({family.name: family for family in map(resolve_name, places)})
+        others = (load_plugin(plugin, "family") for plugin in plugins(GROUP).values())
+        for family in (*map(resolve_name, BUILT_IN), *others):
+            _found.setdefault(family.name, family)
     return {**_own, **_found}
 
 

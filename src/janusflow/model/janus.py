@@ -66,10 +66,13 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
                 as in transformers. With `latents`, `labels` are not used.
 
         Raises:
-            ValueError: if the number of image tokens in the ids does not match the pictures.
+            ValueError: if the number of image tokens in the ids does not match the pictures, or latents are given
+                without ids.
         """
         more = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache, **kwargs}
         more[CACHE] = one_cache(past_key_values, cache)
+        if latents is not None and input_ids is None:
+            raise ValueError("latents need input_ids, which say where the pictures are; inputs_embeds do not")
         if latents is None or input_ids is None:
             more |= {"pixel_values": pixel_values, "labels": labels, "logits_to_keep": logits_to_keep}
             return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **more)

@@ -41,7 +41,7 @@ def runs_plainly(llm: LlamaModel) -> bool:
         hasattr(part, "_hf_hook")
         or any(map(_foreign, (*part._forward_pre_hooks.values(), *part._forward_hooks.values())))
         for layer in llm.layers
-        for part in (layer, layer.self_attn, layer.self_attn.q_proj)
+        for part in layer.modules()
     )
 
 

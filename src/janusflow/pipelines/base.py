@@ -48,6 +48,7 @@ class Pipeline(Conversational):
 
     network: Any
     takes_adapters: ClassVar = False
+    parts: ClassVar[tuple[str, ...]] = ()  # folders of the parts that are saved next to the network
     match_question = "does this picture show {}?"  # asked by `match`; set another one that a model knows better
     sampling: ClassVar[
         tuple[str, ...]
@@ -107,7 +108,7 @@ class Pipeline(Conversational):
         checkpoint = open_checkpoint(path_or_id)
         if vae is not None:
             try:
-                vae = find_folder(vae) if Path(os.path.expanduser(vae)).exists() else vae
+                vae = find_folder(vae, what="vae") if Path(os.path.expanduser(vae)).exists() else vae
             except OSError as error:  # longer than any path
                 raise ValueError(f"vae is {quoted(str(vae))}; {error.strerror}") from error
         processor = open_processor(checkpoint, sft_format=sft_format)
@@ -242,10 +243,11 @@ class Pipeline(Conversational):
         """
         if self.quantized:
             raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
-        with put_together(Path(folder)) as temporary, without_others():
+        place = Path(folder).expanduser()
+        with put_together(place, whole=self.parts) as temporary, without_others():
             self.network.save_pretrained(temporary)
             self._write_parts(temporary)
-            keep_licence(temporary, self.origin, Path(folder))
+            keep_licence(temporary, self.origin, place)
 
     def _write_parts(self, folder: Path) -> None:
         """Save everything but the network."""

@@ -151,6 +151,7 @@ class Janus(AdaptedPipeline):
         if image is not None:
             sources = size.spread("image", [load_image(source) for source in listed(image)])
             prompts = named
+        inputs = {} if image is None else {"image": size.spread("image", input_digests("image", image))}
         self.check_context(self._ids(prompts, edited=image is not None)[1])
 
         def read(part: slice) -> ReadPrompts:
@@ -163,7 +164,6 @@ class Janus(AdaptedPipeline):
         pictures = self._pictures(codes, output_type, decode)
         if output_type != "pil":
             return pictures
-        inputs = {} if image is None else {"image": size.spread("image", input_digests("image", image))}
         return sign(pictures, named, seeds, _recorded(sampling), self.identity(), inputs)
 
     def _pictures(self, codes: Tensor, output_type: OutputType, at_once: int) -> Any:

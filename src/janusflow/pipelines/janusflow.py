@@ -178,6 +178,8 @@ class JanusFlow(LatentPipeline):
             _ = self.small_decoder if knobs.decoder == "small" else None
         seeds, seed = generation.seeds_of(size, seed, generator, latents)
         noise = generation.choose_noise(config, size, seed, generator, latents).to(self.device)
+        given = {name: source for name, source in (("image", image), ("mask", mask)) if source is not None}
+        inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
         with self._working("vae" if image is not None else None):
             known, kept = (None, None) if image is None else known_picture(self.codec, size, image, mask, self.device)
         with self._working("network"):
@@ -191,12 +193,10 @@ class JanusFlow(LatentPipeline):
         if output_type != "pil":
             return pictures
         settings = {**asdict(sampling), **knobs.recorded(), "height": size.height, "width": size.width}
-        given = {name: source for name, source in (("image", image), ("mask", mask)) if source is not None}
         if not given:
             settings.pop("strength")
         if mask is not None:
             settings["paste_original"] = bool(paste_original)
-        inputs = {name: size.spread(name, input_digests(name, source)) for name, source in given.items()}
         spread = size.spread("prompt", prompts)
         return sign(pictures, spread, seeds, settings, self.identity(), inputs, changed=changed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class LatentPipeline(AdaptedPipeline):
     """
 
     network: JanusFlowForConditionalGeneration
+    parts: ClassVar[tuple[str, ...]] = ("vae", PREVIEW_DECODER)
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class LatentPipeline(AdaptedPipeline):
 
     def _write_parts(self, folder: Path) -> None:
         super()._write_parts(folder)
-        if isinstance(self.vae, LatentCodec) or Path(self.vae).is_dir():
+        if isinstance(self.vae, LatentCodec) or str(self.vae) != DEFAULT_VAE:
             self.codec.save_pretrained(folder / "vae")
         if self.preview_decoder is not None:
             self.small_decoder.save_pretrained(folder / PREVIEW_DECODER)

@@ -116,6 +116,9 @@ class _Rounds:
         self.sources = {name: size.spread(name, _each(name, source)) for name, source in given.items()}
         self.words, self.records = list(self.prompts), [dict[str, Any]() for _ in self.prompts]
         self.changed = [False] * len(self.prompts)  # whether a callback changed a picture of any round
+        self.stopped = False  # whether a callback stopped the generation: then there is no further round
+        if (callback := settings.get("callback_on_step_end")) is not None:
+            settings["callback_on_step_end"] = self._watched(callback)
 
     def run(self) -> list[Image.Image]:
         """Return the pictures, each with its provenance."""
@@ -124,7 +127,15 @@ class _Rounds:
         if self.procedure.best_of != 1:
             return self._signed(self._best())
         pictures = self._draw(range(len(self.words)), self.seeds)
-        return self._signed(self._redrawn(pictures) if self.procedure.redraw else pictures)
+        return self._signed(self._redrawn(pictures) if self.procedure.redraw and not self.stopped else pictures)
+
+    def _watched(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*step: Any) -> Any:
+            change = callback(*step)
+            self.stopped |= isinstance(change, Mapping) and change.get("stop") is True
+            return change
+
+        return watched
 
     def _draw(self, which: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
         """Run one round: generate pictures for some of the prompts."""
@@ -175,6 +186,8 @@ class _Rounds:
             if not waiting or number == self.procedure.redraw:
                 break
             self._draw_again(pictures, waiting, number + 1)
+            if self.stopped:
+                break
         return pictures
 
     def _draw_again(self, pictures: list[Image.Image], waiting: Sequence[int], number: int) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-from PIL import Image
-
 from janusflow.arguments import quoted
+from janusflow.processing.images import listed
 
 Message: TypeAlias = "Mapping[str, Any]"
 
@@ -26,7 +23,7 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
         system: system prompt of a conversation that has none.
 
     Raises:
-        ValueError: if user and assistant do not alternate, a message is empty, or there is no message.
+        ValueError: if user and assistant do not alternate, a message of the user is empty, or there is no message.
 
     Example:
         >>> read_turns([{"role": "user", "content": "hi"}], "<image_placeholder>", system="")
@@ -43,7 +40,7 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
         if role != len(turns) % 2:
             raise ValueError("user and assistant must take turns, the user first")
         content = message["content"].strip()
-        if not content and (role == 0 or len(turns) + 1 < len(plain)):
+        if not content and role == 0:
             raise ValueError(f"message {len(turns) + 1} of the conversation is empty")
         turns.append((role, content))
     if not turns:
@@ -73,14 +70,12 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
     """
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise ValueError(f"a message is {message!r:.80}; expected a mapping with role and content")
-    content, images = message.get("content"), message.get("images") or []
-    if isinstance(images, (str, bytes, Path, np.ndarray, Image.Image)):
-        images = [images]
+    content, images = message.get("content"), listed(message.get("images"))
     if isinstance(content, str):
-        return {"role": message["role"], "content": content, "images": list(images)}
+        return {"role": message["role"], "content": content, "images": images}
     if not isinstance(content, Sequence):
         raise ValueError(f"a message's content is {quoted(content)}; expected a string or a list of parts")
-    text, found = "", list(images)
+    text, found = "", images
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text":

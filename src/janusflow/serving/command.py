@@ -18,7 +18,7 @@ from janusflow.serving.models import read_adapters, with_adapters
 from janusflow.serving.policy import PolicySettings
 from janusflow.serving.runner import PipelineRunner, give_cores, keep_loaded
 from janusflow.serving.scheduler import QueueSettings, Scheduler
-from janusflow.serving.server import check_host, run
+from janusflow.serving.server import check_host, check_port, run
 from janusflow.serving.settings import Limits
 
 T = TypeVar("T")
@@ -73,14 +73,18 @@ def run_command(options: ServeOptions) -> None:
     """
     keys = ApiKeys.read(options.api_key_file)
     check_host(options.host, keys)
+    check_port(options.host, options.port)
     queue, policy = checked_settings(QueueSettings, options.queue), checked_settings(PolicySettings, options.policy)
     limits = checked_settings(Limits, read_limits(options.limits))
     if limits.max_n > queue.max_queue:
         raise ValueError(f"max_queue is {queue.max_queue}, below the limit max_n of {limits.max_n}; raise it")
     adapters = read_adapters(options.adapters)
     if options.cluster is not None:
-        _run_on_ray(options, keys, queue, policy, limits)
+        _run_on_ray(options, adapters, keys, queue, policy, limits)
         return
+    for name, folder in adapters.items():
+        if not folder.is_dir():
+            raise ValueError(f"adapter {name} is {quoted(str(folder))}, which is not a folder")
     scheduler = Scheduler(PipelineRunner(), queue, policy)
     scheduler.start()
     give_cores(scheduler.call)
@@ -97,31 +101,40 @@ def run_command(options: ServeOptions) -> None:
 
 
 def _run_on_ray(
-    options: ServeOptions, keys: ApiKeys | None, queue: QueueSettings, policy: PolicySettings, limits: Limits
+    options: ServeOptions,
+    adapters: Mapping[str, Path],
+    keys: ApiKeys | None,
+    queue: QueueSettings,
+    policy: PolicySettings,
+    limits: Limits,
 ) -> None:
     from janusflow.serving.distributed import RayOptions, run_distributed  # needs the extra [ray]
     from janusflow.serving.replica import ReplicaOptions
 
     assert options.cluster is not None
-    name, adapters = options.served_name, read_adapters(options.adapters)
-    replica = ReplicaOptions(options.model, name, adapters, options.opening, queue, policy, limits, options.page)
+    replica = ReplicaOptions(
+        options.model, options.served_name, adapters, options.opening, queue, policy, limits, options.page
+    )
     cluster = RayOptions(**options.cluster)
     run_distributed(replica, cluster, keys, host=options.host, port=options.port, grace=options.grace)
 
 
-def read_limits(options: Sequence[str]) -> dict[str, float]:
-    """Parse limits by name from texts such as `max_steps=50`.
+def read_limits(options: Sequence[str]) -> dict[str, float | None]:
+    """Parse limits by name from texts such as `max_steps=50`; `none` is no limit.
 
     Raises:
         ValueError: if a text has another form or an unknown name.
     """
     known = [entry.name for entry in fields(Limits)]
-    found: dict[str, float] = {}
+    found: dict[str, float | None] = {}
     for option in options:
         name, _, value = option.partition("=")
         if name not in known:
             near = suggestion(name, known) or f"; choose from {', '.join(known)}"
             raise ValueError(f"limit {quoted(name)} is unknown{near}")
+        if value == "none":
+            found[name] = None
+            continue
         try:
             number = float(value)
         except ValueError as error:
@@ -130,7 +143,7 @@ def read_limits(options: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def checked_settings(kind: type[T], values: Mapping[str, float]) -> T:
+def checked_settings(kind: type[T], values: Mapping[str, float | None]) -> T:
     """Return settings with the given values.
 
     Raises:

@@ -98,7 +98,8 @@ async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """FastAPI handler for its own errors, such as unknown paths."""
     assert isinstance(error, HTTPException)
-    return respond(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+    said = f"{request.method} {request.url.path}: {error.detail}"
+    return respond(ApiError(error.status_code, said, headers=error.headers))
 
 
 def _names(place: Sequence[str | int]) -> list[str]:

@@ -40,13 +40,14 @@ class Front:
         metrics: counts the requests that are refused here.
 
     Attributes:
+        alive: always true: Ray starts replicas again.
         unfinished: number of accepted requests that are not answered yet.
         draining: whether new requests are refused.
     """
 
     def __init__(self, handle: Any, metrics: Metrics | None = None) -> None:
         self.handle, self.metrics = handle, metrics or Metrics()
-        self.unfinished, self.draining = 0, False
+        self.alive, self.unfinished, self.draining = True, 0, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI interface."""

@@ -179,6 +179,10 @@ class Job:
     ended: bool = False
     number: int = field(default_factory=lambda: next(_numbers))
 
+    def over(self, now: float) -> bool:
+        """Return whether the job is cancelled or late."""
+        return self.cancelled or now > self.deadline
+
     def order(self) -> tuple[int, int]:
         """Return the sort key by which waiting jobs start."""
         return self.priority, self.number

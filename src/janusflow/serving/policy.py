@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Gt, Interval
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from janusflow.serving.jobs import KINDS, Kind
@@ -41,7 +41,7 @@ class Policy:
 
     settings: PolicySettings
     work: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
-    cost: Annotated[float, Ge(0)] = 0.0
+    cost: float = 0.0
     waited: float = 0.0
 
     def choose(self, *, texts: int, pictures: int) -> tuple[Kind, int]:

@@ -175,7 +175,7 @@ def deploy(options: ReplicaOptions, *, replicas: int, most: int, cpus: float, gp
     queue = options.queue
     deployment: Any = serve.deployment(
         name="janusflow",
-        max_ongoing_requests=2 * (queue.max_queue + queue.max_pictures + queue.max_texts),  # its scheduler refuses
+        max_ongoing_requests=2 * (2 * queue.max_queue + queue.max_pictures + queue.max_texts),  # its scheduler refuses
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         graceful_shutdown_timeout_s=GRACE,
         health_check_period_s=5,

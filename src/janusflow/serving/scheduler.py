@@ -41,7 +41,7 @@ class QueueSettings:
     """How many jobs are accepted.
 
     Attributes:
-        max_queue: largest number of jobs that wait to start; more are refused.
+        max_queue: largest number of texts, and of pictures, that wait to start; more are refused.
         max_pictures: largest number of pictures in progress at the same time.
         max_texts: largest number of texts in progress at the same time; each has a cache.
     """
@@ -135,9 +135,12 @@ class Scheduler:
             if self.draining:
                 self.metrics.rejected.labels("draining").inc(len(requests))
                 raise DrainingError("the server is shutting down; send the request to another one")
-            if self.waiting + len(requests) > self.settings.max_queue:
-                self.metrics.rejected.labels("queue_full").inc(len(requests))
-                raise QueueFullError(self._retry_after(requests[0].kind))
+            for kind in KINDS:
+                asked = sum(request.kind == kind for request in requests)
+                missing = len(self._waiting[kind]) + asked - self.settings.max_queue
+                if asked and missing > 0:
+                    self.metrics.rejected.labels("queue_full").inc(len(requests))
+                    raise QueueFullError(self._retry_after(kind, missing))
             now = self.clock()
             jobs = [
                 Job(request, listener, priority, now + timeout, now)
@@ -198,8 +201,9 @@ class Scheduler:
         """Number of jobs in the queue and in progress."""
         return self.waiting + sum(map(len, self._running.values()))
 
-    def _retry_after(self, kind: Kind) -> int:
-        seconds = self.waiting * self._run_seconds[kind] / self._room[kind]
+    def _retry_after(self, kind: Kind, missing: int) -> int:
+        """Estimate the seconds until as many places in the queue are free as a request misses."""
+        seconds = missing * self._run_seconds[kind] / self._room[kind]
         return min(LONGEST_RETRY, max(1, math.ceil(seconds)))
 
     # --- the model's thread -------------------------------------------------------------------------------------------
@@ -262,23 +266,20 @@ class Scheduler:
 
     def _sweep(self) -> None:
         """End jobs that are cancelled or late."""
-        now = self.clock()
+        now, over, gone = self.clock(), list[Job](), list[tuple[Job, Any]]()
         with self._changed:
-            out = [job for jobs in self._waiting.values() for job in jobs if job.cancelled or now > job.deadline]
-            gone = [
-                entry
-                for entries in self._running.values()
-                for entry in entries
-                if entry[0].cancelled or now > entry[0].deadline
-            ]
             for kind in KINDS:
-                self._waiting[kind] = [job for job in self._waiting[kind] if job not in out]
-                self._running[kind] = [entry for entry in self._running[kind] if entry not in gone]
-        for job, state in [*((job, None) for job in out), *gone]:
-            if state is not None:
-                self.runner.finish(state)
-            late = DeadlineError("the request was not finished within its timeout")
-            self._send(job, Failed(CancelledError("the request was cancelled") if job.cancelled else late))
+                over += [job for job in self._waiting[kind] if job.over(now)]
+                gone += [(job, state) for job, state in self._running[kind] if job.over(now)]
+                self._waiting[kind] = [job for job in self._waiting[kind] if not job.over(now)]
+                self._running[kind] = [(job, state) for job, state in self._running[kind] if not job.over(now)]
+        for _, state in gone:
+            self.runner.finish(state)
+        for job in [*over, *(job for job, _ in gone)]:
+            if job.cancelled:
+                self._send(job, Failed(CancelledError("the request was cancelled")))
+            else:
+                self._send(job, Failed(DeadlineError("the request was not finished within its timeout")))
 
     def _admit(self) -> None:
         """Start waiting jobs while there is room."""

@@ -44,6 +44,10 @@ class Work(Protocol):
     """Work that a server finishes before it ends: that of a scheduler, or of its replicas."""
 
     @property
+    def alive(self) -> bool:
+        """Whether work can be done."""
+
+    @property
     def draining(self) -> bool:
         """Whether new work is refused."""
 
@@ -68,7 +72,7 @@ class DrainingServer(uvicorn.Server):
     """uvicorn server that finishes accepted work when it is asked to stop.
 
     After the first SIGTERM or SIGINT, new requests get 503, accepted ones have `grace` seconds, and the process ends
-    with exit code 0. The second signal ends it at once.
+    with exit code 0. The second signal ends it at once. If the work ends by itself, so does the server.
 
     Args:
         config: uvicorn's settings.
@@ -79,7 +83,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, work: Work, grace: float) -> None:
         super().__init__(config)
         self.work, self.grace = work, grace
-        self.asked = asyncio.Event()
+        self.asked, self.failed = asyncio.Event(), False
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -97,11 +101,18 @@ class DrainingServer(uvicorn.Server):
             listening: socket that clients connect to.
         """
         self.loop = asyncio.get_running_loop()
-        drained = asyncio.create_task(self._drain())
+        tasks = [asyncio.create_task(self._drain()), asyncio.create_task(self._watch())]
         try:
             await self.serve(sockets=[listening])
         finally:
-            drained.cancel()
+            for task in tasks:
+                task.cancel()
+
+    async def _watch(self) -> None:
+        while self.work.alive or self.asked.is_set():
+            await asyncio.sleep(1)
+        LOG.critical("stopping: the model's thread has ended")
+        self.failed = self.should_exit = True
 
     async def _drain(self) -> None:
         await self.asked.wait()
@@ -123,6 +134,7 @@ def uvicorn_config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=guarded,
+        ws="none",
         log_config=None,
         access_log=False,  # the gate writes these lines, with ids
         server_header=False,
@@ -143,19 +155,34 @@ def run(app: ASGIApp, work: Work, limits: Limits, *, host: str, port: int, grace
 
     Raises:
         ValueError: if the server cannot listen on the port.
+        SystemExit: with exit code 1, if the work ended by itself.
     """
     with _listening(host, port) as listening:
         config = uvicorn_config(app, limits)
         LOG.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
         work.start()
         try:
-            asyncio.run(_serve(config, work, grace, listening))
+            failed = asyncio.run(_serve(config, work, grace, listening))
         finally:
             work.close()
+    if failed:
+        raise SystemExit(1)
 
 
-async def _serve(config: uvicorn.Config, work: Work, grace: float, listening: socket.socket) -> None:
-    await DrainingServer(config, work, grace).run_until_stopped(listening)
+async def _serve(config: uvicorn.Config, work: Work, grace: float, listening: socket.socket) -> bool:
+    """Serve, and return whether the work ended by itself."""
+    server = DrainingServer(config, work, grace)
+    await server.run_until_stopped(listening)
+    return server.failed
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that a server can listen on a port, before anything is loaded; 0 is any free port.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    _listening(host, port).close()
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -7,7 +7,8 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 
-NonNegativeInt = Annotated[int, Ge(1)]
+from janusflow.data.constraints import PositiveInt
+
 Seconds = Annotated[float, Gt(0), Le(86_400)]
 
 
@@ -34,19 +35,19 @@ class Limits:
         requests_per_minute: requests per minute for each API key; None is unlimited.
     """
 
-    max_body: NonNegativeInt = 20_000_000
-    max_input_pixels: NonNegativeInt = 20_000_000
-    max_images: NonNegativeInt = 8
-    max_output_pixels: NonNegativeInt = 1024 * 1024
-    max_prompt: NonNegativeInt = 20_000
-    max_n: NonNegativeInt = 8
-    max_steps: NonNegativeInt = 100
-    max_tokens: NonNegativeInt = 1024
-    fetch_bytes: NonNegativeInt = 10_000_000
+    max_body: PositiveInt = 20_000_000
+    max_input_pixels: PositiveInt = 20_000_000
+    max_images: PositiveInt = 8
+    max_output_pixels: PositiveInt = 1024 * 1024
+    max_prompt: PositiveInt = 20_000
+    max_n: PositiveInt = 8
+    max_steps: PositiveInt = 100
+    max_tokens: PositiveInt = 1024
+    fetch_bytes: PositiveInt = 10_000_000
     fetch_seconds: Seconds = 10.0
     fetch_redirects: Annotated[int, Ge(0)] = 3
     head_seconds: Seconds = 10.0
     body_seconds: Seconds = 30.0
     write_seconds: Seconds = 30.0
     timeout: Seconds = 600.0
-    requests_per_minute: NonNegativeInt | None = 600
+    requests_per_minute: PositiveInt | None = 600

@@ -25,10 +25,16 @@ class StopStrings:
         found = [place for one in self.stop if (place := text.find(one)) >= 0]
         if found:
             return text[: min(found)], True
-        begun = max((n for one in self.stop for n in range(1, len(one)) if text.endswith(one[:n])), default=0)
+        begun = max((_begun(text, one) for one in self.stop), default=0)
         given, self.held = text[: len(text) - begun], text[len(text) - begun :]
         return given, False
 
     def rest(self) -> str:
         """Return what is still held back at the end."""
         return self.held
+
+
+def _begun(text: str, stop: str) -> int:
+    """Return the length of the longest part of `stop`, from its beginning but not all of it, that ends the text."""
+    longest = min(len(stop) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

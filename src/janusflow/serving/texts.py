@@ -27,7 +27,7 @@ from janusflow.serving.token_bytes import token_bytes
 LOG = logging.getLogger("janusflow.serving")
 PREFILL = 512  # prompt tokens that are read in a tick
 LEAST_ROOM = 256  # tokens of a row
-KEPT_ROOM = 1024  # longer rows are freed once nothing is decoded
+KEPT_TOKENS = 4096  # caches for more tokens are freed once nothing is decoded
 
 
 class Text:
@@ -138,7 +138,7 @@ class Texts:
         self.slots.move(last, row)
         self.rows[row] = self.rows[last]
         self.rows.pop()
-        if not self.rows and self.slots.room > KEPT_ROOM:
+        if not self.rows and len(self.slots.lengths) * self.slots.room > KEPT_TOKENS:
             self.slots = Slots(self.llm, 0, LEAST_ROOM)
 
     def advance(self) -> dict[Text, list[Event]]:

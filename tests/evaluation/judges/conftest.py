@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from janusflow.evaluation.judges import endpoint as endpoint_judge
+from janusflow.evaluation.judges.endpoint import EndpointJudge
 from janusflow.evaluation.judges.open_judge import open_judge
 from tests.evaluation.judges.server import Handler, Server, reply
 
@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that were waited between tries, without waiting."""
     found: list[float] = []
-    monkeypatch.setattr(endpoint_judge.time, "sleep", found.append)
+    monkeypatch.setattr(EndpointJudge, "_wait", lambda _, seconds: found.append(seconds))
     return found
 
 

@@ -158,3 +158,13 @@ def test_what_utf8_cannot_hold_reaches_an_endpoint_escaped(
 ) -> None:
     assert Cached(judge(), tmp_path, {}).reply("an answer \ud83d") == "fine"
     assert server.asked[0]["messages"][0]["content"] == "an answer \\ud83d"
+
+
+def test_a_stopped_judge_tries_no_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.answers = [(500, b"")]
+    judge = open_judge(f"openai:model-7@{server.url}", tries=3, patience=60.0)
+    judge.stop()
+    with pytest.raises(NotJudgedError, match="the run was stopped"):
+        judge.reply("is it right?")
+    assert len(server.asked) == 1

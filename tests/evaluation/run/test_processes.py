@@ -99,7 +99,12 @@ def test_verdicts_of_ray_workers_count_when_a_setting_names_a_relative_folder(
     ray: Any = ModuleType("ray")
     ray.__spec__ = ModuleSpec("ray", None)
     ray.remote, ray.get = (lambda **_: lambda work: InFolder(elsewhere, work)), list
+    ray.is_initialized, ray.cluster_resources = (lambda: True), dict
+    errors: Any = ModuleType("ray.exceptions")
+    errors.RayError = type("RayError", (Exception,), {})
+    errors.RayTaskError = type("RayTaskError", (errors.RayError,), {})
     monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(counting, "Counting", Ruled)
     monkeypatch.setattr("janusflow.evaluation.run.evaluate.open_model", lambda request: Model())

@@ -44,6 +44,11 @@ class AsksJudge:
     def judge_model(self, judge: Judge) -> None:
         self._judge = WithoutThoughts(judge)
 
+    def stop_judging(self) -> None:
+        """Let the judge give up soon, because the run was stopped."""
+        if self._judge is not None:
+            self._judge.stop()
+
     def ask_judge(
         self,
         prompt: str,

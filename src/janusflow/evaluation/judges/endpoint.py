@@ -96,7 +96,7 @@ class EndpointJudge(Judge):
         self._spent = Spent(0, 0)
         self._key = os.environ.get(options.key_variable, "")
         self._closed = ""  # why no more requests are sent
-        self._lock = threading.Lock()
+        self._lock, self._stopped = threading.Lock(), threading.Event()
         client = limited_client(openai.DefaultHttpxClient, options.timeout)
         self._client = openai.OpenAI(
             api_key=self._key or "none", base_url=url, timeout=options.timeout, max_retries=0, http_client=client
@@ -113,7 +113,7 @@ class EndpointJudge(Judge):
         wait, problem = 0.0, ""
         for number in range(self.options.tries):
             if number:
-                time.sleep(wait)
+                self._wait(wait)
             self._count_request()
             backoff = self.options.patience * 2**number * random.uniform(0.75, 1.0)
             try:
@@ -122,6 +122,14 @@ class EndpointJudge(Judge):
                 problem = str(error)
                 wait = min(max(backoff, error.wait), self.options.longest_wait)
         raise NotJudgedError(f"{self.name} gave no reply in {self.options.tries} tries; the last: {problem}")
+
+    def stop(self) -> None:
+        """See `Judge`."""
+        self._stopped.set()
+
+    def _wait(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise NotJudgedError("the run was stopped")
 
     def _ask(self, messages: list[Any], temperature: float) -> str:
         """Send one request."""

@@ -61,6 +61,10 @@ class Judge(ABC):
     def answer(self, query: Query) -> str:
         """See `reply`."""
 
+    def stop(self) -> None:
+        """Give up soon, because the run was stopped: from now on, no failed request is tried again."""
+        return
+
 
 class WithoutThoughts(Judge):
     """A judge that replies with its answer only, without thoughts; see `reasoning.final_answer`.
@@ -74,3 +78,8 @@ class WithoutThoughts(Judge):
     def answer(self, query: Query) -> str:
         """See `Judge`; "" if the thoughts do not end."""
         return final_answer(query.put_to(self.judge))
+
+    def stop(self) -> None:
+        """See `Judge`; the caller's own object may lack it."""
+        if isinstance(self.judge, Judge):
+            self.judge.stop()

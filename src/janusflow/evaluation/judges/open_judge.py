@@ -133,6 +133,10 @@ class Cached(Judge):
         write_text(file, json.dumps({**asked, "reply": said}, indent=1))
         return said
 
+    def stop(self) -> None:
+        """See `Judge`."""
+        self.judge.stop()
+
 
 def _digest(picture: Image.Image) -> str:
     """Return the sha256 of a picture's mode, size and pixels."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from janusflow.arguments import quoted
-from janusflow.device import device_of
+from janusflow.device import device_of, use_device
 from janusflow.evaluation.judges.open_judge import forgotten_if_useless
 from janusflow.evaluation.protocol import Benchmark, Item, NotJudgedError, Row
 from janusflow.evaluation.reports.report import write_report
@@ -160,21 +160,23 @@ def _work_alone(run: EvalRun, ranks: int, model: Any = None) -> None:
 def _work(run: EvalRun, ranks: int, model: Any) -> None:
     size = run.request.batch_size
     mine = [item for place, item in enumerate(run.items) if place // size % ranks == run.rank]
+    place = device_of(run.request.device, run.rank, ranks)
+    use_device(place)
     if run.request.mode != "score":
-        _produce(run, mine, ranks, model)
+        _produce(run, mine, place, model)
     if run.request.mode != "generate":
-        _judge(run, mine)
+        _judge(run, mine, place)
 
 
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _produce(run: EvalRun, items: Sequence[Item], ranks: int, model: Any) -> None:
+def _produce(run: EvalRun, items: Sequence[Item], place: str, model: Any) -> None:
     request, benchmark, todo = run.request, run.benchmark, run.to_do(items)
     if not todo:
         return
     if model is None:
-        model = open_model(replace(request, device=device_of(request.device, run.rank, ranks)))
+        model = open_model(replace(request, device=place))
     with progress_bar(f"{benchmark.title}: making", len(todo), shown=run.rank == 0) as advance:
         for batch in _batches(benchmark, todo, request.batch_size):
             for item, output in zip(batch, benchmark.produce(model, batch, request.options), strict=True):
@@ -201,12 +203,12 @@ def _batches(benchmark: Benchmark, items: Sequence[Item], size: int) -> Iterator
         yield batch
 
 
-def _judge(run: EvalRun, items: Sequence[Item]) -> None:
+def _judge(run: EvalRun, items: Sequence[Item], place: str) -> None:
     benchmark = run.benchmark
     todo = [item for item in items if item.key in run.outputs and "verdict" not in run.judged(item)]
     with (
         progress_bar(f"{benchmark.title}: judging", len(todo), shown=run.rank == 0) as advance,
-        ThreadPoolExecutor(benchmark.threads) as pool,
+        ThreadPoolExecutor(benchmark.threads, initializer=use_device, initargs=(place,)) as pool,
     ):
         for item in todo[:1]:  # before the others start: it opens the judge
             run.keep_verdict(item, _verdict(benchmark, item, run.outputs[item.key]))
@@ -218,6 +220,7 @@ def _judge(run: EvalRun, items: Sequence[Item]) -> None:
                 advance()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # no one would keep the other verdicts
+            benchmark.stop_judging()
             raise
 
 

@@ -12,10 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from janusflow.device import accelerators
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import parent
 from janusflow.extras import require
+from janusflow.offline import first_line
 
 Work: TypeAlias = Callable[[EvalRequest, int, int], None]  # one worker's part: request, rank, ranks
 
@@ -56,15 +56,30 @@ def _on_cores(cores: int, work: Work, request: EvalRequest, rank: int, ranks: in
 
 
 def on_ray(work: Work, request: EvalRequest, workers: int) -> None:
-    """Run Ray workers, each with an accelerator if there are any."""
+    """Run Ray workers, each with a GPU if the cluster has any.
+
+    Raises:
+        ValueError: for a worker's own such error, or if a worker died.
+    """
     require("--ray", "ray")
     import ray
+    from ray.exceptions import RayError, RayTaskError
 
-    part = ray.remote(num_gpus=min(1, accelerators()))(_work_from)
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False)
+    part = ray.remote(num_gpus=1 if ray.cluster_resources().get("GPU") else 0)(_work_from)
     request = replace(request, model=_whole(request.model), vae=_whole(request.vae))
     request = replace(request, out=request.out.resolve(), data=request.data and request.data.resolve())
     here = str(Path.cwd())
-    ray.get([part.remote(here, work, request, rank, workers) for rank in range(workers)])
+    try:
+        ray.get([part.remote(here, work, request, rank, workers) for rank in range(workers)])
+    except RayTaskError as error:
+        if isinstance(error.cause, ValueError | OSError):
+            raise error.cause from None
+        raise
+    except RayError as error:
+        what = f"a Ray worker ended early ({first_line(error)})"
+        raise ValueError(f"{what}; finished items are kept: run the command again") from error
 
 
 def _work_from(folder: str, work: Work, request: EvalRequest, rank: int, ranks: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from janusflow.engine.understanding import Decoding
 from janusflow.pipelines.base import Pipeline
 from janusflow.processing.processor import UnderstandingInputs
 from janusflow.serving.api.chat_answer import Answer, Completion
-from janusflow.serving.api.chat_body import ChatBody, ImagePart
+from janusflow.serving.api.chat_body import ChatBody, ImagePart, TextPart
 from janusflow.serving.api.documented import ERRORS
 from janusflow.serving.api.server import Server, seed_of, server_of
 from janusflow.serving.api.sse import EventStream, event
@@ -35,7 +36,7 @@ async def chat_completions(body: ChatBody, http: Request) -> Response:
 
     If the last message is the assistant's, it is continued.
     """
-    server = server_of(http)
+    server, arrived = server_of(http), time.monotonic()
     name, model = server.model(body.model)
     check_limits(server, body)
     inputs = await read_conversation(server, model, body)
@@ -44,7 +45,7 @@ async def chat_completions(body: ChatBody, http: Request) -> Response:
     except ValueError as error:
         raise as_api_error(error) from error
     waiting = Waiting(server.scheduler, http, stream=body.stream)
-    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
+    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body) - (time.monotonic() - arrived))
     completion = Completion(name, inputs.input_ids.shape[1], body)
     if body.stream:
         return EventStream(waiting, _chunks(waiting, completion, body))
@@ -83,8 +84,10 @@ def check_limits(server: Server, body: ChatBody) -> None:
         raise invalid("stream_options needs stream to be true", "stream_options")
     if body.seed is not None and body.seed + body.n - 1 >= 2**63:
         raise invalid(f"seed is {body.seed}, and answer i gets seed + i; the largest is {2**63 - body.n}", "seed")
-    texts = [part if isinstance(part, str) else getattr(part, "text", "") for m in body.messages for part in m.content]
-    length = sum(map(len, texts))
+    contents = [message.content for message in body.messages]
+    parts = [part for content in contents if not isinstance(content, str) for part in content]
+    length = sum(len(content) for content in contents if isinstance(content, str))
+    length += sum(len(part.text) for part in parts if isinstance(part, TextPart))
     if length > server.limits.max_prompt:
         raise invalid(f"messages hold {length} characters; this server allows {server.limits.max_prompt}", "messages")
 
@@ -95,13 +98,23 @@ async def read_conversation(server: Server, model: Pipeline, body: ChatBody) -> 
     Raises:
         ApiError: if there are too many pictures, one is not allowed, or the conversation is malformed or too long.
     """
-    data = [await picture_bytes(url, server.fetcher) for url in picture_urls(server, body)]
+    data = await _together([picture_bytes(url, server.fetcher) for url in picture_urls(server, body)])
     async with server.reading if data else nullcontext():
         pictures = await read_pictures(server, data)
         try:
             return await asyncio.to_thread(encode, model, body, pictures)
         except ValueError as error:
             raise invalid(str(error), "messages") from error
+
+
+async def _together(fetches: Sequence[Coroutine[Any, Any, bytes]]) -> list[bytes]:
+    """Run fetches at the same time; if one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(fetch) for fetch in fetches]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def picture_urls(server: Server, body: ChatBody) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from janusflow.serving.api.body import Body, Job
 
-Text = Annotated[str, Field(min_length=1)]
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 EXAMPLES: list[JsonValue] = [
     {"model": "tiny", "messages": [{"role": "user", "content": "name three colors."}]},
     {
@@ -32,7 +32,9 @@ class ImageUrl(Body):
     """URL of a picture."""
 
     url: Annotated[str, Field(description="A data:image/...;base64, URI, or an http(s) address.")]
-    detail: Annotated[Literal["auto"], Field(description="Pictures are read at the model's size.")] = "auto"
+    detail: Annotated[
+        Literal["auto", "low", "high"], Field(description="Has no effect: pictures are read at the model's size.")
+    ] = "auto"
 
 
 class TextPart(Body):
@@ -88,9 +90,10 @@ class ChatBody(Job):
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     max_tokens: Annotated[int | None, Field(ge=1, description="The older name of max_completion_tokens.")] = None
     n: Annotated[int, Field(ge=1)] = 1
-    stop: Annotated[Text | Annotated[list[Text], Field(max_length=4)], Field(description="At most 4.")] = Field(
-        default_factory=list
-    )
+    stop: Annotated[
+        StopString | Annotated[list[StopString], Field(max_length=4)],
+        Field(description="At most 4, of at most 1,000 characters each."),
+    ] = Field(default_factory=list)
     stream: bool = False
     stream_options: StreamOptions | None = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Answer i of n gets seed + i.")] = None

@@ -202,9 +202,17 @@ def _settings(server: Server, model: Pipeline, body: ImageBody, given: Mapping[s
     for name in asked:
         if name not in known:
             raise invalid(f"{name} is not a setting of a {type(model).__name__} model", name, "unknown_parameter")
-    if sides and sides["height"] * sides["width"] > server.limits.max_output_pixels:
-        most = server.limits.max_output_pixels
-        raise invalid(f"size is {body.size}; this server allows at most {most} pixels", "size")
+    _check_pixels(server, sides)
     if sides and "height" not in known:
         raise invalid(f"size is {body.size}; a {type(model).__name__} model has only one, which auto gives", "size")
-    return model.resolve(body.prompt, {**asked, **sides})
+    found = model.resolve(body.prompt, {**asked, **sides})
+    server.check_most("num_inference_steps", found.get("num_inference_steps") or 0, server.limits.max_steps)
+    _check_pixels(server, found)
+    return found
+
+
+def _check_pixels(server: Server, settings: Mapping[str, Any]) -> None:
+    height, width = settings.get("height", 0), settings.get("width", 0)
+    most = server.limits.max_output_pixels
+    if height * width > most:
+        raise invalid(f"size is {width}x{height}; this server allows at most {most} pixels", "size")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from janusflow.serving.errors import ApiError, as_api_error
 from janusflow.serving.jobs import ENDS, CancelledError, DeadlineError, Event, Failed, StoppedError
 from janusflow.serving.scheduler import Scheduler
 
+LOG = logging.getLogger("janusflow.serving")
 EXPECTED = (CancelledError, DeadlineError, StoppedError)
 
 
@@ -73,7 +75,10 @@ class Waiting:
                     self._woken.clear()
                 number, event = self.inbox.popleft()
                 if isinstance(event, Failed):
-                    raise as_api_error(event.error if isinstance(event.error, EXPECTED) else RuntimeError())
+                    if not isinstance(event.error, EXPECTED):
+                        LOG.error("%s failed", self.http.state.request_id, exc_info=event.error)
+                        raise as_api_error(RuntimeError())
+                    raise as_api_error(event.error)
                 left -= isinstance(event, ENDS)
                 yield number, event
         finally:

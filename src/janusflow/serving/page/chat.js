@@ -50,7 +50,7 @@ section.addEventListener("drop", (event) => {
   read(event.dataTransfer.files);
 });
 
-async function answer(asked, signal) {
+async function answer(asked, undo, signal) {
   const words = say("assistant", "");
   const body = { model: model(), messages: [...messages, asked], stream: true };
   try {
@@ -59,7 +59,10 @@ async function answer(asked, signal) {
     }
   } finally {
     if (words.textContent) messages = [...messages, asked, { role: "assistant", content: words.textContent }];
-    else words.parentElement.remove();
+    else {
+      words.parentElement.remove();
+      undo();
+    }
   }
 }
 
@@ -67,11 +70,19 @@ function send() {
   const text = form.elements.message.value.trim();
   if (!text) return;
   const parts = pictures.map((url) => ({ type: "image_url", image_url: { url } }));
-  say("user", text, pictures);
+  const sent = pictures;
+  const message = say("user", text, sent).parentElement;
+  const undo = () => {
+    message.remove();
+    pictures = [...sent, ...pictures];
+    shown.replaceChildren(...pictures.map(picture));
+    form.elements.message.value ||= text;
+  };
   pictures = [];
   shown.replaceChildren();
   form.elements.message.value = "";
-  busy(form, (signal) => answer({ role: "user", content: [...parts, { type: "text", text }] }, signal));
+  const asked = { role: "user", content: [...parts, { type: "text", text }] };
+  busy(form, (signal) => answer(asked, undo, signal));
 }
 
 form.addEventListener("submit", (event) => {

@@ -42,5 +42,9 @@ form.addEventListener("submit", (event) => {
     }
     asked.push({ ...same, steps: Number(steps.value), guidance: Number(guidance.value) });
   }
-  busy(form, (signal) => Promise.all(asked.map((settings) => one(settings, signal))));
+  busy(form, async (signal) => {
+    const results = await Promise.allSettled(asked.map((settings) => one(settings, signal)));
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed) throw failed.reason;
+  });
 });
