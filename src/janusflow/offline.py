@@ -17,6 +17,9 @@ from huggingface_hub.utils import get_session
 SECONDS = 5.0  # to wait for a connection
 CONNECTED = ("ReadTimeout", "ReadError", "WriteTimeout", "WriteError", "RemoteProtocolError", "PoolTimeout")
 
+UNREACHABLE = "the hub cannot be reached"
+_SWITCHED_OFF: list[bool] = []  # one entry for each thread that has set HF_HUB_OFFLINE below
+
 
 def hub_is_reachable() -> bool:
     """Return whether the hub (`HF_ENDPOINT`) answers; False with HF_HUB_OFFLINE=1, without a request."""
@@ -42,14 +45,16 @@ def cached_if_unreachable(path_or_id: str | Path) -> Iterator[str]:
         The reason why nothing can be downloaded, as the end of a sentence; "" if downloads are possible.
     """
     if constants.HF_HUB_OFFLINE:
-        yield "HF_HUB_OFFLINE is set"
+        yield UNREACHABLE if _SWITCHED_OFF else "HF_HUB_OFFLINE is set"
     elif Path(os.path.expanduser(path_or_id)).exists() or hub_is_reachable():
         yield ""
     else:
         constants.HF_HUB_OFFLINE = True  # read by huggingface_hub before every request; all others go through it
+        _SWITCHED_OFF.append(True)
         try:
-            yield "the hub cannot be reached"
+            yield UNREACHABLE
         finally:
+            _SWITCHED_OFF.pop()
             constants.HF_HUB_OFFLINE = False
 
 

@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from janusflow.evaluation.benchmarks import geneval
 from janusflow.tinyworld.captions import HELD_OUT_KINDS, KINDS, sample_pair, sample_task
 from janusflow.tinyworld.scenes import (
     BACKGROUNDS,
@@ -95,6 +96,14 @@ def test_relations_follow_genevals_rule() -> None:
     assert relations(shape(x=54, y=54), center) == {"right of", "below"}
     assert relations(shape(x=34, y=33), center) == set()
     assert relations(center, center) == set()
+
+
+def test_relations_are_those_of_geneval_between_squares_around_the_shapes() -> None:
+    for number in range(300):
+        scene = sample_scene(Random(number), [Wish(), Wish()])
+        assert scene is not None
+        a, b = ((s.x - s.radius, s.y - s.radius, s.x + s.radius, s.y + s.radius) for s in scene.shapes)
+        assert relations(*scene.shapes) == geneval.relations(a, b)
 
 
 def test_relations_are_mirrored() -> None:

@@ -17,7 +17,7 @@ from diffusers.callbacks import IPAdapterScaleCutoffCallback, MultiPipelineCallb
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from janusflow.arguments import quoted, suggestion, unknown_argument, whole_number
+from janusflow.arguments import number_from, quoted, suggestion, unknown_argument, whole_number
 from janusflow.device import cast, resolve_device, resolve_dtype
 from janusflow.engine.generation import Sampling, choose_strength
 from janusflow.engine.settings import StepEnd
@@ -301,7 +301,8 @@ class JanusFlowPipeline:
 
 def _scale(guidance_scale: float | None) -> float:
     """Convert diffusers' guidance scale: values from 0 to 1, and None, disable guidance."""
-    return 1.0 if guidance_scale is None or 0 <= guidance_scale < 1 else guidance_scale
+    scale = 1.0 if guidance_scale is None else number_from("guidance_scale", guidance_scale, 0)
+    return max(scale, 1.0)
 
 
 def _tensor_names(callback: Any, names: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from janusflow.arguments import quoted
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.progress import progress_bar
 
@@ -60,6 +61,8 @@ class LmmsJanusFlow(lmms):
             known = "pretrained, batch_size, device, dtype, system_prompt"
             raise ValueError(f"{', '.join(unknown)}: unknown argument of --model_args; choose from {known}")
         self.model = JanusFlow.from_pretrained(pretrained, device=device or "auto", dtype=dtype, progress=False)
+        if not str(batch_size).isdigit() or not int(batch_size):
+            raise ValueError(f"batch_size is {quoted(batch_size)}; expected a whole number from 1 upwards")
         self.batch_size = int(batch_size)
         self.system = None if system_prompt == "default" else system_prompt
 

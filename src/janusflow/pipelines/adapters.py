@@ -27,6 +27,8 @@ class AdaptedPipeline(Pipeline):
         """
         if self.adapters is not None:
             raise ValueError("the network has adapters already; unload or merge them first")
+        if self.quantized:
+            raise ValueError("adapters do not go into quantized weights; merge them into a checkpoint first")
         self.adapters = open_adapters(self.network, folder)
         self.opened = {**self.opened, "adapter": str(folder)}
         return self

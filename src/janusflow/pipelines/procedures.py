@@ -152,7 +152,12 @@ class _Rounds:
             self.model.resolve(prompt, self.settings | {name: source[index] for name, source in self.sources.items()})
         instruction = INSTRUCTION if self.procedure.plan is True else str(self.procedure.plan)
         asked = [[{"role": "user", "content": instruction.replace("{}", prompt)}] for prompt in self.prompts]
-        plans = self.model.chat_batch(asked, do_sample=True, seed=self.seeds, max_new_tokens=PLAN_TOKENS)
+        size, plans = whole_number("batch_size", self.settings.get("batch_size", 16)), list[str]()
+        for first in range(0, len(asked), size):
+            part = slice(first, first + size)
+            plans += self.model.chat_batch(
+                asked[part], do_sample=True, seed=self.seeds[part], max_new_tokens=PLAN_TOKENS
+            )
         for index, written in enumerate(plans):
             plan = without_tags(self.model.processor.text, written).strip()
             self.records[index]["plan"] = plan

@@ -11,7 +11,6 @@ import errno
 import io
 import os
 import struct
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -81,20 +80,18 @@ def _read(source: ImageSource, convert: Callable[[Any], T]) -> T:
     """Open, check, rotate and convert a source. All errors of Pillow are turned into one sentence."""
     name = _name(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _open(source, as_picture=convert is _to_rgb)
-            height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
-            if width * height > MAX_PIXELS:
-                raise PictureError(
-                    f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed"
-                )
-            if not width or not height:
-                raise PictureError(f"{name} has no pixels ({width} x {height})")
-            if isinstance(image, np.ndarray):
-                return convert(image)
-            image.load()
-            return convert(_upright(image))
+        image = _open(source, as_picture=convert is _to_rgb)
+        height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+        if width * height > MAX_PIXELS:
+            raise PictureError(
+                f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed"
+            )
+        if not width or not height:
+            raise PictureError(f"{name} has no pixels ({width} x {height})")
+        if isinstance(image, np.ndarray):
+            return convert(image)
+        image.load()
+        return convert(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(
             f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} megapixels are allowed"
