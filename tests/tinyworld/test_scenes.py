@@ -99,9 +99,8 @@ def test_relations_follow_genevals_rule() -> None:
 
 
 def test_relations_are_those_of_geneval_between_squares_around_the_shapes() -> None:
-    for number in range(300):
-        scene = sample_scene(Random(number), [Wish(), Wish()])
-        assert scene is not None
+    sampled = (sample_scene(Random(number), [Wish(), Wish()]) for number in range(300))
+    for scene in filter(None, sampled):
         a, b = ((s.x - s.radius, s.y - s.radius, s.x + s.radius, s.y + s.radius) for s in scene.shapes)
         assert relations(*scene.shapes) == geneval.relations(a, b)
 
