@@ -55,14 +55,9 @@ def device_of(device: str, rank: int, ranks: int) -> str:
 
 
 def use_device(device: str) -> None:
-    """Let "cuda" (or another kind) without a number mean this device in the current thread.
-
-    Args:
-        device: a device's name; without a number, nothing changes.
-    """
-    place = torch.device("cpu" if device == "auto" else device)
-    if place.index is not None:
-        torch.get_device_module(place).set_device(place)
+    """Let the kind of a device that `device_of` chose, without a number, mean this device in the current thread."""
+    place = torch.device(device)
+    torch.get_device_module(place).set_device(place)
 
 
 def accelerators() -> int:

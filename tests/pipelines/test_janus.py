@@ -197,3 +197,9 @@ def test_do_sample_is_true_or_false(janus: Janus, value: object) -> None:
         janus.generate("a star", do_sample=value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"do_sample is {value!r}; expected true or false"):
         janus.ask("what?", do_sample=value)  # type: ignore[arg-type]
+
+
+def test_codes_without_ids_are_refused(janus: Janus) -> None:
+    embeds = torch.zeros(1, 3, janus.network.config.text_config.hidden_size)
+    with pytest.raises(ValueError, match="latents need input_ids"):
+        janus.network(inputs_embeds=embeds, latents=torch.zeros(1, janus.network.image_tokens, dtype=torch.int64))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -20,7 +21,7 @@ from janusflow.cli import app
 from janusflow.serving.command import ServeOptions, checked_settings, read_limits, run_command
 from janusflow.serving.keys import VARIABLE, ApiKeys
 from janusflow.serving.policy import PolicySettings
-from janusflow.serving.server import check_host
+from janusflow.serving.server import check_host, run
 from janusflow.serving.settings import Limits
 from tests.serving.conftest import until
 
@@ -146,3 +147,10 @@ def test_sigterm_finishes_accepted_work_and_exits_with_0() -> None:
         assert refused.status_code == 503 and refused.headers["Retry-After"]
         assert answers[0].status_code == 200 and answers[0].json()["data"][0]["b64_json"]
         assert answers[0].headers["x-request-id"] in log
+
+
+def test_a_server_whose_work_has_ended_exits_with_1() -> None:
+    work = SimpleNamespace(alive=False, draining=True, unfinished=0, start=lambda: None, close=lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        run(lambda *_: None, work, Limits(), host="127.0.0.1", port=0, grace=1.0)  # type: ignore[arg-type]
+    assert ended.value.code == 1

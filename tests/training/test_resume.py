@@ -221,7 +221,7 @@ def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
         if busy:
             patch.setattr(trainer, "take_step", kill)
         with pytest.raises(
-            RunError, match=r"a data worker was killed.*fewer workers \(now 1.* and continue; .*intact"
+            RunError, match=r"a data worker was killed.*continue with fewer workers \(now 1; .*\); .*intact"
         ) as told:
             quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}))
     assert "\n" not in str(told.value)

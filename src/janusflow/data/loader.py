@@ -216,8 +216,8 @@ def worker_killed(error: BaseException, workers: int) -> str:
     while cause is not None:
         if "DataLoader worker (pid" in str(cause):
             return (
-                "a data worker was killed, probably for lack of memory: give fewer workers "
-                f"(now {workers}; with 0 there is no such process) and continue"
+                "a data worker was killed, probably for lack of memory; continue with fewer workers "
+                f"(now {workers}; with 0, the main process reads the data)"
             )
         cause = cause.__cause__ or cause.__context__
     return ""

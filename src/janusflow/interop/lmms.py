@@ -60,9 +60,9 @@ class LmmsJanusFlow(lmms):
         if unknown:
             known = "pretrained, batch_size, device, dtype, system_prompt"
             raise ValueError(f"{', '.join(unknown)}: unknown argument of --model_args; choose from {known}")
-        self.model = JanusFlow.from_pretrained(pretrained, device=device or "auto", dtype=dtype, progress=False)
         if not str(batch_size).isdigit() or not int(batch_size):
             raise ValueError(f"batch_size is {quoted(batch_size)}; expected a whole number from 1 upwards")
+        self.model = JanusFlow.from_pretrained(pretrained, device=device or "auto", dtype=dtype, progress=False)
         self.batch_size = int(batch_size)
         self.system = None if system_prompt == "default" else system_prompt
 

@@ -71,11 +71,11 @@ class JanusForConditionalGeneration(PicturePrompts, TransformersJanus):
         """
         more = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache, **kwargs}
         more[CACHE] = one_cache(past_key_values, cache)
-        if latents is not None and input_ids is None:
-            raise ValueError("latents need input_ids, which say where the pictures are; inputs_embeds do not")
-        if latents is None or input_ids is None:
+        if latents is None:
             more |= {"pixel_values": pixel_values, "labels": labels, "logits_to_keep": logits_to_keep}
             return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **more)
+        if input_ids is None:
+            raise ValueError("latents need input_ids, which say where the pictures are; inputs_embeds do not")
         embeds = self.embed(input_ids, pixel_values, codes=latents)
         outputs = self.model.language_model(inputs_embeds=embeds, **more)
         states = outputs.last_hidden_state

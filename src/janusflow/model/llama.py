@@ -38,10 +38,9 @@ def runs_plainly(llm: LlamaModel) -> bool:
     if torch.is_grad_enabled():
         return False
     return not any(
-        hasattr(part, "_hf_hook")
+        "_hf_hook" in vars(part)  # several times as fast as hasattr, which searches parameters and submodules
         or any(map(_foreign, (*part._forward_pre_hooks.values(), *part._forward_hooks.values())))
-        for layer in llm.layers
-        for part in layer.modules()
+        for part in llm.layers.modules()
     )
 
 

@@ -48,7 +48,7 @@ class Pipeline(Conversational):
 
     network: Any
     takes_adapters: ClassVar = False
-    parts: ClassVar[tuple[str, ...]] = ()  # folders of the parts that are saved next to the network
+    _parts: ClassVar[tuple[str, ...]] = ()  # folders of the parts that are saved next to the network
     match_question = "does this picture show {}?"  # asked by `match`; set another one that a model knows better
     sampling: ClassVar[
         tuple[str, ...]
@@ -229,11 +229,12 @@ class Pipeline(Conversational):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder that `from_pretrained` opens.
 
-        The files are written next to the folder and then moved into it; other files in an existing folder stay.
+        The files are written next to the folder and then moved into it. In an existing folder, they replace an earlier
+        model with its VAE; other files stay.
 
         Raises:
             ValueError: if the weights are quantized, or `folder` is a file.
-            OSError: if the folder cannot be written; an existing folder is left unchanged.
+            OSError: if the files cannot be written; an existing folder is then left unchanged.
 
         Example:
             >>> from janusflow import JanusFlow
@@ -244,7 +245,7 @@ class Pipeline(Conversational):
         if self.quantized:
             raise ValueError("the weights are quantized; open the checkpoint without `quantize` to save it")
         place = Path(folder).expanduser()
-        with put_together(place, whole=self.parts) as temporary, without_others():
+        with put_together(place, whole=self._parts) as temporary, without_others():
             self.network.save_pretrained(temporary)
             self._write_parts(temporary)
             keep_licence(temporary, self.origin, place)

@@ -28,7 +28,7 @@ class LatentPipeline(AdaptedPipeline):
     """
 
     network: JanusFlowForConditionalGeneration
-    parts: ClassVar[tuple[str, ...]] = ("vae", PREVIEW_DECODER)
+    _parts: ClassVar[tuple[str, ...]] = ("vae", PREVIEW_DECODER)
 
     def __init__(
         self,

@@ -116,7 +116,7 @@ class _Rounds:
         self.sources = {name: size.spread(name, _each(name, source)) for name, source in given.items()}
         self.words, self.records = list(self.prompts), [dict[str, Any]() for _ in self.prompts]
         self.changed = [False] * len(self.prompts)  # whether a callback changed a picture of any round
-        self.stopped = False  # whether a callback stopped the generation: then there is no further round
+        self.stopped = False  # whether a callback has asked to stop, which ends all rounds
         if (callback := settings.get("callback_on_step_end")) is not None:
             settings["callback_on_step_end"] = self._watched(callback)
 

@@ -23,7 +23,7 @@ def read_turns(messages: Sequence[Message], image_tag: str, *, system: str) -> t
         system: system prompt of a conversation that has none.
 
     Raises:
-        ValueError: if user and assistant do not alternate, a message of the user is empty, or there is no message.
+        ValueError: if user and assistant do not alternate, a user message is empty, or there is no message.
 
     Example:
         >>> read_turns([{"role": "user", "content": "hi"}], "<image_placeholder>", system="")

@@ -120,7 +120,7 @@ def _run_on_ray(
 
 
 def read_limits(options: Sequence[str]) -> dict[str, float | None]:
-    """Parse limits by name from texts such as `max_steps=50`; `none` is no limit.
+    """Parse limits such as `max_steps=50` and return them by name; the value `none` removes a limit.
 
     Raises:
         ValueError: if a text has another form or an unknown name.

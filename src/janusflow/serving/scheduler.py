@@ -202,7 +202,7 @@ class Scheduler:
         return self.waiting + sum(map(len, self._running.values()))
 
     def _retry_after(self, kind: Kind, missing: int) -> int:
-        """Estimate the seconds until as many places in the queue are free as a request misses."""
+        """Estimate the seconds until the queue has room for as many more jobs as are missing."""
         seconds = missing * self._run_seconds[kind] / self._room[kind]
         return min(LONGEST_RETRY, max(1, math.ceil(seconds)))
 

@@ -72,7 +72,7 @@ class DrainingServer(uvicorn.Server):
     """uvicorn server that finishes accepted work when it is asked to stop.
 
     After the first SIGTERM or SIGINT, new requests get 503, accepted ones have `grace` seconds, and the process ends
-    with exit code 0. The second signal ends it at once. If the work ends by itself, so does the server.
+    with exit code 0. The second signal ends it at once. If the model's thread dies, the server stops as well.
 
     Args:
         config: uvicorn's settings.

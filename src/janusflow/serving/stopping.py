@@ -35,6 +35,6 @@ class StopStrings:
 
 
 def _begun(text: str, stop: str) -> int:
-    """Return the length of the longest part of `stop`, from its beginning but not all of it, that ends the text."""
+    """Return the length of the longest prefix of `stop`, other than all of it, with which the text ends."""
     longest = min(len(stop) - 1, len(text))
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -15,7 +15,7 @@ COUNT = 6
 
 
 def png(number: int) -> bytes:
-    """A picture of one color that tells its number."""
+    """A picture whose single color encodes its number."""
     buffer = io.BytesIO()
     Image.new("RGB", (20, 16), (10 * number, 0, 0)).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -34,7 +34,7 @@ OFFICIAL = Path(os.environ.get("JANUSFLOW_BENCHMARKS", "/nowhere"))
 
 
 class Painter:
-    """Stands for a model: a picture of one color, which prompt and seed decide; and remembers what it was told."""
+    """Stands in for a model: returns pictures of one color that depends on prompt and seed, and records its calls."""
 
     def __init__(self, size: tuple[int, int] = (32, 24), saying: str = "a drawing") -> None:
         self.size, self.saying, self.prompts, self.seeds = size, saying, list[str](), list[int]()

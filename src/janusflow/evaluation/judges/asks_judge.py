@@ -45,7 +45,7 @@ class AsksJudge:
         self._judge = WithoutThoughts(judge)
 
     def stop_judging(self) -> None:
-        """Let the judge give up soon, because the run was stopped."""
+        """Tell the judge that the run was interrupted."""
         if self._judge is not None:
             self._judge.stop()
 

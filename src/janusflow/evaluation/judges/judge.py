@@ -62,7 +62,7 @@ class Judge(ABC):
         """See `reply`."""
 
     def stop(self) -> None:
-        """Give up soon, because the run was stopped: from now on, no failed request is tried again."""
+        """Stop retrying failed requests, because the run was interrupted."""
         return
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +162,13 @@ def _work(run: EvalRun, ranks: int, model: Any) -> None:
     size = run.request.batch_size
     mine = [item for place, item in enumerate(run.items) if place // size % ranks == run.rank]
     place = device_of(run.request.device, run.rank, ranks)
-    use_device(place)
+    own_device = partial(use_device, place) if place != run.request.device else None  # one of several
+    if own_device:
+        own_device()
     if run.request.mode != "score":
         _produce(run, mine, place, model)
     if run.request.mode != "generate":
-        _judge(run, mine, place)
+        _judge(run, mine, own_device)
 
 
 # --- the parts ------------------------------------------------------------------------------------------------------
@@ -203,12 +206,12 @@ def _batches(benchmark: Benchmark, items: Sequence[Item], size: int) -> Iterator
         yield batch
 
 
-def _judge(run: EvalRun, items: Sequence[Item], place: str) -> None:
+def _judge(run: EvalRun, items: Sequence[Item], own_device: Callable[[], None] | None) -> None:
     benchmark = run.benchmark
     todo = [item for item in items if item.key in run.outputs and "verdict" not in run.judged(item)]
     with (
         progress_bar(f"{benchmark.title}: judging", len(todo), shown=run.rank == 0) as advance,
-        ThreadPoolExecutor(benchmark.threads, initializer=use_device, initargs=(place,)) as pool,
+        ThreadPoolExecutor(benchmark.threads, initializer=own_device) as pool,
     ):
         for item in todo[:1]:  # before the others start: it opens the judge
             run.keep_verdict(item, _verdict(benchmark, item, run.outputs[item.key]))
