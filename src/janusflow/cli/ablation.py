@@ -25,7 +25,9 @@ def ablate(
     overrides: Annotated[
         Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe, as in seeds=5.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; give it again to continue.")] = Path("runs/ablation"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs; rerun with the same folder to resume.")] = Path(
+        "runs/ablation"
+    ),
     only: Only = None,
     seeds: Annotated[Optional[int], typer.Option(min=1, help="Runs of each variant.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, steps, expected time and GPU days.")] = False,
@@ -37,8 +39,12 @@ def ablate(
         bool, typer.Option("--report", help="Write the page for the finished runs, and train nothing.")
     ] = False,
     ray: Annotated[bool, typer.Option("--ray", help="Distribute the runs with Ray; needs the extra \\[ray].")] = False,
-    workers: Annotated[Optional[int], typer.Option(min=1, help="With --ray: worker count; else all that fit.")] = None,
-    ray_address: Annotated[Optional[str], typer.Option(help="Address of a running cluster; else a local one.")] = None,
+    workers: Annotated[
+        Optional[int], typer.Option(min=1, help="With --ray: number of workers; by default, as many as fit.")
+    ] = None,
+    ray_address: Annotated[
+        Optional[str], typer.Option(help="Address of a running cluster; by default, a local one is started.")
+    ] = None,
     worker_cpus: Annotated[float, typer.Option(help="With --ray: processor cores of each worker.")] = 1,
     worker_gpus: Annotated[float, typer.Option(help="With --ray: GPUs of each worker.")] = 0,
     device: Device = "auto",

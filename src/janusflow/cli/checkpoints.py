@@ -22,7 +22,7 @@ def info(
     dtype: options.Dtype = "auto",
     debug: options.Debug = False,
 ) -> None:
-    """Describe a checkpoint without loading its weights, or show how a picture was generated.
+    """Describe a checkpoint from the headers of its weight files, or show how a picture was generated.
 
     [bold]Examples[/bold]
 

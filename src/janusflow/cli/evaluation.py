@@ -89,7 +89,9 @@ def evaluate(
     benchmark: Benchmark = None,
     model: Model = None,
     data: Data = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder of the run; give it again to continue.")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder of the run; rerun with the same folder to resume.")
+    ] = None,
     mode: Annotated[Optional[str], typer.Option(help="full (the default), generate or score.")] = None,
     limit: Annotated[Optional[int], typer.Option(help="Only this many items, from all parts equally.")] = None,
     batch_size: Annotated[Optional[int], typer.Option(help="Items processed together; 16 by default.")] = None,

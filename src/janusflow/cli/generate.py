@@ -56,17 +56,17 @@ Temperature = Annotated[Optional[float], typer.Option(help="Temperature for Janu
 TopK = Annotated[Optional[int], typer.Option(help="Top-k for Janus; all codes by default.")]
 TopP = Annotated[Optional[float], typer.Option(help="Top-p for Janus; 1 by default.")]
 ImageGuidance = Annotated[
-    Optional[float], typer.Option(help="With --image for Janus: weight of the row without its codes; 5 by default.")
+    Optional[float], typer.Option(help="With --image for Janus: how freely the result departs from it; 5 by default.")
 ]
 Plan = Annotated[
     Optional[bool],
-    typer.Option("--plan/--no-plan", help="First write what the picture will show, then generate that too."),
+    typer.Option("--plan/--no-plan", help="Describe the picture first, and generate from prompt and description."),
 ]
 BestOf = Annotated[
-    Optional[int], typer.Option(help="Generate that many, and keep the one that the model says matches best.")
+    Optional[int], typer.Option(help="Number of candidates; the one that the model says matches best is kept.")
 ]
 Redraw = Annotated[
-    Optional[int], typer.Option(help="Generate again, at most that many times, while the model says it does not match.")
+    Optional[int], typer.Option(help="Maximum number of retries while the model says that the picture does not match.")
 ]
 BatchSize = Annotated[int, typer.Option(help="Pictures generated at once.")]
 
@@ -112,7 +112,7 @@ def generate(
 ) -> None:
     """Generate pictures from prompts.
 
-    The PNG files contain prompt, seed and settings. Each is written as soon as it is generated. Several pictures also
+    The PNG files contain prompt, seed and settings. Each batch is written once it is generated. Several pictures also
     get a contact sheet, except with --prompts.
 
     With --prompts FILE every line is a prompt or, in a .jsonl file, an object such as {"prompt": "a star", "seed": 7,

@@ -16,7 +16,8 @@ Adapters = Annotated[
     Optional[list[str]], typer.Option(help="NAME=FOLDER of low-rank adapters, served as MODEL:NAME; repeatable.")
 ]
 ApiKeyFile = Annotated[
-    Optional[Path], typer.Option(help="File with an API key or sha256:HASH per line; else JANUSFLOW_API_KEYS is read.")
+    Optional[Path],
+    typer.Option(help="File with an API key or sha256:HASH per line; the default is JANUSFLOW_API_KEYS."),
 ]
 Limits = Annotated[
     Optional[list[str]], typer.Option(help="NAME=NUMBER, a limit of one request, such as max_steps=50; repeatable.")
@@ -28,12 +29,16 @@ def serve(
     model: Model = "tiny",
     name: Annotated[Optional[str], typer.Option(help="Name for clients; by default the last part of --model.")] = None,
     adapter: Adapters = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; if not loopback, keys are needed.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other addresses than loopback require API keys.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     api_key_file: ApiKeyFile = None,
     max_text_wait: Annotated[float, typer.Option(help="Longest wait of a text token behind pictures, in s.")] = 0.2,
     picture_share: Annotated[float, typer.Option(help="Share of the work for pictures when both wait.")] = 0.5,
-    max_queue: Annotated[int, typer.Option(help="Most texts, and pictures, that may wait; then 429.")] = 64,
+    max_queue: Annotated[
+        int, typer.Option(help="Maximum number of waiting texts, and of waiting pictures; further requests get 429.")
+    ] = 64,
     max_pictures: Annotated[int, typer.Option(help="Most pictures in progress at a time.")] = 8,
     max_texts: Annotated[int, typer.Option(help="Most texts in progress at a time.")] = 32,
     limit: Limits = None,
@@ -41,8 +46,12 @@ def serve(
     grace: Annotated[float, typer.Option(min=0, help="Seconds for accepted requests when the server stops.")] = 60,
     ray: Annotated[bool, typer.Option("--ray", help="Run replicas on Ray; needs the extra \\[ray].")] = False,
     replicas: Annotated[int, typer.Option(min=1, help="With --ray: smallest number of copies of the model.")] = 1,
-    max_replicas: Annotated[Optional[int], typer.Option(help="With --ray: largest number, when they are busy.")] = None,
-    ray_address: Annotated[Optional[str], typer.Option(help="Address of a running cluster; else a local one.")] = None,
+    max_replicas: Annotated[
+        Optional[int], typer.Option(help="With --ray: maximum number of copies under load.")
+    ] = None,
+    ray_address: Annotated[
+        Optional[str], typer.Option(help="Address of a running cluster; by default, a local one is started.")
+    ] = None,
     replica_cpus: Annotated[float, typer.Option(help="With --ray: processor cores of each replica.")] = 1,
     replica_gpus: Annotated[float, typer.Option(help="With --ray: GPUs of each replica.")] = 0,
     vae: Vae = None,

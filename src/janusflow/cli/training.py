@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 CAPTION_TOKENS = 256
 Overrides = Annotated[
     Optional[list[str]],
-    typer.Argument(metavar="[KEY=VALUE]...", help="Replaces values of the recipe; docs/training.md lists the keys."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Overrides of the recipe; docs/reference/training.md lists the keys."
+    ),
 ]
 
 Export = Annotated[str, typer.Option(help="Layout of the export: janusflow, or official to write both.")]
@@ -128,7 +130,7 @@ def _print_once(made: Path) -> None:
 @one_sentence
 def prepare(
     source: Annotated[str, typer.Argument(help="Folder or files with pictures; a hub id with --kind hub.")],
-    out: Annotated[Path, typer.Option(help="Folder for shards and report; give it again to continue.")],
+    out: Annotated[Path, typer.Option(help="Folder for shards and report; rerun with the same folder to resume.")],
     kind: Annotated[Optional[str], typer.Option(help="folder, jsonl, parquet, webdataset or hub.")] = None,
     split: Annotated[Optional[str], typer.Option(help="Split of a folder or hub id, or all; train by default.")] = None,
     streaming: Annotated[
@@ -150,7 +152,7 @@ def prepare(
 ) -> None:
     """Filter, caption and deduplicate pictures, and write them as shards with a report.
 
-    Conversations are kept unchanged.
+    Conversations are filtered too, and otherwise left unchanged.
 
     [bold]Examples[/bold]
 
@@ -208,7 +210,7 @@ def _print_prepared(state: State, out: Path, min_side: int) -> None:
 @one_sentence
 def reflow(
     prompts: Annotated[Path, typer.Argument(help="A file with a prompt per line, or .jsonl with `prompt`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pairs; give it again to continue.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pairs; rerun with the same folder to resume.")],
     model: Model = "tiny",
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="Pictures per prompt.")] = 1,
     steps: Annotated[int, typer.Option(help="Euler steps from noise to picture.")] = 30,

@@ -146,7 +146,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="Processes that train a stage together; one per GPU.")] = 1,
 ) -> None:
-    """Train the shipped model from scratch; stop and repeat the command to continue."""
+    """Train a small model of pictograms and the tiny world from scratch; stop and repeat the command to continue."""
     with on_stop(leave_at_once):
         folder = run(out, recipes, data, overrides=overrides or (), device=device, steps=steps, processes=processes)
     print(f"trained: {folder}")
