@@ -158,7 +158,7 @@ def write(table: list[dict[str, Any]], guidance: float, name: str) -> None:
         "",
         f"Written by `python benchmarks/pareto.py OUT` (model `{name}`, guidance {guidance:g}). Evaluations count rows",
         "of the network per picture. Seconds are measured on one core with other jobs running. The distance is from",
-        "the latents to the exact latents, relative to the norm of the exact latents; the PSNR is that of the pictures.",
+        "the latents to the exact ones, relative to their norm; the PSNR is that of the pictures.",
         f"Both are over the pictures that all settings have ({table[0]['compared']}). The score is the share of the n",
         "pictures that are right, with its 95 % interval.",
         "",

@@ -22,6 +22,8 @@ from janusflow.checkpoint import convert as convert_module
 from janusflow.checkpoint import find_folder, open_checkpoint
 from janusflow.checkpoint.convert import convert, where_vae_is
 from janusflow.checkpoint.describe import describe
+from janusflow.checkpoint.layouts import official_parts
+from janusflow.config import siglip_config
 from janusflow.processing.processor import JanusFlowProcessor
 from tests.conftest import GOLDEN
 from tests.processes import command, fork
@@ -179,6 +181,60 @@ def test_an_uncommon_rope_travels_in_both_families(tmp_path: Path) -> None:
         back = convert(ours, tmp_path / f"back-{source.name}", to="official", progress=False)
         assert json.loads((back / "config.json").read_text())["language_config"]["rope_theta"] == 50000.0
         assert open_checkpoint(back).config.text_config.rope_parameters["rope_theta"] == 50000.0
+
+
+def test_the_official_layout_keeps_what_shapes_the_llm(tmp_path: Path) -> None:
+    for source in (OFFICIAL, JANUS):
+        changed = Path(shutil.copytree(source, tmp_path / f"changed-{source.name}"))
+        raw = json.loads((changed / "config.json").read_text())
+        given = {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "hidden_act": "gelu"}
+        raw["language_config"] |= given
+        (changed / "config.json").write_text(json.dumps(raw))
+        ours = convert(changed, tmp_path / f"ours-{source.name}", progress=False)
+        back = convert(ours, tmp_path / f"back-{source.name}", to="official", progress=False)
+        stored = json.loads((back / "config.json").read_text())["language_config"]
+        assert {name: stored[name] for name in given} == given
+        llms = [open_checkpoint(folder).config.text_config for folder in (changed, ours, back)]
+        assert llms[0].rope_parameters["factor"] == 4.0 and llms[0].hidden_act == "gelu"
+        assert all(llm.rope_parameters == llms[0].rope_parameters for llm in llms)
+        assert all(llm.hidden_act == "gelu" for llm in llms)
+
+
+@pytest.mark.parametrize(("width", "intermediate"), [(176, 480), (208, 240), (336, 816), (1152, 4304), (1024, 4096)])
+def test_the_ratio_of_the_towers_mlp_gives_its_size_again(width: int, intermediate: int) -> None:
+    vision = siglip_config(width=width, depth=1, heads=1, patch_size=16, image_size=16)
+    vision.intermediate_size = intermediate
+    params, spelled = official_parts.official_tower(vision, official_parts.mlp_ratio(width, intermediate))
+    raw = {"vision": {"params": params}, **spelled}
+    assert int(width * official_parts.read_tower(raw, "vision")[4]) == intermediate
+
+
+@pytest.mark.parametrize("source", [OFFICIAL, JANUS], ids=["janusflow", "janus"])
+def test_what_the_official_code_does_not_have_is_refused_before_weights_are_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = convert(source, tmp_path / "ours", progress=False)
+    raw = json.loads((ours / "config.json").read_text())
+    raw["vision_config"]["hidden_act"] = "gelu_pytorch_tanh"
+    (ours / "config.json").write_text(json.dumps(raw))
+    monkeypatch.setattr(convert_module, "write", lambda *_: pytest.fail("weights were written"))
+    with pytest.raises(ValueError, match="vision_config.hidden_act is 'gelu_pytorch_tanh'; the official layout only"):
+        convert(ours, tmp_path / "new", to="official", progress=False)
+
+
+def test_a_vae_that_does_not_fit_is_refused_before_weights_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert_module, "write", lambda *_: pytest.fail("weights were written"))
+    with pytest.raises(ValueError, match="no-such-folder"):
+        convert(OFFICIAL, tmp_path / "new", vae=tmp_path / "no-such-folder", progress=False)
+
+
+def test_a_folder_of_licences_is_no_licence_file(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(OFFICIAL, tmp_path / "source"))
+    (source / "LICENSES").mkdir()
+    (source / "LICENSE").write_text("mine")
+    assert (convert(source, tmp_path / "new", progress=False) / "LICENSE").read_text() == "mine"
 
 
 def test_a_janusflow_has_no_transformers_layout(tmp_path: Path) -> None:

@@ -27,8 +27,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             if "reset" in repo_id:
                 raise ConnectionResetError
 
+        def file_exists(self, repo_id: str, name: str) -> bool:
+            return (landed / repo_id / name).is_file()
+
+        def hf_hub_download(self, repo_id: str, name: str) -> str:
+            return str(landed / repo_id / name)
+
         def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
-            shutil.copytree(folder_path, landed / repo_id)
+            shutil.copytree(folder_path, landed / repo_id, dirs_exist_ok=True)
             return SimpleNamespace(commit_url=f"https://hub/{repo_id}")
 
     monkeypatch.setattr("janusflow.checkpoint.hub.HfApi", Api)
@@ -59,6 +65,18 @@ def test_a_licence_that_is_given_replaces_that_of_the_card(hub: Path, tiny_model
     same, other = ((hub / "me" / name / "README.md").read_text() for name in ("same", "other"))
     assert "license: mit" in other and "license: mit" not in same
     assert same.split("---")[2] == other.split("---")[2]
+
+
+def test_a_card_on_the_hub_is_kept(hub: Path, tiny_model: JanusFlow) -> None:
+    released: Any = JanusFlow.from_pretrained(GOLDEN / "janus-small-a", device="cpu")
+    for model, licence in ((tiny_model, None), (tiny_model, "mit"), (released, None)):
+        card = hub / "me/mine/README.md"
+        card.parent.mkdir(parents=True, exist_ok=True)
+        card.write_text("---\nlicense: cc0-1.0\n---\n\nWritten by hand.\n")
+        model.push_to_hub("me/mine", licence=licence, commit_message="again")
+        assert "Written by hand." in card.read_text()
+        assert ("license: mit" in card.read_text()) == (licence is not None)
+        assert ("DeepSeek Model License" in card.read_text()) == (model is released)
 
 
 def test_errors_are_one_sentence(hub: Path, small_model: JanusFlow) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_a_callback_stops_and_gets_the_pictures_as_they_are(small_model: JanusFl
 
 def test_a_callback_changes_guidance_for_the_steps_that_follow(small_model: JanusFlow) -> None:
     def off(model: JanusFlow, step: int, t: float, tensors: dict[str, Tensor]) -> dict[str, Any]:
-        return {"guidance_scale": 1.0} if step == 0 else {}
+        return {"guidance_scale": Fraction(1)} if step == 0 else {}
 
     interval = small_model.generate(PROMPT, guidance_scale=4.0, guidance_interval=(0.0, 0.1), **FAST)
     found = small_model.generate(PROMPT, guidance_scale=4.0, callback_on_step_end=off, **FAST)
@@ -208,6 +209,7 @@ def test_a_callback_that_returns_anything_but_a_mapping_is_refused(small_model: 
         ({"latents": torch.zeros(1, 4, 8, 9)}, r"latents of callback_on_step_end have shape \(1, 4, 8, 9\)"),
         ({"latents": torch.full((1, 4, 8, 8), torch.nan)}, "latents of callback_on_step_end hold values that are not"),
         ({"latents": "x"}, "latents of callback_on_step_end are str; expected a tensor"),
+        ({"guidance_scale": 1e300}, "guidance_scale of callback_on_step_end is 1e\\+300"),
         ({"stop": "no"}, "stop of callback_on_step_end is 'no'; expected true or false"),
     ],
 )

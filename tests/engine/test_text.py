@@ -160,6 +160,8 @@ def test_memory_is_bounded_and_keeps_what_was_used_last(monkeypatch: pytest.Monk
     assert memory.recall(np.arange(20, 25)) is None, "the one used longest ago"
     (found,) = memory.recall(np.arange(10, 14)) or []
     assert found[0].shape == (1, 3, 2), "one token is left to read"
+    memory.keep(np.arange(50, 61), [(torch.zeros(1, 11, 2), torch.zeros(1, 11, 2))])
+    assert memory.recall(np.arange(10, 14)) is not None, "a conversation that is too long replaces no other"
     pixels = torch.arange(3.0).view(3, 1, 1, 1)
     sizes: list[int] = []
 

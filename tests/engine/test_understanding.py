@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from janusflow import JanusFlow
+from janusflow.engine.decoding import Decoding
 from janusflow.engine.understanding import Pieces
 
 
@@ -252,6 +253,14 @@ def test_greedy_decoding_says_what_it_does_without(small_model: JanusFlow) -> No
         warnings.simplefilter("error")
         assert small_model.ask("hi", max_new_tokens=4) == warm
         small_model.ask("hi", do_sample=True, temperature=3.0, top_k=5, max_new_tokens=4)
+
+
+def test_whole_numbers_and_zero_dimensional_seeds_are_numbers(small_model: JanusFlow) -> None:
+    seed: Any = np.array(3)
+    decoding = Decoding(do_sample=True, temperature=1, repetition_penalty=2, top_p=1, seed=seed)
+    assert (type(decoding.repetition_penalty), decoding.seed) == (float, 3)
+    expected = small_model.ask("hi", max_new_tokens=3, repetition_penalty=2.0)
+    assert small_model.ask("hi", max_new_tokens=3, repetition_penalty=2) == expected
 
 
 def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from diffusers.callbacks import (
     IPAdapterScaleCutoffCallback,
     MultiPipelineCallbacks,
@@ -155,7 +156,8 @@ def test_more_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_pat
     nothing = {"variant": None, "revision": None, "cache_dir": None}
     vae = JanusFlowPipeline.from_pretrained("tiny").vae
     half = JanusFlowPipeline.from_pretrained("tiny", dtype=torch.bfloat16, vae=vae, **nothing)
-    assert half.dtype == vae.dtype == torch.bfloat16 and half.vae is vae
+    assert half.dtype == torch.bfloat16 and vae.dtype == torch.float32 and half.vae is vae
+    assert half("a star", num_inference_steps=1, progress=False).images
     half.to(torch.float32)
     half.save_pretrained(tmp_path, safe_serialization=True)
     options: dict[str, Any] = {"num_inference_steps": 1, "output_type": "np", "seed": 1}
@@ -168,11 +170,28 @@ def test_more_words_that_diffusers_programs_use(pipe: JanusFlowPipeline, tmp_pat
         ({"prompt": "a star", "eta": 0.0}, "call has no argument 'eta'"),
         ({"prompt": "a star", "steps": 3}, "did you mean num_inference_steps"),
         ({"prompt": "a star", "guidance_scale": -1}, "guidance"),
+        ({"prompt": "a star", "output_type": "jpeg"}, "output_type is 'jpeg'; choose from pil, np, latent, pt"),
+        ({"prompt": "a star", "mask": "mask.png", "mask_image": "mask.png"}, "give one of them"),
+        ({"prompt": "a star", "callback_on_step_end": lambda *_: torch.zeros(1)}, "returned a Tensor"),
+        ({"prompt": "a star", "callback_on_step_end": lambda *_: {"latent": 0}}, "did you mean latents"),
     ):
         with pytest.raises(ValueError, match=said):
             pipe(**words)
+    assert pipe("a star", num_inference_steps=1, callback_on_step_end_tensor_inputs=None).images
     with pytest.raises(ValueError, match="safetensors alone"):
         pipe.save_pretrained(tmp_path, safe_serialization=False)
+
+
+def test_a_vae_that_does_not_fit_is_refused() -> None:
+    other = AutoencoderKL(latent_channels=16, block_out_channels=(8, 8), norm_num_groups=4)
+    with pytest.raises(ValueError, match="vae 'AutoencoderKL' has 16 channels"):
+        JanusFlowPipeline.from_pretrained("tiny", vae=other)
+    with pytest.raises(ValueError, match="dtype is float16"):
+        JanusFlowPipeline.from_pretrained("tiny", vae=JanusFlowPipeline.from_pretrained("tiny").vae.half())
+
+
+def test_dtypes_have_names_too() -> None:
+    assert JanusFlowPipeline.from_pretrained("tiny").to(dtype="bfloat16").dtype == torch.bfloat16
 
 
 def test_what_it_refuses(pipe: JanusFlowPipeline) -> None:

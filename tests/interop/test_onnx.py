@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -54,6 +55,16 @@ def test_the_command_writes_the_graphs_of_the_golden_checkpoint_and_their_errors
     assert set(printed) == GRAPHS - {"vae_decoder"} and all(float(value) <= 1e-4 for value in printed.values())
     assert "contains no VAE" in done.stderr
     assert set(json.loads((folder / "onnx.json").read_text())["relative_errors"]) == set(printed)
+
+
+def test_nan_in_any_case_counts(monkeypatch: pytest.MonkeyPatch, small_model: JanusFlow, tmp_path: Path) -> None:
+    errors = itertools.cycle([0.1, float("nan")])
+    monkeypatch.setattr(onnx_check, "Session", lambda file: lambda **inputs: [torch.zeros(1)])
+    monkeypatch.setattr(onnx_check, "relative_error", lambda *pair: next(errors))
+    for name in ("_language_model", "_velocity"):
+        monkeypatch.setattr(onnx_check, name, lambda *_: [(torch.zeros(1), torch.zeros(1))])
+    found = onnx_check.relative_errors(small_model.network, None, dict.fromkeys(GRAPHS, tmp_path))
+    assert len(found) == len(GRAPHS) - 1 and np.isnan(list(found.values())).all()
 
 
 def test_weights_are_stored_once_and_the_folder_opens(tiny_graphs: onnx_export.Exported) -> None:

@@ -193,6 +193,11 @@ def test_janus_behind_the_same_interface(picture: str) -> None:
             ValueError,
             "img_size is 2048",
         ),
+        (
+            {"backbone": "janus_flow", "task": "generation", "prompt": "a", "params": {"parallel_size": "x"}},
+            ValueError,
+            "parallel_size is 'x'",
+        ),
     ],
 )
 def test_errors(request_: dict[str, Any], kind: type[Exception], said: str) -> None:
@@ -201,6 +206,13 @@ def test_errors(request_: dict[str, Any], kind: type[Exception], said: str) -> N
         pipeline.run(request_)
     with pytest.raises(ValueError, match="a request is an InferenceRequest or a mapping"):
         pipeline.run("a star")  # type: ignore[arg-type]
+
+
+def test_keys_without_effect_are_named() -> None:
+    pipeline = InferencePipeline("janus_flow", {**FLOW, "torch_dtype": torch.float32})
+    request = {"backbone": "janus_flow", "task": "generation", "prompt": "a star"}
+    with pytest.warns(UserWarning, match="'num_inference_step' has no effect; did you mean num_inference_steps"):
+        pipeline.run({**request, "params": {"num_inference_step": 3, "num_inference_steps": 1, "parallel_size": 1}})
 
 
 def test_another_backbone_or_family() -> None:

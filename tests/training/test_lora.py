@@ -19,6 +19,8 @@ from janusflow.cli import app
 from janusflow.training.trainer import train
 from tests.training.conftest import settings
 
+NORM = "base_model.model.language_model.layers.1.input_layernorm"  # PEFT replaces it after those of layer 0
+
 
 @pytest.fixture(scope="module")
 def trained(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -111,12 +113,14 @@ def test_adapters_that_are_not_there_or_do_not_fit(trained: Path, start: Path, s
          "they lack 1 tensors: .*up_proj.lora_B.weight"),
         (lambda tensors: {k: v for k, v in tensors.items() if "generation_encoder.aligner" not in k},
          "they lack 2 tensors: .*generation_encoder.aligner"),
+        (lambda tensors: tensors | {f"{NORM}.lora_{side}.weight": torch.ones(4, 4) for side in "AB"},
+         "do not fit the model: .*LlamaRMSNorm"),
         (lambda tensors: tensors | {"base_model.model.extra.weight": torch.ones(2)}, "surplus 1 tensors: .*extra"),
         (lambda tensors: tensors | {next(iter(tensors)): next(iter(tensors.values())) * float("nan")}, "not finite"),
         (lambda tensors: {k: v.to(torch.int32) for k, v in tensors.items()}, "not finite floating-point"),
         (lambda tensors: {k: v[:2].clone() if "lora_A" in k else v for k, v in tensors.items()}, "rank 4"),
     ],
-    ids=["none", "missing", "missing part", "surplus", "nan", "integers", "rank"],
+    ids=["none", "missing", "missing part", "no linear layer", "surplus", "nan", "integers", "rank"],
 )  # fmt: skip
 def test_adapters_that_are_not_whole_are_rejected(
     trained: Path, start: Path, tmp_path: Path, change: Callable, message: str
@@ -153,6 +157,17 @@ def test_an_adapter_configuration_that_does_not_fit_its_tensors_is_rejected(
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
     with pytest.raises(ValueError, match=message):
         JanusFlow.from_pretrained(start, adapter=adapter, device="cpu")
+
+
+def test_ranks_may_differ_by_module_and_null_is_the_default(trained: Path, start: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    file = adapter / "adapter_config.json"
+    config = json.loads(file.read_text())
+    expected = painted(JanusFlow.from_pretrained(start, adapter=adapter, device="cpu"))
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    ranks = {name.split(".")[-3]: config["r"] for name in tensors if name.endswith(".lora_A.weight")}
+    file.write_text(json.dumps(config | {"r": None, "lora_dropout": None, "rank_pattern": ranks}))
+    assert torch.equal(painted(JanusFlow.from_pretrained(start, adapter=adapter, device="cpu")), expected)
 
 
 def test_the_stored_pattern_of_modules_is_not_evaluated(trained: Path, start: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from janusflow.model import JanusFlowForConditionalGeneration
 from janusflow.offline import first_line
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-LORA = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
+LORA_A = re.compile(r"base_model\.model\.(.+)\.lora_A\.weight")
 PLAIN = re.compile(r"[\w.]*")  # a name in `rank_pattern` and `alpha_pattern`, which PEFT reads as regular expressions
 
 
@@ -122,15 +122,24 @@ def _config(place: Path, tensors: dict[str, Tensor]) -> Any:
         raise ValueError(
             f"{file} describes adapters that also change the base weights ({kind:.100}), which is not supported"
         )
-    modules = {found[1] for name in tensors if (found := LORA.fullmatch(name))}
-    if not modules:
+    defaults = _Settings()
+    for name in known:
+        if getattr(config, name) is None:
+            setattr(config, name, getattr(defaults, name))
+    stored = {found[1]: len(value) for name, value in tensors.items() if (found := LORA_A.fullmatch(name))}
+    if not stored:
         raise ValueError(f"{place / WEIGHTS} holds no LoRA tensors (names that end in .lora_A.weight)")
-    largest = max(value.shape[0] for name, value in tensors.items() if name.endswith(".lora_A.weight"))
-    ranks = [config.r, *(config.rank_pattern or {}).values()]
-    if not all(type(rank) is int and 0 < rank <= largest for rank in ranks):
-        raise ValueError(f"{file} asks for rank {max(ranks, key=str)}; the largest stored adapter has rank {largest}")
-    config.target_modules, config.exclude_modules, config.inference_mode = sorted(modules), None, True
+    for module, rank in stored.items():
+        if (wanted := _rank(config, module)) != rank:
+            raise ValueError(f"{file} asks for rank {wanted} in {module}; the stored adapter has rank {rank}")
+    config.target_modules, config.exclude_modules, config.inference_mode = sorted(stored), None, True
     return config
+
+
+def _rank(config: Any, module: str) -> int:
+    """Return the rank that a configuration sets for a module: that of the first pattern that ends its name, or r."""
+    patterns = config.rank_pattern.items()
+    return next((rank for name, rank in patterns if re.fullmatch(rf"(.*\.)?{name}", module)), config.r)
 
 
 def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any, tensors: dict[str, Tensor]) -> Any:
@@ -149,11 +158,22 @@ def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any
                 raise ValueError(f"they {fault} {named(names, 'tensors')}")
         set_peft_model_state_dict(adapted, tensors)
     except Exception as error:  # PEFT raises many kinds of errors for what does not fit
-        if adapted is not None:
-            remove_adapters(adapted)
+        _take_out(network) if adapted is None else remove_adapters(adapted)
         reason = shortened(" ".join(first_line(error).split()))
         raise ValueError(f"the adapters in {place} do not fit the model: {reason}") from error
     return adapted.eval()
+
+
+def _take_out(network: JanusFlowForConditionalGeneration) -> None:
+    """Put back the layers that PEFT had replaced when it raised an error."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(network.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            network.set_submodule(name, module.get_base_layer())
+        elif isinstance(module, ModulesToSaveWrapper):
+            network.set_submodule(name, module.original_module)
 
 
 def remove_adapters(adapted: Any) -> JanusFlowForConditionalGeneration:

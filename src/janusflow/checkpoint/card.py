@@ -71,11 +71,28 @@ def keep_licence(folder: Path, checkpoint: Checkpoint | None, place: Path) -> No
         words = standing.read_text(encoding="utf-8", errors="replace")
         if licence.title not in words:
             (folder / "README.md").write_text(f"{words.rstrip()}\n{_notice(licence)}", encoding="utf-8")
-        for file in checkpoint.folder.glob("LICENSE*"):
-            shutil.copy(file, folder)
+        _copy_licences(folder, checkpoint)
         return
     text = f"Saved with janusflow; the weights are derived from `{checkpoint.folder.name}`."
     write_card(folder, checkpoint, title=place.name, text=text)
+
+
+def keep_card(folder: Path, words: str, checkpoint: Checkpoint | None, *, licence: str | None = None) -> None:
+    """Write an existing card into a folder of weights that replace those it describes.
+
+    The licence of released weights is added if the card lacks it.
+
+    Args:
+        words: text of the card.
+        checkpoint: checkpoint that the weights were derived from, if it is known.
+        licence: licence of your own weights, in the hub's spelling; by default, the one that the card declares.
+    """
+    theirs = _released_licence(checkpoint)
+    if theirs is not None and theirs.title not in words:
+        words = f"{words.rstrip()}\n{_notice(theirs)}"
+    (folder / "README.md").write_text(words, encoding="utf-8")
+    if licence is not None and theirs is None:
+        metadata_save(folder / "README.md", {**_fields(words), "license": licence})
 
 
 def write_card(
@@ -158,7 +175,8 @@ def _notice(licence: Licence) -> str:
 
 def _copy_licences(folder: Path, source: Checkpoint | None) -> None:
     for file in [] if source is None else source.folder.glob("LICENSE*"):
-        shutil.copy(file, folder)
+        if file.is_file():
+            shutil.copy(file, folder)
 
 
 def _words(checkpoint: Checkpoint) -> str:

@@ -78,18 +78,20 @@ def convert(
     checkpoint = open_checkpoint(source)
     try:
         layout = checkpoint.family.layout(to)
+        layout.check(checkpoint.config)
     except ValueError as error:
         raise ValueError(f"{checkpoint.folder}: {error}") from error
     if vae is not None and not checkpoint.family.separate_vae:
         raise ValueError(
             f"{checkpoint.folder} is a {checkpoint.family.name}, which has its own codec; leave out vae={str(vae)!r}"
         )
+    codec = None if vae is None else _open_vae(vae, checkpoint)
     processor = open_processor(checkpoint, sft_format=sft_format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(folder) as temporary:
         temporary.mkdir()
         _write_layout(checkpoint, layout, processor, temporary, kind, progress=progress)
-        _write_vae(vae, checkpoint, temporary)
+        _write_vae(codec, checkpoint, temporary)
         name = checkpoint.folder.name if Path(source).expanduser().is_dir() else source
         cast = "" if kind is None else f", cast to {str(kind).removeprefix('torch.')}"
         text = f"Written by `janusflow convert` from `{name}` in the {to} layout; the weights are the source's{cast}."
@@ -225,11 +227,16 @@ def _counted(tensors: Iterator[tuple[str, Tensor]], advance: Callable[[], None])
         advance()
 
 
-def _write_vae(given: str | Path | None, checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the given VAE in float32, as it is released; otherwise copy the source's with its small decoder, if any."""
-    if given is not None:
-        codec = LatentCodec.from_pretrained(given, dtype=torch.float32, device=torch.device("cpu"))
-        check_vae(codec, given, checkpoint.config)
+def _open_vae(vae: str | Path, checkpoint: Checkpoint) -> LatentCodec:
+    """Open a VAE in float32, as it is released, and check that it fits the network."""
+    codec = LatentCodec.from_pretrained(vae, dtype=torch.float32, device=torch.device("cpu"))
+    check_vae(codec, vae, checkpoint.config)
+    return codec
+
+
+def _write_vae(codec: LatentCodec | None, checkpoint: Checkpoint, folder: Path) -> None:
+    """Write the given VAE, or else copy the source's with its small decoder, if it has them."""
+    if codec is not None:
         codec.save_pretrained(folder / "vae")
     elif (checkpoint.folder / "vae").is_dir():
         for part in ("vae", PREVIEW_DECODER):

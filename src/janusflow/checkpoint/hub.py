@@ -9,7 +9,7 @@ from typing import Protocol
 from huggingface_hub import HfApi
 
 from janusflow.arguments import quoted
-from janusflow.checkpoint.card import write_card
+from janusflow.checkpoint.card import keep_card, write_card
 from janusflow.checkpoint.load import Checkpoint
 from janusflow.offline import first_line
 
@@ -29,9 +29,9 @@ def push_to_hub(
     private: bool | None = None,
     token: str | None = None,
     licence: str | None = None,
-    message: str = "Upload with janusflow",
+    commit_message: str = "Upload with janusflow",
 ) -> str:
-    """Upload a model and its card.
+    """Upload a model and its card. A card that the repository already has is kept; the licence is added if it lacks it.
 
     Args:
         model: model of any family.
@@ -40,7 +40,7 @@ def push_to_hub(
         token: access token; by default the one that `hf auth login` stored.
         licence: licence of your own weights, in the hub's spelling; by default, the one that the card next to them
             declares, or else "other". Released weights keep theirs.
-        message: message of the commit.
+        commit_message: message of the commit.
 
     Returns:
         The address of the commit.
@@ -62,7 +62,10 @@ def push_to_hub(
         write_card(Path(folder), model.origin, title=repo_id.split("/")[1], text=text, licence=licence)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+            if api.file_exists(repo_id, "README.md"):
+                standing = Path(api.hf_hub_download(repo_id, "README.md")).read_text(encoding="utf-8", errors="replace")
+                keep_card(Path(folder), standing, model.origin, licence=licence)
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
         except Exception as error:  # the hub's, the HTTP library's or the system's
             raise ValueError(f"{quoted(repo_id)} could not be uploaded: {first_line(error)}") from error
     return str(commit.commit_url)

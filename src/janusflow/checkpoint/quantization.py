@@ -50,9 +50,10 @@ def quantize(network: Any, kind: str) -> None:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
         eight = Int8WeightOnlyConfig(set_inductor_config=False)
+        wanted = eight if bits == 8 else _four_bits(network)
         for part in others.values():
             quantize_(part, eight, filter_fn=_linear)
-        quantize_(blocks, eight if bits == 8 else _four_bits(network), filter_fn=_linear)
+        quantize_(blocks, wanted, filter_fn=_linear)
 
 
 def check(kind: str, device: torch.device) -> None:

@@ -57,13 +57,12 @@ class Decoding:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
         object.__setattr__(self, "prompt_lookup", whole_number("prompt_lookup", self.prompt_lookup, least=0, most=64))
         seed: Any = self.seed
-        if hasattr(seed, "__len__"):
+        if hasattr(seed, "__len__") and getattr(seed, "ndim", 1) > 0:
             object.__setattr__(self, "seed", tuple(map(check_seed, seed)))
         elif self.seed is not None:
             object.__setattr__(self, "seed", check_seed(self.seed))
-        number_from("temperature", self.temperature, SMALLEST, LARGEST)
-        number_from("repetition_penalty", self.repetition_penalty, SMALLEST, LARGEST)
-        number_from("top_p", self.top_p, SMALLEST, 1)
+        for name, most in (("temperature", LARGEST), ("repetition_penalty", LARGEST), ("top_p", 1)):
+            object.__setattr__(self, name, number_from(name, getattr(self, name), SMALLEST, most))
         idle = [name for name in SAMPLING if getattr(self, name) != getattr(Decoding, name)]
         if idle and not self.do_sample:
             listed = f"{idle[0]} is" if len(idle) == 1 else f"{', '.join(idle[:-1])} and {idle[-1]} are"

@@ -9,7 +9,7 @@ from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from janusflow.arguments import number_from, quoted, true_or_false, unknown_argument
+from janusflow.arguments import LARGEST, number_from, quoted, true_or_false, unknown_argument
 from janusflow.processing.images import ImageSource
 
 OutputType = Literal["pil", "np", "latent"]
@@ -84,7 +84,8 @@ class StepChange:
             raise unknown_argument(odd, known, of="the mapping that callback_on_step_end returned")
         change = cls(**(returned or {}))
         if change.guidance_scale is not None:
-            number_from("guidance_scale of callback_on_step_end", change.guidance_scale, 1)
+            scale = number_from("guidance_scale of callback_on_step_end", change.guidance_scale, 1, LARGEST)
+            change = replace(change, guidance_scale=scale)
         true_or_false("stop of callback_on_step_end", change.stop)
         if change.latents is not None and latents is not None:
             given = check_latents(change.latents, tuple(latents.shape), "latents of callback_on_step_end")

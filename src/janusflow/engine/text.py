@@ -259,7 +259,12 @@ class Memory:
             return [(keys[:, :length], values[:, :length]) for keys, values in self._turns[best]]
 
     def keep(self, ids: np.ndarray, layers: Layers) -> None:
-        """Keep a conversation; beyond `KEPT_TOKENS` tokens in all, drop the least recently used ones."""
+        """Keep a conversation; beyond `KEPT_TOKENS` tokens in all, drop the least recently used ones.
+
+        A conversation that is longer by itself is not kept.
+        """
+        if len(ids) > KEPT_TOKENS:
+            return
         with self._lock:
             for name in [name for name in self._turns if ids.tobytes().startswith(name)]:
                 del self._turns[name]

@@ -20,10 +20,10 @@ from transformers import PreTrainedTokenizerFast
 from janusflow.arguments import number_from, quoted, suggestion, unknown_argument, whole_number
 from janusflow.device import cast, resolve_device, resolve_dtype
 from janusflow.engine.generation import Sampling, choose_strength
-from janusflow.engine.settings import StepEnd
+from janusflow.engine.settings import OUTPUT_TYPES, StepEnd
 from janusflow.pipelines.janusflow import JanusFlow
 from janusflow.presets import preset_of
-from janusflow.vae import LatentCodec, check_dtype
+from janusflow.vae import LatentCodec, check_dtype, check_vae
 
 NEEDLESS = ("use_safetensors", "low_cpu_mem_usage")  # diffusers' options that have no effect here
 CONDITIONS = ("prompt_embeds", "pooled_prompt_embeds", "add_text_embeds", "add_time_ids", "image")
@@ -62,7 +62,7 @@ class JanusFlowPipeline:
         Args:
             pretrained_model_name_or_path: "tiny", a folder or a hub id.
             torch_dtype, dtype: dtype of the weights; "auto" is the checkpoint's.
-            vae: an opened VAE, or as in `JanusFlow.from_pretrained`.
+            vae: an opened VAE, which is moved to the device and keeps its dtype, or as in `JanusFlow.from_pretrained`.
             device: the device to open it on.
             **options: options of `JanusFlow.from_pretrained`, such as `quantize`; diffusers' `use_safetensors` and
                 `low_cpu_mem_usage` describe what is always the case here, and an option that is None is ignored.
@@ -86,8 +86,10 @@ class JanusFlowPipeline:
                 f"{quoted(str(path))} is a {kind} model, which has no path of latents; use JanusFlow.from_pretrained"
             )
         if isinstance(vae, AutoencoderKL):
-            cast(vae, model.network.dtype)
-            model.vae = LatentCodec(vae.to(model.device))
+            check_dtype(vae.dtype)
+            codec = LatentCodec(vae.to(model.device))
+            check_vae(codec, type(vae).__name__, model.network.config)
+            model.vae, model.preview_decoder = codec, None
         return cls(model)
 
     def save_pretrained(self, save_directory: str | Path, *, safe_serialization: bool = True) -> None:
@@ -103,13 +105,14 @@ class JanusFlowPipeline:
         self.model.save_pretrained(save_directory)
 
     def to(
-        self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None
+        self, device: str | torch.device | torch.dtype | None = None, dtype: str | torch.dtype | None = None
     ) -> JanusFlowPipeline:
         """Move everything to a device, cast it to a dtype, or both."""
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if dtype is not None:
-            check_dtype(resolve_dtype(dtype, dtype))
+            dtype = resolve_dtype(dtype, self.dtype)
+            check_dtype(dtype)
             cast(self.model.network, dtype)
             if isinstance(self.model.vae, LatentCodec):  # one that is opened later takes the network's
                 cast(self.model.vae.vae, dtype)
@@ -149,7 +152,7 @@ class JanusFlowPipeline:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the next step also runs the unconditional rows."""
+        """Whether `guidance_scale` is above 1. Outside `guidance_interval`, guidance has no effect even then."""
         return self._guidance_scale > 1
 
     @property
@@ -217,7 +220,7 @@ class JanusFlowPipeline:
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepEnd | PipelineCallback | MultiPipelineCallbacks | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = ("latents",),
         **options: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate pictures.
@@ -245,6 +248,10 @@ class JanusFlowPipeline:
         names = _tensor_names(callback_on_step_end, callback_on_step_end_tensor_inputs)
         if prompt is None:
             raise ValueError("prompt is None; a prompt is some text, or a list of such")
+        if output_type not in (*OUTPUT_TYPES, "pt"):
+            raise ValueError(f"output_type is {quoted(output_type)}; choose from {', '.join(OUTPUT_TYPES)}, pt")
+        if mask_image is not None and options.get("mask") is not None:
+            raise ValueError("mask_image and mask are both given; give one of them")
         self._check_arguments(negative_prompt, options)
         scale = _scale(guidance_scale)
         knobs = preset_of(options.get("preset"), num_inference_steps=num_inference_steps)
@@ -284,7 +291,7 @@ class JanusFlowPipeline:
             if not conditions:
                 conditions.update({name: self._prompt_embeds(prompt) for name in names if name != "latents"})
             given = {name: tensors["latents"] if name == "latents" else conditions[name] for name in names}
-            returned = callback(self, step, t, dict(given)) or {}
+            returned = _read(callback(self, step, t, dict(given)))
             _check_unchanged(conditions, returned)
             change = {"guidance_scale": _scale(self._guidance_scale), "stop": self._interrupt}
             return {"latents": returned.get("latents"), **change}
@@ -305,13 +312,25 @@ def _scale(guidance_scale: float | None) -> float:
     return max(scale, 1.0)
 
 
-def _tensor_names(callback: Any, names: Sequence[str]) -> list[str]:
+def _read(returned: Any) -> Mapping[str, Any]:
+    """Check what a callback returned: None, or tensors by name."""
+    if returned is None:
+        return {}
+    if not isinstance(returned, Mapping):
+        kind = type(returned).__name__
+        raise ValueError(f"callback_on_step_end returned a {kind}; expected None or a mapping with latents")
+    if odd := [str(name) for name in returned if name not in ("latents", *CONDITIONS)]:
+        raise unknown_argument(odd, ["latents"], of="the mapping that callback_on_step_end returned")
+    return returned
+
+
+def _tensor_names(callback: Any, names: Sequence[str] | None) -> list[str]:
     """Return the names of the tensors that a callback gets."""
     official = list(callback.callbacks) if isinstance(callback, MultiPipelineCallbacks) else [callback]
     if any(isinstance(one, IPAdapterScaleCutoffCallback) for one in official):
         raise ValueError("callback_on_step_end is an IPAdapterScaleCutoffCallback; JanusFlow has no IP adapter")
     own = isinstance(callback, PipelineCallback | MultiPipelineCallbacks)
-    asked = list(callback.tensor_inputs if own else names)
+    asked = list(callback.tensor_inputs if own else names or ())
     known = ("latents", *CONDITIONS) if own else tuple(JanusFlowPipeline._callback_tensor_inputs)
     if unknown := sorted(set(asked) - set(known)):
         raise ValueError(

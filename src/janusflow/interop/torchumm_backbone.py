@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from janusflow.arguments import number_from, quoted, suggestion, whole_number
+from janusflow.engine.decoding import SAMPLING
 from janusflow.flow import standard_normal
 from janusflow.pipelines.base import Pipeline
 
@@ -33,7 +36,7 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {  # name -> family, hub
 }
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "half": "float16"}
 DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
-SAMPLING = ("temperature", "top_p", "top_k", "seed")  # ignored by greedy decoding, which often gets them anyway
+KNOWN = {*JANUS_GENERATION, "num_inference_steps", *UNDERSTANDING, *DECODING}  # keys of requests
 LARGEST_SIZE = 1024
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
@@ -59,8 +62,8 @@ class Backbone:
             ValueError: if the model cannot be opened or is not of the backbone's family.
         """
         cfg = _given(cfg)
-        self.generation_cfg.update(_given(cfg.get("generation_cfg", {})))
-        self.understanding_cfg.update(_given(cfg.get("understanding_cfg", {})))
+        self.generation_cfg.update(_known(cfg.get("generation_cfg", {})))
+        self.understanding_cfg.update(_known(cfg.get("understanding_cfg", {})))
         self.generator.manual_seed(int(cfg.get("seed", 42)))
         dtype = str(cfg.get("torch_dtype", "bfloat16")).lower().removeprefix("torch.")
         options: dict[str, Any] = {"dtype": DTYPES.get(dtype, dtype), "device": cfg.get("device", "auto")}
@@ -86,13 +89,12 @@ class Backbone:
         Args:
             wanted: (prompt, output path) of each.
         """
-        config = {**self.generation_cfg, **_given(generation_cfg)}
+        config = {**self.generation_cfg, **_known(generation_cfg)}
         for prompt, _ in wanted:
             if not isinstance(prompt, str) or not prompt:
                 raise ValueError("`prompt` is required for task `generation`.")
-        each, size = int(config["parallel_size"]), int(config["img_size"])
-        if not 1 <= size <= LARGEST_SIZE:
-            raise ValueError(f"img_size is {size}; expected 1 to {LARGEST_SIZE}")
+        each = whole_number("parallel_size", config["parallel_size"])
+        size = whole_number("img_size", config["img_size"], most=LARGEST_SIZE)
         prompts = [str(prompt) for prompt, _ in wanted]
         pictures = self._generate(prompts, each, config)
         resized = [picture.resize((size, size), Image.Resampling.LANCZOS) for picture in pictures]
@@ -106,18 +108,18 @@ class Backbone:
         model, count = self._loaded(), len(prompts) * each
         options: dict[str, Any] = {
             "num_images_per_prompt": each,
-            "guidance_scale": float(config["cfg_weight"]),
+            "guidance_scale": number_from("cfg_weight", config["cfg_weight"]),
             "batch_size": count,
             "progress": False,
         }
         if "latents" not in signature(model.generate).parameters:
             seeds = [seed for _ in prompts for seed in self._chance(config, each)]
-            options.update(seed=seeds, temperature=float(config["temperature"]))
+            options.update(seed=seeds, temperature=number_from("temperature", config["temperature"]))
         else:
             sizes = model.network.config
             shape = (each, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
             noises = [standard_normal(shape, self._seeded(config)) for _ in prompts]
-            options.update(latents=torch.cat(noises), num_inference_steps=int(config["num_inference_steps"]))
+            options.update(latents=torch.cat(noises), num_inference_steps=config["num_inference_steps"])
         pictures: list[Image.Image] = model.generate(prompts, **options)
         return pictures
 
@@ -163,7 +165,7 @@ class Backbone:
             paths = [str(Path(path).expanduser()) for path in images]
             content = model.processor.question(prompt or "Describe the image.", len(paths))
             talks.append([{"role": "user", "content": content, "images": paths}])
-        config = {**self.understanding_cfg, **_given(understanding_cfg)}
+        config = {**self.understanding_cfg, **_known(understanding_cfg)}
         options = decoding(config)
         if options.get("do_sample"):
             answers = [model.chat_batch([t], **{**options, "seed": self._chance(config, 1)[0]})[0] for t in talks]
@@ -194,6 +196,14 @@ class Backbone:
 def _given(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping without the values that are None."""
     return {name: value for name, value in config.items() if value is not None}
+
+
+def _known(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping without the values that are None; warns of keys that have no effect."""
+    given = _given(config)
+    if odd := sorted(given.keys() - KNOWN):
+        warnings.warn(f"{quoted(odd[0])} has no effect{suggestion(odd[0], KNOWN)}", stacklevel=4)
+    return given
 
 
 def decoding(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -146,11 +146,12 @@ def check(config: JanusFlowConfig) -> None:
     """Check that the official code has this network.
 
     Raises:
-        ValueError: for a variant of the network.
+        ValueError: for a variant of the network or of its tower.
     """
     for name, released in VARIANTS.items():
         if (given := getattr(config, name)) != released:
             raise ValueError(f"{name} is {given!r}; the official layout only has {released!r}")
+    parts.check_tower(config.vision_config)
 
 
 def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def official_config(config: JanusFlowConfig, dtype: str) -> dict[str, Any]:
         "upsamples": patch.bit_length() - 1,
         "use_mid_block": config.generation_decoder_depth > 0,
     }
-    tower, spelled = parts.official_tower(vision, vision.intermediate_size / vision.hidden_size)
+    tower, spelled = parts.official_tower(vision, parts.mlp_ratio(vision.hidden_size, vision.intermediate_size))
     if config.latent_downscale != 8:
         spelled["small_latent_downscale"] = config.latent_downscale
     blocks = {

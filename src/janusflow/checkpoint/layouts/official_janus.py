@@ -153,8 +153,22 @@ def source(name: str) -> Source:
 # --- write the configuration ----------------------------------------------------------------------------------------
 
 
+def check(config: JanusConfig) -> None:
+    """Check that the official code has this network.
+
+    Raises:
+        ValueError: for a variant of the tower.
+    """
+    parts.check_tower(config.vision_config)
+
+
 def official_config(config: JanusConfig, dtype: str) -> dict[str, Any]:
-    """Return the released form of `config.json`; other sizes are listed as in the golden checkpoints."""
+    """Return the released form of `config.json`; other sizes are listed as in the golden checkpoints.
+
+    Raises:
+        ValueError: see `check`.
+    """
+    check(config)
     llm, vision, vq = config.text_config, config.vision_config, config.vq_config
     tower, spelled = parts.official_tower(vision, vision.mlp_ratio)
     codec = {
@@ -194,6 +208,7 @@ LAYOUT = Layout(
     write=lambda config, processor, folder, dtype: parts.write_official(
         official_config(config, dtype), processor, folder
     ),
+    check=check,
     released=True,
     unused=UNUSED,
 )

@@ -6,6 +6,7 @@ Released checkpoints name their SigLIP tower; the small golden ones list its siz
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ LLM_FIELDS = (  # fields of `language_config` in released files
     "vocab_size",
     "max_position_embeddings",
 )
+OTHER_FIELDS = ("rms_norm_eps", "tie_word_embeddings", "hidden_act", "attention_bias", "mlp_bias")
 THIRDS = {".self_attn.q_proj.": 0, ".self_attn.k_proj.": 1, ".self_attn.v_proj.": 2}
 
 
@@ -77,6 +79,23 @@ def read_tower(raw: dict[str, Any], block: str) -> tuple[int, int, int, int, flo
     return width, depth, heads, patch, ratio, params.get("image_size", 384)
 
 
+def check_tower(vision: Any) -> None:
+    """Check that the official code has a tower with these activations and norms, which `config.json` does not name.
+
+    Raises:
+        ValueError: for others.
+    """
+    for name, released in (("hidden_act", "gelu"), ("layer_norm_eps", 1e-6)):
+        if (found := getattr(vision, name)) != released:
+            raise ValueError(f"vision_config.{name} is {found!r}; the official layout only has {released!r}")
+
+
+def mlp_ratio(width: int, intermediate: int) -> float:
+    """Return the ratio r with int(width * r) = intermediate, as the official code computes it."""
+    ratio = intermediate / width
+    return ratio if int(width * ratio) == intermediate else math.nextafter(ratio, math.inf)
+
+
 def official_tower(vision: Any, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parameters of a tower in `config.json`, and its sizes if no released tower has them."""
     sizes = (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size)
@@ -120,17 +139,16 @@ def official_config(
 
 
 def _extras(llm: LlamaConfig) -> dict[str, Any]:
-    """Return other fields of the LLM that differ from their defaults."""
-    extras: dict[str, Any] = {}
-    if llm.rms_norm_eps != 1e-6:
-        extras["rms_norm_eps"] = llm.rms_norm_eps
-    if llm.tie_word_embeddings:
-        extras["tie_word_embeddings"] = True
+    """Return other fields that shape the LLM and differ from their defaults, with the names of older transformers."""
+    plain = LlamaConfig()
+    extras = {name: getattr(llm, name) for name in OTHER_FIELDS if getattr(llm, name) != getattr(plain, name)}
     if llm.head_dim != llm.hidden_size // llm.num_attention_heads:
         extras["head_dim"] = llm.head_dim
-    rope = llm.rope_parameters or {}
-    if rope.get("rope_theta", 10000.0) != 10000.0:
-        extras["rope_theta"] = rope["rope_theta"]
+    rope = dict(llm.rope_parameters or {})
+    if (theta := rope.pop("rope_theta", 10000.0)) != 10000.0:
+        extras["rope_theta"] = theta
+    if rope.get("rope_type", "default") != "default":
+        extras["rope_scaling"] = rope
     return extras
 
 
