@@ -91,6 +91,10 @@ def test_a_recipe_of_training_is_told_from_an_ablation() -> None:
             {"model": None, "variants": {"F": {"about": "", "without": ["first", "second"]}}, "metrics": {}},
             "variants.F leaves out all stages",
         ),
+        (
+            {"stages": [{"name": "first", "recipe": "a"}, {"name": "second", "recipe": "a", "set": ["model=tiny"]}]},
+            "set of stage second has 'model=tiny', but the ablation itself gives each stage its model",
+        ),
         ({"seed": 3}, "seed is not a setting of a recipe; did you mean seeds"),
     ],
 )
@@ -106,6 +110,7 @@ def test_a_wrong_recipe_is_refused_in_one_sentence(tmp_path: Path, changes: dict
         ({"set": ["seed=5"]}, "gives each stage its seed"),
         ({"set": ["model.checkpoint=tiny"]}, "gives each stage its model.checkpoint"),
         ({"stages": {"second": ["seed=5"]}}, "gives each stage its seed"),
+        ({"stages": {"second": ["model=tiny"]}}, "gives each stage its model"),
         ({"without": ["first", "second"], "set": ["loss.repa=0"]}, "trains no stage, so it cannot have set"),
         ({"without": ["first", "second"], "share": 0.5}, "trains no stage"),
     ],
@@ -115,6 +120,17 @@ def test_what_would_be_overruled_or_mixed_up_is_refused(variant: dict[str, Any],
     file = write(tmp_path, variants={"F": {"about": ""}, "A": {"about": "", **variant}})
     with pytest.raises(ValueError, match=said):
         load_ablation(file)
+
+
+def test_a_share_shortens_the_ratios_of_the_tasks_too(tmp_path: Path) -> None:
+    ratios = (
+        "data.ratios=[{understanding: 1, generation: 1, text: 0, until: 4}, {understanding: 0, generation: 1, text: 0}]"
+    )
+    file = write(tmp_path, stages=[ABLATION["stages"][0], {**ABLATION["stages"][1], "set": ["steps=8", ratios]}])
+    for variant, steps, until in (("F", 8, 4), ("D", 2, 1)):
+        (run,) = runs_of(load_ablation(file), tmp_path, tmp_path, only=[variant], seeds=1)
+        config = run.stages[-1][1]
+        assert (config.steps, [ratio.until for ratio in config.data.ratios]) == (steps, [until, None])
 
 
 def test_a_single_stage_may_start_from_another_model(tmp_path: Path) -> None:

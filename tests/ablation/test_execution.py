@@ -104,6 +104,8 @@ def test_what_the_digest_of_settings_tells_apart(tmp_path: Path) -> None:
     metric = ABLATION["metrics"]["drawing"]
     same = [digest(), digest("elsewhere"), digest("with #")]
     same.append(digest(metrics={"drawing": {**metric, "paper": {}, "lower_is_better": True}}))
+    for name in ("data.workers=3", "data.allow_changes=true", "data.max_broken=0.5", "spike=4", "watch.every=1"):
+        same.append(digest(stages=[ABLATION["stages"][0], {**ABLATION["stages"][1], "set": ["steps=8", name]}]))
     assert len(set(same)) == 1
     inside = [digest(model=f"{tmp_path}/out{rest}") for rest in ("", "/one/export", "/another/export", "2/export")]
     assert len({*same, *inside}) == 5

@@ -14,7 +14,7 @@ from PIL import Image
 from janusflow import JanusFlow
 from janusflow.data.loader import NO_PICTURE, Data, StepSamples, size_in_words, steps
 from janusflow.data.mixture import Mixture, Ratio
-from janusflow.data.records import UNANSWERED
+from janusflow.data.records import UNANSWERED, Record
 from janusflow.data.samples import SampleConfig, SampleMaker
 from janusflow.data.sources import file_config
 
@@ -134,6 +134,19 @@ def test_a_replacement_is_never_the_broken_record_itself(small_model: JanusFlow,
     found = data(small_model, folder)
     for step in range(20):
         assert not found[step].failed and len(found[step].broken) <= 6
+
+
+def test_a_broken_record_of_an_endless_source_is_replaced_by_another(small_model: JanusFlow, folder: Path) -> None:
+    class Endless:
+        length = None
+
+        def record(self, index: int) -> Record:
+            return Record(f"record {index}", (Image.new("RGB", (8, 8)),), text="x" if index >= 1000 else "")
+
+    found = data(small_model, folder)
+    found.sources["generation"] = [Endless()]
+    assert not found[0].failed and len(found[0].samples) == len(found[0].broken) == 6
+    assert ids(found[0]) == ids(found[0])
 
 
 def test_what_of_a_source_is_not_read_is_reported(small_model: JanusFlow, tmp_path: Path) -> None:

@@ -239,6 +239,17 @@ def spoken(folder: Path) -> Path:
     return folder / "rows.jsonl"
 
 
+def test_texts_of_conversations_are_no_captions(tmp_path: Path) -> None:
+    Image.new("RGB", (128, 64), "red").save(tmp_path / "0.png")
+    Image.new("RGB", (128, 64), "blue").save(tmp_path / "1.png")
+    talk = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a picture"}]
+    rows = [{"image": "0.png", "text": "one two three", "conversations": talk}, {"image": "1.png", "text": "one two"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(file_config("jsonl", str(tmp_path / "rows.jsonl")), tmp_path / "out", settings())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["words per caption"], report["area that square crops leave out"]) == (2, 0.5)
+
+
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
 def test_conversations_pass_through_as_they_are(tmp_path: Path, kind: str) -> None:
     source = file_config("jsonl", str(spoken(tmp_path)))

@@ -194,7 +194,7 @@ def test_shards_of_something_else_are_not_overwritten(folder: Path, tmp_path: Pa
 def test_a_source_is_not_prepared_into_its_own_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder, target_is_directory=True)
     for out in (folder, tmp_path / "link"):
-        with pytest.raises(ValueError, match=f"{out} contains files that the source reads; give another --out"):
+        with pytest.raises(ValueError, match=f"{out} lies inside {folder}, so its files"):
             prepare(file_config("folder", str(folder)), out, settings())
     assert not list(folder.glob("dropped.jsonl"))
 

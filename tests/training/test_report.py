@@ -49,13 +49,14 @@ def test_sheets_of_pictures_and_answers(start: Path, tmp_path: Path) -> None:
     assert values(tmp_path / "seen") == values(tmp_path / "unseen")  # looking changes nothing
 
 
+@pytest.mark.parametrize("broken", ["contact_sheet", "averaged_model"])
 def test_a_sheet_that_fails_does_not_end_the_run(
-    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("janusflow.training.report.contact_sheet", full)
+    monkeypatch.setattr(f"janusflow.training.report.{broken}", full)
     watch = {"every": 2, "prompts": ["a star"], "num_inference_steps": 1, "tensorboard": False}
     quietly(settings(start, tmp_path, steps=3, watch=watch))
     assert "the sheet of step 2 could not be made: the disk is full" in capsys.readouterr().err

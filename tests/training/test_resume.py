@@ -165,6 +165,12 @@ def test_changed_settings_of_the_optimizer_hold_from_there_on(start: Path, tmp_p
     assert shrunk[name].norm() < 0.9995 * plain[name].norm()
 
 
+def test_another_weight_of_a_loss_is_no_spike(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("janusflow.training.trainer.CALM_STEPS", 0)
+    quietly(settings(start, tmp_path / "run", steps=2, spike=3))
+    quietly(settings(start, tmp_path / "run", steps=3, spike=3, loss={"flow": 50.0, "repa_block": 2}), resume=True)
+
+
 def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(start: Path, tmp_path: Path) -> None:
     config = settings(start, tmp_path / "run", steps=500, save={"every": 1000})
     life = multiprocessing.get_context("fork").Process(target=quietly, args=(config,))

@@ -20,6 +20,11 @@ def test_a_loss_without_samples_is_not_a_loss_of_zero() -> None:
     assert mean_losses(LossConfig(), answers, counts) == {"ar": 2.0, "ar_understanding": 2.0, "loss": 2.0}
 
 
+def test_a_loss_that_is_not_computed_is_not_logged(start: Path, tmp_path: Path) -> None:
+    quietly(settings(start, tmp_path, steps=1, loss={"repa": 0.0}))
+    assert "repa" not in curve(tmp_path)[0] and "flow" in curve(tmp_path)[0]
+
+
 def test_steps_without_a_task_do_not_change_its_means_in_the_card(start: Path, tmp_path: Path) -> None:
     data = {"understanding": TINYWORLD, "generation": TINYWORLD, "workers": 0}
     data["ratios"] = [{"understanding": 1, "generation": 1, "text": 0}]

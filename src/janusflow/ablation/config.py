@@ -147,8 +147,8 @@ class Ablation:
             raise ValueError(
                 f"a stage is named {quoted(wrong[0])}; expected names of their own, not {', '.join(TAKEN)}"
             )
-        for stage in self.stages:
-            _own(f"set of stage {stage.name}", stage.set, OWN)
+        for number, stage in enumerate(self.stages):
+            _own(f"set of stage {stage.name}", stage.set, (*OWN, *START) if number else OWN)
         if self.baseline not in self.variants:
             raise ValueError(f"baseline is {quoted(self.baseline)}; expected one of {', '.join(self.variants)}")
         if not self.stages and self.model is None:
@@ -169,7 +169,8 @@ class Ablation:
                 raise ValueError(f"variants.{name} trains no stage, so it cannot have set, stages or share")
             _own(f"variants.{name}.set", variant.set, (*OWN, *START) if len(trains) > 1 else OWN)
             for one, changes in variant.stages.items():
-                _own(f"variants.{name}.stages.{one}", changes, OWN)
+                first = next((stage for stage in stages if stage in trains), one)
+                _own(f"variants.{name}.stages.{one}", changes, OWN if one == first else (*OWN, *START))
             if stages and not trains and self.model is None and self.parts is None:
                 raise ValueError(f"variants.{name} leaves out all stages; without model and parts nothing is evaluated")
 

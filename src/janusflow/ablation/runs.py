@@ -20,6 +20,7 @@ from janusflow.ablation.config import Ablation, Variant
 from janusflow.files import checked, read_json, write_text
 from janusflow.training.config import TrainConfig, load_config
 from janusflow.training.parts.config import PartsConfig, load_parts
+from janusflow.training.stored_settings import without_free
 
 RESULTS, FAILED, SETTINGS = "results.json", "failed.json", "settings.json"
 STAGE_SEEDS = 100  # distance between the seeds of two runs; stage n of a run adds n to its seed
@@ -116,7 +117,7 @@ class Run:
 
     @cached_property
     def settings(self) -> str:
-        """Digest of everything that determines the run, except paths and the content of data sets and models."""
+        """Digest of everything that determines the run, except its own paths and the content of data and models."""
         evaluations, metrics = self.measured()
         measured = {name: asdict(one) | {"batch_size": 0} for name, one in evaluations.items()}  # only rounding
         scores = {name: (one.evaluation, one.score) for name, one in metrics.items()}
@@ -132,8 +133,8 @@ class Run:
 
     @cached_property
     def _trained(self) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-        """The settings of the stages and of the parts."""
-        stages = [asdict(config) | {"out": "", "save": "", "watch": ""} for _, config in self.stages]
+        """The settings of the stages and of the parts, without those that do not change what is computed."""
+        stages = [without_free(asdict(config)) for _, config in self.stages]
         made = [str(self.out / "parts" / "export"), *(str(Path(config.out) / "export") for _, config in self.stages)]
         for stage in stages:
             if stage["model"]["checkpoint"] in made:
@@ -205,11 +206,13 @@ class Run:
         return max(1, round(steps * self.changes.share))
 
     def _shortened(self, config: TrainConfig) -> TrainConfig:
-        """Return the stage with the variant's share of its steps, warm-up and EMA horizon. With the EMA of the whole
-        stage, the average of a short one would consist largely of starting weights."""
+        """Return the stage with the variant's share of its steps, warm-up, ratios and EMA horizon. With the EMA of the
+        whole stage, the average of a short one would consist largely of starting weights."""
         share, optimizer = self.changes.share, config.optimizer
-        warmup = replace(optimizer, warmup=round(optimizer.warmup * share))
-        return replace(config, steps=self._share(config.steps), ema=config.ema ** (1 / share), optimizer=warmup)
+        optimizer = replace(optimizer, warmup=round(optimizer.warmup * share))
+        ratios = [replace(ratio, until=ratio.until and self._share(ratio.until)) for ratio in config.data.ratios]
+        data, steps = replace(config.data, ratios=ratios), self._share(config.steps)
+        return replace(config, steps=steps, ema=config.ema ** (1 / share), optimizer=optimizer, data=data)
 
     def measured(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the evaluations and metrics of this variant."""

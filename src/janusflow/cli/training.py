@@ -172,7 +172,7 @@ def prepare(
         format=format,  # type: ignore[arg-type]  # checked there
         shard_size=shard_size,
     )
-    kind = kind or kind_of(source, captions=False, out=out)
+    kind = kind or kind_of(source, captions=False)
     if split is not None and kind not in ("folder", "hub"):
         raise ValueError(f"--split is for folders of pictures and hub ids; {source} is read as {kind}")
     place = file_config(kind, source, split=split or "train", streaming=streaming)

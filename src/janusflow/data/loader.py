@@ -104,7 +104,7 @@ class Data(Dataset):
                 raise ValueError(f"{which} broken ({task}); the last: {found.broken[-1]}")
             name = ""
             try:
-                record = self._record(source, count, tried, rng)
+                record = self._record(source, count, tried, rng, again=attempt > 0)
                 name = record.name
                 sample = self.maker.make(task, record, rng, crop=crop)
                 if record.note:
@@ -120,12 +120,14 @@ class Data(Dataset):
                 found.lost += error.rows - 1 if isinstance(error, LostRowsError) else 0
         raise ValueError(f"{REPLACEMENTS} records in a row are broken; the last: {found.broken[-1]}")
 
-    def _record(self, source: Source | StreamSource, count: int, tried: list[int], rng: Random) -> Record:
+    def _record(
+        self, source: Source | StreamSource, count: int, tried: list[int], rng: Random, *, again: bool
+    ) -> Record:
         """Return the record at a position of a source or, in place of a broken one, another that was not tried."""
         if isinstance(source, StreamSource):
             return source.next()
         if source.length is None:
-            return source.record(count)
+            return source.record(rng.getrandbits(48) if again else count)
         index = index_of(count, source.length, f"{self.seed}")
         while index in tried:
             index = rng.randrange(source.length)

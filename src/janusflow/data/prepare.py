@@ -112,6 +112,7 @@ def prepare(
     total = None if isinstance(records, StreamSource) else records.length
     settings = {**asdict(config), "source": place, **given, **(names or {})}
     unread = source.unread()
+    source.check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / LOCK, f"another process is writing into {out}; wait for it, or give another --out"):
         state = continued(out, settings if total is None else {**settings, "records": total}, source.files())
@@ -299,9 +300,10 @@ def _captioned(
             text = sentences[0]
             state.cut += 1
         state.counts["kept"] += 1
-        state.words += len(text.split())
         state.talks += bool(kept.record.turns)
-        state.cropped += kept.cropped if text else 0
+        if not kept.record.turns:
+            state.words += len(text.split())
+            state.cropped += kept.cropped
         state.notes.update([kept.record.note] if kept.record.note else [])
         found.append(replace(kept, record=replace(kept.record, text=text)))
     return found

@@ -47,6 +47,11 @@ class TinyworldConfig(SourceConfig):
 
     def check(self, task: str, *, checkpoint: bool) -> None:
         super().check(task, checkpoint=checkpoint)
+        if self.path:
+            raise ValueError(
+                f"tinyworld renders its scenes, so it cannot read {quoted(self.path)}; to read data, replace the whole "
+                "source, as in {kind: folder, path: my_pictures}"
+            )
         if unknown := [kind for kind in self.shares if kind not in KINDS]:
             raise ValueError(f"tinyworld has no scenes {quoted(unknown[0])}; choose from {', '.join(KINDS)}")
         shares = self.shares.values()

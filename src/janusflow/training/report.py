@@ -148,14 +148,17 @@ class Report:
     def watch(self, step: int, objective: Objective, ema: Ema, model: JanusFlow) -> None:
         """Generate pictures and answers with the averaged weights: `samples/step-N.png` and `.txt`.
 
-        A failure is reported and does not end the run.
+        A failure is reported and does not end the run, unless it comes while several processes gather the weights.
         """
-        averaged = averaged_model(objective, ema, model, self.world, self.config)
-        if averaged is None:
-            return
+        gathered = self.world.mesh is None
         try:
-            self._write_sheet(averaged, step)
+            averaged = averaged_model(objective, ema, model, self.world, self.config)
+            gathered = True
+            if averaged is not None:
+                self._write_sheet(averaged, step)
         except Exception as error:  # too little memory, a full disk, a service that shows pictures
+            if not gathered:
+                raise
             self.say(f"the sheet of step {step} could not be made: {first_line(error)}", logging.WARNING)
 
     def _write_sheet(self, averaged: JanusFlow, step: int) -> None:

@@ -21,7 +21,7 @@ from janusflow.training.anchor import Anchor
 from janusflow.training.config import TrainConfig
 from janusflow.training.distributed import World, whole
 from janusflow.training.ema import Ema
-from janusflow.training.losses import LossConfig, terms, terms_of
+from janusflow.training.losses import LossConfig, terms
 from janusflow.training.objective import Objective
 from janusflow.training.optimizers import set_rate, update
 from janusflow.training.packing import Pack, fill, pack
@@ -69,7 +69,7 @@ def take_step(state: TrainState, found: StepSamples) -> dict[str, float]:
         "pictures": float(sum(s.drawn is not None for s in found.samples)),
         "cropped": sum(s.drawn.cropped for s in found.samples if s.drawn is not None),
     }
-    own = terms_of(objective.family).values()
+    own = objective.terms.values()
     for term in own:
         mine |= term.counts(found.samples)
     counts = world.add_up(mine)
@@ -146,5 +146,5 @@ def _encoded(encode: Encoder | None, row: Pack) -> Tensor | None:
 
 
 def autocast(config: TrainConfig, world: World) -> AbstractContextManager[object]:
-    """Return the autocast context for the precision of matrix products; the config must come from `decided`."""
+    """Return the autocast context for the precision of matrix products; the config must come from `with_precision`."""
     return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")

@@ -21,6 +21,13 @@ FREE = (  # settings that may change without changing what a run computes
 )  # fmt: skip
 
 
+def without_free(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run, as nested plain values, without those of `FREE`."""
+    blocks = {name.partition(".")[0] for name in FREE if "." in name}
+    inner = {name: {k: v for k, v in settings[name].items() if f"{name}.{k}" not in FREE} for name in blocks}
+    return {name: inner.get(name, value) for name, value in settings.items() if name not in FREE}
+
+
 def write_settings(out: Path, config: TrainConfig) -> None:
     """Write a run's settings to `settings.json` in its folder."""
     out.mkdir(parents=True, exist_ok=True)

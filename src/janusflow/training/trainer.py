@@ -93,6 +93,7 @@ def train(
         SystemExit: with status 0, if SIGTERM comes before the first step or after the last one: nothing is lost.
         KeyboardInterrupt: at SIGINT (Ctrl-C), after saving as at SIGTERM; a second one interrupts at once.
     """
+    config = replace(config, out=os.path.expanduser(config.out))
     world = join(device)
     try:
         with on_stop(leave_at_once), alone_in(Path(config.out), world):
@@ -112,6 +113,7 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         family_of(sizes).layout("official").check(sizes)
     for source in (one for given in sources_of(config.data).values() for one in given):
         source.check_place()
+        source.check_out(out)
     if checkpoints.all():
         check_contents(out, config, world)
     sources = drawn_sources(config, world)
@@ -126,6 +128,8 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
         report.say(
             f"settings have changed since the run was last started, so it may train differently: {', '.join(changed)}"
         )
+        if any(change.startswith("loss.") for change in changed):
+            state.progress.means.clear()  # of weighted losses
     if world.first:
         write_settings(out, config)
         write_contents(out, config)
@@ -152,6 +156,8 @@ def _train(config: TrainConfig, world: World, *, resume: bool, official: bool, s
             raise
         checkpoints.finish()
     if not finished or world.any(bool(caught)):
+        if finished:
+            report.say("stopped after the last step; --resume writes the export")
         if signal.SIGINT in caught:
             raise KeyboardInterrupt
         return out
@@ -175,7 +181,10 @@ def finish(state: TrainState, model: JanusFlow, report: Report, *, official: boo
 
 
 def prepare(config: TrainConfig, world: World, model: JanusFlow) -> TrainState:
-    """Prepare the objective, optimizers and EMA at step 0, on the device and sharded, for a config from `decided`."""
+    """Prepare the objective, optimizers and EMA at step 0, on the device and sharded.
+
+    The config must come from `with_precision`.
+    """
     latents, features = _frozen_parts(config, world, model)
     model.network.set_attn_implementation({"text_config": PACKED})
     anchor = Anchor(model.network) if anchored(config.data) else None
@@ -224,8 +233,8 @@ def _frozen_parts(config: TrainConfig, world: World, model: Any) -> tuple[Encode
     codec = model.codec
     if config.data.cache is None:
         return codec.encode, None
-    folder = Path(config.data.cache)
-    made = folder / codec.makes / config.precision
+    folder = Path(config.data.cache).expanduser()
+    made = folder / codec.makes  # in the codec's own dtype, whatever the precision
     latents = PictureCache(made, codec.weights, codec.encode, settings=codec.settings)
     repa = "repa" in active(config.loss, model.family)
     if not repa or "tower" in config.parts or config.lora.tower:

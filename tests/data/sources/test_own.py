@@ -108,11 +108,13 @@ def test_shards_are_read_next_to_their_sheet_and_not_mixed_up_with_other_picture
         kind_of(str(tmp_path), captions=False)
 
 
-def test_a_preparation_below_its_pictures_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "shard-000000.tar").touch()
-    monkeypatch.chdir(tmp_path)
-    assert kind_of(str(tmp_path), captions=False, out=Path("out")) == "folder"
-    with pytest.raises(ValueError, match=r"also contains .*shard-000000\.tar"):
-        kind_of(str(tmp_path), captions=False, out=Path("elsewhere"))
+def test_files_are_not_written_into_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, link = tmp_path / "data", tmp_path / "link"
+    data.mkdir()
+    link.symlink_to(data, target_is_directory=True)
+    monkeypatch.chdir(data)
+    for path, out in ((data, data), (".", "out"), (link, data / "run" / "a"), (data, link / "out")):
+        with pytest.raises(ValueError, match=f"{out} lies inside {path}, so its files would be read as data"):
+            file_config("folder", str(path)).check_out(Path(out))
+    for out in ("../out", tmp_path / "data2"):
+        file_config("folder", str(data)).check_out(Path(out))

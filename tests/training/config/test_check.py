@@ -115,6 +115,8 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], words: str)
     ("change", "told"),
     [
         ("optimizer.clip=0", "optimizer.clip is 0: input should be greater than 0"),
+        ("lora.tower=true", "lora has settings but no rank"),
+        ("data.text.0={kind: tinyworld, path: shards}", "tinyworld renders its scenes, so it cannot read 'shards'"),
         ("lora.rank=4", "give lora.tower=true, or leave tower out of parts"),
         ("data.generation=[{kind: tinyworld, weight: 0}, {kind: tinyworld, weight: 0}]", r"weights \[0.0, 0.0\]"),
         (

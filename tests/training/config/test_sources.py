@@ -44,6 +44,10 @@ def test_several_data_sets_of_ones_own_are_taken_as_one(tmp_path: Path) -> None:
     assert weights_of(config.data)["understanding"] == pytest.approx([1, 3 / 12, 9 / 12])
     assert weights_of(config.data)["generation"] == pytest.approx([1, 1])
     assert [source.path for source in sources_of(config.data)["generation"][1:]] == [str(pictures)]
+    both = tmp_path / "both.jsonl"
+    both.write_text(talks.read_text() + json.dumps({"image": "pictures/0.png", "text": "a black picture"}) + "\n")
+    config = load_config(write(tmp_path), [f"data=[{pictures},{both}]", *words])
+    assert weights_of(config.data)["generation"] == pytest.approx([1, 3 / 4, 1 / 4]), "only one of ten has a caption"
     for wrong in ("[]", f"[{pictures},{pictures}]"):
         with pytest.raises(ValueError, match="data.own is .*; expected one or more folders or files, each once"):
             load_config(write(tmp_path), [f"data={wrong}", *words])

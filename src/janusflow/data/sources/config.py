@@ -75,6 +75,13 @@ class SourceConfig:
             ValueError: if it is not.
         """
 
+    def check_out(self, out: Path) -> None:
+        """Check that files written to a folder do not become part of the data.
+
+        Raises:
+            ValueError: if the folder lies inside the data.
+        """
+
     def files(self) -> Sequence[Path]:
         """Return the local files that the source reads; a resumed run notices when they have changed.
 

@@ -41,6 +41,12 @@ class FileConfig(SourceConfig):
     def check_place(self) -> None:
         self.files()
 
+    def check_out(self, out: Path) -> None:
+        data = self.place.resolve()
+        target = out.expanduser().resolve()
+        if data.is_dir() and data in (target, *target.parents):
+            raise ValueError(f"{out} lies inside {self.path}, so its files would be read as data; give another folder")
+
     def files(self) -> Sequence[Path]:
         path = self.place
         if path.is_dir():

@@ -10,7 +10,7 @@ from janusflow.arguments import quoted
 from janusflow.data.folders import METADATA, PICTURES, is_folder_of_pictures, visible_files
 from janusflow.data.jsonlines import is_array
 from janusflow.data.prepared import DROPPED, SHEET
-from janusflow.data.sources.files import FileConfig, has_suffix, served_by
+from janusflow.data.sources.files import FileConfig, FileSource, has_suffix, served_by
 from janusflow.data.sources.jsonl import JsonlConfig
 from janusflow.data.sources.parquet import ParquetConfig
 from janusflow.data.sources.registry import find_kind
@@ -36,12 +36,11 @@ def file_config(kind: str, path: str, **settings: Any) -> FileConfig:
     return found(kind, path, **settings)
 
 
-def kind_of(path: str, *, captions: bool = True, out: Path | None = None) -> str:
+def kind_of(path: str, *, captions: bool = True) -> str:
     """Return the kind of source of a folder or file: jsonl, folder, parquet or webdataset.
 
     Args:
         captions: whether pictures need captions.
-        out: folder whose files do not count as records, because a preparation of the pictures writes them.
 
     Raises:
         ValueError: if it is none of them, or contains pictures without captions next to a file of records.
@@ -54,8 +53,7 @@ def kind_of(path: str, *, captions: bool = True, out: Path | None = None) -> str
         return "folder"
     pictures = {file.name for file in files if file.suffix.lower() in PICTURES}
     if place.is_dir() and not captions and pictures:
-        others = files if out is None else [file for file in files if out.absolute() not in file.absolute().parents]
-        records = [file for file in others if _has_records(file) and file.name != DROPPED]
+        records = [file for file in files if _has_records(file) and file.name != DROPPED]
         if not records:
             return "folder"
         if pictures != {SHEET}:  # a preparation's sheet shows what its shards contain
@@ -95,10 +93,10 @@ def tasks_of(kind: str, path: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=8)
-def size_of(kind: str, path: str) -> int:
-    """Return the number of rows of a data set.
+def size_of(kind: str, path: str, task: str) -> int:
+    """Return the number of rows of a data set that serve a task or are malformed.
 
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if it cannot be read, or no row serves the task.
     """
-    return len(file_config(kind, path).rows()[0])
+    return FileSource(file_config(kind, path, fitting=True), task).length or 0

@@ -67,7 +67,7 @@ class ReplayConfig(SourceConfig):
             ValueError: if there are none.
         """
         made = self.prompt_source and self.prompt_source.replayed(seed, self.images)
-        return made or (spread(read_prompts(Path(self.path)), self.images), None)
+        return made or (spread(read_prompts(Path(self.path).expanduser()), self.images), None)
 
     def open(self, task: str, seed: int, rank: int, ranks: int) -> Source:
         """Return the prompts with empty pictures, which have yet to be generated."""

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from janusflow.arguments import quoted
 from janusflow.data.mixture import TASKS, Mixture
 from janusflow.families import families
+from janusflow.training.config.model import LoraConfig
 from janusflow.training.config.run import TrainConfig
 from janusflow.training.config.sources import own_tasks, sources_of, weights_of
 from janusflow.training.losses import terms
@@ -49,6 +50,8 @@ def _check_parts(config: TrainConfig) -> None:
     known = dict.fromkeys(part for family in families().values() for part in family.trainable)
     if not parts or not known.keys() >= set(parts):
         raise ValueError(f"parts are {parts}; expected some of {', '.join(known)}")
+    if not config.lora.rank and config.lora != LoraConfig():
+        raise ValueError("lora has settings but no rank; give lora.rank to train adapters")
     if config.lora.rank and "llm" not in parts:
         raise ValueError(f"lora.rank is {config.lora.rank}, but parts {parts} leave the llm out")
     if config.lora.rank and "tower" in parts and not config.lora.tower:

@@ -22,7 +22,7 @@ def sources_of(data: DataConfig) -> dict[str, list[SourceConfig]]:
             given[task], whole = [], 1.0
         else:
             whole = others * data.own_share / (1 - data.own_share)
-        sizes = [size_of(kind, path) if len(own) > 1 else 1 for kind, path in own]
+        sizes = [size_of(kind, path, task) if len(own) > 1 else 1 for kind, path in own]
         for (kind, path), size in zip(own, sizes, strict=True):
             given[task].append(file_config(kind, path, weight=whole * size / sum(sizes), fitting=True))
     return given

@@ -197,6 +197,12 @@ class PartsConfig:
                     raise ValueError(f"{name}: kind of source is 'replay', which needs a trained model")
                 if getattr(source, "streaming", False):
                     raise ValueError(f"{name}: parts are pretrained on data with an index; leave streaming out")
+                if source.crop == "pad":
+                    raise ValueError(f"{name}: crop is 'pad', but parts learn from cropped pictures")
+                try:
+                    source.check("generation" if name == "pictures" else "text", checkpoint=False)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
 
     def _check_sizes(self, sizes: JanusFlowConfig) -> None:
         text, vision = sizes.text_config, sizes.vision_config

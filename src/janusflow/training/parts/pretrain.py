@@ -55,7 +55,7 @@ def pretrain(config: PartsConfig, *, device: str = "auto") -> Path:
         ValueError: if data cannot be read, too many records are broken, the folder belongs to a run with other settings
             or another process trains in it, or a loss is not finite.
     """
-    out, place = Path(config.out), resolve_device(device)
+    out, place = Path(config.out).expanduser(), resolve_device(device)
     export = out / "export"
     with on_stop(leave_at_once), alone_in(out, World(0, 1, place, None)):
         _keep_settings(config, out)
