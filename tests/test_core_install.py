@@ -49,7 +49,7 @@ from janusflow.interop.diffusers_pipeline import JanusFlowPipeline
 torch.set_num_threads(1)
 tiny, janus = JanusFlow.from_pretrained("tiny", device="cpu"), JanusFlow.from_pretrained(GOLDEN_JANUS, device="cpu")
 commit = SimpleNamespace(commit_url="https://hub/me/mine")
-api = SimpleNamespace(create_repo=lambda *_, **__: None, upload_folder=lambda **_: commit)
+api = SimpleNamespace(create_repo=lambda *_, **__: None, upload_folder=lambda **_: commit, file_exists=lambda *_: False)
 janusflow.checkpoint.hub.HfApi = lambda token=None: api
 talk = [{"role": "user", "content": "hello"}]
 few = {"max_new_tokens": 2}
