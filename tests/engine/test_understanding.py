@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 from PIL import Image, ImageDraw
 
 from janusflow import JanusFlow
-from janusflow.engine.decoding import Decoding
 from janusflow.engine.understanding import Pieces
 
 
@@ -135,49 +133,6 @@ def _always(token: int, states: torch.Tensor, vocabulary: int) -> torch.Tensor:
 SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 10}
 
 
-def test_sampling_follows_its_seed_and_leaves_the_callers_state_alone(small_model: JanusFlow) -> None:
-    before = torch.get_rng_state()
-    first, again, other = (small_model.ask("hi", seed=seed, **SAMPLED) for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-    assert torch.equal(torch.get_rng_state(), before)
-    assert small_model.ask("hi", do_sample=True, top_k=1, max_new_tokens=10) == small_model.ask("hi", max_new_tokens=10)
-
-
-def test_without_a_seed_sampling_follows_the_global_generator(small_model: JanusFlow) -> None:
-    torch.manual_seed(0)
-    first, second = (small_model.ask("hi", **SAMPLED) for _ in range(2))
-    torch.manual_seed(0)
-    assert (first, second) == (small_model.ask("hi", **SAMPLED), small_model.ask("hi", **SAMPLED)) and first != second
-    assert len(set(small_model.ask_batch(["hi"] * 3, [None] * 3, **SAMPLED))) == 3
-
-
-def test_a_seeded_answer_does_not_depend_on_the_batch(small_model: JanusFlow, picture: Path) -> None:
-    questions = ["hi", "what is in the picture, and where, and how many of them?", "hi"]
-    images: list[Any] = [None, picture, None]
-    together = small_model.ask_batch(questions, images, seed=7, **SAMPLED)
-    alone = [small_model.ask(q, i, seed=7, **SAMPLED) for q, i in zip(questions, images, strict=True)]
-    assert together == alone and together[0] == together[2]
-    each = small_model.ask_batch(questions, images, seed=[7, 8, 9], **SAMPLED)
-    assert each[0] == together[0] and each[1:] == [
-        small_model.ask(questions[1], picture, seed=8, **SAMPLED),
-        small_model.ask("hi", seed=9, **SAMPLED),
-    ]
-    with pytest.raises(ValueError, match="2 seeds were given for 3 conversations"):
-        small_model.ask_batch(questions, images, seed=[7, 8], **SAMPLED)
-    with pytest.raises(ValueError, match="seed is -1"):
-        small_model.ask("hi", seed=[-1], **SAMPLED)
-
-
-def test_the_default_dtype_does_not_change_what_is_sampled(small_model: JanusFlow) -> None:
-    expected = small_model.ask("hi", seed=3, **SAMPLED)
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert small_model.ask("hi", seed=3, **SAMPLED) == expected
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_threads_get_what_each_call_gives_alone(small_model: JanusFlow, picture: Path) -> None:
     def ask(seed: int) -> str:
         return small_model.ask("what is it?", picture, seed=seed, **SAMPLED)
@@ -246,23 +201,6 @@ def test_text_and_spaces_of_a_continued_message(small_model: JanusFlow) -> None:
     assert small_model.chat(talk, max_new_tokens=8) == processor.tokenizer.decode(said, skip_special_tokens=True)
 
 
-def test_greedy_decoding_says_what_it_does_without(small_model: JanusFlow) -> None:
-    with pytest.warns(UserWarning, match="temperature and top_k are ignored without do_sample=True"):
-        warm = small_model.ask("hi", temperature=3.0, top_k=5, max_new_tokens=4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert small_model.ask("hi", max_new_tokens=4) == warm
-        small_model.ask("hi", do_sample=True, temperature=3.0, top_k=5, max_new_tokens=4)
-
-
-def test_whole_numbers_and_zero_dimensional_seeds_are_numbers(small_model: JanusFlow) -> None:
-    seed: Any = np.array(3)
-    decoding = Decoding(do_sample=True, temperature=1, repetition_penalty=2, top_p=1, seed=seed)
-    assert (type(decoding.repetition_penalty), decoding.seed) == (float, 3)
-    expected = small_model.ask("hi", max_new_tokens=3, repetition_penalty=2.0)
-    assert small_model.ask("hi", max_new_tokens=3, repetition_penalty=2) == expected
-
-
 def test_an_answer_ends_with_the_context(small_model: JanusFlow) -> None:
     context = small_model.network.config.text_config.max_position_embeddings
     used = small_model.processor.encode_conversations([[{"role": "user", "content": "star " * 700}]])
@@ -308,23 +246,6 @@ def test_no_conversation_gives_no_answer(small_model: JanusFlow) -> None:
 def test_questions_and_pictures_must_go_together(small_model: JanusFlow) -> None:
     with pytest.raises(ValueError, match="2 questions were given with pictures for 1"):
         small_model.ask_batch(["a", "b"], [None])
-
-
-def test_ignored_settings_are_named_where_the_model_is_asked(small_model: JanusFlow) -> None:
-    talk = [{"role": "user", "content": "hi"}]
-    calls: list[Any] = [
-        lambda **options: small_model.ask("hi", **options),
-        lambda **options: small_model.chat(talk, **options),
-        lambda **options: small_model.chat_batch([talk], **options),
-        lambda **options: small_model.ask_batch(["hi"], [None], **options),
-        lambda **options: list(small_model.stream("hi", **options)),
-    ]
-    for call in calls:
-        with pytest.warns(UserWarning, match="temperature and seed are ignored without do_sample=True") as caught:
-            call(temperature=1.5, seed=1, max_new_tokens=1)
-        assert [one.filename for one in caught] == [__file__]
-    with pytest.warns(UserWarning, match="^seed is ignored"):
-        small_model.ask("hi", seed=1, max_new_tokens=1)
 
 
 def test_one_picture_for_a_batch_of_questions_is_refused(small_model: JanusFlow, picture: Path) -> None:

@@ -222,10 +222,11 @@ def test_another_backbone_or_family() -> None:
         InferencePipeline("janus_pro", FLOW)
 
 
-def test_a_closed_pipeline_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipeline_opens_the_same_model_again() -> None:
     with InferencePipeline("janus_flow", FLOW) as pipeline:
         assert pipeline.backbone.model is not None
     assert pipeline.backbone.model is None
+    assert pipeline.run(paint("a star", num_inference_steps=1, parallel_size=1, img_size=64))["images"]
 
 
 def test_an_installed_umm_is_never_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

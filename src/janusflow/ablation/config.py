@@ -168,8 +168,8 @@ class Ablation:
             if not trains and (variant.set or variant.stages or variant.share != 1):
                 raise ValueError(f"variants.{name} trains no stage, so it cannot have set, stages or share")
             _own(f"variants.{name}.set", variant.set, (*OWN, *START) if len(trains) > 1 else OWN)
+            first = next((stage for stage in stages if stage in trains), None)
             for one, changes in variant.stages.items():
-                first = next((stage for stage in stages if stage in trains), one)
                 _own(f"variants.{name}.stages.{one}", changes, OWN if one == first else (*OWN, *START))
             if stages and not trains and self.model is None and self.parts is None:
                 raise ValueError(f"variants.{name} leaves out all stages; without model and parts nothing is evaluated")

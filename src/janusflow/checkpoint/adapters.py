@@ -158,7 +158,10 @@ def _put_in(network: JanusFlowForConditionalGeneration, place: Path, config: Any
                 raise ValueError(f"they {fault} {named(names, 'tensors')}")
         set_peft_model_state_dict(adapted, tensors)
     except Exception as error:  # PEFT raises many kinds of errors for what does not fit
-        _take_out(network) if adapted is None else remove_adapters(adapted)
+        if adapted is None:
+            _take_out(network)
+        else:
+            remove_adapters(adapted)
         reason = shortened(" ".join(first_line(error).split()))
         raise ValueError(f"the adapters in {place} do not fit the model: {reason}") from error
     return adapted.eval()

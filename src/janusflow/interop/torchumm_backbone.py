@@ -50,6 +50,7 @@ class Backbone:
         self.generation_cfg, self.understanding_cfg = dict(defaults), dict(UNDERSTANDING)
         self.generator = torch.Generator()
         self.model: Pipeline | None = None
+        self._settings: Mapping[str, Any] = {}  # of the last `load`
 
     def load(self, cfg: Mapping[str, Any]) -> None:
         """Open the model.
@@ -61,7 +62,7 @@ class Backbone:
         Raises:
             ValueError: if the model cannot be opened or is not of the backbone's family.
         """
-        cfg = _given(cfg)
+        self._settings = cfg = _given(cfg)
         self.generation_cfg.update(_known(cfg.get("generation_cfg", {})))
         self.understanding_cfg.update(_known(cfg.get("understanding_cfg", {})))
         self.generator.manual_seed(int(cfg.get("seed", 42)))
@@ -188,7 +189,7 @@ class Backbone:
 
     def _loaded(self) -> Pipeline:
         if self.model is None:
-            self.load({})
+            self.load(self._settings)
         assert self.model is not None
         return self.model
 

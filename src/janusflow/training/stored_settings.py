@@ -23,9 +23,15 @@ FREE = (  # settings that may change without changing what a run computes
 
 def without_free(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a run, as nested plain values, without those of `FREE`."""
-    blocks = {name.partition(".")[0] for name in FREE if "." in name}
-    inner = {name: {k: v for k, v in settings[name].items() if f"{name}.{k}" not in FREE} for name in blocks}
-    return {name: inner.get(name, value) for name, value in settings.items() if name not in FREE}
+
+    def kept(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+        return {
+            name: kept(value, f"{above}{name}.") if isinstance(value, dict) else value
+            for name, value in values.items()
+            if f"{above}{name}" not in FREE
+        }
+
+    return kept(settings)
 
 
 def write_settings(out: Path, config: TrainConfig) -> None:
