@@ -9,12 +9,9 @@ import pytest
 from janusflow.ablation.report import by_seed
 from tests.ablation.conftest import opened, write
 
-try:
-    import ray
+ray = pytest.importorskip("ray", reason='pip install "janusflow[ray]"')
 
-    from janusflow.ablation.distributed import RayWorkers, room, run_on_ray
-except ImportError:
-    pytest.skip("Ray is not installed here; `pip install 'janusflow[ray]'`", allow_module_level=True)
+from janusflow.ablation.distributed import RayWorkers, room, run_on_ray  # noqa: E402
 
 
 def test_two_workers_share_the_runs_and_a_second_call_repeats_none(tmp_path: Path) -> None:

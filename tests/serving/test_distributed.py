@@ -26,14 +26,11 @@ from janusflow.serving.server import DrainingServer, uvicorn_config
 from tests.serving.conftest import KEY, LIMITS, until
 from tests.serving.test_models import save_adapter
 
-try:
-    import ray
-    from ray import serve
+ray = pytest.importorskip("ray", reason='pip install "janusflow[ray]"')
+serve = pytest.importorskip("ray.serve", reason='pip install "janusflow[ray,serve]"')
 
-    from janusflow.serving.front import Front
-    from janusflow.serving.replica import LazyModels, ReplicaOptions, deploy
-except ImportError:
-    pytest.skip("Ray Serve is not installed here; `pip install 'janusflow[ray]'`", allow_module_level=True)
+from janusflow.serving.front import Front  # noqa: E402
+from janusflow.serving.replica import LazyModels, ReplicaOptions, deploy  # noqa: E402
 
 PROMPTS = ("a red circle", "three stars")
 
