@@ -202,34 +202,54 @@ def test_settings_of_an_older_version_are_read(start: Path, tmp_path: Path) -> N
     assert stored_config(tmp_path) == config and not changed_settings(tmp_path, config)
 
 
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("busy", ["", "with a step", "with a checkpoint"])
 def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
-    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str
 ) -> None:
-    original, take_step = Data.__getitem__, trainer.take_step
+    original, take_step, save = Data.__getitem__, trainer.take_step, torch.save
 
     def killed(data: Data, step: int) -> StepSamples:
         if step == 3 and not busy:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(data, step)
 
-    def kill(state: TrainState, samples: StepSamples) -> dict[str, float]:
+    def kill_in_step(state: TrainState, samples: StepSamples) -> dict[str, float]:
         if samples.step == 3:
             (worker,) = multiprocessing.active_children()
             os.kill(worker.pid or 0, signal.SIGKILL)
             worker.join()
         return take_step(state, samples)
 
+    class Interrupted:
+        """A file that is written from C++, where torch's signal handler raises."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.writes = file, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def write(self, content: Any) -> int:
+            written: int = self.file.write(content)
+            self.writes += 1
+            for worker in multiprocessing.active_children() if self.writes == 3 else []:
+                os.kill(worker.pid or 0, signal.SIGKILL)
+                time.sleep(60)  # until the handler raises
+            return written
+
     ratios = [{"understanding": 2, "generation": 3, "text": 1}]
     data = {**dict.fromkeys(TASKS, TINYWORLD), "ratios": ratios, "workers": 1}
     with monkeypatch.context() as patch:
         patch.setattr(Data, "__getitem__", killed)
-        if busy:
-            patch.setattr(trainer, "take_step", kill)
+        if busy == "with a step":
+            patch.setattr(trainer, "take_step", kill_in_step)
+        if busy == "with a checkpoint":
+            quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}, steps=2))
+            patch.setattr(torch, "save", lambda content, file: save(content, Interrupted(file)))
         with pytest.raises(
             RunError, match=r"a data worker was killed.*continue with fewer workers \(now 1; .*\); .*intact"
         ) as told:
-            quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}))
+            quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}), resume=busy == "with a checkpoint")
     assert "\n" not in str(told.value)
     quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}), resume=True)
     quietly(settings(start, tmp_path / "whole", data=data))

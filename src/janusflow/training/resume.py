@@ -174,7 +174,8 @@ class Checkpoints:
             if self.world.first:
                 shutil.rmtree(begun.temporary, ignore_errors=True)
             _pass_on_interrupts(error)
-            raise OSError(f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}") from error
+            what = f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}"
+            raise OSError(what) from _root(error)
 
     def _group(self) -> dist.ProcessGroup | None:
         """Return the group in which the processes coordinate checkpoints, separate from that of training."""
@@ -266,10 +267,16 @@ def _pass_on_interrupts(error: BaseException) -> None:
                 raise inner
 
 
-def _reason(error: BaseException) -> str:
-    """Return the root cause of an error in one line."""
+def _root(error: BaseException) -> BaseException:
+    """Return the error of a process that PyTorch wrapped, which alone names its causes."""
     while isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the root cause of an error in one line."""
+    error = _root(error)
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
