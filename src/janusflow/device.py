@@ -33,17 +33,27 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """
     if str(device) == "auto":
         return next((torch.device(kind) for kind in ACCELERATORS if _available(kind)), torch.device("cpu"))
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {quoted(device)}; expected auto, cpu, {', '.join(ACCELERATORS)}") from error
-    if resolved.type not in ("cpu", *ACCELERATORS):
-        raise ValueError(f"device is {quoted(str(device))}; expected auto, cpu, {', '.join(ACCELERATORS)}")
+    resolved = named_device(device)
     if resolved.type in ACCELERATORS and not _available(resolved.type):
         raise ValueError(f"device is {quoted(device)}, but PyTorch finds no {resolved.type} device on this machine")
     if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
         raise ValueError(f"device is {quoted(device)}, but this machine has {torch.cuda.device_count()} cuda device(s)")
     return resolved
+
+
+def named_device(device: str | torch.device) -> torch.device:
+    """Return the torch device for a name other than "auto", whether or not this machine has it.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    try:
+        named = torch.device(device)
+    except RuntimeError:
+        named = None
+    if named is None or named.type not in ("cpu", *ACCELERATORS):
+        raise ValueError(f"device is {quoted(str(device))}; expected auto, cpu, {', '.join(ACCELERATORS)}")
+    return named
 
 
 def device_of(device: str, rank: int, ranks: int) -> str:

@@ -198,7 +198,8 @@ class QuestionFile:
 
 
 def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    return next((record[name] for name in names if record.get(name) is not None), None)
+    """Return a record's first value under one of these names that is not null or empty."""
+    return next((record[name] for name in names if record.get(name) not in (None, "", [])), None)
 
 
 def _answers(where: str, record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -69,6 +69,3 @@ def by_part(
             found[part].append(row)
     names = [*(name for name in first if name in found), *sorted(found.keys() - set(first))]
     return {name: over(found[name], whole=whole) for name in names}
-
-
-Sample = ScoreSample  # the name up to version 0.1

@@ -99,6 +99,9 @@ def test_it_runs_from_end_to_end(
     request = EvalRequest(name, out, model="tiny", data=data, limit=case.items, options=options, settings=settings)
     report = evaluate(request, model=tiny_model)
     assert report["judged"] == report["items"] == case.items and not report["not_judged"]
+    benchmark = request.open()
+    parts = {benchmark.part(item) for item in benchmark.items()}
+    assert not parts.isdisjoint(benchmark.parts_of(kind.main)) or not benchmark.parts_of(kind.main)
     assert report["scores"] and (case.score is None or report["score"] == pytest.approx(case.score))
     assert set(report["n"]) == set(report["scores"]), "every score says what it is over"
     assert all(0 <= low <= report["scores"][name] <= high for name, (low, high) in report["intervals_95"].items())

@@ -23,7 +23,7 @@ from janusflow.evaluation.benchmarks.geneval import (
     kept,
     overall,
     problem,
-    read_tasks,
+    read_records,
     relations,
 )
 from janusflow.evaluation.protocol import Benchmark, Row
@@ -254,16 +254,20 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ("{", "line 1"),
         ('{"tag": "x", "prompt": "a"}', "tag 'x'"),
         ('{"tag": "counting"}', "line 1"),
+        (
+            '{"tag": "position", "prompt": "a", "include": [{"class": "cat", "count": 1, "position": ["left of", 0]}]}',
+            "line 1 .*placed relative to earlier ones",
+        ),
     ):
         file.write_text(content)
         with pytest.raises(ValueError, match=said):
-            read_tasks(file)
+            read_records(file)
 
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="set JANUSFLOW_BENCHMARKS to a folder of official files")
 def test_the_official_tasks() -> None:
     assert len(GenEval(OFFICIAL / "geneval", GenEvalSettings()).items()) == 4 * 553
-    tasks = read_tasks(OFFICIAL / "geneval" / "prompts" / "evaluation_metadata.jsonl")
+    tasks = [task for _, task in read_records(OFFICIAL / "geneval" / "prompts" / "evaluation_metadata.jsonl")]
     counts = Counter(task.tag for task in tasks)
     assert [counts[tag] for tag in TAGS] == [80, 99, 80, 94, 100, 100]
     for task in tasks:

@@ -63,9 +63,25 @@ def test_all_of_it(data: Path, tmp_path: Path) -> None:
     assert anew.scores([rows[0], rows[0], rows[2]])["clip"] == pytest.approx((2 * rows[0].score + rows[2].score) / 3)
     assert "fid" not in anew.scores(rows[:1]) and anew.scores([]) == {}
 
-    next(benchmark.out.glob("features-*/animals/a1.npy")).write_bytes(b"")
-    with pytest.raises(ValueError, match="a1.npy is missing or damaged"):
+    (benchmark.out / rows[0].verdict["features"]).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"features/animals/a1-\w+\.npy is missing or damaged"):
         anew.scores(rows)
+
+
+def test_features_are_those_of_the_pictures_that_were_judged(data: Path, tmp_path: Path) -> None:
+    """A corrected picture that is reverted gets its old verdict again, which must not come with other features."""
+    settings = MjhqSettings(inception=str(save_inception(tmp_path / "i.pt")), clip="", device="cpu", eval_size=32)
+    benchmark = Mjhq(data, settings)
+    benchmark.out = tmp_path / "out"
+    rows = run(benchmark, Painter())
+    before = benchmark.scores(rows)
+    benchmark.judge(rows[0].item, Image.new("RGB", (8, 8), "white"))
+    file = data / rows[0].item.data["category"] / f"{rows[0].item.data['id']}.jpg"
+    kept = file.read_bytes()
+    Image.new("RGB", (30, 50), "white").save(file)
+    benchmark.judge(rows[0].item, Image.open(benchmark.out / rows[0].output))
+    file.write_bytes(kept)
+    assert benchmark.scores(rows) == before
 
 
 def test_the_first_of_each_category(data: Path) -> None:

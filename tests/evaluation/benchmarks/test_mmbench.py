@@ -167,6 +167,7 @@ def test_it_judges_anything(tmp_path: Path) -> None:
         ({"answer": "D"}, "row 1 has no index, or no option 'D'"),
         ({"answer": ""}, "row 1 has no index, or no option ''"),
         ({"index": "one"}, "row 1 has no index"),
+        ({"index": "2"}, "is damaged: index 2 occurs twice, again in row 2"),
     ],
 )
 def test_it_names_damaged_rows(tmp_path: Path, change: dict[str, Any], said: str) -> None:

@@ -34,6 +34,7 @@ OPTIONS = {"A": "a red apple", "B": "two pears", "C": "nothing at all", "D": "$5
         ("(A) or rather (C)", "C"),  # the last mention wins
         ("(A), though B is close", "A"),  # brackets come before letters
         ("A or B", "B"),
+        ("So it is A. That is not C", "C"),  # "A." is a form of MMMU-Pro's rules only
         ("I think that it must be two pears in the end", "B"),
         ("first a red apple, and later on nothing at all, I think", "C"),
         ("the price is $5 for all of the fruit", "D"),

@@ -91,7 +91,7 @@ def test_how_grades_are_read(reply: str, grade: float | None) -> None:
 def test_from_files_to_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark, judge = graded(tmp_path, monkeypatch, "0.5", "1.0")
     rows, scores, model = run(benchmark, lambda text: "x = -1" if "x?" in text else "Ada", tmp_path / "run")
-    assert [row.score for row in rows] == [0.5, 1]
+    assert [row.score for row in rows] == [0.5, 1] and [row.item.group for row in rows] == ["a.jpg", "b.jpg"]
     assert scores == {"overall": 75, "rec": 100, "ocr": 75, "math": 50}
     assert model.talks[0][0]["content"].endswith("step by step to be sure you get the right answer.")
     assert model.talks[0][1]["content"] == "<image_placeholder>\nWhat is x?"

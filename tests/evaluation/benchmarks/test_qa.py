@@ -136,10 +136,38 @@ def test_a_rule_is_the_questions_own_then_the_options_then_the_files(tmp_path: P
         ("", "A", False, False),
         ("", "the", False, False),
         ("dont know", "don't know", True, True),
+        ("**Cat**", "cat", True, True),
+        ("'cat'", "cat", True, True),
+        ("‘Cat’", "cat", True, True),
+        ("Cat: it sleeps", "cat", False, True),
+        ("Answer:cat", "cat", False, True),
+        ("a dog,cat, bird", "cat", False, True),
+        ("It is a cat.The other is a dog", "cat", False, True),
+        ("1,000 cats", "000", False, False),
+        ("at 10:30", "10:30", False, True),
+        ("10.5", "5", False, False),
+        (".5", "5", False, False),
+        ("U.S.", "US", True, True),
+        ("It's 3.The rest is 4", "3", False, True),
     ],
 )
 def test_how_answers_are_compared(said: str, answer: str, right: bool, contained: bool) -> None:
     assert equal(said, [answer, "another"]) is right and contains(said, [answer, "another"]) is contained
+
+
+def test_empty_fields_are_as_if_they_were_not_there(tmp_path: Path) -> None:
+    record = {
+        "question": "",
+        "text": "What?",
+        "conversations": [],
+        "images": [],
+        "image": "b.png",
+        "answers": [],
+        "answer": 4,
+    }
+    save_picture(tmp_path / "b.png")
+    (item,) = opened(qa_file(tmp_path, [record])).items()
+    assert item.prompt == "What?" and len(item.images) == 1 and item.data["answers"] == ["4"]
 
 
 def test_normalized_text() -> None:
@@ -210,7 +238,8 @@ def test_it_judges_anything(tmp_path: Path) -> None:
         ({"question": "<image> <image>", "answer": "x", "image": "b.png"}, "places 2 pictures in its text, but 1 were"),
         ({"question": "<image>\nWhat?", "answer": "x"}, "places 1 pictures in its text, but 0 were given"),
         ({"conversations": "hello"}, "has a text as its conversation; expected a list of messages"),
-        ({"conversations": []}, "has a conversation without messages"),
+        ({"conversations": []}, "has no question; expected text in 'question', or 'conversations'"),
+        ({"conversations": [{"from": "system", "value": "x"}]}, "has a conversation without messages"),
         ({"conversations": [{"from": "bot", "value": "x"}]}, "has a message from 'bot'; expected human,"),
         ({"conversations": [{"from": "gpt", "value": "x"}]}, "message 1 is not the user's with text"),
         ({"conversations": [{"from": "human"}]}, "has a message without text"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from janusflow.evaluation.benchmarks.uni_mmmu import TASKS, UniMmmu, UniMmmuSettings, read_numbers
+from janusflow.evaluation.benchmarks.uni_mmmu import TASKS, UniMmmu, UniMmmuSettings, read_numbers, summary
 from janusflow.evaluation.protocol import NotJudgedError
 from tests.evaluation.benchmarks.test_geneval import Oracle, Painter, run
 
@@ -61,7 +61,8 @@ def test_all_of_it(data: Path, tmp_path: Path) -> None:
     benchmark.write_official(rows)
     case = benchmark.out / "outputs" / "tiny" / "code" / "case_02_A1"
     assert sorted(file.name for file in case.iterdir()) == ["model_image_01.png", "model_text.txt", "result.json"]
-    assert (case / "model_text.txt").read_text() == "a red square"
+    assert (case / "model_text.txt").read_text() == "<RENDER_SUMMARY>a red square</RENDER_SUMMARY>"
+    assert rows[0].verdict["description"] == "a red square"
     record = json.loads((case / "result.json").read_text())
     assert record["id"] == "case_02_A1" and (benchmark.out / record["images_saved"][0]).is_file()
 
@@ -83,6 +84,11 @@ def test_without_a_verdict_it_is_not_judged(data: Path, tmp_path: Path) -> None:
         benchmark.judge(benchmark.items()[0], picture)
 
 
+def test_a_description_is_what_the_official_tags_hold() -> None:
+    assert summary("It shows\n<render_summary>\n a star\n</RENDER_SUMMARY> as asked") == "a star"
+    assert summary(" a star\n") == "a star" and summary("<RENDER_SUMMARY> </RENDER_SUMMARY>") == ""
+
+
 @pytest.mark.parametrize(
     ("reply", "values"),
     [
@@ -91,7 +97,11 @@ def test_without_a_verdict_it_is_not_judged(data: Path, tmp_path: Path) -> None:
         (f"{scored(3, 5)} no, {scored(1, 2)}", (1, 2)),
         ('{"shape_color_accuracy": 3}', None),
         ('{"shape_color_accuracy": 3.5, "position_accuracy": 1}', None),
-        ('{"shape_color_accuracy": true, "position_accuracy": 1}', None),
+        ('{"shape_color_accuracy": true, "position_accuracy": "4"}', (1, 4)),
+        ('{"shape_color_accuracy": 3.0, "position_accuracy": 1, "explanation": "{a} is missing"}', (3, 1)),
+        ('{"scores": {"shape_color_accuracy": 2, "position_accuracy": 1}}', (2, 1)),
+        ('{"shape_color_accuracy": NaN, "position_accuracy": 1}', None),
+        ('{"shape_color_accuracy": null, "position_accuracy": 1}', None),
         (scored(3, 6), None),
         (scored(-1, 2), None),
         ("{", None),

@@ -53,6 +53,10 @@ def test_wiscore() -> None:
         ("Consistency: 7\nRealism: 1\nAesthetic Quality: 1", None),
         ("", None),
         ("sorry", None),
+        ("Here they are.\n2\n 1 \n0\n", (2, 1, 0)),
+        ("2\n1", None),
+        ("3\n1\n0", None),
+        ("Realism: 1\n2\n1\n0", None),
     ],
 )
 def test_legacy_replies(reply: str, scores: tuple[int, ...] | None) -> None:
@@ -87,11 +91,15 @@ def test_endless_replies_are_read_in_no_time(filling: str) -> None:
     [
         ("Score: 1", 1),
         ("reasons...\n**Score**: 0", 0),
-        ("Score: 0\nno, Score: 1", 1),
+        ("Score: 0\nno, Score: 1", 0),
         ("score:1", 1),
+        ("**Score** **1**", 1),
+        ("Score: 1.0", 1),
         ("Score: 10", None),
-        ("Score: 0.5", None),
-        ("1", None),
+        ("Score: 2", None),
+        ("It is all there.\n1\n", 1),
+        ("1\n0", None),
+        ("it scores 1", None),
     ],
 )
 def test_verified_replies(reply: str, score: int | None) -> None:

@@ -30,6 +30,9 @@ def test_options_may_stand_in_the_word(server: Server, judge: Callable[..., Any]
         ("openai:m@https://user:word@host/v1", "with the key in an environment variable"),
         ("openai:m?colour=1", "has no option 'colour'; it has key_variable, "),
         ("openai:m?tries=many", "option tries: "),
+        ("tiny?max_tokens=0", "option max_tokens: .*greater than or equal to 1"),
+        ("tiny?dtype=float8", "option dtype: "),
+        ("tiny?device=gpu", "device is 'gpu'; expected auto"),
         ("/no/such/folder", "is not a model that can be opened here"),
     ],
 )

@@ -32,6 +32,8 @@ def test_a_report_tells_of_a_part_and_of_all_that_was_used(tmp_path: Path) -> No
     )
     for name in ("report.md", "report.html"):
         assert "Partial run: 3 items (--limit)." in (tmp_path / name).read_text()
+    full = evaluate(EvalRequest("counting", tmp_path / "full", limit=10**6, dtype="bfloat16"), model=Model())
+    assert full["limit"] is None and "Partial" not in (tmp_path / "full" / "report.md").read_text()
     whole = {"official_items": 2374, "items": 10, "limit": None, "not_judged": {}, "judged": 10, "published": {"a": {}}}
     whole |= {"score": 0.5, "main": "overall"}
     assert notes(whole, "Beware.") == ["Partial run: 10 items of the official 2,374.", "Beware."]

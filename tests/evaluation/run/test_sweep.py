@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from janusflow.evaluation.benchmarks.geneval import GenEval
 from janusflow.evaluation.protocol import Row
 from janusflow.evaluation.request import EvalRequest
 from janusflow.evaluation.run import command as command_module
@@ -18,6 +19,7 @@ from janusflow.evaluation.run.command import eval_command as command
 from janusflow.evaluation.run.command import read_sweep
 from janusflow.evaluation.run.sweep import curves, draw_curves, network_evaluations, points
 from janusflow.flow import METHODS
+from tests.evaluation.benchmarks.test_geneval import geneval_folder
 from tests.evaluation.benchmarks.test_qa import qa_file
 from tests.evaluation.counting import Counting, Model
 from tests.evaluation.reports.test_compare import Says
@@ -98,6 +100,19 @@ def test_what_a_sweep_cannot_vary_is_refused_before_anything_is_opened(tmp_path:
         with pytest.raises(ValueError, match=said):
             command("tinyworld", sweep=[sweep], **words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_that_leaves_out_parts_of_the_score_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GenEval, "judging_models", ())
+    data = geneval_folder(tmp_path / "data")
+    words: Any = {"config": None, "options": [], "settings": [], "sweep": ["guidance=1,2"]}
+    with pytest.raises(ValueError, match=r"--limit 1 leaves out parts that the score 'overall' needs \(.* others\)"):
+        command("geneval", changes={"out": tmp_path / "run", "data": data, "limit": 1}, **words)
+
+
+def test_a_setting_may_have_the_name_of_an_option_for_answers(tmp_path: Path) -> None:
+    found = points(EvalRequest("tinyworld", tmp_path), {"seed": [1, 2]})
+    assert [one.settings["seed"] for _, one in found] == [1, 2] and not any(one.options for _, one in found)
 
 
 def test_values_of_models_are_words_as_they_are() -> None:

@@ -63,24 +63,19 @@ NameColors = Callable[[Sequence[Detection]], Sequence[str]]
 """Function that names the color of each object of one class, from `clip.COLORS`."""
 
 
-def read_tasks(file: Path) -> list[GenEvalTask]:
-    """Read the official `evaluation_metadata.jsonl`.
+def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
+    """Read the official `evaluation_metadata.jsonl`: each line as JSON and as a task.
 
     Raises:
         ValueError: for an invalid line; the message names it and what is expected.
     """
-    return [task for _, task in read_records(file)]
-
-
-def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
-    """Read tasks as `read_tasks` does, each with its line as JSON."""
     tasks = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
             record = loads(line, finite=False)
             tasks.append((record, as_task(record)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            wanted = "JSON with tag, prompt and include, clauses of class and count"
+            wanted = "JSON with tag, prompt and include, clauses of class and count, placed relative to earlier ones"
             raise ValueError(f"{file}: line {number} is not GenEval's; expected {wanted}") from error
         if record["tag"] not in TAGS:
             raise ValueError(f"{file}: line {number} has tag {record['tag']!r}; choose from {', '.join(TAGS)}")
@@ -88,8 +83,15 @@ def read_records(file: Path) -> list[tuple[dict[str, Any], GenEvalTask]]:
 
 
 def as_task(record: Mapping[str, Any]) -> GenEvalTask:
-    """Return a line of the file as a task."""
+    """Return a line of the file as a task.
+
+    Raises:
+        ValueError: if a position refers to a clause that does not come before it.
+    """
     include, exclude = (tuple(map(_clause, record.get(part, ()))) for part in ("include", "exclude"))
+    for place, clause in enumerate(include):
+        if clause.position is not None and not 0 <= clause.position[1] < place:
+            raise ValueError(f"clause {place} is placed relative to clause {clause.position[1]}")
     return GenEvalTask(record["tag"], record["prompt"], include, exclude)
 
 
@@ -284,6 +286,9 @@ class GenEval(Benchmark):
 
     def part(self, item: Item) -> str:
         return str(item.data["tag"])
+
+    def parts_of(self, score: str) -> tuple[str, ...]:
+        return TAGS if score == "overall" else (score,) if score in TAGS else ()
 
     def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         right = {row.item.group for row in rows if row.score}

@@ -112,26 +112,29 @@ class Mjhq(Benchmark):
             )
 
     def judge(self, item: Item, output: Output) -> dict[str, Any]:
-        """Return 100 times the cosine (0 without CLIP); the features of both pictures go to a file under `self.out`."""
+        """Return 100 times the cosine (0 without CLIP), and the file under `self.out` with both pictures' features."""
         assert isinstance(output, Image.Image)
+        known: dict[str, Any] = {}
         if self.settings.inception:
             chosen = load_image(self._chosen(item.data["category"], item.data["id"]))
-            file = self._features_of(item)
+            name = self._features_of(item, (output, chosen))
+            file = self.out / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with temporary_path(file, tidy=False) as temporary:
                 with temporary.open("wb") as stream:
                     np.save(stream, self.features([output, chosen]))
                 temporary.replace(file)
+            known["features"] = name
         if not self.settings.clip:
-            return {"score": 0.0}
+            return {"score": 0.0, **known}
         vectors = self.clip.pictures([output]), self.clip.texts([f"{self.settings.clip_prefix} {item.prompt}".strip()])
         likeness = 100 * float((vectors[0] * vectors[1]).sum())
-        return {"score": likeness, "clip": likeness}
+        return {"score": likeness, "clip": likeness, **known}
 
     def scores(self, rows: Sequence[Row]) -> dict[str, float]:
         found = {}
         if self.settings.inception and len(rows) > 1:
-            features = np.stack([self._load_features(row.item) for row in rows])  # (N, 2, D)
+            features = np.stack([self._load_features(row) for row in rows])  # (N, 2, D)
             found["fid"] = frechet_distance(features[:, DRAWN], features[:, CHOSEN])
         likeness = [float(row.verdict["clip"]) for row in rows if "clip" in row.verdict]
         return {**found, "clip": sum(likeness) / len(likeness)} if likeness else found
@@ -174,12 +177,15 @@ class Mjhq(Benchmark):
             raise ValueError(f"{file} does not exist; expected {self.source}, unpacked next to meta_data.json")
         return file
 
-    def _features_of(self, item: Item) -> Path:
-        known = f"{self.settings.inception} {self.settings.eval_size}"
-        return self.out / f"features-{hashlib.sha256(known.encode()).hexdigest()[:8]}" / f"{item.key}.npy"
+    def _features_of(self, item: Item, pictures: Sequence[Image.Image]) -> str:
+        """Return the file of two pictures' features, which is another one if a picture has changed."""
+        content = hashlib.sha256(f"{self.settings.inception} {self.settings.eval_size}".encode())
+        for picture in pictures:
+            content.update(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
+        return f"features/{item.key}-{content.hexdigest()[:16]}.npy"
 
-    def _load_features(self, item: Item) -> np.ndarray:
-        file = self._features_of(item)
+    def _load_features(self, row: Row) -> np.ndarray:
+        file = self.out / row.verdict.get("features", f"features/{row.item.key}.npy")  # older verdicts do not name it
         try:
             found: np.ndarray = np.load(file)
         except (OSError, ValueError, EOFError) as error:

@@ -124,7 +124,10 @@ class MmBench(Questions):
     def items(self) -> list[Item]:
         folder = self.open_folder()
         file = folder.find(self.settings.file) if self.settings.file else folder.find(*FILES)
-        rows = {self._index(folder, file, number, row): row for number, row in folder.tsv(file, COLUMNS)}
+        rows: dict[int, Mapping[str, str]] = {}
+        for number, row in folder.tsv(file, COLUMNS):
+            if rows.setdefault(index := self._index(folder, file, number, row), row) is not row:
+                raise folder.refusal(file, f"is damaged: index {index} occurs twice, again in row {number}")
         if not rows:
             raise folder.refusal(file, "contains no questions")
         pictures: dict[int, bytes] = {}

@@ -185,6 +185,9 @@ class Mme(Questions):
         found = {task: score(tasks[task]) for task in (*PERCEPTION, *COGNITION) if task in tasks}
         return totals(found) | {task: value.score for task, value in found.items()}
 
+    def parts_of(self, score: str) -> tuple[str, ...]:
+        return {"perception": PERCEPTION, "cognition": COGNITION}.get(score, ())
+
     def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         parts = {"perception": PERCEPTION, "cognition": COGNITION, **{task: (task,) for task in PERCEPTION + COGNITION}}
         return {name: over(row for row in rows if row.item.data["task"] in tasks) for name, tasks in parts.items()}

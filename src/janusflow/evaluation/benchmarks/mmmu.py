@@ -60,18 +60,16 @@ def read_choice(response: str, options: Mapping[str, str], rng: Random) -> str:
 def find_choice(response: str, options: Mapping[str, str]) -> str | None:
     """Return the letter that can be read from a response; None if there is none.
 
-    The forms are, in this order: "(A)"; "A "; "A."; the text of an option, if the response has more than five words. As
-    in the official code, "A " and "A." may end a longer word. Of several matches, the last one counts. For "A " and
-    "A.", only the place of " A " counts; if no letter has one, the first matching option is chosen.
+    The forms are, in this order: "(A)"; " A "; the text of an option, if the response has more than five words. Of
+    several matches, the last one counts. These are the rules of MMMU, and differ from those of MMMU-Pro.
     """
     for mark in MARKS:
         response = response.strip(mark)
     response = f" {response} "
-    for form in ("({})", "{} ", "{}."):
+    for form in ("({})", " {} "):
         found = [letter for letter in options if form.format(letter) in response]
         if found:
-            last = "({})" if form == "({})" else " {} "
-            return max(found, key=lambda letter: response.rfind(last.format(letter)))
+            return max(found, key=lambda letter: response.rfind(form.format(letter)))
     lower = response.lower()
     if len(response.split()) > LONG:
         found = [letter for letter, text in options.items() if text.lower() in lower]

@@ -112,6 +112,7 @@ class MmVet(Questions):
                     key=number,
                     prompt=question,
                     images=(folder.picture(f"images/{image}", f"mm-vet/images/{image}"),),
+                    group=image,
                     system=STEPS if self.settings.prompt == "wrapper" else None,
                     data={"question": question, "answer": answer, "capability": capabilities},
                 )

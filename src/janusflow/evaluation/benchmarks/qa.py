@@ -22,6 +22,10 @@ from janusflow.evaluation.score_sample import ScoreSample, by_part
 from janusflow.processing.images import load_image
 
 Rule: TypeAlias = Literal["exact", "contains", "any-of", "judge"]
+SEPARATORS = re.compile(  # marks that end a word, but not those inside numbers, contractions and abbreviations
+    r"[*#`\"“”„«»…]|(?<!\d)[,:]|[,:](?!\d)|(?<!\w)['‘’]|['’](?!\w)"
+    r"|(?<=[^\W\d]{2})\.|(?<=\d)\.(?=[^\W\d])|(?<=\b[^\W\d])\.(?=[^\W\d]{2})"
+)
 MINUS = re.compile(r"(?<![\w)])[-−](?=\.?\d)")
 WITH_ANSWER = """\
 Decide whether an answer to a question is correct.
@@ -44,10 +48,11 @@ Reply with yes or no only."""
 def normalized(text: str) -> str:
     """Return text as VQAv2's scorer compares it: lower case, no punctuation or articles, numbers up to ten as digits.
 
-    Two things differ, because the official rules make wrong answers right: a minus sign before a number counts ("-5"
-    is not "5"), and a text of which nothing would remain, such as the letter "A", keeps its articles.
+    Three things differ. A minus sign before a number counts ("-5" is not "5"), and a text of which nothing would
+    remain, such as the letter "A", keeps its articles: the official rules make wrong answers right there. Marks around
+    a word are spaces, as in "**Cat**", "a dog,cat" or "Answer:cat", which the official rules join or keep.
     """
-    text = MINUS.sub("minus", " ".join(text.split()))
+    text = MINUS.sub("minus", " ".join(SEPARATORS.sub(" ", text).split()))
     return normal(text) or text.strip(" .,;:!?\"'()[]").lower()
 
 

@@ -1,8 +1,8 @@
 """SEED-Bench (arXiv 2307.16125), version 1: questions with four choices; the paper's score is over its image types.
 
 There are two ways to answer. With "letter", as in most evaluations and that of the authors, the model writes a letter.
-With "likelihood", as in the official code, the answer is the choice whose text has the lowest mean loss after the
-question.
+With "likelihood", the answer is the choice whose text has the lowest mean loss after the question. So do the official
+interfaces for LLaVA and Qwen-VL (SEED-Bench-2); that for InstructBLIP (version 1) sums the losses, with the end token.
 """
 
 from __future__ import annotations

@@ -23,8 +23,11 @@ from janusflow.files import loads, write_text
 from janusflow.processing.images import load_image
 
 TASKS = ("code", "math", "jigsaw", "science", "maze", "sliding")
+DECODER = json.JSONDecoder()
 TOP = 5  # highest value of a picture's scores
 PICTURE, TEXT = "model_image_01.png", "model_text.txt"
+SUMMARY = "<RENDER_SUMMARY>{}</RENDER_SUMMARY>"  # the official scorer reads only what is inside
+IN_SUMMARY = re.compile(SUMMARY.format(r"\s*(.*?)\s*"), re.IGNORECASE | re.DOTALL)
 WANTED = "a JSON object whose samples have id, difficulty, svg and png"
 
 DESCRIBE = """Here is the source of an SVG drawing. Render it in your mind and describe the final picture in at most 60
@@ -144,9 +147,9 @@ class UniMmmu(Benchmark):
     def produce(self, model: Any, items: Sequence[Item], options: Mapping[str, Any]) -> list[Output]:
         """Generate descriptions, keep them under `self.out`, and generate the pictures with them in the prompt."""
         asked = [[{"role": "user", "content": DESCRIBE.format(svg=item.prompt)}] for item in items]
-        said = [text.strip() for text in model.chat_batch(asked, max_new_tokens=self.settings.max_new_tokens)]
+        said = [summary(text) for text in model.chat_batch(asked, max_new_tokens=self.settings.max_new_tokens)]
         for item, text in zip(items, said, strict=True):
-            write_text(self.out / self._case(item) / TEXT, text)
+            write_text(self.out / self._case(item) / TEXT, SUMMARY.format(text))
         drawn = model.generate(
             [DRAW.format(svg=item.prompt, description=text) for item, text in zip(items, said, strict=True)],
             seed=[item.seed for item in items],
@@ -165,7 +168,7 @@ class UniMmmu(Benchmark):
         reference = load_image(self._file.parent / item.data["png"])
         drawn = self._ask(IMAGE_PROMPT, [reference, output], {"shape_color_accuracy": TOP, "position_accuracy": TOP})
         words, match = self.out / self._case(item) / TEXT, 0
-        said = words.read_text(encoding="utf-8") if words.is_file() else ""
+        said = summary(words.read_text(encoding="utf-8")) if words.is_file() else ""
         if said:
             found = self._ask(TEXT_PROMPT.format(description=said), [reference], {"text_semantic_match": 1})
             match = found["text_semantic_match"]
@@ -217,13 +220,22 @@ class UniMmmu(Benchmark):
 
 
 def read_numbers(reply: str, wanted: Mapping[str, int]) -> dict[str, int] | None:
-    """Return whole numbers from 0 to those of `wanted` from a reply's last JSON object that has them all, or None."""
-    for text in reversed(re.findall(r"\{[^{}]*\}", reply)):
+    """Return whole numbers from 0 to those of `wanted` from a reply's last JSON object that has them all, or None.
+
+    `3.0`, `"3"` and, for 1 and 0, `true` and `false` are numbers as well.
+    """
+    for start in reversed([found.start() for found in re.finditer(r"\{", reply)]):
         try:
-            found = loads(text, finite=False)
-        except ValueError:
+            found, _ = DECODER.raw_decode(reply, start)
+            values = {name: float(found[name]) for name in wanted}
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
-        values = {name: found.get(name) for name in wanted}
-        if all(type(value) is int and 0 <= value <= wanted[name] for name, value in values.items()):
-            return values
+        if all(value.is_integer() and 0 <= value <= wanted[name] for name, value in values.items()):
+            return {name: int(value) for name, value in values.items()}
     return None
+
+
+def summary(text: str) -> str:
+    """Return a description: the part between the official tags, or all of a text without them."""
+    tagged = IN_SUMMARY.search(text)
+    return (tagged[1] if tagged else text).strip()

@@ -86,7 +86,6 @@ class WisePrompt:
     number: int
     prompt: str
     explanation: str
-    subcategory: str
 
 
 def read_prompts(file: Path) -> list[WisePrompt]:
@@ -105,9 +104,9 @@ def read_prompts(file: Path) -> list[WisePrompt]:
     for place, record in enumerate(found, start=1):
         try:
             number = int(record["prompt_id"])
-            prompts.append(WisePrompt(number, record["Prompt"], record["Explanation"], record["Subcategory"]))
+            prompts.append(WisePrompt(number, record["Prompt"], record["Explanation"]))
         except (KeyError, TypeError, ValueError) as error:
-            wanted = "prompt_id, Prompt, Explanation and Subcategory"
+            wanted = "prompt_id, Prompt and Explanation"
             raise ValueError(f"{file}: record {place} is not WISE's; expected {wanted}") from error
     return prompts
 
@@ -115,21 +114,30 @@ def read_prompts(file: Path) -> list[WisePrompt]:
 def read_legacy(reply: str) -> dict[str, int] | None:
     """Read consistency, realism and aesthetic quality from a judge's reply; None unless each is there from 0 to 2.
 
-    The last mention of each counts: judges think aloud before they score.
+    The last mention of each counts: judges think aloud before they score. A reply that mentions none of them may have
+    three lines of a number each.
     """
-    scores = {}
+    scores: dict[str, int] = {}
     for name in CRITERIA:
         found = re.findall(rf"{name}\**+\s*+(?:[:=：]\s*+)?(?:\*++\s*+)?(\d{{1,9}})", reply, re.IGNORECASE)
-        if not found or int(found[-1]) > TOP:
-            return None
-        scores[name] = int(found[-1])
-    return scores
+        if found:
+            scores[name] = int(found[-1])
+    if not scores:
+        bare = re.findall(r"(?m)^[^\S\n]*+([0-2])[^\S\n]*+$", reply)
+        scores = dict(zip(CRITERIA, map(int, bare), strict=False))
+    return scores if len(scores) == len(CRITERIA) and max(scores.values()) <= TOP else None
 
 
 def read_verified(reply: str) -> int | None:
-    """Read 0 or 1 from the last "Score: 0" or "Score: 1" in a judge's reply; None without one."""
-    found = re.findall(r"Score\**+\s*+[:：]\s*+\**+\s*+([01])(?!\d|\.\d)", reply, re.IGNORECASE)
-    return int(found[-1]) if found else None
+    """Read 0 or 1 from the first "Score: 0" or "Score 1" in a judge's reply, or from its only line of a number alone.
+
+    None if there is neither. As in the official code, the first one counts, and "Score: 1.0" is 1.
+    """
+    found = re.search(r"Score\**+\s*+[:：]?\s*+\**+\s*+([01])\b", reply, re.IGNORECASE)
+    if found:
+        return int(found[1])
+    bare = re.findall(r"(?m)^[^\S\n]*+([01])[^\S\n]*+$", reply)
+    return int(bare[0]) if len(bare) == 1 else None
 
 
 def wiscore(scores: Mapping[str, int]) -> float:
@@ -299,6 +307,10 @@ class Wise(Benchmark):
 
     def part(self, item: Item) -> str:
         return self.protocol.category(int(item.data["prompt_id"]))
+
+    def parts_of(self, score: str) -> tuple[str, ...]:
+        names = tuple(self.protocol.categories)
+        return names if score == "overall" else (score,) if score in names else ()
 
     def samples(self, rows: Sequence[Row]) -> dict[str, ScoreSample]:
         return {"overall": over(rows), **by_part(rows, lambda row: [self.part(row.item)], whole=1)}

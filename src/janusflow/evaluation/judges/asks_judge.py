@@ -106,10 +106,14 @@ class AsksJudge:
         Weights are not read or fetched.
 
         Raises:
-            ValueError: if one cannot be opened; the message names the setting.
+            ValueError: if one cannot be opened, or a device is unknown; the message names the setting.
         """
         from transformers import AutoConfig
 
+        from janusflow.device import named_device
+
+        if (device := getattr(self.settings, "device", "auto")) != "auto":  # a worker may have what this machine lacks
+            named_device(device)
         if getattr(self.settings, "judge", ""):
             _ = self.judge_model  # opens it, without its weights
         for setting in self.judging_models:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Interval
 from PIL import Image
 
 from janusflow.evaluation.judges.judge import Judge, NotJudgedError, Query
@@ -25,13 +26,19 @@ class LocalOptions:
 
     Attributes:
         max_tokens: maximum number of tokens of a reply.
-        dtype: "auto" (as the checkpoint asks for) or the name of a dtype.
+        dtype: "auto" (as the checkpoint asks for), "float32", "bfloat16" or "float16".
         device: "auto" for the best one available.
     """
 
-    max_tokens: int = 512
-    dtype: str = "auto"
+    max_tokens: Annotated[int, Interval(ge=1)] = 512
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        from janusflow.device import named_device
+
+        if self.device != "auto":
+            named_device(self.device)
 
 
 class FamilyJudge(Judge):

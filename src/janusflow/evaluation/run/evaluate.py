@@ -126,6 +126,8 @@ def _evaluate(
         return {"benchmark": request.benchmark, "items": len(items), "done": len(done)}
     rows, failed = _rows(run)
     benchmark.write_judged(rows)
+    if len(items) == len(run.all_items):
+        request = replace(request, limit=None)  # it left nothing out
     return write_report(benchmark, request, items, rows, failed, made)
 
 

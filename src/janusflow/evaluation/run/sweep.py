@@ -65,13 +65,12 @@ def _varied(request: EvalRequest, kind: type[Benchmark], key: str, value: Any) -
     if key in FIELDS:
         changed: dict[str, Any] = {key: str(value)}
         return replace(request, **changed)
-    name = SHORT.get(key, key)
+    name, settings = SHORT.get(key, key), [field.name for field in fields(kind.Settings)]
+    if key in settings:  # also if answering has an option of this name, such as seed
+        return replace(request, settings={**request.settings, key: value})
     try:
         check_options(kind, {name: value})
     except ValueError as error:
-        settings = [field.name for field in fields(kind.Settings)]
-        if key in settings:
-            return replace(request, settings={**request.settings, key: value})
         more = ", ".join([*FIELDS, *(name for name in settings if name not in FIELDS)])
         raise ValueError(f"a sweep cannot vary {key!r}: {error}; the other keys are {more}") from error
     return replace(request, options={**request.options, name: value})
