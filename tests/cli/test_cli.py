@@ -88,6 +88,13 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     [
         (["ablate", "recipe.yaml", "--workers", "4"], "--workers, --ray-address, --worker-cpus and --worker-gpus need"),
         (["eval", "tinyworld", "--ray", "2", "--workers", "2"], "--workers and --ray exclude each other"),
+        (
+            ["data", "prepare", "pictures", "--endpoint-model", "far"],
+            "--endpoint-model has no effect without --endpoint",
+        ),
+        (["data", "prepare", "pictures", "--question", "What?"], "--question has no effect without --caption or --end"),
+        (["data", "prepare", "pictures", "--min-score", "0"], "--min-score has no effect without --scorer"),
+        (["data", "reflow", "prompts.txt", "--min-score", "0.9"], "--min-score has no effect without --judge"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(words: list[str], reason: str) -> None:

@@ -21,7 +21,7 @@ from janusflow.evaluation.run.eval_run import EvalRun
 from janusflow.pictograms.benchmark import Pictograms, reconstructed
 from janusflow.pictograms.evaluation import TUNING
 from janusflow.pictograms.shards import files_of
-from janusflow.pictograms.tasks import KINDS, LIKE, OPEN, VAE, PictogramSettings, shares
+from janusflow.pictograms.tasks import ASKED, KINDS, LIKE, OPEN, VAE, PictogramSettings, shares
 from janusflow.processing.images import load_image
 from tests.pictograms.conftest import RandomFeatures
 
@@ -114,6 +114,13 @@ def test_seen_is_in_training_unseen_is_not_and_the_reference_is_apart(benchmark:
         assert kind not in (LIKE, VAE) or name not in reference
 
 
+def test_what_the_judge_does_not_know_is_not_asked_for(benchmark: Pictograms) -> None:
+    judge, targets = benchmark.fitted
+    for item in benchmark.items():
+        if item.data["kind"] in KINDS:
+            assert judge.knows(targets[ASKED[item.data["kind"]][0]], item.data)
+
+
 def test_open_prompts_name_no_style(benchmark: Pictograms) -> None:
     opened = [item for item in benchmark.items() if item.data["kind"] == OPEN]
     assert len(opened) == 8 and len({item.seed for item in opened}) == 8
@@ -134,6 +141,8 @@ def test_a_model_that_repeats_training_scores_well_and_is_found_out(benchmark: P
     assert scores["naming, exact"] == 0 and "naming, style" in scores
     assert 0 < scores["ceiling, subject, top-1"] <= scores["ceiling, subject, top-5"] <= 1
     assert "seen, top-5 of ceiling" in scores and "recall, generated" in scores
+    assert len(benchmark.fitted[0].labels["shape"]) == 3 and "ceiling, shape, top-5" not in scores
+    assert "ceiling, shape, top-1" in scores and "unseen color, top-5" not in scores
     found = intervals(benchmark, rows[:60], benchmark.scores(rows[:60]), benchmark.samples(rows[:60]))
     assert {"seen, top-1", "seen, top-1 of ceiling"} & found.keys()
     benchmark.write_judged(rows)
@@ -190,7 +199,7 @@ def test_options_are_chosen_on_other_prompts(data: Path, features: RandomFeature
     assert (data / TUNING).is_file() and len(tuning) > 5
     whole = Pictograms(data, SETTINGS)
     whole.features = features
-    assert not tuning & {item.data["id"] for item in whole.items() if item.data["kind"] == "seen"}
+    assert not tuning & {item.data["id"] for item in whole.items() if item.data["kind"] in ("seen", LIKE, VAE)}
 
 
 def test_reconstructions_go_through_the_vae() -> None:

@@ -52,6 +52,7 @@ def test_ridge_is_the_least_squares_solution() -> None:
     ridge = Ridge.fit(inputs, labels, 2, penalty=0.5)
     rows = np.sqrt(inputs) - np.sqrt(inputs).mean(0)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert Ridge.fit(inputs, np.arange(30) % 3 // 2, 2).share == pytest.approx([2 / 3, 1 / 3])
     wanted = np.eye(2)[labels] - 0.5
     primal = np.linalg.solve(rows.T @ rows + 0.5 * np.eye(5), rows.T @ wanted)
     assert ridge.weight == pytest.approx(primal, abs=1e-5)
@@ -111,11 +112,12 @@ def test_the_probability_is_the_labels_share_of_the_estimates_above_zero(real: l
     target = targets(real, chosen_subjects(real, 30, 0))["subject"]
     row = next(row for row in real if target.label(row))
     labels = [target.label(row), "other", "third", "fourth"]
-    # x is the first feature's root, so the estimates are 1/4 + (0.75, 0.25, -0.75, 0) and what is below 0 is left out
-    ridge = Ridge(np.zeros(2, np.float32), np.array([[0.75, 0.25, -0.75, 0.0], [0.0] * 4], np.float32))
+    # x is the first feature's root, so the estimates are the shares + (0.75, 0.25, -0.75, 0); below 0 is left out
+    weight = np.array([[0.75, 0.25, -0.75, 0.0], [0.0] * 4], np.float32)
+    ridge = Ridge(np.zeros(2, np.float32), weight, np.array([0.25, 0.15, 0.2, 0.4], np.float32))
     judge = Judge({"subject": labels}, {("subject", target.fold(row)): ridge}, {}, np.zeros((0, 2)))
     look = Look(np.array([4.0, 0.0], np.float32), np.zeros(216), np.zeros(232))
-    assert judge.probability(target, row, look) == pytest.approx(1.0 / 1.75)
+    assert judge.probability(target, row, look) == pytest.approx(1.0 / 1.8)
     assert judge.ranked(target, row, look, 1) == [target.label(row)]
 
 
@@ -282,11 +284,14 @@ def test_a_distance_is_the_root_mean_square(real: list[dict[str, Any]]) -> None:
         ("an animal", 0, 0, 1),
         ("a wolf", 0, 0, 0),
         ("a fox with dark skin tone", 1, 1, 1),
+        ("a fox with medium-light and dark skin tones", 1, 1, 1),
+        ("a fox with a red tail and dark skin tone", 0, 0, 0),
+        ("adult, rocket", 0, 0, 0),
         ("", 0, 0, 0),
     ],
 )
 def test_names_are_read_with_synonyms(answer: str, exact: float, known: float, loose: float) -> None:
-    row = {"label": "fox", "synonyms": ["fox face"], "keywords": ["animal", "face"]}
+    row = {"label": "fox", "synonyms": ["fox face", "adult, rocket"], "keywords": ["animal", "face"]}
     verdict = judged_name(answer, row)
     assert (verdict["exact"], verdict["exact or synonym"], verdict["exact, synonym or keyword"]) == (
         exact,

@@ -60,7 +60,9 @@ def test_processes_train_a_stage_together_and_an_error_of_theirs_ends_the_run(
 
         monkeypatch.setattr(recipe_module.subprocess, "Popen", start)
         if status:
-            with pytest.raises(RuntimeError, match=r"stage1\.yaml ended with status 3; the same command continues"):
+            with pytest.raises(
+                ChildProcessError, match=r"stage1\.yaml ended with status 3; the same command continues"
+            ):
                 train_together(RECIPES / "stage1.yaml", ["steps=2"], 2, "cpu")
         else:
             train_together(RECIPES / "stage1.yaml", ["steps=2"], 2, "cpu")

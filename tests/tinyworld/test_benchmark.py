@@ -16,8 +16,10 @@ from janusflow.evaluation.run import command as command_module
 from janusflow.evaluation.run.command import _for_sweep
 from janusflow.evaluation.run.command import eval_command as command
 from janusflow.tinyworld.benchmark import TURNS, TinyWorld, WorldSettings, yes_f1
-from janusflow.tinyworld.captions import HELD_OUT_KINDS, sample_pair
+from janusflow.tinyworld.captions import HELD_OUT_KINDS, Clause, Task, sample_pair, scene_for
 from janusflow.tinyworld.items import tasks
+from janusflow.tinyworld.scenes import Scene, Shape
+from janusflow.tinyworld.verdicts import dense_answers
 from tests.evaluation.benchmarks.test_geneval import Painter
 
 
@@ -108,6 +110,20 @@ def test_a_sweep_refuses_a_limit_that_leaves_out_parts_of_its_score(tmp_path: Pa
     with pytest.raises(ValueError, match="--limit 3 leaves out parts that the score 'overall' needs"):
         command("tinyworld", changes={"out": tmp_path, "limit": 3}, sweep=["model=tiny,tiny2"], **words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scene_can_show_every_dense_prompt() -> None:
+    for task in tasks("dense", 60, held_out=False):
+        rng = Random(task.prompt)
+        assert any(scene_for(rng, task, training=False) for _ in range(200)), task.prompt
+
+
+def test_a_shape_answers_for_one_clause_of_a_dense_prompt() -> None:
+    task = Task("dense", "", (Clause("star", color="red"), Clause("star", 2), Clause("cross")))
+    red, blue = (Shape("star", color, 30, 30, 8, (0, 0, 0)) for color in ("red", "blue"))
+    for stars, found, two in (((red, blue, blue), True, True), ((red,), False, False), ((red, red, red), True, True)):
+        answers = dense_answers(task, Scene(stars, "white", (255, 255, 255)))
+        assert (answers["2: star?"], answers["2: two stars?"], answers["1: star red?"]) == (found, two, True)
 
 
 def test_prompts_are_distinct_and_those_never_seen_are_in_no_training_pair() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from janusflow.data.prepared import State
 
 CAPTION_TOKENS = 256
+DESCRIBE = "Describe the picture."
 Overrides = Annotated[
     Optional[list[str]],
     typer.Argument(
@@ -140,11 +141,15 @@ def prepare(
     min_side: Annotated[int, typer.Option(help="Smallest length of the shorter side, in pixels.")] = 256,
     max_aspect: Annotated[float, typer.Option(help="Largest ratio of the longer side to the shorter.")] = 2.0,
     scorer: Annotated[Optional[str], typer.Option(help="module:function that returns a picture's score.")] = None,
-    min_score: Annotated[float, typer.Option(help="Minimum score of a picture.")] = 0.0,
+    min_score: Annotated[Optional[float], typer.Option(help="Minimum score of a picture; 0 by default.")] = None,
     caption: Annotated[Optional[str], typer.Option(help="Model for new captions: tiny, a folder, a hub id.")] = None,
     endpoint: Annotated[Optional[str], typer.Option(help="OpenAI-compatible endpoint for new captions.")] = None,
-    endpoint_model: Annotated[str, typer.Option(help="The model's name at the endpoint.")] = "default",
-    question: Annotated[str, typer.Option(help="Question for the captioning model.")] = "Describe the picture.",
+    endpoint_model: Annotated[
+        Optional[str], typer.Option(help="The model's name at the endpoint; 'default' if it is not given.")
+    ] = None,
+    question: Annotated[
+        Optional[str], typer.Option(help=f"Question for the captioning model; '{DESCRIBE}' if it is not given.")
+    ] = None,
     short_share: Annotated[float, typer.Option(help="Share of captions cut to their first sentence.")] = 0.25,
     shard_size: Annotated[int, typer.Option(help="Records per shard.")] = 1000,
     device: Device = "auto",
@@ -164,10 +169,13 @@ def prepare(
     from janusflow.data.prepare import prepare as run
     from janusflow.data.sources import file_config, kind_of
 
+    _check_used("--endpoint-model", endpoint_model, "--endpoint", endpoint)
+    _check_used("--question", question, "--caption or --endpoint", caption or endpoint)
+    _check_used("--min-score", min_score, "--scorer", scorer)
     config = PrepareConfig(
         min_side=min_side,
         max_aspect=max_aspect,
-        min_score=min_score,
+        min_score=min_score or 0.0,
         short_share=short_share,
         format=format,  # type: ignore[arg-type]  # checked there
         shard_size=shard_size,
@@ -179,10 +187,11 @@ def prepare(
     if unread := place.unread():
         print(f"{unread}, choose with --split")
     rate: Scorer | None = None if scorer is None else load_function(scorer, "--scorer")
-    anew = _captioner(caption, endpoint, endpoint_model, question, device)
+    named, asked = endpoint_model or "default", question or DESCRIBE
+    anew = _captioner(caption, endpoint, named, asked, device)
     names = {"--caption": caption, "--endpoint": endpoint, "--scorer": scorer}
     if anew is not None:
-        names |= {"--endpoint-model": endpoint_model, "--question": question}
+        names |= {"--endpoint-model": named, "--question": asked}
     _print_prepared(run(place, out, config, captioner=anew, scorer=rate, names=names), out, min_side)
 
 
@@ -219,7 +228,7 @@ def reflow(
     states: Annotated[int, typer.Option(help="Number of states of each path to also train from.")] = 0,
     teacher: Annotated[Optional[str], typer.Option(help="Another model whose pictures are kept instead.")] = None,
     judge: Annotated[Optional[str], typer.Option(help="module:function(prompt, picture) that returns a score.")] = None,
-    min_score: Annotated[float, typer.Option(help="Minimum score of a picture.")] = 0.5,
+    min_score: Annotated[Optional[float], typer.Option(help="Minimum score of a picture; 0.5 by default.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures generated at once.")] = 16,
     shard_size: Annotated[int, typer.Option(help="Pictures generated per file.")] = 1000,
     device: Device = "auto",
@@ -242,20 +251,28 @@ def reflow(
     from janusflow.data.reflow import reflow as run
     from janusflow.pipelines.janusflow import JanusFlow
 
+    _check_used("--min-score", min_score, "--judge", judge)
+    least = 0.5 if min_score is None else min_score
     config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size, states)
     asked = read_prompts(prompts)
     rate = None if judge is None else load_function(judge, "--judge")
-    accept = None if rate is None else judged(rate, asked, min_score)
+    accept = None if rate is None else judged(rate, asked, least)
     opened = JanusFlow.from_pretrained(model, device=device, dtype=dtype)
     try:
         taught = None if teacher is None else JanusFlow.from_pretrained(teacher, device=device, dtype=dtype)
     except ValueError as error:
         raise ValueError(f"--teacher cannot be opened: {error}") from error
-    names = {"--model": model, "--dtype": dtype, "--judge": judge, "--min-score": min_score if judge else None}
+    names = {"--model": model, "--dtype": dtype, "--judge": judge, "--min-score": least if judge else None}
     names |= {} if teacher is None else {"--teacher": teacher}
     names |= {} if rate is None else {"the judge's code": code_of(rate)}
     counts = run(opened, asked, out, config, teacher=taught, accept=accept, names=names)
     print(f"{counts['kept']} of {counts['drawn']} pairs kept in {out}")
+
+
+def _check_used(option: str, value: object, needed: str, given: object) -> None:
+    """Reject an option that has no effect without another one."""
+    if value is not None and given is None:
+        raise ValueError(f"{option} has no effect without {needed}")
 
 
 def _captioner(

@@ -21,11 +21,13 @@ class ScoreSample:
             not independent.
         whole: the score if every value is 1, for a score that is the mean of its values: 1, or 100 in percent. 0 for
             any other score, such as an F1.
+        distance: whether the score is a distance between distributions, in [0, 1], which resampling overestimates.
     """
 
     values: Sequence[float]
     groups: Sequence[str]
     whole: float = 0.0
+    distance: bool = False
 
     @property
     def n(self) -> int:
@@ -33,7 +35,13 @@ class ScoreSample:
         return len(self.values)
 
 
-def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, whole: float = 0.0) -> ScoreSample:
+def over(
+    rows: Iterable[Row],
+    value: Callable[[Row], float] | None = None,
+    *,
+    whole: float = 0.0,
+    distance: bool = False,
+) -> ScoreSample:
     """Return a sample with one value per item.
 
     Args:
@@ -47,7 +55,7 @@ def over(rows: Iterable[Row], value: Callable[[Row], float] | None = None, *, wh
     """
     rows = list(rows)
     values = [row.score if value is None else float(value(row)) for row in rows]
-    return ScoreSample(values, [row.item.group or row.item.key for row in rows], whole)
+    return ScoreSample(values, [row.item.group or row.item.key for row in rows], whole, distance)
 
 
 def by_part(

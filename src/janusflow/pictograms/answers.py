@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from janusflow.pictograms.catalogue import STYLES
+from janusflow.pictograms.names import TONES
 
+SEVERAL = ", "  # in names of joined code points, which say what was joined and not what it shows: "adult, rocket"
 ARTICLE = re.compile(r"^(?:a|an|the) ")
-TONE = re.compile(r" (?:with|and) [a-z -]+ skin tones?$")
+ONE_TONE = "|".join(sorted(TONES, key=len, reverse=True))
+TONE = re.compile(rf" (?:with|and) (?:{ONE_TONE})(?: and (?:{ONE_TONE}))* skin tones?$")
 
 
 def judged_name(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def judged_name(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """
     said = plain(answer)
     exact = said == plain(row["label"])
-    known = exact or said in _plain(row["synonyms"])
+    known = exact or said in _plain(one for one in row["synonyms"] if SEVERAL not in one)
     loose = known or said in _plain(row["keywords"])
     found = {"exact": float(exact), "exact or synonym": float(known), "exact, synonym or keyword": float(loose)}
     return {"score": float(known), **found}

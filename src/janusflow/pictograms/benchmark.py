@@ -28,7 +28,7 @@ from janusflow.pictograms.captions import PLAIN
 from janusflow.pictograms.evaluation import TUNING
 from janusflow.pictograms.features import EfficientNetFeatures, Features
 from janusflow.pictograms.held_out import TINT
-from janusflow.pictograms.judge import Judge, look_at, open_judge
+from janusflow.pictograms.judge import TOP, Judge, look_at, open_judge
 from janusflow.pictograms.nearest import SHOWN, Near, Training, nearest_sheet
 from janusflow.pictograms.reading import FACTORS, nearest_color, read
 from janusflow.pictograms.render import TINTS
@@ -79,11 +79,11 @@ class Pictograms(Benchmark):
         self._wholes: dict[frozenset[str], Whole] = {}
 
     def items(self) -> list[Item]:
-        tasks = Tasks(self.real, *self.fitted, self.settings)
+        tasks = Tasks(self.real, *self.fitted, self.settings, self._tuning_rows())
         if self.settings.tuning:
-            return list(tasks.like(self._tuning_rows()))
-        parts = tasks.unseen(), tasks.like(), tasks.open(), tasks.reconstructed(), tasks.questions()
-        return [*tasks.seen(self._tuning_rows(needed=False)), *(item for part in parts for item in part)]
+            return list(tasks.like())
+        parts = tasks.seen(), tasks.unseen(), tasks.like(), tasks.open(), tasks.reconstructed(), tasks.questions()
+        return [item for part in parts for item in part]
 
     def files(self) -> list[Path]:
         folder = self._folder
@@ -130,7 +130,8 @@ class Pictograms(Benchmark):
                 ranked, wanted = judge.ranked(targets[name], row, look), targets[name].label(row)
                 found |= {name: float(ranked[0] == wanted), f"{name}, judged": ranked[0]}
                 if name in NAMING:
-                    found[f"{name}, top-5"] = float(wanted in ranked)
+                    if len(judge.labels[name]) > TOP:
+                        found[f"{name}, top-5"] = float(wanted in ranked)
                     found[f"{name}, probability"] = judge.probability(targets[name], row, look)
         if kind == TINT:
             found["color"] = float(nearest_color(output, TINT_COLORS) == row["color"])
@@ -169,7 +170,8 @@ class Pictograms(Benchmark):
         for name, (hits, _) in relative(rows, *self.fitted).items():
             found[f"{name} of ceiling"] = ScoreSample(hits, [str(n) for n in range(len(hits))])
         opened = [row for row in rows if row.item.data["kind"] == OPEN]
-        found |= {f"spread, {factor}": over(opened, lambda row: 0.0) for factor in (*FACTORS, "style") if opened}
+        spread = over(opened, lambda row: 0.0, distance=True)
+        found |= {f"spread, {factor}": spread for factor in (*FACTORS, "style") if opened}
         near = [row for row in rows if row.verdict.get("nearest")]
         found["nearest training picture, median distance"] = over(near, lambda row: row.verdict["nearest"][0][1])
         for kind, words in COMPARED.items():
@@ -217,10 +219,10 @@ class Pictograms(Benchmark):
 
     # --- the judge and its data -------------------------------------------------------------------------------------
 
-    def _tuning_rows(self, *, needed: bool = True) -> list[dict[str, Any]]:
+    def _tuning_rows(self) -> list[dict[str, Any]]:
         file = self._folder / TUNING
         if not file.is_file():
-            if needed:
+            if self.settings.tuning:
                 raise ValueError(f"{file} does not exist; expected {self.source}")
             return []
         return [{"background": PLAIN, **loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]

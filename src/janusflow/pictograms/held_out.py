@@ -1,8 +1,8 @@
 """Combinations that training never sees, although it sees each of their parts; a model must combine the parts itself.
 
-There are five kinds: a style family and a subject, a skin tone and a person, a color and a shape, a gender and a role,
-and a weight and a color of a Phosphor icon. `choose` selected them once, and `held_out.json` in this package stores
-them, so that data sets of all styles and sizes leave out the same combinations.
+There are five kinds: a style family and a subject, a skin tone and a person, a color and a shape (in emoji styles, as
+icons show some), a gender and a role, and a weight and a color of a Phosphor icon. `choose` selected them once, and
+`held_out.json` in this package stores them, so that data sets of all styles and sizes leave out the same combinations.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from janusflow.processing.images import load_image
 from janusflow.progress import progress_bar, say
 
 CACHE = "judge.safetensors"  # in the data set's folder
-FORMAT = 3
+FORMAT = 4
 PENALTY = 0.3  # ridge penalty, for vectors of length 1
 TOP = 5
 REFERENCE = 2000  # training pictures whose features are kept for comparisons
@@ -71,10 +71,12 @@ class Ridge:
     Attributes:
         mean: (D,) mean of the square roots of the inputs.
         weight: (D, L) weights for L labels.
+        share: (L,) share of each label, which the scores leave out.
     """
 
     mean: np.ndarray
     weight: np.ndarray
+    share: np.ndarray
 
     @classmethod
     def fit(cls, inputs: np.ndarray, labels: np.ndarray, count: int, penalty: float = PENALTY) -> Ridge:
@@ -89,8 +91,9 @@ class Ridge:
         mean = np.sqrt(inputs).mean(0)
         rows = _scaled(inputs, mean)
         wanted = np.eye(count)[labels]
-        dual = np.linalg.solve(rows @ rows.T + penalty * np.eye(len(rows)), wanted - wanted.mean(0))
-        return cls(mean.astype(np.float32), (rows.T @ dual).astype(np.float32))
+        share = wanted.mean(0)
+        dual = np.linalg.solve(rows @ rows.T + penalty * np.eye(len(rows)), wanted - share)
+        return cls(*(values.astype(np.float32) for values in (mean, rows.T @ dual, share)))
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return (N, L) scores; the best label has the highest."""
@@ -143,8 +146,8 @@ class Judge:
         A least-squares fit to one-hot labels estimates P(label | picture), but the estimates may be negative or not sum
         to 1. Negative ones are set to 0, and the rest is divided by its sum.
         """
-        labels = self.labels[target.name]
-        estimates = (self._scores(target, row, look) + 1 / len(labels)).clip(0)
+        labels, share = self.labels[target.name], self.ridges[target.name, target.fold(row)].share
+        estimates = (self._scores(target, row, look) + share).clip(0)
         return float(estimates[labels.index(target.label(row))] / max(estimates.sum(), 1e-9))
 
     def _scores(self, target: Target, row: Columns, look: Look) -> np.ndarray:
@@ -266,7 +269,7 @@ def _fit_target(judge: Judge, target: Target, rows: Sequence[Columns], inputs: n
 def _write(file: Path, judge: Judge, key: str) -> None:
     tensors = {"reference": judge.reference}
     for (name, fold), ridge in judge.ridges.items():
-        tensors |= {f"{name}/{fold}/mean": ridge.mean, f"{name}/{fold}/weight": ridge.weight}
+        tensors |= {f"{name}/{fold}/{part}": values for part, values in vars(ridge).items()}
     kept = {"labels": judge.labels, "ceilings": judge.ceilings, "names": judge.names}
     with temporary_path(file, tidy=False) as temporary:
         save_file(tensors, temporary, metadata={"inputs_sha256": key, "judge": json.dumps(kept)})
@@ -289,5 +292,5 @@ def _read(file: Path, key: str) -> Judge | None:
     ridges = {}
     for name in (name.removesuffix("/mean") for name in tensors if name.endswith("/mean")):
         target, _, fold = name.partition("/")
-        ridges[target, fold] = Ridge(tensors[f"{name}/mean"], tensors[f"{name}/weight"])
+        ridges[target, fold] = Ridge(*(tensors[f"{name}/{part}"] for part in ("mean", "weight", "share")))
     return Judge(kept["labels"], ridges, kept["ceilings"], tensors["reference"], kept["names"])

@@ -24,6 +24,7 @@ from typing import Annotated
 import typer
 
 from janusflow.arguments import quoted
+from janusflow.cli.options import one_sentence
 from janusflow.pictograms.build import BuildConfig, build
 from janusflow.pictograms.download import Downloads, default_cache
 from janusflow.recipes import read_recipe
@@ -69,7 +70,7 @@ def run(
 
     Raises:
         ValueError: if a recipe or data cannot be read, or a loss is not finite.
-        RuntimeError: if the processes of a stage ended with an error, which they have printed.
+        ChildProcessError: if the processes of a stage ended with an error, which they have printed.
         SystemExit: with status 0, if SIGTERM ended a stage early.
     """
     given = by_recipe(overrides)
@@ -105,7 +106,7 @@ def train_together(recipe: Path, changes: Sequence[str], processes: int, device:
     """Run `torchrun ... janusflow train RECIPE`, with one CPU thread per process; pass SIGTERM and Ctrl-C on.
 
     Raises:
-        RuntimeError: if the command ended with an error.
+        ChildProcessError: if the command ended with an error.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "janusflow.cli", "train", str(recipe), *changes, "--resume", "--device", device]
@@ -117,7 +118,7 @@ def train_together(recipe: Path, changes: Sequence[str], processes: int, device:
             running.wait(PATIENCE)
             raise
     if status:
-        raise RuntimeError(f"{recipe} ended with status {status}; the same command continues")
+        raise ChildProcessError(f"{recipe} ended with status {status}; the same command continues")
 
 
 def by_recipe(overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -153,4 +154,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(one_sentence(main))

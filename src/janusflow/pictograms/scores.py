@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from janusflow.evaluation.protocol import Row
 from janusflow.evaluation.score_sample import ScoreSample
-from janusflow.pictograms.judge import Judge
+from janusflow.pictograms.judge import TOP, Judge
 from janusflow.pictograms.nearest import COPY
 from janusflow.pictograms.targets import Target
 from janusflow.pictograms.tasks import ASKED, LIKE, NAME, SEEN, STYLE_ASKED, VAE
 
-NAMING = ("subject", "person", "role", "shape")  # targets with ceilings by style and a top-5 score
+NAMING = ("subject", "person", "role", "shape")  # targets with a top-5 score, unless they have few labels
 WHERE = {LIKE: "as in training", VAE: "reconstructions", NAME: "naming", STYLE_ASKED: "naming"}
 
 
@@ -41,7 +41,7 @@ def relative(
     found: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for row in rows:
         data = row.item.data
-        for target, (top, suffix) in ((one, two) for one in NAMING for two in ((1, ""), (5, ", top-5"))):
+        for target, (top, suffix) in ((one, two) for one in NAMING for two in ((1, ""), (TOP, f", top-{TOP}"))):
             name = f"{target}{suffix}"
             if name not in row.verdict:
                 continue
@@ -63,7 +63,7 @@ def ceilings(rows: Sequence[Row], judge: Judge) -> dict[str, ScoreSample]:
     found = {}
     for target, by_fold in judge.ceilings.items():
         for fold in (None, *by_fold) if target == "subject" else (None,):
-            for top in (1, 5) if target in NAMING else (1,):
+            for top in (1, TOP) if target in NAMING and len(judge.labels[target]) > TOP else (1,):
                 values = judge.ceiling(target, None if fold is None else [fold], top)
                 if values:
                     words = ", ".join(["ceiling", target, *([fold] if fold else []), f"top-{top}"])

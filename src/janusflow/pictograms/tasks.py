@@ -86,16 +86,18 @@ class Tasks:
         judge: the judge; only what it knows is asked for.
         targets: targets of the judge by name.
         settings: numbers of items, see `PictogramSettings`.
+        tuning: rows that options are chosen on.
     """
 
     real: Sequence[Columns]
     judge: Judge
     targets: Mapping[str, Target]
     settings: PictogramSettings
+    tuning: Sequence[Columns] = ()
 
-    def seen(self, tuning: Sequence[Columns]) -> Iterator[Item]:
+    def seen(self) -> Iterator[Item]:
         """Yield combinations that training shows, except those that options are chosen on."""
-        left_out = {row["id"] for row in tuning}
+        left_out = {row["id"] for row in self.tuning}
         by_style: dict[str, list[Columns]] = defaultdict(list)
         for row in self.real:
             if not row["held_out"] and row["id"] not in left_out and self.judge.knows(self.targets["subject"], row):
@@ -107,17 +109,17 @@ class Tasks:
     def unseen(self) -> Iterator[Item]:
         """Yield combinations of each kind that training does not show."""
         for kind in KINDS:
-            asked = [self.targets[name] for name in ASKED[kind][:2]]
-            rows = [row for row in self.real if row["held_out"] == kind]
-            rows = [row for row in rows if any(self.judge.knows(target, row) for target in asked)]
+            target = self.targets[ASKED[kind][0]]
+            rows = [row for row in self.real if row["held_out"] == kind and self.judge.knows(target, row)]
             self._rng(f"unseen/{kind}").shuffle(rows)
             for number, row in enumerate(islice(cycle(rows), self.settings.unseen)):
                 key, group = f"unseen/{kind}/{number:04d}", f"unseen/{kind}/{row['id']}"
                 yield self._drawn(key, kind, row, number, group)
 
-    def like(self, rows: Sequence[Columns] | None = None) -> Iterator[Item]:
-        """Yield pictures as in training, or of other rows, which then repeat with other seeds."""
-        for number, row in enumerate(islice(cycle(self._others() if rows is None else rows), self.settings.pictures)):
+    def like(self) -> Iterator[Item]:
+        """Yield pictures as in training or, to choose options, of the tuning rows; they repeat with other seeds."""
+        rows = self.tuning if self.settings.tuning else self._others()
+        for number, row in enumerate(islice(cycle(rows), self.settings.pictures)):
             yield self._drawn(f"{LIKE}/{number:05d}", LIKE, row, number)
 
     def reconstructed(self) -> Iterator[Item]:
@@ -155,9 +157,9 @@ class Tasks:
                 yield Item(key, question, (picture,), group=f"ask/{row['id']}", system=None, data=data)
 
     def _others(self) -> list[Columns]:
-        """Return training pictures that are not in the judge's reference, in a fixed random order."""
-        reference = set(self.judge.names)
-        rows = [row for row in self.real if not row["held_out"] and row["id"] not in reference]
+        """Return training pictures in a fixed random order, without the judge's reference and the tuning rows."""
+        left_out = {*self.judge.names, *(row["id"] for row in self.tuning)}
+        rows = [row for row in self.real if not row["held_out"] and row["id"] not in left_out]
         self._rng(LIKE).shuffle(rows)
         return rows
 

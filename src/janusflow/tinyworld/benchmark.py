@@ -145,7 +145,7 @@ class TinyWorld(Benchmark):
         if "dense" in groups:
             found["dense, all right"] = over(groups["dense"], lambda row: row.verdict["passed"], whole=1)
         if SPREAD in groups:
-            found |= {f"spread, {factor}": over(groups[SPREAD]) for factor in FACTORS}
+            found |= {f"spread, {factor}": over(groups[SPREAD], distance=True) for factor in FACTORS}
         drawn = over(self._pictures(rows))
         return {**found, "similarity to renderings": drawn, "Frechet distance to renderings": drawn}
 

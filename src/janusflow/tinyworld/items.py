@@ -34,6 +34,7 @@ NEGATIVES = ("random", "popular", "adversarial")
 ASKED = tuple(kind for kind in MAKERS if kind != "exists")
 SPREAD = "open prompts"  # kind of the pictures whose diversity is measured
 TURNS = 3  # turns per talk
+TRIES = 200  # to find a scene for a dense prompt
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,22 @@ class WorldSettings:
 
 
 def tasks(kind: str, count: int, *, held_out: bool, seed: int = 0) -> list[Task]:
-    """Return up to `count` tasks with distinct prompts."""
+    """Return up to `count` tasks with distinct prompts, each of which a scene can show."""
     rng = Random(f"evaluation-{seed}-{kind}-{held_out}")
     found: dict[str, Task] = {}
     for _ in range(50 * count):
         task = sample_task(rng, kind, held_out=held_out)
-        found.setdefault(task.prompt, task)
+        if kind != "dense" or _has_scene(task):
+            found.setdefault(task.prompt, task)
         if len(found) == count:
             break
     return list(found.values())
+
+
+def _has_scene(task: Task) -> bool:
+    """Return whether there is room for all shapes of a dense prompt; a few ask for more than fits."""
+    rng = Random(task.prompt)
+    return any(scene_for(rng, task, training=False) is not None for _ in range(TRIES))
 
 
 def to_generate(options: WorldSettings) -> list[tuple[Item, Task]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from janusflow.evaluation.benchmarks.pope import is_readable, says_yes
 from janusflow.evaluation.protocol import Row
-from janusflow.tinyworld.captions import Task, noun_phrase, place
-from janusflow.tinyworld.scenes import Scene
+from janusflow.tinyworld.captions import Clause, Task, noun_phrase, place
+from janusflow.tinyworld.scenes import Scene, Shape
 
 
 def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
@@ -18,7 +18,7 @@ def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
     """
     answers: dict[str, bool] = {}
     for number, clause in enumerate(task.clauses, start=1):
-        found = [] if scene is None else [shape for shape in scene.shapes if shape.kind == clause.kind]
+        found = [] if scene is None else _shapes_of(clause, task, scene)
         answers[f"{number}: {clause.kind}?"] = bool(found)
         for name, wanted in (("color", clause.color), ("size", clause.size)):
             if wanted:
@@ -33,6 +33,20 @@ def dense_answers(task: Task, scene: Scene | None) -> dict[str, bool]:
     if task.background:
         answers["background?"] = scene is not None and scene.background == task.background
     return answers
+
+
+def _shapes_of(clause: Clause, task: Task, scene: Scene) -> list[Shape]:
+    """Return a scene's shapes of a clause's kind.
+
+    For a clause without a color, shapes that clauses with a color ask for are left out: the one star of a picture is
+    not both "a red star" and "a star".
+    """
+    found = [shape for shape in scene.shapes if shape.kind == clause.kind]
+    if clause.color is None:
+        for other in (one for one in task.clauses if one.kind == clause.kind and one.color):
+            for shape in [shape for shape in found if shape.color == other.color][: other.count]:
+                found.remove(shape)
+    return found
 
 
 def as_read(answer: str, wanted: str) -> str:

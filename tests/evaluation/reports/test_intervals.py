@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
+from string import ascii_letters
+
 import pytest
 
 from janusflow.evaluation.protocol import Item, Row
-from janusflow.evaluation.reports.intervals import bootstrap, effective_number, intervals, is_share, wilson
+from janusflow.evaluation.reports.intervals import bootstrap, effective_number, intervals, is_share, reflected, wilson
 from janusflow.evaluation.score_sample import ScoreSample, over
+from janusflow.evaluation.spread import total_variation
 from tests.evaluation.counting import Counting, CountingSettings
 
 
@@ -27,6 +32,28 @@ def test_wilson_ends_exactly_where_all_values_are_equal() -> None:
 def test_wilson_by_known_values(right: int, n: int, low: float, high: float) -> None:
     """The last is Newcombe's example (1998, table I)."""
     assert wilson(sample(*[1] * right, *[0] * (n - right))) == pytest.approx((low, high), abs=0.01)
+
+
+def test_the_interval_of_a_distance_is_reflected_at_the_score() -> None:
+    assert reflected(0.3, (0.25, 0.5)) == pytest.approx((0.1, 0.35))
+    assert reflected(0.1, (0.12, 0.3)) == pytest.approx((0, 0.1)), "the score itself is not left out"
+    assert reflected(0.9, (0.7, 0.95)) == pytest.approx((0.85, 1))
+
+
+def test_resampling_does_not_push_a_distance_away_from_what_it_is() -> None:
+    """Pictures that follow the wanted distribution: percentiles of the resamples would exclude the distance itself."""
+
+    class Spread(Counting):
+        def scores(self, rows: Sequence[Row]) -> dict[str, float]:
+            return {"spread": total_variation((row.output for row in rows), dict.fromkeys(ascii_letters, 1))}
+
+    rng = Random(0)
+    rows = [Row(Item(str(n), "?"), rng.choice(ascii_letters), {"score": 0}) for n in range(100)]
+    benchmark = Spread(None, CountingSettings())
+    (score,) = benchmark.scores(rows).values()
+    far = intervals(benchmark, rows, {"spread": score}, {"spread": over(rows)})["spread"]
+    near = intervals(benchmark, rows, {"spread": score}, {"spread": over(rows, distance=True)})["spread"]
+    assert far[0] > score and near[0] < score <= near[1] < far[1]
 
 
 def test_values_of_a_group_count_less_where_they_agree() -> None:

@@ -1,4 +1,4 @@
-"""95 % intervals of scores: Wilson's for shares, the bootstrap's for every other score.
+"""95 % intervals of scores: Wilson's for shares, the bootstrap's for every other score (the basic one for distances).
 
 A bootstrap of a few equal items finds no spread ("1 to 1" for one item, "50 to 50" for twelve); Wilson's interval of
 the same share does not collapse.
@@ -32,11 +32,24 @@ def intervals(
         samples: the values behind the scores; see `Benchmark.samples`.
     """
     found = bootstrap(benchmark, rows) if rows and benchmark.bootstrap else {}
+    for name, score in scores.items():
+        if name in found and name in samples and samples[name].distance:
+            found[name] = reflected(score, found[name])
     found = {name: (low, high) for name, (low, high) in found.items() if high > low}
     if rows:
         found |= benchmark.intervals_of_all(rows)
     shares = {name: sample for name, sample in samples.items() if name in scores and is_share(sample, scores[name])}
     return {name: wilson(shares[name]) if name in shares else found[name] for name in scores if name in found | shares}
+
+
+def reflected(score: float, interval: Interval) -> Interval:
+    """Return the basic bootstrap's interval of a distance in [0, 1], from the percentiles of its resamples.
+
+    A resample is farther from the wanted distribution than the sample is, as the sample is farther than what it was
+    drawn from, so the percentiles may even exclude the score. Reflecting them at the score removes this bias.
+    """
+    low, high = interval
+    return max(0.0, 2 * score - high), min(1.0, max(score, 2 * score - low))
 
 
 def is_share(sample: ScoreSample, score: float) -> bool:
