@@ -107,6 +107,10 @@ def inside(command: Any) -> dict[str, Any]:
     return {name: command.get_command(None, name) for name in names}
 
 
+def test_the_pages_have_many_commands() -> None:
+    assert sum(len(commands(page.read_text(encoding="utf-8"))) for page in PAGES) > 60
+
+
 def commands(text: str) -> list[str]:
     """The commands of `janusflow` in a page's blocks and text; a comment behind one is left out."""
     shown = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]

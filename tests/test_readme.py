@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from janusflow.cli import app
 from janusflow.evaluation.reports import intervals
+from janusflow.training import measure
 from tests.processes import fork, run_module
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,7 @@ def test_commands_and_code_run_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(intervals, "RESAMPLES", 50)
+    monkeypatch.setattr(measure, "BUDGET", 1.0)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for command in COMMANDS[2:]:
         run(command)

@@ -191,12 +191,15 @@ def test_a_bin_file_that_is_damaged_anywhere_is_one_sentence(folder: Path) -> No
     weights.unlink()
     file = folder / "pytorch_model.bin"
     whole, start = file.read_bytes(), file.read_bytes().index(b"data.pkl")
+    refused = 0
     for place in range(start, start + 300, 3):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x93]) + whole[place + 1 :])
         try:
             TensorFiles(folder)
         except ValueError as error:
+            refused += 1
             assert str(file) in str(error) and "\n" not in str(error)
+    assert refused > 50, "some bytes do not matter"
 
 
 def test_tensors_of_more_bytes_than_their_file_has_are_refused(folder: Path) -> None:

@@ -81,7 +81,7 @@ def test_closing_a_stream_stops_the_decoding(
     stream = small_model.stream("hi", max_new_tokens=1500)
     next(stream)
     stream.close()
-    assert 0 < calls < 1500
+    assert 0 < calls < 20
 
 
 def test_a_failure_while_streaming_reaches_the_reader(
@@ -276,4 +276,4 @@ def test_pictures_of_a_message_may_be_arrays_and_tensors(small_model: JanusFlow)
 
 def test_an_empty_answer_may_be_sent_back(small_model: JanusFlow) -> None:
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}, {"role": "user", "content": "?"}]
-    assert isinstance(small_model.chat(turns, max_new_tokens=2), str)
+    assert small_model.chat(turns, max_new_tokens=2) == small_model.chat_batch([turns], max_new_tokens=2)[0]

@@ -260,7 +260,7 @@ def test_foreign_and_damaged_files_are_one_sentence(tmp_path: Path, picture: Pat
         (write(tmp_path / "a.png", "{"), "is not JSON"),
         (write(tmp_path / "b.png", "[" * 100_000), "is not JSON"),
         (write(tmp_path / "c.png", "3"), "does not say how it was made"),
-        (cut, "is "),
+        (cut, "is not a readable image"),
         (none, "does not exist"),
         (Path(__file__), "is not a readable image"),
     ):

@@ -21,7 +21,9 @@ def test_the_page_needs_no_key_and_its_files_are_there(served: Served) -> None:
         moved = http.get("/")
         assert moved.status_code == 307 and moved.headers["location"] == "/page/"
         page = http.get("/page/").text
-        for name in re.findall(r'(?:href|src)="(\w+\.\w+)"', page):
+        names = re.findall(r'(?:href|src)="(\w+\.\w+)"', page)
+        assert names
+        for name in names:
             assert http.get(f"/page/{name}").text == (FOLDER / name).read_text(encoding="utf-8")
         for path in ("/page/../command.py", "/page/%2e%2e/command.py", "/page/..%2fcommand.py", "/page//etc/passwd"):
             assert http.get(path).status_code in (401, 404)

@@ -96,7 +96,7 @@ def test_threads_share_a_judge(server: Server, judge: Callable[..., Any], tmp_pa
     asked = judge(cache=tmp_path, max_requests=40)
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(asked.reply, [f"question {n % 20}" for n in range(40)]))
-    assert said == ["fine"] * 40 and len(server.asked) <= 40
+    assert said == ["fine"] * 40 and len(server.asked) < 40, "most second questions come from the cache"
     assert len(list(tmp_path.glob("??/*.json"))) == 20 and not list(tmp_path.rglob("*.part"))
     with ThreadPoolExecutor(8) as pool:
         limited = judge(max_requests=5)
