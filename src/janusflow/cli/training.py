@@ -253,7 +253,15 @@ def reflow(
 
     _check_used("--min-score", min_score, "--judge", judge)
     least = 0.5 if min_score is None else min_score
-    config = ReflowConfig(num_images, steps, guidance, seed, batch_size, shard_size, states)
+    config = ReflowConfig(
+        images=num_images,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        states=states,
+    )
     asked = read_prompts(prompts)
     rate = None if judge is None else load_function(judge, "--judge")
     accept = None if rate is None else judged(rate, asked, least)
