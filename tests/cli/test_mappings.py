@@ -77,9 +77,9 @@ def test_data_reflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pretrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrain = Recorder(tmp_path)
     monkeypatch.setattr("janusflow.training.parts.pretrain.pretrain", pretrain)
-    run(f"pretrain {RECIPES / 'pictograms' / 'parts.yaml'} out={tmp_path} vae.batch_size=3 --steps 5 --device cpu")
+    run(f"pretrain {RECIPES / 'pictograms' / 'parts.yaml'} out={tmp_path} seed=3 --steps 5 --device cpu")
     (config,) = pretrain.given
-    assert (config.out, config.vae.batch_size, config.vae.fit.steps) == (str(tmp_path), 3, 5)
+    assert (config.out, config.seed, config.vae.fit.steps) == (str(tmp_path), 3, 5)
     assert pretrain.options == {"device": "cpu"}
 
 
