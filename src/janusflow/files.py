@@ -199,6 +199,17 @@ def temporary_path(target: Path, *, tidy: bool = True) -> Iterator[Path]:
         _OPEN.discard(name)
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error that began a chain of errors, each raised while the one before it was handled.
+
+    torch's writer replaces what a file raises, such as "No space left on device", by an error about positions
+    (findings/torch_save_hides_write_errors.sh).
+    """
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def replace_folder(new: Path, folder: Path) -> None:
     """Rename a new folder to its target. If the target exists, it is removed once the new one is in its place.
 

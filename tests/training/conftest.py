@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,27 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def quietly(config: TrainConfig, **options: Any) -> Path:
     return train(config, device="cpu", progress_bar=False, **options)
+
+
+class BreakingFile:
+    """A file that torch writes from C++, which hides errors of `write`; at the third one, `trouble` is called first."""
+
+    def __init__(self, file: Any, trouble: Callable[[], None]) -> None:
+        self.file, self.trouble, self.writes = file, trouble, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: Any) -> int:
+        self.writes += 1
+        if self.writes == 3:
+            self.trouble()
+        written: int = self.file.write(content)
+        return written
+
+
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def close(found: list[tuple[float, ...]], expected: list[tuple[float, ...]], within: float = 2e-5) -> bool:

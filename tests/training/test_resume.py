@@ -24,7 +24,7 @@ from janusflow.training import trainer
 from janusflow.training.step import TrainState
 from janusflow.training.stored_settings import changed_settings, stored_config, write_settings
 from janusflow.training.trainer import RunError
-from tests.training.conftest import OFTEN, TINYWORLD, curve, quietly, settings, values, weights
+from tests.training.conftest import OFTEN, TINYWORLD, BreakingFile, curve, quietly, settings, values, weights
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -220,22 +220,10 @@ def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
             worker.join()
         return take_step(state, samples)
 
-    class Interrupted:
-        """A file that is written from C++, where torch's signal handler raises."""
-
-        def __init__(self, file: Any) -> None:
-            self.file, self.writes = file, 0
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-        def write(self, content: Any) -> int:
-            written: int = self.file.write(content)
-            self.writes += 1
-            for worker in multiprocessing.active_children() if self.writes == 3 else []:
-                os.kill(worker.pid or 0, signal.SIGKILL)
-                time.sleep(60)  # until the handler raises
-            return written
+    def kill_in_write() -> None:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            time.sleep(60)  # until torch's signal handler raises
 
     ratios = [{"understanding": 2, "generation": 3, "text": 1}]
     data = {**dict.fromkeys(TASKS, TINYWORLD), "ratios": ratios, "workers": 1}
@@ -245,7 +233,7 @@ def test_a_data_worker_that_is_killed_leaves_a_run_that_can_be_resumed(
             patch.setattr(trainer, "take_step", kill_in_step)
         if busy == "with a checkpoint":
             quietly(settings(start, tmp_path / "run", data=data, save={"every": 1}, steps=2))
-            patch.setattr(torch, "save", lambda content, file: save(content, Interrupted(file)))
+            patch.setattr(torch, "save", lambda content, file: save(content, BreakingFile(file, kill_in_write)))
         with pytest.raises(
             RunError, match=r"a data worker was killed.*continue with fewer workers \(now 1; .*\); .*intact"
         ) as told:

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from janusflow.training import resume as resume_module
 from janusflow.training import trainer
 from janusflow.training.resume import Begun, Checkpoints
-from tests.training.conftest import ALONE, OFTEN, curve, quietly, settings, values
+from tests.training.conftest import ALONE, OFTEN, BreakingFile, curve, full_disk, quietly, settings, values
 
 
 def test_checkpoints_are_pruned_but_the_best_and_the_last_stay(
@@ -125,12 +126,9 @@ def test_a_full_disk_in_the_background_is_told(start: Path, tmp_path: Path, monk
 def test_a_disk_that_is_full_while_a_checkpoint_is_written(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deep inside torch, whose own exception for it is no `Exception`."""
-
-    def full(*args: Any, **kwargs: Any) -> Any:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", full)
+    """Deep inside torch, which hides the error behind one about positions; its own exception is no `Exception`."""
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, stream: save(content, BreakingFile(stream, full_disk)))
     with pytest.raises(OSError, match="step-0000002 could not be written .*No space left"):
         quietly(settings(start, tmp_path, save=OFTEN))
     assert not list((tmp_path / "checkpoints").iterdir())

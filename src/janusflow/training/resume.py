@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from janusflow.data.constraints import NonNegativeInt, PositiveInt, Share
 from janusflow.data.streams import Place
-from janusflow.files import checked, read_json, remove_leftovers
+from janusflow.files import checked, first_cause, read_json, remove_leftovers
 from janusflow.training.checkpoint_files import METADATA, SafePlanner, SafeReader, damaged_file, write_checksums
 from janusflow.training.distributed import World
 from janusflow.training.ema import Ema
@@ -174,8 +174,9 @@ class Checkpoints:
             if self.world.first:
                 shutil.rmtree(begun.temporary, ignore_errors=True)
             _pass_on_interrupts(error)
-            what = f"checkpoint {begun.final} could not be written ({_reason(error)}); {self.left()}"
-            raise OSError(what) from _root(error)
+            root = _root(error)
+            what = f"checkpoint {begun.final} could not be written ({_reason(first_cause(root))}); {self.left()}"
+            raise OSError(what) from root
 
     def _group(self) -> dist.ProcessGroup | None:
         """Return the group in which the processes coordinate checkpoints, separate from that of training."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from janusflow.training.parts.fit import FitConfig, fit, step_generator
 from tests.processes import fork
+from tests.training.conftest import BreakingFile, full_disk
 
 CONFIG = FitConfig(steps=12, learning_rate=0.05, warmup=2, ema=0.9, precision="float32", save_every=4)
 
@@ -119,11 +120,9 @@ def test_a_checkpoint_that_does_not_fit_gives_one_sentence(tmp_path: Path) -> No
 
 
 def test_a_full_disk_gives_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise RuntimeError("[enforce fail] writing file failed\nframe #0")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=r"state.pt could not be written \(\[enforce fail\] writing file failed\)"):
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, stream: save(state, BreakingFile(stream, full_disk)))
+    with pytest.raises(OSError, match=r"state.pt could not be written \(.*No space left on device\); the last check"):
         fit(model(), losses, CONFIG, tmp_path, title="test")
 
 

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from janusflow.data.constraints import NonNegativeFloat, NonNegativeInt, PositiveInt, Share
 from janusflow.device import CPU, resolve_precision
-from janusflow.files import temporary_path
+from janusflow.files import first_cause, temporary_path
 from janusflow.offline import first_line
 from janusflow.progress import ProgressBar, say
 from janusflow.training.config import OptimizerConfig
@@ -165,9 +165,10 @@ def _save(file: Path, step: int, model: nn.Module, average: AveragedModel, optim
     }
     with temporary_path(file) as temporary:
         try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # of PyTorch's writer, when the disk is full
-            fault = f"{file} could not be written ({first_line(error)})"
+            with temporary.open("wb") as stream:  # given a path, PyTorch's writer does not say what is wrong
+                torch.save(state, stream)
+        except (RuntimeError, OSError) as error:  # a full disk
+            fault = f"{file} could not be written ({first_line(first_cause(error))})"
             raise OSError(f"{fault}; the last checkpoint is intact") from error
         temporary.replace(file)
 
