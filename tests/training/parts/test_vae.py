@@ -1,8 +1,12 @@
-"""The VAE's loss, and latents that can be reduced."""
+"""The VAE's losses, latents that can be reduced, and further training of the decoder."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from janusflow.config import JanusFlowConfig, tiny
-from janusflow.training.parts.config import VaeConfig
+from janusflow.training.parts.config import VaeConfig, VaeDecoderConfig
 from janusflow.training.parts.fit import FitConfig, step_generator
-from janusflow.training.parts.vae import new_vae, vae_losses
+from janusflow.training.parts.vae import decoder_losses, fit_vae, new_vae, vae_losses
 
 CONFIG = VaeConfig(FitConfig(steps=2, learning_rate=1e-3), channels=(8, 8, 8), kl=0.0, equivariance=2.0)
 
@@ -82,3 +86,42 @@ def test_latents_that_cannot_be_reduced_by_4_are_refused() -> None:
     with pytest.raises(ValueError, match="latents have a side of 10; expected a multiple of 4, or 0"):
         new_vae(CONFIG, sizes)
     new_vae(replace(CONFIG, equivariance=0.0), sizes)
+
+
+def test_the_decoder_alone_learns_from_latents_with_noise(tmp_path: Path) -> None:
+    """Encoder and scaling are those of the same training without it, and a rerun trains nothing again."""
+    fitting = FitConfig(steps=2, learning_rate=1e-2, warmup=0, ema=0.0)
+    config = VaeConfig(fitting, batch_size=2, channels=(8, 8, 8))
+    sizes, device = tiny(300), torch.device("cpu")
+
+    def batch(step: int) -> list[Any]:
+        pixels = torch.rand(2, 3, 64, 64, generator=step_generator(0, step)) * 2 - 1
+        return [SimpleNamespace(drawn=SimpleNamespace(pixels=one)) for one in pixels]
+
+    before = fit_vae(config, sizes, batch, tmp_path / "a", seed=0, device=device)
+    config = replace(config, decoder=VaeDecoderConfig(fitting))
+    after, again = (fit_vae(config, sizes, batch, tmp_path / "b", seed=0, device=device) for _ in range(2))
+    weights, found = before.state_dict(), after.state_dict()
+    changed = {name for name, value in weights.items() if not torch.equal(value, found[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert after.config.scaling_factor == before.config.scaling_factor and after.config.shift_factor is not None
+    assert all(torch.equal(value, found[name]) for name, value in again.state_dict().items())
+
+
+def test_noise_on_latents_is_relative_to_their_deviation() -> None:
+    """A decoder that returns its latents: |n| is sqrt(2 / pi) on average, and s is 0.3 of their deviation."""
+    shape, deviation = (400, 3, 8, 8), 5.0
+
+    class Identity(Posterior):
+        config = SimpleNamespace(scaling_factor=1 / deviation)
+
+        def encode(self, pixels: Tensor) -> Posterior:
+            return self
+
+        def decode(self, latents: Tensor) -> Any:
+            return SimpleNamespace(sample=latents)
+
+    for noise, expected in ((0.0, 0.0), (0.6, 0.3 * deviation * math.sqrt(2 / math.pi))):
+        config = replace(CONFIG, decoder=VaeDecoderConfig(CONFIG.fit, noise=noise))
+        found = decoder_losses(Identity(torch.zeros(shape)), torch.zeros(shape), config, step_generator(0, 0))
+        assert float(found["absolute"]) == pytest.approx(expected, rel=0.1, abs=1e-9)

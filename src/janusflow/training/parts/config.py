@@ -35,6 +35,20 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
+class VaeDecoderConfig:
+    """Training of the VAE's decoder on latents with noise, while the latents stay as they are.
+
+    Attributes:
+        fit: see `FitConfig`.
+        noise: maximum deviation of the noise, relative to that of the latents. Generated latents contain errors, which
+            a decoder that was trained on latents of pictures makes visible.
+    """
+
+    fit: FitConfig
+    noise: NonNegativeFloat = 0.2
+
+
+@dataclass(frozen=True)
 class VaeConfig:
     """The VAE. Its loss is |d| + 2 d^2 + edges |grad d| + kl KL, with d the difference of the pictures; see `vae.py`.
 
@@ -46,6 +60,7 @@ class VaeConfig:
         edges, kl: weights of these terms.
         equivariance: weight of the terms of the difference once more, for latents and pictures reduced by 2 or 4. It
             costs a little sharpness and makes latents easier to generate.
+        decoder: further training of the decoder alone; None for none.
     """
 
     fit: FitConfig
@@ -55,6 +70,7 @@ class VaeConfig:
     edges: NonNegativeFloat = 1.0
     kl: NonNegativeFloat = 1e-3
     equivariance: NonNegativeFloat = 0.0
+    decoder: VaeDecoderConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -238,11 +254,13 @@ class PartsConfig:
     def shortened(self, steps: int) -> PartsConfig:
         """Return these settings with few steps of small batches, to check that everything runs."""
 
-        def short(part: Any) -> Any:
-            return part and replace(part, fit=replace(part.fit, steps=steps, warmup=1), batch_size=4)
+        def short(part: Any, **changes: Any) -> Any:
+            return part and replace(part, fit=replace(part.fit, steps=steps, warmup=1), **changes)
 
         tokenizer = replace(self.tokenizer, records=min(self.tokenizer.records, 100))
-        parts = {name: short(getattr(self, name)) for name in ("vae", "vq", "tower", "llm")}
+        parts = {name: short(getattr(self, name), batch_size=4) for name in ("vae", "vq", "tower", "llm")}
+        if self.vae is not None:
+            parts["vae"] = replace(parts["vae"], decoder=short(self.vae.decoder))
         return replace(self, **parts, tokenizer=tokenizer)
 
 

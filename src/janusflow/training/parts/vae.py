@@ -1,4 +1,7 @@
-"""A small VAE with factor 4 or another power of two. Its scaling factor is measured at the end."""
+"""A small VAE with factor 4 or another power of two. Its scaling factor is measured when its latents are final.
+
+Then the decoder may be trained further, on latents with noise: generated latents never match a picture's exactly.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +81,24 @@ def vae_losses(vae: Any, pixels: Tensor, config: VaeConfig, generator: torch.Gen
     return {**found, "loss": loss, "kl": kl}
 
 
+def decoder_losses(vae: Any, pixels: Tensor, config: VaeConfig, generator: torch.Generator) -> Losses:
+    """R(decode(z + s n) - x) for samples z of the posterior, n ~ N(0, I) and s ~ U(0, noise) deviations of the latents.
+
+    Args:
+        vae: an `AutoencoderKL` with its scaling factor, one over the deviation of its latents.
+        pixels: x, (B, 3, H, W) in [-1, 1].
+        config: weight of the edges in R, see `vae_losses`, and the noise.
+        generator: random generator of the sample and of the noise.
+    """
+    assert config.decoder is not None
+    with torch.no_grad():
+        posterior = vae.encode(pixels).latent_dist
+    first, second = (standard_normal(posterior.mean.shape, generator) for _ in range(2))
+    scales = torch.rand(len(pixels), 1, 1, 1, generator=generator) * config.decoder.noise / vae.config.scaling_factor
+    latents = posterior.mean + posterior.std * first.to(pixels.device) + (scales * second).to(pixels.device)
+    return reconstruction(vae.decode(latents).sample.float() - pixels, edges=config.edges)
+
+
 def fit_vae(
     config: VaeConfig, sizes: JanusFlowConfig, batch: Batches, folder: Path, *, seed: int, device: torch.device
 ) -> AutoencoderKL:
@@ -103,7 +124,16 @@ def fit_vae(
         found = [vae.encode(pixels_of(batch, step).to(device)).latent_dist.mean.cpu() for step in steps]
     latents = torch.cat(found)
     vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
-    return vae
+    if config.decoder is None:
+        return vae
+    decoder, before = config.decoder, config.fit.steps + MEASURED_STEPS
+    vae.encoder.requires_grad_(False)
+
+    def decoding(model: Any, step: int) -> Losses:
+        pixels = pixels_of(batch, before + step).to(device)
+        return decoder_losses(model, pixels, config, step_generator(seed + 1, step))
+
+    return fit(vae, decoding, decoder.fit, folder / "decoder", title="VAE decoder")
 
 
 def pixels_of(batch: Batches, step: int) -> Tensor:
