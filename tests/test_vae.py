@@ -164,6 +164,13 @@ def test_a_small_decoder_decodes_as_diffusers_does_and_is_written_again(taesd: P
     assert torch.equal(open_small(tmp_path / "again").decode(latents), wanted)
 
 
+def test_lists_of_a_small_decoder_have_one_length(taesd: Path) -> None:
+    file = taesd / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_decoder_blocks": [2, 1]}))
+    with pytest.raises(ValueError, match="decoder_block_out_channels has 3 levels, but num_decoder_blocks has 2"):
+        open_small(taesd)
+
+
 def test_a_damaged_small_decoder_is_called_damaged(taesd: Path) -> None:
     weights = {name: value.clone() for name, value in load_file(taesd / WEIGHTS).items()}  # not of the mapped file
     lost = {name: value for name, value in weights.items() if name != "decoder.layers.0.bias"}

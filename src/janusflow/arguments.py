@@ -125,6 +125,8 @@ def number_from(name: str, value: object, least: float | None = None, most: floa
 
 
 SMALLEST, LARGEST = 1e-6, 1e6  # limits of positive settings; beyond them float32 becomes 0 or infinite
+MAX_STEPS = 10_000  # of a solver
+MAX_TOP_K = 2**31  # more than any vocabulary has
 
 
 def true_or_false(name: str, value: object) -> bool:

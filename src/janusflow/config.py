@@ -87,8 +87,8 @@ class JanusFlowConfig(PreTrainedConfig):
             tied = f"tie_word_embeddings is {self.tie_word_embeddings!r}"
             raise ValueError(f"{tied}; expected False, because the LLM head has weights of its own")
         patch = self.latent_patch_size
-        if patch < 1 or patch & (patch - 1):
-            raise ValueError(f"latent_patch_size is {patch}; g_dec's pixel shuffles need a power of two")
+        if patch < 2 or patch & (patch - 1):
+            raise ValueError(f"latent_patch_size is {patch}; g_dec's pixel shuffles need a power of two from 2 upwards")
         pixels = self.latent_downscale * patch
         if self.image_size % pixels:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {pixels} (one image token)")

@@ -147,7 +147,7 @@ def warn_if_slow(dtype: torch.dtype, device: torch.device) -> None:
         warnings.warn(
             f"this {device.type} device has no units for bfloat16, which may take 40x as long as float32; if memory "
             "allows, give dtype='float32' (--dtype float32)",
-            stacklevel=3,
+            stacklevel=4,  # the caller of `from_pretrained`, which `checked_names` wraps
         )
 
 

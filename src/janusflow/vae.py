@@ -160,6 +160,11 @@ class SmallDecoderConfig:
     act_fn: Literal["relu", "silu", "gelu"] = "relu"
     upsample_fn: Literal["nearest"] = "nearest"
 
+    def __post_init__(self) -> None:
+        levels, blocks = len(self.decoder_block_out_channels), len(self.num_decoder_blocks)
+        if levels != blocks:
+            raise ValueError(f"decoder_block_out_channels has {levels} levels, but num_decoder_blocks has {blocks}")
+
     def build(self) -> DecoderTiny:
         """Build the decoder with random weights."""
         with BUILDING:

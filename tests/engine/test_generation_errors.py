@@ -25,6 +25,7 @@ FAST: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent"}
         ({"prompts": ["a", None]}, "prompt is None"),
         ({"prompts": "star " * 3000}, "a prompt has .* tokens"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"num_inference_steps": 10_001}, "num_inference_steps is 10001; expected a whole number from 1 to 10000"),
         ({"num_inference_steps": -3}, "num_inference_steps is -3"),
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5"),
         ({"guidance_scale": 0.5}, "guidance_scale is 0.5"),

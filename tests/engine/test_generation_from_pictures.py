@@ -87,6 +87,13 @@ def test_one_picture_per_prompt_or_per_painting(small_model: JanusFlow, scene: I
         small_model.generate([PROMPT, PROMPT], image=[scene] * 3, **settings)
 
 
+def test_latents_of_another_size_are_refused_as_such(small_model: JanusFlow) -> None:
+    with pytest.raises(ValueError, match=r"image holds latents of \(4, 4, 8\); those of this request are \(4, 8, 8\)"):
+        small_model.generate(PROMPT, image=torch.randn(4, 4, 8), num_inference_steps=1)
+    with_alpha = torch.rand(4, 40, 80)
+    assert small_model.generate(PROMPT, image=with_alpha, num_inference_steps=1)[0].size == (64, 64)
+
+
 def test_a_shorter_path_takes_fewer_steps() -> None:
     assert len(Sampling(num_inference_steps=30, strength=0.5).times()) == 16
     assert len(Sampling(num_inference_steps=30, strength=0.01).times()) == 2

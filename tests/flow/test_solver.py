@@ -107,6 +107,11 @@ def test_unipc_is_that_of_diffusers(times: list[float]) -> None:
     torch.testing.assert_close(integrate(field, x0, times, method="unipc"), x, rtol=1e-6, atol=1e-7)
 
 
+def test_unipc_is_finite_on_a_grid_that_is_almost_at_the_data() -> None:
+    x = integrate(field, torch.ones(1, 1), shifted_times(2000, 1e-6), method="unipc")
+    assert bool(torch.isfinite(x).all())
+
+
 def test_unipc_keeps_what_a_callback_puts_in_the_place_of_x() -> None:
     def put(index: int, t: float, x: Tensor) -> Tensor:
         return torch.full_like(x, 5.0)
@@ -186,6 +191,8 @@ def test_callback_sees_every_step_and_may_replace_the_state() -> None:
         (lambda: uniform_times(0), "num_inference_steps is 0"),
         (lambda: uniform_times(3, start=1.0), "t = 1.0"),
         (lambda: shifted_times(3, 0.0), "shift is 0.0"),
+        (lambda: shifted_times(3, 1.0, start=1.0), "t = 1.0"),
+        (lambda: shifted_times(3, 1.0, start=-1.0), "t = -1.0"),
         (lambda: integrate(field, torch.zeros(1, 1), [0.0, 1.0], method="rk45"), "rk45"),
         (lambda: integrate(field, torch.zeros(1, 1), [0.0, 0.5, 0.5]), "increase"),
     ],

@@ -90,8 +90,9 @@ def test_the_unconditional_prefix_is_bos_alone_with_the_prompts_positions(small_
 
 
 def test_configs_that_make_no_network_are_refused() -> None:
-    with pytest.raises(ValueError, match="latent_patch_size is 3"):
-        JanusFlowConfig(latent_patch_size=3)
+    for patch in (3, 1):
+        with pytest.raises(ValueError, match=f"latent_patch_size is {patch}"):
+            JanusFlowConfig(latent_patch_size=patch)
     with pytest.raises(ValueError, match="image_size is 100; expected a multiple of 16"):
         JanusFlowConfig(image_size=100)
 

@@ -138,3 +138,10 @@ def test_a_janus_takes_no_preset() -> None:
     janus = JanusFlow.from_pretrained(GOLDEN / "janus-small-a", device="cpu")
     with pytest.raises(ValueError, match="preset: not for a Janus model, which generates code by code"):
         janus.generate(PROMPT, preset="fast")
+
+
+def test_the_digest_covers_the_small_decoder(with_small: JanusFlow) -> None:
+    before = with_small.identity()["digest"]
+    with torch.no_grad():
+        next(with_small.small_decoder.module.parameters()).mul_(1.5)
+    assert with_small.identity()["digest"] != before

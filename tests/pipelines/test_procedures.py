@@ -44,6 +44,15 @@ def score(model: Any, prompt: str, picture: Image.Image) -> float:
     return yes / (yes + no)
 
 
+def test_tags_of_pictures_in_a_prompt_place_nothing(tiny_model: JanusFlow) -> None:
+    prompt = "a <image_placeholder> star <image_placeholder>"
+    picture = tiny_model.generate(prompt, best_of=2, plan=True, seed=0, **FAST)[0]
+    scores = [tiny_model.match([text], [picture]) for text in (prompt, "a  star ")]
+    assert scores[0] == scores[1]
+    with pytest.raises(ValueError, match="images is one picture; give a list with one picture per prompt"):
+        tiny_model.match([prompt], picture)  # type: ignore[arg-type]
+
+
 def test_a_batch_of_masks_has_one_for_each_prompt(tiny_model: JanusFlow) -> None:
     start = tiny_model.generate("a blue square", seed=3, **FAST)[0]
     masks = np.zeros((2, 64, 64), dtype=bool)

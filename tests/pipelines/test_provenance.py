@@ -203,11 +203,11 @@ def test_an_edited_copy_is_not_recreated(small_model: JanusFlow, tmp_path: Path)
 
 
 def test_a_picture_of_a_registered_solver_is_recreated(small_model: JanusFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "mine", METHODS["heun"])
-    picture = small_model.generate("a star", seed=3, num_inference_steps=1, solver="mine")[0]
+    monkeypatch.setitem(METHODS, "my-own", METHODS["heun"])
+    picture = small_model.generate("a star", seed=3, num_inference_steps=1, solver="my-own")[0]
     assert small_model.generate(**settings_of(picture))[0].tobytes() == picture.tobytes()
-    monkeypatch.delitem(METHODS, "mine")
-    with pytest.raises(ValueError, match="solver is 'mine'; choose from euler"):
+    monkeypatch.delitem(METHODS, "my-own")
+    with pytest.raises(ValueError, match="solver is 'my-own'; choose from euler"):
         small_model.generate(**settings_of(picture))
 
 
@@ -269,6 +269,14 @@ def test_foreign_and_damaged_files_are_one_sentence(tmp_path: Path, picture: Pat
         assert words in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="does not say how it was made"):
         settings_of(np.zeros((4, 4), dtype=np.uint8))
+
+
+def test_a_model_whose_folder_has_control_characters_makes_pictures_that_can_be_saved(
+    small_model: JanusFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_model, "opened", {**small_model.opened, "name": "my\tmodel" + 5000 * "x"})
+    small_model.generate("a star", num_inference_steps=1)[0].save(tmp_path / "a.png")
+    assert provenance_of(tmp_path / "a.png").model["name"] == "my model" + 4088 * "x"
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from jinja2.exceptions import TemplateError
 from PIL import Image
 
 from janusflow import JanusFlow
 from janusflow.checkpoint.convert import convert
 from janusflow.processing import images as loading
 from janusflow.processing.chat_template import SYSTEM_PROMPT
+from janusflow.processing.folder import PAD_TOKEN
 from janusflow.processing.processor import JanusFlowProcessor
 from tests.conftest import GOLDEN
 
@@ -95,6 +97,8 @@ def test_pictures_and_placeholders_must_agree(processor: JanusFlowProcessor, pic
         ([{"role": "user", "content": "  "}], "message 1 of the conversation is empty"),
         ([{"role": "user", "content": 5}], "content is 5; expected a string or a list"),
         ([{"role": "user", "content": [{"type": "audio"}]}], "type 'audio'"),
+        ([{"role": "user", "content": [{"type": "text", "text": None}]}], "the text of a part of a message is None"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "a part of type image has no picture; expected image or"),
         ([{"content": "x"}], "a mapping with role and content"),
         (["x"], "a mapping with role and content"),
     ],
@@ -122,6 +126,54 @@ def test_what_is_saved_opens_and_encodes_the_same(processor: JanusFlowProcessor,
     assert (again.text, again.image) == (processor.text, processor.image)
     for text in ("a red circle", "def f(x): 你好 ½", "<|User|>: <image_placeholder>\n\nhello"):
         assert again.tokenizer.encode(text) == processor.tokenizer.encode(text)
+
+
+def test_parts_may_name_the_place_of_pictures_that_the_message_holds(
+    processor: JanusFlowProcessor, picture: Path
+) -> None:
+    parts = [{"type": "text", "text": "Is "}, {"type": "image"}, {"type": "text", "text": "a star?"}]
+    given = [picture]
+    inputs = processor.encode_conversations([[{"role": "user", "content": parts, "images": given}]])
+    assert inputs.pixel_values is not None and len(inputs.pixel_values) == 1 and given == [picture]
+    assert "Is <image_placeholder>\na star?" in inputs.text[0]
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        (["user", "tool"], "expected the roles user, assistant, and system at the start"),
+        (["user", "assistant", "system"], "expected the roles user"),
+        (["user", "user"], "user and assistant must take turns"),
+        (["assistant"], "user and assistant must take turns"),
+    ],
+)
+def test_the_chat_template_refuses_what_render_refuses(
+    processor: JanusFlowProcessor, roles: list[str], words: str
+) -> None:
+    talk = [{"role": role, "content": "x"} for role in roles]
+    with pytest.raises(TemplateError, match=words):
+        processor.apply_chat_template(talk)
+    with pytest.raises(ValueError, match="role is|take turns"):
+        processor.render(talk)
+
+
+def test_a_declared_pad_token_is_used_without_the_family_s_own(processor: JanusFlowProcessor, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path)
+    file, config_file = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
+    file.write_text(file.read_text(encoding="utf-8").replace(PAD_TOKEN, "<pad>"), encoding="utf-8")
+    config = {**json.loads(config_file.read_text()), "pad_token": "<pad>"}
+    config_file.write_text(json.dumps(config))
+    assert JanusFlowProcessor.from_pretrained(tmp_path).tokenizer.pad_token == "<pad>"
+    config_file.write_text(json.dumps({**config, "pad_token": "<none>"}))
+    tokenizer = JanusFlowProcessor.from_pretrained(tmp_path).tokenizer
+    assert tokenizer.pad_token == tokenizer.eos_token
+
+
+def test_a_misspelled_argument_of_the_processor_is_refused(processor: JanusFlowProcessor, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="there is no argument 'sft_fromat'; did you mean sft_format"):
+        JanusFlowProcessor.from_pretrained(tmp_path, sft_fromat="deepseek")
+    assert JanusFlowProcessor.from_pretrained(tmp_path, use_fast=True, trust_remote_code=False).text == processor.text
 
 
 @pytest.mark.parametrize("name", ["image", "url", "path"])

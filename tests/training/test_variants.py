@@ -150,7 +150,7 @@ def test_a_released_network_is_written_as_before_and_a_variant_only_in_our_layou
 def test_grids_of_a_variant_must_be_equal_before_weights_are_read(small_folder: Path, start: Path) -> None:
     sizes = tiny().to_dict()
     with pytest.raises(ValueError, match="needs equal pictures and grids: understanding has 64 tokens of 64 pixels"):
-        JanusFlowConfig.from_dict({**sizes, "latent_patch_size": 1, "understanding_encoder": "shared"})
+        JanusFlowConfig.from_dict({**sizes, "latent_patch_size": 4, "understanding_encoder": "shared"})
     assert check_sizes(variant(start, Path("out"), BOTH, "shared")).understanding_encoder == "shared"
 
 

@@ -60,7 +60,7 @@ def ask(
     if top_p != 1 and not temperature:
         raise ValueError(f"--top-p {top_p} has no effect without --temperature; give both or neither")
     for picture in pictures:
-        if not picture.startswith("data:") and not Path(picture).expanduser().exists():
+        if not picture.startswith(("data:", "http://", "https://")) and not Path(picture).expanduser().exists():
             raise ValueError(f"picture {quoted(picture)} does not exist")
     opening = {"adapter": adapter, "quantize": quantize, "compile": compile, "sft_format": sft_format}
     answerer = options.open_model(model, dtype=dtype, device=device, **opening)

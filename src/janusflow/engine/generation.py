@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.arguments import LARGEST, SMALLEST, counted, given, number_from, quoted, whole_number
+from janusflow.arguments import LARGEST, MAX_STEPS, SMALLEST, counted, given, number_from, quoted, whole_number
 from janusflow.config import JanusFlowConfig
 from janusflow.device import CPU
 from janusflow.engine.inpainting import Kept
@@ -32,7 +32,7 @@ class Sampling:
     """How the ODE is integrated.
 
     Attributes:
-        num_inference_steps: steps from noise to data.
+        num_inference_steps: steps from noise to data, 1 to `MAX_STEPS`.
         guidance_scale: weight w of classifier-free guidance; 1 runs no unconditional row.
         guidance_interval: range of t in which guidance acts.
         solver: a key of `janusflow.flow.METHODS`.
@@ -51,7 +51,9 @@ class Sampling:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_inference_steps", whole_number("num_inference_steps", self.num_inference_steps))
+        object.__setattr__(
+            self, "num_inference_steps", whole_number("num_inference_steps", self.num_inference_steps, most=MAX_STEPS)
+        )
         for name, bounds in (
             ("guidance_scale", (1, LARGEST)),
             ("shift", (SMALLEST, LARGEST)),

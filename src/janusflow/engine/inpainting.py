@@ -95,9 +95,17 @@ def known_picture(
 
 
 def _as_latents(image: Any, shape: tuple[int, int, int]) -> list[Tensor] | None:
-    """Return given latents one by one, or None if pictures are given."""
+    """Return given latents one by one, or None if pictures are given.
+
+    Raises:
+        ValueError: for latents of another size; values outside [0, 1] tell them from pictures with an alpha channel.
+    """
     listed = list(image) if isinstance(image, (list, tuple)) else [image]
-    if not listed or not all(isinstance(one, Tensor) and one.shape[-3:] == shape for one in listed):
+    tensors = [one for one in listed if isinstance(one, Tensor) and one.ndim in (3, 4)]
+    for one in tensors:
+        if one.shape[-3:] != shape and one.shape[-3] == shape[0] and (one.min() < 0 or one.max() > 1):
+            raise ValueError(f"image holds latents of {tuple(one.shape[-3:])}; those of this request are {shape}")
+    if not listed or len(tensors) < len(listed) or any(one.shape[-3:] != shape for one in tensors):
         return None
     return [latent.float() for one in listed for latent in (one if one.ndim == 4 else one[None])]
 

@@ -13,7 +13,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from janusflow.arguments import LARGEST, SMALLEST, number_from, true_or_false, whole_number
+from janusflow.arguments import LARGEST, MAX_TOP_K, SMALLEST, number_from, true_or_false, whole_number
 from janusflow.engine.text import Slots, plain_llm
 from janusflow.model.janus import JanusForConditionalGeneration, cache_of, unconditional_ids
 
@@ -46,7 +46,7 @@ class TokenSampling:
 
     def __post_init__(self) -> None:
         true_or_false("do_sample", self.do_sample)
-        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0))
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, least=0, most=MAX_TOP_K))
         for name, bounds in (
             ("guidance_scale", (1, LARGEST)),
             ("temperature", (SMALLEST, LARGEST)),

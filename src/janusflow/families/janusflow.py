@@ -31,7 +31,7 @@ class JanusFlowSizes(Sizes):
 
     latent_channels: Size
     latent_downscale: Annotated[int, Interval(ge=1, le=256)]
-    latent_patch_size: Annotated[int, Interval(ge=1, le=64)]
+    latent_patch_size: Annotated[int, Interval(ge=2, le=64)]
     generation_encoder_width: Size
     generation_encoder_depth: Count
     generation_decoder_width: Size

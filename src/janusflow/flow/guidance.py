@@ -26,6 +26,9 @@ def guide(
         scale: w >= 1. At 1 the empty prompt is never run.
         interval: the closed range of t in which guidance acts.
 
+    Returns:
+        The velocity for rows of one time, as solvers ask for it: the first row's decides whether guidance acts.
+
     Raises:
         ValueError: for a scale below 1 or not finite, or an interval outside [0, 1].
 

@@ -78,6 +78,7 @@ def shifted_times(steps: int, shift: float, start: float = 0.0) -> list[float]:
     """
     if not 0 < shift < float("inf"):
         raise ValueError(f"shift is {shift}; expected a positive number (1 is the uniform grid)")
+    uniform_times(steps, start)  # for its checks
     times = [t / (t + shift * (1 - t)) for t in uniform_times(steps)]
     return [start + (1 - start) * t for t in times]
 
@@ -198,11 +199,14 @@ def _unipc(x: Tensor, t: float, h: float, memory: Predicted | None) -> Evaluatio
         x(t + h) = (1 - t - h) / (1 - t) x + (t + h) e (m(t) + D / 2)
 
     Once m(t + h) is known, at the start of the next step, x(t + h) is corrected with second-order weights of D and
-    m(t + h) - m(t). The first step and the step to t = 1 are of first order, because lambda is infinite there.
+    m(t + h) - m(t). Where lambda is infinite, steps are of first order: the first one, the predictor of the one after
+    t = 0, and steps to t = 1.
     """
     v = yield x, t
     end = t + h
     data, logit, next_logit = x + (1 - t) * v, _logit(t), _logit(end)
+    if logit == math.inf:  # so near to the data that the weights below are not numbers
+        return x + h * v, Predicted(data, logit, 0.0, 0.0)
     if memory is not None:
         x = x + memory.known + memory.weight * (data - memory.data)
     gap = next_logit - logit

@@ -157,7 +157,7 @@ def packed_attention(
     if v.dtype in (torch.bfloat16, torch.float16):  # under autocast the rotation leaves queries and keys in float32
         q, k = q.to(v.dtype), k.to(v.dtype)
     only_causal = all(group.together is None for group in documents.groups)
-    if only_causal and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+    if only_causal and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
         return _variable_length(q, k, v, documents, scaling)[None], None
     return _grouped(q, k, v, documents, scaling, dropout)[None], None
 

@@ -6,10 +6,10 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from janusflow.arguments import LARGEST, SMALLEST
+from janusflow.arguments import LARGEST, MAX_STEPS, MAX_TOP_K, SMALLEST
 from janusflow.presets import DECODERS
 
-MAX_STEPS, MAX_SIDE = 10_000, 8192  # largest settings that a file may ask for
+MAX_SIDE = 8192  # largest side that a file may ask for
 MAX_NAME = 4096  # maximum characters of a name or a path
 MAX_WORDS = 20_000  # maximum characters of a plan or a reason
 
@@ -17,6 +17,11 @@ MAX_WORDS = 20_000  # maximum characters of a plan or a reason
 def is_short_text(value: Any) -> bool:
     """Return whether this is a short text without control characters, such as a name or a path in any language."""
     return isinstance(value, str) and len(value) <= MAX_NAME and not any(map(_is_control, value))
+
+
+def as_short_text(value: str) -> str:
+    """Return a name or a path such that `is_short_text` holds: control characters become spaces."""
+    return "".join(" " if _is_control(character) else character for character in value)[:MAX_NAME]
 
 
 def _is_control(character: str) -> bool:
@@ -43,6 +48,10 @@ def _identifier(value: Any) -> bool:
     return is_short_text(value) and value.isidentifier()
 
 
+def _name(value: Any) -> bool:
+    return _identifier(value.replace("-", "_")) if isinstance(value, str) else False
+
+
 def _words(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MAX_WORDS
 
@@ -53,10 +62,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_inference_steps": (_whole(1, MAX_STEPS), f"a whole number from 1 to {MAX_STEPS}"),
     "guidance_scale": (_number(1, LARGEST), "a number from 1 upwards"),
     "guidance_interval": (_interval, "two numbers from 0 to 1"),
-    "solver": (
-        lambda value: is_short_text(value) and value.isidentifier(),
-        "the name of a solver",
-    ),  # `generate` knows which
+    "solver": (_name, "the name of a solver"),  # `generate` knows which
     "shift": (_number(SMALLEST, LARGEST), "a positive number"),
     "preset": (_identifier, "the name of a preset"),
     "decoder": (lambda value: value in DECODERS, " or ".join(DECODERS)),
@@ -66,7 +72,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "width": (_whole(1, MAX_SIDE), f"a number of pixels up to {MAX_SIDE}"),
     "do_sample": (lambda value: type(value) is bool, "true or false"),
     "temperature": (_number(SMALLEST, LARGEST), "a positive number"),
-    "top_k": (_whole(0, 2**31), "a whole number from 0 upwards"),
+    "top_k": (_whole(0, MAX_TOP_K), "a whole number from 0 upwards"),
     "top_p": (_number(SMALLEST, 1), "a number above 0 and at most 1"),
     "image_guidance_scale": (_number(0, LARGEST), "a number from 0 upwards"),
     "plan": (lambda value: type(value) is bool or (_words(value) and "{}" in value), "true, false or an instruction"),

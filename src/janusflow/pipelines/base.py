@@ -28,7 +28,8 @@ from janusflow.families import Family, family_of
 from janusflow.families.descendants import Descendant
 from janusflow.folders import put_together
 from janusflow.model.kernels import check_mode, compile_network
-from janusflow.pipelines.conversation import Conversational
+from janusflow.pipelines.conversation import Conversational, is_one_picture
+from janusflow.processing.chat_template import without_tags
 from janusflow.processing.images import ImageSource
 from janusflow.processing.processor import JanusFlowProcessor
 from janusflow.progress import progress_bar, without_others
@@ -177,6 +178,8 @@ class Pipeline(Conversational):
             >>> [0 <= score <= 1 for score in model.match(["a red circle"], ["scene.png"])]
             [True]
         """
+        if is_one_picture(images):
+            raise ValueError("images is one picture; give a list with one picture per prompt")
         if isinstance(prompts, str) or len(prompts) != len(images):
             raise ValueError(f"{quoted(prompts)} for {len(images)} pictures; give a list with one prompt per picture")
         found: list[float] = []
@@ -186,7 +189,11 @@ class Pipeline(Conversational):
         return found
 
     def _match(self, pairs: Sequence[tuple[str, ImageSource]]) -> list[float]:
-        asked = [self._question(self.match_question.replace("{}", prompt), image) for prompt, image in pairs]
+        text = self.processor.text
+        asked = [
+            self._question(self.match_question.replace("{}", without_tags(text, prompt)), image)
+            for prompt, image in pairs
+        ]
         with self._working("network"):
             return yes_probability(self.network, self.processor, self.processor.encode_conversations(asked))
 

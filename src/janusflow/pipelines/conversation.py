@@ -20,6 +20,7 @@ from janusflow.device import resolve_device
 from janusflow.engine import understanding
 from janusflow.engine.text import Memory
 from janusflow.engine.understanding import Decoding, Speaker
+from janusflow.pipelines.allowed import as_short_text
 from janusflow.pipelines.digests import weights_digest
 from janusflow.processing.images import ImageSource, listed
 from janusflow.processing.messages import Message
@@ -110,7 +111,7 @@ class Conversational(ABC):
         chosen = _decoding(self.ask_batch, decoding)
         if isinstance(questions, str):
             raise ValueError("questions is one text; give a list of questions, or use ask")
-        if images is None or _is_one_picture(images):
+        if images is None or is_one_picture(images):
             found = "None" if images is None else "one picture"
             raise ValueError(f"images is {found}; give a list with the pictures of each question")
         if len(questions) != len(images):
@@ -180,7 +181,7 @@ class Conversational(ABC):
         """Return what a picture records about its model; see `janusflow.pipelines.provenance.Provenance`."""
         network: Any = self.network
         return {
-            **self.opened,
+            **{name: value if value is None else as_short_text(value) for name, value in self.opened.items()},
             "family": type(self).__name__,
             "digest": weights_digest(*self._weights()),
             "dtype": str(network.dtype).removeprefix("torch."),
@@ -230,7 +231,7 @@ class Conversational(ABC):
         return [{"role": "user", "content": self.processor.question(question, len(pictures)), "images": pictures}]
 
 
-def _is_one_picture(images: object) -> bool:
+def is_one_picture(images: object) -> bool:
     """Whether `images` is a single picture, and not a list or a batch (an array or a tensor with 4 axes)."""
     return isinstance(images, (str, bytes, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) < 4
 

@@ -39,6 +39,7 @@ class LatentPipeline(AdaptedPipeline):
     ) -> None:
         super().__init__(network, processor)
         self.vae, self.preview_decoder = vae, preview_decoder
+        self._released: LatentCodec | None = None  # the opened default VAE, which is not saved with the model
         self.give_latents()
 
     def give_latents(self) -> None:
@@ -63,7 +64,7 @@ class LatentPipeline(AdaptedPipeline):
 
     def _write_parts(self, folder: Path) -> None:
         super()._write_parts(folder)
-        if isinstance(self.vae, LatentCodec) or str(self.vae) != DEFAULT_VAE:
+        if self.vae is not self._released and str(self.vae) != DEFAULT_VAE:
             self.codec.save_pretrained(folder / "vae")
         if self.preview_decoder is not None:
             self.small_decoder.save_pretrained(folder / PREVIEW_DECODER)
@@ -78,7 +79,8 @@ class LatentPipeline(AdaptedPipeline):
         return self
 
     def _weights(self) -> list[nn.Module]:
-        return [self.network, self.codec.vae]
+        small = [] if self.preview_decoder is None else [self.small_decoder.module]
+        return [self.network, self.codec.vae, *small]
 
     def _part(self, part: str) -> nn.Module:
         if part == "small":
@@ -95,7 +97,9 @@ class LatentPipeline(AdaptedPipeline):
         if not isinstance(self.vae, LatentCodec):
             with BUILDING:
                 if not isinstance(self.vae, LatentCodec):  # another thread may have opened it meanwhile
-                    self.vae = self._open_codec(self.vae)
+                    source, codec = str(self.vae), self._open_codec(self.vae)
+                    self._released = codec if source == DEFAULT_VAE else None
+                    self.vae = codec
         return self.vae
 
     @property

@@ -151,7 +151,9 @@ class _Rounds:
         for index, prompt in enumerate(self.prompts):
             self.model.resolve(prompt, self.settings | {name: source[index] for name, source in self.sources.items()})
         instruction = INSTRUCTION if self.procedure.plan is True else str(self.procedure.plan)
-        asked = [[{"role": "user", "content": instruction.replace("{}", prompt)}] for prompt in self.prompts]
+        text = self.model.processor.text
+        shown = [instruction.replace("{}", without_tags(text, prompt)) for prompt in self.prompts]
+        asked = [[{"role": "user", "content": one}] for one in shown]
         size, plans = whole_number("batch_size", self.settings.get("batch_size", 16)), list[str]()
         for first in range(0, len(asked), size):
             part = slice(first, first + size)
@@ -159,7 +161,7 @@ class _Rounds:
                 asked[part], do_sample=True, seed=self.seeds[part], max_new_tokens=PLAN_TOKENS
             )
         for index, written in enumerate(plans):
-            plan = without_tags(self.model.processor.text, written).strip()
+            plan = without_tags(text, written).strip()
             self.records[index]["plan"] = plan
             self.words[index] = f"{self.prompts[index]}. {plan}" if plan else self.prompts[index]
 

@@ -48,7 +48,13 @@ TEMPLATE = """\
     {%- endfor -%}
   {%- endif -%}
   {%- set content = said.text | trim -%}
-  {%- if message['role'] | lower in ['user', 'human', '<|user|>'] -%}
+  {%- set user = message['role'] | lower in ['user', 'human', '<|user|>'] -%}
+  {%- if not user and message['role'] | lower not in ['assistant', '<|assistant|>'] -%}
+    {{- raise_exception('expected the roles user, assistant, and system at the start') -}}
+  {%- elif user != (loop.index0 % 2 == 0) -%}
+    {{- raise_exception('user and assistant must take turns, the user first') -}}
+  {%- endif -%}
+  {%- if user -%}
     {%- set found.text = found.text + 'USER: ' + content + '\\n\\n' -%}
   {%- elif content -%}
     {%- set found.text = found.text + 'ASSISTANT: ' + content + eos_token -%}

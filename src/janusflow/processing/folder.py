@@ -91,7 +91,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         backend = Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust side raises bare Exception
         raise ValueError(f"{file} is damaged: {shortened(first_line(error))}") from error
-    bos, eos = (token if isinstance(token, str) else token.content for token in (config.bos_token, config.eos_token))
+    declared = (config.bos_token, config.eos_token, config.pad_token or config.eos_token)
+    bos, eos, pad = (token if isinstance(token, str) else token.content for token in declared)
     for token in (bos, eos):
         if backend.token_to_id(token) is None:
             raise ValueError(f"{config_file} names the token {quoted(token)}, which {file.name} lacks")
@@ -101,5 +102,5 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         padding_side="left",
         bos_token=bos,
         eos_token=eos,
-        pad_token=PAD_TOKEN if backend.token_to_id(PAD_TOKEN) is not None else eos,
+        pad_token=next((token for token in (PAD_TOKEN, pad) if backend.token_to_id(token) is not None), eos),
     )

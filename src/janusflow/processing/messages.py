@@ -61,7 +61,7 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
         image_tag: placeholder that replaces a picture in the text.
 
     Raises:
-        ValueError: if it has none of these forms.
+        ValueError: if it has none of these forms. Parts of type image may lack the picture if `images` has it.
 
     Example:
         >>> parts = [{"type": "image", "path": "scene.png"}, {"type": "text", "text": "what is it?"}]
@@ -75,15 +75,20 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
         return {"role": message["role"], "content": content, "images": images}
     if not isinstance(content, Sequence):
         raise ValueError(f"a message's content is {quoted(content)}; expected a string or a list of parts")
-    text, found = "", images
+    text, found = "", [*images]
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text":
-            text += str(part.get("text", ""))
+            if not isinstance(part.get("text"), str):
+                raise ValueError(f"the text of a part of a message is {quoted(part.get('text'))}; expected a string")
+            text += part["text"]
         elif kind in ("image", "image_url"):
             named = ("image", "url", "path") if kind == "image" else ("image_url",)
             value = next((part[name] for name in named if part.get(name) is not None), None)
-            found.append(value.get("url", value) if isinstance(value, Mapping) else value)
+            if value is None and not images:
+                raise ValueError(f"a part of type {kind} has no picture; expected {' or '.join(named)}, or images")
+            if value is not None:
+                found.append(value.get("url", value) if isinstance(value, Mapping) else value)
             text += f"{image_tag}\n"
         else:
             raise ValueError(

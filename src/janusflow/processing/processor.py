@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
-from janusflow.arguments import given, quoted, whole_text
+from janusflow.arguments import given, quoted, suggestion, whole_text
 from janusflow.config import JanusFlowConfig
 from janusflow.folders import find_folder
 from janusflow.processing.batching import Batching, UnderstandingInputs, pictures_of
@@ -69,7 +69,8 @@ class JanusFlowProcessor(ProcessorMixin):
             **hub: arguments that transformers' Auto classes pass.
 
         Raises:
-            ValueError: if a file is missing or damaged, or a hub id comes with a revision, subfolder or cache_dir.
+            ValueError: if a file is missing or damaged, a hub id comes with a revision, subfolder or cache_dir, or an
+                argument's name is misspelled.
         """
         asked = [f"{name}={hub[name]!r}" for name in ELSEWHERE if hub.get(name) not in (None, "", "main")]
         if asked and not Path(folder).expanduser().is_dir():
@@ -77,6 +78,9 @@ class JanusFlowProcessor(ProcessorMixin):
                 f"{', '.join(asked)} cannot be given with a hub id; download it with huggingface_hub.snapshot_download "
                 "and give the folder"
             )
+        for name in hub:
+            if near := suggestion(name, ("num_image_tokens", "sft_format")):
+                raise ValueError(f"there is no argument {quoted(name)}{near}")
         folder = find_folder(folder)
         text, image = read_settings(folder, num_image_tokens=num_image_tokens, sft_format=sft_format)
         try:
