@@ -201,7 +201,8 @@ def _plain(message: Any, name: str) -> tuple[str, str, list[Any]]:
     if isinstance(content, str):
         content = content.replace(LLAVA_TAG, IMAGE_TAG)
     try:
-        flat = flatten({"role": role, "content": content, "images": message.get("images")}, IMAGE_TAG)
+        plain = {"role": role, "content": content, "images": message.get("images")}
+        flat = flatten(plain, IMAGE_TAG, pictures_elsewhere=True)  # in the row's column
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{malformed}: {error}") from error
     text, own = flat["content"].strip(), flat["images"]

@@ -228,7 +228,8 @@ def _conversation(where: str, messages: Any, system: Any) -> tuple[list[Turn], A
         if role is None:
             raise ValueError(f"{where} has a message from {said!r}; expected {', '.join(ROLES)}")
         try:
-            flat = flatten({"role": role, "content": message.get("value", message.get("content"))}, IMAGE_TAG)
+            plain_message = {"role": role, "content": message.get("value", message.get("content"))}
+            flat = flatten(plain_message, IMAGE_TAG, pictures_elsewhere=True)  # in a field of the record
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{where} has a message without text: {error}") from error
         pictures += flat["images"]

@@ -53,12 +53,13 @@ def ends_begun(messages: Sequence[Message]) -> bool:
     return bool(messages) and ROLES.get(messages[-1]["role"].lower()) == 1 and bool(messages[-1]["content"].strip())
 
 
-def flatten(message: Message, image_tag: str) -> dict[str, Any]:
+def flatten(message: Message, image_tag: str, *, pictures_elsewhere: bool = False) -> dict[str, Any]:
     """Return a message with `content` as a string and `images` as a list, from our, the official or OpenAI's form.
 
     Args:
         message: `role`, `content` (a string, or parts of type text, image and image_url), and optionally `images`.
         image_tag: placeholder that replaces a picture in the text.
+        pictures_elsewhere: parts of type image may lack the picture, because the caller has it, as rows of data sets do.
 
     Raises:
         ValueError: if it has none of these forms. Parts of type image may lack the picture if `images` has it.
@@ -85,7 +86,7 @@ def flatten(message: Message, image_tag: str) -> dict[str, Any]:
         elif kind in ("image", "image_url"):
             named = ("image", "url", "path") if kind == "image" else ("image_url",)
             value = next((part[name] for name in named if part.get(name) is not None), None)
-            if value is None and not images:
+            if value is None and not images and not pictures_elsewhere:
                 raise ValueError(f"a part of type {kind} has no picture; expected {' or '.join(named)}, or images")
             if value is not None:
                 found.append(value.get("url", value) if isinstance(value, Mapping) else value)
