@@ -12,7 +12,12 @@ from transformers.configuration_utils import SubConfigSpec
 
 UNDERSTANDING_ENCODERS = ("siglip", "vae", "shared")
 IMAGE_ATTENTIONS = ("causal", "bidirectional")
-VARIANTS: dict[str, Any] = {"understanding_encoder": "siglip", "image_attention": "causal"}  # in released networks
+# in released networks
+VARIANTS: dict[str, Any] = {
+    "understanding_encoder": "siglip",
+    "image_attention": "causal",
+    "generation_merge_size": 1,
+}
 LATENT_DOWNSCALE = 8  # pixels per latent cell of the SDXL-VAE that the released checkpoints were trained on
 
 
@@ -46,8 +51,10 @@ class JanusFlowConfig(PreTrainedConfig):
             table 6, and need equal grids of tokens for understanding and generation.
         image_attention: "causal" (as in the paper) or "bidirectional", where the time token and the image tokens of a
             picture to generate see each other.
+        generation_merge_size: cells of g_enc's grid per image token, each way; 1 in the paper. With 2, g_enc and g_dec
+            work on 2 x 2 cells per image token, and the LLM reads and writes a quarter of the tokens.
 
-    `config.json` contains the last two only if they differ from the paper's.
+    `config.json` contains the last three only if they differ from the paper's.
 
     Example:
         >>> from janusflow.config import janusflow_1b
@@ -79,6 +86,7 @@ class JanusFlowConfig(PreTrainedConfig):
     end_image_token_id: int = 100593
     understanding_encoder: str = VARIANTS["understanding_encoder"]
     image_attention: str = VARIANTS["image_attention"]
+    generation_merge_size: int = VARIANTS["generation_merge_size"]
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: object) -> None:
@@ -89,22 +97,19 @@ class JanusFlowConfig(PreTrainedConfig):
         patch = self.latent_patch_size
         if patch < 2 or patch & (patch - 1):
             raise ValueError(f"latent_patch_size is {patch}; g_dec's pixel shuffles need a power of two from 2 upwards")
-        pixels = self.latent_downscale * patch
-        if self.image_size % pixels:
-            raise ValueError(f"image_size is {self.image_size}; expected a multiple of {pixels} (one image token)")
+        if self.generation_merge_size < 1:
+            raise ValueError(f"generation_merge_size is {self.generation_merge_size}; expected a number from 1 upwards")
+        if self.image_size % self.token_size:
+            message = f"image_size is {self.image_size}; expected a multiple of {self.token_size} (one image token)"
+            raise ValueError(message)
         for name, allowed in (
             ("understanding_encoder", UNDERSTANDING_ENCODERS),
             ("image_attention", IMAGE_ATTENTIONS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {', '.join(allowed)}")
-        seen, drawn = (
-            (self.vision_config.image_size, self.num_understanding_tokens),
-            (
-                self.image_size,
-                self.num_generation_tokens,
-            ),
-        )
+        seen = (self.vision_config.image_size, self.num_understanding_tokens)
+        drawn = (self.image_size, self.num_generation_tokens)
         if self.understanding_encoder != "siglip" and seen != drawn:
             raise ValueError(
                 f"understanding_encoder is {self.understanding_encoder!r}, which needs equal pictures and grids: "
@@ -127,9 +132,14 @@ class JanusFlowConfig(PreTrainedConfig):
         return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
 
     @property
+    def token_size(self) -> int:
+        """Side in pixels of one image token of a picture to generate (16 in released networks)."""
+        return self.latent_downscale * self.latent_patch_size * self.generation_merge_size
+
+    @property
     def num_generation_tokens(self) -> int:
-        """Number of latent tokens of one picture at the trained size (576 for the 384-pixel release)."""
-        return (self.latent_size // self.latent_patch_size) ** 2
+        """Number of image tokens of one picture to generate at the trained size (576 for the 384-pixel release)."""
+        return (self.image_size // self.token_size) ** 2
 
 
 def janusflow_1b(image_size: int = 384) -> JanusFlowConfig:

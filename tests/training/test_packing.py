@@ -29,7 +29,8 @@ def mixed_samples(model: JanusFlow) -> list[Sample]:
     def draw(prompt: str, dropped: bool) -> Sample:
         noise = torch.randn(4, 8, 8, generator=generator)
         drawn = Drawn(torch.rand(3, 64, 64, generator=generator), noise, float(torch.rand(1, generator=generator)))
-        return Sample(drawing(processor, prompt, 16, dropped=dropped), drawn=drawn)
+        tokens = model.network.config.num_generation_tokens
+        return Sample(drawing(processor, prompt, tokens, dropped=dropped), drawn=drawn)
 
     def see(turns: list[tuple[str, str]]) -> Sample:
         seen = torch.rand(1, 3, 64, 64, generator=generator)

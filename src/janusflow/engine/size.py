@@ -65,7 +65,7 @@ def check_size(config: JanusFlowConfig, height: object, width: object, latents: 
     if isinstance(latents, Tensor) and latents.ndim == 4:
         height = latents.shape[2] * config.latent_downscale if height is None else height
         width = latents.shape[3] * config.latent_downscale if width is None else width
-    multiple = config.latent_downscale * config.latent_patch_size  # pixels of one image token
+    multiple = config.token_size
     return _multiple("height", height, config, multiple), _multiple("width", width, config, multiple)
 
 

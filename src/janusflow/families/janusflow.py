@@ -43,6 +43,7 @@ class JanusFlowSizes(Sizes):
     end_image_token_id: Id
     understanding_encoder: Literal["siglip", "vae", "shared"]
     image_attention: Literal["causal", "bidirectional"]
+    generation_merge_size: Annotated[int, Interval(ge=1, le=16)]
 
 
 FAMILY = Family(

@@ -1,6 +1,7 @@
 """g_dec: turns the LLM's states at the image tokens, and g_enc's skip, into the velocity of the latent.
 
-Shapes: B pictures, (h, w) image tokens, (H, W) = (h, w) * patch latent cells, D width of the LLM.
+Shapes: B pictures, (h, w) cells of the ConvNeXt blocks, (h/m, w/m) image tokens (m is `generation_merge_size`),
+(H, W) = (h, w) * patch latent cells, D width of the LLM.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class GenerationDecoder(nn.Module):
         skip_width, bias = config.generation_encoder_width, config.generation_use_bias
         inner_width = config.generation_decoder_width + skip_width
         self.norm = LlamaRMSNorm(llm_width, config.text_config.rms_norm_eps)
-        self.aligner = nn.Linear(llm_width, config.generation_decoder_width)
+        self.merge_size = config.generation_merge_size
+        self.aligner = nn.Linear(llm_width, config.generation_decoder_width * self.merge_size**2)
         self.inner_norm = LlamaRMSNorm(config.generation_decoder_width, eps)
         self.blocks = nn.ModuleList(
             ConvNextBlock(inner_width, llm_width, norm_eps=eps, bias=bias)
@@ -64,14 +66,16 @@ class GenerationDecoder(nn.Module):
         """Compute the velocity from the LLM's states.
 
         Args:
-            states: (B, h*w, D) last hidden states (after the LLM's final norm) at the image tokens.
+            states: (B, h/m * w/m, D) last hidden states (after the LLM's final norm) at the image tokens.
             skip: (B, C, h, w) and time: (B, D) from `EncodedLatent`.
 
         Returns:
             (B, latent channels, H, W) float32.
         """
-        x = self.inner_norm(self.aligner(self.norm(states)))
-        x = rearrange(x, "b (h w) c -> b c h w", h=skip.shape[-2], w=skip.shape[-1])
+        m = self.merge_size
+        x = self.aligner(self.norm(states))
+        x = rearrange(x, "b (h w) (p q c) -> b (h p) (w q) c", h=skip.shape[-2] // m, p=m, q=m)
+        x = rearrange(self.inner_norm(x), "b h w c -> b c h w")
         x = torch.cat([x.float(), skip], dim=1)
         for block in self.blocks:
             x = block(x, time)

@@ -1,6 +1,7 @@
 """g_enc: turns a noisy latent and its time into the LLM's input embeddings, and the long skip to g_dec.
 
-Shapes: B pictures, (H, W) latent cells, (h, w) = (H, W) / patch image tokens, D width of the LLM.
+Shapes: B pictures, (H, W) latent cells, (h, w) = (H, W) / patch cells of the ConvNeXt blocks, (h/m, w/m) image tokens
+(m is `generation_merge_size`), D width of the LLM.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class EncodedLatent:
     """Output of g_enc for z_t.
 
     Attributes:
-        tokens: (B, h*w, D) input embeddings of the image tokens, in row-major order.
+        tokens: (B, h/m * w/m, D) input embeddings of the image tokens, in row-major order.
         time: (B, D) time embedding: the token before the image tokens, and the condition of every ConvNeXt block.
         skip: (B, C, h, w) float32, g_enc's output before the linear map, passed on to g_dec.
     """
@@ -47,7 +48,8 @@ class GenerationEncoder(nn.Module):
             ConvNextBlock(width, llm_width, norm_eps=config.generation_norm_eps, bias=bias)
             for _ in range(config.generation_encoder_depth)
         )
-        self.aligner = nn.Linear(width, llm_width)
+        self.merge_size = config.generation_merge_size
+        self.aligner = nn.Linear(width * self.merge_size**2, llm_width)
 
     def embed_time(self, t: Tensor) -> Tensor:
         """MLP(sinusoid(1000 t)), cosines first. t: (B,) in [0, 1] -> (B, D)."""
@@ -66,5 +68,6 @@ class GenerationEncoder(nn.Module):
         x = self.patchify(latent.to(dtype)).float()
         for block in self.blocks:
             x = block(x, time)
-        tokens = self.aligner(rearrange(x, "b c h w -> b (h w) c").to(dtype).contiguous())
-        return EncodedLatent(tokens=tokens, time=time, skip=x)
+        m = self.merge_size
+        merged = rearrange(x, "b c (h p) (w q) -> b (h w) (p q c)", p=m, q=m)
+        return EncodedLatent(tokens=self.aligner(merged.to(dtype).contiguous()), time=time, skip=x)

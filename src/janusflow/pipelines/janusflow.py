@@ -169,7 +169,7 @@ class JanusFlow(LatentPipeline):
         sampling = Sampling(guidance_scale=guidance_scale, strength=strength, **knobs.sampling())
         config = self.network.config
         size = Size(len(prompts), each, *check_size(config, height, width, latents))
-        cell = config.latent_downscale * config.latent_patch_size
+        cell = config.token_size
         ids, visible = self.processor.encode_prompts(prompts)
         check_context(config, visible, (size.height // cell) * (size.width // cell))
         self._warn_of_size(size.height, size.width)
@@ -212,7 +212,7 @@ class JanusFlow(LatentPipeline):
         Sampling(**chosen)
         config = self.network.config
         height, width = check_size(config, settings.get("height"), settings.get("width"), None)
-        cell = config.latent_downscale * config.latent_patch_size
+        cell = config.token_size
         check_context(config, self.processor.encode_prompts([prompt])[1], (height // cell) * (width // cell))
         if image is None:
             chosen.pop("strength")

@@ -59,7 +59,7 @@ def flatten(message: Message, image_tag: str, *, pictures_elsewhere: bool = Fals
     Args:
         message: `role`, `content` (a string, or parts of type text, image and image_url), and optionally `images`.
         image_tag: placeholder that replaces a picture in the text.
-        pictures_elsewhere: parts of type image may lack the picture, because the caller has it, as rows of data sets do.
+        pictures_elsewhere: the caller has the pictures, as rows of data sets do; parts of type image may lack them.
 
     Raises:
         ValueError: if it has none of these forms. Parts of type image may lack the picture if `images` has it.

@@ -119,7 +119,7 @@ def varied(sizes: Any, start: ModelConfig) -> Any:
     Raises:
         ValueError: if the dimensions do not allow a variant.
     """
-    asked = {name: value for name in VARIANTS if (value := getattr(start, name)) is not None}
+    asked = {name: value for name in VARIANTS if (value := getattr(start, name, None)) is not None}
     for name in asked:
         if not hasattr(sizes, name):
             raise ValueError(f"{name} is a setting of JanusFlow; a {family_of(sizes).name} model has no such variant")

@@ -32,7 +32,7 @@ class ImageAnswer:
         config = model.network.config
         if "height" in settings:
             self.size = f"{settings['width']}x{settings['height']}"
-            cell = config.latent_downscale * config.latent_patch_size
+            cell = config.token_size
             self.tokens = (settings["height"] // cell) * (settings["width"] // cell)
         else:
             side = model.network.drawn_size

@@ -1,10 +1,11 @@
 """L_REPA: the LLM's states at the tokens of a noisy picture approach f_enc's features of the clean one.
 
-Shapes: M pictures, L image tokens, D width of the LLM, W width of f_enc.
+Shapes: M pictures, L image tokens of m x m cells (`generation_merge_size`), D width of the LLM, W width of f_enc.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,21 +22,25 @@ from janusflow.training.packing import Pack
 
 
 class RepaHead(nn.Sequential):
-    """h: a three-layer MLP from the LLM's width to f_enc's, (M, L, D) -> (M, L, W). Not part of the trained model."""
+    """h: a three-layer MLP from the LLM's width to f_enc's, (M, L, D) -> (M, L*m*m, W). The export lacks it."""
 
     def __init__(self, config: JanusFlowConfig) -> None:
         width, features = config.text_config.hidden_size, config.vision_config.hidden_size
-        super().__init__(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, features)
-        )
+        last = nn.Linear(width, config.generation_merge_size**2 * features)
+        super().__init__(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
+        self.merge_size = config.generation_merge_size
+
+    def forward(self, states: Tensor) -> Tensor:
+        m, found = self.merge_size, super().forward(states)
+        return rearrange(found, "b (h w) (p q f) -> b (h p w q) f", h=math.isqrt(found.shape[1]), p=m, q=m)
 
 
 def repa_loss(projected: Tensor, features: Tensor) -> Tensor:
     """L_REPA = - sum over pictures of the mean over tokens of cos(h(q(z_t)), stop-gradient f_enc(x)).
 
     Args:
-        projected: h of the states after the chosen block, (M, L, W).
-        features: f_enc(x), (M, L, W); no gradient flows into it, whether the tower learns or not.
+        projected: h of the states after the chosen block, (M, L*m*m, W).
+        features: f_enc(x), of the same shape; no gradient flows into it, whether the tower learns or not.
 
     Returns:
         A scalar, float32, from -M to M; divide by the number of pictures.
@@ -61,10 +66,11 @@ class Repa(Term):
         blocks = sizes.text_config.num_hidden_layers
         if not 1 <= config.repa_block <= blocks:
             raise ValueError(f"repa_block is {config.repa_block}; the LLM has blocks 1 to {blocks}")
-        if sizes.num_understanding_tokens != sizes.num_generation_tokens:
+        cells = sizes.num_generation_tokens * sizes.generation_merge_size**2
+        if sizes.num_understanding_tokens != cells:
             raise ValueError(
-                f"REPA needs equal grids: understanding has {sizes.num_understanding_tokens} tokens, "
-                f"generation {sizes.num_generation_tokens}"
+                f"REPA needs equal grids: understanding has {sizes.num_understanding_tokens} tokens, generation {cells}"
+                + (" cells" if sizes.generation_merge_size > 1 else "")
             )
 
     def head(self, sizes: JanusFlowConfig) -> nn.Module:
