@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from janusflow.arguments import quoted
-from janusflow.config import JanusFlowConfig, tiny
+from janusflow.config import VARIANTS, JanusFlowConfig, tiny
 from janusflow.data.constraints import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Share
 from janusflow.data.sources.registry import AnySource
 from janusflow.training.config import recipe_values, typed_config
@@ -242,7 +242,7 @@ class PartsConfig:
             ValueError: if `network` has an unknown size, or sizes that do not fit together.
         """
         config = tiny(vocabulary)
-        values = config.to_dict()
+        values = {**VARIANTS, **config.to_dict()}
         for name, value in self.network.items():
             within = value if isinstance(value, dict) else {name: value}
             known = values.get(name, {}) if isinstance(value, dict) else values
