@@ -84,7 +84,7 @@ def test_the_losses_of_a_mixed_pack_are_those_of_slow_recomputations(mutable_mod
             x_t = t * x1 + (1 - t) * noise
             v = network.velocity(x_t[None], torch.tensor([t]), prefix.unconditional() if dropped else prefix)[0]
             slow["flow"] += float(((v - (x1 - noise)) ** 2).mean())
-            projected = objective.head(states[-1][0, 1:])
+            projected = objective.head(states[-1][:1, 1:])[0]
             seen = network.understanding_encoder.features(sample.drawn.pixels[None])[0]
             cosines = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(projected, seen, strict=True)]
             slow["repa"] -= sum(cosines) / len(cosines)

@@ -26,9 +26,11 @@ class RepaHead(nn.Sequential):
 
     def __init__(self, config: JanusFlowConfig) -> None:
         width, features = config.text_config.hidden_size, config.vision_config.hidden_size
-        last = nn.Linear(width, config.generation_merge_size**2 * features)
-        super().__init__(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
-        self.merge_size = config.generation_merge_size
+        m = config.generation_merge_size
+        super().__init__(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, m**2 * features)
+        )
+        self.merge_size = m
 
     def forward(self, states: Tensor) -> Tensor:
         m, found = self.merge_size, super().forward(states)
