@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from openai import AuthenticationError, OpenAI, RateLimitError
 
 from janusflow import JanusFlow
+from janusflow.serving.api import images
 from janusflow.serving.api.server import Server
 from janusflow.serving.api.status import described
 from janusflow.serving.errors import ApiError
@@ -129,6 +131,15 @@ def test_a_client_that_leaves_frees_its_job(served: Served, stream: bool) -> Non
 def test_a_late_request_gets_408(served: Served) -> None:
     with served.http() as http:
         found = http.post("/v1/images/generations", json={**LONG, "timeout": 0.01})
+    assert (found.status_code, found.json()["error"]["code"]) == (408, "timeout")
+
+
+def test_the_timeout_of_pictures_counts_from_their_arrival(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checking the request takes longer than its timeout; one step of a picture alone would not."""
+    checked = images._settings
+    monkeypatch.setattr(images, "_settings", lambda *given: (time.sleep(1.1), checked(*given))[1])
+    with served.http() as http:
+        found = http.post("/v1/images/generations", json={"prompt": "a star", "num_inference_steps": 1, "timeout": 1})
     assert (found.status_code, found.json()["error"]["code"]) == (408, "timeout")
 
 

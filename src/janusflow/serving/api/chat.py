@@ -45,7 +45,7 @@ async def chat_completions(body: ChatBody, http: Request) -> Response:
     except ValueError as error:
         raise as_api_error(error) from error
     waiting = Waiting(server.scheduler, http, stream=body.stream)
-    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body) - (time.monotonic() - arrived))
+    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body, arrived))
     completion = Completion(name, inputs.input_ids.shape[1], body)
     if body.stream:
         return EventStream(waiting, _chunks(waiting, completion, body))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -104,7 +105,7 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
         kind: prefix of a stream's event names.
         given: settings of `generate` that only edits have, with pictures as bytes.
     """
-    server = server_of(http)
+    server, arrived = server_of(http), time.monotonic()
     name, model = server.model(body.model)
     _check_limits(server, body)
     try:
@@ -121,7 +122,7 @@ async def _respond(http: Request, body: ImageBody, kind: str, given: Mapping[str
     ]
     answer = ImageAnswer(kind, body, model, settings)
     waiting = Waiting(server.scheduler, http, stream=body.stream)
-    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body))
+    waiting.submit(requests, priority=body.priority, timeout=server.timeout(body, arrived))
     if body.stream:
         return EventStream(waiting, _events(waiting, answer))
     pictures: dict[int, Any] = {}

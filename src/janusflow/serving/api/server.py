@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,9 +70,10 @@ class Server:
                 code="model_not_found",
             )
 
-    def timeout(self, body: Job) -> float:
-        """Return the seconds until a request fails."""
-        return self.limits.timeout if body.timeout is None else min(body.timeout, self.limits.timeout)
+    def timeout(self, body: Job, arrived: float) -> float:
+        """Return the seconds until a request fails that arrived at a time of `time.monotonic`."""
+        whole = self.limits.timeout if body.timeout is None else min(body.timeout, self.limits.timeout)
+        return whole - (time.monotonic() - arrived)
 
     def check_most(self, name: str, value: int, most: int) -> None:
         """Refuse a value above a limit of this server.
