@@ -136,5 +136,8 @@ def test_impossible_settings_are_refused_in_one_sentence(change: str, message: s
 
 def test_an_unknown_size_of_the_network_is_refused(tmp_path: Path) -> None:
     config = replace(small(tmp_path), network={"text_config": {"hidden": 3}})
-    with pytest.raises(ValueError, match="network has no size 'hidden'"):
+    with pytest.raises(ValueError, match="network has no size 'hidden'; choose from vocab_size, hidden_size, .*"):
         config.sizes(300)
+    for value in (3, {"hidden": 3}):
+        with pytest.raises(ValueError, match="network has no size 'sizes'; choose from text_config, vision_config, .*"):
+            replace(config, network={"sizes": value}).sizes(300)

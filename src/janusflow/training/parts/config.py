@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
+from transformers import PreTrainedConfig
 
 from janusflow.arguments import quoted
 from janusflow.config import VARIANTS, JanusFlowConfig, tiny
@@ -242,13 +243,14 @@ class PartsConfig:
             ValueError: if `network` has an unknown size, or sizes that do not fit together.
         """
         config = tiny(vocabulary)
-        values = {**VARIANTS, **config.to_dict()}
         for name, value in self.network.items():
-            within = value if isinstance(value, dict) else {name: value}
-            known = values.get(name, {}) if isinstance(value, dict) else values
-            for key in within.keys() - known.keys():
-                raise ValueError(f"network has no size {quoted(key)}; choose from {', '.join(map(str, known))}")
-            (getattr(config, name) if isinstance(value, dict) else config).update(within)
+            nested = isinstance(value, dict) and isinstance(getattr(config, name, None), PreTrainedConfig)
+            sizes, within = (getattr(config, name), value) if nested else (config, {name: value})
+            stored = {**VARIANTS, **sizes.to_dict()}
+            known = [size for size in type(sizes).__annotations__ if size in stored]  # without transformers' settings
+            for key in within.keys() - set(known):
+                raise ValueError(f"network has no size {quoted(key)}; choose from {', '.join(known)}")
+            sizes.update(within)
         return JanusFlowConfig.from_dict(config.to_dict())  # checks the new sizes
 
     def shortened(self, steps: int) -> PartsConfig:
